@@ -1,0 +1,1 @@
+//! The bond: configuration, event loop, control socket, logs; client, server and bondctl.

@@ -1,0 +1,1 @@
+//! Network namespaces and the link emulator in real time: real kernels, real TCP, one machine.

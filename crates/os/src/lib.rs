@@ -1,0 +1,1 @@
+//! Linux: TUN with offloads, UDP sockets with GSO and GRO, routes, NAT, privileges.

@@ -1,0 +1,52 @@
+//! What happened, for whoever logs it, and what the world tells a session.
+
+use crate::packet::{LinkId, Path};
+
+/// The state of a link as its user sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LinkState {
+    /// No proof that both directions deliver, for long.
+    #[default]
+    Down,
+    /// Proof is overdue: not used while another link is usable.
+    Suspect,
+    /// Both directions are proven.
+    Up,
+}
+
+/// Something worth a log line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The first link became usable.
+    Connected,
+    /// The last usable link went.
+    Disconnected,
+    /// A link changed its state.
+    LinkState {
+        /// Which.
+        link: LinkId,
+        /// From.
+        from: LinkState,
+        /// To.
+        to: LinkState,
+    },
+    /// The peer speaks from another address on a link.
+    PathChanged {
+        /// Which.
+        link: LinkId,
+        /// The new path.
+        path: Path,
+    },
+    /// The peer was restarted; both directions start anew.
+    PeerRestarted,
+}
+
+/// What the driver knows about a link beyond what arrives on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The interface lost its carrier or vanished.
+    CarrierLost,
+    /// The interface is there (again); `path` replaces the old one where it changed.
+    CarrierFound,
+}

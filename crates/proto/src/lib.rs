@@ -1,0 +1,45 @@
+//! The bond as a pure state machine.
+//!
+//! Inner IP packets and received datagrams go in, datagrams to send and inner packets in order come out. No
+//! I/O, no clock, no randomness of its own: time is an argument, seeds are configuration. The same code runs
+//! over TUN and UDP and in a simulator where an hour passes in a second.
+//!
+//! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait for the next
+//! input or [`StateMachine::poll_timeout`], whichever comes first.
+
+pub mod config;
+pub mod discard;
+pub mod event;
+pub mod packet;
+pub mod stats;
+pub mod time;
+pub mod units;
+
+use std::num::NonZeroUsize;
+
+pub use crate::discard::Discard;
+pub use crate::event::Event;
+pub use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
+pub use crate::time::Instant;
+
+/// What a driver drives: a client's session or a server's endpoint.
+pub trait StateMachine {
+    /// Takes one inner packet from TUN. An error is already counted.
+    fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard>;
+    /// Takes one datagram from a socket. An error is already counted.
+    fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard>;
+    /// To be called when [`Self::poll_timeout`] is due; early or late calls do no harm.
+    fn handle_timeout(&mut self, now: Instant);
+    /// Appends datagrams for one path to `buf`, at most `max_segments` and all but the last of one size.
+    /// `None`: nothing may be sent now, and nothing was appended.
+    fn poll_transmit(
+        &mut self,
+        buf: &mut Vec<u8>,
+        max_segments: NonZeroUsize,
+        now: Instant,
+    ) -> Option<Transmit>;
+    /// The next inner packet for TUN.
+    fn poll_packet(&mut self) -> Option<PacketBuf>;
+    /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last `now`.
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
+}

@@ -1,0 +1,82 @@
+//! Figures for status, logs and metrics: plain values, formatted by others.
+
+use std::time::Duration;
+
+use crate::discard::DiscardCounts;
+use crate::event::LinkState;
+use crate::packet::{LinkId, Path};
+use crate::units::BitRate;
+
+/// One link's figures at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkStats {
+    /// Which.
+    pub id: LinkId,
+    /// Proven, suspect or down.
+    pub state: LinkState,
+    /// Socket and peer, once known.
+    pub path: Option<Path>,
+    /// Lower is preferred.
+    pub priority: u8,
+    /// The score formula without its saturation term, rounded.
+    pub score: u32,
+    /// Over 80 % of `capacity` in use.
+    pub saturated: bool,
+    /// Smoothed round-trip time.
+    pub rtt: Option<Duration>,
+    /// Smallest of the last 10 s.
+    pub rtt_min: Option<Duration>,
+    /// Share of what we sent that did not arrive, in permille, over the last seconds.
+    pub loss_permille: u16,
+    /// Sent lately.
+    pub tx_rate: BitRate,
+    /// Received lately.
+    pub rx_rate: BitRate,
+    /// What we may send, where known.
+    pub capacity: Option<BitRate>,
+    /// `tx_rate` / `capacity`, in permille.
+    pub utilisation_permille: u16,
+    /// Datagrams sent, of any kind.
+    pub tx_packets: u64,
+    /// Bytes sent, IP and UDP headers included.
+    pub tx_bytes: u64,
+    /// Datagrams received, of any kind.
+    pub rx_packets: u64,
+    /// Bytes received, IP and UDP headers included.
+    pub rx_bytes: u64,
+    /// The sequence number of the newest data frame received on it (lower 48 bits), 0 before the first.
+    pub last_seq: u64,
+}
+
+/// One session's figures at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionStats {
+    /// A link is usable.
+    pub connected: bool,
+    /// The links, by [`LinkId`].
+    pub links: Vec<LinkStats>,
+    /// Flows that have packets queued.
+    pub flows_active: usize,
+    /// Bytes in the queue ahead of the links.
+    pub queue_bytes: usize,
+    /// How long the oldest of them has waited.
+    pub queue_delay: Duration,
+    /// Packets that the resequencer holds now.
+    pub reorder_held: usize,
+    /// Their bytes.
+    pub reorder_held_bytes: usize,
+    /// The most it ever held, in packets.
+    pub reorder_held_max: usize,
+    /// Gaps given up by time rather than by knowledge.
+    pub reorder_timeouts: u64,
+    /// Packets delivered after their gap had been given up.
+    pub released_late: u64,
+    /// Inner packets accepted for sending.
+    pub packets_in: u64,
+    /// Inner packets delivered.
+    pub packets_out: u64,
+    /// Inner bytes delivered.
+    pub bytes_out: u64,
+    /// What was thrown away.
+    pub discards: DiscardCounts,
+}

@@ -1,0 +1,1 @@
+//! Client, server, links and real inner transports in virtual time.

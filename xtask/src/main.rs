@@ -1,0 +1,2 @@
+//! The entry points for newcomers and developers.
+fn main() {}
