@@ -1,2 +1,84 @@
-//! The entry points for newcomers and developers.
-fn main() {}
+//! The entry points for newcomers and developers: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench lab`.
+//!
+//! Each checks what the machine lacks, installs or names it, builds with cargo's own progress on the terminal, and
+//! hands over to the program that does the work. Nothing here knows the protocol or the emulator: this crate must
+//! build in seconds, since every `cargo xtask` builds it.
+//!
+//! Exit codes: 0 all is well, 1 something failed, 2 the command line was wrong.
+#![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
+
+mod bench;
+mod demo;
+mod prerequisites;
+mod process;
+mod sandbox;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND [OPTIONS]
+
+Commands:
+  demo         build the bond and show it: two hosts and five shaped links on this machine, a real download
+  test         run every test, end-to-end ones included
+  bench lab    measure the bond over emulated links with kernel TCP, beside the best single link
+  help         this text
+
+Each command says what the machine lacks and how to get it; `cargo xtask COMMAND --help` has its options.
+
+Examples:
+  cargo xtask demo
+  cargo xtask test
+  cargo xtask bench lab --quick
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((command, rest)) = arguments.split_first() else {
+        print!("{HELP}");
+        return ExitCode::from(2);
+    };
+    let outcome = match command.as_str() {
+        "demo" => demo::run(rest),
+        "test" => test::run(rest),
+        "bench" => bench::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(usage(format!("unknown command `{other}`: expected demo, test or bench"))),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// A wrong command line, told apart from a failed run by its exit code.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}; `cargo xtask help` lists the commands, `cargo xtask COMMAND --help` the options",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn usage(message: String) -> anyhow::Error {
+    anyhow::Error::new(Usage(message))
+}
+
+/// Whether the arguments ask for help; everything after `--` belongs to somebody else.
+fn wants_help(arguments: &[String]) -> bool {
+    arguments.iter().take_while(|a| *a != "--").any(|a| a == "--help" || a == "-h")
+}
