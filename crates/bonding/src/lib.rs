@@ -1,1 +1,3 @@
 //! The bond: configuration, event loop, control socket, logs; client, server and bondctl.
+
+pub mod config;

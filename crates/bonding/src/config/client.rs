@@ -1,0 +1,302 @@
+//! client.toml.
+
+use std::net::IpAddr;
+
+use bonding_proto::config::Prefix;
+use bonding_proto::units::BitRate;
+
+use super::common::{self, Mtu, Sending, Status};
+use super::section::{Item, Located, Section};
+use super::value::{self, Host, Ports};
+use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS};
+
+const IDENTITY_DEFAULT: &str = "/var/lib/bonding/client.key";
+const SOCKET_DEFAULT: &str = "/run/bonding/client.sock";
+/// A link whose section does not say is as preferred as can be reasonable to undercut.
+const PRIORITY_DEFAULT: u8 = 1;
+
+/// What client.toml says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// `[server] host`: at least one, in order of preference.
+    pub hosts: Vec<Host>,
+    /// `[server] ports`.
+    pub ports: Ports,
+    /// `[tunnel] interface`.
+    pub interface: String,
+    /// `[tunnel] address`: at least one.
+    pub addresses: Vec<Prefix>,
+    /// `[tunnel] mtu`.
+    pub mtu: Mtu,
+    /// `[[link]]`: from 1 to [`LINKS_MAX`].
+    pub links: Vec<Link>,
+    /// How packets are sent.
+    pub sending: Sending,
+    /// `[status]`.
+    pub status: Status,
+}
+
+/// One `[[link]]` that may be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Unique among the links.
+    pub name: String,
+    /// The device its socket is bound to.
+    pub interface: Option<String>,
+    /// The address its socket is bound to.
+    pub source: Option<IpAddr>,
+    /// Lower is preferred.
+    pub priority: u8,
+    /// Ceiling for what is sent on it.
+    pub up: Option<BitRate>,
+    /// Ceiling for what is received on it.
+    pub down: Option<BitRate>,
+    /// The server's port that it sends to.
+    pub port: u16,
+}
+
+impl Client {
+    /// Whether an outer datagram may be IPv6: a server known by name may answer with either family, unless every
+    /// link is bound to an IPv4 address.
+    pub fn outer_ipv6(&self) -> bool {
+        outer_ipv6(&self.hosts, self.links.iter().map(|link| link.source))
+    }
+}
+
+fn outer_ipv6(hosts: &[Host], mut sources: impl Iterator<Item = Option<IpAddr>>) -> bool {
+    let hosts_v4 = hosts.iter().all(|host| matches!(host, Host::Address(IpAddr::V4(_))));
+    let sources_v4 = sources.all(|source| matches!(source, Some(IpAddr::V4(_))));
+    !hosts_v4 && !sources_v4
+}
+
+/// Reads the document. `None` when something that has no default is missing or wrong; that is then reported, as is
+/// everything else that was found.
+pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
+    let (hosts, ports) = server(document.section("server", "[server]"));
+    common::identity(&mut document, IDENTITY_DEFAULT);
+    let mut tunnel = document.section("tunnel", "[tunnel]");
+    let interface = common::tunnel_interface(&mut tunnel);
+    let addresses = addresses(&mut tunnel);
+    let links = links(&mut document, ports);
+    let v6 = outer_ipv6(&hosts, links.iter().map(|link| link.source));
+    let mtu = common::tunnel_mtu(&mut tunnel, &addresses, v6);
+    tunnel.finish(&[]);
+    discovery(document.section("discovery", "[discovery]"));
+    let sending = common::sending(&mut document);
+    routing(document.section("routing", "[routing]"));
+    let status = common::status(&mut document, SOCKET_DEFAULT);
+    document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
+    if hosts.is_empty() || links.is_empty() {
+        return None;
+    }
+    Some(Client { hosts, ports, interface, addresses, mtu, links, sending, status })
+}
+
+fn server(mut section: Section<'_, '_>) -> (Vec<Host>, Ports) {
+    const EXAMPLE: &str = "host = \"vps.example.net\"";
+    let hosts = match section.item("host") {
+        Some(item) => {
+            let hosts = item.list("a host name or address, or an array of them", value::host);
+            if hosts.is_empty() && item.is_empty_array() {
+                item.fail(format!("`host` in [server] is empty; name at least one: {EXAMPLE}"));
+            }
+            hosts
+        }
+        None => {
+            let place = if section.is_written() { "[server] has no `host`" } else { "[server] is missing" };
+            section.fail(format!("{place}: the client must know where its server is; add {EXAMPLE}"));
+            Vec::new()
+        }
+    };
+    if let Some(item) = section.item("public_key")
+        && item.parsed(value::KEY, value::key).is_some()
+    {
+        item.no_effect(": plain links have no keys");
+    }
+    let ports = section.item("ports").and_then(|item| item.parsed(value::PORTS, value::ports));
+    if let Some(item) = section.item("preshared_key_file")
+        && item.parsed("an absolute path", value::absolute_path).is_some()
+    {
+        item.no_effect(": plain links have no keys");
+    }
+    section.finish(&[]);
+    (hosts.into_iter().map(|host| host.value).collect(), ports.unwrap_or(Ports::DEFAULT))
+}
+
+fn addresses(section: &mut Section<'_, '_>) -> Vec<Prefix> {
+    let automatic = vec![PLAIN_CLIENT_ADDRESS];
+    let Some(item) = section.item("address") else { return automatic };
+    let expected = "\"auto\", or an address such as \"192.168.50.1/24\", or an array of them";
+    let written = item.list(expected, |text| match text {
+        "auto" => Ok(None),
+        address => value::interface_address(address).map(Some),
+    });
+    if written.iter().any(|one| one.value.is_none()) {
+        if written.len() > 1 {
+            item.fail("`address` in [tunnel]: \"auto\" stands alone");
+        }
+        return automatic;
+    }
+    let addresses: Vec<Prefix> = written.into_iter().filter_map(|one| one.value).collect();
+    if addresses.is_empty() {
+        if item.is_empty_array() {
+            item.fail("`address` in [tunnel] is empty; leave it out for \"auto\"");
+        }
+        return automatic;
+    }
+    addresses
+}
+
+/// What a `[[link]]` asks to be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Primary,
+    Secondary,
+    Backup,
+    Never,
+}
+
+/// A link and what only its reading needs to know.
+struct Written {
+    link: Link,
+    name: Located<String>,
+    role: Role,
+    at: usize,
+}
+
+fn links(document: &mut Section<'_, '_>, ports: Ports) -> Vec<Link> {
+    let sections = document.sections("link", "[[link]]");
+    if document.is_absent("link") {
+        document.fail_at(
+            0,
+            "no [[link]]: this version does not find links by itself; add a [[link]] with its interface",
+        );
+    }
+    if let Some(beyond) = sections.get(LINKS_MAX) {
+        beyond.fail(format!(
+            "more than {LINKS_MAX} [[link]] sections; a session has at most {LINKS_MAX} links"
+        ));
+    }
+    let written: Vec<Written> = sections
+        .into_iter()
+        .take(LINKS_MAX)
+        .enumerate()
+        .map(|(index, section)| link(section, index, ports.cycle(index)))
+        .collect();
+    common::distinct_names(written.iter().map(|one| &one.name), document, "[[link]] sections");
+    same_way(&written, document);
+    if !written.is_empty() && written.iter().all(|one| one.role == Role::Never) {
+        document.fail_at(0, "every [[link]] has role = \"never\": no link is left to use");
+    }
+    written.into_iter().filter(|one| one.role != Role::Never).map(|one| one.link).collect()
+}
+
+fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
+    let name = section.item("name").and_then(|item| {
+        let at = item.at();
+        item.parsed("a name", value::name).map(|value| Located { value, at })
+    });
+    let interface =
+        section.item("interface").and_then(|item| item.parsed("the name of an interface", value::interface));
+    let source = section.item("source").and_then(|item| item.parsed(value::ADDRESS, value::address));
+    let priority = section.item("priority").and_then(|item| item.integer(0..=255, ""));
+    let role = role(&mut section);
+    let mut rate = |key| section.item(key).and_then(|item| item.parsed(value::RATE, value::rate));
+    let (up, down) = (rate("up"), rate("down"));
+    if let Some(item) = section.item("cap")
+        && item.parsed("an amount such as \"100GB/month\"", value::monthly_bytes).is_some()
+    {
+        item.no_effect(": the link is used without a limit");
+    }
+    if let Some(item) = section.item("metered")
+        && item.boolean() == Some(true)
+    {
+        item.no_effect(": heartbeats go on while the link is idle");
+    }
+    common::security(&mut section, "[[link]]");
+    let at = section.at();
+    let fallback = || {
+        let value = interface.clone().or_else(|| source.map(|source| source.to_string()));
+        Located { value: value.unwrap_or_else(|| format!("link{index}")), at }
+    };
+    let name = name.unwrap_or_else(fallback);
+    let missing: Vec<&str> =
+        [("up", up), ("down", down)].iter().filter(|(_, rate)| rate.is_none()).map(|(key, _)| *key).collect();
+    if !missing.is_empty() && role != Role::Never {
+        section.warn(format!(
+            "[[link]] \"{}\" has no `{}`: this version does not measure rates, so it cannot know when the link \
+             is full",
+            name.value,
+            missing.join("` and no `")
+        ));
+    }
+    section.finish(&[]);
+    let priority = priority.and_then(|p| u8::try_from(p).ok()).unwrap_or(PRIORITY_DEFAULT);
+    let link = Link { name: name.value.clone(), interface, source, priority, up, down, port };
+    Written { link, name, role, at }
+}
+
+fn role(section: &mut Section<'_, '_>) -> Role {
+    let choices = [
+        ("primary", Role::Primary),
+        ("secondary", Role::Secondary),
+        ("backup", Role::Backup),
+        ("never", Role::Never),
+    ];
+    let Some(item) = section.item("role") else { return Role::Primary };
+    let role = item.choice(&choices).unwrap_or(Role::Primary);
+    if matches!(role, Role::Secondary | Role::Backup) {
+        item.no_effect(": the link is used like a primary one (a higher `priority` makes it less preferred)");
+    }
+    role
+}
+
+/// Links that leave by the same way share one line; that is rarely meant.
+fn same_way(written: &[Written], document: &Section<'_, '_>) {
+    let used = |one: &&Written| one.role != Role::Never;
+    for (index, one) in written.iter().enumerate().filter(|(_, one)| used(one)) {
+        let way = |one: &Written| (one.link.interface.clone(), one.link.source);
+        let before = written.iter().take(index).filter(used).find(|other| way(other) == way(one));
+        let Some(other) = before else { continue };
+        let (name, other) = (&one.link.name, &other.link.name);
+        let message = if one.link.interface.is_none() && one.link.source.is_none() {
+            format!(
+                "[[link]] \"{name}\" and \"{other}\" have neither `interface` nor `source`: \
+                 both take the default route, so they are one line"
+            )
+        } else {
+            format!("[[link]] \"{name}\" and \"{other}\" leave by the same interface: they are one line")
+        };
+        document.warn_at(one.at, message);
+    }
+}
+
+fn discovery(mut section: Section<'_, '_>) {
+    if let Some(item) = section.item("enabled")
+        && item.boolean() == Some(true)
+    {
+        item.no_effect(": only the [[link]] sections are used");
+    }
+    for key in ["include", "exclude"] {
+        if let Some(item) = section.item(key) {
+            item.list("patterns such as [\"wg*\", \"eth*\"]", value::pattern);
+        }
+    }
+    if let Some(item) = section.item("priority") {
+        item.integer(0..=255, "");
+    }
+    section.finish(&[]);
+}
+
+fn routing(mut section: Section<'_, '_>) {
+    if let Some(item) = section.item("capture")
+        && item.choice(&[("none", false), ("lan", true), ("all", true)]) == Some(true)
+    {
+        item.no_effect(": route what is meant for the bond to the tunnel's interface");
+    }
+    if let Some(item) = section.item("lan") {
+        item.list(value::PREFIX, value::prefix);
+    }
+    section.item("mss_clamp").and_then(Item::boolean);
+    section.finish(&[]);
+}

@@ -1,0 +1,297 @@
+//! The sections that client.toml and server.toml share, and what of them this version can do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bonding_proto::config::{Policy, Prefix};
+
+use super::section::{Item, Located, Section, shown};
+use super::value;
+
+/// Heartbeats faster than this would be load of their own; slower ones would not notice a dead link in time.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
+/// As interface documentation: ten a second on each link.
+const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(100);
+
+const REPORT_MIN: Duration = Duration::from_secs(1);
+const REPORT_MAX: Duration = Duration::from_secs(24 * 3_600);
+const REPORT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// The smallest MTU each family allows: RFC 791 §3.1 (every host takes 576), RFC 8200 §5.
+const MTU_MIN_V4: i64 = 576;
+const MTU_MIN_V6: i64 = 1_280;
+/// What a UDP datagram with our header carries at most over IPv4: 65535 - 20 - 8 - 11.
+const MTU_MAX: i64 = 65_496;
+/// What a 1500-byte link carries of the inner packet: less 20 + 8 + 11 bytes of IPv4, UDP and frame header.
+const MTU_AUTO_V4: u16 = 1_461;
+/// The same less 40 + 8 + 11 for IPv6.
+const MTU_AUTO_V6: u16 = 1_441;
+
+/// `[tunnel] mtu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mtu {
+    /// What links of 1500 bytes carry.
+    #[default]
+    Auto,
+    /// As written.
+    Fixed(u16),
+}
+
+impl Mtu {
+    /// The MTU of the TUN device, in bytes of inner packet, by whether a link may run over IPv6.
+    pub fn bytes(self, outer_ipv6: bool) -> u16 {
+        match self {
+            Self::Fixed(bytes) => bytes,
+            Self::Auto if outer_ipv6 => MTU_AUTO_V6,
+            Self::Auto => MTU_AUTO_V4,
+        }
+    }
+}
+
+/// `[tunnel]`, but for its addresses, whose defaults differ.
+pub(super) fn tunnel_interface(section: &mut Section<'_, '_>) -> String {
+    section
+        .item("interface")
+        .and_then(|item| item.parsed("the name of an interface", value::interface))
+        .unwrap_or_else(|| "tun-bond".to_owned())
+}
+
+/// `[tunnel] mtu`, checked against the addresses in the tunnel and the links' usual 1500 bytes.
+pub(super) fn tunnel_mtu(section: &mut Section<'_, '_>, addresses: &[Prefix], outer_ipv6: bool) -> Mtu {
+    let Some(item) = section.item("mtu") else { return Mtu::Auto };
+    if !item.is_integer() {
+        item.parsed("an integer, or \"auto\"", |text| match text {
+            "auto" => Ok(()),
+            other => {
+                Err(format!("\"{}\" is not an MTU; write \"auto\", or a number such as 1400", shown(other)))
+            }
+        });
+        return Mtu::Auto;
+    }
+    let inner_ipv6 = addresses.iter().any(|prefix| prefix.address.is_ipv6());
+    let min = if inner_ipv6 { MTU_MIN_V6 } else { MTU_MIN_V4 };
+    let unit = if inner_ipv6 { " bytes (IPv6 in the tunnel needs 1280)" } else { " bytes" };
+    let Some(bytes) = item.integer(min..=MTU_MAX, unit).and_then(|bytes| u16::try_from(bytes).ok()) else {
+        return Mtu::Auto;
+    };
+    let auto = Mtu::Auto.bytes(outer_ipv6);
+    if bytes > auto {
+        item.warn(format!(
+            "[tunnel] mtu = {bytes} is more than links of 1500 bytes carry in one datagram ({auto}): \
+             every full packet is fragmented on such a link"
+        ));
+    }
+    Mtu::Fixed(bytes)
+}
+
+/// What both sides configure about sending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    /// `[scheduler] policy`.
+    pub policy: Policy,
+    /// `[heartbeat] interval`.
+    pub heartbeat_interval: Duration,
+}
+
+/// `[status]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The control socket.
+    pub socket: PathBuf,
+    /// How often the link report is logged.
+    pub interval: Duration,
+}
+
+/// Reads `[scheduler]`, `[heartbeat]`, `[recovery]`, `[compression]` and `[[qos.rule]]`.
+pub(super) fn sending(document: &mut Section<'_, '_>) -> Sending {
+    let policy = scheduler(document.section("scheduler", "[scheduler]"));
+    let heartbeat_interval = heartbeat(document.section("heartbeat", "[heartbeat]"));
+    recovery(document.section("recovery", "[recovery]"));
+    compression(document.section("compression", "[compression]"));
+    let mut qos = document.section("qos", "[qos]");
+    for rule in qos.sections("rule", "[[qos.rule]]") {
+        qos_rule(rule);
+    }
+    qos.finish(&[]);
+    Sending { policy, heartbeat_interval }
+}
+
+fn scheduler(mut section: Section<'_, '_>) -> Policy {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Written {
+        Now(Policy),
+        Later,
+    }
+    let choices = [
+        ("adaptive", Written::Now(Policy::Adaptive)),
+        ("score", Written::Now(Policy::Score)),
+        ("round_robin", Written::Now(Policy::RoundRobin)),
+        ("redundant", Written::Later),
+    ];
+    let mut policy = Policy::default();
+    if let Some(item) = section.item("policy") {
+        match item.choice(&choices) {
+            Some(Written::Now(chosen)) => policy = chosen,
+            Some(Written::Later) => item.no_effect("; packets are scheduled as by \"adaptive\""),
+            None => {}
+        }
+    }
+    section.finish(&[]);
+    policy
+}
+
+fn heartbeat(mut section: Section<'_, '_>) -> Duration {
+    let interval = section.item("interval").and_then(|item| {
+        item.parsed(value::DURATION, |text| value::duration(text, HEARTBEAT_MIN, HEARTBEAT_MAX))
+    });
+    section.finish(&[]);
+    interval.unwrap_or(HEARTBEAT_DEFAULT)
+}
+
+fn recovery(mut section: Section<'_, '_>) {
+    // Not sending again is what this version does either way.
+    section.item("resend").and_then(Item::boolean);
+    if let Some(item) = section.item("fec")
+        && let Some(asked) = item.parsed("\"auto\", \"off\" or a ratio such as \"10%\"", |text| match text {
+            "auto" | "off" => Ok(false),
+            ratio => {
+                value::percent(ratio).map(|_| true).map_err(|why| format!("{why}; or \"auto\", \"off\""))
+            }
+        })
+        && asked
+    {
+        item.no_effect("");
+    }
+    section.finish(&[]);
+}
+
+fn compression(mut section: Section<'_, '_>) {
+    if let Some(item) = section.item("mode")
+        && item.choice(&[("auto", false), ("off", false), ("on", true)]) == Some(true)
+    {
+        item.no_effect("");
+    }
+    section.finish(&[]);
+}
+
+fn qos_rule(mut section: Section<'_, '_>) {
+    if let Some(item) = section.item("protocol") {
+        item.choice(&[("tcp", ()), ("udp", ()), ("icmp", ())]);
+    }
+    if let Some(item) = section.item("ports") {
+        item.list("ports such as [\"27000-27100\"]", value::port_range);
+    }
+    for key in ["source", "destination"] {
+        if let Some(item) = section.item(key) {
+            item.list(value::PREFIX, value::prefix);
+        }
+    }
+    if let Some(item) = section.item("dscp") {
+        dscp(item);
+    }
+    let class = section.item("class");
+    match class {
+        Some(item) => {
+            item.choice(&[("realtime", ()), ("interactive", ()), ("bulk", ())]);
+        }
+        None => section.fail("a [[qos.rule]] without `class`: say \"realtime\", \"interactive\" or \"bulk\""),
+    }
+    section.item("duplicate").and_then(Item::boolean);
+    section.warn("[[qos.rule]] has no effect in this version: all packets are treated alike");
+    section.finish(&[]);
+}
+
+/// A DSCP as a number of 6 bits or by its name (RFC 2474, RFC 2597, RFC 3246, RFC 5865, RFC 8622).
+fn dscp(item: Item<'_, '_>) {
+    if item.is_integer() {
+        item.integer(0..=63, "");
+        return;
+    }
+    let names = [
+        "cs0", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6", "cs7", "af11", "af12", "af13", "af21", "af22",
+        "af23", "af31", "af32", "af33", "af41", "af42", "af43", "ef", "va", "le", "nqb",
+    ];
+    item.choice(&names.map(|name| (name, ())));
+}
+
+/// Reads `[status]`; `socket` is where the control socket is by default.
+pub(super) fn status(document: &mut Section<'_, '_>, socket: &str) -> Status {
+    let mut section = document.section("status", "[status]");
+    let socket = section
+        .item("socket")
+        .and_then(|item| item.parsed("an absolute path", value::absolute_path))
+        .unwrap_or_else(|| socket.into());
+    if let Some(item) = section.item("metrics")
+        && item.parsed("\"off\" or an address such as \"127.0.0.1:9400\"", metrics) == Some(true)
+    {
+        item.no_effect("");
+    }
+    let interval = section
+        .item("interval")
+        .and_then(|item| item.parsed(value::DURATION, |text| value::duration(text, REPORT_MIN, REPORT_MAX)));
+    section.finish(&[]);
+    Status { socket, interval: interval.unwrap_or(REPORT_DEFAULT) }
+}
+
+fn metrics(text: &str) -> Result<bool, String> {
+    if text == "off" {
+        return Ok(false);
+    }
+    text.parse::<SocketAddr>()
+        .map(|_| true)
+        .map_err(|_| "write \"off\", or an address with a port such as \"127.0.0.1:9400\"".to_owned())
+}
+
+/// Reads `[identity]`: keys are of use to sealed links only.
+pub(super) fn identity(document: &mut Section<'_, '_>, default: &str) {
+    let mut section = document.section("identity", "[identity]");
+    if let Some(item) = section.item("private_key_file")
+        && item
+            .parsed("an absolute path", value::absolute_path)
+            .is_some_and(|path| path != std::path::Path::new(default))
+    {
+        item.no_effect(": plain links have no keys");
+    }
+    section.finish(&[]);
+}
+
+/// How a link is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Sealed,
+    Plain,
+}
+
+/// Reads `security` of a link section. Only "plain" is possible in this version, and it must be said: a link whose
+/// section is silent has been promised protection.
+pub(super) fn security(section: &mut Section<'_, '_>, title: &str) {
+    const ONLY_PLAIN: &str = "this version only has plain links; \
+                              set security = \"plain\" for links that are already private";
+    match section.item("security") {
+        Some(item) => {
+            if item.choice(&[("sealed", Security::Sealed), ("plain", Security::Plain)])
+                == Some(Security::Sealed)
+            {
+                item.fail(format!("security = \"sealed\" is not possible: {ONLY_PLAIN}"));
+            }
+        }
+        None => section.fail(format!("{title} has no `security`, which means \"sealed\": {ONLY_PLAIN}")),
+    }
+}
+
+/// Reports names that occur twice.
+pub(super) fn distinct_names<'n>(
+    names: impl Iterator<Item = &'n Located<String>>,
+    section: &Section<'_, '_>,
+    title: &str,
+) {
+    let mut seen: Vec<&str> = Vec::new();
+    for name in names {
+        if seen.contains(&name.value.as_str()) {
+            section.fail_at(name.at, format!("two {title} have the name \"{}\"", name.value));
+        }
+        seen.push(&name.value);
+    }
+}
