@@ -1,0 +1,243 @@
+//! What a slot holds while a gap is open, and the arithmetic of when that gap is lost.
+//!
+//! Contract: the caller owns the position. Every call that takes `next` means the lowest counter not handed out,
+//! the same one until packets are popped; every counter given here is at or above it. Does not know limits, other
+//! slots, or what becomes of a packet that it gives back.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{LinkDelay, Load};
+use crate::packet::{LinkId, PacketBuf};
+use crate::time::Instant;
+
+/// So many later packets of the slot on a link prove that the link lost what it has not delivered.
+/// RFC 9002 §6.1.1 uses the same threshold (`kPacketThreshold`) for the same question.
+const LATER_PACKETS: usize = 3;
+
+/// How far two packets of one link may swap in time; also what an estimate of a link's delay may be off by.
+/// Ours: two scheduling quanta of a kernel at 1000 Hz.
+const SLACK: Duration = Duration::from_millis(2);
+
+/// A deadline leaves a link's delay this multiple of its jitter, as RFC 6298 does for a retransmission timer.
+const JITTERS: u32 = 4;
+
+/// One packet that waits, in memory of its own size: never a view into a receive buffer.
+#[derive(Debug)]
+struct Held {
+    data: Box<[u8]>,
+    link: LinkId,
+    at: Instant,
+}
+
+/// A link's arrivals in this slot, as far as they can still decide a gap.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// The highest counters seen, in descending order; zero where there were fewer.
+    top: [u64; LATER_PACKETS],
+    /// Counter and time of each arrival that was higher than all before it: both ascend, so the front one at or
+    /// above `next` is the link's earliest proof against a gap that starts at `next`.
+    records: VecDeque<(u64, Instant)>,
+}
+
+impl Arrivals {
+    /// Whether this added a record.
+    fn note(&mut self, counter: u64, now: Instant) -> bool {
+        let mut sinking = counter;
+        for place in &mut self.top {
+            if sinking == *place {
+                break; // a copy of the same packet proves nothing more
+            }
+            if sinking > *place {
+                std::mem::swap(&mut sinking, place);
+            }
+        }
+        if self.records.back().is_some_and(|&(highest, _)| highest >= counter) {
+            return false;
+        }
+        self.records.push_back((counter, now));
+        true
+    }
+}
+
+/// When a gap is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// From here on the gap is lost.
+    pub at: Instant,
+    /// From here on every usable link has proven it. `None`: some link has not delivered anything later.
+    pub known_at: Option<Instant>,
+}
+
+/// The packets of one slot that wait for a gap, and the arrivals that tell when it is lost.
+#[derive(Debug)]
+pub(super) struct Hold {
+    /// The place of counter `next + i` is `i`. The front is empty, the back is not.
+    ring: VecDeque<Option<Held>>,
+    /// Empty places ahead of the first held packet.
+    gap: usize,
+    packets: usize,
+    payload_bytes: usize,
+    /// By link.
+    arrivals: Vec<Arrivals>,
+    /// Records of all links together.
+    records: usize,
+    /// When the gap is lost if nothing arrives, as last computed.
+    pub deadline: Instant,
+}
+
+impl Hold {
+    /// Holds nothing; `deadline` is for the caller to set.
+    pub(super) fn new() -> Self {
+        Self {
+            ring: VecDeque::new(),
+            gap: 0,
+            packets: 0,
+            payload_bytes: 0,
+            arrivals: Vec::new(),
+            records: 0,
+            deadline: Instant::ZERO,
+        }
+    }
+
+    /// Forgets everything; keeps a moderate amount of memory for the next use.
+    pub(super) fn clear(&mut self) {
+        const PLACES_KEPT: usize = 1_024;
+        self.ring.clear();
+        self.ring.shrink_to(PLACES_KEPT);
+        for arrivals in &mut self.arrivals {
+            arrivals.top = [0; LATER_PACKETS];
+            arrivals.records.clear();
+            arrivals.records.shrink_to(PLACES_KEPT);
+        }
+        self.gap = 0;
+        self.packets = 0;
+        self.payload_bytes = 0;
+        self.records = 0;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// Counters from `next` to the highest held one, inclusive.
+    pub(super) fn span(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// How many counters are missing ahead of the first held packet.
+    pub(super) fn gap(&self) -> usize {
+        self.gap
+    }
+
+    pub(super) fn holds(&self, offset: usize) -> bool {
+        self.ring.get(offset).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn load(&self) -> Load {
+        Load {
+            packets: self.packets,
+            payload_bytes: self.payload_bytes,
+            memory_bytes: self.payload_bytes
+                + self.ring.len() * size_of::<Option<Held>>()
+                + self.records * size_of::<(u64, Instant)>(),
+        }
+    }
+
+    /// Copies a packet into the free place `offset` > 0.
+    pub(super) fn insert(&mut self, offset: usize, link: LinkId, packet: &[u8], now: Instant) {
+        if offset >= self.ring.len() {
+            self.ring.resize_with(offset + 1, || None);
+        }
+        let Some(place) = self.ring.get_mut(offset) else { return };
+        *place = Some(Held { data: Box::from(packet), link, at: now });
+        self.gap = if self.packets == 0 { offset } else { self.gap.min(offset) };
+        self.packets += 1;
+        self.payload_bytes += packet.len();
+    }
+
+    /// Takes note that `counter`, above `next`, arrived on `link`, held or not.
+    pub(super) fn note_arrival(&mut self, link: LinkId, counter: u64, now: Instant) {
+        if self.arrivals.len() <= link.index() {
+            self.arrivals.resize_with(link.index() + 1, Arrivals::default);
+        }
+        let added = self.arrivals.get_mut(link.index()).is_some_and(|arrivals| arrivals.note(counter, now));
+        self.records += usize::from(added);
+    }
+
+    /// Removes the front place, which is empty: the packet has just come, or is given up.
+    pub(super) fn skip_front(&mut self) {
+        self.ring.pop_front();
+        self.gap = self.gap.saturating_sub(1);
+    }
+
+    /// Removes all places of the gap.
+    pub(super) fn skip_gap(&mut self) {
+        self.ring.drain(..self.gap.min(self.ring.len()));
+        self.gap = 0;
+    }
+
+    /// The packet at the front, if it is there. After the last of a run the next gap is the current one.
+    pub(super) fn pop_front(&mut self) -> Option<PacketBuf> {
+        if !self.holds(0) {
+            return None;
+        }
+        let held = self.ring.pop_front().flatten()?;
+        self.packets -= 1;
+        self.payload_bytes -= held.data.len();
+        if !self.holds(0) {
+            self.gap = self.ring.iter().take_while(|place| place.is_none()).count();
+        }
+        Some(PacketBuf::from(Bytes::from(held.data)))
+    }
+
+    /// When the gap from `next` to the first held packet is lost, by the rules at the head of [`super`].
+    ///
+    /// The result is a maximum over links and a minimum with the cap: the order of the links cannot matter.
+    pub(super) fn loss(&mut self, next: u64, links: &[LinkDelay], hold_max: Duration) -> Loss {
+        self.forget_below(next);
+        let Some(first) = self.ring.get(self.gap).and_then(Option::as_ref) else {
+            return Loss { at: Instant::ZERO, known_at: Some(Instant::ZERO) };
+        };
+        let oldest = self.arrivals.iter().filter_map(|link| link.records.front()).map(|&(_, at)| at).min();
+        let cap = oldest.unwrap_or(first.at).min(first.at) + hold_max;
+
+        let first_delay_us = links.get(first.link.index()).map(|link| link.delay_us);
+        let mut at = None;
+        let mut known_at = Some(Instant::ZERO);
+        for (index, link) in links.iter().enumerate().filter(|(_, link)| link.usable) {
+            let proof = self.arrivals.get(index).and_then(|arrivals| proof(arrivals, next));
+            let skew_us = link.delay_us.saturating_sub(first_delay_us.unwrap_or(link.delay_us));
+            let skew = Duration::from_micros(u64::try_from(skew_us).unwrap_or(0));
+            let jitter = Duration::from_micros(u64::from(link.jitter_us)) * JITTERS;
+            let in_time = first.at + skew + jitter + SLACK;
+            let passed = proof.map_or(in_time, |proof| proof.min(in_time));
+            at = at.max(Some(passed));
+            known_at = known_at.zip(proof).map(|(all, one)| all.max(one));
+        }
+        match at {
+            Some(at) => Loss { at: at.min(cap), known_at },
+            None => Loss { at: cap, known_at: None },
+        }
+    }
+
+    fn forget_below(&mut self, next: u64) {
+        for arrivals in &mut self.arrivals {
+            while arrivals.records.front().is_some_and(|&(counter, _)| counter < next) {
+                arrivals.records.pop_front();
+                self.records -= 1;
+            }
+        }
+    }
+}
+
+/// From when on the link's arrivals prove that it does not carry what is missing at `next`. All arrivals kept are
+/// above the gap: the gap is where nothing arrived.
+fn proof(arrivals: &Arrivals, next: u64) -> Option<Instant> {
+    if arrivals.top.last().is_some_and(|&third| third >= next) {
+        return Some(Instant::ZERO);
+    }
+    arrivals.records.front().map(|&(_, at)| at + SLACK)
+}
