@@ -1,1 +1,21 @@
-//! Linux: TUN with offloads, UDP sockets with GSO and GRO, routes, NAT, privileges.
+//! Linux, as far as a bond needs it: a TUN device with offloads, UDP sockets with GSO and GRO bound to a link's
+//! interface, a monitor of interfaces, routes, forwarding and NAT, signals, and a poller that waits in
+//! nanoseconds.
+//!
+//! Everything here is a thin shell around the kernel or a well-kept crate. Nothing here knows a frame, a session or
+//! a configuration file. What this crate changes on a machine it undoes when dropped, and what a crash left
+//! behind is undone at the next start from a state file.
+//!
+//! The one crate of the workspace where `unsafe` is allowed: narrowly, by `expect` on one function, with a SAFETY
+//! comment.
+
+pub mod address;
+pub mod monitor;
+pub mod netlink;
+pub mod poll;
+pub mod slab;
+pub mod throttle;
+pub mod tun;
+pub mod udp;
+
+pub use address::Cidr;

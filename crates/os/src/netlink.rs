@@ -1,0 +1,303 @@
+//! Requests to the kernel's routing subsystem: links, addresses, routes.
+//!
+//! Blocking, one request and its answer at a time; the kernel answers within the call. For set-up and the monitor's
+//! table, not for the packet path.
+//!
+//! Source: rtnetlink(7), netlink(7).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+use crate::address::Cidr;
+
+/// Larger than any message the kernel puts together in one part of a dump.
+pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// A request that the kernel refused, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct NetlinkError {
+    what: String,
+    source: io::Error,
+}
+
+impl NetlinkError {
+    /// The kernel's answer.
+    pub fn io(&self) -> &io::Error {
+        &self.source
+    }
+}
+
+/// One network interface as the kernel knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Interface index: another one after it was removed and made anew.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Switched on, with a carrier, and not waiting for anything: it can carry packets.
+    pub usable: bool,
+    /// Largest packet.
+    pub mtu: u32,
+    /// Its addresses, tentative and failed ones left out, sorted.
+    pub addresses: Vec<Cidr>,
+}
+
+/// A socket for requests.
+#[derive(Debug)]
+pub struct Requests {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Requests {
+    /// Opens one.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let socket = (|| {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            Ok(socket)
+        })()
+        .map_err(|source| NetlinkError { what: "cannot open a netlink socket".to_owned(), source })?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Sets the largest packet of interface `index`, in bytes.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Mtu(mtu));
+        self.order(format!("MTU {mtu}"), RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Bounds the segments of a super-packet given to interface `index`.
+    pub fn set_gso_segments(&mut self, index: u32, segments: u32) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::GsoMaxSegs(segments));
+        self.order(format!("gso_max_segs {segments}"), RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Switches interface `index` on.
+    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        self.order("switch on".to_owned(), RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Gives interface `index` an address, and with it the route to the address's network. IPv6 addresses are usable at
+    /// once, without duplicate detection: nobody else is on a point-to-point device.
+    pub fn add_address(&mut self, index: u32, address: Cidr) -> Result<(), NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.address());
+        message.header.prefix_len = address.length();
+        message.header.index = index;
+        if address.address().is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        message.attributes.push(AddressAttribute::Local(address.address()));
+        message.attributes.push(AddressAttribute::Address(address.address()));
+        let message = RouteNetlinkMessage::NewAddress(message);
+        self.order(format!("address {address}"), message, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Routes `network` (host bits are ignored) through interface `index`, in the main table. Replaces an equal route.
+    pub fn add_route(&mut self, index: u32, network: Cidr) -> Result<(), NetlinkError> {
+        let network = network.network();
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(network.address());
+        message.header.destination_prefix_length = network.length();
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope =
+            if network.address().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+        message.header.kind = RouteType::Unicast;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(network.address())));
+        message.attributes.push(RouteAttribute::Oif(index));
+        let message = RouteNetlinkMessage::NewRoute(message);
+        self.order(format!("route to {network}"), message, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Every interface with its addresses, by index.
+    pub fn interfaces(&mut self) -> Result<BTreeMap<u32, Interface>, NetlinkError> {
+        let mut table = BTreeMap::new();
+        let links = self.dump("list interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        for message in &links {
+            apply(&mut table, message);
+        }
+        let addresses =
+            self.dump("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+        for message in &addresses {
+            apply(&mut table, message);
+        }
+        Ok(table)
+    }
+
+    /// Sends one request and waits for its acknowledgement.
+    fn order(&mut self, what: String, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+        self.talk(message, NLM_F_REQUEST | NLM_F_ACK | flags)
+            .map(drop)
+            .map_err(|source| NetlinkError { what, source })
+    }
+
+    fn dump(
+        &mut self,
+        what: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.talk(message, NLM_F_REQUEST | NLM_F_DUMP)
+            .map_err(|source| NetlinkError { what: what.to_owned(), source })
+    }
+
+    fn talk(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut answers = Vec::new();
+        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+        loop {
+            buffer.clear();
+            self.socket.recv(&mut buffer, 0)?;
+            let mut ended = None;
+            decode(&buffer, |message| {
+                if message.header.sequence_number != self.sequence {
+                    return;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    NetlinkPayload::Done(_) => ended = Some(Ok(())),
+                    NetlinkPayload::Error(error) if error.code.is_none() => ended = Some(Ok(())),
+                    NetlinkPayload::Error(error) => ended = Some(Err(error.to_io())),
+                    NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {}
+                }
+            });
+            if let Some(result) = ended {
+                return result.map(|()| answers);
+            }
+        }
+    }
+}
+
+/// Calls `each` for every message in `bytes`; one that this crate's parser does not know is skipped.
+pub(crate) fn decode(bytes: &[u8], mut each: impl FnMut(NetlinkMessage<RouteNetlinkMessage>)) {
+    let mut rest = bytes;
+    while let Some(length) = rest.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
+        // netlink(7): a message is at least its header of 16 bytes, and the next one starts 4-aligned.
+        let Some(one) = rest.get(..length).filter(|one| one.len() >= 16) else { break };
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) {
+            Ok(message) => each(message),
+            Err(error) => tracing::trace!(%error, "a netlink message that is not understood"),
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+/// Applies one notification to `table`; gives the index of the interface it was about.
+pub(crate) fn apply(table: &mut BTreeMap<u32, Interface>, message: &RouteNetlinkMessage) -> Option<u32> {
+    if let RouteNetlinkMessage::NewLink(link) = message {
+        let interface = table.entry(link.header.index).or_default();
+        interface.index = link.header.index;
+        interface.usable =
+            link.header.flags.contains(LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp);
+        for attribute in &link.attributes {
+            if let LinkAttribute::IfName(name) = attribute {
+                interface.name.clone_from(name);
+            } else if let LinkAttribute::Mtu(mtu) = attribute {
+                interface.mtu = *mtu;
+            }
+        }
+        Some(link.header.index)
+    } else if let RouteNetlinkMessage::DelLink(link) = message {
+        table.remove(&link.header.index)?;
+        Some(link.header.index)
+    } else if let RouteNetlinkMessage::NewAddress(address) = message {
+        change_address(table, address, true)
+    } else if let RouteNetlinkMessage::DelAddress(address) = message {
+        change_address(table, address, false)
+    } else {
+        None
+    }
+}
+
+fn change_address(
+    table: &mut BTreeMap<u32, Interface>,
+    message: &AddressMessage,
+    present: bool,
+) -> Option<u32> {
+    let interface = table.get_mut(&message.header.index)?;
+    let mut address = None;
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    for attribute in &message.attributes {
+        // On a point-to-point interface IFA_ADDRESS is the peer's, IFA_LOCAL ours: rtnetlink(7).
+        if let AddressAttribute::Local(local) = attribute {
+            address = Some(*local);
+        } else if let AddressAttribute::Address(other) = attribute {
+            address = address.or(Some(*other));
+        } else if let AddressAttribute::Flags(all) = attribute {
+            flags = *all;
+        }
+    }
+    let cidr = Cidr::new(address?, message.header.prefix_len).ok()?;
+    interface.addresses.retain(|known| *known != cidr);
+    if present && !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed) {
+        interface.addresses.push(cidr);
+        interface.addresses.sort_unstable();
+    }
+    Some(interface.index)
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_the_loopback_interface() {
+        let table = Requests::open().unwrap().interfaces().unwrap();
+        let lo = table.values().find(|interface| interface.name == "lo").unwrap();
+        assert_eq!(table.get(&lo.index), Some(lo));
+        assert!(lo.mtu >= 1280);
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_asked() {
+        let error = Requests::open().unwrap().set_mtu(u32::MAX >> 1, 1400).unwrap_err();
+        assert!(error.to_string().starts_with("MTU 1400: "), "{error}");
+    }
+
+    #[test]
+    fn garbage_is_skipped() {
+        for length in 0..64_u8 {
+            let mut bytes = vec![0xff; usize::from(length)];
+            if let Some(first) = bytes.first_chunk_mut() {
+                *first = u32::from(length).to_ne_bytes();
+            }
+            decode(&bytes, |_| {});
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Receive memory: large slabs that packets are cut from without copying and that are used again once all packets
+//! cut from them are gone.
+//!
+//! A slab whose packets are still held elsewhere is simply not reused: memory is bounded by what the holders keep
+//! (each held packet keeps at most one slab alive) plus [`SlabPool::SPENT_MAX`] idle slabs.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+/// Hands out writable windows and cuts what was written off their front.
+#[derive(Debug)]
+pub struct SlabPool {
+    slab_bytes: usize,
+    /// The slab in use; its length is what is left of it.
+    current: BytesMut,
+    /// Handles of used-up slabs, oldest first: reusable when nobody else holds a part.
+    spent: VecDeque<BytesMut>,
+    /// Slabs made, for tests and status.
+    allocated: u64,
+}
+
+impl SlabPool {
+    /// Used-up slabs remembered for reuse.
+    pub const SPENT_MAX: usize = 16;
+    /// How many of them are looked at before a new one is made.
+    const SPENT_TRIED: usize = 4;
+
+    /// A pool of slabs of `slab_bytes`; nothing is allocated before the first use.
+    pub fn new(slab_bytes: usize) -> Self {
+        Self { slab_bytes, current: BytesMut::new(), spent: VecDeque::new(), allocated: 0 }
+    }
+
+    /// At least `need` writable bytes (at most the size of a slab), all of them initialised.
+    pub fn window(&mut self, need: usize) -> &mut [u8] {
+        debug_assert!(need <= self.slab_bytes, "a window larger than a slab");
+        if self.current.len() < need {
+            self.refill();
+        }
+        &mut self.current
+    }
+
+    /// Cuts the first `length` bytes of the last [`Self::window`] off. They stay valid for as long as they are
+    /// held.
+    pub fn take(&mut self, length: usize) -> BytesMut {
+        self.current.split_to(length.min(self.current.len()))
+    }
+
+    /// Slabs allocated so far.
+    pub fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    #[expect(unsafe_code, reason = "reuses memory that is initialised without writing zeroes over it again")]
+    fn refill(&mut self) {
+        let used = std::mem::take(&mut self.current);
+        if used.capacity() > 0 {
+            self.spent.push_back(used);
+        }
+        for _ in 0..self.spent.len().min(Self::SPENT_TRIED) {
+            let Some(mut slab) = self.spent.pop_front() else { break };
+            slab.clear();
+            if slab.try_reclaim(self.slab_bytes) {
+                // SAFETY: the whole allocation was zero-initialised by `BytesMut::zeroed(slab_bytes)` and nothing
+                // makes initialised bytes uninitialised again; `try_reclaim` returned true, so the capacity is at
+                // least `slab_bytes`, and as only an allocation of exactly that size can offer it after `clear`,
+                // the handle starts at the allocation's first byte.
+                unsafe { slab.set_len(self.slab_bytes) };
+                self.current = slab;
+                return;
+            }
+            self.spent.push_back(slab);
+        }
+        if self.spent.len() > Self::SPENT_MAX {
+            self.spent.pop_front();
+        }
+        self.allocated += 1;
+        self.current = BytesMut::zeroed(self.slab_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slabs_return_when_their_packets_are_gone() {
+        let mut pool = SlabPool::new(4096);
+        for round in 0..1000_u32 {
+            let window = pool.window(1000);
+            assert!(window.len() >= 1000);
+            window[..4].copy_from_slice(&round.to_be_bytes());
+            let packet = pool.take(4);
+            assert_eq!(*packet, round.to_be_bytes());
+        }
+        assert!(pool.allocated() <= 2, "{} slabs for packets that were dropped at once", pool.allocated());
+    }
+
+    #[test]
+    fn a_held_packet_keeps_its_bytes() {
+        let mut pool = SlabPool::new(4096);
+        let mut held = Vec::new();
+        for round in 0..500_u32 {
+            pool.window(2000).fill(round.to_le_bytes()[0]);
+            let packet = pool.take(2000);
+            if round % 10 == 0 {
+                held.push((round, packet));
+            }
+        }
+        for (round, packet) in held {
+            assert!(packet.iter().all(|byte| *byte == round.to_le_bytes()[0]));
+        }
+        assert!(pool.spent.len() <= SlabPool::SPENT_MAX);
+    }
+}

@@ -1,0 +1,434 @@
+//! UDP sockets: batches of datagrams in and out, bound to a link's interface or address.
+//!
+//! Sending takes up to [`UdpSocket::max_segments`] datagrams of one size in one system call (GSO); receiving gives
+//! many datagrams of one sender at a time (GRO), each cut without copying from a slab. Where the kernel or a driver
+//! refuses GSO, the same batch goes out one datagram at a time.
+//!
+//! Contract: nonblocking and never fatal. A full socket buffer is [`Sent::Blocked`] and nothing was sent; whatever
+//! else the kernel answers (no route, no device, no buffers) is counted, logged now and then, and treated as a lost
+//! datagram, because that is what it is to a protocol over UDP. Addresses of both families look native: IPv4-mapped
+//! ones never leave this module.
+//!
+//! Does not know what the datagrams mean.
+//!
+//! Sources: udp(7) `UDP_SEGMENT`, `UDP_GRO`; ip(7) `IP_PKTINFO`; socket(7) `SO_BINDTODEVICE`; the quinn-udp crate.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::slab::SlabPool;
+use crate::throttle::Throttle;
+
+/// The largest GSO send, in bytes: what one IP packet may be, less its headers.
+pub const BATCH_BYTES_MAX: usize = 65_507;
+/// The largest receive: what GRO puts together at most.
+const RECEIVE_BYTES_MAX: usize = 65_535;
+/// A slab holds at least three of the largest receives.
+const SLAB_BYTES: usize = 4 * 65_536;
+/// A second of silence at 32 Mbit/s, or 30 ms at 1 Gbit/s: what may wait while the process does not run.
+const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Two of the largest batches with the kernel's overhead. More would be a queue behind the pacer, where nothing can
+/// be reordered, dropped or moved to another link any more.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Where a socket sits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UdpConfig {
+    /// Own address and port; port 0: any. The unspecified IPv6 address listens for IPv4 as well.
+    pub bind: SocketAddr,
+    /// Use only this interface, whatever the routing table says.
+    pub interface: Option<String>,
+}
+
+/// A datagram as it came.
+#[derive(Debug)]
+pub struct Received {
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// Which of our addresses it was sent to.
+    pub local: Option<IpAddr>,
+    /// The payload.
+    pub data: BytesMut,
+}
+
+/// A batch to send: datagrams of `segment_size` bytes, the last one possibly shorter.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// To whom.
+    pub remote: SocketAddr,
+    /// From which of our addresses; `None`: the kernel's choice.
+    pub local: Option<IpAddr>,
+    /// All datagrams, one after the other; at most [`BATCH_BYTES_MAX`] and [`UdpSocket::max_segments`].
+    pub contents: &'a [u8],
+    /// Size of each datagram but the last, above zero.
+    pub segment_size: usize,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Handed to the kernel, or lost and counted.
+    Done,
+    /// Nothing was sent: the socket's buffer is full. Wait until it is writable.
+    Blocked,
+}
+
+/// What happened on a socket so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UdpCounters {
+    /// Datagrams handed to the kernel.
+    pub sent: u64,
+    /// System calls they took.
+    pub send_calls: u64,
+    /// Datagrams received.
+    pub received: u64,
+    /// System calls they took.
+    pub receive_calls: u64,
+    /// Datagrams that the kernel refused.
+    pub send_errors: u64,
+    /// Of these, larger than the interface carries.
+    pub too_big: u64,
+    /// Times that the socket's buffer was full.
+    pub blocked: u64,
+    /// Errors on receiving.
+    pub receive_errors: u64,
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: Socket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    label: String,
+    ipv6: bool,
+    counters: UdpCounters,
+    log: Throttle,
+}
+
+/// Memory for receiving, shared by the sockets of one thread.
+#[derive(Debug)]
+pub struct ReceiveBuffers(SlabPool);
+
+impl ReceiveBuffers {
+    /// None allocated before the first use.
+    pub fn new() -> Self {
+        Self(SlabPool::new(SLAB_BYTES))
+    }
+}
+
+impl Default for ReceiveBuffers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl UdpSocket {
+    /// Binds a socket. Fails with `ENODEV` while its interface does not exist, and with `EADDRNOTAVAIL` while
+    /// nobody has its address: try again when that changes.
+    pub fn bind(config: &UdpConfig) -> io::Result<Self> {
+        let domain = Domain::for_address(config.bind);
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        let any = config.bind.ip().is_unspecified();
+        if domain == Domain::IPV6 {
+            socket.set_only_v6(!any)?;
+        }
+        if let Some(interface) = &config.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        set_buffers(&socket);
+        socket.bind(&SockAddr::from(config.bind))?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let local = socket.local_addr()?.as_socket().unwrap_or(config.bind);
+        let label = match &config.interface {
+            Some(interface) => format!("{local}%{interface}"),
+            None => local.to_string(),
+        };
+        Ok(Self {
+            socket,
+            state,
+            local,
+            label,
+            ipv6: domain == Domain::IPV6,
+            counters: UdpCounters::default(),
+            log: Throttle::new(Duration::from_secs(10)),
+        })
+    }
+
+    /// Own address and port as bound.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The most datagrams that one [`Batch`] may hold: 1 where GSO is not to be had.
+    pub fn max_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.state.max_gso_segments()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> UdpCounters {
+        self.counters
+    }
+
+    /// One receive: appends its datagrams to `datagrams`. `false`: there was nothing.
+    pub fn recv(&mut self, buffers: &mut ReceiveBuffers, datagrams: &mut Vec<Received>) -> bool {
+        let window = buffers.0.window(RECEIVE_BYTES_MAX);
+        let window = window.get_mut(..RECEIVE_BYTES_MAX).unwrap_or_default();
+        let mut meta = [RecvMeta::default()];
+        let result =
+            self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(window)], &mut meta);
+        match result {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => {
+                self.counters.receive_errors += 1;
+                self.report("receiving", &error, 1);
+                return false;
+            }
+        }
+        let [meta] = meta;
+        self.counters.receive_calls += 1;
+        let mut data = buffers.0.take(meta.len);
+        let remote = native(meta.addr);
+        let local = meta.dst_ip.map(|address| address.to_canonical());
+        let stride = if meta.stride == 0 { meta.len.max(1) } else { meta.stride };
+        loop {
+            let rest = if data.len() > stride { data.split_off(stride) } else { BytesMut::new() };
+            self.counters.received += 1;
+            datagrams.push(Received { remote, local, data });
+            if rest.is_empty() {
+                return true;
+            }
+            data = rest;
+        }
+    }
+
+    /// Sends a batch.
+    pub fn send(&mut self, batch: &Batch<'_>) -> Sent {
+        debug_assert!(batch.contents.len() <= BATCH_BYTES_MAX && batch.segment_size > 0);
+        let count = batch.contents.len().div_ceil(batch.segment_size.max(1)) as u64;
+        match self.try_send(batch, batch.contents, Some(batch.segment_size)) {
+            Ok(()) => {
+                self.counters.send_calls += 1;
+                self.counters.sent += count;
+                Sent::Done
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.counters.blocked += 1;
+                Sent::Blocked
+            }
+            // quinn-udp has noted that GSO does not work here.
+            Err(error) if count > 1 && matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO)) => {
+                self.send_singly(batch);
+                Sent::Done
+            }
+            Err(error) => {
+                self.count_lost(&error, count);
+                Sent::Done
+            }
+        }
+    }
+
+    /// One datagram per system call. When the buffer fills up, what is left is lost: a batch is sent whole or not at
+    /// all as far as the caller is concerned, and a part that was sent cannot be taken back.
+    fn send_singly(&mut self, batch: &Batch<'_>) {
+        let mut sent = 0;
+        for contents in batch.contents.chunks(batch.segment_size.max(1)) {
+            match self.try_send(batch, contents, None) {
+                Ok(()) => {
+                    sent += 1;
+                    self.counters.send_calls += 1;
+                }
+                Err(error) => self.count_lost(&error, 1),
+            }
+        }
+        self.counters.sent += sent;
+        if sent == 0 {
+            // Single datagrams were refused as well: GSO is not at fault (a datagram larger than the interface
+            // carries is refused with the same error). Ask for GSO again.
+            if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket)) {
+                self.state = state;
+            }
+        } else {
+            tracing::info!(socket = self.label, "no segmentation offload here; sending datagrams one by one");
+        }
+    }
+
+    fn try_send(&self, batch: &Batch<'_>, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: if self.ipv6 { mapped(batch.remote) } else { batch.remote },
+            ecn: None,
+            contents,
+            segment_size,
+            src_ip: batch.local,
+        };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    fn count_lost(&mut self, error: &io::Error, count: u64) {
+        self.counters.send_errors += count;
+        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            self.counters.too_big += count;
+        }
+        self.report("sending", error, count);
+    }
+
+    fn report(&mut self, doing: &str, error: &io::Error, count: u64) {
+        if let Some(more) = self.log.pass() {
+            tracing::warn!(socket = self.label, %error, datagrams = count, more, "{doing} failed");
+        }
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// As large as permitted; a smaller buffer works too.
+fn set_buffers(socket: &Socket) {
+    use rustix::net::sockopt;
+    if sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    }
+    let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
+}
+
+/// IPv4 as IPv4.
+fn native(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => address,
+        },
+    }
+}
+
+/// IPv4 as an IPv6 socket wants it.
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => {
+            let ip: Ipv6Addr = v4.ip().to_ipv6_mapped();
+            SocketAddrV6::new(ip, v4.port(), 0, 0).into()
+        }
+        SocketAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(bind: &str) -> UdpSocket {
+        UdpSocket::bind(&UdpConfig { bind: bind.parse().unwrap(), interface: None }).unwrap()
+    }
+
+    /// Receives until `count` datagrams are there.
+    fn receive(socket: &mut UdpSocket, buffers: &mut ReceiveBuffers, count: usize) -> Vec<Received> {
+        let mut datagrams = Vec::new();
+        let mut poller = crate::poll::Poller::new().unwrap();
+        poller.add(&*socket, 0, crate::poll::Interest::Readable).unwrap();
+        let mut ready = Vec::new();
+        while datagrams.len() < count {
+            poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+            assert!(!ready.is_empty(), "{} of {count} datagrams within 5 s", datagrams.len());
+            while socket.recv(buffers, &mut datagrams) {}
+        }
+        datagrams
+    }
+
+    fn port(socket: &UdpSocket) -> u16 {
+        socket.local_address().port()
+    }
+
+    #[test]
+    fn a_batch_arrives_datagram_by_datagram() {
+        let mut buffers = ReceiveBuffers::new();
+        let mut near = socket("127.0.0.1:0");
+        let mut far = socket("127.0.0.1:0");
+        let contents: Vec<u8> = (0..40 * 1000 + 17_u32).map(|i| (i / 1000).to_le_bytes()[0]).collect();
+        let remote = SocketAddr::new([127, 0, 0, 1].into(), port(&far));
+        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000 };
+        assert_eq!(near.send(&batch), Sent::Done);
+        let datagrams = receive(&mut far, &mut buffers, 41);
+        assert_eq!(datagrams.len(), 41);
+        for (position, datagram) in datagrams.iter().enumerate() {
+            assert_eq!(datagram.remote.port(), port(&near));
+            assert_eq!(datagram.local, Some([127, 0, 0, 1].into()));
+            assert_eq!(datagram.data.len(), if position == 40 { 17 } else { 1000 });
+            assert!(datagram.data.iter().all(|byte| usize::from(*byte) == position));
+        }
+        assert_eq!(near.counters().send_calls, 1);
+        assert_eq!((near.counters().sent, far.counters().received), (41, 41));
+    }
+
+    #[test]
+    fn a_dual_stack_listener_shows_native_addresses_and_answers_from_the_one_used() {
+        let mut buffers = ReceiveBuffers::new();
+        let mut listener = socket("[::]:0");
+        for (from, to) in [("127.0.0.1:0", "127.0.0.2"), ("[::1]:0", "::1")] {
+            let mut client = socket(from);
+            let to: IpAddr = to.parse().unwrap();
+            let remote = SocketAddr::new(to, port(&listener));
+            client.send(&Batch { remote, local: None, contents: b"ask", segment_size: 3 });
+            let question = receive(&mut listener, &mut buffers, 1).pop().unwrap();
+            assert_eq!(question.remote, client.local_address());
+            assert_eq!(question.local, Some(to));
+            let answer = Batch {
+                remote: question.remote,
+                local: question.local,
+                contents: b"answer",
+                segment_size: 6,
+            };
+            assert_eq!(listener.send(&answer), Sent::Done);
+            let answer = receive(&mut client, &mut buffers, 1).pop().unwrap();
+            assert_eq!(answer.remote, remote);
+            assert_eq!(&*answer.data, b"answer");
+        }
+    }
+
+    #[test]
+    fn an_empty_datagram_is_one() {
+        let mut buffers = ReceiveBuffers::new();
+        let mut far = socket("127.0.0.1:0");
+        let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        plain.send_to(&[], far.local_address()).unwrap();
+        plain.send_to(b"x", far.local_address()).unwrap();
+        let datagrams = receive(&mut far, &mut buffers, 2);
+        assert_eq!(datagrams.iter().map(|datagram| datagram.data.len()).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn unreachable_and_oversized_are_counted_and_later_batches_pass() {
+        let mut near = socket("127.0.0.1:0");
+        let batch = |remote: &str, contents: &'static [u8]| Batch {
+            remote: remote.parse().unwrap(),
+            local: None,
+            contents,
+            segment_size: 4,
+        };
+        // A socket bound to a loopback address cannot reach the world.
+        assert_eq!(near.send(&batch("192.0.2.1:9", b"12345678")), Sent::Done);
+        assert_eq!(near.counters().send_errors, 2);
+        assert_eq!(near.send(&batch("127.0.0.1:9", b"12345678")), Sent::Done);
+        assert_eq!(near.counters().sent, 2);
+        assert_eq!(near.max_segments().get(), 64, "an unreachable peer cost the offload");
+    }
+
+    #[test]
+    fn a_missing_interface_is_an_error_at_bind() {
+        let config =
+            UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("no-such-if".to_owned()) };
+        assert_eq!(UdpSocket::bind(&config).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    }
+}
