@@ -1,0 +1,47 @@
+//! What a pipe counted. Everything offered is delivered, dropped for a reason, or still inside.
+
+/// Counters of one pipe since its start. At any time
+/// `offered_pkts + duplicated_pkts == delivered_pkts + drops.total_pkts() + queue_pkts + in_flight_pkts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Packets given to `enqueue`.
+    pub offered_pkts: u64,
+    /// Their bytes.
+    pub offered_bytes: u64,
+    /// Packets taken out by `poll_deliver`.
+    pub delivered_pkts: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Copies made on the way.
+    pub duplicated_pkts: u64,
+    /// Packets dropped, by reason.
+    pub drops: Drops,
+    /// Packets that wait for their turn or are being serialised.
+    pub queue_pkts: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// The most bytes that ever were in the queue.
+    pub queue_bytes_max: u64,
+    /// Packets that travel: serialised and not yet delivered.
+    pub in_flight_pkts: u64,
+}
+
+/// Dropped packets by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drops {
+    /// The queue was full.
+    pub queue_full_pkts: u64,
+    /// Lost at random after using the link's capacity.
+    pub loss_pkts: u64,
+    /// Offered to, or inside, a link that was out.
+    pub outage_pkts: u64,
+    /// Larger than the link's MTU.
+    pub mtu_pkts: u64,
+}
+
+impl Drops {
+    /// All drops.
+    pub const fn total_pkts(&self) -> u64 {
+        self.queue_full_pkts + self.loss_pkts + self.outage_pkts + self.mtu_pkts
+    }
+}

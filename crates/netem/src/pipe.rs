@@ -1,0 +1,388 @@
+//! One direction of one link: queue, rate, loss and delay, one after the other.
+//!
+//! Contract: time never runs backwards (an earlier `now` counts as the latest one seen). After every call, drain
+//! [`Pipe::poll_deliver`] and come back at [`Pipe::poll_timeout`]; a driver that comes late gets the same packets in the same
+//! order, only later: what happens inside is computed for the time it happened, not for the time of the call.
+//! Once `poll_deliver(now)` gave nothing, `poll_timeout` is later than `now`.
+//!
+//! Memory: the queue is bounded by its [`Limit`]; what travels is bounded by rate × delay, and without a rate by what
+//! the driver offers within the delay.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::counters::Counters;
+use crate::loss::{Loss, LossProcess};
+use crate::random::{Random, Stream};
+use crate::rate::Rate;
+use crate::shaper::Shaper;
+use crate::time::{Time, nanos};
+
+/// Without reordering, jitter is a curve that takes a new random height at each multiple of this and runs straight in between:
+/// so what a packet sees does not depend on how many others are on the way.
+const JITTER_STEP_NS: u64 = 20_000_000;
+
+/// What one direction of a link does to packets.
+#[derive(Debug, Clone)]
+pub struct PipeConfig {
+    /// How fast it takes bytes.
+    pub rate: Rate,
+    /// One-way propagation delay.
+    pub delay: Duration,
+    /// What is added to the delay.
+    pub jitter: Jitter,
+    /// What gets lost after using capacity.
+    pub loss: Loss,
+    /// How much may wait.
+    pub limit: Limit,
+    /// The largest packet in bytes; larger ones vanish without a word.
+    pub mtu: Option<u32>,
+    /// Share of packets that arrive twice, 0 to 1.
+    pub duplicate: f64,
+}
+
+impl Default for PipeConfig {
+    /// An ideal link: unlimited, no delay, no loss; a queue of 100 ms should a rate be set later.
+    fn default() -> Self {
+        Self {
+            rate: Rate::Unlimited,
+            delay: Duration::ZERO,
+            jitter: Jitter::default(),
+            loss: Loss::None,
+            limit: Limit::Time(Duration::from_millis(100)),
+            mtu: None,
+            duplicate: 0.0,
+        }
+    }
+}
+
+/// Delay variation: something between zero and `span` is added to the delay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Jitter {
+    /// The most that is added.
+    pub span: Duration,
+    /// True: drawn for each packet alone, so that packets overtake each other. False: order is kept, and the delay wanders
+    /// from one random height to the next every 20 ms, as a busy radio cell's does.
+    pub reorder: bool,
+}
+
+/// The drop-tail limit, the packet in service included. One packet always fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Bytes.
+    Bytes(u64),
+    /// What the link sends in this time at its mean rate (of a trace: over its period). A stalled link keeps the limit it had.
+    Time(Duration),
+}
+
+/// A change of a running pipe.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Another rate, also for the packet in service.
+    Rate(Rate),
+    /// Another one-way delay, for packets not yet travelling. Without reordering, none overtakes an earlier one.
+    Delay(Duration),
+    /// Other jitter.
+    Jitter(Jitter),
+    /// Other loss.
+    Loss(Loss),
+    /// Another queue limit; what already waits stays.
+    Limit(Limit),
+    /// Another MTU.
+    Mtu(Option<u32>),
+    /// Another share of duplicates.
+    Duplicate(f64),
+    /// True: the link goes out. What is inside is lost, and so is all that is offered until it is back (false).
+    Outage(bool),
+}
+
+/// What became of an offered packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on its way (and may still get lost).
+    Queued,
+    /// It was dropped at once.
+    Dropped(DropReason),
+}
+
+impl Outcome {
+    /// Whether the packet is on its way.
+    pub const fn is_queued(self) -> bool {
+        matches!(self, Self::Queued)
+    }
+}
+
+/// Why a packet was dropped at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// The queue was full.
+    QueueFull,
+    /// The link was out.
+    Outage,
+    /// It was larger than the MTU.
+    Mtu,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    payload: T,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Flying<T> {
+    payload: T,
+    bytes: u64,
+    due: Time,
+}
+
+/// One direction of one link, carrying payloads of type `T`.
+#[derive(Debug)]
+pub struct Pipe<T> {
+    config: PipeConfig,
+    limit_bytes: u64,
+    outage: bool,
+    now: Time,
+    queue: VecDeque<Waiting<T>>,
+    shaper: Shaper,
+    loss: LossProcess,
+    jitter: Random,
+    jitter_seed: u64,
+    duplicate: Random,
+    /// In order of `due`.
+    flying: VecDeque<Flying<T>>,
+    /// When the last packet that must not be overtaken is due.
+    due_last: Time,
+    /// In order of time.
+    schedule: VecDeque<(Time, Change)>,
+    counters: Counters,
+}
+
+impl<T: Clone> Pipe<T> {
+    /// A pipe at the epoch, empty. The same configuration, seed and calls give the same results.
+    pub fn new(config: PipeConfig, seed: u64) -> Self {
+        let mut pipe = Self {
+            limit_bytes: u64::MAX,
+            outage: false,
+            now: Time::ZERO,
+            queue: VecDeque::new(),
+            shaper: Shaper::new(config.rate.clone()),
+            loss: LossProcess::new(config.loss, seed),
+            jitter: Random::new(seed, Stream::Jitter),
+            jitter_seed: seed,
+            duplicate: Random::new(seed, Stream::Duplicate),
+            flying: VecDeque::new(),
+            due_last: Time::ZERO,
+            schedule: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+        };
+        pipe.limit_bytes = pipe.limit_in_bytes();
+        pipe
+    }
+
+    /// Offers a packet of `bytes` (the whole IP packet).
+    pub fn enqueue(&mut self, payload: T, bytes: u32, now: Time) -> Outcome {
+        self.advance(now);
+        let size = u64::from(bytes);
+        self.counters.offered_pkts += 1;
+        self.counters.offered_bytes += size;
+        if self.config.mtu.is_some_and(|mtu| bytes > mtu) {
+            self.counters.drops.mtu_pkts += 1;
+            return Outcome::Dropped(DropReason::Mtu);
+        }
+        if self.outage {
+            self.counters.drops.outage_pkts += 1;
+            return Outcome::Dropped(DropReason::Outage);
+        }
+        if !self.queue.is_empty() && self.counters.queue_bytes + size > self.limit_bytes {
+            self.counters.drops.queue_full_pkts += 1;
+            return Outcome::Dropped(DropReason::QueueFull);
+        }
+        self.queue.push_back(Waiting { payload, bytes: size });
+        self.counters.queue_pkts += 1;
+        self.counters.queue_bytes += size;
+        self.counters.queue_bytes_max = self.counters.queue_bytes_max.max(self.counters.queue_bytes);
+        if self.shaper.is_idle() {
+            self.shaper.start(size, self.now);
+            self.advance(self.now);
+        }
+        Outcome::Queued
+    }
+
+    /// The next packet that has arrived by `now`.
+    pub fn poll_deliver(&mut self, now: Time) -> Option<T> {
+        self.advance(now);
+        if self.flying.front()?.due > self.now {
+            return None;
+        }
+        let packet = self.flying.pop_front()?;
+        self.counters.in_flight_pkts -= 1;
+        self.counters.delivered_pkts += 1;
+        self.counters.delivered_bytes += packet.bytes;
+        Some(packet.payload)
+    }
+
+    /// When to call [`Pipe::poll_deliver`] again: nothing can arrive earlier. Nothing: not before the next `enqueue` or `apply`.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let arrival = self.flying.front().map(|packet| packet.due);
+        let through = self.shaper.finish().map(|finish| finish + self.config.delay);
+        let change = self.schedule.front().map(|(at, _)| *at);
+        [arrival, through, change].into_iter().flatten().min()
+    }
+
+    /// Changes the pipe at `now`.
+    pub fn apply(&mut self, change: Change, now: Time) {
+        self.advance(now);
+        self.change(change, self.now);
+        self.advance(self.now);
+    }
+
+    /// Changes the pipe when `at` comes; at once if it is past. Changes of one time happen in the order of the calls.
+    pub fn schedule(&mut self, at: Time, change: Change) {
+        let index = self.schedule.partition_point(|(other, _)| *other <= at);
+        self.schedule.insert(index, (at, change));
+    }
+
+    /// Does what is to be done inside by `now`. Every other call does this itself; it matters only before
+    /// [`Pipe::counters`].
+    pub fn advance(&mut self, now: Time) {
+        let now = now.max(self.now);
+        loop {
+            let finish = self.shaper.finish().filter(|finish| *finish <= now);
+            let change = self.schedule.front().map(|(at, _)| *at).filter(|at| *at <= now);
+            match (finish, change) {
+                (Some(finish), change) if change.is_none_or(|change| finish <= change) => {
+                    self.complete(finish)
+                }
+                (_, Some(at)) => {
+                    if let Some((_, change)) = self.schedule.pop_front() {
+                        // One that was scheduled for the past happens now.
+                        self.now = self.now.max(at);
+                        self.change(change, self.now);
+                    }
+                }
+                (_, None) => break,
+            }
+        }
+        self.now = now;
+    }
+
+    /// What was counted by the latest call. See [`Pipe::advance`].
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What the pipe does at present.
+    pub const fn config(&self) -> &PipeConfig {
+        &self.config
+    }
+
+    /// Whether the link is out at present.
+    pub const fn is_out(&self) -> bool {
+        self.outage
+    }
+
+    /// The packet in service leaves the queue at `at` and travels.
+    fn complete(&mut self, at: Time) {
+        let Some(packet) = self.queue.pop_front() else {
+            self.shaper.clear();
+            return;
+        };
+        self.counters.queue_pkts -= 1;
+        self.counters.queue_bytes -= packet.bytes;
+        self.shaper.complete(at, self.queue.front().map(|next| next.bytes));
+        if self.loss.draw() {
+            self.counters.drops.loss_pkts += 1;
+            return;
+        }
+        let mut due = at + self.config.delay + self.jitter_at(at);
+        if !self.config.jitter.reorder {
+            due = due.max(self.due_last);
+            self.due_last = due;
+        }
+        if self.duplicate.chance(self.config.duplicate) {
+            self.counters.duplicated_pkts += 1;
+            self.launch(Flying { payload: packet.payload.clone(), bytes: packet.bytes, due });
+        }
+        self.launch(Flying { payload: packet.payload, bytes: packet.bytes, due });
+    }
+
+    fn launch(&mut self, packet: Flying<T>) {
+        self.counters.in_flight_pkts += 1;
+        let mut index = self.flying.len();
+        while index > 0 && self.flying.get(index - 1).is_some_and(|other| other.due > packet.due) {
+            index -= 1;
+        }
+        self.flying.insert(index, packet);
+    }
+
+    fn change(&mut self, change: Change, at: Time) {
+        match change {
+            Change::Rate(rate) => {
+                self.shaper.set_rate(rate.clone(), at);
+                self.config.rate = rate;
+                self.limit_bytes = self.limit_in_bytes();
+            }
+            Change::Delay(delay) => self.config.delay = delay,
+            Change::Jitter(jitter) => self.config.jitter = jitter,
+            Change::Loss(loss) => {
+                self.config.loss = loss;
+                self.loss.set(loss);
+            }
+            Change::Limit(limit) => {
+                self.config.limit = limit;
+                self.limit_bytes = self.limit_in_bytes();
+            }
+            Change::Mtu(mtu) => self.config.mtu = mtu,
+            Change::Duplicate(ratio) => self.config.duplicate = ratio,
+            Change::Outage(outage) => {
+                self.outage = outage;
+                if outage {
+                    self.lose_everything(at);
+                }
+            }
+        }
+    }
+
+    /// All that is inside at `at` is gone; what had arrived by then and was not yet fetched has arrived.
+    fn lose_everything(&mut self, at: Time) {
+        let arrived = self.flying.partition_point(|packet| packet.due <= at);
+        let lost = self.flying.len() - arrived + self.queue.len();
+        self.counters.drops.outage_pkts += lost as u64;
+        self.flying.truncate(arrived);
+        self.queue.clear();
+        self.shaper.clear();
+        self.due_last = at;
+        self.counters.in_flight_pkts = arrived as u64;
+        self.counters.queue_pkts = 0;
+        self.counters.queue_bytes = 0;
+    }
+
+    fn limit_in_bytes(&self) -> u64 {
+        match (self.config.limit, self.shaper.rate().mean_bps()) {
+            (Limit::Bytes(bytes), _) => bytes,
+            (Limit::Time(_), None) => u64::MAX,
+            (Limit::Time(_), Some(0)) => self.limit_bytes,
+            (Limit::Time(span), Some(bps)) => {
+                let bytes = u128::from(bps) * span.as_nanos() / 8_000_000_000;
+                u64::try_from(bytes).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    fn jitter_at(&mut self, at: Time) -> Duration {
+        let Jitter { span, reorder } = self.config.jitter;
+        if span.is_zero() {
+            return Duration::ZERO;
+        }
+        if reorder {
+            return span.mul_f64(self.jitter.unit());
+        }
+        let step = at.as_nanos() / JITTER_STEP_NS;
+        let height = |step: u64| Random::new(self.jitter_seed.wrapping_add(step), Stream::Jitter).unit();
+        let (from, to) = (height(step), height(step.wrapping_add(1)));
+        let part = (at.as_nanos() % JITTER_STEP_NS) as f64 / JITTER_STEP_NS as f64;
+        Duration::from_nanos(nanos(span.mul_f64(from + (to - from) * part)))
+    }
+}

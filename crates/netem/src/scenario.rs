@@ -1,0 +1,295 @@
+//! Scenarios: links and what happens to them, as data.
+//!
+//! A scenario is a TOML file. Rates, delays and all else apply to both directions of a link unless `up` or `down` (seen
+//! from the client) says otherwise. Unknown keys, unknown links and impossible values are errors that name the place.
+//!
+//! ```toml
+//! name = "failover"
+//! description = "Two equal links; one goes silent and comes back"
+//! duration = "20s"            # how long a run takes that shows all of it; default 20s
+//!
+//! [[link]]
+//! name = "a"                  # at most 13 characters of a-z, 0-9 and '-': also the name of a network device
+//! rate = "50mbit"             # or "unlimited", or { trace = "lte.down" }, or { walk = { min = …, max = … } }
+//! rtt = "30ms"                # split evenly; or delay = "15ms" for one way
+//! jitter = "2ms"              # default none; added to the delay
+//! reorder = false             # jitter may change the order
+//! loss = "1%"                 # or { ratio = "1%", burst = 5 }, or { enter, leave, loss_good, loss_bad }
+//! queue = "100ms"             # or "64kB"; drop-tail; default 100ms
+//! mtu = 1500                  # larger packets vanish; default: no limit
+//! duplicate = "0%"
+//! up = { rate = "5mbit" }     # one direction only: any of the above but name and rtt
+//!
+//! [[event]]
+//! at = "8s"
+//! link = "a"
+//! direction = "both"          # both | up | down; default both
+//! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu, duplicate as above
+//! ```
+//!
+//! A trace file is found beside the scenario file. Its format: [`crate::trace`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::pipe::{Change, Pipe, PipeConfig};
+use crate::time::Time;
+use crate::trace::TraceError;
+
+mod file;
+
+/// The longest name of a link in bytes: a network device's 15, less two for what a user of the name appends.
+pub const LINK_NAME_BYTES_MAX: usize = 13;
+
+/// The most links a scenario may have.
+pub const LINKS_MAX: usize = 32;
+
+/// A direction of a link, seen from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+impl Direction {
+    /// Both, up first.
+    pub const BOTH: [Self; 2] = [Self::Up, Self::Down];
+}
+
+/// A set of links and what happens to them.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What it is about, in one line.
+    pub description: String,
+    /// How long a run takes that shows all of it.
+    pub duration: Duration,
+    /// The links, at least one; names differ.
+    pub links: Vec<LinkSpec>,
+    /// What happens, in order of time.
+    pub events: Vec<Event>,
+}
+
+/// One link.
+#[derive(Debug, Clone)]
+pub struct LinkSpec {
+    /// Its name: also that of a network device.
+    pub name: String,
+    /// From the client to the server.
+    pub up: PipeConfig,
+    /// From the server to the client.
+    pub down: PipeConfig,
+}
+
+impl LinkSpec {
+    /// The pipe of one direction.
+    pub const fn pipe(&self, direction: Direction) -> &PipeConfig {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
+    /// The round-trip time of a small packet on the idle link.
+    pub fn rtt(&self) -> Duration {
+        self.up.delay + self.down.delay
+    }
+}
+
+/// A change of one direction of a link at a time since the start.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// When.
+    pub at: Duration,
+    /// The link's name.
+    pub link: String,
+    /// The direction.
+    pub direction: Direction,
+    /// What changes.
+    pub change: Change,
+}
+
+/// Why a scenario is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind. The message names line and column.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// Where the text came from.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Well-formed, but makes no sense.
+    #[error("{origin}: {message}")]
+    Invalid {
+        /// Where the text came from.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A trace is refused.
+    #[error("{origin}: {trace}: {source}")]
+    Trace {
+        /// Where the text came from.
+        origin: String,
+        /// The trace's file, or `walk`.
+        trace: String,
+        /// Why.
+        source: TraceError,
+    },
+    /// No built-in scenario of this name, and no such file.
+    #[error("no scenario '{name}': give the path of a scenario file, or one of {}", names())]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+}
+
+/// Name and text of each built-in scenario.
+const BUILTIN: [(&str, &str); 7] = [
+    ("reference", include_str!("../../../scenarios/reference.toml")),
+    ("dual", include_str!("../../../scenarios/dual.toml")),
+    ("hetero", include_str!("../../../scenarios/hetero.toml")),
+    ("lossy", include_str!("../../../scenarios/lossy.toml")),
+    ("failover", include_str!("../../../scenarios/failover.toml")),
+    ("varying", include_str!("../../../scenarios/varying.toml")),
+    ("single", include_str!("../../../scenarios/single.toml")),
+];
+
+/// The names of the built-in scenarios, in the order in which tables show them.
+pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+    BUILTIN.iter().map(|(name, _)| *name)
+}
+
+fn names() -> String {
+    builtin_names().collect::<Vec<_>>().join(", ")
+}
+
+/// The built-in scenario `name`.
+pub fn builtin(name: &str) -> Result<Scenario, ScenarioError> {
+    let found = BUILTIN.iter().find(|(builtin, _)| *builtin == name);
+    let (name, text) = found.ok_or_else(|| ScenarioError::Unknown { name: name.to_owned() })?;
+    Scenario::parse(text, &format!("scenarios/{name}.toml"), None)
+}
+
+/// The built-in scenario of this name, else the scenario file at this path.
+pub fn find(name_or_path: &str) -> Result<Scenario, ScenarioError> {
+    if builtin_names().any(|name| name == name_or_path) {
+        return builtin(name_or_path);
+    }
+    let path = Path::new(name_or_path);
+    if path.exists() {
+        return Scenario::load(path);
+    }
+    Err(ScenarioError::Unknown { name: name_or_path.to_owned() })
+}
+
+impl Scenario {
+    /// Reads a scenario file; trace files are found beside it.
+    pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string(), Some(path.parent().unwrap_or(Path::new("."))))
+    }
+
+    /// Reads a scenario from its text. `origin` names it in errors; trace files are found in `folder`, and refused without one.
+    pub fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Self, ScenarioError> {
+        file::parse(text, origin, folder)
+    }
+
+    /// The position of the link called `name`.
+    pub fn link_index(&self, name: &str) -> Option<usize> {
+        self.links.iter().position(|link| link.name == name)
+    }
+
+    /// The events of one direction of a link, in order of time.
+    pub fn events_of(&self, link: &str, direction: Direction) -> impl Iterator<Item = &Event> {
+        self.events.iter().filter(move |event| event.link == link && event.direction == direction)
+    }
+
+    /// A pipe that behaves as this direction of `link`, without the scenario's events.
+    ///
+    /// The seed is mixed with the link's name and the direction, not with its position: the order of links changes nothing.
+    pub fn pipe<T: Clone>(&self, link: &LinkSpec, direction: Direction, seed: u64) -> Pipe<T> {
+        let salt = match direction {
+            Direction::Up => 1,
+            Direction::Down => 2,
+        };
+        // FNV-1a, 64 bits.
+        let mixed = link.name.bytes().chain([salt]).fold(seed ^ 0xCBF2_9CE4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+        });
+        Pipe::new(link.pipe(direction).clone(), mixed)
+    }
+
+    /// As [`Scenario::pipe`], with the scenario's events scheduled from `start` on.
+    pub fn pipe_with_events<T: Clone>(
+        &self,
+        link: &LinkSpec,
+        direction: Direction,
+        seed: u64,
+        start: Time,
+    ) -> Pipe<T> {
+        let mut pipe = self.pipe(link, direction, seed);
+        for event in self.events_of(&link.name, direction) {
+            pipe.schedule(start + event.at, event.change.clone());
+        }
+        pipe
+    }
+
+    /// The bytes that `link` can take in one direction in `from..to` of the scenario's time, its events considered (rates
+    /// and outages; not loss). Nothing where the rate is unlimited.
+    pub fn capacity_bytes(
+        &self,
+        link: &LinkSpec,
+        direction: Direction,
+        from: Duration,
+        to: Duration,
+    ) -> Option<u64> {
+        let mut rate = link.pipe(direction).rate.clone();
+        let (mut outage, mut since, mut bytes) = (false, from, 0_u64);
+        for event in self.events_of(&link.name, direction).filter(|event| event.at < to) {
+            let at = event.at.max(from);
+            if !outage {
+                bytes = bytes.saturating_add(rate.bytes_between(Time::from(since), Time::from(at))?);
+            }
+            since = at;
+            if let Change::Rate(changed) = &event.change {
+                rate = changed.clone();
+            }
+            if let Change::Outage(begins) = event.change {
+                outage = begins;
+            }
+        }
+        if !outage {
+            bytes = bytes.saturating_add(rate.bytes_between(Time::from(since), Time::from(to))?);
+        }
+        Some(bytes)
+    }
+
+    /// The mean rate in bits per second of all links together in one direction in `from..to`, events considered; see
+    /// [`Scenario::capacity_bytes`].
+    pub fn capacity_bps(&self, direction: Direction, from: Duration, to: Duration) -> Option<u64> {
+        let mut bytes = 0_u64;
+        for link in &self.links {
+            bytes = bytes.saturating_add(self.capacity_bytes(link, direction, from, to)?);
+        }
+        let nanos = to.saturating_sub(from).as_nanos().max(1);
+        Some(u64::try_from(u128::from(bytes) * 8_000_000_000 / nanos).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+use super::*;
+use crate::{Loss, Outcome};
+
+#[test]
+fn every_builtin_scenario_is_valid_and_named_as_its_file() {
+    for name in builtin_names() {
+        let scenario = builtin(name).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(scenario.name, name);
+        assert!(!scenario.description.is_empty());
+    }
+}
+
+#[test]
+fn the_reference_is_ten_and_four_times_seventy() {
+    let scenario = builtin("reference").unwrap();
+    assert_eq!(scenario.links.len(), 5);
+    let seconds = |s| Duration::from_secs(s);
+    assert_eq!(scenario.capacity_bps(Direction::Down, seconds(0), seconds(10)), Some(290_000_000));
+    let rtts: Vec<_> = scenario.links.iter().map(|link| link.rtt().as_millis()).collect();
+    assert_eq!(rtts, [20, 80, 80, 80, 80]);
+}
+
+#[test]
+fn capacity_considers_outages() {
+    let scenario = builtin("failover").unwrap();
+    let capacity =
+        |from, to| scenario.capacity_bps(Direction::Up, Duration::from_secs(from), Duration::from_secs(to));
+    assert_eq!(capacity(0, 8), Some(100_000_000));
+    assert_eq!(capacity(8, 14), Some(50_000_000));
+    assert_eq!(capacity(9, 10), Some(50_000_000));
+    assert_eq!(capacity(14, 20), Some(100_000_000));
+    assert_eq!(capacity(4, 12), Some(75_000_000));
+}
+
+#[test]
+fn a_varying_link_stays_within_its_bounds_and_uses_them() {
+    let scenario = builtin("varying").unwrap();
+    for link in &scenario.links {
+        let rates: Vec<_> = (0..60)
+            .map(|second| {
+                let (from, to) = (Duration::from_secs(second), Duration::from_secs(second + 1));
+                scenario.capacity_bytes(link, Direction::Down, from, to).unwrap() * 8
+            })
+            .collect();
+        assert!(rates.iter().all(|bps| (980_000..=60_020_000).contains(bps)), "{}: {rates:?}", link.name);
+        assert!(
+            rates.iter().min() < rates.iter().max().map(|max| max / 4).as_ref(),
+            "{}: {rates:?}",
+            link.name
+        );
+    }
+}
+
+#[test]
+fn one_direction_can_differ() {
+    let text = r#"
+        name = "x"
+        description = "x"
+        [[link]]
+        name = "l"
+        rate = "10mbit"
+        delay = "5ms"
+        loss = { ratio = "1%", burst = 4 }
+        up = { rate = "1mbit", loss = "0%", queue = "64kB", mtu = 1400 }
+    "#;
+    let scenario = Scenario::parse(text, "x.toml", None).unwrap();
+    let link = &scenario.links[0];
+    assert_eq!(link.up.rate.mean_bps(), Some(1_000_000));
+    assert_eq!(link.down.rate.mean_bps(), Some(10_000_000));
+    assert_eq!((link.up.loss, link.up.mtu), (Loss::None, Some(1_400)));
+    assert!((link.down.loss.mean_ratio() - 0.01).abs() < 1e-9);
+    assert_eq!(link.rtt(), Duration::from_millis(10));
+}
+
+#[test]
+fn events_reach_the_pipe() {
+    let scenario = builtin("failover").unwrap();
+    let start = Time::from_millis(500);
+    let mut pipe = scenario.pipe_with_events::<()>(&scenario.links[0], Direction::Up, 1, start);
+    assert_eq!(pipe.enqueue((), 100, Time::from_millis(8_400)), Outcome::Queued);
+    assert!(!pipe.enqueue((), 100, Time::from_millis(8_500)).is_queued());
+    assert!(!pipe.enqueue((), 100, Time::from_millis(14_499)).is_queued());
+    assert!(pipe.enqueue((), 100, Time::from_millis(14_500)).is_queued());
+}
+
+#[test]
+fn the_order_of_links_changes_no_draw() {
+    let text = |first: &str, second: &str| {
+        format!(
+            "name='x'\ndescription='x'\n[[link]]\nname='{first}'\nrate='10mbit'\nloss='50%'\n\
+             [[link]]\nname='{second}'\nrate='10mbit'\nloss='50%'"
+        )
+    };
+    let fates = |scenario: &Scenario, name: &str| {
+        let link = &scenario.links[scenario.link_index(name).unwrap()];
+        let mut pipe = scenario.pipe::<u64>(link, Direction::Up, 7);
+        for i in 0..64 {
+            pipe.enqueue(i, 100, Time::from_millis(i));
+        }
+        std::iter::from_fn(move || pipe.poll_deliver(Time::from_millis(1_000))).collect::<Vec<_>>()
+    };
+    let one = Scenario::parse(&text("a", "b"), "x", None).unwrap();
+    let other = Scenario::parse(&text("b", "a"), "x", None).unwrap();
+    assert_eq!(fates(&one, "a"), fates(&other, "a"));
+    assert_ne!(fates(&one, "a"), fates(&one, "b"));
+}
+
+#[track_caller]
+fn refused(text: &str, wanted: &str) {
+    let message = Scenario::parse(text, "x.toml", None).unwrap_err().to_string();
+    assert!(message.contains("x.toml") && message.contains(wanted), "{message}");
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    let link = "[[link]]\nname = 'l'\nrate = '10mbit'\n";
+    let head = "name = 'x'\ndescription = 'x'\n";
+    refused(&format!("{head}colour = 'red'\n{link}"), "colour");
+    refused(&format!("{head}{link}dealy = '5ms'"), "line 6");
+    refused(&format!("{head}{link}loss = '120%'"), "'120%' is not a ratio");
+    refused(&format!("{head}{link}loss = {{ enter = '1%' }}"), "enter with leave");
+    refused(&format!("{head}{link}rtt = '5ms'\ndelay = '5ms'"), "rtt or delay");
+    refused(&format!("{head}{link}{link}"), "two links are called 'l'");
+    refused(&format!("{head}[[link]]\nname = 'l'"), "rate is missing");
+    refused(&format!("{head}[[link]]\nname = 'Way Too Long A Name'\nrate = '1mbit'"), "link name");
+    refused(
+        &format!("{head}{link}[[event]]\nat = '1s'\nlink = 'm'\noutage = 'begin'"),
+        "no link 'm'; there are l",
+    );
+    refused(&format!("{head}{link}[[event]]\nat = '1s'\nlink = 'l'"), "changes nothing");
+    refused(&format!("{head}{link}up = {{ rate = {{ trace = 'f' }} }}"), "only a scenario read from a file");
+    refused(&format!("{head}link = []"), "1 to 32 links");
+}
+
+#[test]
+fn trace_files_are_found_beside_the_scenario() {
+    let folder = std::env::temp_dir().join(format!("netem-scenario-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("t.trace"), "1\n2\n2\n4\n").unwrap();
+    let file = folder.join("s.toml");
+    std::fs::write(&file, "name='s'\ndescription='s'\n[[link]]\nname='l'\nrate={trace='t.trace'}\n").unwrap();
+    let scenario = Scenario::load(&file);
+    let missing = Scenario::load(&folder.join("none.toml"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(scenario.unwrap().links[0].up.rate.mean_bps(), Some(12_000_000));
+    assert!(missing.unwrap_err().to_string().contains("none.toml"));
+}
+
+#[test]
+fn an_unknown_name_lists_the_known() {
+    let message = find("nowhere").unwrap_err().to_string();
+    assert!(message.contains("'nowhere'") && message.contains("failover"), "{message}");
+}
