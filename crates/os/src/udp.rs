@@ -4,7 +4,7 @@
 //! many datagrams of one sender at a time (GRO), each cut without copying from a slab. Where the kernel or a driver
 //! refuses GSO, the same batch goes out one datagram at a time.
 //!
-//! Contract: nonblocking and never fatal. A full socket buffer is [`Sent::Blocked`] and nothing was sent; whatever
+//! Contract: nonblocking and never fatal. A full socket buffer is [`Sent::Blocked`]: the caller keeps the rest; whatever
 //! else the kernel answers (no route, no device, no buffers) is counted, logged now and then, and treated as a lost
 //! datagram, because that is what it is to a protocol over UDP. Addresses of both families look native: IPv4-mapped
 //! ones never leave this module.
@@ -76,8 +76,11 @@ pub struct Batch<'a> {
 pub enum Sent {
     /// Handed to the kernel, or lost and counted.
     Done,
-    /// Nothing was sent: the socket's buffer is full. Wait until it is writable.
-    Blocked,
+    /// The socket's buffer is full. Send the rest again when it is writable.
+    Blocked {
+        /// How many of the batch's leading bytes are done: whole datagrams, none with GSO.
+        done: usize,
+    },
 }
 
 /// What happened on a socket so far.
@@ -109,6 +112,8 @@ pub struct UdpSocket {
     local: SocketAddr,
     label: String,
     ipv6: bool,
+    /// Batches were refused where their datagrams were not.
+    offload_refused: bool,
     counters: UdpCounters,
     log: Throttle,
 }
@@ -157,6 +162,7 @@ impl UdpSocket {
             local,
             label,
             ipv6: domain == Domain::IPV6,
+            offload_refused: false,
             counters: UdpCounters::default(),
             log: Throttle::new(Duration::from_secs(10)),
         })
@@ -215,6 +221,9 @@ impl UdpSocket {
     pub fn send(&mut self, batch: &Batch<'_>) -> Sent {
         debug_assert!(batch.contents.len() <= BATCH_BYTES_MAX && batch.segment_size > 0);
         let count = batch.contents.len().div_ceil(batch.segment_size.max(1)) as u64;
+        if count > 1 && self.max_segments().get() == 1 {
+            return self.send_singly(batch);
+        }
         match self.try_send(batch, batch.contents, Some(batch.segment_size)) {
             Ok(()) => {
                 self.counters.send_calls += 1;
@@ -223,12 +232,11 @@ impl UdpSocket {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.counters.blocked += 1;
-                Sent::Blocked
+                Sent::Blocked { done: 0 }
             }
             // quinn-udp has noted that GSO does not work here.
             Err(error) if count > 1 && matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO)) => {
-                self.send_singly(batch);
-                Sent::Done
+                self.send_singly(batch)
             }
             Err(error) => {
                 self.count_lost(&error, count);
@@ -237,28 +245,42 @@ impl UdpSocket {
         }
     }
 
-    /// One datagram per system call. When the buffer fills up, what is left is lost: a batch is sent whole or not at
-    /// all as far as the caller is concerned, and a part that was sent cannot be taken back.
-    fn send_singly(&mut self, batch: &Batch<'_>) {
-        let mut sent = 0;
+    /// One datagram per system call.
+    fn send_singly(&mut self, batch: &Batch<'_>) -> Sent {
+        let (mut done, mut sent) = (0, 0);
         for contents in batch.contents.chunks(batch.segment_size.max(1)) {
             match self.try_send(batch, contents, None) {
-                Ok(()) => {
-                    sent += 1;
-                    self.counters.send_calls += 1;
+                Ok(()) => sent += 1,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.counters.blocked += 1;
+                    break;
                 }
                 Err(error) => self.count_lost(&error, 1),
             }
+            done += contents.len();
         }
+        self.counters.send_calls += sent;
         self.counters.sent += sent;
-        if sent == 0 {
-            // Single datagrams were refused as well: GSO is not at fault (a datagram larger than the interface
-            // carries is refused with the same error). Ask for GSO again.
-            if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket)) {
-                self.state = state;
+        if done < batch.contents.len() {
+            return Sent::Blocked { done };
+        }
+        self.note_offload(sent > 0);
+        Sent::Done
+    }
+
+    /// After a batch went out one by one: was the offload at fault?
+    fn note_offload(&mut self, sent_singly: bool) {
+        if sent_singly {
+            if !self.offload_refused {
+                tracing::info!(socket = self.label, "no segmentation offload here; sending one by one");
             }
-        } else {
-            tracing::info!(socket = self.label, "no segmentation offload here; sending datagrams one by one");
+            self.offload_refused = true;
+        } else if !self.offload_refused
+            && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
+        {
+            // Single datagrams were refused as well, so that it was not: a datagram larger than the interface
+            // carries gets the same answer. quinn-udp has switched the offload off; ask for it again.
+            self.state = state;
         }
     }
 

@@ -1,0 +1,254 @@
+//! What was changed on the machine beyond what dies with the process, and how to undo it.
+//!
+//! Contract: a change is written to a journal file before it is made and undone, newest first, when the [`Journal`] is
+//! dropped. After a crash the next [`Journal::open`] of the same file, or [`cleanup`], undoes it. The file is locked while
+//! its owner lives, so that nobody undoes under a running process. A journal of another network namespace (its
+//! owner's is gone, and with it the changes) is thrown away unread.
+//!
+//! Only two kinds of change exist: a setting under `/proc/sys/net`, and an nftables table of our own. Devices,
+//! addresses and routes through them vanish with the process by themselves.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::nat;
+
+/// The only settings that are ever touched.
+const SYSCTL_ROOT: &str = "/proc/sys/net/";
+/// A journal is a few lines; more is none of ours.
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why a change or its undoing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// The journal's owner lives.
+    #[error("another process holds `{}`: is it running already?", .0.display())]
+    Busy(PathBuf),
+    /// The journal cannot be written or read.
+    #[error("cannot use the state file `{}`: {source}", .path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A setting cannot be read or written.
+    #[error("cannot set `{path}`: {source}")]
+    Sysctl {
+        /// The setting.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// nftables refused.
+    #[error(transparent)]
+    Nat(#[from] nat::NatError),
+}
+
+/// One change, with what it takes to undo it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    /// A setting and what it was.
+    Sysctl { path: String, previous: String },
+    /// An nftables table of family `inet`.
+    Table(String),
+}
+
+impl Change {
+    fn line(&self) -> String {
+        match self {
+            Self::Sysctl { path, previous } => format!("sysctl {path} {previous}\n"),
+            Self::Table(name) => format!("table {name}\n"),
+        }
+    }
+
+    /// `None` for anything that we would not have written.
+    fn parse(line: &str) -> Option<Self> {
+        let (kind, rest) = line.split_once(' ')?;
+        match kind {
+            "sysctl" => {
+                let (path, previous) = rest.split_once(' ')?;
+                let ours = path.starts_with(SYSCTL_ROOT) && !path.contains("..");
+                ours.then(|| Self::Sysctl { path: path.to_owned(), previous: previous.to_owned() })
+            }
+            "table" => nat::is_own_table(rest).then(|| Self::Table(rest.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn undo(&self) -> Result<(), UndoError> {
+        match self {
+            Self::Sysctl { path, previous } => match write_sysctl(path, previous) {
+                // Its interface is gone.
+                Err(UndoError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            },
+            Self::Table(name) => Ok(nat::delete_table(name)?),
+        }
+    }
+}
+
+/// The changes made by this process.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    changes: Vec<Change>,
+}
+
+impl Journal {
+    /// Opens the journal at `path`, after undoing what a crash left in it. Its directory is made if it is missing.
+    pub fn open(path: &Path) -> Result<Self, UndoError> {
+        let failed = |source| UndoError::Journal { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(failed)?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .map_err(failed)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| UndoError::Busy(path.to_owned()))?;
+        let mut text = String::new();
+        (&mut file).take(JOURNAL_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+        let mut journal = Self { path: path.to_owned(), file, changes: leftovers(&text) };
+        for change in &journal.changes {
+            tracing::info!(change = change.line().trim_end(), "undoing what an earlier run left");
+        }
+        journal.undo_all();
+        journal.file.set_len(0).map_err(failed)?;
+        journal.file.rewind().map_err(failed)?;
+        journal.append(&format!("namespace {}\n", namespace()))?;
+        Ok(journal)
+    }
+
+    /// Sets a setting under `/proc/sys/net` for as long as this journal lives. Nothing is done when it has that value
+    /// already.
+    pub fn set_sysctl(&mut self, path: &str, value: &str) -> Result<(), UndoError> {
+        let previous =
+            fs::read_to_string(path).map_err(|source| UndoError::Sysctl { path: path.to_owned(), source })?;
+        let previous = previous.trim();
+        if previous == value {
+            return Ok(());
+        }
+        self.record(Change::Sysctl { path: path.to_owned(), previous: previous.to_owned() })?;
+        write_sysctl(path, value)
+    }
+
+    /// Writes down that the nftables table `inet NAME` is to be deleted at the end, before it is made.
+    pub(crate) fn record_table(&mut self, name: &str) -> Result<(), UndoError> {
+        self.record(Change::Table(name.to_owned()))
+    }
+
+    fn record(&mut self, change: Change) -> Result<(), UndoError> {
+        self.append(&change.line())?;
+        self.changes.push(change);
+        Ok(())
+    }
+
+    fn append(&mut self, text: &str) -> Result<(), UndoError> {
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| UndoError::Journal { path: self.path.clone(), source })
+    }
+
+    /// Undoes everything, newest first, and goes on where something fails.
+    fn undo_all(&mut self) {
+        for change in self.changes.drain(..).rev() {
+            if let Err(error) = change.undo() {
+                tracing::warn!(%error, change = change.line().trim_end(), "cannot undo a change");
+            }
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.undo_all();
+        // While the lock is still held: nobody else can be using this very file.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Undoes what a crash left in the journal at `path`. `false`: there was none. An error when its owner lives.
+pub fn cleanup(path: &Path) -> Result<bool, UndoError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    Journal::open(path).map(|_| true)
+}
+
+/// The changes a journal tells of, when they were made in this network namespace.
+fn leftovers(text: &str) -> Vec<Change> {
+    let mut lines = text.lines();
+    if lines.next() != Some(&format!("namespace {}", namespace())) {
+        return Vec::new();
+    }
+    lines.filter_map(Change::parse).collect()
+}
+
+/// Tells network namespaces apart; 0 when it cannot be found out.
+fn namespace() -> u64 {
+    fs::metadata("/proc/self/ns/net").map_or(0, |metadata| metadata.ino())
+}
+
+fn write_sysctl(path: &str, value: &str) -> Result<(), UndoError> {
+    fs::write(path, value).map_err(|source| UndoError::Sysctl { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_changes_are_believed() {
+        let sysctl =
+            Change::Sysctl { path: "/proc/sys/net/ipv4/ip_forward".to_owned(), previous: "0".to_owned() };
+        let table = Change::Table("bonding-tun-bond".to_owned());
+        for change in [sysctl, table] {
+            assert_eq!(Change::parse(change.line().trim_end()), Some(change));
+        }
+        for line in [
+            "",
+            "sysctl",
+            "sysctl /etc/passwd x",
+            "sysctl /proc/sys/net/../kernel/panic 1",
+            "table filter",
+            "table bonding-x; flush ruleset",
+            "table bonding-x\tflush",
+        ] {
+            assert_eq!(Change::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_journal_of_another_namespace_is_ignored() {
+        let text = |namespace| format!("namespace {namespace}\ntable bonding-a\n");
+        assert_eq!(leftovers(&text(namespace())).len(), 1);
+        assert_eq!(leftovers(&text(namespace() ^ 1)), []);
+        assert_eq!(leftovers("table bonding-a\n"), []);
+    }
+
+    #[test]
+    fn a_journal_is_held_by_one() {
+        let directory = std::env::temp_dir().join(format!("bonding-undo-{}", std::process::id()));
+        let path = directory.join("a.state");
+        let journal = Journal::open(&path).unwrap();
+        assert!(matches!(Journal::open(&path), Err(UndoError::Busy(_))));
+        assert!(matches!(cleanup(&path), Err(UndoError::Busy(_))));
+        drop(journal);
+        assert!(!path.exists());
+        assert!(!cleanup(&path).unwrap());
+        fs::remove_dir(directory).unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! The monitor, sockets bound to interfaces, and NAT, on real interfaces.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bonding_os::monitor::{InterfaceEvent, Monitor};
+use bonding_os::nat::{self, NatConfig};
+use bonding_os::netlink::Requests;
+use bonding_os::poll::{Interest, Poller};
+use bonding_os::tun::{Tun, TunConfig};
+use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
+use bonding_os::undo::{self, Journal};
+use common::{run, sandboxed};
+use socket2::{Domain, Protocol, Socket, Type};
+
+fn veth() {
+    run(&["ip", "link", "add", "va", "type", "veth", "peer", "name", "vb"]);
+    run(&["ip", "link", "set", "va", "up"]);
+    run(&["ip", "link", "set", "vb", "up"]);
+}
+
+/// Handles notifications until `done`.
+fn watch(monitor: &mut Monitor, mut done: impl FnMut(&Monitor, &[InterfaceEvent]) -> bool) {
+    let mut poller = Poller::new().unwrap();
+    poller.add(&*monitor, 0, Interest::Readable).unwrap();
+    let mut ready = Vec::new();
+    let mut events = Vec::new();
+    while !done(monitor, &events) {
+        poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+        assert!(!ready.is_empty(), "no notification within 5 s; so far {events:?}");
+        events.extend(monitor.handle_ready().unwrap());
+    }
+}
+
+#[test]
+fn the_monitor_follows_interfaces() {
+    sandboxed("the_monitor_follows_interfaces", || {
+        let mut monitor = Monitor::open().unwrap();
+        assert!(monitor.interface("va").is_none());
+        veth();
+        run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
+        let usable = |monitor: &Monitor| monitor.interface("va").is_some_and(|interface| interface.usable);
+        watch(&mut monitor, |monitor, _| {
+            usable(monitor) && monitor.interface("va").unwrap().addresses.iter().any(|a| a.length() == 24)
+        });
+        let index = monitor.interface("va").unwrap().index;
+
+        // The other end goes down: no carrier.
+        run(&["ip", "link", "set", "vb", "down"]);
+        watch(&mut monitor, |monitor, _| !usable(monitor));
+        run(&["ip", "link", "set", "vb", "up"]);
+        watch(&mut monitor, |monitor, _| usable(monitor));
+
+        run(&["ip", "link", "del", "va"]);
+        watch(&mut monitor, |monitor, events| {
+            monitor.interface("va").is_none()
+                && events.iter().any(|event| {
+                    matches!(event, InterfaceEvent::Removed(gone) if gone.index == index && gone.name == "va")
+                })
+        });
+    });
+}
+
+#[test]
+fn a_socket_uses_its_interface_only() {
+    sandboxed("a_socket_uses_its_interface_only", || {
+        veth();
+        run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
+        // The routing table says `lo` for an own address; the bound socket goes by `va` nevertheless.
+        run(&["ip", "neigh", "add", "10.7.0.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
+        let mut capture = capture("vb");
+        let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };
+        let mut socket = UdpSocket::bind(&config).unwrap();
+        let remote: SocketAddr = "10.7.0.2:9".parse().unwrap();
+        let contents = vec![7; 3000];
+        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000 };
+        assert_eq!(socket.send(&batch), Sent::Done);
+        let packet = receive_ipv4(&mut capture, |packet| packet[9] == 17);
+        assert_eq!(packet[16..20], [10, 7, 0, 2]);
+
+        // Larger than the interface carries: lost and counted, and the offload stays.
+        run(&["ip", "link", "set", "va", "mtu", "800"]);
+        assert_eq!(socket.send(&batch), Sent::Done);
+        let counters = socket.counters();
+        assert_eq!((counters.sent, counters.send_errors, counters.too_big), (3, 3, 3));
+        assert_eq!(socket.max_segments().get(), 64);
+        run(&["ip", "link", "set", "va", "mtu", "1500"]);
+        assert_eq!(socket.send(&batch), Sent::Done);
+        assert_eq!(socket.counters().sent, 6);
+
+        // The interface vanishes under the socket: still nothing worse than lost datagrams.
+        run(&["ip", "link", "del", "va"]);
+        assert_eq!(socket.send(&batch), Sent::Done);
+        assert_eq!(socket.counters().send_errors, 6);
+        assert!(!socket.recv(&mut ReceiveBuffers::new(), &mut Vec::new()));
+    });
+}
+
+/// Everything that arrives at `interface`, with its link header.
+fn capture(interface: &str) -> Socket {
+    // packet(7): the protocol in network byte order.
+    const ETH_P_ALL: i32 = 0x0300;
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ETH_P_ALL))).unwrap();
+    socket.bind_device(Some(interface.as_bytes())).ok();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// The next captured IPv4 packet that is `wanted`.
+fn receive_ipv4(capture: &mut Socket, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut frame = [0; 70_000];
+    loop {
+        let size = capture.read(&mut frame).expect("the packet did not arrive within 5 s");
+        if size > 34 && frame[12..14] == [8, 0] && wanted(&frame[14..size]) {
+            return frame[14..size].to_vec();
+        }
+    }
+}
+
+fn state_file() -> PathBuf {
+    std::env::temp_dir().join(format!("bonding-nat-{}.state", std::process::id()))
+}
+
+fn sysctl(path: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned()
+}
+
+/// A TUN device, an egress interface with a neighbour `203.0.113.2`, forwarding and NAT.
+fn gateway(journal: &mut Journal) -> Tun {
+    veth();
+    run(&["ip", "addr", "add", "203.0.113.1/24", "dev", "va"]);
+    run(&["ip", "neigh", "add", "203.0.113.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
+    let tun = Tun::create(&TunConfig {
+        name: "tun-test".to_owned(),
+        mtu: 1461,
+        addresses: vec!["10.99.0.1/24".parse().unwrap(), "fd99::1/64".parse().unwrap()],
+        offload: true,
+    })
+    .unwrap();
+    Requests::open().unwrap().add_route(tun.index(), "192.168.1.5/24".parse().unwrap()).unwrap();
+    Requests::open().unwrap().add_route(tun.index(), "fd77::/48".parse().unwrap()).unwrap();
+    nat::enable_forwarding(journal, true, true).unwrap();
+    let config = NatConfig {
+        tunnel: "tun-test".to_owned(),
+        sources: vec!["10.99.0.1/24".parse().unwrap(), "fd99::1/64".parse().unwrap()],
+        egress: None,
+    };
+    nat::install(journal, &config).unwrap();
+    tun
+}
+
+#[test]
+fn masquerades_clamps_and_undoes_everything() {
+    sandboxed("masquerades_clamps_and_undoes_everything", || {
+        let path = state_file();
+        let mut journal = Journal::open(&path).unwrap();
+        run(&["ip", "link", "add", "vc", "type", "veth", "peer", "name", "vd"]);
+        std::fs::write("/proc/sys/net/ipv6/conf/vc/accept_ra", "1").unwrap();
+        let mut tun = gateway(&mut journal);
+        assert_eq!((&*sysctl("ipv4/ip_forward"), &*sysctl("ipv6/conf/all/forwarding")), ("1", "1"));
+        assert_eq!(sysctl("ipv6/conf/vc/accept_ra"), "2");
+        assert!(run(&["ip", "route"]).contains("192.168.1.0/24 dev tun-test"));
+        assert!(run(&["ip", "-6", "route"]).contains("fd77::/48 dev tun-test"));
+
+        let mut capture = capture("vb");
+        tun.send_batch(&[tcp_syn([10, 99, 0, 2].into(), 1460)]).unwrap();
+        let syn = receive_ipv4(&mut capture, |packet| packet[9] == 6);
+        assert_eq!(syn[12..16], [203, 0, 113, 1], "not masqueraded");
+        // 1461 less 40 bytes of IPv4 and TCP header.
+        assert_eq!(syn[42..44], 1421_u16.to_be_bytes(), "the segment size is not clamped");
+
+        drop(journal);
+        assert_eq!((&*sysctl("ipv4/ip_forward"), &*sysctl("ipv6/conf/all/forwarding")), ("0", "0"));
+        assert_eq!(sysctl("ipv6/conf/vc/accept_ra"), "1");
+        assert_eq!(run(&["nft", "list", "ruleset"]), "");
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn a_crash_is_cleaned_up_later() {
+    sandboxed("a_crash_is_cleaned_up_later", || {
+        let path = state_file();
+        let mut journal = Journal::open(&path).unwrap();
+        let _tun = gateway(&mut journal);
+        // As after SIGKILL: the lock is gone, the file stays.
+        let text = std::fs::read(&path).unwrap();
+        std::mem::forget(journal);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        assert!(run(&["nft", "list", "ruleset"]).contains("bonding-tun-test"));
+
+        assert!(undo::cleanup(&path).unwrap());
+        assert_eq!(sysctl("ipv4/ip_forward"), "0");
+        assert_eq!(run(&["nft", "list", "ruleset"]), "");
+        assert!(!undo::cleanup(&path).unwrap());
+    });
+}
+
+/// A TCP SYN from `source` to 203.0.113.2 with a segment size option and valid checksums.
+fn tcp_syn(source: Ipv4Addr, segment_size: u16) -> Vec<u8> {
+    let destination = [203, 0, 113, 2];
+    let mut packet = vec![0x45, 0, 0, 44, 0, 1, 0, 0, 64, 6, 0, 0];
+    packet.extend(source.octets());
+    packet.extend(destination);
+    let sum = !checksum(&packet, 0);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend([0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff, 0, 0, 0, 0, 2, 4]);
+    packet.extend(segment_size.to_be_bytes());
+    // RFC 9293 §3.1: the pseudo header is addresses, protocol and length.
+    let pseudo = u32::from(checksum(&packet[12..20], 0)) + 6 + 24;
+    let sum = !checksum(&packet[20..], pseudo);
+    packet[36..38].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// RFC 1071, for an even number of bytes.
+fn checksum(bytes: &[u8], start: u32) -> u16 {
+    let words = bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let mut sum: u32 = start + words.sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap()
+}
