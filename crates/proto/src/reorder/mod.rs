@@ -423,4 +423,6 @@ fn refile(
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
