@@ -1,0 +1,24 @@
+//! The event loop: one thread that carries packets between the kernel and the core.
+//!
+//! `client::run(&ClientPlan, &mut dyn Service)` and `server::run(&ServerPlan, &mut dyn Service)` take a plan and a [`Service`], make
+//! devices and sockets, run until a signal ends them, and undo everything.
+
+pub mod plan;
+
+use std::os::fd::BorrowedFd;
+
+use crate::status::Snapshot;
+
+/// What the rest of the program does while the engine runs, on the engine's thread: it must not block.
+pub trait Service {
+    /// A descriptor to wait for; an epoll instance ([`bonding_os::poll::Poller`]) where there are several. It stays
+    /// the same for the life of the service.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+    /// The descriptor is readable. Level-triggered: it is called again until it is not. `snapshot` makes a snapshot of
+    /// this moment, at some cost.
+    fn handle_ready(&mut self, snapshot: &dyn Fn() -> Snapshot);
+    /// The status interval has passed.
+    fn handle_interval(&mut self, snapshot: &Snapshot);
+    /// SIGHUP.
+    fn handle_reload(&mut self);
+}

@@ -1,0 +1,99 @@
+//! What a client or server is to do, as plain values: made from a configuration, which the engine does not know.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bonding_proto::config::{ClientConfig, Policy, Prefix};
+use bonding_proto::units::BitRate;
+
+use crate::config::Host;
+
+/// The TUN device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelPlan {
+    /// Its name.
+    pub interface: String,
+    /// Its addresses, host bits included.
+    pub addresses: Vec<Prefix>,
+    /// Largest inner packet, in bytes. `None`: what the links carry, as far as their interfaces tell.
+    pub mtu: Option<u16>,
+}
+
+/// How the session sends, and how often it reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPlan {
+    /// Link selection.
+    pub policy: Policy,
+    /// How often each link is measured.
+    pub heartbeat_interval: Duration,
+    /// How often [`super::Service::handle_interval`] is called.
+    pub status_interval: Duration,
+    /// Where changes to the machine are written down until they are undone; one process at a time holds it.
+    pub state_file: PathBuf,
+}
+
+/// A client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientPlan {
+    /// The TUN device.
+    pub tunnel: TunnelPlan,
+    /// The server, in order of preference.
+    pub hosts: Vec<Host>,
+    /// Its links, in the order of their numbers.
+    pub links: Vec<LinkPlan>,
+    /// The rest.
+    pub run: RunPlan,
+}
+
+/// One link of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkPlan {
+    /// Shown in logs and status.
+    pub name: String,
+    /// The interface its socket is bound to.
+    pub interface: Option<String>,
+    /// The address its socket is bound to.
+    pub source: Option<IpAddr>,
+    /// The server's port.
+    pub port: u16,
+    /// Lower is preferred.
+    pub priority: u8,
+    /// Ceiling for what is sent on it.
+    pub tx_rate: Option<BitRate>,
+    /// Ceiling for what is received on it.
+    pub rx_rate: Option<BitRate>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerPlan {
+    /// The TUN device.
+    pub tunnel: TunnelPlan,
+    /// The address of its listeners; `::` for all of both families.
+    pub listen: IpAddr,
+    /// Their ports, in the order of the links that use them.
+    pub ports: Vec<u16>,
+    /// Who may connect.
+    pub clients: Vec<PeerPlan>,
+    /// Forward and masquerade; `None`: neither.
+    pub nat: Option<NatPlan>,
+    /// The rest.
+    pub run: RunPlan,
+}
+
+/// One client of a server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerPlan {
+    /// What the core is told of it.
+    pub config: ClientConfig,
+    /// The names of its links, by number.
+    pub links: Vec<String>,
+}
+
+/// NAT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatPlan {
+    /// The interface to the internet; `None`: any but the tunnel's.
+    pub egress: Option<String>,
+}
