@@ -297,6 +297,19 @@ fn behind_the_position_memory_decides() {
 }
 
 #[test]
+fn a_given_up_counter_is_not_mistaken_for_an_older_one() {
+    let mut bench = started();
+    bench.links.truncate(1);
+    for seq in 1..1_100 {
+        bench.give(seq, FAST).unwrap();
+    }
+    bench.give(1_101, FAST).unwrap();
+    assert_eq!(bench.wait(ms(2)), vec![1_101]);
+    // Its place in the memory was that of 76, which was handed out.
+    assert_eq!(bench.give(1_100, FAST), Ok(vec![1_100]));
+}
+
+#[test]
 fn a_long_gap_given_up_is_remembered_as_missing() {
     let mut bench = started();
     bench.give(5_000, FAST).unwrap();
