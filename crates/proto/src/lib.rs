@@ -11,6 +11,7 @@ pub mod config;
 pub mod discard;
 pub mod event;
 pub mod packet;
+pub mod qos;
 pub mod reorder;
 pub mod stats;
 pub mod time;

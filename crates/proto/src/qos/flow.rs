@@ -1,0 +1,220 @@
+//! From an inner packet to its flow.
+//!
+//! Contract: [`parse`] is total. It accepts what a router would forward, and refuses (`not_ip`) only packets
+//! whose own header contradicts their length, because nothing behind such a header can be trusted.
+//!
+//! What makes a flow:
+//! - addresses, protocol and, for TCP, UDP, UDP-Lite, DCCP and SCTP, both ports;
+//! - a fragment is hashed without ports, the first one too: only the first fragment carries them, and all
+//!   fragments of a datagram must stay in one flow or the bond itself would reorder them;
+//! - an atomic IPv6 fragment (RFC 6946: fragment header, but the whole datagram) counts as unfragmented;
+//! - IPv6 extension headers are walked, at most [`EXTENSION_HEADERS_MAX`] of them. What hides behind more
+//!   than that has no ports, which is coarser but still a flow.
+//!
+//! The hash is keyed (SipHash-1-3): a sender who does not know the key cannot choose addresses and ports so
+//! that its flows collide with somebody else's. Two flows that do share a [`FlowId`] share a queue and a
+//! sequence; that costs fairness between the two, never order (RFC 8290 §5.3 gives the odds: with 100 flows
+//! and 1024 queues, 91 % have a queue of their own).
+//!
+//! Deliberately unknown here: checksums, IP options, the IPv6 flow label (hosts may change it in the middle of
+//! a connection, and a flow must not move), what the packet is for.
+//!
+//! Sources: RFC 791 §3.1; RFC 8200 §3, §4 and §4.5; RFC 4302 §2.2; RFC 6946; RFC 2474; RFC 3168 §5;
+//! SipHash (Aumasson and Bernstein, 2012).
+
+use std::fmt;
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use siphasher::sip::SipHasher13;
+
+use crate::Discard;
+
+/// How many flow ids there are, the reserved 0 included.
+pub const FLOWS: u16 = 1024;
+
+/// How many IPv6 extension headers are walked in search of the ports. RFC 8200 §4.1 names six that may follow
+/// each other, one of them twice; eight leaves room and keeps the work per packet bounded.
+pub const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// Names a flow's queue here and its slot in the frame: `1..FLOWS`. 0 is reserved for the one sequence that a
+/// peer without flows uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId(pub u16);
+
+impl FlowId {
+    /// The flow's place in tables with [`FLOWS`] entries.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What the bond reads of an inner packet's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InnerHeader {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// IANA number of the protocol behind the IP header and its extension headers. For a fragment, of what
+    /// the fragment header names.
+    pub protocol: u8,
+    /// Source and destination port; `None` where there are none, for fragments, and where the packet ends
+    /// before them.
+    pub ports: Option<(u16, u16)>,
+    /// The ECN field: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
+    pub ecn: u8,
+    /// The DSCP, `0..64`.
+    pub dscp: u8,
+}
+
+/// Protocols that carry their two ports in their first four bytes: TCP, UDP, DCCP, SCTP, UDP-Lite.
+const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HOST_IDENTITY: u8 = 139;
+const SHIM6: u8 = 140;
+
+/// Reads the header of one whole inner packet. `Err(Discard::NotIp)`: neither IPv4 nor IPv6, shorter than its
+/// headers, or of another length than its header says.
+pub fn parse(packet: &[u8]) -> Result<InnerHeader, Discard> {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => parse_v4(packet),
+        Some(6) => parse_v6(packet),
+        _ => Err(Discard::NotIp),
+    }
+}
+
+fn parse_v4(packet: &[u8]) -> Result<InnerHeader, Discard> {
+    let (fixed, _) = packet.split_first_chunk::<20>().ok_or(Discard::NotIp)?;
+    let &[version, tos, length_0, length_1, _, _, fragment_0, fragment_1, _, protocol, _, _, rest @ ..] =
+        fixed;
+    let [s0, s1, s2, s3, d0, d1, d2, d3] = rest;
+    let header_bytes = usize::from(version & 0x0f) * 4;
+    if header_bytes < fixed.len() || usize::from(u16::from_be_bytes([length_0, length_1])) != packet.len() {
+        return Err(Discard::NotIp);
+    }
+    let transport = packet.get(header_bytes..).ok_or(Discard::NotIp)?;
+    // RFC 791 §3.1: more-fragments is bit 0x2000, the offset the 13 bits below it.
+    let is_fragment = u16::from_be_bytes([fragment_0, fragment_1]) & 0x3fff != 0;
+    Ok(InnerHeader {
+        source: Ipv4Addr::new(s0, s1, s2, s3).into(),
+        destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
+        protocol,
+        ports: if is_fragment { None } else { ports(protocol, transport) },
+        ecn: tos & 3,
+        dscp: tos >> 2,
+    })
+}
+
+fn parse_v6(packet: &[u8]) -> Result<InnerHeader, Discard> {
+    let (fixed, payload) = packet.split_first_chunk::<40>().ok_or(Discard::NotIp)?;
+    let &[version, class, _, _, length_0, length_1, next, _, addresses @ ..] = fixed;
+    let (source, destination) = addresses.split_first_chunk::<16>().ok_or(Discard::NotIp)?;
+    let destination = destination.first_chunk::<16>().ok_or(Discard::NotIp)?;
+    if usize::from(u16::from_be_bytes([length_0, length_1])) != payload.len() {
+        return Err(Discard::NotIp);
+    }
+    let (protocol, ports) = walk_extensions(next, payload)?;
+    let traffic_class = (version << 4) | (class >> 4);
+    Ok(InnerHeader {
+        source: Ipv6Addr::from(*source).into(),
+        destination: Ipv6Addr::from(*destination).into(),
+        protocol,
+        ports,
+        ecn: traffic_class & 3,
+        dscp: traffic_class >> 2,
+    })
+}
+
+/// The protocol behind the extension headers, and its ports. An extension header that claims more bytes than
+/// the packet has is an error.
+fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<(u8, Option<(u16, u16)>), Discard> {
+    for _ in 0..EXTENSION_HEADERS_MAX {
+        let header_bytes = match protocol {
+            // RFC 8200 §4.3, §4.4, §4.6; RFC 6275, 7401 and 5533 use the same form: the length counts units
+            // of 8 bytes beyond the first.
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HOST_IDENTITY | SHIM6 => {
+                (usize::from(*rest.get(1).ok_or(Discard::NotIp)?) + 1) * 8
+            }
+            // RFC 4302 §2.2: units of 4 bytes, minus 2.
+            AUTHENTICATION => (usize::from(*rest.get(1).ok_or(Discard::NotIp)?) + 2) * 4,
+            FRAGMENT => 8,
+            _ => return Ok((protocol, ports(protocol, rest))),
+        };
+        let (header, behind) = rest.split_at_checked(header_bytes).ok_or(Discard::NotIp)?;
+        let next = *header.first().ok_or(Discard::NotIp)?;
+        if protocol == FRAGMENT {
+            // RFC 8200 §4.5: offset in the upper 13 bits, more-fragments in the lowest.
+            let offset_and_more = header.get(2..4).map_or(0, |field| be16(field) & 0xfff9);
+            if offset_and_more != 0 {
+                return Ok((next, None));
+            }
+        }
+        protocol = next;
+        rest = behind;
+    }
+    Ok((protocol, None))
+}
+
+/// Both ports, where `protocol` has them and `transport` is long enough.
+fn ports(protocol: u8, transport: &[u8]) -> Option<(u16, u16)> {
+    if !WITH_PORTS.contains(&protocol) {
+        return None;
+    }
+    let &[s0, s1, d0, d1] = transport.first_chunk::<4>()?;
+    Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
+}
+
+fn be16(field: &[u8]) -> u16 {
+    field.iter().fold(0, |value, byte| (value << 8) | u16::from(*byte))
+}
+
+/// Maps headers to flow ids with a keyed hash.
+#[derive(Clone, Copy)]
+pub struct FlowHasher {
+    keys: (u64, u64),
+}
+
+impl FlowHasher {
+    /// A hasher whose mapping depends on `seed` alone; draw it at random for each session and keep it private.
+    pub const fn new(seed: u64) -> Self {
+        // Two different halves from one seed; the constant is the fraction of the golden ratio.
+        Self { keys: (seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15) }
+    }
+
+    /// The flow that packets with this header belong to.
+    pub fn flow(&self, header: &InnerHeader) -> FlowId {
+        let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
+        for address in [header.source, header.destination] {
+            match address {
+                IpAddr::V4(address) => hasher.write(&address.octets()),
+                IpAddr::V6(address) => hasher.write(&address.octets()),
+            }
+        }
+        // What is written differs in length between the families and between with and without ports, and
+        // SipHash covers the length, so no two kinds of header look the same.
+        hasher.write(&[header.protocol]);
+        if let Some((source, destination)) = header.ports {
+            hasher.write(&source.to_be_bytes());
+            hasher.write(&destination.to_be_bytes());
+        }
+        let spread = hasher.finish() % u64::from(FLOWS - 1);
+        FlowId(1 + u16::try_from(spread).unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for FlowHasher {
+    /// Without the key: who reads a log must not be able to make flows collide.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlowHasher").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! The one queue ahead of all links: FQ-CoDel with two tiers.
+//!
+//! # Rules
+//! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with packets the same
+//! number of bytes (RFC 8290 §4.1 and §4.2; a quantum per round).
+//!
+//! **Tiers.** A flow is *sparse* while its packets are covered by its credit (a burst of 15 kB when new, then
+//! min(1 Mbit/s, half of its fair share); the `credit` module has the rule in full) and while no more than one such burst of it
+//! waits. The packet that breaks one of the two makes the flow *bulk*, with everything that it has waiting. It is
+//! sparse again when its queue has run empty and half a burst has been earned, or when it was idle for a second. A
+//! flow is in one tier at a time, so changing tier never reorders it.
+//!
+//! RFC 8290's own lists of new and old flows are not used: a flow that answers at 50 packets/s is on the
+//! old list most of the time, behind every bulk flow. That costs little on one link. Here it decides which packets deserve to
+//! wait for the fastest link, and which may go over a slow one, so it must not hang on a packet's luck.
+//!
+//! The caller serves the sparse tier first. That cannot starve bulk flows: credit keeps all sparse flows
+//! together at or below three quarters of the drain rate.
+//!
+//! **Delay.** CoDel (RFC 8289) watches each flow, in both tiers. `target` is never below one and a half times
+//! what an MTU takes at the drain rate, and `interval` never below two targets (as in Linux's CAKE): on
+//! a slow link a queue of two packets is not congestion. Sparse flows need it too: they build no queue of
+//! their own doing, but when the links stall or shrink under them they have one, and their senders must be told. No other
+//! time limit applies to them: what a stalled sparse flow can hold is bounded by the burst, and CoDel never takes its last
+//! packet, so a thin flow (voice, DNS) loses nothing to it.
+//!
+//! **Signals.** Where the packet is ECT, the signal is a CE mark instead of a drop (RFC 8290 §4.2, RFC 3168); a mark is
+//! counted, not a discard.
+//!
+//! **Memory.** Each packet counts its length and [`PACKET_OVERHEAD_BYTES`]. Beyond `bytes_max`, packets are dropped from
+//! the head of the flow that holds the most, up to 64 at a time and at most half of what it holds (RFC 8290
+//! §4.1 and Linux's `fq_codel_drop`): the search for that flow is the only walk over all flows on the packet path. A
+//! queue without packets keeps a second's memory of its flows, then nothing.
+//!
+//! # Contract
+//! [`Queue::head`] shows a packet and [`Queue::pop`] removes the one that was shown. CoDel judges a packet once, when it becomes the
+//! head, as Linux does when a shaper peeks into `fq_codel`. From then on the head of a tier changes only through `pop`, through a push
+//! that overflows the queue, or through a push that makes the head's flow bulk.
+//!
+//! Time must not run backwards; if it does, nothing worse happens than that spans count as zero.
+//!
+//! Deliberately unknown: links, which link a packet will take, what a flow is (it is given an id).
+
+use std::time::Duration;
+
+use super::codel::{Params, Verdict};
+use super::credit::{BURST_BYTES, Pool};
+use super::ecn;
+use super::flow::FlowId;
+use super::table::{FlowTable, Waiting};
+use super::wait::WaitLog;
+use crate::discard::DiscardCounts;
+use crate::units::BitRate;
+use crate::{Discard, Instant, PacketBuf};
+
+/// What a waiting packet costs beside its bytes: 40 for its place in the flow's queue, twice that because a
+/// growing queue doubles, and 48 for the reference count and the allocator's headers.
+pub const PACKET_OVERHEAD_BYTES: usize = 128;
+
+const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
+
+/// RFC 8290 §4.1: packets dropped at a time when the queue is full, so that a flood does not search for
+/// the fattest flow once per packet.
+const DROP_BATCH_PKTS: usize = 64;
+
+/// How urgent a flow's packets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Little traffic: to be sent first, and worth waiting for the fastest link.
+    Sparse,
+    /// Everything else.
+    Bulk,
+}
+
+/// The packet at the head of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// The packet's flow.
+    pub flow: FlowId,
+    /// The packet's length.
+    pub bytes: usize,
+    /// The tier it waits in.
+    pub tier: Tier,
+    /// Bytes waiting in this tier and the more urgent ones, this packet included.
+    pub backlog_bytes: usize,
+    /// Time since the packet arrived, deliberate waiting included.
+    pub waited: Duration,
+}
+
+/// The queue's constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Bound on the memory held by waiting packets, overhead included.
+    pub bytes_max: usize,
+    /// CoDel: the delay that is acceptable for good.
+    pub target: Duration,
+    /// CoDel: for how long it must be exceeded before a flow is told; about the RTT of the inner flows.
+    pub interval: Duration,
+    /// DRR: bytes per flow and round; also what counts as one MTU. At least 1.
+    pub quantum: usize,
+}
+
+impl Default for QueueConfig {
+    /// RFC 8290 §5.2's target, interval and quantum; 8 MiB: 200 ms at 300 Mbit/s.
+    fn default() -> Self {
+        Self {
+            bytes_max: 8 * 1024 * 1024,
+            target: Duration::from_millis(5),
+            interval: Duration::from_millis(100),
+            quantum: 1514,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct TierState {
+    /// Payload waiting in this tier.
+    bytes: usize,
+    /// CoDel has passed the first packet of the first flow: it is the head.
+    is_settled: bool,
+    waits: WaitLog,
+}
+
+/// The queue. See the module's head for its rules.
+#[derive(Debug)]
+pub struct Queue {
+    config: QueueConfig,
+    params: Params,
+    pool: Pool,
+    table: FlowTable,
+    sparse: TierState,
+    bulk: TierState,
+    count_pkts: usize,
+    marked_pkts: u64,
+    discards: DiscardCounts,
+}
+
+impl Queue {
+    /// An empty queue that does not know its drain rate yet.
+    pub fn new(config: QueueConfig) -> Self {
+        let config = QueueConfig { quantum: config.quantum.max(1), ..config };
+        Self {
+            config,
+            params: params(&config, None),
+            pool: Pool::new(None),
+            table: FlowTable::default(),
+            sparse: TierState::default(),
+            bulk: TierState::default(),
+            count_pkts: 0,
+            marked_pkts: 0,
+            discards: DiscardCounts::default(),
+        }
+    }
+
+    /// Takes a packet in. When the queue is full, the fattest flow loses its oldest packets, which may include
+    /// this one; that is counted and still `Ok`.
+    ///
+    /// # Errors
+    /// [`Discard::QueueFull`], already counted here: the packet alone is larger than the queue.
+    ///
+    /// # Panics
+    /// When `flow` is not below [`super::flow::FLOWS`].
+    pub fn push(&mut self, flow: FlowId, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+        let bytes = packet.len();
+        if bytes.saturating_add(PACKET_OVERHEAD_BYTES) > self.config.bytes_max {
+            self.discards.count(Discard::QueueFull);
+            return Err(Discard::QueueFull);
+        }
+        self.table.forget_idle(now);
+        let tier = self.admit(flow, bytes, now);
+        let queue = self.table.listed_mut(flow);
+        queue.packets.push_back(Waiting { packet, arrived: now });
+        queue.bytes += bytes;
+        self.tier_mut(tier).bytes += bytes;
+        self.count_pkts += 1;
+        while self.memory_bytes() > self.config.bytes_max {
+            self.drop_from_fattest(now);
+        }
+        Ok(())
+    }
+
+    /// The packet that is next in `tier`. Does not remove it; the same packet is shown again until then (the
+    /// module's head names the exceptions). May drop or mark packets ahead of it.
+    pub fn head(&mut self, tier: Tier, now: Instant) -> Option<Queued> {
+        self.table.forget_idle(now);
+        let id = self.settle(tier, now)?;
+        let waiting = self.table.flow(id)?.packets.front()?;
+        let backlog_bytes = match tier {
+            Tier::Sparse => self.sparse.bytes,
+            Tier::Bulk => self.bytes(),
+        };
+        Some(Queued {
+            flow: id,
+            bytes: waiting.packet.len(),
+            tier,
+            backlog_bytes,
+            waited: now.saturating_since(waiting.arrived),
+        })
+    }
+
+    /// Removes the packet that [`Self::head`] shows.
+    pub fn pop(&mut self, tier: Tier, now: Instant) -> Option<(FlowId, PacketBuf)> {
+        let id = self.settle(tier, now)?;
+        let packet = self.remove_first(id, now)?;
+        // A flow that ran empty starts its next round with a fresh quantum anyway.
+        let flow = self.table.listed_mut(id);
+        flow.deficit_bytes = flow.deficit_bytes.saturating_sub(signed(packet.len()));
+        Some((id, packet))
+    }
+
+    /// `tier` waits on purpose for a faster link from `from` until `until`: CoDel does not count that time. May be
+    /// reported ahead, in pieces, repeatedly and with overlaps, but in the order of time.
+    pub fn on_deliberate_wait(&mut self, tier: Tier, from: Instant, until: Instant) {
+        self.tier_mut(tier).waits.add(from, until);
+    }
+
+    /// The sum of the links' rates; `None` or zero while it is not known.
+    pub fn set_drain_rate(&mut self, rate: Option<BitRate>) {
+        let rate = rate.filter(|rate| rate.as_bps() > 0);
+        self.params = params(&self.config, rate);
+        self.pool.set_drain_rate(rate);
+    }
+
+    /// Whether no packet waits.
+    pub fn is_empty(&self) -> bool {
+        self.count_pkts == 0
+    }
+
+    /// Bytes of waiting packets, without overhead.
+    pub fn bytes(&self) -> usize {
+        self.sparse.bytes + self.bulk.bytes
+    }
+
+    /// Flows that have packets waiting or had some within the last second.
+    pub fn flows_active(&self) -> usize {
+        self.table.count()
+    }
+
+    /// How long the oldest packet has waited. Walks over the flows that have packets: for statistics, not for
+    /// every packet.
+    pub fn oldest_wait(&self, now: Instant) -> Duration {
+        [Tier::Sparse, Tier::Bulk]
+            .into_iter()
+            .flat_map(|tier| self.table.iter(tier))
+            .filter_map(|(_, flow)| flow.packets.front())
+            .map(|waiting| now.saturating_since(waiting.arrived))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Packets marked CE so far.
+    pub fn marked_pkts(&self) -> u64 {
+        self.marked_pkts
+    }
+
+    /// What was dropped since the last call: [`Discard::QueueFull`] and [`Discard::QueueDelay`].
+    pub fn take_discards(&mut self) -> DiscardCounts {
+        std::mem::take(&mut self.discards)
+    }
+
+    /// The memory that counts towards the bound.
+    fn memory_bytes(&self) -> usize {
+        self.bytes() + self.count_pkts * PACKET_OVERHEAD_BYTES
+    }
+
+    /// Charges a packet that is about to join `id` and puts the flow on its list. The tier that it belongs to.
+    fn admit(&mut self, id: FlowId, bytes: usize, now: Instant) -> Tier {
+        self.table.flow_or_new(id, now);
+        let flows = self.table.count();
+        let flow = self.table.listed_mut(id);
+        let was_idle = flow.packets.is_empty();
+        flow.credit.earn(now, &self.pool, flows);
+        let tier_before = flow.tier;
+        let mut tier = tier_before;
+        if was_idle && flow.credit.has_recovered() {
+            tier = Tier::Sparse;
+        }
+        let is_covered = flow.credit.try_spend(bytes, &mut self.pool, now);
+        if !is_covered || flow.bytes + bytes > BURST_BYTES {
+            tier = Tier::Bulk;
+        }
+        if was_idle {
+            flow.deficit_bytes = signed(self.config.quantum);
+            self.table.move_to_tier(id, tier);
+        } else if tier != tier_before {
+            let moved_bytes = flow.bytes;
+            if self.table.first(tier_before) == Some(id) {
+                self.tier_mut(tier_before).is_settled = false;
+            }
+            self.table.move_to_tier(id, tier);
+            self.tier_mut(tier_before).bytes -= moved_bytes;
+            self.tier_mut(tier).bytes += moved_bytes;
+        }
+        tier
+    }
+
+    /// Makes the first packet of the tier's first flow the one that is next: DRR, then CoDel.
+    fn settle(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
+        loop {
+            let id = self.table.first(tier)?;
+            if self.tier(tier).is_settled {
+                return Some(id);
+            }
+            let flow = self.table.listed_mut(id);
+            if flow.deficit_bytes <= 0 {
+                flow.deficit_bytes = flow.deficit_bytes.saturating_add(signed(self.config.quantum));
+                self.table.move_to_tier(id, tier);
+                continue;
+            }
+            while !self.has_passed_codel(id, tier, now) {}
+            self.tier_mut(tier).is_settled = true;
+        }
+    }
+
+    /// Judges the first packet of `id`. `false`: it was dropped, and another one is first. CoDel never takes a flow's
+    /// last packet, so there is another one.
+    fn has_passed_codel(&mut self, id: FlowId, tier: Tier, now: Instant) -> bool {
+        let waits = match tier {
+            Tier::Sparse => &self.sparse.waits,
+            Tier::Bulk => &self.bulk.waits,
+        };
+        let flow = self.table.listed_mut(id);
+        let Some(waiting) = flow.packets.front() else { return true };
+        let waited = now.saturating_since(waiting.arrived);
+        let sojourn = waited.saturating_sub(waits.between(waiting.arrived, now));
+        let behind_bytes = flow.bytes - waiting.packet.len();
+        if flow.codel.judge(now, sojourn, behind_bytes, &self.params) == Verdict::Pass {
+            return true;
+        }
+        let Some(Waiting { packet, arrived }) = flow.packets.pop_front() else { return true };
+        match ecn::mark_ce(packet) {
+            Ok(packet) => {
+                flow.packets.push_front(Waiting { packet, arrived });
+                self.marked_pkts += 1;
+                true
+            }
+            Err(packet) => {
+                flow.packets.push_front(Waiting { packet, arrived });
+                self.remove_first(id, now);
+                self.discards.count(Discard::QueueDelay);
+                false
+            }
+        }
+    }
+
+    /// Takes out the first packet of a flow that has some, and keeps counters and lists right.
+    fn remove_first(&mut self, id: FlowId, now: Instant) -> Option<PacketBuf> {
+        let flow = self.table.listed_mut(id);
+        let packet = flow.packets.pop_front()?.packet;
+        flow.bytes -= packet.len();
+        let (tier, is_last) = (flow.tier, flow.packets.is_empty());
+        let is_first = self.table.first(tier) == Some(id);
+        let state = self.tier_mut(tier);
+        state.bytes -= packet.len();
+        state.is_settled &= !is_first;
+        self.count_pkts -= 1;
+        if is_last {
+            self.table.move_to_idle(id, now);
+            if self.table.first(tier).is_none() {
+                self.tier_mut(tier).waits.clear();
+            }
+        }
+        Some(packet)
+    }
+
+    /// Drops a batch from the head of the flow that holds the most memory; of equals, the first in line.
+    fn drop_from_fattest(&mut self, now: Instant) {
+        let mut fattest = None;
+        let mut most_bytes = 0;
+        for (id, flow) in [Tier::Bulk, Tier::Sparse].into_iter().flat_map(|tier| self.table.iter(tier)) {
+            let held_bytes = flow.bytes + flow.packets.len() * PACKET_OVERHEAD_BYTES;
+            if held_bytes > most_bytes {
+                (fattest, most_bytes) = (Some(id), held_bytes);
+            }
+        }
+        let id = fattest.expect("a full queue has a flow with packets");
+        let mut freed_bytes = 0;
+        let mut dropped_pkts = 0;
+        while dropped_pkts < DROP_BATCH_PKTS && freed_bytes < most_bytes / 2 {
+            let Some(packet) = self.remove_first(id, now) else { break };
+            freed_bytes += packet.len() + PACKET_OVERHEAD_BYTES;
+            dropped_pkts += 1;
+            self.discards.count(Discard::QueueFull);
+        }
+    }
+
+    fn tier(&self, tier: Tier) -> &TierState {
+        match tier {
+            Tier::Sparse => &self.sparse,
+            Tier::Bulk => &self.bulk,
+        }
+    }
+
+    fn tier_mut(&mut self, tier: Tier) -> &mut TierState {
+        match tier {
+            Tier::Sparse => &mut self.sparse,
+            Tier::Bulk => &mut self.bulk,
+        }
+    }
+}
+
+/// CoDel's parameters at a drain rate.
+fn params(config: &QueueConfig, rate: Option<BitRate>) -> Params {
+    let mtu_time = rate
+        .map_or(Duration::ZERO, |rate| rate.time_to_send(u64::try_from(config.quantum).unwrap_or(u64::MAX)));
+    let target = config.target.max(mtu_time.saturating_mul(3) / 2);
+    Params { target, interval: config.interval.max(target.saturating_mul(2)), mtu_bytes: config.quantum }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

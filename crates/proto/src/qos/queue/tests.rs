@@ -1,0 +1,643 @@
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+const TIERS: [Tier; 2] = [Tier::Sparse, Tier::Bulk];
+
+fn at_us(us: u64) -> Instant {
+    Instant::ZERO + Duration::from_micros(us)
+}
+
+fn at(ms: u64) -> Instant {
+    at_us(ms * 1_000)
+}
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+fn mbps(rate: u64) -> BitRate {
+    BitRate::from_bps(rate * 1_000_000)
+}
+
+/// A packet that is no IP packet, so it cannot be marked; its last eight bytes are `serial`.
+fn packet(serial: u64, bytes: usize) -> PacketBuf {
+    let mut data = vec![0; bytes.max(8)];
+    let tail = data.len() - 8;
+    data[tail..].copy_from_slice(&serial.to_be_bytes());
+    Bytes::from(data).into()
+}
+
+/// An IPv4 packet with this ECN field and no checksum of its own.
+fn ecn_packet(serial: u64, bytes: usize, ecn: u8) -> PacketBuf {
+    let mut data = packet(serial, bytes.max(28)).to_vec();
+    data[0] = 0x45;
+    data[1] = ecn;
+    Bytes::from(data).into()
+}
+
+fn serial(packet: &[u8]) -> u64 {
+    u64::from_be_bytes(packet[packet.len() - 8..].try_into().unwrap())
+}
+
+fn queue(rate: Option<BitRate>) -> Queue {
+    let mut queue = Queue::new(QueueConfig::default());
+    queue.set_drain_rate(rate);
+    queue
+}
+
+/// As a session does: the sparse tier first.
+fn pop_any(queue: &mut Queue, now: Instant) -> Option<(Tier, FlowId, PacketBuf)> {
+    TIERS.into_iter().find_map(|tier| queue.pop(tier, now).map(|(flow, packet)| (tier, flow, packet)))
+}
+
+/// A link of a constant rate that takes the next packet whenever it is free.
+struct Link {
+    rate: BitRate,
+    free: Instant,
+}
+
+impl Link {
+    fn new(rate: BitRate) -> Self {
+        Self { rate, free: Instant::ZERO }
+    }
+
+    /// Sends what it can until `now`; each packet is taken at the moment the link is free for it.
+    fn run(
+        &mut self,
+        queue: &mut Queue,
+        now: Instant,
+        mut sent: impl FnMut(Instant, Tier, FlowId, &PacketBuf),
+    ) {
+        while self.free <= now {
+            let Some((tier, flow, packet)) = pop_any(queue, self.free) else {
+                self.free = now + Duration::from_nanos(1);
+                return;
+            };
+            sent(self.free, tier, flow, &packet);
+            self.free = self.free + self.rate.time_to_send(packet.len() as u64);
+        }
+    }
+}
+
+/// Recomputes every counter and checks every rule that must hold between calls.
+fn audit(queue: &Queue) {
+    let mut count_pkts = 0;
+    for tier in TIERS {
+        let mut bytes = 0;
+        for (id, flow) in queue.table.iter(tier) {
+            assert_eq!(flow.tier, tier, "{id:?} is on another tier's list");
+            assert!(!flow.packets.is_empty(), "{id:?} is listed without packets");
+            assert_eq!(flow.bytes, flow.packets.iter().map(|waiting| waiting.packet.len()).sum::<usize>());
+            assert!(tier == Tier::Bulk || flow.bytes <= BURST_BYTES, "{id:?} is sparse with a queue");
+            bytes += flow.bytes;
+            count_pkts += flow.packets.len();
+        }
+        assert_eq!(queue.tier(tier).bytes, bytes);
+    }
+    assert_eq!(queue.count_pkts, count_pkts);
+    assert_eq!(queue.is_empty(), count_pkts == 0);
+    assert!(queue.memory_bytes() <= queue.config.bytes_max);
+}
+
+#[test]
+fn an_empty_queue_shows_nothing() {
+    let mut queue = queue(None);
+    for tier in TIERS {
+        assert_eq!(queue.head(tier, at(1)), None);
+        assert!(queue.pop(tier, at(1)).is_none());
+    }
+    assert!(queue.is_empty());
+    assert_eq!((queue.bytes(), queue.flows_active(), queue.oldest_wait(at(5))), (0, 0, Duration::ZERO));
+    assert_eq!(queue.take_discards(), DiscardCounts::default());
+}
+
+#[test]
+fn head_shows_what_pop_removes() {
+    let mut queue = queue(Some(mbps(10)));
+    queue.push(FlowId(1), packet(0, 400), at(0)).unwrap();
+    queue.push(FlowId(1), packet(1, 300), at(2)).unwrap();
+    // Larger than any burst: bulk from its first packet on.
+    queue.push(FlowId(2), packet(2, 20_000), at(2)).unwrap();
+    let sparse =
+        Queued { flow: FlowId(1), bytes: 400, tier: Tier::Sparse, backlog_bytes: 700, waited: ms(5) };
+    let bulk =
+        Queued { flow: FlowId(2), bytes: 20_000, tier: Tier::Bulk, backlog_bytes: 20_700, waited: ms(3) };
+    for _ in 0..3 {
+        assert_eq!(queue.head(Tier::Sparse, at(5)), Some(sparse));
+        assert_eq!(queue.head(Tier::Bulk, at(5)), Some(bulk));
+    }
+    assert_eq!(queue.oldest_wait(at(5)), ms(5));
+    let (flow, first) = queue.pop(Tier::Sparse, at(6)).unwrap();
+    assert_eq!((flow, serial(&first)), (FlowId(1), 0));
+    assert_eq!(queue.pop(Tier::Bulk, at(6)).unwrap().0, FlowId(2));
+    assert_eq!((queue.bytes(), queue.oldest_wait(at(6))), (300, ms(4)));
+    audit(&queue);
+}
+
+/// Two flows that always have packets waiting share by bytes, whatever their packets' size.
+#[test]
+fn bulk_flows_share_by_bytes() {
+    for (size_1, size_2) in [(1400, 1400), (1400, 200), (100, 1400), (9_000, 300)] {
+        let mut queue = queue(Some(mbps(10)));
+        let mut sent_bytes = [0usize; 2];
+        let mut next = 0;
+        for step in 0..20_000 {
+            for (flow, size) in [(1, size_1), (2, size_2)] {
+                while queue.table.flow(FlowId(flow)).is_none_or(|flow| flow.bytes < 30_000) {
+                    queue.push(FlowId(flow), packet(next, size), at_us(step)).unwrap();
+                    next += 1;
+                }
+            }
+            let (tier, flow, packet) = pop_any(&mut queue, at_us(step)).unwrap();
+            assert!(tier == Tier::Bulk || step < 100);
+            sent_bytes[usize::from(flow.0 - 1)] += packet.len();
+        }
+        let difference = sent_bytes[0].abs_diff(sent_bytes[1]);
+        // A quantum and a packet of each flow, and the bursts that they sent as sparse flows.
+        let allowed = 2 * (1514 + size_1 + size_2) + BURST_BYTES;
+        assert!(difference < allowed, "{size_1}/{size_2}: {sent_bytes:?}");
+    }
+}
+
+/// An echo of 50 packets/s beside four bulk flows that keep the link busy: it is in the sparse tier and next in
+/// line at every single arrival.
+#[test]
+fn a_sparse_flow_is_next_at_once_under_bulk_load() {
+    let rate = mbps(10);
+    let (mut queue, mut link) = (queue(Some(rate)), Link::new(rate));
+    let echo = FlowId(9);
+    let mut next = 0;
+    for step in 0..10_000 {
+        let now = at(step);
+        for flow in 1..=4 {
+            while queue.table.flow(FlowId(flow)).is_none_or(|flow| flow.bytes < 20_000) {
+                queue.push(FlowId(flow), packet(next, 1400), now).unwrap();
+                next += 1;
+            }
+        }
+        if step % 20 == 0 {
+            queue.push(echo, packet(next, 100), now).unwrap();
+            next += 1;
+            // Only at the start, while the bulk flows spend their bursts, is there anything before it.
+            if step > 100 {
+                let head = queue.head(Tier::Sparse, now).unwrap();
+                assert_eq!((head.flow, head.bytes, head.backlog_bytes), (echo, 100, 100), "at {step} ms");
+            }
+        }
+        link.run(&mut queue, now, |sent, tier, flow, _| {
+            if flow == echo {
+                assert_eq!(tier, Tier::Sparse);
+                // One packet may be on the wire: 1.12 ms, and a step of 1 ms.
+                assert!(sent.saturating_since(at(step / 20 * 20)) < Duration::from_micros(2_200));
+            } else {
+                assert!(tier == Tier::Bulk || sent < at(100));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_flow_becomes_bulk_with_all_it_has_and_sparse_again_after_a_rest() {
+    let mut queue = queue(Some(mbps(100)));
+    let flow = FlowId(5);
+    for next in 0..10 {
+        queue.push(flow, packet(next, 1500), at(0)).unwrap();
+    }
+    assert_eq!(queue.head(Tier::Sparse, at(0)).unwrap().backlog_bytes, 15_000);
+    assert_eq!(queue.head(Tier::Bulk, at(0)), None);
+    // The eleventh breaks the burst: all eleven are bulk now.
+    queue.push(flow, packet(10, 1500), at(0)).unwrap();
+    assert_eq!(queue.head(Tier::Sparse, at(0)), None);
+    assert_eq!(queue.head(Tier::Bulk, at(0)).unwrap().backlog_bytes, 16_500);
+    // At 50 ms it has earned 6.2 kB, less than half a burst; at 70 ms 8.7 kB, but packets still wait.
+    for next in 0..10 {
+        assert_eq!(serial(&queue.pop(Tier::Bulk, at(1)).unwrap().1), next);
+    }
+    queue.push(flow, packet(11, 100), at(70)).unwrap();
+    assert_eq!(queue.head(Tier::Sparse, at(70)), None);
+    assert_eq!(serial(&queue.pop(Tier::Bulk, at(70)).unwrap().1), 10);
+    assert_eq!(serial(&queue.pop(Tier::Bulk, at(70)).unwrap().1), 11);
+    // Empty, and 8.6 kB saved up.
+    queue.push(flow, packet(12, 100), at(71)).unwrap();
+    assert_eq!(serial(&queue.pop(Tier::Sparse, at(71)).unwrap().1), 12);
+    audit(&queue);
+}
+
+/// A flow within its rate is still not sparse once more than a burst of it waits.
+#[test]
+fn a_flow_that_builds_a_queue_is_bulk_whatever_its_rate() {
+    let mut queue = queue(Some(mbps(100)));
+    // 800 kbit/s, and nothing is sent.
+    for (step, sent_bytes) in (0..400).zip((100..).step_by(100)) {
+        queue.push(FlowId(3), packet(step, 100), at(step)).unwrap();
+        let sparse_bytes = queue.head(Tier::Sparse, at(step)).map_or(0, |head| head.backlog_bytes);
+        assert_eq!(sparse_bytes, if sent_bytes <= BURST_BYTES { sent_bytes } else { 0 }, "at {step} ms");
+    }
+    audit(&queue);
+}
+
+/// However the sparse tier is loaded, the bulk tier keeps a quarter of the drain rate in every second after
+/// the first, and a bulk flow gets its share of that.
+#[test]
+fn sparse_flows_do_not_starve_bulk() {
+    let rate = mbps(10);
+    // Flows, bits per second of each, and whether each packet is a flow of its own.
+    for (flows, bps, always_new) in
+        [(300, 16_000, false), (300, 100_000, false), (300, 1_000_000, false), (900, 400_000, true)]
+    {
+        let (mut queue, mut link) = (queue(Some(rate)), Link::new(rate));
+        let bulk = FlowId(1000);
+        let mut next = 0u64;
+        let mut due = vec![0f64; flows];
+        let mut bulk_tier_bytes = vec![0usize; 10];
+        let mut bulk_flow_bytes = 0;
+        let mut turn = 0u16;
+        for step in 0..10_000u64 {
+            let now = at(step);
+            // Not a loop until it has its 20 kB: in a full queue it may be the fattest.
+            for _ in 0..15 {
+                if queue.table.flow(bulk).is_none_or(|flow| flow.bytes < 20_000) {
+                    queue.push(bulk, packet(next, 1400), now).unwrap();
+                    next += 1;
+                }
+            }
+            for (index, due_bytes) in due.iter_mut().enumerate() {
+                *due_bytes += f64::from(bps) / 8_000.0;
+                if *due_bytes >= 200.0 {
+                    *due_bytes -= 200.0;
+                    turn = (turn + 1) % 990;
+                    let id = if always_new { turn } else { u16::try_from(index).unwrap() };
+                    queue.push(FlowId(1 + id), packet(next, 200), now).unwrap();
+                    next += 1;
+                }
+            }
+            link.run(&mut queue, now, |sent, tier, flow, packet| {
+                if tier == Tier::Bulk {
+                    bulk_tier_bytes[usize::try_from(sent.as_micros() / 1_000_000).unwrap()] += packet.len();
+                }
+                if flow == bulk {
+                    bulk_flow_bytes += packet.len();
+                }
+            });
+        }
+        audit(&queue);
+        // A quarter of 10 Mbit/s: 312,500 bytes per second.
+        assert!(
+            bulk_tier_bytes[1..].iter().all(|bytes| *bytes >= 312_500),
+            "{flows} × {bps}: bulk tier got {bulk_tier_bytes:?}"
+        );
+        let fair_bytes = 10 * 312_500 / (flows + 1);
+        assert!(bulk_flow_bytes >= fair_bytes, "{flows} × {bps}: {bulk_flow_bytes} of {fair_bytes}");
+    }
+}
+
+/// One flow offered more than the link carries; the times of drops in milliseconds.
+fn drop_times(config: QueueConfig, rate: BitRate, until: u64, ecn: Option<u8>) -> (Vec<u64>, Queue) {
+    let (mut queue, mut link) = (Queue::new(config), Link::new(rate));
+    queue.set_drain_rate(Some(rate));
+    let mut times = Vec::new();
+    let mut marked_before = 0;
+    for step in 0..until {
+        // 1500 bytes per ms: 12 Mbit/s.
+        let packet = ecn.map_or_else(|| packet(step, 1500), |ecn| ecn_packet(step, 1500, ecn));
+        queue.push(FlowId(1), packet, at(step)).unwrap();
+        link.run(&mut queue, at(step), |_, _, _, _| {});
+        let discards = queue.take_discards();
+        assert_eq!(discards.of(Discard::QueueFull), 0);
+        let signals = discards.of(Discard::QueueDelay) + queue.marked_pkts() - marked_before;
+        marked_before = queue.marked_pkts();
+        times.extend((0..signals).map(|_| step));
+    }
+    (times, queue)
+}
+
+#[test]
+fn drops_start_an_interval_above_target_and_follow_the_control_law() {
+    // 6 Mbit/s: the sojourn grows by half a millisecond each millisecond, and passes 5 ms after about 10.
+    let (times, queue) = drop_times(QueueConfig::default(), mbps(6), 500, None);
+    assert!((110..=116).contains(&times[0]), "{times:?}");
+    let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // 100 ms / √1, √2, √3, …; a packet takes 2 ms.
+    for (gap, law) in gaps.iter().zip([100, 71, 58, 50, 45]) {
+        assert!(gap.abs_diff(law) <= 4, "{gaps:?}");
+    }
+    assert!(gaps.len() >= 4);
+    assert_eq!(queue.marked_pkts(), 0);
+}
+
+#[test]
+fn a_queue_below_target_is_left_alone() {
+    let (times, _) = drop_times(QueueConfig::default(), mbps(13), 2_000, None);
+    assert_eq!(times, []);
+}
+
+#[test]
+fn ect_packets_are_marked_at_the_same_times_instead() {
+    let config = QueueConfig::default();
+    let (drops, _) = drop_times(config, mbps(6), 150, Some(0));
+    assert_eq!(drops.len(), 1);
+    for ecn in [1, 2] {
+        let (marks, queue) = drop_times(config, mbps(6), 150, Some(ecn));
+        assert_eq!(marks, drops);
+        assert_eq!(queue.marked_pkts(), 1);
+    }
+}
+
+/// The mark is on the packet that comes out, and its checksum is still right.
+#[test]
+fn a_marked_packet_has_ce_and_a_right_checksum() {
+    let mut queue = queue(Some(mbps(10)));
+    let header_sum = |packet: &[u8]| {
+        let sum: u32 =
+            packet[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        (sum & 0xffff) + (sum >> 16)
+    };
+    let mut data = ecn_packet(0, 1500, 2).to_vec();
+    let sum = !u16::try_from(header_sum(&data)).unwrap();
+    data[10..12].copy_from_slice(&sum.to_be_bytes());
+    let shared = Bytes::from(data);
+    for _ in 0..40 {
+        queue.push(FlowId(1), shared.clone().into(), at(0)).unwrap();
+    }
+    assert_eq!(queue.pop(Tier::Bulk, at(10)).unwrap().1[1], 2);
+    let (_, marked) = queue.pop(Tier::Bulk, at(111)).unwrap();
+    assert_eq!((marked[1], header_sum(&marked)), (3, 0xffff));
+    // The next is untouched, though it shares its memory with the marked one's original.
+    assert_eq!(queue.pop(Tier::Bulk, at(111)).unwrap().1[1], 2);
+    assert_eq!(queue.marked_pkts(), 1);
+    assert_eq!(queue.take_discards(), DiscardCounts::default());
+}
+
+/// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is 18 ms.
+#[test]
+fn the_target_follows_the_drain_rate() {
+    let params = |rate| super::params(&QueueConfig::default(), rate);
+    assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
+    assert_eq!(params(Some(mbps(100))).target, ms(5));
+    assert_eq!(params(Some(mbps(1))).target, Duration::from_micros(18_168));
+    let slow = params(Some(BitRate::from_bps(64_000)));
+    assert_eq!(
+        (slow.target, slow.interval),
+        (Duration::from_micros(283_875), Duration::from_micros(567_750))
+    );
+
+    let mut queue = queue(Some(mbps(1)));
+    for next in 0..20 {
+        queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+    }
+    queue.set_drain_rate(Some(BitRate::from_bps(0)));
+    assert_eq!(queue.params.target, ms(5));
+}
+
+/// Every 10 ms, ten packets arrive and ten leave at once; 15 stand all the time, so each waits 15 to 25 ms. What of that
+/// is reported as deliberate decides whether CoDel sees a queue.
+#[test]
+fn a_deliberate_wait_is_not_queueing_delay() {
+    // Milliseconds of each 10 that are deliberate, and whether that is said before or after.
+    for (wait, is_ahead, has_drops) in [
+        (0, false, true),
+        (4, false, true),
+        (4, true, true),
+        (9, false, false),
+        (9, true, false),
+        (10, true, false),
+    ] {
+        let mut queue = queue(Some(mbps(100)));
+        for next in 0..15 {
+            queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+        }
+        for round in 0..100 {
+            let start = round * 10;
+            if is_ahead {
+                queue.on_deliberate_wait(Tier::Bulk, at(start), at(start + wait));
+            }
+            for step in 0..10 {
+                queue.push(FlowId(1), packet(15 + start + step, 1500), at(start + step)).unwrap();
+            }
+            if !is_ahead {
+                queue.on_deliberate_wait(Tier::Bulk, at(start), at(start + wait));
+            }
+            while queue.bytes() > 15 * 1500 {
+                queue.pop(Tier::Bulk, at(start + 10)).unwrap();
+            }
+        }
+        let dropped = queue.take_discards().of(Discard::QueueDelay);
+        assert_eq!(dropped > 0, has_drops, "{wait} of 10 ms, ahead: {is_ahead}: {dropped} dropped");
+    }
+}
+
+#[test]
+fn a_full_queue_drops_the_oldest_of_the_fattest_flow() {
+    let config = QueueConfig { bytes_max: 1_000 * (1500 + PACKET_OVERHEAD_BYTES), ..QueueConfig::default() };
+    let mut queue = Queue::new(config);
+    for next in 0..300 {
+        queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+    }
+    for next in 300..1_000 {
+        queue.push(FlowId(2), packet(next, 1500), at(0)).unwrap();
+    }
+    assert_eq!(queue.take_discards(), DiscardCounts::default());
+    queue.push(FlowId(3), packet(1_000, 100), at(0)).unwrap();
+    assert_eq!(queue.take_discards().of(Discard::QueueFull), 64);
+    audit(&queue);
+    let mut firsts = [None; 4];
+    while let Some((_, flow, packet)) = pop_any(&mut queue, at(0)) {
+        firsts[usize::from(flow.0)].get_or_insert(serial(&packet));
+    }
+    assert_eq!(firsts, [None, Some(0), Some(364), Some(1_000)]);
+}
+
+#[test]
+fn a_batch_takes_at_most_half_of_the_fattest_flow() {
+    let config = QueueConfig { bytes_max: 10 * (1000 + PACKET_OVERHEAD_BYTES), ..QueueConfig::default() };
+    let mut queue = Queue::new(config);
+    for next in 0..11 {
+        queue.push(FlowId(1), packet(next, 1000), at(0)).unwrap();
+    }
+    assert_eq!(queue.take_discards().of(Discard::QueueFull), 6);
+    audit(&queue);
+}
+
+#[test]
+fn a_packet_larger_than_the_queue_is_refused() {
+    let config = QueueConfig { bytes_max: 1_000, ..QueueConfig::default() };
+    let mut queue = Queue::new(config);
+    assert_eq!(queue.push(FlowId(1), packet(0, 873), at(0)), Err(Discard::QueueFull));
+    assert_eq!(queue.take_discards().of(Discard::QueueFull), 1);
+    assert_eq!(queue.push(FlowId(1), packet(0, 872), at(0)), Ok(()));
+    assert_eq!(queue.flows_active(), 1);
+}
+
+/// A megabyte of packets of no bytes at all is still a megabyte.
+#[test]
+fn empty_packets_cost_memory_too() {
+    let mut queue = Queue::new(QueueConfig { bytes_max: 1_000_000, ..QueueConfig::default() });
+    for _ in 0..20_000 {
+        queue.push(FlowId(1), PacketBuf::from(Bytes::new()), at(0)).unwrap();
+    }
+    audit(&queue);
+    assert!(queue.count_pkts <= 1_000_000 / PACKET_OVERHEAD_BYTES);
+}
+
+#[test]
+fn idle_flows_cost_nothing() {
+    let mut queue = queue(Some(mbps(1_000)));
+    assert_eq!(queue.table.capacity(), 0);
+    for flow in 1..crate::qos::FLOWS {
+        queue.push(FlowId(flow), packet(u64::from(flow), 100), at(u64::from(flow))).unwrap();
+        assert!(pop_any(&mut queue, at(u64::from(flow))).is_some());
+        assert!(queue.flows_active() <= 1_000, "idle for a second, yet active");
+    }
+    assert_eq!(queue.head(Tier::Sparse, at(1_500)), None);
+    assert_eq!(queue.flows_active(), 523);
+    assert_eq!(queue.head(Tier::Sparse, at(2_023)), None);
+    assert_eq!((queue.flows_active(), queue.table.capacity()), (0, 0));
+}
+
+#[test]
+#[should_panic(expected = "flow ids are below FLOWS")]
+fn an_impossible_flow_is_a_broken_invariant() {
+    let _ = queue(None).push(FlowId(crate::qos::FLOWS), packet(0, 100), at(0));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push { flow: u16, bytes: usize, ecn: Option<u8>, count: u8 },
+    Head(Tier),
+    Pop { tier: Tier, count: u8 },
+    Advance { us: u32 },
+    Wait { tier: Tier, us: u32 },
+    Rate(Option<u32>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let tier = || prop::sample::select(TIERS.to_vec());
+    let bytes = prop_oneof![4 => 28usize..200, 4 => 1_000usize..1_515, 1 => 1_515usize..30_000];
+    prop_oneof![
+        6 => (0u16..12, bytes, prop::option::of(0u8..4), 1u8..40)
+            .prop_map(|(flow, bytes, ecn, count)| Step::Push { flow, bytes, ecn, count }),
+        2 => tier().prop_map(Step::Head),
+        5 => (tier(), 1u8..30).prop_map(|(tier, count)| Step::Pop { tier, count }),
+        4 => (0u32..60_000).prop_map(|us| Step::Advance { us }),
+        1 => (500_000u32..1_500_000).prop_map(|us| Step::Advance { us }),
+        1 => (tier(), 0u32..50_000).prop_map(|(tier, us)| Step::Wait { tier, us }),
+        1 => prop::option::of(0u32..1_000_000_000).prop_map(Step::Rate),
+    ]
+}
+
+/// What a queue may do, without how: per flow, the packets that went in and have not been seen since.
+#[derive(Default)]
+struct Model {
+    waiting: Vec<VecDeque<(u64, usize)>>,
+    pushed: u64,
+    popped: u64,
+    skipped: u64,
+    discarded: u64,
+}
+
+impl Model {
+    /// Takes a popped packet: it must be one that waits, and those before it must have been dropped.
+    fn pop(&mut self, flow: FlowId, packet: &[u8]) {
+        let waiting = &mut self.waiting[usize::from(flow.0)];
+        while let Some((expected, bytes)) = waiting.pop_front() {
+            if expected == serial(packet) {
+                assert_eq!(bytes, packet.len());
+                self.popped += 1;
+                return;
+            }
+            assert!(expected < serial(packet), "{flow:?} out of order");
+            self.skipped += 1;
+        }
+        panic!("{flow:?}: packet {} was not waiting", serial(packet));
+    }
+}
+
+fn apply(queue: &mut Queue, model: &mut Model, now: &mut Instant, step: &Step) {
+    match *step {
+        Step::Push { flow, bytes, ecn, count } => {
+            for _ in 0..count {
+                let serial = model.pushed;
+                let packet = ecn.map_or_else(|| packet(serial, bytes), |ecn| ecn_packet(serial, bytes, ecn));
+                queue.push(FlowId(flow), packet, *now).unwrap();
+                model.pushed += 1;
+                model.waiting[usize::from(flow)].push_back((serial, bytes));
+            }
+        }
+        Step::Head(tier) => {
+            let shown = queue.head(tier, *now);
+            assert_eq!(queue.head(tier, *now), shown);
+        }
+        Step::Pop { tier, count } => {
+            for _ in 0..count {
+                let shown = queue.head(tier, *now);
+                let popped = queue.pop(tier, *now);
+                assert_eq!(
+                    shown.map(|shown| (shown.flow, shown.bytes)),
+                    popped.as_ref().map(|(flow, packet)| (*flow, packet.len()))
+                );
+                if let Some((flow, packet)) = popped {
+                    model.pop(flow, &packet);
+                }
+            }
+        }
+        Step::Advance { us } => *now = *now + Duration::from_micros(u64::from(us)),
+        Step::Wait { tier, us } => {
+            let until = *now + Duration::from_micros(u64::from(us));
+            queue.on_deliberate_wait(tier, *now, until);
+        }
+        Step::Rate(rate) => queue.set_drain_rate(rate.map(|rate| BitRate::from_bps(u64::from(rate)))),
+    }
+    let discards = queue.take_discards();
+    model.discarded += discards.of(Discard::QueueFull) + discards.of(Discard::QueueDelay);
+    assert_eq!(discards.iter().map(|(_, count)| count).sum::<u64>(), {
+        discards.of(Discard::QueueFull) + discards.of(Discard::QueueDelay)
+    });
+    assert_eq!(model.pushed, model.popped + model.discarded + queue.count_pkts as u64);
+    audit(queue);
+}
+
+proptest! {
+    /// Arbitrary traffic: bounded memory, right counters, order within each flow, nothing lost but what is
+    /// counted, head and pop agree.
+    #[test]
+    fn nothing_is_lost_or_reordered(
+        bytes_max in 40_000usize..400_000,
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut queue = Queue::new(QueueConfig { bytes_max, ..QueueConfig::default() });
+        let mut model = Model { waiting: vec![VecDeque::new(); 12], ..Model::default() };
+        let mut now = Instant::ZERO;
+        for step in &steps {
+            apply(&mut queue, &mut model, &mut now, step);
+        }
+        while let Some((_, flow, packet)) = pop_any(&mut queue, now) {
+            model.pop(flow, &packet);
+        }
+        let discards = queue.take_discards();
+        model.discarded += discards.of(Discard::QueueDelay);
+        let left: u64 = model.waiting.iter().map(|waiting| waiting.len() as u64).sum();
+        prop_assert_eq!(model.skipped + left, model.discarded);
+        prop_assert!(queue.is_empty());
+        queue.head(Tier::Sparse, now + ms(1_000));
+        prop_assert_eq!(queue.flows_active(), 0);
+    }
+
+    /// Without pressure on memory or time nothing is dropped at all.
+    #[test]
+    fn what_fits_and_does_not_stand_comes_out_whole(
+        pushes in prop::collection::vec((0u16..1024, 28usize..1_515), 1..300),
+    ) {
+        let mut queue = queue(None);
+        for (next, (flow, bytes)) in pushes.iter().enumerate() {
+            queue.push(FlowId(*flow), packet(next as u64, *bytes), at(0)).unwrap();
+        }
+        let mut popped: Vec<u64> =
+            std::iter::from_fn(|| pop_any(&mut queue, at(4))).map(|(_, _, packet)| serial(&packet)).collect();
+        popped.sort_unstable();
+        prop_assert_eq!(popped, (0..pushes.len() as u64).collect::<Vec<_>>());
+    }
+}

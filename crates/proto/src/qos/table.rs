@@ -1,0 +1,219 @@
+//! The flows that a queue knows, each on exactly one of three lists.
+//!
+//! A flow is on the list of its tier while it has packets, and on the idle list, in order of falling idle, while it
+//! has none. After [`FORGET_AFTER`] there it is forgotten and costs nothing but an empty table entry; when no flow is
+//! left, the table goes too. Lists are linked through the flows, so that moving a flow is O(1) wherever it
+//! stands, and their order never depends on hashing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::codel::CoDel;
+use super::credit::Credit;
+use super::flow::{FLOWS, FlowId};
+use super::queue::Tier;
+use crate::{Instant, PacketBuf};
+
+/// How long a flow without packets is remembered, and counts as active. TCP starts over with an initial
+/// window after about as long a pause (RFC 5681 §4.1).
+const FORGET_AFTER: Duration = Duration::from_secs(1);
+
+/// An idle flow keeps room for this many packets, one super-packet's segments: a flow that runs empty between
+/// bursts does not allocate for each.
+const IDLE_CAPACITY_PKTS: usize = 64;
+
+/// A packet that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) packet: PacketBuf,
+    pub(super) arrived: Instant,
+}
+
+/// One flow's queue and state.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) packets: VecDeque<Waiting>,
+    /// Payload of `packets`.
+    pub(super) bytes: usize,
+    pub(super) tier: Tier,
+    /// DRR: what the flow may still send in this round; below zero it owes.
+    pub(super) deficit_bytes: i64,
+    pub(super) codel: CoDel,
+    pub(super) credit: Credit,
+    place: Place,
+    prev: Option<FlowId>,
+    next: Option<FlowId>,
+    idle_since: Instant,
+}
+
+/// The list that a flow is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Tier(Tier),
+    Idle,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct List {
+    first: Option<FlowId>,
+    last: Option<FlowId>,
+}
+
+/// All flows that have packets or had some lately.
+#[derive(Debug, Default)]
+pub(super) struct FlowTable {
+    /// By flow id; empty while no flow is known.
+    slots: Vec<Option<Box<Flow>>>,
+    count: usize,
+    sparse: List,
+    bulk: List,
+    idle: List,
+}
+
+impl FlowTable {
+    /// How many flows are known.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn flow(&self, id: FlowId) -> Option<&Flow> {
+        self.slots.get(id.index())?.as_deref()
+    }
+
+    pub(super) fn flow_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.slots.get_mut(id.index())?.as_deref_mut()
+    }
+
+    /// A flow that is on a list, so there must be one.
+    pub(super) fn listed_mut(&mut self, id: FlowId) -> &mut Flow {
+        self.flow_mut(id).expect("a listed flow is in the table")
+    }
+
+    /// The first flow of a tier's list.
+    pub(super) fn first(&self, tier: Tier) -> Option<FlowId> {
+        self.list(Place::Tier(tier)).first
+    }
+
+    /// The flows of a tier, in the list's order.
+    pub(super) fn iter(&self, tier: Tier) -> impl Iterator<Item = (FlowId, &Flow)> + '_ {
+        let mut next = self.first(tier);
+        std::iter::from_fn(move || {
+            let id = next?;
+            let flow = self.flow(id)?;
+            next = flow.next;
+            Some((id, flow))
+        })
+    }
+
+    /// The flow `id`; a new one is sparse, idle, and has a new flow's credit.
+    ///
+    /// # Panics
+    /// When `id` is not below [`FLOWS`].
+    pub(super) fn flow_or_new(&mut self, id: FlowId, now: Instant) -> &mut Flow {
+        assert!(id.0 < FLOWS, "flow ids are below FLOWS");
+        if self.flow(id).is_none() {
+            let flow = Flow {
+                packets: VecDeque::new(),
+                bytes: 0,
+                tier: Tier::Sparse,
+                deficit_bytes: 0,
+                codel: CoDel::default(),
+                credit: Credit::new(now),
+                place: Place::Idle,
+                prev: None,
+                next: None,
+                idle_since: now,
+            };
+            if self.slots.is_empty() {
+                self.slots.resize_with(usize::from(FLOWS), || None);
+            }
+            if let Some(slot) = self.slots.get_mut(id.index()) {
+                *slot = Some(Box::new(flow));
+            }
+            self.count += 1;
+            self.append(id, Place::Idle);
+        }
+        self.listed_mut(id)
+    }
+
+    /// Puts a flow that has packets at the end of its tier's list.
+    pub(super) fn move_to_tier(&mut self, id: FlowId, tier: Tier) {
+        self.unlink(id);
+        self.listed_mut(id).tier = tier;
+        self.append(id, Place::Tier(tier));
+    }
+
+    /// Puts a flow that has run empty at the end of the idle list.
+    pub(super) fn move_to_idle(&mut self, id: FlowId, now: Instant) {
+        self.unlink(id);
+        let flow = self.listed_mut(id);
+        flow.idle_since = now;
+        flow.codel.on_empty();
+        flow.packets.shrink_to(IDLE_CAPACITY_PKTS);
+        self.append(id, Place::Idle);
+    }
+
+    /// Forgets the flows that have been idle for long.
+    pub(super) fn forget_idle(&mut self, now: Instant) {
+        while let Some(id) = self.idle.first {
+            if now.saturating_since(self.listed_mut(id).idle_since) < FORGET_AFTER {
+                return;
+            }
+            self.unlink(id);
+            if let Some(slot) = self.slots.get_mut(id.index()) {
+                *slot = None;
+            }
+            self.count -= 1;
+            if self.count == 0 {
+                self.slots = Vec::new();
+            }
+        }
+    }
+
+    /// Table entries held in memory.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    fn list(&self, place: Place) -> &List {
+        match place {
+            Place::Tier(Tier::Sparse) => &self.sparse,
+            Place::Tier(Tier::Bulk) => &self.bulk,
+            Place::Idle => &self.idle,
+        }
+    }
+
+    fn list_mut(&mut self, place: Place) -> &mut List {
+        match place {
+            Place::Tier(Tier::Sparse) => &mut self.sparse,
+            Place::Tier(Tier::Bulk) => &mut self.bulk,
+            Place::Idle => &mut self.idle,
+        }
+    }
+
+    fn append(&mut self, id: FlowId, place: Place) {
+        let last = self.list_mut(place).last.replace(id);
+        match last {
+            Some(last) => self.listed_mut(last).next = Some(id),
+            None => self.list_mut(place).first = Some(id),
+        }
+        let flow = self.listed_mut(id);
+        flow.place = place;
+        flow.prev = last;
+        flow.next = None;
+    }
+
+    fn unlink(&mut self, id: FlowId) {
+        let flow = self.listed_mut(id);
+        let (place, prev, next) = (flow.place, flow.prev, flow.next);
+        match prev {
+            Some(prev) => self.listed_mut(prev).next = next,
+            None => self.list_mut(place).first = next,
+        }
+        match next {
+            Some(next) => self.listed_mut(next).prev = prev,
+            None => self.list_mut(place).last = prev,
+        }
+    }
+}

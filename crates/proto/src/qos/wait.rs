@@ -1,0 +1,135 @@
+//! The spans of time in which a tier waited on purpose.
+//!
+//! When the scheduler holds a packet back because a busy faster link will still deliver it first, everything behind
+//! that packet waits too, although no queue stands. [`WaitLog`] remembers these spans so that CoDel can take
+//! them out of a packet's sojourn, exactly: only the part of a span that the packet was there for.
+//!
+//! Spans may be reported before, while or after they pass; what overlaps an earlier report is counted once. At most
+//! [`SPANS_MAX`] spans are kept. A packet older than all of them gets credit for these spans and no others, so
+//! forgetting errs towards signalling.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::Instant;
+
+/// Bound on remembered spans; touching spans are merged. 64 spans of a few ms reach back further than the
+/// sojourns that matter to CoDel.
+const SPANS_MAX: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: Instant,
+    until: Instant,
+    /// The length of all spans before this one.
+    before: Duration,
+}
+
+/// Spans in order of time, without overlap.
+#[derive(Debug, Default)]
+pub(super) struct WaitLog {
+    spans: VecDeque<Span>,
+}
+
+impl WaitLog {
+    /// Adds a span; the part before the end of the last one is ignored.
+    pub(super) fn add(&mut self, from: Instant, until: Instant) {
+        let mut before = Duration::ZERO;
+        let mut from = from;
+        if let Some(last) = self.spans.back_mut() {
+            from = from.max(last.until);
+            if until <= from {
+                return;
+            }
+            if from == last.until {
+                last.until = until;
+                return;
+            }
+            before = last.before + last.until.saturating_since(last.from);
+        } else if until <= from {
+            return;
+        }
+        if self.spans.len() == SPANS_MAX {
+            self.spans.pop_front();
+        }
+        self.spans.push_back(Span { from, until, before });
+    }
+
+    /// How much of the time between `start` and `end` was waited on purpose.
+    pub(super) fn between(&self, start: Instant, end: Instant) -> Duration {
+        match self.spans.back() {
+            Some(last) if last.until > start => self.up_to(end).saturating_sub(self.up_to(start)),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Forgets everything: nothing waits any more.
+    pub(super) fn clear(&mut self) {
+        self.spans.clear();
+    }
+
+    /// The length of all spans before `at`.
+    fn up_to(&self, at: Instant) -> Duration {
+        let after = self.spans.partition_point(|span| span.from <= at);
+        match after.checked_sub(1).and_then(|index| self.spans.get(index)) {
+            Some(span) => span.before + span.until.min(at).saturating_since(span.from),
+            None => self.spans.front().map_or(Duration::ZERO, |first| first.before),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(ms)
+    }
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn only_the_shared_part_counts() {
+        let mut log = WaitLog::default();
+        log.add(at(10), at(20));
+        log.add(at(30), at(50));
+        for (start, end, waited) in [
+            (0, 5, 0),
+            (0, 15, 5),
+            (0, 25, 10),
+            (12, 18, 6),
+            (15, 40, 15),
+            (20, 30, 0),
+            (0, 100, 30),
+            (45, 100, 5),
+            (50, 100, 0),
+        ] {
+            assert_eq!(log.between(at(start), at(end)), ms(waited), "{start}..{end}");
+        }
+    }
+
+    #[test]
+    fn overlaps_and_repeats_count_once() {
+        let mut log = WaitLog::default();
+        log.add(at(10), at(20));
+        log.add(at(12), at(20));
+        log.add(at(15), at(25));
+        log.add(at(5), at(9));
+        log.add(at(40), at(30));
+        assert_eq!(log.between(at(0), at(100)), ms(15));
+        assert_eq!(log.spans.len(), 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_forgetting_gives_less_credit() {
+        let mut log = WaitLog::default();
+        for index in 0..1000 {
+            log.add(at(index * 10), at(index * 10 + 4));
+        }
+        assert_eq!(log.spans.len(), SPANS_MAX);
+        assert_eq!(log.between(at(0), at(10_000)), ms(64 * 4));
+        assert_eq!(log.between(at(9_500), at(10_000)), ms(50 * 4));
+    }
+}
