@@ -13,6 +13,7 @@ pub mod event;
 pub mod packet;
 pub mod qos;
 pub mod reorder;
+pub mod qos;
 pub mod stats;
 pub mod time;
 pub mod units;
