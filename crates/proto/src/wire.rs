@@ -1,0 +1,206 @@
+//! Frames: checked views over bytes, and encoders. Total on any input: never panics, never allocates.
+//!
+//! The frame is the unit that carries everything; PROTOCOL.md draws it and lists the test vectors asserted here.
+//! A plain datagram is exactly one frame. The parsers know neither time nor state: whether a kind means
+//! something on a link is the session's decision.
+
+pub mod heartbeat;
+
+use crate::discard::Discard;
+
+/// Bytes of a frame's header: sequence number 8, flags 1, length 2.
+pub const FRAME_HEADER_BYTES: usize = 11;
+
+/// Bits of `seq_num` that count within a flow slot; the 16 above name the slot.
+pub const COUNTER_BITS: u32 = 48;
+
+const KIND_MASK: u8 = 0x1f;
+const MODIFIER_MASK: u8 = 0x60;
+
+/// What a frame is. Exactly one of these bits is set in its flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// RTT and link measurement.
+    Heartbeat = 0x01,
+    /// One IP packet.
+    Data = 0x02,
+    /// Acknowledgement of what this link received.
+    Feedback = 0x04,
+    /// A forward-error-correction symbol.
+    Repair = 0x08,
+    /// Link announcement, address lease, close, path challenge.
+    Control = 0x10,
+}
+
+impl Kind {
+    /// The kind named by the flags byte.
+    fn from_flags(flags: u8) -> Result<Self, Discard> {
+        match flags & KIND_MASK {
+            0x01 => Ok(Self::Heartbeat),
+            0x02 => Ok(Self::Data),
+            0x04 => Ok(Self::Feedback),
+            0x08 => Ok(Self::Repair),
+            0x10 => Ok(Self::Control),
+            _ => Err(Discard::KindMalformed),
+        }
+    }
+}
+
+/// Bits that change how a frame is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Modifiers(u8);
+
+impl Modifiers {
+    /// No modifier.
+    pub const NONE: Self = Self(0);
+    /// The payload is compressed.
+    pub const COMPRESSED: Self = Self(0x20);
+    /// Deliver at once, without resequencing.
+    pub const AT_ONCE: Self = Self(0x40);
+
+    /// Whether none is set.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// One frame inside a received datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Data: flow slot and counter. Heartbeat: the link's own count of heartbeats.
+    pub seq_num: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// How it is to be treated.
+    pub modifiers: Modifiers,
+    /// `len` bytes.
+    pub payload: &'a [u8],
+}
+
+/// Reads the frame at the start of `bytes` and returns it with the bytes behind it.
+pub fn parse_frame(bytes: &[u8]) -> Result<(Frame<'_>, &[u8]), Discard> {
+    let (seq_num, rest) = bytes.split_first_chunk::<8>().ok_or(Discard::Truncated)?;
+    let (&[flags], rest) = rest.split_first_chunk::<1>().ok_or(Discard::Truncated)?;
+    let (len, rest) = rest.split_first_chunk::<2>().ok_or(Discard::Truncated)?;
+    let len = usize::from(u16::from_be_bytes(*len));
+    let (payload, rest) = rest.split_at_checked(len).ok_or(Discard::LengthBeyondEnd)?;
+    if flags & !(KIND_MASK | MODIFIER_MASK) != 0 {
+        return Err(Discard::KindUnsupported);
+    }
+    let frame = Frame {
+        seq_num: u64::from_be_bytes(*seq_num),
+        kind: Kind::from_flags(flags)?,
+        modifiers: Modifiers(flags & MODIFIER_MASK),
+        payload,
+    };
+    Ok((frame, rest))
+}
+
+/// Reads a plain datagram: one frame and nothing else.
+pub fn parse_plain(bytes: &[u8]) -> Result<Frame<'_>, Discard> {
+    match parse_frame(bytes)? {
+        (frame, []) => Ok(frame),
+        _ => Err(Discard::TrailingBytes),
+    }
+}
+
+/// Appends a frame's header; its payload of `len` bytes is to follow.
+pub fn put_frame_header(buf: &mut Vec<u8>, seq_num: u64, kind: Kind, modifiers: Modifiers, len: u16) {
+    buf.extend_from_slice(&seq_num.to_be_bytes());
+    buf.push(kind as u8 | modifiers.0);
+    buf.extend_from_slice(&len.to_be_bytes());
+}
+
+/// The `seq_num` of a data frame.
+pub const fn data_seq_num(slot: u16, counter: u64) -> u64 {
+    ((slot as u64) << COUNTER_BITS) | (counter & ((1 << COUNTER_BITS) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The vectors of PROTOCOL.md.
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: String = text.split_whitespace().collect();
+        (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn data_frame_vector() {
+        let bytes = hex("0003 0000 0000 002a 02 0004 45000004");
+        let frame = parse_plain(&bytes).unwrap();
+        assert_eq!(frame.seq_num, data_seq_num(3, 42));
+        assert_eq!((frame.kind, frame.modifiers), (Kind::Data, Modifiers::NONE));
+        assert_eq!(frame.payload, [0x45, 0, 0, 4]);
+
+        let mut buf = Vec::new();
+        put_frame_header(&mut buf, data_seq_num(3, 42), Kind::Data, Modifiers::NONE, 4);
+        buf.extend_from_slice(&[0x45, 0, 0, 4]);
+        assert_eq!(buf, bytes);
+    }
+
+    #[test]
+    fn modifiers_are_kept_apart_from_the_kind() {
+        let at_once = hex("0000 0000 0000 0001 42 0000");
+        assert_eq!(parse_plain(&at_once).unwrap().modifiers, Modifiers::AT_ONCE);
+        let compressed = hex("0000 0000 0000 0001 22 0000");
+        assert_eq!(parse_plain(&compressed).unwrap().modifiers, Modifiers::COMPRESSED);
+    }
+
+    #[test]
+    fn malformed_vectors() {
+        let cases = [
+            ("", Discard::Truncated),
+            ("0000 0000 0000 0001 02 00", Discard::Truncated),
+            ("0000 0000 0000 0001 02 0001", Discard::LengthBeyondEnd),
+            ("0000 0000 0000 0001 02 0000 ff", Discard::TrailingBytes),
+            ("0000 0000 0000 0001 00 0000", Discard::KindMalformed),
+            ("0000 0000 0000 0001 03 0000", Discard::KindMalformed),
+            ("0000 0000 0000 0001 40 0000", Discard::KindMalformed),
+            ("0000 0000 0000 0001 82 0000", Discard::KindUnsupported),
+        ];
+        for (bytes, discard) in cases {
+            assert_eq!(parse_plain(&hex(bytes)), Err(discard), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn several_frames_follow_one_another() {
+        let bytes = hex("0000 0000 0000 0001 02 0001 aa 0000 0000 0000 0002 04 0000");
+        let (first, rest) = parse_frame(&bytes).unwrap();
+        let (second, rest) = parse_frame(rest).unwrap();
+        assert_eq!((first.seq_num, second.seq_num, rest.len()), (1, 2, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok((frame, rest)) = parse_frame(&bytes) {
+                let mut again = Vec::new();
+                let len = u16::try_from(frame.payload.len()).unwrap();
+                put_frame_header(&mut again, frame.seq_num, frame.kind, frame.modifiers, len);
+                again.extend_from_slice(frame.payload);
+                again.extend_from_slice(rest);
+                prop_assert_eq!(again, bytes);
+            }
+        }
+
+        #[test]
+        fn a_frame_with_a_sane_head_is_read(
+            seq_num: u64, flags: u8, payload in proptest::collection::vec(any::<u8>(), 0..40), cut in 0usize..60,
+        ) {
+            let mut bytes = seq_num.to_be_bytes().to_vec();
+            bytes.push(flags);
+            bytes.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(&payload);
+            let one_kind = (flags & KIND_MASK).count_ones() == 1 && flags & 0x80 == 0;
+            prop_assert_eq!(parse_plain(&bytes).is_ok(), one_kind);
+            let cut = cut.min(bytes.len());
+            prop_assert_eq!(parse_plain(&bytes[..cut]).is_ok(), one_kind && cut == bytes.len());
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The heartbeat's payload, version 1: what a link's measurement needs, in both directions at once.
+//!
+//! ```text
+//!  0  version (1)        1  flags          2  priority      3  reserved, zero
+//!  4  epoch              4 B   the sender's run; changes when it restarts
+//!  8  echo epoch         4 B   the run whose heartbeat is echoed
+//! 12  stamp              8 B   the sender's clock when sending, µs
+//! 20  echo stamp         8 B   the stamp of the newest heartbeat received on this link
+//! 28  echo delay         4 B   how long ago that was received, µs
+//! 32  datagrams sent     8 B   on this link in this epoch, this one included
+//! 40  echo sent          8 B   the echoed heartbeat's "datagrams sent"
+//! 48  echo received      8 B   how many of those had arrived when it arrived
+//! 56  receive ceiling    4 B   kbit/s that the sender wants to be sent on this link at most; 0: no limit
+//! ```
+//! RTT = now − echo stamp − echo delay. The one-way delays, each with an offset that is the same on all links:
+//! forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of what we sent = 1 − Δ echo received / Δ
+//! echo sent. A longer payload is read like this one: later versions may append.
+
+use crate::discard::Discard;
+use crate::units::BitRate;
+
+/// Bytes of the payload.
+pub const HEARTBEAT_BYTES: u16 = 60;
+
+const VERSION: u8 = 1;
+const FLAG_ECHO: u8 = 0x01;
+const FLAG_PROVEN: u8 = 0x02;
+
+/// What one side tells about the newest heartbeat that it received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Echo {
+    /// The run that sent it.
+    pub epoch: u32,
+    /// Its stamp, µs of its sender's clock.
+    pub stamp_us: u64,
+    /// Time from its arrival to the sending of the echo, µs.
+    pub delay_us: u32,
+    /// Its count of datagrams sent.
+    pub sent: u64,
+    /// Datagrams that had arrived when it arrived.
+    pub received: u64,
+}
+
+/// A heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The sender's run.
+    pub epoch: u32,
+    /// The sender's clock, µs.
+    pub stamp_us: u64,
+    /// Datagrams the sender sent on this link in this run, this one included.
+    pub sent: u64,
+    /// The newest heartbeat received by the sender, if any.
+    pub echo: Option<Echo>,
+    /// The sender has proof that both directions deliver.
+    pub proven: bool,
+    /// The sender's priority for the link.
+    pub priority: u8,
+    /// What the sender wants to be sent at most.
+    pub rx_ceiling: Option<BitRate>,
+}
+
+impl Heartbeat {
+    /// Appends the payload.
+    pub fn put(&self, buf: &mut Vec<u8>) {
+        let echo = self.echo.unwrap_or(Echo { epoch: 0, stamp_us: 0, delay_us: 0, sent: 0, received: 0 });
+        let mut flags = 0;
+        if self.echo.is_some() {
+            flags |= FLAG_ECHO;
+        }
+        if self.proven {
+            flags |= FLAG_PROVEN;
+        }
+        // At least 1: zero would say "no limit".
+        let ceiling = self
+            .rx_ceiling
+            .map_or(0, |rate| u32::try_from((rate.as_bps() / 1_000).max(1)).unwrap_or(u32::MAX));
+        buf.extend_from_slice(&[VERSION, flags, self.priority, 0]);
+        buf.extend_from_slice(&self.epoch.to_be_bytes());
+        buf.extend_from_slice(&echo.epoch.to_be_bytes());
+        buf.extend_from_slice(&self.stamp_us.to_be_bytes());
+        buf.extend_from_slice(&echo.stamp_us.to_be_bytes());
+        buf.extend_from_slice(&echo.delay_us.to_be_bytes());
+        buf.extend_from_slice(&self.sent.to_be_bytes());
+        buf.extend_from_slice(&echo.sent.to_be_bytes());
+        buf.extend_from_slice(&echo.received.to_be_bytes());
+        buf.extend_from_slice(&ceiling.to_be_bytes());
+    }
+
+    /// Reads the payload.
+    pub fn parse(payload: &[u8]) -> Result<Self, Discard> {
+        let mut reader = Reader(payload);
+        let [version, flags, priority, _] = reader.take()?;
+        if version != VERSION {
+            return Err(Discard::HeartbeatMalformed);
+        }
+        let epoch = u32::from_be_bytes(reader.take()?);
+        let echo_epoch = u32::from_be_bytes(reader.take()?);
+        let stamp_us = u64::from_be_bytes(reader.take()?);
+        let echo = Echo {
+            epoch: echo_epoch,
+            stamp_us: u64::from_be_bytes(reader.take()?),
+            delay_us: u32::from_be_bytes(reader.take()?),
+            sent: 0,
+            received: 0,
+        };
+        let sent = u64::from_be_bytes(reader.take()?);
+        let echo = Echo {
+            sent: u64::from_be_bytes(reader.take()?),
+            received: u64::from_be_bytes(reader.take()?),
+            ..echo
+        };
+        let ceiling = u32::from_be_bytes(reader.take()?);
+        Ok(Self {
+            epoch,
+            stamp_us,
+            sent,
+            echo: (flags & FLAG_ECHO != 0).then_some(echo),
+            proven: flags & FLAG_PROVEN != 0,
+            priority,
+            rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
+        })
+    }
+}
+
+/// Takes fixed-size fields off the front.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Discard> {
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(Discard::HeartbeatMalformed)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> Heartbeat {
+        Heartbeat {
+            epoch: 0x0102_0304,
+            stamp_us: 1_000_000,
+            sent: 7,
+            echo: Some(Echo { epoch: 0x0a0b_0c0d, stamp_us: 2_000_000, delay_us: 500, sent: 9, received: 8 }),
+            proven: true,
+            priority: 2,
+            rx_ceiling: Some(BitRate::from_bps(10_000_000)),
+        }
+    }
+
+    /// The vector of PROTOCOL.md.
+    #[test]
+    fn vector() {
+        let mut buf = Vec::new();
+        sample().put(&mut buf);
+        let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            text,
+            "01030200010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+             0000000000000007000000000000000900000000000000080000 2710"
+                .replace(' ', "")
+        );
+        assert_eq!(buf.len(), usize::from(HEARTBEAT_BYTES));
+        assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
+    }
+
+    #[test]
+    fn a_longer_payload_is_read_and_a_shorter_or_foreign_one_refused() {
+        let mut buf = Vec::new();
+        sample().put(&mut buf);
+        buf.push(0xff);
+        assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
+        for cut in 0..usize::from(HEARTBEAT_BYTES) {
+            assert_eq!(Heartbeat::parse(&buf[..cut]), Err(Discard::HeartbeatMalformed));
+        }
+        buf[0] = 2;
+        assert_eq!(Heartbeat::parse(&buf), Err(Discard::HeartbeatMalformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(heartbeat) = Heartbeat::parse(&bytes) {
+                let mut again = Vec::new();
+                heartbeat.put(&mut again);
+                prop_assert_eq!(Heartbeat::parse(&again), Ok(heartbeat));
+            }
+        }
+    }
+}
