@@ -1,0 +1,352 @@
+//! All state of one link of a session. It knows nothing of other links, of sessions or of inner packets.
+//!
+//! Each side sends a heartbeat every interval, on its own clock, and echoes the newest one it received, so that one
+//! heartbeat carries RTT, one-way delay, loss and proof at once ([`crate::wire::heartbeat`]). A heartbeat of a peer that
+//! has no proof yet is answered at once: a link is proven on both sides within 1.5 RTT of the first heartbeat.
+//! At most one answer for a heartbeat, and not closer than 5 ms to the last.
+
+mod health;
+mod loss;
+mod meter;
+mod pacer;
+mod rate;
+mod rtt;
+mod window;
+
+use std::time::Duration;
+
+pub use self::pacer::QUANTUM;
+
+use self::health::Health;
+use self::loss::LossMeter;
+use self::meter::RateMeter;
+use self::pacer::Pacer;
+use self::rate::RateControl;
+use self::rtt::{DelayEstimator, RttEstimator};
+use crate::config::{LinkConfig, Role};
+use crate::discard::Discard;
+use crate::event::LinkState;
+use crate::packet::{LinkId, Path};
+use crate::scheduler::{LinkView, score};
+use crate::stats::LinkStats;
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::wire::heartbeat::{Echo, Heartbeat};
+
+/// A suspect link is probed this often.
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Answers to heartbeats keep this distance from the last heartbeat.
+const ANSWER_GAP: Duration = Duration::from_millis(5);
+
+/// Utilisation above which a link counts as saturated, permille (the score's 80 %).
+pub const SATURATED_PERMILLE: u16 = 800;
+
+/// The newest heartbeat received.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    seq_num: u64,
+    stamp_us: u64,
+    at: Instant,
+    /// The peer's count of datagrams sent, and ours of those received.
+    sent: u64,
+    received: u64,
+}
+
+/// One link.
+#[derive(Debug)]
+pub struct Link {
+    id: LinkId,
+    role: Role,
+    interval: Duration,
+    header_bytes: u64,
+    priority: u8,
+    rx_ceiling: Option<BitRate>,
+    path: Option<Path>,
+    health: Health,
+    rtt: RttEstimator,
+    /// One-way delays: of what we send, of what we receive.
+    tx_delay: DelayEstimator,
+    rx_delay: DelayEstimator,
+    loss: LossMeter,
+    rate: RateControl,
+    pacer: Pacer,
+    tx_meter: RateMeter,
+    rx_meter: RateMeter,
+    heartbeat_at: Option<Instant>,
+    heartbeat_sent_at: Option<Instant>,
+    heartbeats_sent: u64,
+    received: Option<Received>,
+    tx_packets: u64,
+    tx_bytes: u64,
+    rx_packets: u64,
+    rx_bytes: u64,
+    /// Datagrams received since the peer's run began.
+    rx_run_packets: u64,
+    last_seq: u64,
+}
+
+impl Link {
+    /// A link without proof. Heartbeats start at once where the path is known.
+    pub fn new(id: LinkId, role: Role, config: &LinkConfig, interval: Duration, now: Instant) -> Self {
+        Self {
+            id,
+            role,
+            interval,
+            header_bytes: u64::from(config.header_bytes),
+            priority: config.priority,
+            rx_ceiling: config.rx_rate,
+            path: config.path,
+            health: Health::new(interval),
+            rtt: RttEstimator::new(),
+            tx_delay: DelayEstimator::default(),
+            rx_delay: DelayEstimator::default(),
+            loss: LossMeter::default(),
+            rate: RateControl::new(config.tx_rate),
+            pacer: Pacer::default(),
+            tx_meter: RateMeter::default(),
+            rx_meter: RateMeter::default(),
+            heartbeat_at: config.path.map(|_| now),
+            heartbeat_sent_at: None,
+            heartbeats_sent: 0,
+            received: None,
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            rx_run_packets: 0,
+            last_seq: 0,
+        }
+    }
+
+    /// Which link this is.
+    pub const fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Where the link sends to; `None` until a server has heard the client.
+    pub const fn path(&self) -> Option<Path> {
+        self.path
+    }
+
+    /// Proven, suspect or down.
+    pub const fn state(&self) -> LinkState {
+        self.health.state()
+    }
+
+    /// What may be sent, where known.
+    pub fn capacity(&self) -> Option<BitRate> {
+        self.rate.capacity()
+    }
+
+    /// The delay of what arrives on this link, µs with an offset common to all links, and its deviation.
+    pub fn rx_delay_us(&self) -> (i64, u32) {
+        (self.rx_delay.delay_us().unwrap_or(0), self.rx_delay.jitter_us())
+    }
+
+    /// When the next heartbeat is due; `None` while nobody is there to send to.
+    pub const fn heartbeat_at(&self) -> Option<Instant> {
+        self.heartbeat_at
+    }
+
+    /// A datagram with `bytes` of UDP payload arrived.
+    pub fn on_datagram(&mut self, bytes: usize, now: Instant) {
+        let bytes = bytes as u64 + self.header_bytes;
+        self.rx_packets += 1;
+        self.rx_run_packets += 1;
+        self.rx_bytes += bytes;
+        self.rx_meter.on_bytes(bytes, now);
+    }
+
+    /// A data frame with this counter arrived.
+    pub const fn on_data(&mut self, counter: u64) {
+        self.last_seq = counter;
+    }
+
+    /// The peer was restarted: all that its clock and counters told is void.
+    pub fn on_peer_restart(&mut self) {
+        self.health.on_peer_restart();
+        self.rtt = RttEstimator::new();
+        self.tx_delay = DelayEstimator::default();
+        self.rx_delay = DelayEstimator::default();
+        self.loss = LossMeter::default();
+        self.received = None;
+        self.rx_run_packets = 0;
+    }
+
+    /// The interface lost its carrier (`false`) or has it again.
+    pub fn on_carrier(&mut self, carrier: bool, now: Instant) {
+        self.health.on_carrier(carrier);
+        if carrier && self.path.is_some() {
+            self.heartbeat_at = Some(now);
+        }
+    }
+
+    /// A heartbeat of the peer's present run arrived, answering a run `epoch` of ours or none. Returns the new path where
+    /// the peer speaks from another address than before.
+    pub fn on_heartbeat(
+        &mut self,
+        seq_num: u64,
+        heartbeat: &Heartbeat,
+        path: Path,
+        epoch: u32,
+        now: Instant,
+    ) -> Result<Option<Path>, Discard> {
+        if self.received.is_some_and(|newest| seq_num <= newest.seq_num) {
+            return Err(Discard::Stale);
+        }
+        if let Some(echo) = heartbeat.echo.filter(|echo| echo.epoch == epoch) {
+            self.on_echo(&echo, heartbeat.stamp_us, now)?;
+        }
+        self.rx_delay.on_sample(micros_between(now.as_micros(), heartbeat.stamp_us));
+        self.received = Some(Received {
+            seq_num,
+            stamp_us: heartbeat.stamp_us,
+            at: now,
+            sent: heartbeat.sent,
+            received: self.rx_run_packets,
+        });
+        self.rate.on_peer_ceiling(heartbeat.rx_ceiling);
+        if self.role == Role::Server {
+            self.priority = heartbeat.priority;
+        }
+        let moved = self.path.is_none_or(|known| (known.socket, known.remote) != (path.socket, path.remote));
+        if moved {
+            self.path = Some(path);
+        }
+        let answer_at = self.heartbeat_sent_at.map_or(now, |at| now.max(at + ANSWER_GAP));
+        if !heartbeat.proven || moved {
+            self.heartbeat_at = Some(self.heartbeat_at.map_or(answer_at, |due| due.min(answer_at)));
+        }
+        Ok(moved.then_some(path))
+    }
+
+    /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes one of ours.
+    fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
+        let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
+        let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
+        let sent_at = Instant::from_nanos(echo.stamp_us.saturating_mul(1_000));
+        self.health.on_proof(sent_at);
+        self.rtt.on_sample(Duration::from_micros(rtt_us), now);
+        let arrived_us = peer_stamp_us.saturating_sub(u64::from(echo.delay_us));
+        self.tx_delay.on_sample(micros_between(arrived_us, echo.stamp_us));
+        self.loss.on_echo(echo.sent, echo.received, now);
+        Ok(())
+    }
+
+    /// Time has passed: the state may change.
+    pub fn on_time(&mut self, now: Instant) {
+        self.health.on_time(&self.rtt, now);
+    }
+
+    /// When the state may change by time alone.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.health.poll_timeout(&self.rtt)
+    }
+
+    /// The heartbeat to send now, with its sequence number, and the next one's time set.
+    pub fn next_heartbeat(&mut self, epoch: u32, now: Instant) -> (u64, Heartbeat) {
+        self.heartbeats_sent += 1;
+        let interval = match self.health.state() {
+            LinkState::Suspect => self.interval.min(SUSPECT_INTERVAL),
+            LinkState::Up | LinkState::Down => self.interval,
+        };
+        self.heartbeat_at = Some(now + interval);
+        self.heartbeat_sent_at = Some(now);
+        (
+            self.heartbeats_sent,
+            Heartbeat {
+                epoch,
+                stamp_us: now.as_micros(),
+                sent: self.tx_packets + 1,
+                echo: None,
+                proven: self.health.state() == LinkState::Up,
+                priority: self.priority,
+                rx_ceiling: self.rx_ceiling,
+            },
+        )
+    }
+
+    /// The echo for a heartbeat to a peer in its run `peer_epoch`.
+    pub fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
+        self.received.map(|newest| Echo {
+            epoch: peer_epoch,
+            stamp_us: newest.stamp_us,
+            delay_us: u32::try_from(now.as_micros().saturating_sub(newest.at.as_micros()))
+                .unwrap_or(u32::MAX),
+            sent: newest.sent,
+            received: newest.received,
+        })
+    }
+
+    /// A datagram with `bytes` of UDP payload goes out.
+    pub fn on_sent(&mut self, bytes: usize, now: Instant) {
+        let bytes = bytes as u64 + self.header_bytes;
+        self.tx_packets += 1;
+        self.tx_bytes += bytes;
+        self.tx_meter.on_bytes(bytes, now);
+        self.pacer.on_sent(bytes, self.rate.pacing_rate(), now);
+    }
+
+    /// From when on a datagram may go.
+    pub const fn free_at(&self) -> Instant {
+        self.pacer.free_at()
+    }
+
+    /// What the scheduler sees.
+    pub fn view(&self, now: Instant) -> LinkView {
+        let capacity = self.rate.capacity();
+        LinkView {
+            id: self.id,
+            state: self.health.state(),
+            priority: self.priority,
+            rtt: self.rtt.srtt().unwrap_or_default(),
+            loss_permille: self.loss.permille(),
+            utilisation_permille: self.utilisation_permille(capacity, now),
+            rate: self.rate.pacing_rate(),
+            delay_us: self.tx_delay.delay_us().unwrap_or(0),
+            free_at: self.pacer.free_at(),
+            header_bytes: self.header_bytes,
+        }
+    }
+
+    fn utilisation_permille(&self, capacity: Option<BitRate>, now: Instant) -> u16 {
+        let Some(capacity) = capacity.map(BitRate::as_bps).filter(|bps| *bps > 0) else { return 0 };
+        let used = u128::from(self.tx_meter.rate(now).as_bps());
+        u16::try_from(used * 1_000 / u128::from(capacity)).unwrap_or(u16::MAX)
+    }
+
+    /// Figures for people.
+    pub fn stats(&self, now: Instant) -> LinkStats {
+        let view = self.view(now);
+        LinkStats {
+            id: self.id,
+            state: view.state,
+            path: self.path,
+            priority: self.priority,
+            score: score::score(&view, score::Saturation::Ignored),
+            saturated: view.utilisation_permille > SATURATED_PERMILLE,
+            rtt: self.rtt.srtt(),
+            rtt_min: self.rtt.min(now),
+            loss_permille: view.loss_permille,
+            tx_rate: self.tx_meter.rate(now),
+            rx_rate: self.rx_meter.rate(now),
+            capacity: self.rate.capacity(),
+            utilisation_permille: view.utilisation_permille,
+            tx_packets: self.tx_packets,
+            tx_bytes: self.tx_bytes,
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            last_seq: self.last_seq,
+        }
+    }
+}
+
+/// `later` − `earlier` of two different clocks, saturating.
+fn micros_between(later: u64, earlier: u64) -> i64 {
+    i64::try_from(i128::from(later) - i128::from(earlier)).unwrap_or(if later > earlier {
+        i64::MAX / 4
+    } else {
+        i64::MIN / 4
+    })
+}

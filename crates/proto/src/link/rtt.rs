@@ -1,0 +1,113 @@
+//! Round-trip time and one-way delay of one link, from heartbeats.
+//!
+//! Smoothing is RFC 6298's (gains 1/8 and 1/4), the minimum is that of the last 10 s. One-way delays carry the unknown
+//! offset between the two clocks; it is the same on all links of a session, so differences between links are exact
+//! and nothing else is ever used.
+
+use std::time::Duration;
+
+use super::window::WindowedMin;
+use crate::time::Instant;
+
+const MIN_WINDOW: Duration = Duration::from_secs(10);
+
+/// RFC 6298's estimator with a windowed minimum.
+#[derive(Debug, Clone)]
+pub(super) struct RttEstimator {
+    smoothed: Option<(Duration, Duration)>,
+    min: WindowedMin,
+}
+
+impl RttEstimator {
+    /// Without a sample.
+    pub(super) fn new() -> Self {
+        Self { smoothed: None, min: WindowedMin::new(MIN_WINDOW) }
+    }
+
+    /// Takes a sample.
+    pub(super) fn on_sample(&mut self, rtt: Duration, now: Instant) {
+        self.min.push(i64::try_from(rtt.as_nanos()).unwrap_or(i64::MAX), now);
+        self.smoothed = Some(match self.smoothed {
+            None => (rtt, rtt / 2),
+            // RFC 6298 §2.3: RTTVAR before SRTT.
+            Some((srtt, rttvar)) => ((srtt * 7 + rtt) / 8, (rttvar * 3 + srtt.abs_diff(rtt)) / 4),
+        });
+    }
+
+    /// Smoothed RTT; `None` before the first sample.
+    pub(super) fn srtt(&self) -> Option<Duration> {
+        self.smoothed.map(|(srtt, _)| srtt)
+    }
+
+    /// Mean deviation; zero before the first sample.
+    pub(super) fn rttvar(&self) -> Duration {
+        self.smoothed.map_or(Duration::ZERO, |(_, rttvar)| rttvar)
+    }
+
+    /// Smallest RTT of the last 10 s.
+    pub(super) fn min(&self, now: Instant) -> Option<Duration> {
+        self.min.min(now).and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos)
+    }
+}
+
+/// One-way delay with an offset common to all links: smoothed value and mean deviation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DelayEstimator {
+    /// Smoothed delay and its mean deviation, µs.
+    smoothed: Option<(i64, i64)>,
+}
+
+impl DelayEstimator {
+    /// Takes a sample of arrival − stamp, µs.
+    pub(super) fn on_sample(&mut self, delay_us: i64) {
+        self.smoothed = Some(match self.smoothed {
+            None => (delay_us, 0),
+            // A gain of 1/4: heartbeats are 100 ms apart and a queue is to be seen within half a second.
+            Some((mean, deviation)) => {
+                let error = delay_us.saturating_sub(mean);
+                (mean + error / 4, deviation + (error.saturating_abs() - deviation) / 4)
+            }
+        });
+    }
+
+    /// Smoothed delay, µs with the common offset; `None` before the first sample.
+    pub(super) fn delay_us(&self) -> Option<i64> {
+        self.smoothed.map(|(mean, _)| mean)
+    }
+
+    /// Mean deviation, µs.
+    pub(super) fn jitter_us(&self) -> u32 {
+        self.smoothed.map_or(0, |(_, deviation)| u32::try_from(deviation).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smoothing_follows_rfc_6298() {
+        let ms = Duration::from_millis;
+        let mut rtt = RttEstimator::new();
+        assert_eq!(rtt.srtt(), None);
+        rtt.on_sample(ms(80), Instant::ZERO);
+        assert_eq!((rtt.srtt(), rtt.rttvar()), (Some(ms(80)), ms(40)));
+        rtt.on_sample(ms(160), Instant::ZERO + ms(100));
+        assert_eq!((rtt.srtt(), rtt.rttvar()), (Some(ms(90)), ms(50)));
+        assert_eq!(rtt.min(Instant::ZERO + ms(100)), Some(ms(80)));
+    }
+
+    #[test]
+    fn differences_of_one_way_delay_do_not_depend_on_the_offset() {
+        for offset in [-1_000_000_000, 0, 1_000_000_000] {
+            let (mut near, mut far) = (DelayEstimator::default(), DelayEstimator::default());
+            for round in 0..50 {
+                near.on_sample(offset + 10_000 + round % 3);
+                far.on_sample(offset + 40_000);
+            }
+            let skew = far.delay_us().unwrap() - near.delay_us().unwrap();
+            assert!((29_990..=30_010).contains(&skew), "{skew}");
+            assert_eq!(far.jitter_us(), 0);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The baseline: usable links in turn, blind to delay; a link without credit loses its turn.
+
+use super::{Decision, LinkView, Scheduler, candidates};
+use crate::packet::LinkId;
+use crate::qos::queue::Queued;
+use crate::time::Instant;
+
+/// In turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RoundRobin {
+    /// Selected last.
+    last: Option<LinkId>,
+}
+
+impl Scheduler for RoundRobin {
+    fn select(&mut self, _head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        let free = || candidates(links).filter(|link| link.free_at <= now);
+        let next = free().find(|link| Some(link.id) > self.last).or_else(|| free().next());
+        if let Some(link) = next {
+            self.last = Some(link.id);
+            return Decision::Send(link.id);
+        }
+        match candidates(links).map(|link| link.free_at).min() {
+            Some(free_at) => Decision::Wait(free_at),
+            None => Decision::NoLink,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{NOW, head, link};
+    use super::*;
+
+    #[test]
+    fn takes_turns_and_skips_busy_links() {
+        let mut links = [link(0, 10, 20), link(1, 70, 80), link(2, 70, 80)];
+        let mut scheduler = RoundRobin::default();
+        let mut picks = |links: &[LinkView]| match scheduler.select(&head(1_400), links, NOW) {
+            Decision::Send(id) => id.0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([(); 4].map(|()| picks(&links)), [0, 1, 2, 0]);
+        links[1].free_at = NOW + Duration::from_millis(1);
+        assert_eq!([(); 3].map(|()| picks(&links)), [2, 0, 2]);
+        for link in &mut links {
+            link.free_at = NOW + Duration::from_millis(2);
+        }
+        let wait = scheduler.select(&head(1_400), &links, NOW);
+        assert_eq!(wait, Decision::Wait(NOW + Duration::from_millis(2)));
+    }
+}
