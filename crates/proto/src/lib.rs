@@ -9,20 +9,26 @@
 
 pub mod config;
 pub mod discard;
+pub mod endpoint;
 pub mod event;
+pub mod link;
 pub mod packet;
 pub mod qos;
 pub mod reorder;
-pub mod qos;
+pub mod scheduler;
+pub mod session;
 pub mod stats;
 pub mod time;
 pub mod units;
+pub mod wire;
 
 use std::num::NonZeroUsize;
 
 pub use crate::discard::Discard;
+pub use crate::endpoint::Endpoint;
 pub use crate::event::Event;
 pub use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
+pub use crate::session::Session;
 pub use crate::time::Instant;
 
 /// What a driver drives: a client's session or a server's endpoint.

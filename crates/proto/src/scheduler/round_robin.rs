@@ -38,9 +38,10 @@ mod tests {
     fn takes_turns_and_skips_busy_links() {
         let mut links = [link(0, 10, 20), link(1, 70, 80), link(2, 70, 80)];
         let mut scheduler = RoundRobin::default();
-        let mut picks = |links: &[LinkView]| match scheduler.select(&head(1_400), links, NOW) {
-            Decision::Send(id) => id.0,
-            other => panic!("{other:?}"),
+        let mut picks = |links: &[LinkView]| {
+            let decision = scheduler.select(&head(1_400), links, NOW);
+            let Decision::Send(id) = decision else { panic!("{decision:?}") };
+            id.0
         };
         assert_eq!([(); 4].map(|()| picks(&links)), [0, 1, 2, 0]);
         links[1].free_at = NOW + Duration::from_millis(1);

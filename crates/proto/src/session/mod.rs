@@ -1,0 +1,276 @@
+//! One client and its server over some links: composes everything below it, and is the only place where control flows
+//! between modules.
+//!
+//! - `transmit`: heartbeats that are due, then data: the queue's head, the scheduler's link, a run for one batch.
+//! - `receive`: datagrams: open, read the frame, dispatch by kind; data goes to the resequencer.
+//! - `report`: figures.
+//!
+//! Client and server run the same session. They differ in how a link's path is known (configured, or learnt from the first
+//! heartbeat) and whose priority counts (the client's).
+//!
+//! A run of one side is named by its epoch. A new epoch of the peer means that it was restarted: its clock, its counters and its
+//! sequence numbers begin anew, and so does all that was learnt from them. The four epochs seen before stay retired, so that
+//! what an old run still had in flight on a slow link does not come back as news.
+
+mod receive;
+mod report;
+mod transmit;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+
+use crate::StateMachine;
+use crate::config::{Role, SessionConfig};
+use crate::discard::{Discard, DiscardCounts};
+use crate::event::{Event, LinkEvent, LinkState};
+use crate::link::Link;
+use crate::packet::{Datagram, LinkId, PacketBuf, Transmit};
+use crate::qos::flow::{self, FlowHasher, InnerHeader};
+use crate::qos::queue::{Queue, QueueConfig};
+use crate::reorder::{Limits, LinkDelay, Resequencer};
+use crate::scheduler::{self, LinkView, Scheduler};
+use crate::time::Instant;
+use crate::units::BitRate;
+
+/// Epochs of the peer that are over.
+const RETIRED_EPOCHS: usize = 4;
+
+/// How a datagram of a link is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    /// One bare frame: for links that are private already.
+    Plain,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    epoch: u32,
+    mtu: usize,
+    protection: Protection,
+    links: Vec<Link>,
+    flows: FlowHasher,
+    queue: Queue,
+    scheduler: Box<dyn Scheduler>,
+    /// Next counter of each flow slot, grown on demand.
+    slot_counters: Vec<u64>,
+    reorder: Resequencer,
+    released: VecDeque<PacketBuf>,
+    events: VecDeque<Event>,
+    peer_epoch: Option<u32>,
+    retired_epochs: VecDeque<u32>,
+    connected: bool,
+    /// Kept to be reused; valid within one `poll_transmit`.
+    views: Vec<LinkView>,
+    delays: Vec<LinkDelay>,
+    /// When data that waits may go; `None`: nothing waits, or only an input can help.
+    transmit_at: Option<Instant>,
+    counters: Counters,
+}
+
+/// Counts of one session.
+#[derive(Debug, Clone, Default)]
+struct Counters {
+    packets_in: u64,
+    packets_out: u64,
+    bytes_out: u64,
+    discards: DiscardCounts,
+}
+
+impl Session {
+    /// A session without proven links. At most 255 links are used.
+    pub fn new(config: SessionConfig, now: Instant) -> Self {
+        let links: Vec<Link> = (0..u8::MAX)
+            .zip(&config.links)
+            .map(|(id, link)| Link::new(LinkId(id), config.role, link, config.heartbeat_interval, now))
+            .collect();
+        let mut session = Self {
+            role: config.role,
+            // The wire carries 32 bits.
+            epoch: u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default(),
+            mtu: usize::from(config.mtu),
+            protection: Protection::Plain,
+            links,
+            flows: FlowHasher::new(config.seed),
+            queue: Queue::new(QueueConfig::default()),
+            scheduler: scheduler::of(config.policy),
+            slot_counters: Vec::new(),
+            reorder: Resequencer::new(Limits::default()),
+            released: VecDeque::new(),
+            events: VecDeque::new(),
+            peer_epoch: None,
+            retired_epochs: VecDeque::new(),
+            connected: false,
+            views: Vec::new(),
+            delays: Vec::new(),
+            transmit_at: None,
+            counters: Counters::default(),
+        };
+        session.on_links_changed(now);
+        session
+    }
+
+    /// Takes one inner packet whose header the caller has read already.
+    pub fn handle_parsed(
+        &mut self,
+        packet: PacketBuf,
+        header: &InnerHeader,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let refused = if packet.len() > self.mtu {
+            Some(Discard::TooBig)
+        } else if !self.connected {
+            Some(Discard::NotConnected)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            self.counters.discards.count(reason);
+            return Err(reason);
+        }
+        // What the queue drops it counts itself.
+        self.queue.push(self.flows.flow(header), packet, now)?;
+        self.counters.packets_in += 1;
+        // Whatever is waited for, this packet may not have to wait for it.
+        self.transmit_at = Some(now);
+        Ok(())
+    }
+
+    /// What the world tells about a link.
+    pub fn handle_link_event(&mut self, link: LinkId, event: LinkEvent, now: Instant) {
+        let Some(link) = self.links.get_mut(link.index()) else { return };
+        let (id, before) = (link.id(), link.state());
+        link.on_carrier(event == LinkEvent::CarrierFound, now);
+        let after = link.state();
+        self.note_state(id, before, after, now);
+    }
+
+    /// The next thing worth a log line.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A link may have changed from `before` to `after`.
+    fn note_state(&mut self, link: LinkId, before: LinkState, after: LinkState, now: Instant) {
+        if before == after {
+            return;
+        }
+        self.events.push_back(Event::LinkState { link, from: before, to: after });
+        let connected = self.links.iter().any(|link| link.state() != LinkState::Down);
+        if connected != self.connected {
+            self.connected = connected;
+            self.events.push_back(if connected { Event::Connected } else { Event::Disconnected });
+        }
+        self.on_links_changed(now);
+    }
+
+    /// Rates or states of links changed: the queue and the resequencer want to know.
+    fn on_links_changed(&mut self, now: Instant) {
+        let usable = || self.links.iter().filter(|link| link.state() == LinkState::Up);
+        // Unknown as soon as one usable link's is.
+        let rate: Option<u64> = usable().map(|link| link.capacity().map(BitRate::as_bps)).sum();
+        self.queue.set_drain_rate(rate.filter(|bps| *bps > 0).map(BitRate::from_bps));
+        self.refresh_delays();
+        self.reorder.on_links_changed(&self.delays, now, &mut self.released);
+        self.transmit_at = Some(now);
+    }
+
+    fn refresh_delays(&mut self) {
+        self.delays.clear();
+        self.delays.extend(self.links.iter().map(|link| {
+            let (delay_us, jitter_us) = link.rx_delay_us();
+            LinkDelay { usable: link.state() != LinkState::Down, delay_us, jitter_us }
+        }));
+    }
+
+    /// The peer's run is `epoch`; `Err` when that run is over.
+    fn note_epoch(&mut self, epoch: u32, now: Instant) -> Result<(), Discard> {
+        if self.peer_epoch == Some(epoch) {
+            return Ok(());
+        }
+        if self.retired_epochs.contains(&epoch) {
+            return Err(Discard::Stale);
+        }
+        if let Some(over) = self.peer_epoch.replace(epoch) {
+            if self.retired_epochs.len() == RETIRED_EPOCHS {
+                self.retired_epochs.pop_front();
+            }
+            self.retired_epochs.push_back(over);
+            self.reorder.reset(&mut self.released);
+            for at in 0..self.links.len() {
+                let Some(link) = self.links.get_mut(at) else { break };
+                let (id, before) = (link.id(), link.state());
+                link.on_peer_restart();
+                let after = link.state();
+                self.note_state(id, before, after, now);
+            }
+            self.events.push_back(Event::PeerRestarted);
+        }
+        Ok(())
+    }
+}
+
+impl StateMachine for Session {
+    fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+        match flow::parse(&packet) {
+            Ok(header) => self.handle_parsed(packet, &header, now),
+            Err(discard) => {
+                self.counters.discards.count(discard);
+                Err(discard)
+            }
+        }
+    }
+
+    fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
+        // A client's sockets are its links', one each.
+        let link = LinkId(datagram.path.socket.0);
+        self.handle_link_datagram(link, datagram, now)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for at in 0..self.links.len() {
+            let Some(link) = self.links.get_mut(at) else { break };
+            let (id, before) = (link.id(), link.state());
+            link.on_time(now);
+            let after = link.state();
+            self.note_state(id, before, after, now);
+        }
+        if self.reorder.poll_timeout().is_some_and(|due| due <= now) {
+            self.reorder.on_timeout(&self.delays, now, &mut self.released);
+        }
+    }
+
+    fn poll_transmit(
+        &mut self,
+        buf: &mut Vec<u8>,
+        max_segments: NonZeroUsize,
+        now: Instant,
+    ) -> Option<Transmit> {
+        self.transmit_heartbeat(buf, now).or_else(|| self.transmit_data(buf, max_segments, now))
+    }
+
+    fn poll_packet(&mut self) -> Option<PacketBuf> {
+        let packet = self.released.pop_front()?;
+        self.counters.packets_out += 1;
+        self.counters.bytes_out += packet.len() as u64;
+        Some(packet)
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let links = self.links.iter().flat_map(|link| {
+            [
+                link.heartbeat_at().map(|at| (at, "heartbeat")),
+                link.poll_timeout().map(|at| (at, "link state")),
+            ]
+        });
+        let own = [
+            self.transmit_at.map(|at| (at, "pacing")),
+            self.reorder.poll_timeout().map(|at| (at, "reorder")),
+        ];
+        links.chain(own).flatten().min_by_key(|(at, _)| *at)
+    }
+}

@@ -1,0 +1,101 @@
+//! Datagrams in: which link, is it well formed, what does it carry.
+
+use bytes::Buf;
+
+use super::{Protection, Session};
+use crate::config::Role;
+use crate::discard::Discard;
+use crate::event::Event;
+use crate::packet::{Datagram, LinkId, PacketBuf, Path};
+use crate::time::Instant;
+use crate::wire::heartbeat::Heartbeat;
+use crate::wire::{self, COUNTER_BITS, FRAME_HEADER_BYTES, Kind};
+
+/// What a frame asks for, free of the datagram's bytes.
+enum Action {
+    Heartbeat(u64, Heartbeat),
+    Data(u64),
+}
+
+impl Session {
+    /// Takes a datagram of a link; the caller has found out which. Every error is counted.
+    pub fn handle_link_datagram(
+        &mut self,
+        link: LinkId,
+        datagram: Datagram,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let result = self.try_datagram(link, datagram, now);
+        if let Err(reason) = result {
+            self.counters.discards.count(reason);
+        }
+        result
+    }
+
+    fn try_datagram(&mut self, id: LinkId, datagram: Datagram, now: Instant) -> Result<(), Discard> {
+        let Datagram { path, mut data } = datagram;
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        // A client talks to the address it was told; a server's caller has matched the address to the link.
+        if self.role == Role::Client && link.path().is_none_or(|known| known.remote != path.remote) {
+            return Err(Discard::UnknownPeer);
+        }
+        let action = match self.protection {
+            Protection::Plain => read_plain(&data)?,
+        };
+        link.on_datagram(data.len(), now);
+        match action {
+            Action::Heartbeat(seq_num, heartbeat) => self.on_heartbeat(id, seq_num, &heartbeat, path, now),
+            Action::Data(seq_num) => {
+                data.advance(FRAME_HEADER_BYTES);
+                self.on_data(id, seq_num, PacketBuf::from(data.freeze()), now)
+            }
+        }
+    }
+
+    fn on_heartbeat(
+        &mut self,
+        id: LinkId,
+        seq_num: u64,
+        heartbeat: &Heartbeat,
+        path: Path,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        self.note_epoch(heartbeat.epoch, now)?;
+        let epoch = self.epoch;
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        let (before, capacity_before) = (link.state(), link.capacity());
+        let known = link.path().is_some();
+        let moved = link.on_heartbeat(seq_num, heartbeat, path, epoch, now)?;
+        let (after, capacity) = (link.state(), link.capacity());
+        if let Some(path) = moved
+            && known
+        {
+            self.events.push_back(Event::PathChanged { link: id, path });
+        }
+        if before == after && capacity_before != capacity {
+            self.on_links_changed(now);
+        }
+        self.note_state(id, before, after, now);
+        self.refresh_delays();
+        Ok(())
+    }
+
+    fn on_data(&mut self, id: LinkId, seq_num: u64, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        link.on_data(seq_num & ((1 << COUNTER_BITS) - 1));
+        self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)
+    }
+}
+
+/// A plain datagram carries one heartbeat or one data frame without modifiers.
+fn read_plain(datagram: &[u8]) -> Result<Action, Discard> {
+    let frame = wire::parse_plain(datagram)?;
+    if !frame.modifiers.is_none() {
+        return Err(Discard::KindUnsupported);
+    }
+    match frame.kind {
+        Kind::Heartbeat => Ok(Action::Heartbeat(frame.seq_num, Heartbeat::parse(frame.payload)?)),
+        Kind::Data => Ok(Action::Data(frame.seq_num)),
+        Kind::Feedback | Kind::Repair | Kind::Control => Err(Discard::KindUnsupported),
+    }
+}

@@ -1,0 +1,146 @@
+//! Datagrams out. Heartbeats that are due go first and never wait behind data. Then data: the most urgent head, the link
+//! that the scheduler picks for it, and as many of the packets behind it as go the same way at the same size, up to one
+//! GSO batch. Sequence numbers are given here, at the moment of sending: within a flow slot their order is the order of sending
+//! over all links, which is what the receiver's resequencer relies on.
+
+use std::num::NonZeroUsize;
+
+use super::{Protection, Session};
+use crate::link::Link;
+use crate::packet::{LinkId, PacketBuf, Path, Transmit};
+use crate::qos::flow::FlowId;
+use crate::qos::queue::{Queued, Tier};
+use crate::scheduler::Decision;
+use crate::time::Instant;
+use crate::wire::heartbeat::HEARTBEAT_BYTES;
+use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
+
+/// What one GSO send can hold.
+const BATCH_BYTES_MAX: usize = 65_507;
+const BATCH_SEGMENTS_MAX: usize = 64;
+
+impl Session {
+    /// One heartbeat that is due.
+    pub(super) fn transmit_heartbeat(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        let due = |link: &&mut Link| link.heartbeat_at().is_some_and(|at| at <= now);
+        let link = self.links.iter_mut().find(due)?;
+        let path = link.path()?;
+        let (seq_num, mut heartbeat) = link.next_heartbeat(self.epoch, now);
+        heartbeat.echo = self.peer_epoch.and_then(|epoch| link.echo(epoch, now));
+        let start = buf.len();
+        wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
+        heartbeat.put(buf);
+        finish_datagram(self.protection, buf, start);
+        let size = buf.len() - start;
+        link.on_sent(size, now);
+        Some(Transmit { link: link.id(), path, size, segment_size: size })
+    }
+
+    /// A batch of data for one link.
+    pub(super) fn transmit_data(
+        &mut self,
+        buf: &mut Vec<u8>,
+        max_segments: NonZeroUsize,
+        now: Instant,
+    ) -> Option<Transmit> {
+        self.transmit_at = None;
+        if self.queue.is_empty() {
+            return None;
+        }
+        self.views.clear();
+        self.views.extend(self.links.iter().map(|link| link.view(now)));
+        for tier in [Tier::Sparse, Tier::Bulk] {
+            let Some(head) = self.queue.head(tier, now) else { continue };
+            match self.scheduler.select(&head, &self.views, now) {
+                Decision::Send(link) => {
+                    let path = self.links.get(link.index())?.path()?;
+                    return Some(self.fill(buf, link, path, head, max_segments, now));
+                }
+                Decision::Wait(until) => {
+                    // A link with credit is there: the wait is for a better one.
+                    if self.views.iter().any(|view| view.free_at <= now) {
+                        self.queue.on_deliberate_wait(tier, now, until);
+                    }
+                    self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
+                }
+                // Links come back by an input.
+                Decision::NoLink => {}
+            }
+        }
+        self.counters.discards.merge(&self.queue.take_discards());
+        None
+    }
+
+    /// Fills one batch for `link`, beginning with `head`, for which `link` was selected.
+    fn fill(
+        &mut self,
+        buf: &mut Vec<u8>,
+        link: LinkId,
+        path: Path,
+        mut head: Queued,
+        max_segments: NonZeroUsize,
+        now: Instant,
+    ) -> Transmit {
+        let start = buf.len();
+        let segment_size = FRAME_HEADER_BYTES + head.bytes;
+        let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
+        let mut segments = 0;
+        while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
+            let size = self.put_data(buf, flow, &packet);
+            segments += 1;
+            self.on_data_sent(link, size, now);
+            // GSO: only the last datagram may be shorter.
+            if size < segment_size || segments == segments_max {
+                break;
+            }
+            let Some(next) = self.queue.head(head.tier, now) else { break };
+            if FRAME_HEADER_BYTES + next.bytes > segment_size
+                || buf.len() - start + FRAME_HEADER_BYTES + next.bytes > BATCH_BYTES_MAX
+                || self.scheduler.select(&next, &self.views, now) != Decision::Send(link)
+            {
+                break;
+            }
+            head = next;
+        }
+        Transmit { link, path, size: buf.len() - start, segment_size }
+    }
+
+    /// Appends one packet as a datagram and returns its size.
+    fn put_data(&mut self, buf: &mut Vec<u8>, flow: FlowId, packet: &PacketBuf) -> usize {
+        let start = buf.len();
+        let seq_num = self.next_seq_num(flow);
+        // The queue holds no packet over the MTU, which is a u16.
+        let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+        wire::put_frame_header(buf, seq_num, Kind::Data, Modifiers::NONE, len);
+        buf.extend_from_slice(packet);
+        finish_datagram(self.protection, buf, start);
+        buf.len() - start
+    }
+
+    fn on_data_sent(&mut self, link: LinkId, size: usize, now: Instant) {
+        let Some(state) = self.links.get_mut(link.index()) else { return };
+        state.on_sent(size, now);
+        if let Some(view) = self.views.get_mut(link.index()) {
+            view.free_at = state.free_at();
+        }
+    }
+
+    /// Counts the flow's slot on.
+    fn next_seq_num(&mut self, flow: FlowId) -> u64 {
+        let at = usize::from(flow.0);
+        if at >= self.slot_counters.len() {
+            self.slot_counters.resize(at + 1, 0);
+        }
+        let Some(counter) = self.slot_counters.get_mut(at) else { return 0 };
+        let seq_num = wire::data_seq_num(flow.0, *counter);
+        *counter += 1;
+        seq_num
+    }
+}
+
+/// Protects the datagram that begins at `start`; a plain one goes as it is.
+fn finish_datagram(protection: Protection, _buf: &mut [u8], _start: usize) {
+    match protection {
+        Protection::Plain => {}
+    }
+}
