@@ -1,6 +1,7 @@
 //! The bond: configuration, event loop, control socket, logs; client, server and bondctl.
 
 pub mod config;
+pub mod control;
 pub mod engine;
 pub mod logs;
 pub mod report;

@@ -1,0 +1,232 @@
+//! The control socket: how `bondctl` asks a running client or server.
+//!
+//! A Unix stream socket, mode 0600. A request is one line, its answer one line of JSON; a connection may ask again.
+//! What nobody knows is answered with `{"error":"…"}`.
+//!
+//! [`Control`] never blocks and needs no thread: it is one descriptor ([`AsFd`]) that is readable when something is
+//! to be done, which [`Control::handle_ready`] then does. It is bounded in connections, in the length of a request and
+//! in unread answers; who exceeds them is disconnected. It does not know what the answers mean.
+
+mod ask;
+mod connection;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use bonding_os::poll::{Interest, Poller, Ready};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use self::connection::Connection;
+
+pub use self::ask::{Ask, AskError};
+
+/// More tools than this do not look at once; the longest connected one makes room.
+const CONNECTIONS_MAX: usize = 16;
+const BACKLOG: i32 = 16;
+const LISTENER: u64 = 0;
+
+/// What may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// The status as JSON.
+    Status,
+}
+
+impl Request {
+    /// Every request with its word.
+    const ALL: &'static [(&'static str, Self)] = &[("status", Self::Status)];
+
+    /// The word on the socket.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, request)| *request == self).map_or("", |(word, _)| word)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(word, _)| *word == line).map(|(_, request)| *request)
+    }
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Somebody answers there.
+    #[error("another instance is running: it answers on {}; stop it first, or give this one another [status] socket", .0.display())]
+    Running(PathBuf),
+    /// Something that we did not make is in the way.
+    #[error("{} exists and is not a socket; remove it, or choose another [status] socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The kernel refused.
+    #[error("the control socket {} cannot be made: {error}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// The listening side.
+pub struct Control {
+    listener: UnixListener,
+    poller: Poller,
+    ready: Vec<Ready>,
+    connections: BTreeMap<u64, Connection>,
+    next_token: u64,
+    path: PathBuf,
+    /// Device and inode of our socket file: another's is not ours to remove.
+    identity: (u64, u64),
+}
+
+impl Control {
+    /// Makes the socket, and its folder if need be. A file that a crash left behind is replaced.
+    ///
+    /// # Errors
+    /// When another instance answers there, or the kernel refuses.
+    pub fn bind(path: &Path) -> Result<Self, ControlError> {
+        let io = |error: io::Error| ControlError::Io { path: path.to_owned(), error };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
+        // Two that start at once take turns from here on, so that neither removes the other's new socket.
+        let turn = File::open(folder).map_err(io)?;
+        turn.lock().map_err(io)?;
+        remove_stale(path)?;
+        let listener = listen(path).map_err(io)?;
+        let made = std::fs::metadata(path).map_err(io)?;
+        let poller = Poller::new().map_err(io)?;
+        poller.add(&listener, LISTENER, Interest::Readable).map_err(io)?;
+        Ok(Self {
+            listener,
+            poller,
+            ready: Vec::new(),
+            connections: BTreeMap::new(),
+            next_token: LISTENER + 1,
+            path: path.to_owned(),
+            identity: (made.dev(), made.ino()),
+        })
+    }
+
+    /// Does what is to be done without waiting: accepts, reads requests, answers them.
+    pub fn handle_ready(&mut self, mut answer: impl FnMut(Request) -> String) {
+        let mut ready = std::mem::take(&mut self.ready);
+        if let Err(error) = self.poller.wait(&mut ready, Some(std::time::Duration::ZERO)) {
+            tracing::debug!(%error, "control socket");
+        }
+        for event in &ready {
+            if event.token == LISTENER {
+                self.accept();
+            } else {
+                self.serve(event.token, &mut answer);
+            }
+        }
+        self.ready = ready;
+    }
+
+    fn accept(&mut self) {
+        // One at a time: the descriptor stays readable while there are more.
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        if self.connections.len() >= CONNECTIONS_MAX {
+            self.connections.pop_first();
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        if self.poller.add(&stream, token, Interest::Readable).is_ok() {
+            self.connections.insert(token, Connection::new(stream));
+        }
+    }
+
+    fn serve(&mut self, token: u64, answer: &mut impl FnMut(Request) -> String) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let mut line_answer = |line: &str| match Request::parse(line) {
+            Some(request) => answer(request),
+            None => unknown(line),
+        };
+        let waited = connection.interest();
+        let kept = connection.handle_ready(&mut line_answer).is_ok() && {
+            let wanted = connection.interest();
+            wanted == waited || self.poller.modify(connection, token, wanted).is_ok()
+        };
+        if !kept {
+            // Closing the descriptor takes it out of the poller.
+            self.connections.remove(&token);
+        }
+    }
+}
+
+fn unknown(line: &str) -> String {
+    let words: Vec<&str> = Request::ALL.iter().map(|(word, _)| *word).collect();
+    let shown: String = line.chars().take(40).collect();
+    let error = format!("unknown request \"{shown}\"; known: {}", words.join(", "));
+    serde_json::json!({ "error": error }).to_string()
+}
+
+/// Removes the socket file of an instance that is gone.
+fn remove_stale(path: &Path) -> Result<(), ControlError> {
+    let io = |error: io::Error| ControlError::Io { path: path.to_owned(), error };
+    let file = match std::fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
+    };
+    if !file.file_type().is_socket() {
+        return Err(ControlError::NotASocket(path.to_owned()));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).map_err(io)?;
+    let address = SockAddr::unix(path).map_err(io)?;
+    match probe.connect(&address) {
+        // unix(7): nobody listens on it.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(io)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(io(error)),
+        // Connected, or its backlog is full.
+        Ok(()) | Err(_) => Err(ControlError::Running(path.to_owned())),
+    }
+}
+
+/// A listening socket that only its owner may use from its first moment: the mode is set before the file exists.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(std::os::fd::OwnedFd::from(socket).into())
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poller.as_fd()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let ours =
+            std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
+        if ours {
+            // What cannot be removed now is replaced at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("path", &self.path)
+            .field("connections", &self.connections.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
