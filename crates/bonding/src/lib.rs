@@ -1,8 +1,10 @@
 //! The bond: configuration, event loop, control socket, logs; client, server and bondctl.
 
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod engine;
 pub mod logs;
 pub mod report;
+pub mod server;
 pub mod status;

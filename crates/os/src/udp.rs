@@ -104,6 +104,22 @@ pub struct UdpCounters {
     pub receive_errors: u64,
 }
 
+impl UdpCounters {
+    /// The sums.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            send_calls: self.send_calls + other.send_calls,
+            received: self.received + other.received,
+            receive_calls: self.receive_calls + other.receive_calls,
+            send_errors: self.send_errors + other.send_errors,
+            too_big: self.too_big + other.too_big,
+            blocked: self.blocked + other.blocked,
+            receive_errors: self.receive_errors + other.receive_errors,
+        }
+    }
+}
+
 /// A bound socket.
 #[derive(Debug)]
 pub struct UdpSocket {

@@ -54,6 +54,10 @@ discards! {
     QueueDelay => "queue_delay",
     /// Larger than the links carry.
     TooBig => "too_big",
+    /// Not taken by a socket whose buffer is full, or that is missing. Counted by the driver.
+    SocketBlocked => "socket_blocked",
+    /// Refused by the kernel on sending. Counted by the driver.
+    SendRefused => "send_refused",
 }
 
 /// Counters, one for each [`Discard`].

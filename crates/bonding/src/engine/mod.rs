@@ -1,13 +1,21 @@
 //! The event loop: one thread that carries packets between the kernel and the core.
 //!
-//! `client::run(&ClientPlan, &mut dyn Service)` and `server::run(&ServerPlan, &mut dyn Service)` take a plan and a [`Service`], make
+//! [`client::run`](crate::client::run) and [`server::run`](crate::server::run) take a plan and a [`Service`], make
 //! devices and sockets, run until a signal ends them, and undo everything.
 
+pub(crate) mod clock;
+pub(crate) mod event_loop;
+pub(crate) mod events;
 pub mod plan;
+pub(crate) mod setup;
+pub(crate) mod sockets;
 
 use std::os::fd::BorrowedFd;
 
 use crate::status::Snapshot;
+
+pub use self::event_loop::LoopError;
+pub use self::setup::RunError;
 
 /// What the rest of the program does while the engine runs, on the engine's thread: it must not block.
 pub trait Service {

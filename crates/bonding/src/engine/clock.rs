@@ -1,0 +1,21 @@
+//! The driver's clock: the core's [`Instant`]s count from when the engine was made.
+
+use std::time::Duration;
+
+use bonding_proto::Instant;
+
+/// Monotonic nanoseconds since it was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(std::time::Instant);
+
+impl Clock {
+    /// Begins an epoch.
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// The time. Never [`Instant::ZERO`], so that "never" and "at the start" differ for whoever subtracts.
+    pub(crate) fn now(self) -> Instant {
+        Instant::ZERO + Duration::from_nanos(1) + self.0.elapsed()
+    }
+}

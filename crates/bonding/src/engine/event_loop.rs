@@ -1,0 +1,339 @@
+//! The loop itself: waits, takes a bounded batch of each input that is ready, lets the core work, sends what it has.
+//!
+//! Fairness: a wake-up works in rounds. In each, every ready socket and the TUN device give at most some 64 packets, the
+//! core's deadline is served, and every output is drained; so a heartbeat waits for one round, not for a download. What is
+//! left after [`ROUNDS_MAX`] is reported again by the next wait, which costs nothing when something is ready.
+//!
+//! The clock is read once per round. Released packets are written at the end of the wake-up, in order, so that they can be
+//! coalesced.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use bonding_os::monitor::{Monitor, MonitorError};
+use bonding_os::poll::{Interest, Poller, Ready};
+use bonding_os::signals::{Signal, Signals};
+use bonding_os::throttle::Throttle;
+use bonding_os::tun::Tun;
+use bonding_os::udp::{BATCH_BYTES_MAX, Received};
+use bonding_proto::event::LinkEvent;
+use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
+use bytes::Bytes;
+
+use super::Service;
+use super::clock::Clock;
+use super::sockets::Sockets;
+use crate::status::Snapshot;
+
+const TUN_TOKEN: u64 = 0;
+const SIGNALS_TOKEN: u64 = 1;
+const MONITOR_TOKEN: u64 = 2;
+const SERVICE_TOKEN: u64 = 3;
+/// Rounds of one wake-up.
+const ROUNDS_MAX: usize = 4;
+/// An input's share of a round, in packets; one system call may overshoot it.
+const PACKETS_PER_ROUND: usize = 64;
+/// And in system calls.
+const CALLS_PER_ROUND: usize = 16;
+/// Released packets are written when there are this many, or at the end of the wake-up.
+const RELEASED_MAX: usize = 512;
+/// UDP GSO's limit.
+const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// How often missing sockets are tried again, beside the interface's own news.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// What is waited at least when the core wants to be called again at once, against its contract.
+const SPIN_WAIT: Duration = Duration::from_millis(1);
+
+/// The packet device: TUN, or what a test puts in its place.
+pub(crate) trait Device: AsFd {
+    /// As [`Tun::recv_batch`].
+    fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool>;
+    /// As [`Tun::send_batch`].
+    fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()>;
+}
+
+impl Device for Tun {
+    fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool> {
+        Self::recv_batch(self, packets)
+    }
+
+    fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()> {
+        Self::send_batch(self, packets)
+    }
+}
+
+/// What client and server do differently.
+pub(crate) trait Shell<M> {
+    /// A socket's interface came or went.
+    fn on_socket_event(&mut self, machine: &mut M, socket: SocketId, event: LinkEvent, now: Instant);
+    /// Takes the machine's events and logs them.
+    fn log_events(&mut self, machine: &mut M);
+    /// Everything known now.
+    fn snapshot(&self, machine: &M, sockets: &Sockets, now: Instant) -> Snapshot;
+}
+
+/// Why the loop ended other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum LoopError {
+    /// Waiting failed.
+    #[error("cannot wait for events: {0}")]
+    Poll(io::Error),
+    /// The TUN device was removed.
+    #[error("the TUN device is gone: {0}")]
+    Device(io::Error),
+    /// The interfaces cannot be watched any more.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+}
+
+/// Everything the loop works with.
+#[derive(Debug)]
+pub(crate) struct Engine<M, D> {
+    machine: M,
+    device: D,
+    sockets: Sockets,
+    monitor: Option<Monitor>,
+    signals: Signals,
+    poller: Poller,
+    clock: Clock,
+    status_interval: Duration,
+    /// The last `now` that the machine saw.
+    seen: Instant,
+    batch: Vec<u8>,
+    packets: Vec<Bytes>,
+    datagrams: Vec<Received>,
+    released: Vec<PacketBuf>,
+    readable: Vec<SocketId>,
+    spin_log: Throttle,
+}
+
+/// The parts of an [`Engine`].
+#[derive(Debug)]
+pub(crate) struct Parts<M, D> {
+    pub(crate) machine: M,
+    pub(crate) device: D,
+    /// Watched by `poller` already, where open.
+    pub(crate) sockets: Sockets,
+    /// A server's sockets do not come and go.
+    pub(crate) monitor: Option<Monitor>,
+    pub(crate) signals: Signals,
+    pub(crate) poller: Poller,
+    /// The one that the machine was made with.
+    pub(crate) clock: Clock,
+    pub(crate) status_interval: Duration,
+}
+
+impl<M: StateMachine, D: Device> Engine<M, D> {
+    pub(crate) fn new(parts: Parts<M, D>) -> Result<Self, LoopError> {
+        let Parts { machine, device, sockets, monitor, signals, poller, clock, status_interval } = parts;
+        poller.add(&device, TUN_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        poller.add(&signals, SIGNALS_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        if let Some(monitor) = &monitor {
+            poller.add(monitor, MONITOR_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        }
+        Ok(Self {
+            machine,
+            device,
+            sockets,
+            monitor,
+            signals,
+            poller,
+            clock,
+            status_interval,
+            seen: Instant::ZERO,
+            batch: Vec::with_capacity(BATCH_BYTES_MAX),
+            packets: Vec::new(),
+            datagrams: Vec::new(),
+            released: Vec::new(),
+            readable: Vec::new(),
+            spin_log: Throttle::new(Duration::from_secs(10)),
+        })
+    }
+
+    /// Runs until SIGINT or SIGTERM.
+    pub(crate) fn run(
+        &mut self,
+        shell: &mut dyn Shell<M>,
+        service: &mut dyn Service,
+    ) -> Result<(), LoopError> {
+        if let Some(descriptor) = service.descriptor() {
+            self.poller.add(descriptor, SERVICE_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        }
+        if let Err(error) = bonding_os::poll::set_precise_timers() {
+            tracing::debug!(%error, "timers stay 50 µs coarse");
+        }
+        let mut ready = Vec::new();
+        let mut status_at = self.clock.now() + self.status_interval;
+        let mut retry_at = self.clock.now();
+        self.drain(self.clock.now())?;
+        loop {
+            let retry = self.sockets.any_missing().then_some(retry_at);
+            let wait = self.wait_for([Some(status_at), retry]);
+            self.poller.wait(&mut ready, Some(wait)).map_err(LoopError::Poll)?;
+            let tun_ready = self.dispatch(&ready, shell, service)?;
+            if self.signals.terminating() {
+                return Ok(());
+            }
+            self.work(tun_ready)?;
+            shell.log_events(&mut self.machine);
+            let now = self.clock.now();
+            if now >= status_at {
+                status_at = now + self.status_interval;
+                service.handle_interval(&shell.snapshot(&self.machine, &self.sockets, now));
+            }
+            if retry.is_some_and(|at| now >= at) {
+                retry_at = now + RETRY_INTERVAL;
+                self.refresh_sockets(shell);
+            }
+        }
+    }
+
+    /// How long to wait for the earliest of `deadlines` and the machine's.
+    fn wait_for(&mut self, deadlines: [Option<Instant>; 2]) -> Duration {
+        let now = self.clock.now();
+        let until = |at: Instant| at.saturating_since(now);
+        let own = deadlines.into_iter().flatten().map(until).min().unwrap_or(Duration::MAX);
+        let Some((at, reason)) = self.machine.poll_timeout() else { return own };
+        let mut wait = until(at);
+        if at <= self.seen {
+            wait = wait.max(SPIN_WAIT);
+            if let Some(more) = self.spin_log.pass() {
+                tracing::error!(reason, more, "the core asks to be called again at once: a busy loop");
+            }
+        }
+        own.min(wait)
+    }
+
+    /// Serves what is rare and notes what is not; gives whether TUN is ready.
+    fn dispatch(
+        &mut self,
+        ready: &[Ready],
+        shell: &mut dyn Shell<M>,
+        service: &mut dyn Service,
+    ) -> Result<bool, LoopError> {
+        let mut tun_ready = false;
+        self.readable.clear();
+        for ready in ready {
+            match ready.token {
+                TUN_TOKEN => tun_ready = true,
+                SIGNALS_TOKEN => {
+                    if self.signals.poll_signal() == Some(Signal::Reload) {
+                        service.handle_reload();
+                    }
+                }
+                MONITOR_TOKEN => {
+                    if let Some(monitor) = &mut self.monitor {
+                        monitor.handle_ready()?;
+                    }
+                    self.refresh_sockets(shell);
+                }
+                SERVICE_TOKEN => {
+                    let now = self.clock.now();
+                    service.handle_ready(&|| shell.snapshot(&self.machine, &self.sockets, now));
+                }
+                token => {
+                    let Some(id) = self.sockets.id(token) else { continue };
+                    if ready.writable {
+                        self.sockets.flush(&self.poller, id);
+                    }
+                    if ready.readable {
+                        self.readable.push(id);
+                    }
+                }
+            }
+        }
+        Ok(tun_ready)
+    }
+
+    fn refresh_sockets(&mut self, shell: &mut dyn Shell<M>) {
+        let Some(monitor) = &self.monitor else { return };
+        let now = self.clock.now();
+        for (socket, event) in self.sockets.refresh(monitor, &self.poller) {
+            shell.on_socket_event(&mut self.machine, socket, event, now);
+        }
+    }
+
+    /// Rounds of input, time and output until nothing is ready or it is others' turn.
+    fn work(&mut self, mut tun_ready: bool) -> Result<(), LoopError> {
+        for _ in 0..ROUNDS_MAX {
+            let now = self.clock.now();
+            self.take_datagrams(now);
+            if tun_ready {
+                tun_ready = self.take_packets(now)?;
+            }
+            if self.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                self.machine.handle_timeout(now);
+            }
+            self.drain(now)?;
+            if !tun_ready && self.readable.is_empty() {
+                break;
+            }
+        }
+        self.write_released()
+    }
+
+    /// A round's share from each readable socket; those that have no more are taken off the list.
+    fn take_datagrams(&mut self, now: Instant) {
+        let Self { readable, sockets, datagrams, machine, .. } = self;
+        readable.retain(|id| {
+            let mut calls = 0;
+            let mut more = true;
+            while more && calls < CALLS_PER_ROUND && datagrams.len() < PACKETS_PER_ROUND {
+                more = sockets.recv(*id, datagrams);
+                calls += 1;
+            }
+            for Received { remote, local, data } in datagrams.drain(..) {
+                let path = Path { socket: *id, remote, local };
+                // Counted by the machine.
+                let _ = machine.handle_datagram(Datagram { path, data }, now);
+            }
+            more
+        });
+    }
+
+    /// A round's share from TUN; gives whether there may be more.
+    fn take_packets(&mut self, now: Instant) -> Result<bool, LoopError> {
+        let mut calls = 0;
+        let mut more = true;
+        while more && calls < CALLS_PER_ROUND && self.packets.len() < PACKETS_PER_ROUND {
+            more = self.device.recv_batch(&mut self.packets).map_err(LoopError::Device)?;
+            calls += 1;
+        }
+        for packet in self.packets.drain(..) {
+            // Counted by the machine.
+            let _ = self.machine.handle_packet(PacketBuf::from(packet), now);
+        }
+        Ok(more)
+    }
+
+    /// Sends everything the machine has to send, and collects what it has for TUN.
+    fn drain(&mut self, now: Instant) -> Result<(), LoopError> {
+        loop {
+            self.batch.clear();
+            let Some(transmit) = self.machine.poll_transmit(&mut self.batch, SEGMENTS_MAX, now) else {
+                break;
+            };
+            let bytes = self.batch.get(..transmit.size).unwrap_or(&self.batch);
+            self.sockets.send(&self.poller, transmit.path, bytes, transmit.segment_size);
+        }
+        while let Some(packet) = self.machine.poll_packet() {
+            self.released.push(packet);
+            if self.released.len() >= RELEASED_MAX {
+                self.write_released()?;
+            }
+        }
+        self.seen = now;
+        Ok(())
+    }
+
+    fn write_released(&mut self) -> Result<(), LoopError> {
+        if self.released.is_empty() {
+            return Ok(());
+        }
+        let result = self.device.send_batch(&self.released).map_err(LoopError::Device);
+        self.released.clear();
+        result
+    }
+}

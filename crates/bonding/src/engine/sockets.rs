@@ -1,0 +1,297 @@
+//! The sockets of a client's links or a server's listeners, by [`SocketId`].
+//!
+//! A socket may be missing: its interface does not exist yet, or vanished. What is sent there then is counted and lost,
+//! and [`Sockets::refresh`] opens it as soon as it can be.
+//!
+//! A socket's send buffer may be full. The core chooses links by their rates and does not know of buffers; where no rate is
+//! known the kernel's buffer is the link's queue, and a full one is what a full queue is anywhere: what comes on top is
+//! dropped, and the sender inside the tunnel slows down. Waiting instead would stop every other link, since the core hands
+//! out one batch at a time in its own order. So each socket keeps the batch that was refused and a little more (below),
+//! sends that when there is room, and drops and counts the rest. Small batches are heartbeats and control: they have a
+//! place of their own, lest a saturated link look dead.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use bonding_os::monitor::Monitor;
+use bonding_os::netlink::Interface;
+use bonding_os::poll::{Interest, Poller};
+use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
+use bonding_proto::discard::{Discard, DiscardCounts};
+use bonding_proto::event::LinkEvent;
+use bonding_proto::{Path, SocketId};
+
+/// The first socket's token; the others follow.
+pub(crate) const FIRST_TOKEN: u64 = 16;
+/// Batches up to this size are heartbeats or control.
+const SMALL_BYTES_MAX: usize = 512;
+/// Large batches kept for a full socket: the refused one and the next.
+const LARGE_KEPT_MAX: usize = 2;
+/// Batches of any size kept for a full socket.
+const KEPT_MAX: usize = 16;
+
+/// Where a socket is to sit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SocketSpec {
+    /// For messages: the link's name, or the listener's address.
+    pub(crate) label: String,
+    /// Own address and port.
+    pub(crate) bind: SocketAddr,
+    /// The only interface to use.
+    pub(crate) interface: Option<String>,
+}
+
+/// A batch that a full socket did not take.
+#[derive(Debug)]
+struct Kept {
+    path: Path,
+    segment_size: usize,
+    bytes: Vec<u8>,
+}
+
+/// One socket and its state.
+#[derive(Debug)]
+struct Slot {
+    spec: SocketSpec,
+    socket: Option<UdpSocket>,
+    /// The interface it was opened on: after that vanished, the socket is of no use.
+    index: Option<u32>,
+    /// What the core was told last.
+    carrier: bool,
+    /// An own address, for people.
+    address: Option<IpAddr>,
+    kept: VecDeque<Kept>,
+    dropped: u64,
+    /// Figures of sockets that were closed.
+    past: UdpCounters,
+    complained: bool,
+}
+
+/// All sockets.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    slots: Vec<Slot>,
+    buffers: ReceiveBuffers,
+}
+
+impl Sockets {
+    /// None is open yet. At most 256.
+    pub(crate) fn new(specs: impl IntoIterator<Item = SocketSpec>) -> Self {
+        let slots = specs.into_iter().map(|spec| Slot {
+            address: Some(spec.bind.ip()).filter(|address| !address.is_unspecified()),
+            spec,
+            socket: None,
+            index: None,
+            carrier: true,
+            kept: VecDeque::new(),
+            dropped: 0,
+            past: UdpCounters::default(),
+            complained: false,
+        });
+        Self { slots: slots.collect(), buffers: ReceiveBuffers::new() }
+    }
+
+    /// Opens every socket now, or says which one cannot be.
+    pub(crate) fn open_all(&mut self, poller: &Poller) -> Result<(), (String, io::Error)> {
+        for (token, slot) in (FIRST_TOKEN..).zip(&mut self.slots) {
+            slot.open(poller, token).map_err(|error| (slot.spec.label.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    /// Opens what can be opened now and closes what has lost its interface; gives what links should be told.
+    pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, LinkEvent)> {
+        let mut events = Vec::new();
+        for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
+            let carrier = slot.refresh(monitor, poller, token(id));
+            if carrier != slot.carrier {
+                slot.carrier = carrier;
+                let event = if carrier { LinkEvent::CarrierFound } else { LinkEvent::CarrierLost };
+                events.push((id, event));
+            }
+        }
+        events
+    }
+
+    /// A socket is missing that [`Self::refresh`] may be able to open.
+    pub(crate) fn any_missing(&self) -> bool {
+        self.slots.iter().any(|slot| slot.socket.is_none())
+    }
+
+    /// The socket that a token names.
+    pub(crate) fn id(&self, token: u64) -> Option<SocketId> {
+        let at = token.checked_sub(FIRST_TOKEN)?;
+        u8::try_from(at).ok().map(SocketId).filter(|id| id.index() < self.slots.len())
+    }
+
+    /// One receive on a socket: appends its datagrams. `false`: nothing there.
+    pub(crate) fn recv(&mut self, id: SocketId, datagrams: &mut Vec<Received>) -> bool {
+        let socket = self.slots.get_mut(id.index()).and_then(|slot| slot.socket.as_mut());
+        socket.is_some_and(|socket| socket.recv(&mut self.buffers, datagrams))
+    }
+
+    /// Sends a batch, or keeps it, or drops and counts it.
+    pub(crate) fn send(&mut self, poller: &Poller, path: Path, bytes: &[u8], segment_size: usize) {
+        let Some(slot) = self.slots.get_mut(path.socket.index()) else { return };
+        if !slot.kept.is_empty() {
+            slot.keep(path, bytes, segment_size);
+            return;
+        }
+        let Some(socket) = &mut slot.socket else {
+            slot.dropped += bytes.len().div_ceil(segment_size.max(1)) as u64;
+            return;
+        };
+        if let Sent::Blocked { done } = socket.send(&batch(&path, bytes, segment_size)) {
+            slot.keep(path, bytes.get(done..).unwrap_or_default(), segment_size);
+            slot.watch(poller, token(path.socket), Interest::ReadableWritable);
+        }
+    }
+
+    /// There is room again.
+    pub(crate) fn flush(&mut self, poller: &Poller, id: SocketId) {
+        let Some(slot) = self.slots.get_mut(id.index()) else { return };
+        while let (Some(socket), Some(kept)) = (&mut slot.socket, slot.kept.front_mut()) {
+            match socket.send(&batch(&kept.path, &kept.bytes, kept.segment_size)) {
+                Sent::Done => drop(slot.kept.pop_front()),
+                Sent::Blocked { done } => {
+                    kept.bytes.drain(..done);
+                    return;
+                }
+            }
+        }
+        slot.watch(poller, token(id), Interest::Readable);
+    }
+
+    /// Adds the datagrams that did not leave.
+    pub(crate) fn add_discards(&self, discards: &mut DiscardCounts) {
+        for slot in &self.slots {
+            discards.add(Discard::SocketBlocked, slot.dropped);
+            discards.add(Discard::SendRefused, slot.counters().send_errors);
+        }
+    }
+
+    /// An own address of a socket, for people.
+    pub(crate) fn address(&self, id: SocketId) -> Option<IpAddr> {
+        self.slots.get(id.index()).and_then(|slot| slot.address)
+    }
+}
+
+impl Slot {
+    fn open(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
+        let config = UdpConfig { bind: self.spec.bind, interface: self.spec.interface.clone() };
+        let socket = UdpSocket::bind(&config)?;
+        poller.add(&socket, token, Interest::Readable)?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    /// Dropping the socket ends the waiting for it, too.
+    fn close(&mut self) {
+        self.past = self.counters();
+        self.socket = None;
+        self.kept.clear();
+    }
+
+    /// Opens or closes; gives whether packets can go.
+    fn refresh(&mut self, monitor: &Monitor, poller: &Poller, token: u64) -> bool {
+        let home = self.home(monitor);
+        if self.bound_to_a_place() {
+            let index = home.map(|interface| interface.index);
+            if self.index != index {
+                if self.socket.is_some() {
+                    tracing::info!(link = self.spec.label, "the interface is gone");
+                }
+                self.close();
+                self.index = index;
+            }
+            if index.is_none() {
+                self.complain(&"its interface or address does not exist");
+                return false;
+            }
+        }
+        if let Some(address) = home.and_then(|interface| own_address(interface, self.spec.bind.ip())) {
+            self.address = Some(address);
+        }
+        if self.socket.is_none() {
+            match self.open(poller, token) {
+                Ok(()) if self.complained => tracing::info!(link = self.spec.label, "the link is there"),
+                Ok(()) => {}
+                Err(error) => {
+                    self.complain(&error);
+                    return false;
+                }
+            }
+            self.complained = false;
+        }
+        home.is_none_or(|interface| interface.usable)
+    }
+
+    fn bound_to_a_place(&self) -> bool {
+        self.spec.interface.is_some() || !self.spec.bind.ip().is_unspecified()
+    }
+
+    /// The interface that the socket is on.
+    fn home<'m>(&self, monitor: &'m Monitor) -> Option<&'m Interface> {
+        let source = self.spec.bind.ip();
+        match &self.spec.interface {
+            Some(name) => monitor.interface(name),
+            None if source.is_unspecified() => None,
+            None => monitor
+                .interfaces()
+                .find(|interface| interface.addresses.iter().any(|address| address.address() == source)),
+        }
+    }
+
+    fn complain(&mut self, why: &dyn std::fmt::Display) {
+        if !self.complained {
+            let interface = self.spec.interface.as_deref().unwrap_or("any");
+            tracing::warn!(link = self.spec.label, interface, "cannot use the link yet: {why}; waiting");
+            self.complained = true;
+        }
+    }
+
+    fn keep(&mut self, path: Path, bytes: &[u8], segment_size: usize) {
+        let large = self.kept.iter().filter(|kept| kept.bytes.len() > SMALL_BYTES_MAX).count();
+        let room = self.kept.len() < KEPT_MAX && (bytes.len() <= SMALL_BYTES_MAX || large < LARGE_KEPT_MAX);
+        if room {
+            self.kept.push_back(Kept { path, segment_size, bytes: bytes.to_vec() });
+        } else {
+            self.dropped += bytes.len().div_ceil(segment_size.max(1)) as u64;
+        }
+    }
+
+    fn watch(&self, poller: &Poller, token: u64, interest: Interest) {
+        let fd: Option<BorrowedFd<'_>> = self.socket.as_ref().map(|socket| socket.as_fd());
+        if let Some(fd) = fd
+            && let Err(error) = poller.modify(fd, token, interest)
+        {
+            tracing::warn!(link = self.spec.label, %error, "cannot wait for a socket");
+        }
+    }
+
+    fn counters(&self) -> UdpCounters {
+        let now = self.socket.as_ref().map(UdpSocket::counters).unwrap_or_default();
+        self.past.plus(&now)
+    }
+}
+
+fn batch<'a>(path: &Path, bytes: &'a [u8], segment_size: usize) -> Batch<'a> {
+    Batch { remote: path.remote, local: path.local, contents: bytes, segment_size }
+}
+
+fn token(id: SocketId) -> u64 {
+    FIRST_TOKEN + u64::from(id.0)
+}
+
+/// The bound address, or one of the interface's of the same family that is not link-local.
+fn own_address(interface: &Interface, bind: IpAddr) -> Option<IpAddr> {
+    if !bind.is_unspecified() {
+        return Some(bind);
+    }
+    interface.addresses.iter().map(|address| address.address()).find(|address| match address {
+        IpAddr::V4(_) => bind.is_ipv4(),
+        IpAddr::V6(v6) => bind.is_ipv6() && !v6.is_unicast_link_local(),
+    })
+}
