@@ -3,18 +3,19 @@
 //! The rule, to be checked without the code: a packet's sojourn is the time from its arrival until it becomes
 //! the next to be sent. While every sojourn has been at least `target` for a whole `interval`, the queue is
 //! not absorbing a burst, it is standing, and its sender is told by one lost or CE-marked packet; then again
-//! after interval/√2, interval/√3, … until one sojourn falls below `target`. A queue that holds no more than one
-//! MTU behind the packet in question is never told: less than that cannot be queued. When a queue stands again
-//! within 16 intervals of the last signal, it resumes near the rate that controlled it before.
+//! after interval, interval/√2, interval/√3, … until one sojourn falls below `target`. A queue that holds no
+//! more than one MTU behind the packet in question is never told: less than that cannot be queued. When a
+//! queue stands again within 16 intervals of the last signal, it resumes near the rate that controlled it
+//! before.
 //!
-//! Contract: [`CoDel::judge`] is asked once for each packet that becomes the head, in order. It only answers; the
-//! caller drops or marks. Deliberately unknown: packets, ECN, other flows.
+//! Contract: [`CoDel::judge`] is asked once for each packet that becomes the head, in order. It only answers;
+//! the caller drops or marks. Deliberately unknown: packets, ECN, other flows.
 //!
 //! One difference to RFC 8289 §5.5: its first dequeue after entering the dropping state delivers the second
 //! packet without a look at its sojourn; here that packet may end the dropping state at once.
 //!
-//! Sources: RFC 8289 §5 (annotated pseudocode), with the resumption rule that it took from Linux; RFC 8290 §5.2 for
-//! the parameters.
+//! Sources: RFC 8289 §5 (annotated pseudocode), with the resumption rule that it took from Linux; RFC 8290
+//! §5.2 for the parameters.
 
 use std::time::Duration;
 
@@ -146,6 +147,14 @@ mod tests {
         assert_eq!(signals(&mut codel, 1000, 1099, 6, 100_000), []);
         assert_eq!(signals(&mut codel, 1099, 1100, 4, 100_000), []);
         assert_eq!(signals(&mut codel, 1100, 1250, 6, 100_000), [1200]);
+    }
+
+    #[test]
+    fn an_emptied_queue_starts_from_nothing() {
+        let mut codel = CoDel::default();
+        assert_eq!(signals(&mut codel, 0, 101, 6, 100_000), [100]);
+        codel.on_empty();
+        assert_eq!(signals(&mut codel, 150, 260, 6, 100_000), [250]);
     }
 
     #[test]

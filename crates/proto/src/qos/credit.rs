@@ -1,23 +1,25 @@
 //! Sparse credit: how much a flow may send ahead of the bulk flows.
 //!
 //! The rule, to be checked without the code. A packet is paid for when it arrives:
-//! - from what its flow has **earned**: min(1 Mbit/s, drain rate / (2 × active flows)), saved up to [`BURST_BYTES`];
-//! - and, while the flow is new, from its **grant** of [`BURST_BYTES`] (an initial window), which is also taken out of
-//!   a pool that all new flows share: it refills at a quarter of the drain rate and holds 100 ms of that rate's
-//!   whole, at least four bursts.
+//! - from what its flow has **earned**: min(1 Mbit/s, drain rate / (2 × active flows)), saved up to
+//!   [`BURST_BYTES`];
+//! - and, while the flow is new, from its **grant** of [`BURST_BYTES`] (an initial window), which is also
+//!   taken out of a pool that all new flows share: it refills at a quarter of the drain rate and holds 100 ms
+//!   of that rate's whole, at least four bursts.
 //!
-//! A packet that cannot be paid ends the grant and makes its flow bulk. So over any time T all sparse flows together
-//! send at most `pool + (1/2 + 1/4) × drain × T`: the bulk tier always keeps a quarter, however many sparse or new
-//! flows there are. Without the pool, 300 new flows at once would hold a 10 Mbit/s bond for 3.6 s.
+//! A packet that cannot be paid ends the grant and makes its flow bulk. So over any time T all sparse flows
+//! together send at most `pool + (1/2 + 1/4) × drain × T`: the bulk tier always keeps a quarter, however many
+//! sparse or new flows there are. Without the pool, 300 new flows at once would hold a 10 Mbit/s bond for
+//! 3.6 s.
 //!
-//! Where the drain rate is unknown, [`DRAIN_RATE_ASSUMED`] stands in: too low a guess makes a flow bulk too early,
-//! which costs it latency; too high a guess starves the others.
+//! Where the drain rate is unknown, [`DRAIN_RATE_ASSUMED`] stands in: too low a guess makes a flow bulk too
+//! early, which costs it latency; too high a guess starves the others.
 //!
 //! Credit is counted in 1/2^32 of a byte, so that a refill is one multiplication and loses nothing at small
 //! rates and short spans.
 //!
-//! Deliberately unknown: tiers, packets. Source of the constants: RFC 6928 (initial window of ten segments); the
-//! rates are ours.
+//! Deliberately unknown: tiers, packets. Source of the constants: RFC 6928 (initial window of ten segments);
+//! the rates are ours.
 
 use std::time::Duration;
 

@@ -4,8 +4,9 @@
 //! stays CE, Not-ECT cannot be marked. The IPv4 header checksum is updated incrementally (RFC 1624 eqn. 3),
 //! so a checksum that was wrong stays wrong and is found by whoever checks it. IPv6 has none.
 //!
-//! That the mark is set on the inner packet itself means that nothing has to be carried across the tunnel in an
-//! outer ECN field; combining the two (RFC 6040) concerns marks that routers between the tunnel's ends make.
+//! That the mark is set on the inner packet itself means that nothing has to be carried across the tunnel in
+//! an outer ECN field; combining the two (RFC 6040) concerns marks that routers between the tunnel's ends
+//! make.
 
 use bytes::{Bytes, BytesMut};
 

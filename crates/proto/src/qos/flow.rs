@@ -16,11 +16,11 @@
 //! sequence; that costs fairness between the two, never order (RFC 8290 §5.3 gives the odds: with 100 flows
 //! and 1024 queues, 91 % have a queue of their own).
 //!
-//! Deliberately unknown here: checksums, IP options, the IPv6 flow label (hosts may change it in the middle of
-//! a connection, and a flow must not move), what the packet is for.
+//! Deliberately unknown here: checksums, IP options, the IPv6 flow label (hosts may change it in the middle
+//! of a connection, and a flow must not move), what the packet is for.
 //!
-//! Sources: RFC 791 §3.1; RFC 8200 §3, §4 and §4.5; RFC 4302 §2.2; RFC 6946; RFC 2474; RFC 3168 §5;
-//! SipHash (Aumasson and Bernstein, 2012).
+//! Sources: RFC 791 §3.1; RFC 8200 §3, §4 and §4.5; RFC 4302 §2.2; RFC 6946; RFC 2474; RFC 3168 §5; SipHash
+//! (Aumasson and Bernstein, 2012).
 
 use std::fmt;
 use std::hash::Hasher;
@@ -182,7 +182,8 @@ pub struct FlowHasher {
 }
 
 impl FlowHasher {
-    /// A hasher whose mapping depends on `seed` alone; draw it at random for each session and keep it private.
+    /// A hasher whose mapping depends on `seed` alone; draw it at random for each session and keep it
+    /// private.
     pub const fn new(seed: u64) -> Self {
         // Two different halves from one seed; the constant is the fraction of the golden ratio.
         Self { keys: (seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15) }

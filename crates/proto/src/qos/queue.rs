@@ -1,41 +1,45 @@
 //! The one queue ahead of all links: FQ-CoDel with two tiers.
 //!
 //! # Rules
-//! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with packets the same
-//! number of bytes (RFC 8290 §4.1 and §4.2; a quantum per round).
+//! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with packets
+//! the same number of bytes (RFC 8290 §4.1 and §4.2; a quantum per round).
 //!
 //! **Tiers.** A flow is *sparse* while its packets are covered by its credit (a burst of 15 kB when new, then
-//! min(1 Mbit/s, half of its fair share); the `credit` module has the rule in full) and while no more than one such burst of it
-//! waits. The packet that breaks one of the two makes the flow *bulk*, with everything that it has waiting. It is
-//! sparse again when its queue has run empty and half a burst has been earned, or when it was idle for a second. A
-//! flow is in one tier at a time, so changing tier never reorders it.
+//! min(1 Mbit/s, half of its fair share); the `credit` module has the rule in full) and while no more than
+//! one such burst of it waits. The packet that breaks one of the two makes the flow *bulk*, with everything
+//! that it has waiting. It is sparse again when its queue has run empty and half a burst has been earned, or
+//! when it was idle for a second. A flow is in one tier at a time, so changing tier never reorders it.
 //!
-//! RFC 8290's own lists of new and old flows are not used: a flow that answers at 50 packets/s is on the
-//! old list most of the time, behind every bulk flow. That costs little on one link. Here it decides which packets deserve to
-//! wait for the fastest link, and which may go over a slow one, so it must not hang on a packet's luck.
+//! RFC 8290's own lists of new and old flows are not used: a flow that answers at 50 packets/s is on the old
+//! list most of the time, behind every bulk flow. That costs little on one link. Here it decides which
+//! packets deserve to wait for the fastest link, and which may go over a slow one, so it must not hang on a
+//! packet's luck.
 //!
-//! The caller serves the sparse tier first. That cannot starve bulk flows: credit keeps all sparse flows
-//! together at or below three quarters of the drain rate.
+//! The caller serves the sparse tier first. That cannot starve bulk flows: beyond the new flows' pool, credit
+//! keeps all sparse flows together at or below three quarters of the drain rate.
 //!
 //! **Delay.** CoDel (RFC 8289) watches each flow, in both tiers. `target` is never below one and a half times
-//! what an MTU takes at the drain rate, and `interval` never below two targets (as in Linux's CAKE): on
-//! a slow link a queue of two packets is not congestion. Sparse flows need it too: they build no queue of
-//! their own doing, but when the links stall or shrink under them they have one, and their senders must be told. No other
-//! time limit applies to them: what a stalled sparse flow can hold is bounded by the burst, and CoDel never takes its last
-//! packet, so a thin flow (voice, DNS) loses nothing to it.
+//! what an MTU takes at the drain rate, and `interval` never below two targets (as in Linux's CAKE): on a
+//! slow link a queue of two packets is not congestion. Sparse flows need it too: they build no queue of their
+//! own doing, but when the links stall or shrink under them they have one, and their senders must be told. No
+//! other time limit applies to them: what a stalled sparse flow can hold is bounded by the burst, and CoDel
+//! never takes its last packet, so a thin flow (voice, DNS) loses nothing to it.
 //!
-//! **Signals.** Where the packet is ECT, the signal is a CE mark instead of a drop (RFC 8290 §4.2, RFC 3168); a mark is
-//! counted, not a discard.
+//! **Signals.** Where the packet is ECT, the signal is a CE mark instead of a drop (RFC 8290 §4.2, RFC 3168);
+//! a mark is counted, not a discard.
 //!
-//! **Memory.** Each packet counts its length and [`PACKET_OVERHEAD_BYTES`]. Beyond `bytes_max`, packets are dropped from
-//! the head of the flow that holds the most, up to 64 at a time and at most half of what it holds (RFC 8290
-//! §4.1 and Linux's `fq_codel_drop`): the search for that flow is the only walk over all flows on the packet path. A
-//! queue without packets keeps a second's memory of its flows, then nothing.
+//! **Memory.** Each packet counts its length and [`PACKET_OVERHEAD_BYTES`]. Beyond `bytes_max`, packets are
+//! dropped from the head of the flow that holds the most, up to 64 at a time and at most half of what it
+//! holds (RFC 8290 §4.1 and Linux's `fq_codel_drop`): the search for that flow is the only walk over all
+//! flows on the packet path. A queue without packets keeps a second's memory of its flows, then nothing.
+//! Packets cut from one larger buffer keep all of it alive until the last is gone; that is not counted. They
+//! are of one flow and leave in order, so it is at most one such buffer per flow.
 //!
 //! # Contract
-//! [`Queue::head`] shows a packet and [`Queue::pop`] removes the one that was shown. CoDel judges a packet once, when it becomes the
-//! head, as Linux does when a shaper peeks into `fq_codel`. From then on the head of a tier changes only through `pop`, through a push
-//! that overflows the queue, or through a push that makes the head's flow bulk.
+//! [`Queue::head`] shows a packet and [`Queue::pop`] removes the one that was shown. CoDel judges a packet
+//! once, when it becomes the head, as Linux does when a shaper peeks into `fq_codel`. From then on the head
+//! of a tier changes only through `pop`, through a push that overflows the queue, or through a push that
+//! makes the head's flow bulk.
 //!
 //! Time must not run backwards; if it does, nothing worse happens than that spans count as zero.
 //!
@@ -152,8 +156,8 @@ impl Queue {
         }
     }
 
-    /// Takes a packet in. When the queue is full, the fattest flow loses its oldest packets, which may include
-    /// this one; that is counted and still `Ok`.
+    /// Takes a packet in. When the queue is full, the fattest flow loses its oldest packets, which may
+    /// include this one; that is counted and still `Ok`.
     ///
     /// # Errors
     /// [`Discard::QueueFull`], already counted here: the packet alone is larger than the queue.
@@ -202,14 +206,16 @@ impl Queue {
     pub fn pop(&mut self, tier: Tier, now: Instant) -> Option<(FlowId, PacketBuf)> {
         let id = self.settle(tier, now)?;
         let packet = self.remove_first(id, now)?;
+        self.tier_mut(tier).waits.end(now);
         // A flow that ran empty starts its next round with a fresh quantum anyway.
         let flow = self.table.listed_mut(id);
         flow.deficit_bytes = flow.deficit_bytes.saturating_sub(signed(packet.len()));
         Some((id, packet))
     }
 
-    /// `tier` waits on purpose for a faster link from `from` until `until`: CoDel does not count that time. May be
-    /// reported ahead, in pieces, repeatedly and with overlaps, but in the order of time.
+    /// `tier` waits on purpose for a faster link from `from` until `until`: CoDel does not count that time.
+    /// May be reported ahead, in pieces, repeatedly and with overlaps, but in the order of time; a `pop` ends
+    /// a wait that was reported ahead.
     pub fn on_deliberate_wait(&mut self, tier: Tier, from: Instant, until: Instant) {
         self.tier_mut(tier).waits.add(from, until);
     }
@@ -263,7 +269,8 @@ impl Queue {
         self.bytes() + self.count_pkts * PACKET_OVERHEAD_BYTES
     }
 
-    /// Charges a packet that is about to join `id` and puts the flow on its list. The tier that it belongs to.
+    /// Charges a packet that is about to join `id` and puts the flow on its list. The tier that it belongs
+    /// to.
     fn admit(&mut self, id: FlowId, bytes: usize, now: Instant) -> Tier {
         self.table.flow_or_new(id, now);
         let flows = self.table.count();
@@ -312,8 +319,8 @@ impl Queue {
         }
     }
 
-    /// Judges the first packet of `id`. `false`: it was dropped, and another one is first. CoDel never takes a flow's
-    /// last packet, so there is another one.
+    /// Judges the first packet of `id`. `false`: it was dropped, and another one is first. CoDel never takes
+    /// a flow's last packet, so there is another one.
     fn has_passed_codel(&mut self, id: FlowId, tier: Tier, now: Instant) -> bool {
         let waits = match tier {
             Tier::Sparse => &self.sparse.waits,
@@ -356,9 +363,6 @@ impl Queue {
         self.count_pkts -= 1;
         if is_last {
             self.table.move_to_idle(id, now);
-            if self.table.first(tier).is_none() {
-                self.tier_mut(tier).waits.clear();
-            }
         }
         Some(packet)
     }

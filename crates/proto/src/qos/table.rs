@@ -1,9 +1,9 @@
 //! The flows that a queue knows, each on exactly one of three lists.
 //!
-//! A flow is on the list of its tier while it has packets, and on the idle list, in order of falling idle, while it
-//! has none. After [`FORGET_AFTER`] there it is forgotten and costs nothing but an empty table entry; when no flow is
-//! left, the table goes too. Lists are linked through the flows, so that moving a flow is O(1) wherever it
-//! stands, and their order never depends on hashing.
+//! A flow is on the list of its tier while it has packets, and on the idle list, in order of falling idle,
+//! while it has none. After [`FORGET_AFTER`] there it is forgotten and costs nothing but an empty table
+//! entry; when no flow is left, the table goes too. Lists are linked through the flows, so that moving a flow
+//! is O(1) wherever it stands, and their order never depends on hashing.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,12 +1,13 @@
 //! The spans of time in which a tier waited on purpose.
 //!
-//! When the scheduler holds a packet back because a busy faster link will still deliver it first, everything behind
-//! that packet waits too, although no queue stands. [`WaitLog`] remembers these spans so that CoDel can take
-//! them out of a packet's sojourn, exactly: only the part of a span that the packet was there for.
+//! When the scheduler holds a packet back because a busy faster link will still deliver it first, everything
+//! behind that packet waits too, although no queue stands. [`WaitLog`] remembers these spans so that CoDel
+//! can take them out of a packet's sojourn, exactly: only the part of a span that the packet was there for.
 //!
-//! Spans may be reported before, while or after they pass; what overlaps an earlier report is counted once. At most
-//! [`SPANS_MAX`] spans are kept. A packet older than all of them gets credit for these spans and no others, so
-//! forgetting errs towards signalling.
+//! Spans may be reported before, while or after they pass; what overlaps an earlier report is counted once,
+//! and a span that was reported ahead ends when a packet is taken earlier. At most [`SPANS_MAX`] spans are
+//! kept. A packet older than all of them gets credit for these spans and no others, so forgetting errs
+//! towards signalling.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -55,17 +56,21 @@ impl WaitLog {
         self.spans.push_back(Span { from, until, before });
     }
 
+    /// A packet was taken at `now`: a wait that was reported beyond that is over.
+    pub(super) fn end(&mut self, now: Instant) {
+        if let Some(last) = self.spans.back_mut()
+            && last.until > now
+        {
+            last.until = now.max(last.from);
+        }
+    }
+
     /// How much of the time between `start` and `end` was waited on purpose.
     pub(super) fn between(&self, start: Instant, end: Instant) -> Duration {
         match self.spans.back() {
             Some(last) if last.until > start => self.up_to(end).saturating_sub(self.up_to(start)),
             _ => Duration::ZERO,
         }
-    }
-
-    /// Forgets everything: nothing waits any more.
-    pub(super) fn clear(&mut self) {
-        self.spans.clear();
     }
 
     /// The length of all spans before `at`.
@@ -120,6 +125,19 @@ mod tests {
         log.add(at(40), at(30));
         assert_eq!(log.between(at(0), at(100)), ms(15));
         assert_eq!(log.spans.len(), 1);
+    }
+
+    #[test]
+    fn a_wait_that_ends_early_counts_until_then() {
+        let mut log = WaitLog::default();
+        log.end(at(5));
+        log.add(at(10), at(30));
+        log.end(at(18));
+        assert_eq!(log.between(at(0), at(25)), ms(8));
+        log.end(at(40));
+        log.add(at(20), at(30));
+        log.end(at(15));
+        assert_eq!(log.between(at(0), at(100)), ms(8));
     }
 
     #[test]

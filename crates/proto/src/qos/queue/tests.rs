@@ -163,8 +163,19 @@ fn bulk_flows_share_by_bytes() {
     }
 }
 
-/// An echo of 50 packets/s beside four bulk flows that keep the link busy: it is in the sparse tier and next in
-/// line at every single arrival.
+/// RFC 8290 §4.2: a flow that ran empty owes nothing for the large packet that it sent before.
+#[test]
+fn a_flow_that_ran_empty_starts_a_fresh_round() {
+    let mut queue = queue(Some(mbps(100)));
+    queue.push(FlowId(1), packet(0, 20_000), at(0)).unwrap();
+    queue.pop(Tier::Bulk, at(0)).unwrap();
+    queue.push(FlowId(1), packet(1, 20_000), at(1)).unwrap();
+    queue.push(FlowId(2), packet(2, 20_000), at(1)).unwrap();
+    assert_eq!(queue.head(Tier::Bulk, at(1)).unwrap().flow, FlowId(1));
+}
+
+/// An echo of 50 packets/s beside four bulk flows that keep the link busy: it is in the sparse tier and next
+/// in line at every single arrival.
 #[test]
 fn a_sparse_flow_is_next_at_once_under_bulk_load() {
     let rate = mbps(10);
@@ -225,6 +236,42 @@ fn a_flow_becomes_bulk_with_all_it_has_and_sparse_again_after_a_rest() {
     queue.push(flow, packet(12, 100), at(71)).unwrap();
     assert_eq!(serial(&queue.pop(Tier::Sparse, at(71)).unwrap().1), 12);
     audit(&queue);
+}
+
+#[test]
+fn an_empty_queue_alone_does_not_make_a_flow_sparse_again() {
+    let mut queue = queue(Some(mbps(100)));
+    for next in 0..11 {
+        queue.push(FlowId(5), packet(next, 1500), at(0)).unwrap();
+    }
+    while pop_any(&mut queue, at(1)).is_some() {}
+    // 6.2 kB earned.
+    queue.push(FlowId(5), packet(11, 100), at(50)).unwrap();
+    assert_eq!(pop_any(&mut queue, at(50)).unwrap().0, Tier::Bulk);
+    // 7.5 kB more, less what the packet cost.
+    queue.push(FlowId(5), packet(12, 100), at(110)).unwrap();
+    assert_eq!(pop_any(&mut queue, at(110)).unwrap().0, Tier::Sparse);
+}
+
+/// When the head's flow becomes bulk, the flow behind it comes forward, and CoDel looks at it first.
+#[test]
+fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
+    let mut queue = queue(Some(mbps(100)));
+    let (standing, leaving) = (FlowId(1), FlowId(2));
+    for next in 0..6 {
+        queue.push(standing, ecn_packet(next, 1000, 2), at(0)).unwrap();
+    }
+    queue.push(leaving, packet(6, 1000), at(0)).unwrap();
+    // Two packets use up the first flow's round; the interval above target begins.
+    for _ in 0..2 {
+        assert_eq!(queue.pop(Tier::Sparse, at(10)).unwrap().1[1], 2);
+    }
+    assert_eq!(queue.head(Tier::Sparse, at(120)).unwrap().flow, leaving);
+    queue.push(leaving, packet(7, 20_000), at(120)).unwrap();
+    assert_eq!(queue.head(Tier::Sparse, at(120)).unwrap().flow, standing);
+    assert_eq!(queue.marked_pkts(), 1);
+    assert_eq!(queue.pop(Tier::Sparse, at(120)).unwrap().1[1], 3);
+    assert_eq!(serial(&queue.pop(Tier::Bulk, at(120)).unwrap().1), 6);
 }
 
 /// A flow within its rate is still not sparse once more than a burst of it waits.
@@ -393,8 +440,8 @@ fn the_target_follows_the_drain_rate() {
     assert_eq!(queue.params.target, ms(5));
 }
 
-/// Every 10 ms, ten packets arrive and ten leave at once; 15 stand all the time, so each waits 15 to 25 ms. What of that
-/// is reported as deliberate decides whether CoDel sees a queue.
+/// Every 10 ms, ten packets arrive and ten leave at once; 15 stand all the time, so each waits 15 to 25 ms.
+/// What of that is reported as deliberate decides whether CoDel sees a queue.
 #[test]
 fn a_deliberate_wait_is_not_queueing_delay() {
     // Milliseconds of each 10 that are deliberate, and whether that is said before or after.
@@ -428,6 +475,20 @@ fn a_deliberate_wait_is_not_queueing_delay() {
         let dropped = queue.take_discards().of(Discard::QueueDelay);
         assert_eq!(dropped > 0, has_drops, "{wait} of 10 ms, ahead: {is_ahead}: {dropped} dropped");
     }
+}
+
+/// A packet that leaves earlier than was said ends the wait: what stands after it is a queue again.
+#[test]
+fn a_wait_cut_short_counts_until_then() {
+    let mut queue = queue(Some(mbps(100)));
+    queue.on_deliberate_wait(Tier::Bulk, at(0), at(10_000));
+    for next in 0..60 {
+        queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+    }
+    for step in 0..30 {
+        queue.pop(Tier::Bulk, at(10 + step * 10)).unwrap();
+    }
+    assert!(queue.take_discards().of(Discard::QueueDelay) > 0);
 }
 
 #[test]
