@@ -227,6 +227,12 @@ impl Queue {
         self.pool.set_drain_rate(rate);
     }
 
+    /// Forgets the flows that have been idle for a second. [`Self::push`] and [`Self::head`] do it too; call it
+    /// now and then while the queue is empty, so that the last flows go as well.
+    pub fn forget_idle(&mut self, now: Instant) {
+        self.table.forget_idle(now);
+    }
+
     /// Whether no packet waits.
     pub fn is_empty(&self) -> bool {
         self.count_pkts == 0
@@ -237,7 +243,7 @@ impl Queue {
         self.sparse.bytes + self.bulk.bytes
     }
 
-    /// Flows that have packets waiting or had some within the last second.
+    /// Flows that have packets waiting or had some within the second before [`Self::forget_idle`] was last done.
     pub fn flows_active(&self) -> usize {
         self.table.count()
     }

@@ -45,6 +45,7 @@ impl Session {
     ) -> Option<Transmit> {
         self.transmit_at = None;
         if self.queue.is_empty() {
+            self.queue.forget_idle(now);
             return None;
         }
         self.views.clear();
