@@ -9,7 +9,7 @@
 //! duration = "20s"            # how long a run takes that shows all of it; default 20s
 //!
 //! [[link]]
-//! name = "a"                  # at most 13 characters of a-z, 0-9 and '-': also the name of a network device
+//! name = "a"                  # at most 15 characters of a-z, 0-9 and '-': also the name of a network device
 //! rate = "50mbit"             # or "unlimited", or { trace = "lte.down" }, or { walk = { min = …, max = … } }
 //! rtt = "30ms"                # split evenly; or delay = "15ms" for one way
 //! jitter = "2ms"              # default none; added to the delay
@@ -38,8 +38,8 @@ use crate::trace::TraceError;
 
 mod file;
 
-/// The longest name of a link in bytes: a network device's 15, less two for what a user of the name appends.
-pub const LINK_NAME_BYTES_MAX: usize = 13;
+/// The longest name of a link in bytes: it also names a network device.
+pub const LINK_NAME_BYTES_MAX: usize = 15;
 
 /// The most links a scenario may have.
 pub const LINKS_MAX: usize = 32;

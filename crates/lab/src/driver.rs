@@ -1,0 +1,361 @@
+//! The emulator in real time: one thread that moves packets between the links' ends through their pipes.
+//!
+//! It sleeps in `epoll_pwait2` until a packet comes or the next one is due, to the nanosecond, and runs at real-time
+//! priority where that is permitted: a network does not slow down because its hosts are busy. Whatever time it wakes at, the
+//! pipes compute with the times at which things were due, so a late wake-up delays packets but changes no rate.
+//! Most of its CPU time is the receiving host's TCP/IP, which the kernel runs inside the write to a TUN device.
+//!
+//! Other threads talk to it over a channel and an eventfd: they hold no lock it could wait for.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bonding_netem::{Change, Counters, Direction, Pipe, Scenario, Time};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+};
+use tun_rs::SyncDevice;
+
+use crate::error::LabError;
+use crate::topology::LinkEnds;
+
+/// Above other real-time programs' usual 1, below the kernel's own threads.
+const PRIORITY: u8 = 50;
+/// Buffers hold any packet of the links' MTU.
+const BUFFER_BYTES: usize = 2_048;
+/// The most buffers kept for reuse.
+const POOL_MAX: usize = 4_096;
+/// The most packets read from one device before packets that are due are delivered again.
+const BATCH_PKTS: usize = 32;
+/// The epoll token of the channel.
+const WAKE: u64 = u64::MAX;
+/// What counts as late.
+const LATE: Duration = Duration::from_millis(1);
+
+/// How well the emulator kept time, and what it cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DriverStats {
+    /// Whether it runs at real-time priority.
+    pub realtime: bool,
+    /// How often it woke.
+    pub wakeups: u64,
+    /// Packets moved, both directions of all links.
+    pub delivered_pkts: u64,
+    /// Packets a host did not take (its device was down).
+    pub refused_pkts: u64,
+    /// The latest a delivery ever was.
+    pub late_max: Duration,
+    /// Wake-ups more than 1 ms late. Many mean that the machine was too busy for the measurement to be believed.
+    pub late_wakeups: u64,
+    /// CPU time used by the driver's thread.
+    pub cpu: Duration,
+}
+
+/// A message to the driver.
+enum Message {
+    Apply(usize, Direction, Change),
+    Counters(usize, Direction, Sender<Counters>),
+    Stats(Sender<DriverStats>),
+    /// The scenario's events happen from this time on.
+    StartClock(Time),
+    Stop,
+}
+
+/// A packet in a pooled buffer.
+#[derive(Debug, Clone)]
+struct Packet {
+    buffer: Box<[u8]>,
+    len: usize,
+}
+
+/// The running driver; stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    origin: Instant,
+    messages: Sender<Message>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    pub(crate) fn start(scenario: &Scenario, ends: Vec<LinkEnds>, seed: u64) -> Result<Self, LabError> {
+        let step = || LabError::io("start the emulator");
+        let (messages, receiver) = channel();
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|error| step()(error.into()))?;
+        let wake = Arc::new(wake);
+        let origin = Instant::now();
+        let pipes = |direction| {
+            scenario.links.iter().map(move |link| scenario.pipe(link, direction, seed)).collect::<Vec<_>>()
+        };
+        let links = pipes(Direction::Up).into_iter().zip(pipes(Direction::Down)).zip(ends);
+        let links =
+            links.map(|((up, down), ends)| Link { up, down, client: ends.client, server: ends.server });
+        let state = State {
+            origin,
+            links: links.collect(),
+            events: scenario.clone(),
+            pool: Vec::new(),
+            stats: DriverStats::default(),
+            receiver,
+            wake: Arc::clone(&wake),
+        };
+        let epoll = state.register().map_err(step())?;
+        let thread = std::thread::Builder::new().name("netem".to_owned()).spawn(move || state.run(&epoll));
+        Ok(Self { origin, messages, wake, thread: Some(thread.map_err(step())?) })
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::from(self.origin.elapsed())
+    }
+
+    pub(crate) fn apply(&self, link: usize, direction: Direction, change: Change) {
+        self.send(Message::Apply(link, direction, change));
+    }
+
+    pub(crate) fn start_clock(&self, at: Time) {
+        self.send(Message::StartClock(at));
+    }
+
+    pub(crate) fn counters(&self, link: usize, direction: Direction) -> Counters {
+        let (reply, answer) = channel();
+        self.send(Message::Counters(link, direction, reply));
+        answer.recv().unwrap_or_default()
+    }
+
+    pub(crate) fn stats(&self) -> DriverStats {
+        let (reply, answer) = channel();
+        self.send(Message::Stats(reply));
+        answer.recv().unwrap_or_default()
+    }
+
+    /// The driver is gone only when this is dropped: a message is always taken.
+    fn send(&self, message: Message) {
+        let _ = self.messages.send(message);
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Link {
+    up: Pipe<Packet>,
+    down: Pipe<Packet>,
+    client: SyncDevice,
+    server: SyncDevice,
+}
+
+impl Link {
+    fn pipe(&mut self, direction: Direction) -> &mut Pipe<Packet> {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    /// The device that packets of this direction come from, their pipe, and the device they go to.
+    fn parts(&mut self, direction: Direction) -> (&SyncDevice, &mut Pipe<Packet>, &SyncDevice) {
+        match direction {
+            Direction::Up => (&self.client, &mut self.up, &self.server),
+            Direction::Down => (&self.server, &mut self.down, &self.client),
+        }
+    }
+}
+
+struct State {
+    origin: Instant,
+    links: Vec<Link>,
+    /// For its events, until the clock starts.
+    events: Scenario,
+    pool: Vec<Box<[u8]>>,
+    stats: DriverStats,
+    receiver: Receiver<Message>,
+    wake: Arc<OwnedFd>,
+}
+
+fn raw(device: &SyncDevice) -> BorrowedFd<'_> {
+    device.as_fd()
+}
+
+impl State {
+    fn register(&self) -> io::Result<OwnedFd> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &self.wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        for (link, index) in self.links.iter().zip(0_u64..) {
+            epoll::add(
+                &epoll,
+                raw(&link.client),
+                epoll::EventData::new_u64(index * 2),
+                epoll::EventFlags::IN,
+            )?;
+            epoll::add(
+                &epoll,
+                raw(&link.server),
+                epoll::EventData::new_u64(index * 2 + 1),
+                epoll::EventFlags::IN,
+            )?;
+        }
+        // epoll_pwait2 waits to the nanosecond and came with Linux 5.11; better known now than on the thread.
+        let mut event = [MaybeUninit::<epoll::Event>::uninit()];
+        epoll::wait(&epoll, &mut event, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(epoll)
+    }
+
+    fn now(&self) -> Time {
+        Time::from(self.origin.elapsed())
+    }
+
+    fn run(mut self, epoll: &OwnedFd) {
+        self.stats.realtime = become_realtime(PRIORITY);
+        let mut events =
+            [const { MaybeUninit::<epoll::Event>::uninit() }; 2 * bonding_netem::scenario::LINKS_MAX + 1];
+        loop {
+            self.deliver();
+            let timeout = self.timeout();
+            let ready = match epoll::wait(epoll, &mut events, timeout.as_ref()) {
+                Ok((ready, _)) => ready,
+                Err(rustix::io::Errno::INTR) => continue,
+                // The descriptors are ours and open: nothing else can fail.
+                Err(error) => panic!("the emulator cannot wait for packets: {error}"),
+            };
+            self.stats.wakeups += 1;
+            for event in ready {
+                let token = event.data.u64();
+                if token == WAKE {
+                    if self.take_messages() {
+                        return;
+                    }
+                } else {
+                    self.receive(token);
+                }
+            }
+        }
+    }
+
+    /// Hands over every packet that is due.
+    fn deliver(&mut self) {
+        let now = self.now();
+        for link in &mut self.links {
+            for direction in Direction::BOTH {
+                let (_, pipe, to) = link.parts(direction);
+                let Some(late) = pipe.poll_timeout().filter(|due| *due <= now).map(|due| now - due) else {
+                    continue;
+                };
+                let mut delivered = false;
+                while let Some(packet) = pipe.poll_deliver(now) {
+                    delivered = true;
+                    match packet.buffer.get(..packet.len).map(|bytes| to.send(bytes)) {
+                        Some(Ok(_)) => self.stats.delivered_pkts += 1,
+                        Some(Err(_)) | None => self.stats.refused_pkts += 1,
+                    }
+                    if self.pool.len() < POOL_MAX {
+                        self.pool.push(packet.buffer);
+                    }
+                }
+                if delivered {
+                    self.stats.late_max = self.stats.late_max.max(late);
+                    self.stats.late_wakeups += u64::from(late > LATE);
+                }
+            }
+        }
+    }
+
+    /// How long there is nothing to do unless a packet comes.
+    fn timeout(&self) -> Option<Timespec> {
+        let pipes = self.links.iter().flat_map(|link| [&link.up, &link.down]);
+        let next = pipes.filter_map(Pipe::poll_timeout).min()?;
+        Timespec::try_from(next - self.now()).ok()
+    }
+
+    /// Takes a batch of packets from a device.
+    fn receive(&mut self, token: u64) {
+        let direction = if token.is_multiple_of(2) { Direction::Up } else { Direction::Down };
+        let Some(link) = usize::try_from(token / 2).ok().and_then(|index| self.links.get_mut(index)) else {
+            return;
+        };
+        let (from, pipe, _) = link.parts(direction);
+        for _ in 0..BATCH_PKTS {
+            let mut buffer = self.pool.pop().unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
+            // An error is "no more", or a device that was set down: the next packet comes with the next event.
+            let Ok(len) = from.recv(&mut buffer) else {
+                self.pool.push(buffer);
+                return;
+            };
+            let bytes = u32::try_from(len).unwrap_or(u32::MAX);
+            let now = Time::from(self.origin.elapsed());
+            pipe.enqueue(Packet { buffer, len }, bytes, now);
+        }
+    }
+
+    /// Does what other threads asked for; true to stop.
+    fn take_messages(&mut self) -> bool {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+        let now = self.now();
+        while let Ok(message) = self.receiver.try_recv() {
+            match message {
+                Message::Apply(link, direction, change) => {
+                    if let Some(link) = self.links.get_mut(link) {
+                        link.pipe(direction).apply(change, now);
+                    }
+                }
+                Message::Counters(link, direction, reply) => {
+                    let pipe = self.links.get_mut(link).map(|link| link.pipe(direction));
+                    let counters = pipe.map(|pipe| {
+                        pipe.advance(now);
+                        pipe.counters()
+                    });
+                    let _ = reply.send(counters.unwrap_or_default());
+                }
+                Message::Stats(reply) => {
+                    self.stats.cpu = thread_cpu();
+                    let _ = reply.send(self.stats);
+                }
+                Message::StartClock(start) => self.schedule_events(start),
+                Message::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn schedule_events(&mut self, start: Time) {
+        for event in std::mem::take(&mut self.events.events) {
+            let index = self.events.link_index(&event.link);
+            if let Some(link) = index.and_then(|index| self.links.get_mut(index)) {
+                link.pipe(event.direction).schedule(start + event.at, event.change);
+            }
+        }
+    }
+}
+
+/// The CPU time of the calling thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// Moves the calling thread to real-time priority; false when that is not permitted.
+pub(crate) fn become_realtime(priority: u8) -> bool {
+    let Ok(priority) = ThreadPriorityValue::try_from(priority) else {
+        return false;
+    };
+    thread_priority::set_thread_priority_and_policy(
+        thread_priority::thread_native_id(),
+        ThreadPriority::Crossplatform(priority),
+        ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
+    )
+    .is_ok()
+}

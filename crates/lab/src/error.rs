@@ -1,0 +1,61 @@
+//! Why a lab could not do what it was asked.
+
+use std::io;
+
+/// Why a lab could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The process is not in a sandbox: the lab refuses to touch the machine's own network.
+    #[error("not in a sandbox: call sandbox::enter() first, the machine's own network is not touched")]
+    NotInSandbox,
+    /// Programs that are missing.
+    #[error("missing: {programs}; install with: apt-get install {packages}")]
+    Missing {
+        /// Their names.
+        programs: String,
+        /// The Debian packages that have them.
+        packages: String,
+    },
+    /// A program could not be started.
+    #[error("cannot run {program}: {source}")]
+    Run {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program failed.
+    #[error("{command} failed ({status}): {message}")]
+    Failed {
+        /// The program and its arguments.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        message: String,
+    },
+    /// A program said what was not understood.
+    #[error("{command}: cannot read its report: {message}")]
+    Report {
+        /// The program.
+        command: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A step of the set-up failed.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl LabError {
+    /// Turns an I/O error into one that says what was tried.
+    pub(crate) fn io(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |source| Self::Io { step, source }
+    }
+}

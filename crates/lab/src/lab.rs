@@ -1,0 +1,166 @@
+//! The lab: hosts, links, and what happens to them.
+
+use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bonding_netem::{Change, Counters, Direction, Scenario, Time};
+
+use crate::driver::{Driver, DriverStats};
+use crate::error::LabError;
+use crate::host::{Host, HostRef};
+use crate::process::{Process, terminate};
+use crate::sandbox;
+use crate::topology::{self, Namespaces};
+
+/// How a lab starts.
+#[derive(Debug, Clone, Copy)]
+pub struct LabOptions {
+    /// Chooses which packets are lost.
+    pub seed: u64,
+    /// Whether the scenario's events count from the start; else from [`Lab::start_clock`].
+    pub start_clock: bool,
+}
+
+impl Default for LabOptions {
+    /// Seed 1; events wait for [`Lab::start_clock`].
+    fn default() -> Self {
+        Self { seed: 1, start_clock: false }
+    }
+}
+
+/// Three hosts and the links between them, running.
+///
+/// Dropping it ends the processes it spawned (SIGTERM, then SIGKILL), stops the emulator and removes the namespaces.
+#[derive(Debug)]
+pub struct Lab {
+    // Dropped in this order, after the processes: first the emulator with its devices, then the namespaces.
+    driver: Driver,
+    scenario: Scenario,
+    clock: Mutex<Option<Time>>,
+    processes: Mutex<Vec<Weak<Mutex<Child>>>>,
+    _namespaces: Namespaces,
+}
+
+impl Lab {
+    /// Builds the hosts and starts the links. When it returns, packets flow.
+    ///
+    /// # Errors
+    /// Outside a [`sandbox`]; when another lab runs in it; when the kernel or a program refuses a step.
+    pub fn start(scenario: &Scenario, options: LabOptions) -> Result<Self, LabError> {
+        if !sandbox::is_inside() {
+            return Err(LabError::NotInSandbox);
+        }
+        let namespaces = Namespaces::create()?;
+        let ends = topology::build(scenario)?;
+        let driver = Driver::start(scenario, ends, options.seed)?;
+        let lab = Self {
+            driver,
+            scenario: scenario.clone(),
+            clock: Mutex::new(None),
+            processes: Mutex::new(Vec::new()),
+            _namespaces: namespaces,
+        };
+        if options.start_clock {
+            lab.start_clock();
+        }
+        Ok(lab)
+    }
+
+    /// A host, to run programs on.
+    pub const fn host(&self, host: Host) -> HostRef {
+        HostRef::new(host)
+    }
+
+    /// Starts `command`, made by [`HostRef::command`], as a process that ends with its guard or with the lab.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, command: &mut Command) -> Result<Process, LabError> {
+        let process = Process::spawn(command)?;
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.retain(|other| other.strong_count() > 0);
+        processes.push(process.watch());
+        Ok(process)
+    }
+
+    /// The scenario it plays.
+    pub const fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// The time since the start. Traces count from there.
+    pub fn elapsed(&self) -> Duration {
+        self.driver.now() - Time::ZERO
+    }
+
+    /// From now on the scenario's events happen. Only the first call counts.
+    pub fn start_clock(&self) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock.is_none() {
+            let now = self.driver.now();
+            *clock = Some(now);
+            self.driver.start_clock(now);
+        }
+    }
+
+    /// The time since the scenario's events began to count; nothing before.
+    pub fn clock(&self) -> Option<Duration> {
+        let start = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        start.map(|start| self.driver.now() - start)
+    }
+
+    /// Changes one direction of link `index` now. A link that does not exist changes nothing.
+    pub fn apply(&self, index: usize, direction: Direction, change: Change) {
+        self.driver.apply(index, direction, change);
+    }
+
+    /// Link `index` swallows everything in both directions, what is inside included.
+    pub fn cut(&self, index: usize) {
+        for direction in Direction::BOTH {
+            self.apply(index, direction, Change::Outage(true));
+        }
+    }
+
+    /// Link `index` carries packets again.
+    pub fn restore(&self, index: usize) {
+        for direction in Direction::BOTH {
+            self.apply(index, direction, Change::Outage(false));
+        }
+    }
+
+    /// What one direction of link `index` counted; zeros for a link that does not exist.
+    pub fn counters(&self, index: usize, direction: Direction) -> Counters {
+        self.driver.counters(index, direction)
+    }
+
+    /// How well the emulator kept time, and what it cost.
+    pub fn driver_stats(&self) -> DriverStats {
+        self.driver.stats()
+    }
+
+    /// The rate in bits per second that all links together offered between two times of [`Lab::elapsed`], the scenario's events
+    /// considered, changes by [`Lab::apply`] not. Nothing where a rate is unlimited.
+    pub fn capacity_bps(&self, direction: Direction, from: Duration, to: Duration) -> Option<u64> {
+        let mut scenario = self.scenario.clone();
+        match *self.clock.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(start) => {
+                for event in &mut scenario.events {
+                    event.at += start - Time::ZERO;
+                }
+            }
+            None => scenario.events.clear(),
+        }
+        scenario.capacity_bps(direction, from, to)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let processes = self.processes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for child in processes.iter().filter_map(Weak::upgrade) {
+            // There is nobody to tell; the sandbox's end kills what this does not.
+            let _ = terminate(&child);
+        }
+    }
+}

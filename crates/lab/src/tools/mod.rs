@@ -1,0 +1,13 @@
+//! What a lab is measured with: `ping`, `iperf3`, and an echo of its own.
+//!
+//! Each is a plain description with sensible defaults and one call that runs it.
+
+mod echo;
+mod iperf3;
+mod ping;
+mod rtts;
+
+pub use echo::{Echo, EchoReport, EchoSample, EchoServer};
+pub use iperf3::{Iperf3, Iperf3Report, Iperf3Run, Iperf3Server, IperfDirection};
+pub use ping::{Ping, PingReport};
+pub use rtts::percentile;

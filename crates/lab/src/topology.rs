@@ -1,0 +1,207 @@
+//! The three namespaces and what is in them; see the picture in the crate's head.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use bonding_netem::Scenario;
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use crate::addr;
+use crate::error::LabError;
+use crate::host::{Host, HostRef, output};
+use crate::requirements::{Requirement, find, search_path};
+
+/// Every link's MTU.
+const MTU: u16 = 1_500;
+/// The metric of the client's route over the first link.
+const METRIC: u16 = 100;
+
+/// The namespaces of a lab; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Namespaces(());
+
+impl Namespaces {
+    /// Makes them, empty.
+    pub(crate) fn create() -> Result<Self, LabError> {
+        if find("ip").is_none() {
+            return Err(missing(&[Requirement { program: "ip", package: "iproute2" }]));
+        }
+        let existing = Host::ALL.iter().find(|host| Path::new("/run/netns").join(host.name()).exists());
+        if let Some(host) = existing {
+            let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+            let step = format!("make the host {}: only one lab at a time per sandbox", host.name());
+            return Err(LabError::Io { step, source });
+        }
+        // From here on whatever exists is removed.
+        let namespaces = Self(());
+        for host in Host::ALL {
+            ip(&["netns", "add", host.name()], None)?;
+        }
+        Ok(namespaces)
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for host in Host::ALL {
+            if Path::new("/run/netns").join(host.name()).exists() {
+                // The sandbox's end removes what this does not.
+                let _ = ip(&["netns", "del", host.name()], None);
+            }
+        }
+    }
+}
+
+/// The error for programs that are missing.
+pub(crate) fn missing(list: &[Requirement]) -> LabError {
+    let join = |pick: fn(&Requirement) -> &str| list.iter().map(pick).collect::<Vec<_>>().join(" ");
+    LabError::Missing { programs: join(|one| one.program), packages: join(|one| one.package) }
+}
+
+/// The two ends of a link.
+pub(crate) struct LinkEnds {
+    pub(crate) client: SyncDevice,
+    pub(crate) server: SyncDevice,
+}
+
+/// Makes devices, addresses and routes in the empty namespaces.
+pub(crate) fn build(scenario: &Scenario) -> Result<Vec<LinkEnds>, LabError> {
+    let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    for host in Host::ALL {
+        HostRef::new(host).run(|| set_kernel_parameters(ipv6))??;
+    }
+    let names: Vec<&str> = scenario.links.iter().map(|link| link.name.as_str()).collect();
+    let client = HostRef::new(Host::Client).run(|| open_devices(&names))??;
+    let server = HostRef::new(Host::Server).run(|| open_devices(&names))??;
+    batch(Host::Client, &client_commands(&names, ipv6))?;
+    batch(Host::Server, &server_commands(&names, ipv6))?;
+    batch(Host::Internet, &internet_commands(ipv6))?;
+    Ok(client.into_iter().zip(server).map(|(client, server)| LinkEnds { client, server }).collect())
+}
+
+/// On the thread of a host: routes may be asymmetric, nothing is sent unasked, no TCP connection learns from an earlier one.
+fn set_kernel_parameters(ipv6: bool) -> Result<(), LabError> {
+    let mut parameters = vec![
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/tcp_no_metrics_save", "1"),
+    ];
+    if ipv6 {
+        parameters.extend([
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv6/conf/default/router_solicitations", "0"),
+            ("ipv6/conf/default/addr_gen_mode", "1"),
+        ]);
+    }
+    for (name, value) in parameters {
+        let file = Path::new("/proc/sys/net").join(name);
+        fs::write(&file, value).map_err(LabError::io(format!("set {} to {value}", file.display())))?;
+    }
+    Ok(())
+}
+
+/// On the thread of a host: the ends of its links.
+fn open_devices(names: &[&str]) -> Result<Vec<SyncDevice>, LabError> {
+    let open = |name: &&str| {
+        let device = DeviceBuilder::new().name(*name).mtu(MTU).with(|options| {
+            options.offload(false).packet_information(false);
+        });
+        let device = device.build_sync()?;
+        device.set_nonblocking(true)?;
+        Ok(device)
+    };
+    names.iter().map(|name| open(name).map_err(LabError::io(format!("make the device {name}")))).collect()
+}
+
+fn client_commands(names: &[&str], ipv6: bool) -> String {
+    let mut text = String::from("link set dev lo up\n");
+    for (name, index) in names.iter().zip(0_u8..) {
+        let metric = METRIC + u16::from(index);
+        let (v4, v6) = (addr::client_v4(index), addr::client_v6(index));
+        link(&mut text, name, &format!("{v4}/24"));
+        line(&mut text, &format!("route add {}/32 dev {name} src {v4} metric {metric}", addr::SERVER_V4));
+        if ipv6 {
+            line(&mut text, &format!("address add {v6}/64 dev {name} nodad"));
+            line(&mut text, &format!("route add {}/128 dev {name} metric {metric}", addr::SERVER_V6));
+        }
+    }
+    text
+}
+
+fn server_commands(names: &[&str], ipv6: bool) -> String {
+    let eth = addr::EGRESS_DEVICE;
+    let mut text = String::from("link set dev lo up\n");
+    line(&mut text, &format!("address add {}/32 dev lo", addr::SERVER_V4));
+    line(
+        &mut text,
+        &format!("link add name {eth} type veth peer name {eth} netns {}", Host::Internet.name()),
+    );
+    line(&mut text, &format!("address add {}/24 dev {eth}", addr::SERVER_EGRESS_V4));
+    if ipv6 {
+        line(&mut text, &format!("address add {}/128 dev lo nodad", addr::SERVER_V6));
+        line(&mut text, &format!("address add {}/64 dev {eth} nodad", addr::SERVER_EGRESS_V6));
+    }
+    line(&mut text, &format!("link set dev {eth} up"));
+    line(&mut text, &format!("route add default via {} dev {eth}", addr::INTERNET_V4));
+    if ipv6 {
+        line(&mut text, &format!("route add ::/0 via {} dev {eth}", addr::INTERNET_V6));
+    }
+    for (name, index) in names.iter().zip(0_u8..) {
+        // Answers leave with the public address, whoever forgets to choose one.
+        link(&mut text, name, &format!("{}/24 noprefixroute", addr::server_v4(index)));
+        line(
+            &mut text,
+            &format!("route add {}/24 dev {name} src {}", addr::network_v4(index), addr::SERVER_V4),
+        );
+        if ipv6 {
+            line(
+                &mut text,
+                &format!("address add {}/64 dev {name} nodad noprefixroute", addr::server_v6(index)),
+            );
+            line(
+                &mut text,
+                &format!("route add {}/64 dev {name} src {}", addr::network_v6(index), addr::SERVER_V6),
+            );
+        }
+    }
+    text
+}
+
+fn internet_commands(ipv6: bool) -> String {
+    let eth = addr::EGRESS_DEVICE;
+    let mut text = String::from("link set dev lo up\n");
+    line(&mut text, &format!("address add {}/24 dev {eth}", addr::INTERNET_V4));
+    if ipv6 {
+        line(&mut text, &format!("address add {}/64 dev {eth} nodad", addr::INTERNET_V6));
+    }
+    line(&mut text, &format!("link set dev {eth} up"));
+    text
+}
+
+fn link(text: &mut String, name: &str, v4: &str) {
+    line(text, &format!("link set dev {name} mtu {MTU} txqueuelen 1000 up"));
+    line(text, &format!("address add dev {name} {v4}"));
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{line}");
+}
+
+fn batch(host: Host, commands: &str) -> Result<(), LabError> {
+    let mut result = ip(&["-n", host.name(), "-batch", "-"], Some(commands));
+    if let Err(LabError::Failed { message, .. }) = &mut result {
+        // It names the line only by number.
+        let failed = message.rsplit_once("-:").and_then(|(_, number)| number.trim().parse::<usize>().ok());
+        let line = failed.and_then(|number| commands.lines().nth(number.saturating_sub(1)));
+        *message = format!("{message} ({})", line.unwrap_or("unknown line"));
+    }
+    result
+}
+
+fn ip(arguments: &[&str], input: Option<&str>) -> Result<(), LabError> {
+    output(Command::new("ip").args(arguments).env("PATH", search_path()), input).map(drop)
+}
