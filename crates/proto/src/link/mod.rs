@@ -15,7 +15,7 @@ mod window;
 
 use std::time::Duration;
 
-pub use self::pacer::QUANTUM;
+pub use self::pacer::{BURST, QUANTUM};
 
 use self::health::Health;
 use self::loss::LossMeter;

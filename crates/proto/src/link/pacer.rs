@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::units::BitRate;
 
 /// The most an idle link saves up. Wake-ups of a loaded machine are up to some milliseconds late.
-const BURST: Duration = Duration::from_millis(4);
+pub const BURST: Duration = Duration::from_millis(4);
 
 /// What bulk saves up before it starts a run.
 pub const QUANTUM: Duration = Duration::from_millis(1);

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SLACK_US: u64 = 2_000;
+const SWAP_SLACK_US: u64 = 2_000;
+const DELAY_SLACK_US: u64 = 6_000;
 
 /// A link of the scenario: what it does, and what the resequencer is told of it.
 #[derive(Debug, Clone)]
@@ -147,8 +148,8 @@ impl Model {
             let counters: BTreeSet<u64> = later.clone().map(|&(counter, _, _)| counter).collect();
             let skew_us = (link.delay_us - links[usize::from(first_link)].delay_us).max(0).unsigned_abs();
             counters.len() >= 3
-                || later.clone().any(|&(_, _, at_us)| at_us + SLACK_US <= now_us)
-                || first_us + skew_us + 4 * u64::from(link.jitter_us) + SLACK_US <= now_us
+                || later.clone().any(|&(_, _, at_us)| at_us + SWAP_SLACK_US <= now_us)
+                || first_us + skew_us + 4 * u64::from(link.jitter_us) + DELAY_SLACK_US <= now_us
         };
         links.iter().any(|link| link.usable)
             && links.iter().enumerate().all(|(index, link)| !link.usable || passed(index, link))
