@@ -32,9 +32,9 @@ const SIGNALS_TOKEN: u64 = 1;
 const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
 /// Rounds of one wake-up.
-const ROUNDS_MAX: usize = 4;
+pub(super) const ROUNDS_MAX: usize = 4;
 /// An input's share of a round, in packets; one system call may overshoot it.
-const PACKETS_PER_ROUND: usize = 64;
+pub(super) const PACKETS_PER_ROUND: usize = 64;
 /// And in system calls.
 const CALLS_PER_ROUND: usize = 16;
 /// Released packets are written when there are this many, or at the end of the wake-up.
@@ -44,7 +44,7 @@ const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How often missing sockets are tried again, beside the interface's own news.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What is waited at least when the core wants to be called again at once, against its contract.
-const SPIN_WAIT: Duration = Duration::from_millis(1);
+pub(super) const SPIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The packet device: TUN, or what a test puts in its place.
 pub(crate) trait Device: AsFd {
@@ -91,16 +91,19 @@ pub enum LoopError {
 /// Everything the loop works with.
 #[derive(Debug)]
 pub(crate) struct Engine<M, D> {
-    machine: M,
-    device: D,
+    pub(super) machine: M,
+    pub(super) device: D,
     sockets: Sockets,
     monitor: Option<Monitor>,
     signals: Signals,
     poller: Poller,
     clock: Clock,
     status_interval: Duration,
+    status_at: Instant,
+    retry_at: Instant,
     /// The last `now` that the machine saw.
     seen: Instant,
+    ready: Vec<Ready>,
     batch: Vec<u8>,
     packets: Vec<Bytes>,
     datagrams: Vec<Received>,
@@ -142,7 +145,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             poller,
             clock,
             status_interval,
+            status_at: clock.now() + status_interval,
+            retry_at: clock.now(),
             seen: Instant::ZERO,
+            ready: Vec::new(),
             batch: Vec::with_capacity(BATCH_BYTES_MAX),
             packets: Vec::new(),
             datagrams: Vec::new(),
@@ -164,34 +170,46 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if let Err(error) = bonding_os::poll::set_precise_timers() {
             tracing::debug!(%error, "timers stay 50 µs coarse");
         }
-        let mut ready = Vec::new();
-        let mut status_at = self.clock.now() + self.status_interval;
-        let mut retry_at = self.clock.now();
         self.drain(self.clock.now())?;
-        loop {
-            let retry = self.sockets.any_missing().then_some(retry_at);
-            let wait = self.wait_for([Some(status_at), retry]);
-            self.poller.wait(&mut ready, Some(wait)).map_err(LoopError::Poll)?;
-            let tun_ready = self.dispatch(&ready, shell, service)?;
-            if self.signals.terminating() {
-                return Ok(());
-            }
-            self.work(tun_ready)?;
-            shell.log_events(&mut self.machine);
-            let now = self.clock.now();
-            if now >= status_at {
-                status_at = now + self.status_interval;
-                service.handle_interval(&shell.snapshot(&self.machine, &self.sockets, now));
-            }
-            if retry.is_some_and(|at| now >= at) {
-                retry_at = now + RETRY_INTERVAL;
-                self.refresh_sockets(shell);
-            }
+        while !self.signals.terminating() {
+            self.turn(shell, service)?;
         }
+        Ok(())
+    }
+
+    /// One wait and one wake-up.
+    pub(super) fn turn(
+        &mut self,
+        shell: &mut dyn Shell<M>,
+        service: &mut dyn Service,
+    ) -> Result<(), LoopError> {
+        let retry = self.sockets.any_missing().then_some(self.retry_at);
+        let wait = self.wait_for([Some(self.status_at), retry]);
+        let mut ready = std::mem::take(&mut self.ready);
+        self.poller.wait(&mut ready, Some(wait)).map_err(LoopError::Poll)?;
+        let tun_ready = self.dispatch(&ready, shell, service)?;
+        self.ready = ready;
+        self.work(tun_ready)?;
+        shell.log_events(&mut self.machine);
+        let now = self.clock.now();
+        if now >= self.status_at {
+            self.status_at = now + self.status_interval;
+            service.handle_interval(&shell.snapshot(&self.machine, &self.sockets, now));
+        }
+        if retry.is_some_and(|at| now >= at) {
+            self.retry_at = now + RETRY_INTERVAL;
+            self.refresh_sockets(shell);
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> Instant {
+        self.seen
     }
 
     /// How long to wait for the earliest of `deadlines` and the machine's.
-    fn wait_for(&mut self, deadlines: [Option<Instant>; 2]) -> Duration {
+    pub(super) fn wait_for(&mut self, deadlines: [Option<Instant>; 2]) -> Duration {
         let now = self.clock.now();
         let until = |at: Instant| at.saturating_since(now);
         let own = deadlines.into_iter().flatten().map(until).min().unwrap_or(Duration::MAX);

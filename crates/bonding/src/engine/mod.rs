@@ -9,6 +9,8 @@ pub(crate) mod events;
 pub mod plan;
 pub(crate) mod setup;
 pub(crate) mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::BorrowedFd;
 

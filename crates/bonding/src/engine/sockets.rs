@@ -200,9 +200,6 @@ impl Slot {
         if self.bound_to_a_place() {
             let index = home.map(|interface| interface.index);
             if self.index != index {
-                if self.socket.is_some() {
-                    tracing::info!(link = self.spec.label, "the interface is gone");
-                }
                 self.close();
                 self.index = index;
             }
@@ -294,4 +291,83 @@ fn own_address(interface: &Interface, bind: IpAddr) -> Option<IpAddr> {
         IpAddr::V4(_) => bind.is_ipv4(),
         IpAddr::V6(v6) => bind.is_ipv6() && !v6.is_unicast_link_local(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket as Plain;
+    use std::time::Duration;
+
+    use super::*;
+
+    const ID: SocketId = SocketId(0);
+
+    fn sockets(bind: &str, interface: Option<&str>) -> Sockets {
+        Sockets::new([SocketSpec {
+            label: "test".to_owned(),
+            bind: bind.parse().unwrap(),
+            interface: interface.map(str::to_owned),
+        }])
+    }
+
+    fn discards(sockets: &Sockets, reason: Discard) -> u64 {
+        let mut counts = DiscardCounts::default();
+        sockets.add_discards(&mut counts);
+        counts.of(reason)
+    }
+
+    #[test]
+    fn a_full_socket_keeps_a_little_in_order_and_room_for_control() {
+        let peer = Plain::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let path = Path { socket: ID, remote: peer.local_addr().unwrap(), local: None };
+        let poller = Poller::new().unwrap();
+        let mut sockets = sockets("127.0.0.1:0", None);
+        sockets.open_all(&poller).unwrap();
+        // As after a refusal by the kernel.
+        sockets.slots[0].keep(path, &[0; 2000], 1000);
+        for number in 1..=4_u8 {
+            sockets.send(&poller, path, &[number; 3000], 1000);
+        }
+        for number in 101..=120_u8 {
+            sockets.send(&poller, path, &[number; 40], 40);
+        }
+        let kept: Vec<_> = sockets.slots[0].kept.iter().map(|kept| kept.bytes[0]).collect();
+        assert_eq!(kept[..2], [0, 1]);
+        assert_eq!(kept[2..], (101..=114).collect::<Vec<u8>>());
+        // Three batches of three datagrams, and what was too much even of small ones.
+        assert_eq!(discards(&sockets, Discard::SocketBlocked), 3 * 3 + 6);
+
+        sockets.flush(&poller, ID);
+        assert!(sockets.slots[0].kept.is_empty());
+        let mut buffer = [0; 2000];
+        let first: Vec<_> = (0..5 + 14)
+            .map(|_| peer.recv_from(&mut buffer).map(|(size, _)| (size, buffer[0])).unwrap())
+            .collect();
+        assert_eq!(first[..5], [(1000, 0), (1000, 0), (1000, 1), (1000, 1), (1000, 1)]);
+        assert!(first[5..].iter().all(|(size, _)| *size == 40));
+    }
+
+    #[test]
+    fn a_missing_interface_is_waited_for() {
+        let monitor = Monitor::open().unwrap();
+        let poller = Poller::new().unwrap();
+        let mut sockets = sockets("0.0.0.0:0", Some("no-such-if"));
+        assert_eq!(sockets.refresh(&monitor, &poller), [(ID, LinkEvent::CarrierLost)]);
+        assert_eq!(sockets.refresh(&monitor, &poller), [], "told once");
+        assert!(sockets.any_missing());
+        let path = Path { socket: ID, remote: "127.0.0.1:9".parse().unwrap(), local: None };
+        sockets.send(&poller, path, &[0; 2500], 1000);
+        assert_eq!(discards(&sockets, Discard::SocketBlocked), 3);
+        assert!(!sockets.recv(ID, &mut Vec::new()));
+    }
+
+    #[test]
+    fn tokens_and_ids_correspond() {
+        let sockets = sockets("127.0.0.1:0", None);
+        assert_eq!(sockets.id(token(ID)), Some(ID));
+        for token in [0, FIRST_TOKEN - 1, FIRST_TOKEN + 1, u64::MAX] {
+            assert_eq!(sockets.id(token), None);
+        }
+    }
 }

@@ -1,0 +1,253 @@
+//! The loop with a small machine, a device in memory and real sockets on the loopback interface.
+
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use bonding_os::poll::Poller;
+use bonding_os::signals::Signals;
+use bonding_proto::event::LinkEvent;
+use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, Transmit};
+use bytes::Bytes;
+
+use super::Service;
+use super::clock::Clock;
+use super::event_loop::{Device, Engine, PACKETS_PER_ROUND, Parts, ROUNDS_MAX, SPIN_WAIT, Shell};
+use super::sockets::{SocketSpec, Sockets};
+use crate::status::Snapshot;
+
+/// Sends every packet to `remote` and delivers every datagram; ticks.
+#[derive(Debug)]
+struct Machine {
+    remote: SocketAddr,
+    packets: VecDeque<PacketBuf>,
+    delivered: VecDeque<PacketBuf>,
+    tick_at: Instant,
+    tick: Duration,
+    ticks: usize,
+    /// Packets taken since the last tick: the most, ever.
+    taken: usize,
+    taken_max: usize,
+}
+
+impl StateMachine for Machine {
+    fn handle_packet(&mut self, packet: PacketBuf, _: Instant) -> Result<(), Discard> {
+        self.packets.push_back(packet);
+        self.taken += 1;
+        self.taken_max = self.taken_max.max(self.taken);
+        Ok(())
+    }
+
+    fn handle_datagram(&mut self, datagram: Datagram, _: Instant) -> Result<(), Discard> {
+        self.delivered.push_back(PacketBuf::from(datagram.data.freeze()));
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if now >= self.tick_at {
+            self.tick_at = now + self.tick;
+            self.ticks += 1;
+            self.taken = 0;
+        }
+    }
+
+    fn poll_transmit(&mut self, buf: &mut Vec<u8>, max: NonZeroUsize, _: Instant) -> Option<Transmit> {
+        let start = buf.len();
+        let segment_size = self.packets.front()?.len();
+        for _ in 0..max.get() {
+            let Some(packet) = self.packets.front().filter(|packet| packet.len() == segment_size) else {
+                break;
+            };
+            buf.extend_from_slice(packet);
+            self.packets.pop_front();
+        }
+        let path = Path { socket: SocketId(0), remote: self.remote, local: None };
+        Some(Transmit { link: LinkId(0), path, size: buf.len() - start, segment_size })
+    }
+
+    fn poll_packet(&mut self) -> Option<PacketBuf> {
+        self.delivered.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        Some((self.tick_at, "tick"))
+    }
+}
+
+/// Gives what it holds, one packet a read, and is readable for as long as somebody wrote to `wake`.
+#[derive(Debug)]
+struct Memory {
+    readable: UnixStream,
+    inbound: VecDeque<Bytes>,
+    outbound: Vec<PacketBuf>,
+}
+
+impl AsFd for Memory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.readable.as_fd()
+    }
+}
+
+impl Device for Memory {
+    fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool> {
+        packets.extend(self.inbound.pop_front());
+        Ok(!self.inbound.is_empty())
+    }
+
+    fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()> {
+        self.outbound.extend_from_slice(packets);
+        Ok(())
+    }
+}
+
+/// Neither logs nor reports.
+#[derive(Debug)]
+struct Quiet;
+
+impl Shell<Machine> for Quiet {
+    fn on_socket_event(&mut self, _: &mut Machine, _: SocketId, _: LinkEvent, _: Instant) {}
+    fn log_events(&mut self, _: &mut Machine) {}
+    fn snapshot(&self, _: &Machine, _: &Sockets, _: Instant) -> Snapshot {
+        unreachable!("the status interval is an hour")
+    }
+}
+
+impl Service for Quiet {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn handle_ready(&mut self, _: &dyn Fn() -> Snapshot) {}
+    fn handle_interval(&mut self, _: &Snapshot) {}
+    fn handle_reload(&mut self) {}
+}
+
+struct World {
+    engine: Engine<Machine, Memory>,
+    peer: UdpSocket,
+    /// Where the engine's socket is.
+    near: SocketAddr,
+    wake: UnixStream,
+}
+
+impl World {
+    fn new(tick: Duration) -> Self {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        // A port that is free now; a test that takes it in between fails at `open_all`.
+        let near = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let poller = Poller::new().unwrap();
+        let spec = SocketSpec { label: "near".to_owned(), bind: near, interface: None };
+        let mut sockets = Sockets::new([spec]);
+        sockets.open_all(&poller).unwrap();
+        let (readable, wake) = UnixStream::pair().unwrap();
+        let clock = Clock::start();
+        let machine = Machine {
+            remote: peer.local_addr().unwrap(),
+            packets: VecDeque::new(),
+            delivered: VecDeque::new(),
+            tick_at: clock.now() + tick,
+            tick,
+            ticks: 0,
+            taken: 0,
+            taken_max: 0,
+        };
+        let engine = Engine::new(Parts {
+            machine,
+            device: Memory { readable, inbound: VecDeque::new(), outbound: Vec::new() },
+            sockets,
+            monitor: None,
+            signals: Signals::install().unwrap(),
+            poller,
+            clock,
+            status_interval: Duration::from_secs(3600),
+        })
+        .unwrap();
+        Self { engine, peer, near, wake }
+    }
+
+    fn turn(&mut self) {
+        self.engine.turn(&mut Quiet, &mut Quiet).unwrap();
+    }
+
+    /// Puts packets into the device.
+    fn offer(&mut self, packets: impl IntoIterator<Item = Vec<u8>>) {
+        self.engine.device.inbound.extend(packets.into_iter().map(Bytes::from));
+        self.wake.write_all(b"x").unwrap();
+    }
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[test]
+fn packets_become_datagrams_and_back() {
+    let mut world = World::new(LONG);
+    world.offer((0..100_u8).map(|number| vec![number; 500]));
+    while !world.engine.device.inbound.is_empty() {
+        world.turn();
+    }
+    let mut buffer = [0; 2000];
+    for number in 0..100_u8 {
+        let (size, from) = world.peer.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..size], from), (&[number; 500][..], world.near));
+    }
+
+    for number in 0..100_u8 {
+        world.peer.send_to(&[number; 300], world.near).unwrap();
+    }
+    while world.engine.device.outbound.len() < 100 {
+        world.turn();
+    }
+    for (number, packet) in (0..100_u8).zip(&world.engine.device.outbound) {
+        assert_eq!(packet.as_ref(), [number; 300]);
+    }
+}
+
+#[test]
+fn deadlines_are_served_beside_a_busy_device() {
+    // A tick that is always due by the next round.
+    let mut world = World::new(Duration::from_nanos(1));
+    world.offer((0..5000).map(|_| vec![0; 100]));
+    let mut turns = 0;
+    while !world.engine.device.inbound.is_empty() {
+        world.turn();
+        turns += 1;
+    }
+    let machine = &world.engine.machine;
+    assert!(machine.taken_max <= PACKETS_PER_ROUND, "{} packets between two ticks", machine.taken_max);
+    assert!(turns >= 5000 / (PACKETS_PER_ROUND * ROUNDS_MAX), "one wake-up took everything");
+    assert!(machine.ticks >= 5000 / PACKETS_PER_ROUND);
+}
+
+#[test]
+fn a_deadline_ends_the_wait() {
+    let mut world = World::new(Duration::from_millis(2));
+    for ticks in 1..=5 {
+        while world.engine.machine.ticks < ticks {
+            world.turn();
+        }
+    }
+}
+
+#[test]
+fn a_deadline_in_the_past_is_no_wait_and_a_stuck_one_no_busy_loop() {
+    let mut world = World::new(LONG);
+    world.turn_once_at_least();
+    // Due, but the machine has not seen that time yet.
+    world.engine.machine.tick_at = world.engine.seen() + Duration::from_nanos(1);
+    assert_eq!(world.engine.wait_for([None, None]), Duration::ZERO);
+    // The machine has seen it and asks again.
+    world.engine.machine.tick_at = world.engine.seen();
+    assert_eq!(world.engine.wait_for([None, None]), SPIN_WAIT);
+}
+
+impl World {
+    /// A turn that does not wait.
+    fn turn_once_at_least(&mut self) {
+        self.offer([vec![1]]);
+        self.turn();
+    }
+}
