@@ -1,5 +1,6 @@
 //! The bond: configuration, event loop, control socket, logs; client, server and bondctl.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;

@@ -8,10 +8,9 @@ use bonding_proto::units::BitRate;
 use super::common::{self, Mtu, Sending, Status};
 use super::section::{Item, Located, Section};
 use super::value::{self, Host, Ports};
-use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS};
+use super::{CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
 
 const IDENTITY_DEFAULT: &str = "/var/lib/bonding/client.key";
-const SOCKET_DEFAULT: &str = "/run/bonding/client.sock";
 /// A link whose section does not say is as preferred as can be reasonable to undercut.
 const PRIORITY_DEFAULT: u8 = 1;
 
@@ -84,7 +83,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     discovery(document.section("discovery", "[discovery]"));
     let sending = common::sending(&mut document);
     routing(document.section("routing", "[routing]"));
-    let status = common::status(&mut document, SOCKET_DEFAULT);
+    let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
     if hosts.is_empty() || links.is_empty() {
         return None;

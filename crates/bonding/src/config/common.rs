@@ -104,6 +104,13 @@ pub struct Status {
     pub interval: Duration,
 }
 
+impl Status {
+    /// Where changes to the machine are written down: [`super::state_file`].
+    pub fn state_file(&self) -> PathBuf {
+        super::state_file(&self.socket)
+    }
+}
+
 /// Reads `[scheduler]`, `[heartbeat]`, `[recovery]`, `[compression]` and `[[qos.rule]]`.
 pub(super) fn sending(document: &mut Section<'_, '_>) -> Sending {
     let policy = scheduler(document.section("scheduler", "[scheduler]"));

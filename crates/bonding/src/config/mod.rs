@@ -11,6 +11,7 @@
 
 mod client;
 mod common;
+mod plan;
 mod problem;
 mod section;
 mod server;
@@ -18,7 +19,7 @@ mod value;
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bonding_proto::config::Prefix;
 use toml::de::DeTable;
@@ -63,6 +64,20 @@ impl<T> Loaded<T> {
             format!("{}:{}:{}: warning: {}", self.file, warning.line, warning.column, warning.message)
         })
     }
+}
+
+/// Where a client's file is by default.
+pub const CLIENT_FILE: &str = "/etc/bonding/client.toml";
+/// Where a server's file is by default.
+pub const SERVER_FILE: &str = "/etc/bonding/server.toml";
+/// Where a client's control socket is by default.
+pub const CLIENT_SOCKET: &str = "/run/bonding/client.sock";
+/// Where a server's control socket is by default.
+pub const SERVER_SOCKET: &str = "/run/bonding/server.sock";
+
+/// Where a process writes down what it changes on the machine, by its control socket: it shares the socket's life.
+pub fn state_file(socket: &Path) -> PathBuf {
+    socket.with_extension("state")
 }
 
 /// Reads client.toml.

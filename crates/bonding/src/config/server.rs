@@ -8,10 +8,9 @@ use bonding_proto::units::BitRate;
 use super::common::{self, Mtu, Sending, Status};
 use super::section::{Item, Located, Section};
 use super::value::{self, Ports};
-use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS};
+use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS, SERVER_SOCKET};
 
 const IDENTITY_DEFAULT: &str = "/var/lib/bonding/server.key";
-const SOCKET_DEFAULT: &str = "/run/bonding/server.sock";
 /// 10.99.0.1/24 and fd99::1/64.
 const ADDRESSES_DEFAULT: [Prefix; 2] = [
     Prefix { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 1)), length: 24 },
@@ -110,7 +109,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let mtu = common::tunnel_mtu(&mut tunnel, &addresses, outer_ipv6(listen, remotes));
     tunnel.finish(&[]);
     let sending = common::sending(&mut document);
-    let status = common::status(&mut document, SOCKET_DEFAULT);
+    let status = common::status(&mut document, SERVER_SOCKET);
     document.finish(&[
         ("server", "client.toml"),
         ("link", "client.toml"),

@@ -254,13 +254,14 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
 
 /// The address of one host, with or without a port: `10.200.0.1`, `10.200.0.1:9001`, `[fd00::1]:9001`.
 pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    let canonical = |address: IpAddr| usable_remote(address.to_canonical());
     if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
         if socket.port() == 0 {
             return Err(format!("\"{}\" has port 0; leave the port out to accept any", shown(text)));
         }
-        return Ok((usable_remote(socket.ip())?, Some(socket.port())));
+        return Ok((canonical(socket.ip())?, Some(socket.port())));
     }
-    Ok((address(text)?, None))
+    Ok((canonical(address(text)?)?, None))
 }
 
 /// What an interface address looks like, for messages.

@@ -1,0 +1,5 @@
+//! `bondctl`.
+
+fn main() -> std::process::ExitCode {
+    bonding::cli::bondctl()
+}

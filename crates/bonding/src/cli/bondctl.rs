@@ -1,0 +1,237 @@
+//! `bondctl`: keys, configuration checks, status, cleaning up.
+#![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::style::Style;
+use super::{Usage, check, keys, view};
+use crate::config::{self, Kind};
+use crate::control::{Ask, AskError, Request};
+use crate::status::{Role, Status};
+
+/// The tool beside bonding-client and bonding-server.
+///
+/// Exit codes: 0 all is well, 1 it is not, 2 the command line or a configuration file was wrong.
+#[derive(Debug, Parser)]
+#[command(name = "bondctl", version, after_help = EXAMPLES)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bondctl check /etc/bonding/client.toml     what a file says, or every mistake in it
+  bondctl status                             the links of what runs here
+  bondctl status --json | jq .links          the same for programs
+  bondctl genkey | tee private | bondctl pubkey";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a new private key
+    Genkey,
+    /// Read a private key on standard input and print its public key
+    Pubkey,
+    /// Check a configuration file and say what it means
+    Check {
+        /// client.toml or server.toml
+        file: PathBuf,
+        /// Whose configuration it is [default: told by its sections]
+        #[arg(long = "as", value_name = "ROLE")]
+        role: Option<Which>,
+    },
+    /// Show the session and the links of the client or server that runs here
+    ///
+    /// Exits 0 only if a client's session is up and none of its links is down; 0 for a server that answers.
+    Status {
+        /// One line of JSON
+        #[arg(long)]
+        json: bool,
+        /// Again every second, until interrupted
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Undo what a crashed client or server left on this machine
+    ///
+    /// What they start with does the same; this is for machines where they will not start again.
+    Cleanup {
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Whom to talk to.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// Control socket [default: /run/bonding/client.sock or server.sock, whichever is there]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Only this one
+    #[arg(long, value_name = "ROLE", conflicts_with = "socket")]
+    role: Option<Which>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Client,
+    Server,
+}
+
+impl Target {
+    /// The sockets that may be meant.
+    fn sockets(&self) -> Vec<PathBuf> {
+        let (client, server) = (config::CLIENT_SOCKET.into(), config::SERVER_SOCKET.into());
+        match (&self.socket, self.role) {
+            (Some(socket), _) => vec![socket.clone()],
+            (None, Some(Which::Client)) => vec![client],
+            (None, Some(Which::Server)) => vec![server],
+            (None, None) => vec![client, server],
+        }
+    }
+}
+
+/// The program `bondctl`.
+pub fn bondctl() -> ExitCode {
+    super::exit_code(run(Options::parse().command))
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Genkey => println!("{}", keys::generate()?),
+        Command::Pubkey => println!("{}", keys::public(std::io::stdin().lock())?),
+        Command::Check { file, role } => {
+            let kind = role.map(|role| match role {
+                Which::Client => Kind::Client,
+                Which::Server => Kind::Server,
+            });
+            let (description, warnings) = check::check(&file, kind)?;
+            for warning in warnings {
+                eprintln!("{warning}");
+            }
+            print!("{description}");
+        }
+        Command::Status { json, watch, target } => return status(json, watch, &target.sockets()),
+        Command::Cleanup { target } => cleanup(&target.sockets())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to everything that answers on `sockets`.
+fn connect(sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
+    let mut found = Vec::new();
+    let mut missing = None;
+    for socket in sockets {
+        match Ask::connect(socket) {
+            Ok(ask) => found.push(ask),
+            Err(error @ AskError::NotRunning(_)) => {
+                missing.get_or_insert(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match missing {
+        Some(_) if found.is_empty() && sockets.len() > 1 => {
+            Err(Usage("no client and no server runs here (nobody answers in /run/bonding)".to_owned()))
+                .map_err(|usage| anyhow::anyhow!(usage.0))
+        }
+        Some(error) if found.is_empty() => Err(error.into()),
+        Some(_) | None => Ok(found),
+    }
+}
+
+fn status(json: bool, watch: bool, sockets: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let mut asks = connect(sockets)?;
+    if json && asks.len() > 1 {
+        return Err(Usage(
+            "a client and a server run here: choose with --role client or --role server".into(),
+        )
+        .into());
+    }
+    let style = Style::of_stdout();
+    let redraw = watch && std::io::stdout().is_terminal();
+    loop {
+        let mut well = true;
+        let mut text = String::new();
+        for ask in &mut asks {
+            let answer = ask.ask(Request::Status)?;
+            let status: Status = serde_json::from_str(&answer)
+                .context("what runs here is of another version than this bondctl")?;
+            well &= is_well(&status);
+            if json {
+                text.push_str(&answer);
+            } else {
+                text.push_str(&view::render(&status, SystemTime::now(), style));
+            }
+        }
+        if redraw {
+            // ECMA-48: home; erase below, after the text, so that nothing flickers.
+            let lines = text.replace('\n', "\x1b[K\n");
+            print!("\x1b[H{lines}\x1b[J");
+        } else {
+            print!("{text}");
+        }
+        std::io::Write::flush(&mut std::io::stdout()).context("standard output")?;
+        if !watch {
+            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn is_well(status: &Status) -> bool {
+    match status.role {
+        Role::Client => status.session.state == "up" && status.links.iter().all(|link| link.state != "DOWN"),
+        Role::Server => true,
+    }
+}
+
+fn cleanup(sockets: &[PathBuf]) -> anyhow::Result<()> {
+    let mut any = false;
+    for socket in sockets {
+        let file = config::state_file(socket);
+        any |= bonding_os::undo::cleanup(&file)?;
+        any |= remove_socket(socket)?;
+    }
+    println!("{}", if any { "cleaned up what was left behind" } else { "nothing was left behind" });
+    Ok(())
+}
+
+/// Removes a control socket that nobody serves.
+fn remove_socket(socket: &Path) -> anyhow::Result<bool> {
+    if !socket.exists() || !matches!(Ask::connect(socket), Err(AskError::NotRunning(_))) {
+        return Ok(false);
+    }
+    std::fs::remove_file(socket).with_context(|| format!("{} cannot be removed", socket.display()))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::status::tests::{session, snapshot};
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn all_is_well_only_with_a_session_and_every_link() {
+        let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
+        assert!(is_well(&status));
+        status.links[0].state = "DOWN".to_owned();
+        assert!(!is_well(&status));
+        assert!(!is_well(&snapshot(Role::Client, vec![session("vps", false)]).status()));
+        assert!(is_well(&snapshot(Role::Server, vec![session("home", false)]).status()));
+    }
+}

@@ -1,0 +1,182 @@
+//! `bondctl check FILE`: is it valid, and what does it say.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bonding_proto::config::{Policy, Prefix};
+use bonding_proto::units::BitRate;
+
+use super::Usage;
+use crate::config::{self, Client, Kind, Loaded, Mtu, Sending, Server, Status};
+
+/// Reads the file and describes it; its warnings are lines of their own.
+///
+/// # Errors
+/// What is wrong with the file, or that its kind cannot be told.
+pub(super) fn check(path: &Path, kind: Option<Kind>) -> anyhow::Result<(String, Vec<String>)> {
+    let text = config::read_file(path)?;
+    let file = path.display().to_string();
+    let kind = kind.or_else(|| Kind::of_text(&text)).or_else(|| kind_of_name(path));
+    match kind {
+        Some(Kind::Client) => {
+            let loaded = config::client_from_text(&file, &text)?;
+            Ok((describe_client(&loaded), loaded.warning_lines().collect()))
+        }
+        Some(Kind::Server) => {
+            let loaded = config::server_from_text(&file, &text)?;
+            Ok((describe_server(&loaded), loaded.warning_lines().collect()))
+        }
+        None => Err(Usage(format!(
+            "{file}: neither its sections nor its name tell whether it is a client's or a server's; \
+             say `--as client` or `--as server`"
+        ))
+        .into()),
+    }
+}
+
+fn kind_of_name(path: &Path) -> Option<Kind> {
+    let name = path.file_name()?.to_str()?;
+    match (name.contains("client"), name.contains("server")) {
+        (true, false) => Some(Kind::Client),
+        (false, true) => Some(Kind::Server),
+        (true, true) | (false, false) => None,
+    }
+}
+
+/// Lines of `key value`, the keys in a column.
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, key: &str, value: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "  {key:<10} {value}");
+    }
+
+    fn sending(&mut self, sending: &Sending) {
+        let policy = match sending.policy {
+            Policy::Adaptive => "adaptive",
+            Policy::Score => "score",
+            Policy::RoundRobin => "round_robin",
+        };
+        self.add(
+            "scheduler",
+            &format!("{policy}, a heartbeat every {:?} on each link", sending.heartbeat_interval),
+        );
+    }
+
+    fn status(&mut self, status: &Status) {
+        self.add("status", &format!("{}, a report every {:?}", status.socket.display(), status.interval));
+    }
+
+    fn tunnel(&mut self, interface: &str, addresses: &[Prefix], mtu: Mtu, outer_ipv6: bool) {
+        let automatic = if mtu == Mtu::Auto { " (auto, for links of 1500 bytes)" } else { "" };
+        let addresses: Vec<String> = addresses.iter().copied().map(prefix).collect();
+        let addresses = addresses.join(" and ");
+        self.add("tunnel", &format!("{interface}, {addresses}, MTU {}{automatic}", mtu.bytes(outer_ipv6)));
+    }
+}
+
+fn describe_client(loaded: &Loaded<Client>) -> String {
+    let config = &loaded.config;
+    let mut lines = Lines(format!("{}: a client's configuration, valid\n", loaded.file));
+    let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
+    lines.add("server", &format!("{}, UDP {}", hosts.join(", else "), config.ports));
+    lines.tunnel(&config.interface, &config.addresses, config.mtu, config.outer_ipv6());
+    for (index, link) in config.links.iter().enumerate() {
+        let mut from = Vec::new();
+        from.extend(link.interface.as_ref().map(|interface| format!("on {interface}")));
+        from.extend(link.source.map(|source| format!("from {source}")));
+        if from.is_empty() {
+            from.push("on the default route".to_owned());
+        }
+        let value = format!(
+            "{} {}, to port {}, priority {}, up {}, down {}, plain",
+            link.name,
+            from.join(" "),
+            link.port,
+            link.priority,
+            rate(link.up),
+            rate(link.down)
+        );
+        lines.add(&format!("link {index}"), &value);
+    }
+    lines.sending(&config.sending);
+    lines.status(&config.status);
+    lines.0
+}
+
+fn describe_server(loaded: &Loaded<Server>) -> String {
+    let config = &loaded.config;
+    let mut lines = Lines(format!("{}: a server's configuration, valid\n", loaded.file));
+    lines.add("listen", &format!("{}, UDP {}", config.listen, config.ports));
+    lines.tunnel(&config.interface, &config.addresses, config.mtu, config.outer_ipv6());
+    let nat = config.nat.as_ref().map_or_else(
+        || "off, and no forwarding".to_owned(),
+        |nat| format!("on, out of {}", nat.egress.as_deref().unwrap_or("whichever interface has the route")),
+    );
+    lines.add("nat", &nat);
+    for client in &config.clients {
+        let prefixes: Vec<String> = client.prefixes().map(prefix).collect();
+        lines.add("client", &format!("{}, {}", client.name, prefixes.join(", ")));
+        for (index, link) in client.links.iter().enumerate() {
+            let value = format!("{} from {}, down {}, plain", link.name, link.remote, rate(link.down));
+            lines.add(&format!("  link {index}"), &value);
+        }
+    }
+    lines.sending(&config.sending);
+    lines.status(&config.status);
+    lines.0
+}
+
+fn prefix(prefix: Prefix) -> String {
+    format!("{}/{}", prefix.address, prefix.length)
+}
+
+fn rate(rate: Option<BitRate>) -> String {
+    rate.map_or_else(|| "unlimited".to_owned(), |rate| rate.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str, text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn says_what_it_understood() {
+        let text = "[server]\nhost = [\"vps.example.net\", \"203.0.113.7\"]\n[[link]]\nname = \"adsl\"\n\
+                    interface = \"wg0\"\nup = \"10mbit\"\nsecurity = \"plain\"\n";
+        let (_folder, path) = written("x.toml", text);
+        let (description, warnings) = check(&path, None).unwrap();
+        let lines: Vec<&str> = description.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "  server     vps.example.net, else 203.0.113.7, UDP 9001-9005",
+                "  tunnel     tun-bond, 192.168.50.1/24, MTU 1441 (auto, for links of 1500 bytes)",
+                "  link 0     adsl on wg0, to port 9001, priority 1, up 10.0 Mbit/s, down unlimited, plain",
+                "  scheduler  adaptive, a heartbeat every 100ms on each link",
+                "  status     /run/bonding/client.sock, a report every 5s",
+            ]
+        );
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains(":3:1: warning: [[link]] \"adsl\" has no `down`"), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_kind_comes_from_sections_then_name_then_the_user() {
+        let (_folder, path) = written("server.toml", "[tunnel]\n");
+        assert!(check(&path, None).unwrap().0.contains("a server's configuration"));
+        let (_folder, path) = written("x.toml", "[tunnel]\n");
+        assert!(check(&path, None).unwrap_err().to_string().contains("--as client"));
+        assert!(check(&path, Some(Kind::Server)).is_ok());
+        let (_folder, path) = written("server.toml", "[server]\nhost = \"x\"\n[[link]]\n");
+        let error = check(&path, None).unwrap_err().to_string();
+        assert!(error.contains("[[link]] has no `security`"), "a client's in spite of its name: {error}");
+    }
+}

@@ -1,0 +1,44 @@
+//! The command lines of `client`, `server` and `bondctl`.
+//!
+//! Contract: results on standard output, errors on standard error. Exit codes: 0 all is well, 1 something failed, 2 the
+//! command line or a configuration file was wrong.
+
+mod bondctl;
+mod check;
+mod daemon;
+mod keys;
+mod style;
+mod table;
+mod view;
+
+use std::process::ExitCode;
+
+use crate::config::Problems;
+use crate::logs::FilterError;
+
+pub use self::bondctl::bondctl;
+pub use self::daemon::{client, server};
+
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+/// Ends a program: says what failed, on standard error.
+fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    let error = match outcome {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        // Each line begins with its place: nothing before it, so that editors find it.
+        eprintln!("{problems}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    eprintln!("error: {error:#}");
+    let usage = error.is::<FilterError>() || error.is::<Usage>();
+    ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+}
+
+/// A command line that clap cannot judge.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);

@@ -1,0 +1,131 @@
+//! From what the file says to what the engine does.
+
+use bonding_proto::LinkId;
+use bonding_proto::config::{ClientConfig, PlainPeer};
+
+use super::client::Client;
+use super::common::{Mtu, Sending, Status};
+use super::server::{Peer, Server};
+use crate::engine::plan::{ClientPlan, LinkPlan, NatPlan, PeerPlan, RunPlan, ServerPlan, TunnelPlan};
+
+impl Client {
+    /// The engine's part of it.
+    pub fn plan(&self) -> ClientPlan {
+        let link = |link: &super::Link| LinkPlan {
+            name: link.name.clone(),
+            interface: link.interface.clone(),
+            source: link.source,
+            port: link.port,
+            priority: link.priority,
+            tx_rate: link.up,
+            rx_rate: link.down,
+        };
+        ClientPlan {
+            tunnel: TunnelPlan {
+                interface: self.interface.clone(),
+                addresses: self.addresses.clone(),
+                mtu: fixed(self.mtu),
+            },
+            hosts: self.hosts.clone(),
+            links: self.links.iter().map(link).collect(),
+            run: run(&self.sending, &self.status),
+        }
+    }
+}
+
+impl Server {
+    /// The engine's part of it.
+    pub fn plan(&self) -> ServerPlan {
+        ServerPlan {
+            tunnel: TunnelPlan {
+                interface: self.interface.clone(),
+                addresses: self.addresses.clone(),
+                mtu: fixed(self.mtu),
+            },
+            listen: self.listen,
+            ports: self.ports.iter().collect(),
+            clients: self.clients.iter().map(peer).collect(),
+            nat: self.nat.as_ref().map(|nat| NatPlan { egress: nat.egress.clone() }),
+            run: run(&self.sending, &self.status),
+        }
+    }
+}
+
+fn peer(peer: &Peer) -> PeerPlan {
+    let plain = (0..=u8::MAX).zip(&peer.links).map(|(id, link)| PlainPeer {
+        link: LinkId(id),
+        remote: link.remote,
+        tx_rate: link.down,
+    });
+    PeerPlan {
+        config: ClientConfig {
+            name: peer.name.clone(),
+            prefixes: peer.prefixes().collect(),
+            plain: plain.collect(),
+        },
+        links: peer.links.iter().map(|link| link.name.clone()).collect(),
+    }
+}
+
+fn run(sending: &Sending, status: &Status) -> RunPlan {
+    RunPlan {
+        policy: sending.policy,
+        heartbeat_interval: sending.heartbeat_interval,
+        status_interval: status.interval,
+        state_file: status.state_file(),
+    }
+}
+
+fn fixed(mtu: Mtu) -> Option<u16> {
+    match mtu {
+        Mtu::Auto => None,
+        Mtu::Fixed(bytes) => Some(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{client_from_text, server_from_text};
+
+    #[test]
+    fn a_client_keeps_its_links_in_order_with_their_ports() {
+        let text = "[server]\nhost = \"10.0.0.9\"\nports = \"9001-9002\"\n[status]\nsocket = \"/run/x/c.sock\"\n\
+                    [[link]]\ninterface = \"a\"\nup = \"1mbit\"\nsecurity = \"plain\"\n\
+                    [[link]]\ninterface = \"b\"\nrole = \"never\"\nsecurity = \"plain\"\n\
+                    [[link]]\ninterface = \"c\"\ndown = \"2mbit\"\nsecurity = \"plain\"\n";
+        let plan = client_from_text("c", text).unwrap().config.plan();
+        let links: Vec<_> = plan
+            .links
+            .iter()
+            .map(|link| {
+                (
+                    link.name.as_str(),
+                    link.port,
+                    link.tx_rate.map(|r| r.as_bps()),
+                    link.rx_rate.map(|r| r.as_bps()),
+                )
+            })
+            .collect();
+        assert_eq!(links, [("a", 9_001, Some(1_000_000), None), ("c", 9_001, None, Some(2_000_000))]);
+        assert_eq!(plan.tunnel.mtu, None);
+        assert_eq!(plan.run.state_file, std::path::Path::new("/run/x/c.state"));
+    }
+
+    #[test]
+    fn a_server_knows_who_may_speak_and_what_is_whose() {
+        let text = "[nat]\nenabled = false\n[tunnel]\nmtu = 1400\n[[client]]\nname = \"home\"\naddress = \"10.99.0.2\"\n\
+                    routes = [\"192.168.1.0/24\"]\n[[client.link]]\nname = \"adsl\"\nremote = \"10.200.0.1\"\n\
+                    security = \"plain\"\ndown = \"10mbit\"\n";
+        let plan = server_from_text("s", text).unwrap().config.plan();
+        assert_eq!(plan.nat, None);
+        assert_eq!(plan.tunnel.mtu, Some(1_400));
+        let client = &plan.clients[0];
+        assert_eq!(client.links, ["adsl"]);
+        let prefixes: Vec<_> =
+            client.config.prefixes.iter().map(|p| format!("{}/{}", p.address, p.length)).collect();
+        assert_eq!(prefixes, ["10.99.0.2/32", "192.168.1.0/24"]);
+        let plain = &client.config.plain[0];
+        assert_eq!((plain.link.0, plain.remote.to_string()), (0, "10.200.0.1".to_owned()));
+        assert_eq!(plain.tx_rate.map(|rate| rate.as_bps()), Some(10_000_000));
+    }
+}
