@@ -10,6 +10,7 @@
 //! comment.
 
 pub mod address;
+mod coalesce;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;

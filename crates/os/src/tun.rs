@@ -5,6 +5,9 @@
 //! super-packets where they follow each other. Without offloads each read and write is one packet. Offload is a
 //! matter of speed only: where it is refused the device works without.
 //!
+//! Coalescing is our own. tun-rs's `send_multiple` merges only into buffers that have room for the largest super-packet,
+//! each of them (8 MiB for a batch of 128), and copies every packet three times on the way.
+//!
 //! Contract: nonblocking. [`Tun::recv_batch`] makes one read. One bad packet never loses the others of its batch: it
 //! is counted in [`TunCounters`]. An error is returned only when the device itself is gone. The device with its
 //! addresses and routes disappears when the [`Tun`] is dropped or the process dies.
@@ -19,9 +22,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tun_rs::{DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
+use tun_rs::{DeviceBuilder, SyncDevice, VIRTIO_NET_HDR_LEN};
 
 use crate::address::Cidr;
+use crate::coalesce::{Coalescer, VIRTIO_BYTES};
 use crate::netlink::{self, NetlinkError};
 use crate::slab::SlabPool;
 use crate::throttle::Throttle;
@@ -32,12 +36,6 @@ const SEGMENTS_MAX: usize = GSO_SEGMENTS_MAX as usize;
 const GSO_SEGMENTS_MAX: u32 = 128;
 /// The largest read: a virtio header and a super-packet.
 const READ_BYTES_MAX: usize = VIRTIO_NET_HDR_LEN + 65_535;
-/// Packets written together: what a coalescing table handles well (tun-rs `IDEAL_BATCH_SIZE`).
-const WRITE_BATCH_MAX: usize = 128;
-/// A buffer that coalescing made larger than this is given back, when [`WRITE_LARGE_MAX`] are kept already.
-const WRITE_LARGE_BYTES: usize = 4_096;
-/// Large write buffers kept: together at most 2 MiB.
-const WRITE_LARGE_MAX: usize = 32;
 /// A lone packet up to this size is copied out, so that it does not hold a slot of a full MTU.
 const SMALL_BYTES_MAX: usize = 512;
 /// Small packets share slabs of this size.
@@ -98,11 +96,11 @@ pub struct TunCounters {
     pub packets_in: u64,
     /// Reads that could not be split into packets.
     pub read_errors: u64,
-    /// Batches written.
+    /// Writes that the kernel took.
     pub writes: u64,
-    /// Packets given to be written.
+    /// Packets written.
     pub packets_out: u64,
-    /// Batches of which the kernel refused at least one packet.
+    /// Packets that the kernel refused.
     pub write_errors: u64,
 }
 
@@ -116,8 +114,7 @@ pub struct Tun {
     sizes: [usize; SEGMENTS_MAX],
     slots: SlabPool,
     small: BytesMut,
-    write_bufs: Vec<BytesMut>,
-    gro: GROTable,
+    coalescer: Coalescer,
     counters: TunCounters,
     log: Throttle,
 }
@@ -132,6 +129,7 @@ impl Tun {
         configure(index, config)
             .map_err(|source| TunError::Configure { name: config.name.clone(), source })?;
         let slot = usize::from(config.mtu);
+        let coalescer = Coalescer::new(device.udp_gso());
         Ok(Self {
             device,
             name: config.name.clone(),
@@ -141,8 +139,7 @@ impl Tun {
             sizes: [0; SEGMENTS_MAX],
             slots: SlabPool::new(2 * SEGMENTS_MAX * slot),
             small: BytesMut::new(),
-            write_bufs: Vec::new(),
-            gro: GROTable::new(),
+            coalescer,
             counters: TunCounters::default(),
             log: Throttle::new(Duration::from_secs(10)),
         })
@@ -219,62 +216,39 @@ impl Tun {
         }
     }
 
-    /// Writes packets in order, coalescing those that follow each other. A packet that the kernel refuses is counted
-    /// and the others are written. An error means that the device is gone.
+    /// Writes packets, coalescing those of a flow that follow each other; a flow's packets stay in order. A packet that
+    /// the kernel refuses is counted and the others are written. An error means that the device is gone.
     pub fn send_batch<P: AsRef<[u8]>>(&mut self, packets: &[P]) -> io::Result<()> {
-        for batch in packets.chunks(WRITE_BATCH_MAX) {
-            let used = self.fill(batch);
-            let bufs = self.write_bufs.get_mut(..used).unwrap_or_default();
-            let result = self.device.send_multiple(&mut self.gro, bufs, VIRTIO_NET_HDR_LEN);
-            self.counters.writes += 1;
-            self.counters.packets_out += used as u64;
-            self.trim();
-            match result {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return Err(error),
-                Err(error) => {
-                    self.counters.write_errors += 1;
-                    if let Some(more) = self.log.pass() {
-                        tracing::warn!(%error, more, interface = self.name, "the kernel refused packets for TUN");
-                    }
+        let Self { device, coalescer, counters, log, name, .. } = self;
+        let mut gone = None;
+        let mut written = |result: io::Result<usize>, count: u64| match result {
+            Ok(_) => {
+                counters.writes += 1;
+                counters.packets_out += count;
+            }
+            Err(error) => {
+                counters.write_errors += count;
+                if error.raw_os_error() == Some(libc::EBADFD) {
+                    gone = Some(error);
+                } else if let Some(more) = log.pass() {
+                    tracing::warn!(%error, more, interface = name, "the kernel refused packets for TUN");
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Copies `batch` behind room for virtio headers; gives the number of buffers used.
-    fn fill<P: AsRef<[u8]>>(&mut self, batch: &[P]) -> usize {
-        let mut used = 0;
-        for packet in batch {
-            let packet = packet.as_ref();
-            // Larger than any IP packet, or empty: nothing that a device could take.
-            if packet.is_empty() || packet.len() > 65_535 {
-                self.counters.write_errors += 1;
-                continue;
-            }
-            if used == self.write_bufs.len() {
-                self.write_bufs.push(BytesMut::with_capacity(VIRTIO_NET_HDR_LEN + usize::from(self.mtu)));
-            }
-            if let Some(buf) = self.write_bufs.get_mut(used) {
-                buf.clear();
-                buf.resize(VIRTIO_NET_HDR_LEN, 0);
-                buf.extend_from_slice(packet);
-                used += 1;
+        };
+        if device.tcp_gso() {
+            coalescer.coalesce(packets, |slices, count| {
+                written(rustix::io::writev(&*device, slices).map_err(Into::into), count);
+            });
+        } else {
+            for packet in packets {
+                written(rustix::io::write(&*device, packet.as_ref()).map_err(Into::into), 1);
             }
         }
-        used
-    }
-
-    /// Gives back the memory of all but [`WRITE_LARGE_MAX`] buffers that coalescing made large.
-    fn trim(&mut self) {
-        let mut large = 0;
-        self.write_bufs.retain(|buf| {
-            large += usize::from(buf.capacity() > WRITE_LARGE_BYTES);
-            buf.capacity() <= WRITE_LARGE_BYTES || large <= WRITE_LARGE_MAX
-        });
+        gone.map_or(Ok(()), Err)
     }
 }
+
+const _: () = assert!(VIRTIO_BYTES == VIRTIO_NET_HDR_LEN, "tun-rs and we agree on the header");
 
 /// With offloads where the kernel has them and they are asked for.
 fn open(config: &TunConfig) -> io::Result<SyncDevice> {

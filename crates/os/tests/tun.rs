@@ -92,6 +92,7 @@ fn tcp_passes_in_super_packets() {
         });
         // Acknowledgements are read one by one, so that the ratio of data is higher than this.
         assert!(counters.packets_in > 2 * counters.reads, "hardly any super-packets: {counters:?}");
+        assert!(counters.packets_out > 2 * counters.writes, "hardly anything coalesced: {counters:?}");
         assert_eq!((counters.read_errors, counters.write_errors), (0, 0));
     });
 }

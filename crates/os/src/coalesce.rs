@@ -1,0 +1,395 @@
+//! Puts packets of one flow that follow each other together, so that the kernel takes them in one write.
+//!
+//! TCP segments and UDP datagrams of equal size become one super-packet with a virtio header that says how to cut it
+//! again (what GRO does in a network card's driver). Nothing is copied: a super-packet is new headers and the payloads
+//! where they are, for one vectored write.
+//!
+//! Contract: the packets of a flow keep their order, whatever is between them. Cut again, a super-packet gives the
+//! packets it was made of, but for the IPv4 identification where fragmentation is forbidden anyway, and the TCP window of
+//! later segments (as the kernel's own GRO does). A packet is merged only after its checksum was found right: merging
+//! makes a new one, which would hide an error. What is not understood is passed on alone and untouched.
+//!
+//! Sources: net/ipv4/tcp_offload.c `tcp_gro_receive`; virtio 1.2 §5.1.6; RFC 1071; wireguard-go `tun/offload_linux.go`.
+
+use std::io::IoSlice;
+
+/// Length of `struct virtio_net_hdr`.
+pub(crate) const VIRTIO_BYTES: usize = 10;
+/// The header of a packet that is passed on as it is.
+const ALONE: [u8; VIRTIO_BYTES] = [0; VIRTIO_BYTES];
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+const NEEDS_CHECKSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_*`.
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
+
+/// An IP packet's length is a u16.
+const SUPER_BYTES_MAX: usize = 65_535;
+/// `UDP_MAX_SEGMENTS` of kernels before 6.12; as good a bound for TCP.
+const MERGED_MAX: u16 = 64;
+/// Flows that are followed at a time; colliding ones only merge less.
+const FLOW_SLOTS: usize = 256;
+/// Virtio, IPv4 or IPv6 without options, and the largest TCP header.
+const HEADERS_MAX: usize = VIRTIO_BYTES + 40 + 60;
+
+const IPV4_BYTES: usize = 20;
+const IPV6_BYTES: usize = 40;
+const UDP_BYTES: usize = 8;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const TCP_ACK: u8 = 0x10;
+const TCP_PSH: u8 = 0x08;
+
+/// What merging needs to know of a packet.
+#[derive(Debug, Clone, Copy)]
+struct Parsed {
+    protocol: u8,
+    ip_bytes: usize,
+    /// IP and TCP or UDP header.
+    header_bytes: usize,
+    payload_bytes: usize,
+    /// TCP only.
+    sequence: u32,
+    push: bool,
+    /// May be merged at all; else it ends its flow's super-packet.
+    mergeable: bool,
+}
+
+/// Packets that are one write.
+#[derive(Debug, Clone)]
+struct Group {
+    first: usize,
+    last: usize,
+    count: u16,
+    parsed: Parsed,
+    /// Payload of all packets.
+    payload_bytes: usize,
+    next_sequence: u32,
+    push: bool,
+    /// Nothing may follow.
+    closed: bool,
+    /// Whether the first packet's checksum was looked at (and right).
+    verified: bool,
+}
+
+/// Working memory, kept from batch to batch.
+#[derive(Debug)]
+pub(crate) struct Coalescer {
+    groups: Vec<Group>,
+    /// The next packet of the same group, by packet; its own number for the last.
+    next: Vec<usize>,
+    /// The newest group of a flow, by the hash of its addresses and ports.
+    slots: Box<[Option<usize>; FLOW_SLOTS]>,
+    headers: [u8; HEADERS_MAX],
+    merge_udp: bool,
+}
+
+impl Coalescer {
+    /// `merge_udp`: the device takes UDP super-packets.
+    pub(crate) fn new(merge_udp: bool) -> Self {
+        Self {
+            groups: Vec::new(),
+            next: Vec::new(),
+            slots: Box::new([None; FLOW_SLOTS]),
+            headers: ALONE_HEADERS,
+            merge_udp,
+        }
+    }
+
+    /// Calls `write` for each super-packet or lone packet, in the order of their first packets, with the slices to be written
+    /// and the number of packets they are.
+    pub(crate) fn coalesce<P: AsRef<[u8]>>(
+        &mut self,
+        packets: &[P],
+        mut write: impl FnMut(&[IoSlice<'_>], u64),
+    ) {
+        self.groups.clear();
+        self.next.clear();
+        self.slots.fill(None);
+        for at in 0..packets.len() {
+            self.next.push(at);
+            self.add(packets, at);
+        }
+        for group in &self.groups {
+            let Some(first) = packets.get(group.first).map(AsRef::as_ref) else { continue };
+            if group.count == 1 {
+                write(&[IoSlice::new(&ALONE), IoSlice::new(first)], 1);
+                continue;
+            }
+            let mut slices = [IoSlice::new(&[]); MERGED_MAX as usize + 1];
+            let mut places = slices.iter_mut();
+            let headers = group.headers(first, &mut self.headers);
+            places.next().into_iter().for_each(|place| *place = IoSlice::new(headers));
+            let mut at = group.first;
+            for place in places.take(usize::from(group.count)) {
+                let packet = packets.get(at).map(AsRef::as_ref).unwrap_or_default();
+                *place = IoSlice::new(packet.get(group.parsed.header_bytes..).unwrap_or_default());
+                at = self.next.get(at).copied().unwrap_or(at);
+            }
+            write(slices.get(..usize::from(group.count) + 1).unwrap_or_default(), u64::from(group.count));
+        }
+    }
+
+    /// Appends packet `at` to its flow's group, or begins one.
+    fn add<P: AsRef<[u8]>>(&mut self, packets: &[P], at: usize) {
+        let packet = |at: usize| packets.get(at).map(AsRef::as_ref).unwrap_or_default();
+        let bytes = packet(at);
+        let parsed = parse(bytes).filter(|parsed| self.merge_udp || parsed.protocol == TCP);
+        let Some(parsed) = parsed else {
+            self.groups.push(Group::alone(at));
+            return;
+        };
+        let slot = flow_slot(bytes, &parsed);
+        let open = self.slots.get(slot).copied().flatten();
+        if let Some(group) = open.and_then(|group| self.groups.get_mut(group)) {
+            let first = packet(group.first);
+            if group.try_append(first, bytes, &parsed, at) {
+                let last = std::mem::replace(&mut group.last, at);
+                if let Some(next) = self.next.get_mut(last) {
+                    *next = at;
+                }
+                return;
+            }
+        }
+        // The newest of its flow from here on, so that nothing behind it is merged before it.
+        if let Some(slot) = self.slots.get_mut(slot) {
+            *slot = Some(self.groups.len());
+        }
+        self.groups.push(Group::new(at, parsed));
+    }
+}
+
+const ALONE_HEADERS: [u8; HEADERS_MAX] = [0; HEADERS_MAX];
+
+impl Group {
+    fn new(at: usize, parsed: Parsed) -> Self {
+        Self {
+            first: at,
+            last: at,
+            count: 1,
+            parsed,
+            payload_bytes: parsed.payload_bytes,
+            next_sequence: sequence_after(&parsed),
+            push: parsed.push,
+            closed: !parsed.mergeable || parsed.push,
+            verified: false,
+        }
+    }
+
+    fn alone(at: usize) -> Self {
+        let parsed = Parsed {
+            protocol: 0,
+            ip_bytes: 0,
+            header_bytes: 0,
+            payload_bytes: 0,
+            sequence: 0,
+            push: false,
+            mergeable: false,
+        };
+        Self::new(at, parsed)
+    }
+
+    /// Makes `packet` (number `at`) the last of this group, where that is allowed.
+    fn try_append(&mut self, first: &[u8], packet: &[u8], parsed: &Parsed, at: usize) -> bool {
+        let segment_bytes = self.parsed.payload_bytes;
+        let fits = !self.closed
+            && parsed.mergeable
+            && self.count < MERGED_MAX
+            && at != self.first
+            && parsed.payload_bytes <= segment_bytes
+            && self.parsed.header_bytes + self.payload_bytes + parsed.payload_bytes <= SUPER_BYTES_MAX
+            && (parsed.protocol != TCP || parsed.sequence == self.next_sequence)
+            && same_headers(first, &self.parsed, packet, parsed);
+        if !fits {
+            return false;
+        }
+        if !self.verified {
+            self.verified = checksum_right(first, &self.parsed);
+            self.closed = !self.verified;
+        }
+        if self.closed || !checksum_right(packet, parsed) {
+            return false;
+        }
+        self.count += 1;
+        self.payload_bytes += parsed.payload_bytes;
+        self.next_sequence = sequence_after(parsed);
+        self.push = parsed.push;
+        // Only the last segment may be shorter or carry PSH.
+        self.closed = parsed.push || parsed.payload_bytes < segment_bytes;
+        true
+    }
+
+    /// The headers of the super-packet, made from those of its `first` packet.
+    fn headers<'h>(&self, first: &[u8], buffer: &'h mut [u8; HEADERS_MAX]) -> &'h [u8] {
+        let Parsed { protocol, ip_bytes, header_bytes, payload_bytes: segment_bytes, .. } = self.parsed;
+        let ipv4 = ip_bytes == IPV4_BYTES;
+        let length = header_bytes + self.payload_bytes;
+        let transport_bytes = length - ip_bytes;
+        let checksum_at = if protocol == TCP { 16 } else { 6 };
+        let gso_type = match (protocol, ipv4) {
+            (TCP, true) => GSO_TCPV4,
+            (TCP, false) => GSO_TCPV6,
+            _ => GSO_UDP_L4,
+        };
+        // The kernel reads these in its own byte order.
+        put(buffer, 0, &[NEEDS_CHECKSUM, gso_type]);
+        put(buffer, 2, &short(header_bytes).to_ne_bytes());
+        put(buffer, 4, &short(segment_bytes).to_ne_bytes());
+        put(buffer, 6, &short(ip_bytes).to_ne_bytes());
+        put(buffer, 8, &short(checksum_at).to_ne_bytes());
+        put(buffer, VIRTIO_BYTES, first.get(..header_bytes).unwrap_or_default());
+        let packet = buffer.get_mut(VIRTIO_BYTES..).unwrap_or_default();
+        if ipv4 {
+            put(packet, 2, &short(length).to_be_bytes());
+            put(packet, 10, &[0, 0]);
+            let sum = !fold(sum_bytes(packet.get(..IPV4_BYTES).unwrap_or_default()));
+            put(packet, 10, &sum.to_be_bytes());
+        } else {
+            put(packet, 4, &short(transport_bytes).to_be_bytes());
+        }
+        if protocol == UDP {
+            put(packet, ip_bytes + 4, &short(transport_bytes).to_be_bytes());
+        } else if self.push
+            && let Some(flags) = packet.get_mut(ip_bytes + 13)
+        {
+            *flags |= TCP_PSH;
+        }
+        let pseudo = fold(pseudo_sum(packet, &self.parsed, transport_bytes));
+        put(packet, ip_bytes + checksum_at, &pseudo.to_be_bytes());
+        buffer.get(..VIRTIO_BYTES + header_bytes).unwrap_or_default()
+    }
+}
+
+fn sequence_after(parsed: &Parsed) -> u32 {
+    // A payload is shorter than 65,536 bytes.
+    parsed.sequence.wrapping_add(u32::from(short(parsed.payload_bytes)))
+}
+
+/// Lengths inside an IP packet fit.
+fn short(value: usize) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = buffer.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+fn read_u16(bytes: &[u8], at: usize) -> Option<usize> {
+    bytes.get(at..)?.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
+}
+
+/// `None` for anything but unfragmented TCP and UDP without IP options or extensions.
+fn parse(packet: &[u8]) -> Option<Parsed> {
+    let (ip_bytes, protocol) = match packet.first()? {
+        0x45 => {
+            // RFC 791: no more fragments, offset zero; and the length is the whole packet.
+            let whole = read_u16(packet, 6)? & 0x3fff == 0 && read_u16(packet, 2)? == packet.len();
+            (IPV4_BYTES, *packet.get(9).filter(|_| whole)?)
+        }
+        0x60..=0x6f => {
+            let whole = read_u16(packet, 4)? + IPV6_BYTES == packet.len();
+            (IPV6_BYTES, *packet.get(6).filter(|_| whole)?)
+        }
+        _ => return None,
+    };
+    let transport = packet.get(ip_bytes..)?;
+    match protocol {
+        TCP => {
+            let header_bytes = ip_bytes + usize::from(transport.get(12)? >> 4) * 4;
+            let payload_bytes = packet.len().checked_sub(header_bytes)?;
+            let flags = *transport.get(13)?;
+            (header_bytes >= ip_bytes + 20).then(|| Parsed {
+                protocol,
+                ip_bytes,
+                header_bytes,
+                payload_bytes,
+                sequence: transport
+                    .get(4..)
+                    .and_then(<[u8]>::first_chunk)
+                    .map_or(0, |four| u32::from_be_bytes(*four)),
+                push: flags & TCP_PSH != 0,
+                mergeable: payload_bytes > 0 && flags & !TCP_PSH == TCP_ACK,
+            })
+        }
+        UDP => {
+            let payload_bytes = transport.len().checked_sub(UDP_BYTES)?;
+            let checksummed = read_u16(transport, 6)? != 0;
+            (read_u16(transport, 4)? == transport.len()).then_some(Parsed {
+                protocol,
+                ip_bytes,
+                header_bytes: ip_bytes + UDP_BYTES,
+                payload_bytes,
+                sequence: 0,
+                push: false,
+                mergeable: payload_bytes > 0 && checksummed,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Everything that a super-packet states once is the same in both packets.
+fn same_headers(a: &[u8], a_parsed: &Parsed, b: &[u8], b_parsed: &Parsed) -> bool {
+    let Parsed { protocol, ip_bytes, header_bytes, .. } = *a_parsed;
+    let same = |range: std::ops::Range<usize>| a.get(range.clone()) == b.get(range);
+    let ip = if ip_bytes == IPV4_BYTES {
+        // Version and type of service; flags; time to live and protocol; addresses.
+        same(0..2) && same(6..10) && same(12..20)
+    } else {
+        // Version, class and flow label; next header and hop limit; addresses.
+        same(0..4) && same(6..40)
+    };
+    // Ports; for TCP also the acknowledgement and the options.
+    let transport = same(ip_bytes..ip_bytes + 4)
+        && (protocol == UDP || same(ip_bytes + 8..ip_bytes + 13) && same(ip_bytes + 20..header_bytes));
+    ip_bytes == b_parsed.ip_bytes && header_bytes == b_parsed.header_bytes && ip && transport
+}
+
+/// By addresses and ports.
+fn flow_slot(packet: &[u8], parsed: &Parsed) -> usize {
+    let from = if parsed.ip_bytes == IPV4_BYTES { 12 } else { 8 };
+    let key = packet.get(from..parsed.ip_bytes + 4).unwrap_or_default();
+    // FNV-1a: who makes flows collide only keeps his own from being merged.
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::from(u8::try_from(hash >> 56).unwrap_or_default())
+}
+
+fn checksum_right(packet: &[u8], parsed: &Parsed) -> bool {
+    let transport = packet.get(parsed.ip_bytes..).unwrap_or_default();
+    fold(pseudo_sum(packet, parsed, transport.len()) + sum_bytes(transport)) == u16::MAX
+}
+
+/// RFC 9293 §3.1, RFC 8200 §8.1: addresses, protocol and length of what follows the IP header.
+fn pseudo_sum(packet: &[u8], parsed: &Parsed, transport_bytes: usize) -> u64 {
+    let addresses = if parsed.ip_bytes == IPV4_BYTES { 12..20 } else { 8..40 };
+    sum_bytes(packet.get(addresses).unwrap_or_default())
+        + u64::from(parsed.protocol)
+        + u64::from(short(transport_bytes))
+}
+
+/// RFC 1071: the sum of big-endian 16-bit words, not folded. 64-bit sums of 32-bit words, which compilers vectorise.
+fn sum_bytes(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+    let mut last = [0; 4];
+    for (place, byte) in last.iter_mut().zip(rest) {
+        *place = *byte;
+    }
+    sum += u64::from(u32::from_be_bytes(last));
+    sum
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
