@@ -1,0 +1,222 @@
+//! The oracle at the two mouths of the bond: what went in comes out at most once, unchanged, and in order.
+//!
+//! A packet is known by a hash of its bytes without the fields that the way may change (ECN, and so the IPv4 header's
+//! checksum). Hosts give every packet an identification of its own, so equal packets do not occur within any time that
+//! matters. It knows nothing of links, sequence numbers or frames.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use bonding_proto::Instant;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::inet::{self, FlowKey};
+
+/// A packet inside the bond.
+#[derive(Debug, Clone, Copy)]
+struct Inside {
+    flow: FlowKey,
+    number: u64,
+    since: Instant,
+    sent: Option<(usize, Instant)>,
+    arrived: Option<Instant>,
+}
+
+/// One packet's way through the bond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passage {
+    /// Its flow.
+    pub flow: FlowKey,
+    /// Its place in the flow, from 1.
+    pub number: u64,
+    /// When it went in.
+    pub entered: Instant,
+    /// The link that it was (last) put on, and when; `None`: dropped by the bond.
+    pub sent: Option<(usize, Instant)>,
+    /// When the link delivered it; `None`: lost there.
+    pub arrived: Option<Instant>,
+    /// When it came out; `None`: never.
+    pub left: Option<Instant>,
+    /// It came out behind a later one of its flow.
+    pub late: bool,
+}
+
+/// One flow's order.
+#[derive(Debug, Default)]
+struct FlowOrder {
+    entered: u64,
+    newest_out: Option<u64>,
+}
+
+/// What the ledger of one direction counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LedgerCounts {
+    /// Packets that entered.
+    pub entered: u64,
+    /// Packets that left, each for the first time.
+    pub left: u64,
+    /// Packets that left and never entered, or whose checksums do not hold.
+    pub corrupt: u64,
+    /// Packets that left more than once.
+    pub duplicates: u64,
+    /// Packets that left behind a later one of their flow.
+    pub reordered: u64,
+    /// The longest time inside.
+    pub delay_max: Duration,
+}
+
+/// One direction's ledger.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    inside: HashMap<u64, Inside>,
+    gone: HashSet<u64>,
+    flows: BTreeMap<FlowKey, FlowOrder>,
+    counts: LedgerCounts,
+    log: Option<Vec<Passage>>,
+    log_from: Instant,
+}
+
+fn name_of(packet: &[u8]) -> u64 {
+    let Some((header, rest)) = packet.split_first_chunk::<20>() else {
+        return xxh3_64(packet);
+    };
+    let mut header = *header;
+    // The second byte's low bits are ECN; bytes 10 and 11 the header's checksum.
+    header[1] &= !3;
+    header[10] = 0;
+    header[11] = 0;
+    xxh3_64_with_seed(rest, xxh3_64(&header))
+}
+
+impl Inside {
+    fn passage(&self, left: Option<Instant>, late: bool) -> Passage {
+        let Self { flow, number, since: entered, sent, arrived } = *self;
+        Passage { flow, number, entered, sent, arrived, left, late }
+    }
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A packet goes in.
+    pub fn enter(&mut self, packet: &[u8], now: Instant) {
+        self.counts.entered += 1;
+        let Some(flow) = FlowKey::of(packet) else { return };
+        let order = self.flows.entry(flow).or_default();
+        order.entered += 1;
+        let name = name_of(packet);
+        self.gone.remove(&name);
+        self.inside
+            .insert(name, Inside { flow, number: order.entered, since: now, sent: None, arrived: None });
+    }
+
+    /// Keeps the way of every packet that goes in at `from` or later; see [`Self::take_log`].
+    pub fn keep_log(&mut self, from: Instant) {
+        self.log = Some(Vec::new());
+        self.log_from = from;
+    }
+
+    /// The ways of all packets that came out, and of those still inside or lost, in the order in which they went in.
+    pub fn take_log(&mut self) -> Vec<Passage> {
+        let mut log = self.log.take().unwrap_or_default();
+        log.extend(self.inside.values().map(|inside| inside.passage(None, false)));
+        log.retain(|passage| passage.entered >= self.log_from);
+        log.sort_unstable_by_key(|passage| (passage.entered, passage.flow, passage.number));
+        log
+    }
+
+    /// The inner packet was put on `link`. Does nothing unless a log is kept.
+    pub fn sent(&mut self, packet: &[u8], link: usize, now: Instant) {
+        if self.log.is_some()
+            && let Some(inside) = self.inside.get_mut(&name_of(packet))
+        {
+            inside.sent = Some((link, now));
+        }
+    }
+
+    /// The inner packet was delivered by its link. Does nothing unless a log is kept.
+    pub fn arrived(&mut self, packet: &[u8], now: Instant) {
+        if self.log.is_some()
+            && let Some(inside) = self.inside.get_mut(&name_of(packet))
+        {
+            inside.arrived = Some(now);
+        }
+    }
+
+    /// A packet comes out.
+    pub fn leave(&mut self, packet: &[u8], now: Instant) {
+        let name = name_of(packet);
+        let Some(inside) = self.inside.remove(&name) else {
+            if self.gone.contains(&name) {
+                self.counts.duplicates += 1;
+            } else {
+                self.counts.corrupt += 1;
+            }
+            return;
+        };
+        self.gone.insert(name);
+        if !inet::checksums_hold(packet) {
+            self.counts.corrupt += 1;
+            return;
+        }
+        self.counts.left += 1;
+        self.counts.delay_max = self.counts.delay_max.max(now - inside.since);
+        let order = self.flows.entry(inside.flow).or_default();
+        let late = order.newest_out.is_some_and(|newest| inside.number < newest);
+        self.counts.reordered += u64::from(late);
+        order.newest_out = order.newest_out.max(Some(inside.number));
+        if let Some(log) = &mut self.log {
+            log.push(inside.passage(Some(now), late));
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> LedgerCounts {
+        self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inet::{CLIENT, SERVER, UdpEnd, stamp_ident, udp_packet};
+
+    fn packet(ident: u16, payload: &[u8]) -> Vec<u8> {
+        let mut packet = udp_packet(UdpEnd::new(CLIENT, 1), UdpEnd::new(SERVER, 2), 2, payload);
+        stamp_ident(&mut packet, ident);
+        packet
+    }
+
+    #[test]
+    fn it_tells_duplicates_corruption_and_disorder_apart() {
+        let mut ledger = Ledger::new();
+        let now = Instant::ZERO;
+        let (a, b, c) = (packet(1, b"same"), packet(2, b"same"), packet(3, b"same"));
+        for each in [&a, &b, &c] {
+            ledger.enter(each, now);
+        }
+        ledger.leave(&b, now);
+        ledger.leave(&a, now);
+        ledger.leave(&b, now);
+        let mut bad = c.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        ledger.leave(&bad, now);
+        let counts = ledger.counts();
+        assert_eq!((counts.entered, counts.left), (3, 2));
+        assert_eq!((counts.reordered, counts.duplicates, counts.corrupt), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_congestion_mark_is_no_corruption() {
+        let mut ledger = Ledger::new();
+        let plain = packet(1, b"x");
+        ledger.enter(&plain, Instant::ZERO);
+        let mut marked = udp_packet(UdpEnd::new(CLIENT, 1), UdpEnd::new(SERVER, 2), 3, b"x");
+        stamp_ident(&mut marked, 1);
+        ledger.leave(&marked, Instant::ZERO);
+        assert_eq!((ledger.counts().left, ledger.counts().corrupt), (1, 0));
+    }
+}

@@ -1,0 +1,88 @@
+//! A hostile network: datagrams doubled, held back, replayed much later, cut short, and rubbish in between.
+//!
+//! It never flips bits inside a datagram: a UDP checksum guards against that, and on a plain link nothing else does.
+
+use std::collections::VecDeque;
+
+use bonding_netem::Direction;
+use bytes::BytesMut;
+
+use crate::rng::Rng;
+
+/// How many earlier datagrams can come back.
+const MEMORY: usize = 1_024;
+/// The longest piece of rubbish in bytes.
+const RUBBISH_MAX: u64 = 1_600;
+
+/// How often each thing happens, in permille of datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mangling {
+    /// The datagram arrives twice.
+    pub double: u64,
+    /// It arrives after the next one.
+    pub hold: u64,
+    /// An earlier one arrives again.
+    pub replay: u64,
+    /// A copy of it that was cut short arrives before it.
+    pub cut: u64,
+    /// Random bytes arrive before it.
+    pub rubbish: u64,
+}
+
+/// Applies [`Mangling`] to what arrives.
+#[derive(Debug)]
+pub struct Mangler {
+    mangling: Mangling,
+    rng: Rng,
+    held: Vec<(usize, Direction, BytesMut)>,
+    memory: VecDeque<(usize, Direction, BytesMut)>,
+}
+
+impl Mangler {
+    /// Starts from `seed`.
+    pub fn new(mangling: Mangling, seed: u64) -> Self {
+        Self { mangling, rng: Rng::new(seed), held: Vec::new(), memory: VecDeque::new() }
+    }
+
+    /// What arrives in the place of `data`.
+    pub fn pass(&mut self, link: usize, direction: Direction, data: BytesMut) -> Vec<BytesMut> {
+        let mut out = Vec::new();
+        if self.rng.chance(self.mangling.rubbish) {
+            let length = usize::try_from(self.rng.below(RUBBISH_MAX)).unwrap_or(0);
+            let mut rubbish = BytesMut::zeroed(length);
+            self.rng.fill(&mut rubbish);
+            out.push(rubbish);
+        }
+        if self.rng.chance(self.mangling.cut) {
+            let length = usize::try_from(self.rng.below(data.len() as u64)).unwrap_or(0);
+            out.push(BytesMut::from(data.get(..length).unwrap_or(&[])));
+        }
+        if self.rng.chance(self.mangling.replay) {
+            let place = usize::try_from(self.rng.below(self.memory.len() as u64)).unwrap_or(0);
+            let earlier = self.memory.get(place);
+            out.extend(earlier.filter(|it| (it.0, it.1) == (link, direction)).map(|it| it.2.clone()));
+        }
+        self.memory.push_back((link, direction, data.clone()));
+        if self.memory.len() > MEMORY {
+            self.memory.pop_front();
+        }
+        if self.rng.chance(self.mangling.double) {
+            out.push(data.clone());
+        }
+        let mut released = Vec::new();
+        self.held.retain_mut(|(held_link, held_direction, held)| {
+            let mine = (*held_link, *held_direction) == (link, direction);
+            if mine {
+                released.push(std::mem::take(held));
+            }
+            !mine
+        });
+        if self.rng.chance(self.mangling.hold) {
+            self.held.push((link, direction, data));
+        } else {
+            out.push(data);
+        }
+        out.extend(released);
+        out
+    }
+}

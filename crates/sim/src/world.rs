@@ -1,0 +1,533 @@
+//! The virtual-time world: two state machines, the links between them, the hosts behind them.
+//!
+//! A discrete event loop: it does everything that is to be done now, then time jumps to the earliest deadline of any state
+//! machine, link or host. Nothing takes processing time. The driver's contract of [`StateMachine`] is kept: after every
+//! input every output is drained.
+//!
+//! Watched on every run: the ledgers of both directions ([`crate::ledger`]), datagrams sent to addresses that are nobody's,
+//! a deadline that does not move on (the run panics and names the reason), and the sessions' queues (sampled).
+//!
+//! It deliberately does not know what is inside a datagram, but for the log of packets, which recognises the inner packet
+//! of a plain data frame.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bonding_netem::{Counters, Direction, Pipe, Scenario, Time};
+use bonding_proto::stats::SessionStats;
+use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine, Transmit};
+use bytes::BytesMut;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::host::Host;
+use crate::ledger::Ledger;
+use crate::mangle::Mangler;
+
+/// Bytes of IPv4 and UDP header around a datagram.
+pub const UDP_OVERHEAD: u16 = 28;
+/// The server's outer address.
+pub const SERVER_OUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The server's first port; link *i* uses this plus *i*.
+const SERVER_PORT: u16 = 9_001;
+/// Bytes ahead of the inner packet in a plain datagram.
+const FRAME_HEADER: usize = 11;
+/// Datagrams in one batch: what a UDP GSO send holds.
+const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
+/// Packets given to a state machine between two drains: the segments of one TUN super-packet.
+const PACKETS_AT_ONCE: usize = 48;
+/// Rounds without time moving on before a run counts as stuck. A burst is a few thousand.
+const ROUNDS_MAX: u32 = 100_000;
+/// Times a state machine may be due again at once after its timeout was handled.
+const DUE_AGAIN_MAX: u32 = 8;
+
+/// A state machine whose figures can be seen.
+pub trait Observed: StateMachine {
+    /// The figures of its (only) session; `None` where it has none.
+    fn session_stats(&self, now: Instant) -> Option<SessionStats>;
+}
+
+/// A datagram on its way.
+#[derive(Debug, Clone)]
+struct Flight {
+    from: SocketAddr,
+    data: BytesMut,
+}
+
+/// One link: a pipe each way and the addresses at its ends.
+#[derive(Debug)]
+struct Link {
+    name: String,
+    up: Pipe<Flight>,
+    down: Pipe<Flight>,
+    client: SocketAddr,
+    server: SocketAddr,
+}
+
+impl Link {
+    fn pipe_mut(&mut self, direction: Direction) -> &mut Pipe<Flight> {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    fn pipe(&self, direction: Direction) -> &Pipe<Flight> {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+}
+
+/// A state machine with the hosts behind it.
+#[derive(Debug)]
+pub struct Node<M> {
+    /// The state machine.
+    pub machine: M,
+    /// The hosts.
+    pub host: Host,
+    /// Packets that the state machine refused.
+    pub refused_packets: u64,
+    /// Datagrams that the state machine refused.
+    pub refused_datagrams: u64,
+}
+
+impl<M> Node<M> {
+    fn new(machine: M) -> Self {
+        Self { machine, host: Host::new(), refused_packets: 0, refused_datagrams: 0 }
+    }
+}
+
+/// Which node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+impl Side {
+    /// The direction in which it sends.
+    pub const fn sends(self) -> Direction {
+        match self {
+            Self::Client => Direction::Up,
+            Self::Server => Direction::Down,
+        }
+    }
+}
+
+/// Where a client's link *i* lives, as a new client would be told.
+pub fn client_path(link: usize) -> Path {
+    Path { socket: socket(link), remote: server_address(link), local: None }
+}
+
+/// The path on which the server sees link *i*, as long as the client has not moved.
+pub fn server_path(link: usize) -> Path {
+    Path { socket: socket(link), remote: client_address(link), local: None }
+}
+
+fn byte(link: usize) -> u8 {
+    u8::try_from(link).unwrap_or(u8::MAX)
+}
+
+fn socket(link: usize) -> SocketId {
+    SocketId(byte(link))
+}
+
+fn server_address(link: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(SERVER_OUTER), SERVER_PORT + u16::from(byte(link)))
+}
+
+/// The client's outer address on link *i*.
+pub fn client_address(link: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, byte(link), 1)), 50_000)
+}
+
+/// Client, server, links and hosts.
+#[derive(Debug)]
+pub struct World<C, S> {
+    now: Instant,
+    /// The client.
+    pub client: Node<C>,
+    /// The server.
+    pub server: Node<S>,
+    links: Vec<Link>,
+    /// What entered the bond at the client and left at the server.
+    pub ledger_up: Ledger,
+    /// What entered the bond at the server and left at the client.
+    pub ledger_down: Ledger,
+    mangler: Option<Mangler>,
+    trace: u64,
+    misrouted: u64,
+    rounds: u32,
+    reasons: BTreeMap<&'static str, u32>,
+    buf: Vec<u8>,
+}
+
+impl<C: Observed, S: Observed> World<C, S> {
+    /// A world over the links of `scenario`, at its start. The seed is that of the links.
+    pub fn new(client: C, server: S, scenario: &Scenario, seed: u64) -> Self {
+        let pipe = |link, direction| scenario.pipe_with_events(link, direction, seed, Time::ZERO);
+        let links = scenario.links.iter().enumerate().map(|(index, link)| Link {
+            name: link.name.clone(),
+            up: pipe(link, Direction::Up),
+            down: pipe(link, Direction::Down),
+            client: client_address(index),
+            server: server_address(index),
+        });
+        Self {
+            now: Instant::ZERO,
+            client: Node::new(client),
+            server: Node::new(server),
+            links: links.collect(),
+            ledger_up: Ledger::new(),
+            ledger_down: Ledger::new(),
+            mangler: None,
+            trace: 0,
+            misrouted: 0,
+            rounds: 0,
+            reasons: BTreeMap::new(),
+            buf: Vec::new(),
+        }
+    }
+
+    /// The present.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// A hash over every datagram sent and delivered, each with time, link and direction.
+    pub fn trace_hash(&self) -> u64 {
+        self.trace
+    }
+
+    /// Datagrams sent to an address or from a socket where no link is. NAT would drop them, so they are dropped here.
+    pub fn misrouted(&self) -> u64 {
+        self.misrouted
+    }
+
+    /// Number of links.
+    pub fn link_count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// A link's name.
+    pub fn link_name(&self, link: usize) -> &str {
+        self.links.get(link).map_or("", |link| link.name.as_str())
+    }
+
+    /// What one direction of a link counted.
+    pub fn link_counters(&mut self, link: usize, direction: Direction) -> Counters {
+        let now = netem_time(self.now);
+        self.links.get_mut(link).map_or_else(Counters::default, |link| {
+            let pipe = link.pipe_mut(direction);
+            pipe.advance(now);
+            pipe.counters()
+        })
+    }
+
+    /// Changes one direction of a link now.
+    pub fn change_link(&mut self, link: usize, direction: Direction, change: bonding_netem::Change) {
+        let now = netem_time(self.now);
+        if let Some(link) = self.links.get_mut(link) {
+            link.pipe_mut(direction).apply(change, now);
+        }
+    }
+
+    /// Damages what travels from now on.
+    pub fn set_mangler(&mut self, mangler: Option<Mangler>) {
+        self.mangler = mangler;
+    }
+
+    /// The client's NAT gives link `link` another port from now on; what is sent to the old one is lost.
+    pub fn rebind(&mut self, link: usize) {
+        if let Some(link) = self.links.get_mut(link) {
+            link.client.set_port(link.client.port().wrapping_add(1));
+        }
+    }
+
+    /// The client is restarted as `machine`.
+    pub fn restart_client(&mut self, machine: C) {
+        self.client.machine = machine;
+    }
+
+    /// The server is restarted as `machine`.
+    pub fn restart_server(&mut self, machine: S) {
+        self.server.machine = machine;
+    }
+
+    /// Runs until `end`, everything due at `end` included.
+    ///
+    /// # Panics
+    /// When something is due again and again without time moving on; the message names it.
+    pub fn run_until(&mut self, end: Instant) {
+        self.settle();
+        while let Some((due, reason)) = self.next_due() {
+            if due > end {
+                break;
+            }
+            if due > self.now {
+                self.now = due;
+                self.rounds = 0;
+                self.reasons.clear();
+            }
+            self.count_round(reason);
+            self.fire();
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn count_round(&mut self, reason: &'static str) {
+        self.rounds += 1;
+        *self.reasons.entry(reason).or_default() += 1;
+        assert!(
+            self.rounds < ROUNDS_MAX,
+            "busy loop at {:?}: {ROUNDS_MAX} rounds without time moving on, for {:?}",
+            self.now,
+            self.reasons
+        );
+    }
+
+    fn next_due(&self) -> Option<(Instant, &'static str)> {
+        let links = self.links.iter().flat_map(|link| {
+            let up = link.up.poll_timeout().map(|due| (proto_time(due), "link up"));
+            let down = link.down.poll_timeout().map(|due| (proto_time(due), "link down"));
+            up.into_iter().chain(down)
+        });
+        [
+            self.client.machine.poll_timeout(),
+            self.server.machine.poll_timeout(),
+            self.client.host.poll_timeout(),
+            self.server.host.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(links)
+        .min_by_key(|(due, _)| *due)
+    }
+
+    /// Does what is due now.
+    fn fire(&mut self) {
+        for index in 0..self.links.len() {
+            self.deliver(index, Direction::Up);
+            self.deliver(index, Direction::Down);
+        }
+        let now = self.now;
+        self.client.host.handle_timeout(now);
+        self.server.host.handle_timeout(now);
+        self.settle();
+        self.timeout(Side::Client);
+        self.timeout(Side::Server);
+    }
+
+    /// Calls a state machine's timeout while it is due.
+    fn timeout(&mut self, side: Side) {
+        for _ in 0..DUE_AGAIN_MAX {
+            let due = match side {
+                Side::Client => self.client.machine.poll_timeout(),
+                Side::Server => self.server.machine.poll_timeout(),
+            };
+            if due.is_none_or(|(due, _)| due > self.now) {
+                return;
+            }
+            match side {
+                Side::Client => self.client.machine.handle_timeout(self.now),
+                Side::Server => self.server.machine.handle_timeout(self.now),
+            }
+            self.settle();
+        }
+        let due = match side {
+            Side::Client => self.client.machine.poll_timeout(),
+            Side::Server => self.server.machine.poll_timeout(),
+        };
+        panic!(
+            "busy loop at {:?}: the {side:?} is due again at once, {DUE_AGAIN_MAX} times: {due:?}",
+            self.now
+        );
+    }
+
+    /// Hands over what has arrived on one direction of a link.
+    fn deliver(&mut self, index: usize, direction: Direction) {
+        let time = netem_time(self.now);
+        loop {
+            let Some(link) = self.links.get_mut(index) else { return };
+            let Some(flight) = link.pipe_mut(direction).poll_deliver(time) else { return };
+            self.note(2, index, direction, &flight.data);
+            if let Some(packet) = flight.data.get(FRAME_HEADER..) {
+                let now = self.now;
+                self.ledger_of(direction).arrived(packet, now);
+            }
+            // A client's socket is bound to its link; a server's listener tells the address it was reached at.
+            let local = (direction == Direction::Up).then_some(IpAddr::V4(SERVER_OUTER));
+            let path = Path { socket: socket(index), remote: flight.from, local };
+            match &mut self.mangler {
+                Some(mangler) => {
+                    for data in mangler.pass(index, direction, flight.data) {
+                        self.hand_over(direction, path, data);
+                    }
+                }
+                None => self.hand_over(direction, path, flight.data),
+            }
+        }
+    }
+
+    fn hand_over(&mut self, direction: Direction, path: Path, data: BytesMut) {
+        let datagram = Datagram { path, data };
+        match direction {
+            Direction::Up => {
+                let taken = self.server.machine.handle_datagram(datagram, self.now);
+                self.server.refused_datagrams += u64::from(taken.is_err());
+            }
+            Direction::Down => {
+                let taken = self.client.machine.handle_datagram(datagram, self.now);
+                self.client.refused_datagrams += u64::from(taken.is_err());
+            }
+        }
+        self.settle();
+    }
+
+    /// Drains every output and hands packets on until nothing moves.
+    fn settle(&mut self) {
+        loop {
+            let moved = self.settle_side(Side::Client) | self.settle_side(Side::Server);
+            if !moved {
+                return;
+            }
+            self.count_round("packets and datagrams");
+        }
+    }
+
+    fn settle_side(&mut self, side: Side) -> bool {
+        let mut moved = false;
+        while let Some(transmit) = self.poll_transmit(side) {
+            moved = true;
+            self.route(side, &transmit);
+        }
+        while let Some(packet) = self.poll_packet(side) {
+            moved = true;
+            match side {
+                Side::Client => {
+                    self.ledger_down.leave(&packet, self.now);
+                    self.client.host.handle_packet(&packet, self.now);
+                }
+                Side::Server => {
+                    self.ledger_up.leave(&packet, self.now);
+                    self.server.host.handle_packet(&packet, self.now);
+                }
+            }
+        }
+        for _ in 0..PACKETS_AT_ONCE {
+            if !self.take_from_host(side) {
+                break;
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn take_from_host(&mut self, side: Side) -> bool {
+        let now = self.now;
+        match side {
+            Side::Client => {
+                let Some(packet) = self.client.host.poll_packet(now) else { return false };
+                self.ledger_up.enter(&packet, now);
+                let taken = self.client.machine.handle_packet(packet, now);
+                self.client.refused_packets += u64::from(taken.is_err());
+            }
+            Side::Server => {
+                let Some(packet) = self.server.host.poll_packet(now) else { return false };
+                self.ledger_down.enter(&packet, now);
+                let taken = self.server.machine.handle_packet(packet, now);
+                self.server.refused_packets += u64::from(taken.is_err());
+            }
+        }
+        true
+    }
+
+    fn poll_packet(&mut self, side: Side) -> Option<PacketBuf> {
+        match side {
+            Side::Client => self.client.machine.poll_packet(),
+            Side::Server => self.server.machine.poll_packet(),
+        }
+    }
+
+    fn poll_transmit(&mut self, side: Side) -> Option<Transmit> {
+        self.buf.clear();
+        match side {
+            Side::Client => self.client.machine.poll_transmit(&mut self.buf, SEGMENTS_MAX, self.now),
+            Side::Server => self.server.machine.poll_transmit(&mut self.buf, SEGMENTS_MAX, self.now),
+        }
+    }
+
+    /// Puts a batch on the link that its path names.
+    fn route(&mut self, side: Side, transmit: &Transmit) {
+        let buf = std::mem::take(&mut self.buf);
+        assert_eq!(buf.len(), transmit.size, "{side:?}: a transmit names the bytes that it appended");
+        let index = transmit.path.socket.index();
+        let direction = side.sends();
+        let time = netem_time(self.now);
+        for data in buf.chunks(transmit.segment_size.max(1)) {
+            let Some(link) = self.links.get_mut(index) else {
+                self.misrouted += 1;
+                continue;
+            };
+            let (from, to) = match side {
+                Side::Client => (link.client, link.server),
+                Side::Server => (link.server, link.client),
+            };
+            if transmit.path.remote != to {
+                self.misrouted += 1;
+                continue;
+            }
+            let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX).saturating_add(UDP_OVERHEAD.into());
+            let flight = Flight { from, data: BytesMut::from(data) };
+            // What the link drops is counted by the link.
+            let _ = link.pipe_mut(direction).enqueue(flight, bytes, time);
+            self.note(1, index, direction, data);
+            if let Some(packet) = data.get(FRAME_HEADER..) {
+                let now = self.now;
+                self.ledger_of(direction).sent(packet, index, now);
+            }
+        }
+        self.buf = buf;
+    }
+
+    fn ledger_of(&mut self, direction: Direction) -> &mut Ledger {
+        match direction {
+            Direction::Up => &mut self.ledger_up,
+            Direction::Down => &mut self.ledger_down,
+        }
+    }
+
+    fn note(&mut self, what: u8, link: usize, direction: Direction, data: &[u8]) {
+        let mut head = [0; 12];
+        let (time, rest) = head.split_at_mut(8);
+        time.copy_from_slice(&self.now.as_nanos().to_be_bytes());
+        let up = u8::from(direction == Direction::Up);
+        for (place, value) in rest.iter_mut().zip([what, byte(link), up]) {
+            *place = value;
+        }
+        self.trace = xxh3_64_with_seed(data, xxh3_64_with_seed(&head, self.trace));
+    }
+
+    /// The share of a link's pipe in one direction that is queued now, in bytes.
+    pub fn link_queue_bytes(&self, link: usize, direction: Direction) -> u64 {
+        self.links.get(link).map_or(0, |link| link.pipe(direction).counters().queue_bytes)
+    }
+
+    /// Runs for `span` more.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now + span);
+    }
+}
+
+fn netem_time(now: Instant) -> Time {
+    Time::from_nanos(now.as_nanos())
+}
+
+fn proto_time(time: Time) -> Instant {
+    Instant::from_nanos(time.as_nanos())
+}
