@@ -5,10 +5,14 @@
 //! takes a second of a fast machine, and the same seed gives the same run.
 
 pub mod bare;
+pub mod bond;
 pub mod host;
 pub mod inet;
 pub mod ledger;
 pub mod mangle;
 pub mod pattern;
 pub mod rng;
+pub mod run;
+pub mod table;
+pub mod trace;
 pub mod world;

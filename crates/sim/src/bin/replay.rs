@@ -1,0 +1,69 @@
+//! Makes one run of the table again and writes what happened every 100 ms, to explain a figure.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bonding_proto::config::Policy;
+use bonding_sim::run::{RunSpec, System, Workload, run};
+use bonding_sim::table;
+use bonding_sim::trace::{Trace, packets};
+
+const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED]
+Writes FOLDER/links.csv, a line per link and 100 ms, and FOLDER/packets.csv, a line per packet of the load's direction.
+POLICY: best, adaptive, score or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [scenario, policy, workload, folder, rest @ ..] = arguments.as_slice() else {
+        anyhow::bail!(USAGE);
+    };
+    let scenario = bonding_netem::scenario::find(scenario)?;
+    let system = match policy.as_str() {
+        "best" => System::Single,
+        "adaptive" => System::Bond(Policy::Adaptive),
+        "score" => System::Bond(Policy::Score),
+        "round_robin" => System::Bond(Policy::RoundRobin),
+        other => anyhow::bail!("no policy '{other}'\n{USAGE}"),
+    };
+    let workload = Workload::parse(workload).with_context(|| format!("no workload '{workload}'\n{USAGE}"))?;
+    let seed = match rest {
+        [] => table::SEED,
+        [seed, ..] => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
+    };
+    let name = scenario.name.clone();
+    let spec = RunSpec::new(scenario, system, workload, seed);
+    let mut trace = Trace::new();
+    let row = run(&spec, Some(&mut trace));
+    let folder = Path::new(folder);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let figures = trace.figures().to_vec();
+    for (name, text) in [("packets.csv", packets(trace.packets())), ("links.csv", trace.into_csv())] {
+        let file = folder.join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let mut out = std::io::stdout();
+    write!(out, "{}{}", table::head(workload), table::line(&name, system, &row))?;
+    writeln!(out, "trace {:016x}", row.trace_hash)?;
+    for (side, stats) in &figures {
+        let discards: Vec<String> = stats
+            .discards
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{} {count}", reason.key()))
+            .collect();
+        writeln!(
+            out,
+            "{side}: {} timeouts, {} late, held at most {}; discards: {}",
+            stats.reorder_timeouts,
+            stats.released_late,
+            stats.reorder_held_max,
+            discards.join(", ")
+        )?;
+    }
+    for objection in &row.problems {
+        writeln!(std::io::stderr(), "{objection}")?;
+    }
+    Ok(if row.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,117 @@
+//! Makes the scenario table and writes it to `docs/simulation.md`.
+//!
+//! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
+//! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `round_robin`) and
+//! workloads (such as `tcp-cubic-down-1`), in any order. Then it only prints.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context as _;
+use bonding_proto::config::Policy;
+use bonding_sim::run::{RunSpec, System, Workload, run};
+use bonding_sim::table;
+
+const OUTPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/simulation.md");
+
+fn system(name: &str) -> Option<System> {
+    match name {
+        "best" => Some(System::Single),
+        "adaptive" => Some(System::Bond(Policy::Adaptive)),
+        "score" => Some(System::Bond(Policy::Score)),
+        "round_robin" => Some(System::Bond(Policy::RoundRobin)),
+        _ => None,
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args().skip(1).eq(["fingerprints"]) {
+        let document = std::fs::read_to_string(OUTPUT).with_context(|| format!("cannot read {OUTPUT}"))?;
+        return write(&table::refresh(&document)).map(|()| ExitCode::SUCCESS);
+    }
+    let mut scenarios = Vec::new();
+    let mut systems = Vec::new();
+    let mut workloads = Vec::new();
+    for argument in std::env::args().skip(1) {
+        if let Some(system) = system(&argument) {
+            systems.push(system);
+        } else if let Some(workload) = Workload::parse(&argument) {
+            workloads.push(workload);
+        } else {
+            let scenario = bonding_netem::scenario::find(&argument)
+                .with_context(|| format!("'{argument}' is no system, workload or scenario"))?;
+            scenarios.push(scenario);
+        }
+    }
+    let whole = scenarios.is_empty() && systems.is_empty() && workloads.is_empty();
+    if scenarios.is_empty() {
+        scenarios = table::scenarios();
+    }
+    if systems.is_empty() {
+        systems = System::ALL.to_vec();
+    }
+    if workloads.is_empty() {
+        workloads = table::workloads();
+    }
+    let mut specs = Vec::new();
+    for workload in &workloads {
+        for scenario in &scenarios {
+            for system in &systems {
+                specs.push(RunSpec::new(scenario.clone(), *system, *workload, table::SEED));
+            }
+        }
+    }
+    let lines = make(&specs)?;
+    let mut text = String::new();
+    let mut problems = 0;
+    for (index, (line, objections)) in lines.iter().enumerate() {
+        if index % (scenarios.len() * systems.len()) == 0
+            && let Some(spec) = specs.get(index)
+        {
+            text.push_str(&table::head(spec.workload));
+        }
+        text.push_str(line);
+        problems += objections.len();
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    for (line, objections) in &lines {
+        for objection in objections {
+            writeln!(std::io::stderr(), "{}: {objection}", line.trim())?;
+        }
+    }
+    if whole {
+        let document = format!("{}{text}{}", table::INTRO, table::fingerprints());
+        write(&document)?;
+    }
+    Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write(document: &str) -> anyhow::Result<()> {
+    std::fs::write(OUTPUT, document).with_context(|| format!("cannot write {OUTPUT}"))
+}
+
+/// A line and the oracles' objections for each run, on every core.
+fn make(specs: &[RunSpec]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let results = Mutex::new(vec![(String::new(), Vec::new()); specs.len()]);
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(spec) = specs.get(index) else { return };
+                    let row = run(spec, None);
+                    let line = table::line(&spec.setup.scenario.name, spec.system, &row);
+                    let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if let Some(slot) = results.get_mut(index) {
+                        *slot = (line, row.problems);
+                    }
+                }
+            });
+        }
+    });
+    Ok(results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}

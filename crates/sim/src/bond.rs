@@ -1,0 +1,119 @@
+//! The two ends of the bond as a scenario wants them configured.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bonding_netem::{Direction, LinkSpec, Scenario};
+use bonding_proto::config::{
+    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, SessionConfig,
+};
+use bonding_proto::stats::SessionStats;
+use bonding_proto::units::BitRate;
+use bonding_proto::{Endpoint, Instant, LinkId, Session};
+
+use crate::inet;
+use crate::world::{Observed, UDP_OVERHEAD, World, client_address, client_path};
+
+/// The TUN device's MTU: 1500 less IPv4, UDP and frame header.
+pub const MTU: u16 = 1_461;
+/// The heartbeat interval of the default configuration.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+impl Observed for Session {
+    fn session_stats(&self, now: Instant) -> Option<SessionStats> {
+        Some(self.stats(now))
+    }
+}
+
+impl Observed for Endpoint {
+    fn session_stats(&self, now: Instant) -> Option<SessionStats> {
+        self.stats(now).into_iter().next().map(|(_, stats)| stats)
+    }
+}
+
+/// How the bond over a scenario's links is configured.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The links and what happens to them.
+    pub scenario: Scenario,
+    /// Each link's priority, in the order of the links.
+    pub priorities: Vec<u8>,
+    /// Link selection, at both ends.
+    pub policy: Policy,
+    /// Seed of links and sessions.
+    pub seed: u64,
+}
+
+/// The world of a bonded client and server.
+pub type BondWorld = World<Session, Endpoint>;
+
+/// The rate to configure for one direction of a link; a changing rate is configured as its mean.
+fn rate(link: &LinkSpec, direction: Direction) -> Option<BitRate> {
+    link.pipe(direction).rate.mean_bps().map(BitRate::from_bps)
+}
+
+impl Setup {
+    /// The first link has priority 1, every other 2: light traffic belongs on the first.
+    pub fn new(scenario: Scenario, policy: Policy, seed: u64) -> Self {
+        let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
+        Self { scenario, priorities, policy, seed }
+    }
+
+    /// The same links with the same priorities, listed the other way round.
+    pub fn reversed(mut self) -> Self {
+        self.scenario.links.reverse();
+        self.priorities.reverse();
+        self
+    }
+
+    /// The client; another `epoch` is another start of it.
+    pub fn client(&self, epoch: u64, now: Instant) -> Session {
+        let links = self.scenario.links.iter().zip(&self.priorities).enumerate();
+        let links = links.map(|(index, (link, priority))| LinkConfig {
+            priority: *priority,
+            tx_rate: rate(link, Direction::Up),
+            rx_rate: rate(link, Direction::Down),
+            path: Some(client_path(index)),
+            header_bytes: UDP_OVERHEAD,
+        });
+        let config = SessionConfig {
+            role: Role::Client,
+            links: links.collect(),
+            policy: self.policy,
+            heartbeat_interval: HEARTBEAT,
+            mtu: MTU,
+            seed: self.seed,
+            epoch,
+        };
+        Session::new(config, now)
+    }
+
+    /// The server; another `epoch` is another start of it.
+    pub fn server(&self, epoch: u64, now: Instant) -> Endpoint {
+        let plain = self.scenario.links.iter().enumerate().map(|(index, link)| PlainPeer {
+            link: LinkId(u8::try_from(index).unwrap_or(u8::MAX)),
+            remote: client_address(index).ip(),
+            tx_rate: rate(link, Direction::Down),
+        });
+        let client = ClientConfig {
+            name: "simulated".to_owned(),
+            prefixes: vec![Prefix { address: IpAddr::V4(inet::CLIENT), length: 32 }],
+            plain: plain.collect(),
+        };
+        let config = EndpointConfig {
+            clients: vec![client],
+            policy: self.policy,
+            heartbeat_interval: HEARTBEAT,
+            mtu: MTU,
+            seed: self.seed ^ 1,
+            epoch,
+        };
+        Endpoint::new(&config, now)
+    }
+
+    /// Client and server over the links, at the scenario's start.
+    pub fn world(&self) -> BondWorld {
+        let start = Instant::ZERO;
+        World::new(self.client(1, start), self.server(2, start), &self.scenario, self.seed)
+    }
+}

@@ -1,0 +1,394 @@
+//! One run: a scenario, a system, a workload; and what came of it.
+//!
+//! Every run carries a sparse flow (50 packets a second, echoed) beside its load, is sampled every 100 ms, and is watched
+//! by the oracles; whatever they object to is in [`Row::problems`].
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bonding_netem::{Direction, Scenario};
+use bonding_proto::config::Policy;
+use bonding_proto::stats::SessionStats;
+use bonding_proto::{Discard, Instant, LinkId};
+
+use crate::bare::Bare;
+use crate::bond::{MTU, Setup};
+use crate::host::Report;
+use crate::host::bulk::{BulkConfig, End};
+use crate::host::echo::{EchoClient, EchoServer};
+use crate::host::quic::{QuicApp, QuicControl};
+use crate::host::tcp::{CongestionControl, TcpApp};
+use crate::trace::{Sample, Trace};
+use crate::world::{Observed, World, client_path, server_path};
+
+/// How often a run is sampled.
+pub const SAMPLE: Duration = Duration::from_millis(100);
+/// Between two packets of the sparse flow.
+const ECHO_INTERVAL: Duration = Duration::from_millis(20);
+/// What a session may queue ahead of its links: 8 MB, and the packet that exceeded them.
+const QUEUE_BYTES_MAX: usize = 8_000_000 + 65_536;
+/// What a session may hold for resequencing.
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// Bytes of IPv4 and TCP header without options.
+const TCP_HEADERS: u16 = 40;
+/// Bytes of IPv4, UDP, QUIC short header, packet number, tag and stream frame header.
+const QUIC_HEADERS: u16 = 65;
+/// Bytes of the outer IPv4, UDP and frame header.
+const OUTER_HEADERS: u16 = 39;
+
+/// What carries the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// No bond: the best single link.
+    Single,
+    /// The bond.
+    Bond(Policy),
+}
+
+impl System {
+    /// Its name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Single => "best link alone",
+            Self::Bond(Policy::Adaptive) => "adaptive",
+            Self::Bond(Policy::Score) => "score",
+            Self::Bond(Policy::RoundRobin) => "round_robin",
+        }
+    }
+
+    /// All of them, the baseline first.
+    pub const ALL: [Self; 4] = [
+        Self::Single,
+        Self::Bond(Policy::RoundRobin),
+        Self::Bond(Policy::Score),
+        Self::Bond(Policy::Adaptive),
+    ];
+}
+
+/// The inner transport of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// smoltcp.
+    Tcp(CongestionControl),
+    /// quinn-proto.
+    Quic(QuicControl),
+}
+
+/// A bulk transfer beside the sparse flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// What carries it.
+    pub transport: Transport,
+    /// Where the payload goes.
+    pub direction: Direction,
+    /// Connections.
+    pub flows: u16,
+}
+
+impl Workload {
+    /// Its name in tables and on the command line.
+    pub fn name(self) -> String {
+        let transport = match self.transport {
+            Transport::Tcp(CongestionControl::Cubic) => "tcp-cubic",
+            Transport::Tcp(CongestionControl::Reno) => "tcp-reno",
+            Transport::Tcp(CongestionControl::None) => "tcp-none",
+            Transport::Quic(QuicControl::Cubic) => "quic-cubic",
+            Transport::Quic(QuicControl::Bbr) => "quic-bbr",
+        };
+        let direction = match self.direction {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        };
+        format!("{transport}-{direction}-{}", self.flows)
+    }
+
+    /// The workload of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.rsplitn(3, '-');
+        let flows = parts.next()?.parse().ok().filter(|flows| (1..=64).contains(flows))?;
+        let direction = match parts.next()? {
+            "up" => Direction::Up,
+            "down" => Direction::Down,
+            _ => return None,
+        };
+        let transport = match parts.next()? {
+            "tcp-cubic" => Transport::Tcp(CongestionControl::Cubic),
+            "tcp-reno" => Transport::Tcp(CongestionControl::Reno),
+            "quic-cubic" => Transport::Quic(QuicControl::Cubic),
+            "quic-bbr" => Transport::Quic(QuicControl::Bbr),
+            _ => return None,
+        };
+        Some(Self { transport, direction, flows })
+    }
+
+    /// The share of a full outer packet that is payload.
+    pub fn payload_share(self) -> f64 {
+        let headers = match self.transport {
+            Transport::Tcp(_) => TCP_HEADERS,
+            Transport::Quic(_) => QUIC_HEADERS,
+        };
+        f64::from(MTU - headers) / f64::from(MTU + OUTER_HEADERS)
+    }
+
+    fn apps<C: Observed, S: Observed>(self, world: &mut World<C, S>, seed: u64) {
+        let sends = |end| (end == End::Listener) == (self.direction == Direction::Down);
+        let config = |end| BulkConfig { end, sends: sends(end), flows: self.flows, mtu: MTU, seed };
+        let start = LOAD_START;
+        let (client, server) = (config(End::Connector), config(End::Listener));
+        match self.transport {
+            Transport::Tcp(control) => {
+                world.client.host.add(Box::new(TcpApp::new(client, control, start)));
+                world.server.host.add(Box::new(TcpApp::new(server, control, start)));
+            }
+            Transport::Quic(control) => {
+                world.client.host.add(Box::new(QuicApp::new(client, control, start)));
+                world.server.host.add(Box::new(QuicApp::new(server, control, start)));
+            }
+        }
+    }
+}
+
+/// The load starts when the bond has had the time to come up.
+const LOAD_START: Instant = Instant::from_nanos(500_000_000);
+/// Places of the applications on their hosts, in the order in which they are added.
+const LOAD: usize = 0;
+const ECHO: usize = 1;
+
+/// A run to make.
+#[derive(Debug, Clone)]
+pub struct RunSpec {
+    /// Links, their priorities and events.
+    pub setup: Setup,
+    /// What carries the packets; overrides the set-up's policy.
+    pub system: System,
+    /// The load.
+    pub workload: Workload,
+    /// Figures count from here.
+    pub warmup: Duration,
+    /// End of the run.
+    pub duration: Duration,
+}
+
+impl RunSpec {
+    /// A whole run of a scenario; figures count from 3 s on.
+    pub fn new(scenario: Scenario, system: System, workload: Workload, seed: u64) -> Self {
+        let policy = match system {
+            System::Bond(policy) => policy,
+            System::Single => Policy::default(),
+        };
+        let duration = scenario.duration;
+        let setup = Setup::new(scenario, policy, seed);
+        Self { setup, system, workload, warmup: Duration::from_secs(3), duration }
+    }
+
+    /// The link that is fastest in the load's direction and span, losses considered; the one with the lower RTT among equals.
+    pub fn best_link(&self) -> usize {
+        let scenario = &self.setup.scenario;
+        let value = |index: &usize| {
+            let link = scenario.links.get(*index)?;
+            let direction = self.workload.direction;
+            let bytes = scenario.capacity_bytes(link, direction, self.warmup, self.duration)?;
+            let lossless = u64::from(matches!(link.pipe(direction).loss, bonding_netem::Loss::None));
+            Some((bytes * (8 + lossless) / 9, std::cmp::Reverse(link.rtt())))
+        };
+        (0..scenario.links.len()).rev().max_by_key(value).unwrap_or(0)
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    /// Payload bits per second, in millions.
+    pub goodput_mbps: f64,
+    /// Of what all links together could carry of such payload.
+    pub share: f64,
+    /// Round-trip time of the sparse flow during the load: half took no longer.
+    pub echo_p50: Option<Duration>,
+    /// 99 of 100 took no longer.
+    pub echo_p99: Option<Duration>,
+    /// Of the sparse flow's packets sent during the load.
+    pub echo_lost: u64,
+    /// The most packets that the receiving side held for resequencing.
+    pub reorder_max: usize,
+    /// Gaps that the receiving side gave up by time.
+    pub reorder_timeouts: u64,
+    /// Packets that it handed out behind a gap given up too early.
+    pub late: u64,
+    /// Packets that the sending side's queue dropped.
+    pub queue_drops: u64,
+    /// Segments that the inner transport sent again.
+    pub retransmits: u64,
+    /// Bytes that each link delivered in the load's direction, by link name, over the whole run.
+    pub link_bytes: Vec<(String, u64)>,
+    /// Hash over every datagram.
+    pub trace_hash: u64,
+    /// What the oracles object to: nothing, or the run proves a bug.
+    pub problems: Vec<String>,
+}
+
+/// Makes a run; `trace` gets a sample every 100 ms.
+pub fn run(spec: &RunSpec, trace: Option<&mut Trace>) -> Row {
+    match spec.system {
+        System::Single => {
+            let link = spec.best_link();
+            let id = LinkId(u8::try_from(link).unwrap_or(u8::MAX));
+            let (client, server) = (Bare::new(id, client_path(link)), Bare::new(id, server_path(link)));
+            drive(World::new(client, server, &spec.setup.scenario, spec.setup.seed), spec, trace)
+        }
+        System::Bond(_) => drive(spec.setup.world(), spec, trace),
+    }
+}
+
+fn drive<C: Observed, S: Observed>(
+    mut world: World<C, S>,
+    spec: &RunSpec,
+    mut trace: Option<&mut Trace>,
+) -> Row {
+    let seed = spec.setup.seed;
+    let end = Instant::ZERO + spec.duration;
+    spec.workload.apps(&mut world, seed);
+    world.client.host.add(Box::new(EchoClient::new(ECHO_INTERVAL, LOAD_START, end, seed)));
+    world.server.host.add(Box::new(EchoServer::new()));
+    if trace.is_some() {
+        world.ledger_up.keep_log(Instant::ZERO);
+        world.ledger_down.keep_log(Instant::ZERO);
+    }
+    let mut row = Row::default();
+    let mut before_warmup = 0;
+    while world.now() < end {
+        world.run_for(SAMPLE);
+        let now = world.now();
+        if now <= Instant::ZERO + spec.warmup {
+            before_warmup = receiver(&world, spec).received_bytes;
+        }
+        let stats = [world.client.machine.session_stats(now), world.server.machine.session_stats(now)];
+        check_bounds(&stats, now, &mut row.problems);
+        if let Some(trace) = trace.as_deref_mut() {
+            let received_bytes = receiver(&world, spec).received_bytes;
+            let echo = world.client.host.report(ECHO);
+            let sample = Sample { direction: spec.workload.direction, stats, received_bytes, echo };
+            trace.take(&mut world, &sample);
+        }
+    }
+    if let Some(trace) = trace {
+        trace.end(&mut world, spec.workload.direction);
+    }
+    finish(&mut world, spec, before_warmup, &mut row);
+    row
+}
+
+fn receiver<C: Observed, S: Observed>(world: &World<C, S>, spec: &RunSpec) -> Report {
+    match spec.workload.direction {
+        Direction::Down => world.client.host.report(LOAD),
+        Direction::Up => world.server.host.report(LOAD),
+    }
+}
+
+fn check_bounds(stats: &[Option<SessionStats>; 2], now: Instant, problems: &mut Vec<String>) {
+    for (side, stats) in ["client", "server"].into_iter().zip(stats) {
+        let Some(stats) = stats else { continue };
+        if stats.queue_bytes > QUEUE_BYTES_MAX {
+            problems.push(format!("{now:?}: the {side} queues {} bytes", stats.queue_bytes));
+        }
+        if stats.reorder_held_bytes > HELD_BYTES_MAX {
+            problems.push(format!("{now:?}: the {side} holds {} bytes", stats.reorder_held_bytes));
+        }
+    }
+}
+
+fn finish<C: Observed, S: Observed>(
+    world: &mut World<C, S>,
+    spec: &RunSpec,
+    before_warmup: u64,
+    row: &mut Row,
+) {
+    let direction = spec.workload.direction;
+    let received = receiver(world, spec);
+    let span = spec.duration.saturating_sub(spec.warmup).as_secs_f64();
+    row.goodput_mbps = received.received_bytes.saturating_sub(before_warmup) as f64 * 8.0 / 1e6 / span;
+    let capacity = spec.setup.scenario.capacity_bps(direction, spec.warmup, spec.duration);
+    if let Some(capacity) = capacity {
+        row.share = row.goodput_mbps * 1e6 / (capacity as f64 * spec.workload.payload_share());
+    }
+    let sender = match direction {
+        Direction::Down => world.server.host.report(LOAD),
+        Direction::Up => world.client.host.report(LOAD),
+    };
+    row.retransmits = sender.retransmits.unwrap_or(0);
+    let echo = world.client.host.report(ECHO);
+    let mut delays: Vec<Duration> = echo
+        .delays
+        .iter()
+        .filter(|(sent, _)| *sent >= Instant::ZERO + spec.warmup)
+        .map(|(_, delay)| *delay)
+        .collect();
+    delays.sort_unstable();
+    row.echo_p50 = quantile(&delays, 50);
+    row.echo_p99 = quantile(&delays, 99);
+    row.echo_lost = echo.sent - echo.received;
+    let now = world.now();
+    let receiving = match direction {
+        Direction::Down => world.client.machine.session_stats(now),
+        Direction::Up => world.server.machine.session_stats(now),
+    };
+    if let Some(stats) = &receiving {
+        row.reorder_max = stats.reorder_held_max;
+        row.reorder_timeouts = stats.reorder_timeouts;
+        row.late = stats.released_late;
+    }
+    let sending = match direction {
+        Direction::Down => world.server.machine.session_stats(now),
+        Direction::Up => world.client.machine.session_stats(now),
+    };
+    if let Some(stats) = &sending {
+        row.queue_drops = stats.discards.of(Discard::QueueDelay) + stats.discards.of(Discard::QueueFull);
+    }
+    for link in 0..world.link_count() {
+        let bytes = world.link_counters(link, direction).delivered_bytes;
+        row.link_bytes.push((world.link_name(link).to_owned(), bytes));
+    }
+    row.link_bytes.sort();
+    row.trace_hash = world.trace_hash();
+    judge(world, &[received, sender, echo], &mut row.problems);
+}
+
+/// The value that `percent` of the sorted `values` do not exceed.
+fn quantile(values: &[Duration], percent: usize) -> Option<Duration> {
+    values.get((values.len() * percent / 100).min(values.len().checked_sub(1)?)).copied()
+}
+
+/// What must hold in every run whatever the links do.
+pub fn judge<C: Observed, S: Observed>(world: &World<C, S>, reports: &[Report], problems: &mut Vec<String>) {
+    let now = world.now();
+    let receivers = [
+        ("up", world.ledger_up.counts(), world.server.machine.session_stats(now)),
+        ("down", world.ledger_down.counts(), world.client.machine.session_stats(now)),
+    ];
+    for (direction, counts, stats) in receivers {
+        let mut text = String::new();
+        if counts.corrupt > 0 {
+            let _ = write!(text, " {} corrupt", counts.corrupt);
+        }
+        // Links of the built-in scenarios do not duplicate; without a bond nobody would hold it back.
+        if counts.duplicates > 0 {
+            let _ = write!(text, " {} delivered twice", counts.duplicates);
+        }
+        // Behind a gap that was given up, a packet may come late, and is counted as such.
+        let late = stats.map_or(u64::MAX, |stats| stats.released_late);
+        if counts.reordered > late {
+            let _ = write!(text, " {} out of order but only {late} known late", counts.reordered);
+        }
+        if !text.is_empty() {
+            problems.push(format!("{direction}:{text}"));
+        }
+    }
+    if world.misrouted() > 0 {
+        problems.push(format!("{} datagrams to where no link is", world.misrouted()));
+    }
+    for report in reports {
+        if report.corrupt + report.duplicates > 0 {
+            problems
+                .push(format!("an application got {} corrupt, {} twice", report.corrupt, report.duplicates));
+        }
+    }
+}

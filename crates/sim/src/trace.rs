@@ -1,0 +1,175 @@
+//! What happened during one run, every 100 ms, as comma-separated values: to explain a figure.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bonding_netem::{Counters, Direction};
+use bonding_proto::Instant;
+use bonding_proto::stats::SessionStats;
+
+use crate::host::Report;
+use crate::ledger::Passage;
+use crate::world::{Observed, World};
+
+/// The columns.
+pub const HEADER: &str = "time_s,link,state,link_mbps,link_queue_bytes,link_drops,rtt_ms,rtt_min_ms,loss_permille,\
+score,capacity_mbps,goodput_mbps,session_queue_bytes,session_queue_ms,flows_active,reorder_held,reorder_timeouts,\
+released_late,echo_ms_max";
+
+/// One moment of a run.
+#[derive(Debug)]
+pub struct Sample {
+    /// The load's.
+    pub direction: Direction,
+    /// The client's and the server's figures.
+    pub stats: [Option<SessionStats>; 2],
+    /// By the load's receiver, since the start.
+    pub received_bytes: u64,
+    /// The sparse flow.
+    pub echo: Report,
+}
+
+/// The columns of [`packets`].
+pub const PACKETS_HEADER: &str = "entered_ms,protocol,source_port,number,queued_ms,link,link_ms,held_ms,late";
+
+/// One line per packet that went into the bond in one direction. Empty `link`: dropped ahead of the links; empty `link_ms`:
+/// lost on the link, or still under way; empty `held_ms`: never handed out.
+pub fn packets(log: &[Passage]) -> String {
+    let mut csv = format!("{PACKETS_HEADER}\n");
+    let ms = |from: Instant, to: Instant| format!("{:.3}", (to - from).as_secs_f64() * 1e3);
+    for passage in log {
+        let queued = passage.sent.map_or(String::new(), |(_, sent)| ms(passage.entered, sent));
+        let link = passage.sent.map_or(String::new(), |(link, _)| link.to_string());
+        let travelled = passage.sent.zip(passage.arrived);
+        let travelled = travelled.map_or(String::new(), |((_, sent), arrived)| ms(sent, arrived));
+        let held = passage.arrived.zip(passage.left);
+        let held = held.map_or(String::new(), |(arrived, left)| ms(arrived, left));
+        let _ = writeln!(
+            csv,
+            "{},{},{},{},{queued},{link},{travelled},{held},{}",
+            ms(Instant::ZERO, passage.entered),
+            passage.flow.protocol,
+            passage.flow.source_port,
+            passage.number,
+            u8::from(passage.late)
+        );
+    }
+    csv
+}
+
+/// Collects samples; one line per link and sample.
+#[derive(Debug, Default)]
+pub struct Trace {
+    csv: String,
+    received_bytes: u64,
+    echoes: usize,
+    links: Vec<Counters>,
+    at: Duration,
+    packets: Vec<Passage>,
+    figures: Vec<(&'static str, SessionStats)>,
+}
+
+impl Trace {
+    /// An empty trace.
+    pub fn new() -> Self {
+        Self { csv: format!("{HEADER}\n"), ..Self::default() }
+    }
+
+    /// The lines so far, with a header.
+    pub fn into_csv(self) -> String {
+        self.csv
+    }
+
+    /// The packets that went into the bond in the load's direction; see [`packets`].
+    pub fn packets(&self) -> &[Passage] {
+        &self.packets
+    }
+
+    /// The sessions' last figures.
+    pub fn figures(&self) -> &[(&'static str, SessionStats)] {
+        &self.figures
+    }
+
+    /// Keeps what is known at the end of a run.
+    pub fn end<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, direction: Direction) {
+        let now = world.now();
+        self.packets = match direction {
+            Direction::Up => world.ledger_up.take_log(),
+            Direction::Down => world.ledger_down.take_log(),
+        };
+        let client = world.client.machine.session_stats(now).map(|stats| ("client", stats));
+        let server = world.server.machine.session_stats(now).map(|stats| ("server", stats));
+        self.figures.extend(client.into_iter().chain(server));
+    }
+
+    /// Adds a sample of the world's present.
+    pub fn take<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, sample: &Sample) {
+        let now = Duration::from_nanos(world.now().as_nanos());
+        let span = now.saturating_sub(self.at).as_secs_f64().max(1e-9);
+        self.at = now;
+        let mbps = |bytes: u64| bytes as f64 * 8e-6 / span;
+        let goodput = mbps(sample.received_bytes - self.received_bytes);
+        self.received_bytes = sample.received_bytes;
+        let fresh = sample.echo.delays.get(self.echoes..).unwrap_or(&[]);
+        let echo_max = fresh.iter().map(|(_, delay)| *delay).max();
+        self.echoes = sample.echo.delays.len();
+        let [client, server] = &sample.stats;
+        let (sender, receiver) = match sample.direction {
+            Direction::Up => (client, server),
+            Direction::Down => (server, client),
+        };
+        self.links.resize(world.link_count(), Counters::default());
+        for link in 0..world.link_count() {
+            let counters = world.link_counters(link, sample.direction);
+            let last =
+                self.links.get_mut(link).map(|last| std::mem::replace(last, counters)).unwrap_or_default();
+            let rate = mbps(counters.delivered_bytes - last.delivered_bytes);
+            let drops = counters.drops.total_pkts() - last.drops.total_pkts();
+            let _ = write!(self.csv, "{:.1},{}", now.as_secs_f64(), world.link_name(link));
+            let stats = sender.as_ref().and_then(|stats| stats.links.get(link));
+            let state = stats.map_or(String::new(), |stats| format!("{:?}", stats.state));
+            let _ = write!(self.csv, ",{state},{rate:.2},{},{drops}", counters.queue_bytes);
+            let ms = |span: Option<Duration>| {
+                span.map_or(String::new(), |span| format!("{:.1}", span.as_secs_f64() * 1e3))
+            };
+            match stats {
+                Some(stats) => {
+                    let capacity = stats.capacity.map_or(0.0, |rate| rate.as_mbps());
+                    let _ = write!(
+                        self.csv,
+                        ",{},{},{},{},{capacity:.2}",
+                        ms(stats.rtt),
+                        ms(stats.rtt_min),
+                        stats.loss_permille,
+                        stats.score
+                    );
+                }
+                None => self.csv.push_str(",,,,,"),
+            }
+            let _ = write!(self.csv, ",{goodput:.2}");
+            match sender {
+                Some(stats) => {
+                    let _ = write!(
+                        self.csv,
+                        ",{},{},{}",
+                        stats.queue_bytes,
+                        ms(Some(stats.queue_delay)),
+                        stats.flows_active
+                    );
+                }
+                None => self.csv.push_str(",,,"),
+            }
+            match receiver {
+                Some(stats) => {
+                    let _ = write!(
+                        self.csv,
+                        ",{},{},{}",
+                        stats.reorder_held, stats.reorder_timeouts, stats.released_late
+                    );
+                }
+                None => self.csv.push_str(",,,"),
+            }
+            let _ = writeln!(self.csv, ",{}", ms(echo_max));
+        }
+    }
+}
