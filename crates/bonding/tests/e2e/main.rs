@@ -1,0 +1,71 @@
+//! End to end: the real `client`, `server` and `bondctl` over emulated links, with real kernels, real TCP and standard
+//! tools, on three hosts in network namespaces.
+//!
+//! Each test gets hosts of its own and leaves nothing behind; all run one after another in one sandbox. Asserted are
+//! order, counts and eventual success, never how long something takes. A test without its tools fails and names them.
+//!
+//! `cargo test -p bonding --test e2e -- NAME` runs those whose name contains NAME.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod lifecycle;
+mod operation;
+mod traffic;
+
+use std::process::ExitCode;
+
+use bonding_lab::{Lab, LabOptions, sandbox};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// The links of every test: the reference set-up, an ADSL line and four satellite links.
+const SCENARIO: &str = "reference";
+
+type Test = fn(&Lab) -> anyhow::Result<()>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("a_wrong_configuration_is_exit_code_2", operation::a_wrong_configuration_is_exit_code_2),
+    ("a_right_configuration_passes_the_check", operation::a_right_configuration_passes_the_check),
+    ("ping_both_ways", traffic::ping_both_ways),
+    ("tcp_both_ways_with_one_and_four_flows", traffic::tcp_both_ways_with_one_and_four_flows),
+    ("files_arrive_whole_through_the_nat", traffic::files_arrive_whole_through_the_nat),
+    ("ipv6_inside_the_tunnel", traffic::ipv6_inside_the_tunnel),
+    ("the_mtu_is_what_the_links_carry", traffic::the_mtu_is_what_the_links_carry),
+    (
+        "light_traffic_takes_one_link_and_a_download_all",
+        traffic::light_traffic_takes_one_link_and_a_download_all,
+    ),
+    ("a_silent_link_costs_no_byte", traffic::a_silent_link_costs_no_byte),
+    ("a_killed_client_comes_back", lifecycle::a_killed_client_comes_back),
+    ("a_killed_server_comes_back", lifecycle::a_killed_server_comes_back),
+    ("a_client_waits_for_its_server", lifecycle::a_client_waits_for_its_server),
+    ("everything_is_undone_at_exit", lifecycle::everything_is_undone_at_exit),
+    ("what_a_crash_left_is_undone_later", lifecycle::what_a_crash_left_is_undone_later),
+    ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
+    ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
+    ("strangers_get_no_answer", operation::strangers_get_no_answer),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One lab at a time: they share the sandbox, and the machine.
+    arguments.test_threads = Some(1);
+    if !arguments.list
+        && let Err(error) = sandbox::enter()
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
+    let trials = TESTS.iter().map(|(name, test)| Trial::test(*name, || run(*test))).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Runs one test on hosts of its own.
+fn run(test: Test) -> Result<(), Failed> {
+    let missing = bonding_lab::requirements();
+    if let Some(first) = missing.first() {
+        return Err(format!("{} is missing: apt-get install {}", first.program, first.package).into());
+    }
+    let scenario = bonding_netem::scenario::builtin(SCENARIO)?;
+    let lab = Lab::start(&scenario, LabOptions::default())?;
+    test(&lab).map_err(|error| format!("{error:#}").into())
+}

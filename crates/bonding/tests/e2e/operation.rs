@@ -1,0 +1,183 @@
+//! What an operator meets: configuration errors, exit codes, status, logs; and what a stranger meets: silence.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use bonding_lab::{Host, Lab, addr};
+use serde_json::Value;
+
+use crate::harness::bond::{BONDCTL, CLIENT, SERVER, run};
+use crate::harness::wait::eventually;
+use crate::harness::{Bond, FOLDER, Options};
+
+/// A wrong configuration is refused with exit code 2 and a message that names file, line, what and the nearest key.
+pub(crate) fn a_wrong_configuration_is_exit_code_2(_: &Lab) -> anyhow::Result<()> {
+    let cases = [
+        (
+            CLIENT,
+            "[server]\nhost = \"192.0.2.1\"\n\n[[link]]\ninterface = \"wg0\"\npriorty = 1\n",
+            ":6:",
+            "priority",
+        ),
+        (CLIENT, "[[link]]\ninterface = \"wg0\"\nsecurity = \"plain\"\n", ":", "host"),
+        (CLIENT, "[server]\nhost = 7\n", ":2:", "host"),
+        (CLIENT, "[server\n", ":1:", "]"),
+        (SERVER, "[listen]\nports = \"9005-9001\"\n", ":2:", "9005"),
+        (SERVER, "[listn]\nports = \"9001\"\n", ":1:", "listen"),
+    ];
+    for (index, (program, text, place, word)) in cases.iter().enumerate() {
+        let folder = Path::new(FOLDER).join(format!("wrong-{index}"));
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join(if *program == CLIENT { "client.toml" } else { "server.toml" });
+        std::fs::write(&file, text)?;
+        let expected = format!("{}{place}", file.display());
+        let mut by_bondctl = Command::new(BONDCTL);
+        by_bondctl.arg("check").arg(&file);
+        let mut by_check = Command::new(program);
+        by_check.arg("--check").arg("--config").arg(&file);
+        let mut by_run = Command::new(program);
+        by_run.arg("--config").arg(&file);
+        for command in [&mut by_bondctl, &mut by_check, &mut by_run] {
+            let output = command.stdin(Stdio::null()).output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(2), "{command:?} of\n{text}\n{}: {said}", output.status);
+            ensure!(said.contains(&expected) && said.contains(word), "no {expected} with {word} in:\n{said}");
+        }
+    }
+    let output = Command::new(CLIENT).args(["--config", "/nonexistent/client.toml"]).output()?;
+    ensure!(output.status.code() == Some(2), "a missing file: {}", output.status);
+    Ok(())
+}
+
+pub(crate) fn a_right_configuration_passes_the_check(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::configure(lab, Options::default())?;
+    for (program, host) in [(CLIENT, Host::Client), (SERVER, Host::Server)] {
+        let file = bond.configuration(host);
+        run(Command::new(program).arg("--check").arg("--config").arg(&file))?;
+        run(Command::new(BONDCTL).arg("check").arg(&file))?;
+    }
+    Ok(())
+}
+
+/// `bondctl status --json` has the keys that scripts rely on, on both sides, and true values in them.
+pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    for host in [Host::Client, Host::Server] {
+        let status = bond.status(host)?;
+        has_keys(&status, "", "role session tunnel links flows reorder recovery discards")?;
+        has_keys(&status, "/session", "state since peer cipher rekeys")?;
+        has_keys(&status, "/tunnel", "interface address mtu")?;
+        has_keys(&status, "/flows", "active realtime")?;
+        has_keys(&status, "/reorder", "held released_late")?;
+        has_keys(&status, "/recovery", "resent recovered fec_recovered lost")?;
+        ensure!(status.pointer("/role") == Some(&Value::from(host.name())), "{status}");
+        let links = status.pointer("/links").and_then(Value::as_array).context("links is no array")?;
+        ensure!(links.len() == lab.scenario().links.len(), "{status}");
+        for (index, (link, spec)) in links.iter().zip(&lab.scenario().links).enumerate() {
+            let keys = "id name interface local remote state role priority score rtt_ms rtt_min_ms loss_permille \
+                        tx_mbps rx_mbps capacity_mbps utilisation tx_bytes rx_bytes queue_ms";
+            has_keys(link, "", keys)?;
+            ensure!(link.pointer("/id") == Some(&Value::from(index)), "{link}");
+            ensure!(link.pointer("/name") == Some(&Value::from(spec.name.as_str())), "{link}");
+            // The emulator never delivers early.
+            let rtt_ms = link.pointer("/rtt_min_ms").and_then(Value::as_f64).context("no rtt_min_ms")?;
+            ensure!(rtt_ms >= spec.rtt().as_secs_f64() * 1e3 - 0.5, "{link}");
+        }
+    }
+    bond.stop()
+}
+
+fn has_keys(value: &Value, pointer: &str, keys: &str) -> anyhow::Result<()> {
+    let object = value.pointer(pointer).and_then(Value::as_object);
+    let object = object.with_context(|| format!("{pointer} is no object in {value}"))?;
+    for key in keys.split_whitespace() {
+        ensure!(object.contains_key(key), "no {pointer}/{key} in {value}");
+    }
+    Ok(())
+}
+
+/// The periodic reports have the two shapes that people and scripts read; plain links are warned of.
+pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    let links = lab.scenario().links.len();
+    let report = |host: Host, title: &str| {
+        let log = bond.log(host);
+        let (_, report) = log.rsplit_once(title).with_context(|| format!("no {title} so far"))?;
+        let lines: Vec<String> = report.lines().skip(1).take(links).map(str::to_owned).collect();
+        ensure!(lines.len() == links, "{report}");
+        anyhow::Ok(lines)
+    };
+    eventually("the client's report", || {
+        for (index, line) in report(Host::Client, "=== Link Metrics ===")?.iter().enumerate() {
+            let head = format!("  Link{index} (10.200.{index}.1) - RTT: ");
+            let rest = line.strip_prefix(&head).with_context(|| format!("{head} in: {line}"))?;
+            let parts = ["ms, BW: ", " Mbps (", "%), Score: "];
+            ensure!(parts.iter().all(|part| rest.contains(part)), "{line}");
+        }
+        Ok(())
+    })?;
+    eventually("the server's report", || {
+        for (index, line) in report(Host::Server, "=== Link Statistics ===")?.iter().enumerate() {
+            let head = format!("  10.200.{index}.1:");
+            let parts = [" - Packets: ", ", Bytes: ", ", Last seq: ", ", RTT: "];
+            ensure!(line.starts_with(&head) && parts.iter().all(|part| line.contains(part)), "{line}");
+            ensure!(line.ends_with("ms"), "{line}");
+        }
+        Ok(())
+    })?;
+    for host in [Host::Client, Host::Server] {
+        let log = bond.log(host);
+        ensure!(log.contains("WARN") && log.contains("plain"), "no warning of plain links:\n{log}");
+    }
+    bond.stop()
+}
+
+/// Whoever is not configured gets no answer, whatever he sends, and is counted.
+pub(crate) fn strangers_get_no_answer(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    let before = strangers_counted(&bond)?;
+    let answers = lab.host(Host::Internet).run(knock_everywhere)??;
+    ensure!(answers == 0, "{answers} answers to a stranger");
+    eventually("strangers are counted", || {
+        let counted = strangers_counted(&bond)?.saturating_sub(before);
+        ensure!(counted >= 5 * 3, "{counted} datagrams of strangers");
+        Ok(())
+    })?;
+    // Nothing of that reached the session.
+    bond.alive()?;
+    bond.stop()
+}
+
+fn strangers_counted(bond: &Bond<'_>) -> anyhow::Result<u64> {
+    let status = bond.status(Host::Server)?;
+    Ok(status.pointer("/discards/unknown_peer").and_then(Value::as_u64).unwrap_or(0))
+}
+
+/// Sends to every listener what a client would send, and noise; gives the number of answers.
+fn knock_everywhere() -> anyhow::Result<usize> {
+    // A data frame, a heartbeat without a payload, a heartbeat of the right length, noise.
+    let mut heartbeat = vec![0, 0, 0, 0, 0, 0, 0, 1, 0x01, 0, 60, 1];
+    heartbeat.resize(11 + 60, 0);
+    let knocks: [&[u8]; 4] = [
+        &[0, 0, 0, 0, 0, 0, 0, 1, 0x02, 0, 4, 0x45, 0, 0, 4],
+        &[0, 0, 0, 0, 0, 0, 0, 1, 0x01, 0, 0],
+        &heartbeat,
+        b"\xde\xad\xbe\xef and more",
+    ];
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    for port in 9_001..=9_005 {
+        for knock in knocks {
+            socket.send_to(knock, (addr::SERVER_EGRESS_V4, port))?;
+        }
+    }
+    // A wire without delay: a second is long.
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut answers = 0;
+    while socket.recv(&mut [0; 2_048]).is_ok() {
+        answers += 1;
+    }
+    Ok(answers)
+}

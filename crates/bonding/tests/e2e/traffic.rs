@@ -1,0 +1,195 @@
+//! What the bond carries: pings, TCP both ways, whole files, IPv6, packets of every size.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use bonding_lab::tools::{Iperf3, Iperf3Report, Iperf3Server, IperfDirection, Ping};
+use bonding_lab::{Host, Lab, addr};
+
+use crate::harness::bond::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, TUNNEL, run};
+use crate::harness::wait::eventually;
+use crate::harness::web::{Web, noise};
+use crate::harness::{Bond, FOLDER, Options};
+
+/// Size of the checked files: enough for every link to be needed.
+const FILE_BYTES: usize = 12 << 20;
+
+/// Pings `count` times from `host`, and expects every answer, once.
+pub(crate) fn all_answered(lab: &Lab, host: Host, ping: &Ping) -> anyhow::Result<()> {
+    let report = ping.run(lab.host(host))?;
+    ensure!(report.received == ping.count && report.duplicates == 0, "{}: {report:?}", host.name());
+    Ok(())
+}
+
+pub(crate) fn ping_both_ways(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    all_answered(lab, Host::Client, &Ping::new(SERVER_V4))?;
+    all_answered(lab, Host::Server, &Ping::new(CLIENT_V4))?;
+    bond.stop()
+}
+
+pub(crate) fn ipv6_inside_the_tunnel(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    all_answered(lab, Host::Client, &Ping::new(SERVER_V6))?;
+    all_answered(lab, Host::Server, &Ping::new(CLIENT_V6))?;
+    let _server = Iperf3Server::start(lab, lab.host(Host::Server), 5_201)?;
+    for direction in [IperfDirection::Upload, IperfDirection::Download] {
+        transfer(lab, &Iperf3 { duration: Duration::from_secs(2), ..Iperf3::new(SERVER_V6, direction) })?;
+    }
+    bond.stop()
+}
+
+pub(crate) fn tcp_both_ways_with_one_and_four_flows(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    let _server = Iperf3Server::start(lab, lab.host(Host::Server), 5_201)?;
+    for direction in [IperfDirection::Upload, IperfDirection::Download] {
+        for flows in [1, 4] {
+            let duration = Duration::from_secs(2);
+            transfer(lab, &Iperf3 { flows, duration, ..Iperf3::new(SERVER_V4, direction) })?;
+        }
+    }
+    bond.stop()
+}
+
+/// Runs a transfer from the client, and expects that it moved something worth the name.
+fn transfer(lab: &Lab, iperf3: &Iperf3) -> anyhow::Result<Iperf3Report> {
+    let iperf3 = Iperf3 { omit: Duration::ZERO, congestion: Some("cubic".into()), ..iperf3.clone() };
+    let report = iperf3.run(lab, lab.host(Host::Client))?;
+    ensure!(report.received_bytes > 1 << 20, "{iperf3:?}: {report:?}");
+    ensure!(report.congestion.as_deref() == Some("cubic"), "{report:?}");
+    Ok(report)
+}
+
+/// curl on the client, through the tunnel, to the internet host.
+fn curl(lab: &Lab) -> Command {
+    let mut curl = lab.host(Host::Client).command("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--max-time", "60", "--interface", TUNNEL]);
+    curl
+}
+
+fn sha256(file: &Path) -> anyhow::Result<String> {
+    let printed = run(Command::new("sha256sum").arg(file))?;
+    Ok(printed.split(' ').next().context("sha256sum printed nothing")?.to_owned())
+}
+
+/// A download and an upload through the tunnel, the NAT and back: every byte arrives, and the internet, which has no
+/// route to the tunnel, sees the server's address only.
+pub(crate) fn files_arrive_whole_through_the_nat(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    let address = SocketAddr::from((addr::INTERNET_V4, 80));
+    let bytes = noise(FILE_BYTES);
+    let (file, got, stored) = (folder("noise"), folder("got"), folder("stored"));
+    std::fs::write(&file, &bytes)?;
+    let web = Web::start(lab.host(Host::Internet), address, bytes)?;
+    let url = format!("http://{address}/noise");
+
+    run(curl(lab).arg("--output").arg(&got).arg(&url))?;
+    ensure!(sha256(&got)? == sha256(&file)?, "the download differs from the file");
+    run(curl(lab).arg("--upload-file").arg(&file).arg(&url))?;
+    let seen = web.seen();
+    let upload = seen.uploads.first().context("nothing was uploaded")?;
+    std::fs::write(&stored, upload)?;
+    ensure!(sha256(&stored)? == sha256(&file)?, "the upload differs from the file");
+
+    ensure!(
+        seen.peers == [addr::SERVER_EGRESS_V4, addr::SERVER_EGRESS_V4],
+        "seen by the web server: {seen:?}"
+    );
+    all_answered(lab, Host::Client, &Ping::new(addr::INTERNET_V4.into()))?;
+    bond.stop()
+}
+
+/// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on the spot.
+pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    for host in [Host::Client, Host::Server] {
+        let status = bond.status(host)?;
+        let mtu = status.pointer("/tunnel/mtu").and_then(serde_json::Value::as_u64);
+        ensure!(mtu == Some(1_461), "1500 less 20 + 8 + 11 bytes of headers, not {mtu:?}");
+    }
+    // An echo request has 20 + 8 bytes of headers.
+    for (payload, fits) in [(1_433, true), (1_434, false)] {
+        let mut ping = lab.host(Host::Client).command("ping");
+        ping.args(["-M", "do", "-c", "3", "-i", "0.05", "-W", "2", "-s", &payload.to_string()]);
+        let output = ping.arg(SERVER_V4.to_string()).output()?;
+        ensure!(
+            output.status.success() == fits,
+            "{payload} bytes: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+    bond.stop()
+}
+
+/// Light traffic takes the preferred link alone; a download fills it and then the others.
+pub(crate) fn light_traffic_takes_one_link_and_a_download_all(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    let before = bond.link_figures(Host::Server, "rx_bytes")?;
+    all_answered(lab, Host::Client, &Ping { payload_bytes: 1_000, count: 50, ..Ping::new(SERVER_V4) })?;
+    let light = increase(&before, &bond.link_figures(Host::Server, "rx_bytes")?);
+    let (first, others) = light.split_first().context("no links")?;
+    ensure!(*first > 50_000, "light traffic is not on the first link: {light:?}");
+    // Heartbeats alone: some 100 bytes each, ten a second.
+    ensure!(others.iter().all(|bytes| *bytes < 10_000), "light traffic is not on one link alone: {light:?}");
+
+    let _server = Iperf3Server::start(lab, lab.host(Host::Server), 5_201)?;
+    let before = bond.link_figures(Host::Client, "rx_bytes")?;
+    let duration = Duration::from_secs(4);
+    transfer(lab, &Iperf3 { duration, ..Iperf3::new(SERVER_V4, IperfDirection::Download) })?;
+    let bulk = increase(&before, &bond.link_figures(Host::Client, "rx_bytes")?);
+    ensure!(bulk.iter().all(|bytes| *bytes > 100_000), "a download does not use every link: {bulk:?}");
+    bond.stop()
+}
+
+fn increase(before: &[u64], after: &[u64]) -> Vec<u64> {
+    before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).collect()
+}
+
+/// A link that goes silent in the middle of a download costs no byte, its state is shown, and it comes back.
+pub(crate) fn a_silent_link_costs_no_byte(lab: &Lab) -> anyhow::Result<()> {
+    const CUT: usize = 1;
+    let bond = Bond::start(lab, Options::default())?;
+    let address = SocketAddr::from((addr::INTERNET_V4, 80));
+    let bytes = noise(4 * FILE_BYTES);
+    let (file, got) = (folder("noise"), folder("got"));
+    std::fs::write(&file, &bytes)?;
+    let _web = Web::start(lab.host(Host::Internet), address, bytes)?;
+    let mut curl = curl(lab);
+    curl.arg("--output").arg(&got).arg(format!("http://{address}/noise"));
+    let download = std::thread::spawn(move || run(&mut curl));
+    let outcome = eventually("the download begins", || {
+        let bytes = std::fs::metadata(folder("got"))?.len();
+        ensure!(bytes > 1 << 20, "{bytes} bytes so far");
+        lab.cut(CUT);
+        Ok(())
+    })
+    .and_then(|()| {
+        eventually("the silent link is found out", || {
+            for host in [Host::Client, Host::Server] {
+                let state = bond.link_state(host, CUT)?;
+                ensure!(["DOWN", "SUSPECT"].contains(&state.as_str()), "the {} says {state}", host.name());
+            }
+            Ok(())
+        })
+    });
+    let downloaded = download.join().map_err(|_| anyhow::anyhow!("curl's thread panicked"))?;
+    outcome?;
+    downloaded?;
+    ensure!(sha256(&got)? == sha256(&file)?, "the download differs from the file");
+    lab.restore(CUT);
+    eventually("the link comes back", || {
+        for host in [Host::Client, Host::Server] {
+            let state = bond.link_state(host, CUT)?;
+            ensure!(!["DOWN", "SUSPECT"].contains(&state.as_str()), "the {} says {state}", host.name());
+        }
+        Ok(())
+    })?;
+    bond.stop()
+}
+
+fn folder(name: &str) -> std::path::PathBuf {
+    Path::new(FOLDER).join(name)
+}

@@ -1,0 +1,274 @@
+//! The real `server` and `client`, configured for the links of a lab and running on its hosts.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bonding_lab::tools::Ping;
+use bonding_lab::{Direction, Host, Lab, Process, addr};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::FOLDER;
+use super::wait::{PATIENCE, eventually};
+
+pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_client");
+pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_server");
+pub(crate) const BONDCTL: &str = env!("CARGO_BIN_EXE_bondctl");
+
+/// The client's default address in the tunnel.
+pub(crate) const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1));
+pub(crate) const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2));
+/// The server's default addresses in the tunnel.
+pub(crate) const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
+pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
+/// The default name of the device, on both.
+pub(crate) const TUNNEL: &str = "tun-bond";
+
+/// How a bond is configured beyond its links.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// `[scheduler] policy`, on both sides.
+    pub(crate) policy: &'static str,
+    /// `[status] interval`.
+    pub(crate) report_interval: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { policy: "adaptive", report_interval: "1s" }
+    }
+}
+
+/// A client and a server, running.
+#[derive(Debug)]
+pub(crate) struct Bond<'lab> {
+    lab: &'lab Lab,
+    client: Option<Process>,
+    server: Option<Process>,
+}
+
+impl<'lab> Bond<'lab> {
+    /// Starts both and waits until every link is proven.
+    pub(crate) fn start(lab: &'lab Lab, options: Options) -> anyhow::Result<Self> {
+        let mut bond = Self::configure(lab, options)?;
+        bond.start_server()?;
+        bond.start_client()?;
+        bond.wait_until_up()?;
+        Ok(bond)
+    }
+
+    /// Writes the configuration and starts nothing.
+    pub(crate) fn configure(lab: &'lab Lab, options: Options) -> anyhow::Result<Self> {
+        let bond = Self { lab, client: None, server: None };
+        // Nothing of an earlier bond.
+        if Path::new(FOLDER).exists() {
+            std::fs::remove_dir_all(FOLDER)?;
+        }
+        std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
+        std::fs::write(bond.configuration(Host::Client), client_toml(lab, options)?)?;
+        std::fs::write(bond.configuration(Host::Server), server_toml(lab, options)?)?;
+        Ok(bond)
+    }
+
+    pub(crate) fn configuration(&self, host: Host) -> PathBuf {
+        file(host, "toml")
+    }
+
+    pub(crate) fn start_server(&mut self) -> anyhow::Result<()> {
+        self.server = Some(self.spawn(SERVER, Host::Server)?);
+        Ok(())
+    }
+
+    pub(crate) fn start_client(&mut self) -> anyhow::Result<()> {
+        self.client = Some(self.spawn(CLIENT, Host::Client)?);
+        // What goes into the tunnel is the user's choice: here everything.
+        eventually("the client's tunnel", || {
+            self.alive()?;
+            let mut command = self.lab.host(Host::Client).command("ip");
+            run(command.args(["route", "replace", "default", "dev", TUNNEL]))?;
+            Ok(())
+        })
+    }
+
+    fn spawn(&self, program: &str, host: Host) -> anyhow::Result<Process> {
+        let log = File::options().create(true).append(true).open(file(host, "log"))?;
+        let mut command = self.lab.host(host).command(program);
+        command.arg("--config").arg(self.configuration(host));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(self.lab.spawn(&mut command)?)
+    }
+
+    /// Waits until both sides have proof of every link, and packets pass.
+    pub(crate) fn wait_until_up(&self) -> anyhow::Result<()> {
+        eventually("the bond comes up", || {
+            self.alive()?;
+            for host in [Host::Client, Host::Server] {
+                let status = self.status(host)?;
+                ensure!(status.pointer("/session/state") == Some(&Value::from("up")), "{}", host.name());
+                let links = status.pointer("/links").and_then(Value::as_array).context("no links")?;
+                let unproven = ["DOWN", "SUSPECT"].map(Value::from);
+                let proven = |link: &&Value| link.get("state").is_some_and(|state| !unproven.contains(state));
+                ensure!(links.iter().filter(proven).count() == self.lab.scenario().links.len(), "{status}");
+            }
+            Ok(())
+        })
+        .with_context(|| self.tails())?;
+        eventually("a first answer through the tunnel", || {
+            let report = Ping { count: 1, wait: Duration::from_secs(1), ..Ping::new(SERVER_V4) }
+                .run(self.lab.host(Host::Client))?;
+            ensure!(report.received == 1);
+            Ok(())
+        })
+        .with_context(|| self.tails())
+    }
+
+    /// Fails, with the end of its log, if one of the two has ended.
+    pub(crate) fn alive(&self) -> anyhow::Result<()> {
+        for (host, process) in [(Host::Client, &self.client), (Host::Server, &self.server)] {
+            if let Some(status) = process.as_ref().map(Process::try_wait).transpose()?.flatten() {
+                bail!("the {} ended ({status}):\n{}", host.name(), tail(&self.log(host)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The process on `host`.
+    pub(crate) fn process(&self, host: Host) -> anyhow::Result<&Process> {
+        let process = if host == Host::Client { &self.client } else { &self.server };
+        process.as_ref().with_context(|| format!("the {} is not running", host.name()))
+    }
+
+    /// Kills the process on `host` as a crash would.
+    pub(crate) fn kill(&mut self, host: Host) -> anyhow::Result<()> {
+        let process = if host == Host::Client { &mut self.client } else { &mut self.server };
+        process.take().with_context(|| format!("the {} is not running", host.name()))?.kill()?;
+        Ok(())
+    }
+
+    /// Ends both with SIGTERM; each must end with exit code 0 and have logged no panic.
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
+        self.stop_with(Signal::TERM)
+    }
+
+    /// As [`Self::stop`], with another signal.
+    pub(crate) fn stop_with(mut self, signal: Signal) -> anyhow::Result<()> {
+        self.alive()?;
+        for (host, process) in [(Host::Client, self.client.take()), (Host::Server, self.server.take())] {
+            let Some(process) = process else { continue };
+            process.signal(signal)?;
+            let status = process.wait(PATIENCE)?;
+            let status = status.with_context(|| format!("the {} does not end on {signal:?}", host.name()))?;
+            ensure!(status.success(), "the {} ended ({status}):\n{}", host.name(), tail(&self.log(host)));
+            ensure!(!self.log(host).contains("panicked"), "{}", self.log(host));
+        }
+        Ok(())
+    }
+
+    /// What `bondctl status --json` says of the process on `host`.
+    pub(crate) fn status(&self, host: Host) -> anyhow::Result<Value> {
+        let mut command = Command::new(BONDCTL);
+        let printed = run(command.args(["status", "--json", "--socket"]).arg(file(host, "sock")))?;
+        serde_json::from_str(&printed).with_context(|| format!("no JSON: {printed}"))
+    }
+
+    /// A figure of each link in the status of `host`, in the order of the links.
+    pub(crate) fn link_figures(&self, host: Host, key: &str) -> anyhow::Result<Vec<u64>> {
+        let status = self.status(host)?;
+        let links = status.pointer("/links").and_then(Value::as_array).context("no links")?;
+        links
+            .iter()
+            .map(|link| link.get(key).and_then(Value::as_u64).with_context(|| format!("no {key}: {link}")))
+            .collect()
+    }
+
+    /// The state of one link as `host` sees it.
+    pub(crate) fn link_state(&self, host: Host, index: usize) -> anyhow::Result<String> {
+        let status = self.status(host)?;
+        let state = status.pointer(&format!("/links/{index}/state")).and_then(Value::as_str);
+        Ok(state.with_context(|| format!("no state of link {index}: {status}"))?.to_owned())
+    }
+
+    /// All that the process on `host` has logged.
+    pub(crate) fn log(&self, host: Host) -> String {
+        let bytes = std::fs::read(file(host, "log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn tails(&self) -> String {
+        let (client, server) = (self.log(Host::Client), self.log(Host::Server));
+        format!("the client's log:\n{}\nthe server's log:\n{}", tail(&client), tail(&server))
+    }
+}
+
+/// A file of the process on `host`.
+fn file(host: Host, kind: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{}.{kind}", host.name()))
+}
+
+/// The last lines of a log, for a message.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+}
+
+/// Runs `command` to its end and gives its standard output; fails with what it said if it failed.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {command:?}"))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{command:?} ({}):\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(stdout)
+}
+
+/// A link's rate in one direction as the configuration writes it: a mean where it varies.
+fn rate(lab: &Lab, index: usize, direction: Direction) -> anyhow::Result<String> {
+    let link = lab.scenario().links.get(index).context("no such link")?;
+    let bps = link.pipe(direction).rate.mean_bps().context("an unlimited link needs no bond")?;
+    Ok(format!("{}kbit", bps / 1_000))
+}
+
+fn client_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
+    let mut text = String::new();
+    writeln!(text, "[server]\nhost = \"{}\"\nports = \"9001-9005\"\n", addr::SERVER_V4)?;
+    writeln!(text, "[tunnel]\naddress = [\"{CLIENT_V4}/24\", \"{CLIENT_V6}/64\"]\n")?;
+    common_toml(&mut text, options, Host::Client)?;
+    for (index, link) in lab.scenario().links.iter().enumerate() {
+        writeln!(text, "[[link]]\nname = \"{0}\"\ninterface = \"{0}\"\nsecurity = \"plain\"", link.name)?;
+        // The first is the preferred one, as a user would write it down.
+        writeln!(text, "priority = {}", if index == 0 { 1 } else { 2 })?;
+        let (up, down) = (rate(lab, index, Direction::Up)?, rate(lab, index, Direction::Down)?);
+        writeln!(text, "up = \"{up}\"\ndown = \"{down}\"\n")?;
+    }
+    Ok(text)
+}
+
+fn server_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
+    let mut text = String::new();
+    common_toml(&mut text, options, Host::Server)?;
+    writeln!(text, "[[client]]\nname = \"home\"\naddress = [\"{CLIENT_V4}\", \"{CLIENT_V6}\"]\n")?;
+    for (index, link) in (0..).zip(&lab.scenario().links) {
+        writeln!(text, "[[client.link]]\nname = \"{}\"\nsecurity = \"plain\"", link.name)?;
+        writeln!(text, "remote = \"{}\"", addr::client_v4(index))?;
+        writeln!(text, "down = \"{}\"\n", rate(lab, usize::from(index), Direction::Down)?)?;
+    }
+    Ok(text)
+}
+
+fn common_toml(text: &mut String, options: Options, host: Host) -> anyhow::Result<()> {
+    writeln!(text, "[scheduler]\npolicy = \"{}\"\n", options.policy)?;
+    let socket = file(host, "sock");
+    writeln!(
+        text,
+        "[status]\nsocket = \"{}\"\ninterval = \"{}\"\n",
+        socket.display(),
+        options.report_interval
+    )?;
+    Ok(())
+}
