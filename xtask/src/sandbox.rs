@@ -1,47 +1,48 @@
-//! Where namespaces come from: an unprivileged user namespace if the kernel allows one, else root's own rights.
+//! Whether the sandbox of `crates/lab` can be made here: namespaces of their own, for a plain user inside a user
+//! namespace, so that nobody has to run a stranger's code as root where the kernel does not insist on it.
 //!
-//! Nobody should have to run a stranger's code as root, so root is asked for only where nothing else works, and the
-//! reason is said in one line.
+//! Asked before anything is built, so that the answer does not come after minutes. What is needed is said in one line.
+
+use std::fs::OpenOptions;
 
 use anyhow::bail;
 
 use crate::process;
 
-/// Makes sure that network namespaces and TUN devices can be made, one way or the other, for `what`.
+const TUN: &str = "/dev/net/tun";
+
+/// Makes sure that `what`, a command line, will get its namespaces and TUN devices.
 ///
 /// # Errors
 /// Says why this machine needs root, and the command to run as root.
 pub(crate) fn ensure(what: &str) -> anyhow::Result<()> {
-    let reason = match probe() {
-        Ok(()) => {
-            println!("Sandbox: an unprivileged user and network namespace; nothing outside it is touched.");
-            return Ok(());
+    let root = process::effective_uid() == Some(0);
+    match probe(root) {
+        Ok(()) if root => {
+            println!("Sandbox: namespaces of its own, as root; nothing outside them is touched.")
         }
-        Err(reason) => reason,
-    };
-    if process::effective_uid() == Some(0) {
-        println!("Sandbox: network namespaces as root, since no user namespace can be made ({reason}).");
-        return Ok(());
+        Ok(()) => println!("Sandbox: an unprivileged user namespace; nothing outside it is touched."),
+        Err(reason) if root => bail!(
+            "this system refuses network namespaces even to root ({reason}); \
+             in a container, give it CAP_SYS_ADMIN, CAP_NET_ADMIN and {TUN}"
+        ),
+        Err(reason) => bail!("this needs root here ({reason}); run: sudo env \"PATH=$PATH\" {what}"),
     }
-    bail!(
-        "this needs root, because the kernel gives this user no network namespace ({reason}); \
-         run: sudo env \"PATH=$PATH\" {what}"
-    )
+    Ok(())
 }
 
-/// Tries what the sandbox will need: a user, network and mount namespace with a TUN device in it.
-fn probe() -> Result<(), String> {
-    let output = process::command("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount", "--"])
-        .args(["ip", "tuntap", "add", "dev", "probe0", "mode", "tun"])
-        .output()
-        .map_err(|error| format!("cannot start unshare: {error}"))?;
+/// Tries what the sandbox will do.
+fn probe(root: bool) -> Result<(), String> {
+    OpenOptions::new().read(true).write(true).open(TUN).map_err(|error| format!("{TUN}: {error}"))?;
+    let mut unshare = process::command("unshare");
+    unshare.args(["--net", "--mount", "--pid", "--fork"]);
+    if !root {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare.arg("true").output().map_err(|error| format!("unshare: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let first = said.lines().next().unwrap_or("unshare said nothing").to_owned();
-    let switch = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
-    let restricted = std::fs::read_to_string(switch).is_ok_and(|value| value.trim() == "1");
-    Err(if restricted { format!("{first}; {switch} is 1") } else { first })
+    Err(said.lines().next().unwrap_or("unshare failed").to_owned())
 }
