@@ -33,6 +33,10 @@ const BUFFER_BYTES: usize = 2_048;
 const POOL_MAX: usize = 4_096;
 /// The most packets read from one device before packets that are due are delivered again.
 const BATCH_PKTS: usize = 32;
+/// The least time between two wake-ups. Under load several packets share one: at 290 Mbit/s of TCP over five links this
+/// turned 38,000 wake-ups a second into 15,000 and saved a quarter of the CPU time; 100 µs saved no more, and 200 µs showed in
+/// the round-trip times.
+const PAUSE: Duration = Duration::from_micros(50);
 /// The epoll token of the channel.
 const WAKE: u64 = u64::MAX;
 /// What counts as late.
@@ -222,8 +226,10 @@ impl State {
         self.stats.realtime = become_realtime(PRIORITY);
         let mut events =
             [const { MaybeUninit::<epoll::Event>::uninit() }; 2 * bonding_netem::scenario::LINKS_MAX + 1];
+        let mut woke = self.now();
         loop {
             self.deliver();
+            self.pause_until(woke + PAUSE);
             let timeout = self.timeout();
             let ready = match epoll::wait(epoll, &mut events, timeout.as_ref()) {
                 Ok((ready, _)) => ready,
@@ -232,6 +238,7 @@ impl State {
                 Err(error) => panic!("the emulator cannot wait for packets: {error}"),
             };
             self.stats.wakeups += 1;
+            woke = self.now();
             for event in ready {
                 let token = event.data.u64();
                 if token == WAKE {
@@ -270,6 +277,15 @@ impl State {
                     self.stats.late_wakeups += u64::from(late > LATE);
                 }
             }
+        }
+    }
+
+    /// Sleeps, whatever comes.
+    fn pause_until(&self, until: Time) {
+        let span = until - self.now();
+        if let (false, Ok(span)) = (span.is_zero(), Timespec::try_from(span)) {
+            // Interrupted is early, and early is harmless.
+            let _ = rustix::thread::nanosleep(&span);
         }
     }
 

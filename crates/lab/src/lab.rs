@@ -9,7 +9,7 @@ use bonding_netem::{Change, Counters, Direction, Scenario, Time};
 use crate::driver::{Driver, DriverStats};
 use crate::error::LabError;
 use crate::host::{Host, HostRef};
-use crate::process::{Process, terminate};
+use crate::process::{Process, ask_to_end, terminate};
 use crate::sandbox;
 use crate::topology::{self, Namespaces};
 
@@ -43,7 +43,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds the hosts and starts the links. When it returns, packets flow.
+    /// Builds the hosts and starts the links. When it returns, packets flow. Says so on standard error when the emulator gets no
+    /// real-time priority.
     ///
     /// # Errors
     /// Outside a [`sandbox`]; when another lab runs in it; when the kernel or a program refuses a step.
@@ -61,6 +62,11 @@ impl Lab {
             processes: Mutex::new(Vec::new()),
             _namespaces: namespaces,
         };
+        if !lab.driver_stats().realtime {
+            eprintln!(
+                "lab: no real-time priority (it takes root): what else runs will show in the measurements"
+            );
+        }
         if options.start_clock {
             lab.start_clock();
         }
@@ -158,9 +164,14 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let processes = self.processes.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for child in processes.iter().filter_map(Weak::upgrade) {
-            // There is nobody to tell; the sandbox's end kills what this does not.
-            let _ = terminate(&child);
+        let children: Vec<_> = processes.iter().filter_map(Weak::upgrade).collect();
+        // First all are asked, then each is waited for. There is nobody to tell of failure; the sandbox's end kills what this
+        // does not.
+        for child in &children {
+            let _ = ask_to_end(child);
+        }
+        for child in &children {
+            let _ = terminate(child);
         }
     }
 }

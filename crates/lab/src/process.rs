@@ -109,6 +109,11 @@ impl Drop for Process {
     }
 }
 
+/// Sends SIGTERM.
+pub(crate) fn ask_to_end(child: &Mutex<Child>) -> io::Result<()> {
+    signal_child(&mut lock(child), Signal::TERM)
+}
+
 /// Ends a process; see [`Process::terminate`].
 pub(crate) fn terminate(child: &Mutex<Child>) -> io::Result<ExitStatus> {
     let mut child = lock(child);
