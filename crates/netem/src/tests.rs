@@ -230,6 +230,47 @@ fn a_shorter_delay_lets_nobody_overtake() {
     assert_eq!(drain_from(&mut pipe, at_ms(60), at_ms(100)), [(at_ms(70), 'c')]);
 }
 
+/// The delays of packets sent every `gap_us`, in order of sending; and how many arrived behind a later one.
+fn jittered(reorder: bool, gap_us: u64) -> (Vec<Duration>, usize) {
+    let jitter = Jitter { span: Duration::from_millis(10), reorder };
+    let mut pipe =
+        Pipe::new(PipeConfig { delay: Duration::from_millis(20), jitter, ..PipeConfig::default() }, 1);
+    let packets: Vec<_> = (0..5_000).map(|i| (100, Time::from_micros(i * gap_us))).collect();
+    let mut out = replay(&mut pipe, &packets);
+    assert_eq!(out.len(), packets.len());
+    let overtaken = out.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
+    out.sort_by_key(|(_, i)| *i);
+    (out.iter().map(|(at, i)| *at - packets[*i].1).collect(), overtaken)
+}
+
+#[test]
+fn jitter_stays_within_its_span_and_uses_it() {
+    for (reorder, gap_us) in [(false, 1_000), (false, 10), (true, 1_000), (true, 10)] {
+        let (delays, overtaken) = jittered(reorder, gap_us);
+        let (min, max) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+        assert!(*min >= Duration::from_millis(20) && *max <= Duration::from_millis(30), "{min:?} to {max:?}");
+        // Ten microseconds apart they are all sent within three of the 20 ms steps.
+        if gap_us == 1_000 {
+            assert!(*max - *min > Duration::from_millis(9), "{min:?} to {max:?}");
+        }
+        assert_eq!(overtaken > 0, reorder);
+    }
+}
+
+#[test]
+fn ordered_jitter_wanders_rather_than_jumps() {
+    // The delay of a packet does not depend on how many others are under way: every hundredth packet of the dense series
+    // is sent when one of the sparse series is, and takes as long.
+    let (sparse, _) = jittered(false, 1_000);
+    let (dense, _) = jittered(false, 10);
+    for (delay, other) in sparse.iter().zip(dense.iter().step_by(100)) {
+        assert_eq!(delay, other);
+    }
+    // From one packet to the next, 1 ms later, at most a twentieth of the span (a step of 20 ms) more or less.
+    let largest = sparse.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap();
+    assert!(largest <= Duration::from_micros(501), "{largest:?}");
+}
+
 /// The loss ratio and mean burst length of `count` packets.
 fn loss_pattern(loss: Loss, seed: u64, count: u64) -> (f64, f64) {
     let mut pipe = Pipe::new(PipeConfig { loss, ..PipeConfig::default() }, seed);
