@@ -4,6 +4,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+mod demo;
 pub mod engine;
 pub mod logs;
 pub mod report;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::style::Style;
-use super::{Usage, check, keys, view};
+use super::{Usage, check, keys, lab, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::status::{Role, Status};
@@ -30,7 +30,15 @@ Examples:
   bondctl check /etc/bonding/client.toml     what a file says, or every mistake in it
   bondctl status                             the links of what runs here
   bondctl status --json | jq .links          the same for programs
-  bondctl genkey | tee private | bondctl pubkey";
+  bondctl genkey | tee private | bondctl pubkey
+  bondctl demo                               see the bond at work on this machine alone";
+
+const LAB_EXAMPLES: &str = "\
+Examples:
+  bondctl lab                                 list the scenarios
+  bondctl lab reference                       a shell on the client host
+  bondctl lab dual --bond                     the same with the bond running
+  bondctl lab dual --bond -- ping -c 3 198.51.100.2";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -59,6 +67,17 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Open a shell between two emulated hosts with the links of a scenario
+    ///
+    /// Everything lives in namespaces of its own, which go when the shell ends; root is not needed where the kernel lets
+    /// plain users have them.
+    #[command(after_help = LAB_EXAMPLES)]
+    Lab(lab::LabArguments),
+    /// Show the bond on this machine alone, in about a minute
+    ///
+    /// Two hosts, emulated links, the real client and server, a real download; one link is cut and restored. Ends by
+    /// itself with a table and leaves nothing behind. Exits 0 only if the bond did its work.
+    Demo(lab::DemoArguments),
     /// Undo what a crashed client or server left on this machine
     ///
     /// What they start with does the same; this is for machines where they will not start again.
@@ -119,6 +138,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             print!("{description}");
         }
         Command::Status { json, watch, target } => return status(json, watch, &target.sockets()),
+        Command::Lab(arguments) => match lab::lab(&arguments)? {
+            Some(code) => return Ok(code),
+            None => print!("{}", lab::list()?),
+        },
+        Command::Demo(arguments) => return lab::demo(&arguments),
         Command::Cleanup { target } => cleanup(&target.sockets())?,
     }
     Ok(ExitCode::SUCCESS)

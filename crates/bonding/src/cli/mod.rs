@@ -7,9 +7,10 @@ mod bondctl;
 mod check;
 mod daemon;
 mod keys;
-mod style;
-mod table;
-mod view;
+mod lab;
+pub(crate) mod style;
+pub(crate) mod table;
+pub(crate) mod view;
 
 use std::process::ExitCode;
 

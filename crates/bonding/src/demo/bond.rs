@@ -1,0 +1,249 @@
+//! The bond between the two hosts of a lab: its configuration files and its two processes.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bonding_lab::addr::{INTERNET_V4, SERVER_V4, client_v4};
+use bonding_lab::{Direction, Host, Lab, Process, Scenario};
+
+use crate::control::{Ask, Request};
+use crate::status::Status;
+
+/// The client's default address when all its links are plain.
+const CLIENT_ADDRESS: &str = "192.168.50.1";
+/// From a process's start to the first usable link: a heartbeat on the slowest link and a slow machine.
+const PATIENCE: Duration = Duration::from_secs(15);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Where the files of a lab's bond are: gone with the sandbox, whose `/run` is its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Writes client.toml and server.toml for the links of `scenario`.
+    pub(crate) fn write(folder: &Path, scenario: &Scenario) -> anyhow::Result<Self> {
+        let files = Self { folder: folder.to_owned() };
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (path, text) in
+            [(files.client(), files.client_text(scenario)), (files.server(), files.server_text(scenario))]
+        {
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(files)
+    }
+
+    pub(crate) fn client(&self) -> PathBuf {
+        self.folder.join("client.toml")
+    }
+
+    pub(crate) fn server(&self) -> PathBuf {
+        self.folder.join("server.toml")
+    }
+
+    /// The client's control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("client.sock")
+    }
+
+    fn client_text(&self, scenario: &Scenario) -> String {
+        let mut text = format!(
+            "# The links of the scenario \"{}\".\n[server]\nhost = \"{SERVER_V4}\"\n\n[status]\nsocket = \"{}\"\n",
+            scenario.name,
+            self.socket().display()
+        );
+        let rtt_min = scenario.links.iter().map(|link| link.rtt()).min();
+        for link in &scenario.links {
+            // What a user of these links would choose: the quickest first, whatever its rate.
+            let priority = if Some(link.rtt()) == rtt_min { 1 } else { 2 };
+            append(
+                &mut text,
+                format_args!(
+                    "\n[[link]]\nname = \"{0}\"\ninterface = \"{0}\"\npriority = {priority}\n",
+                    link.name
+                ),
+            );
+            for (key, direction) in [("up", Direction::Up), ("down", Direction::Down)] {
+                if let Some(bps) = link.pipe(direction).rate.mean_bps() {
+                    append(&mut text, format_args!("{key} = \"{bps}bit\"\n"));
+                }
+            }
+            text.push_str("security = \"plain\"\n");
+        }
+        text
+    }
+
+    fn server_text(&self, scenario: &Scenario) -> String {
+        let mut text = format!(
+            "# The far end of the scenario \"{}\".\n[status]\nsocket = \"{}\"\n\n[[client]]\nname = \"home\"\n",
+            scenario.name,
+            self.folder.join("server.sock").display()
+        );
+        for (link, index) in scenario.links.iter().zip(0..) {
+            append(
+                &mut text,
+                format_args!(
+                    "\n[[client.link]]\nname = \"{}\"\nremote = \"{}\"\nsecurity = \"plain\"\n",
+                    link.name,
+                    client_v4(index)
+                ),
+            );
+            if let Some(bps) = link.down.rate.mean_bps() {
+                append(&mut text, format_args!("down = \"{bps}bit\"\n"));
+            }
+        }
+        text
+    }
+}
+
+fn append(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = text.write_fmt(line);
+}
+
+/// Somebody pressed Ctrl-C.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+/// The running client and server. Both end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Bond {
+    client: Process,
+    server: Process,
+    files: Files,
+    ask: Ask,
+}
+
+impl Bond {
+    /// Starts both programs on their hosts, routes the internet host over the tunnel, and returns when a link is usable.
+    /// `interrupted` ends the wait.
+    pub(crate) fn start(lab: &Lab, files: &Files, interrupted: &dyn Fn() -> bool) -> anyhow::Result<Self> {
+        let server = spawn(lab, Host::Server, "server", &files.server())?;
+        let client = spawn(lab, Host::Client, "client", &files.client())?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for (name, process) in [("server", &server), ("client", &client)] {
+                if let Some(status) = process.try_wait()? {
+                    bail!("{name} ended ({status}): {}", last_words(&files.folder, name));
+                }
+            }
+            if let Ok(mut ask) = Ask::connect(&files.socket())
+                && status(&mut ask)?.session.state == "up"
+            {
+                route_internet(lab)?;
+                return Ok(Self { client, server, files: files.clone(), ask });
+            }
+            if interrupted() {
+                return Err(Interrupted.into());
+            }
+            if Instant::now() > deadline {
+                bail!("no link is up after {PATIENCE:?}: {}", last_words(&files.folder, "client"));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// What the client says of its links.
+    pub(crate) fn status(&mut self) -> anyhow::Result<Status> {
+        status(&mut self.ask)
+    }
+
+    /// Fails when one of the programs has ended.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        for (name, process) in [("client", &self.client), ("server", &self.server)] {
+            if let Some(status) = process.try_wait()? {
+                bail!("{name} ended ({status}): {}", last_words(&self.files.folder, name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resident memory of client and server now, in bytes; nothing where the kernel does not say.
+    pub(crate) fn memory_bytes(&self) -> [Option<u64>; 2] {
+        [&self.client, &self.server].map(|process| {
+            let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1_024)
+        })
+    }
+}
+
+fn status(ask: &mut Ask) -> anyhow::Result<Status> {
+    serde_json::from_str(&ask.ask(Request::Status)?).context("client and bondctl are of different versions")
+}
+
+/// A program that stands beside this one.
+pub(crate) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    // Packages install it under its long name.
+    let found = [name.to_owned(), format!("bonding-{name}")]
+        .into_iter()
+        .map(|name| own.with_file_name(name))
+        .find(|path| path.is_file());
+    found.with_context(|| {
+        let folder = own.parent().unwrap_or(Path::new("/")).display().to_string();
+        format!("there is no {name} beside bondctl in {folder}; build all with: cargo build --release -p bonding --bins")
+    })
+}
+
+fn spawn(lab: &Lab, host: Host, name: &str, config: &Path) -> anyhow::Result<Process> {
+    let log = config.with_file_name(format!("{name}.log"));
+    let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut command = lab.host(host).command(sibling(name)?);
+    command.arg("--config").arg(config).env_remove("RUST_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    Ok(lab.spawn(&mut command)?)
+}
+
+/// The end of a program's log, for the message that says that it failed.
+fn last_words(folder: &Path, name: &str) -> String {
+    let log = fs::read_to_string(folder.join(format!("{name}.log"))).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines.get(lines.len().saturating_sub(4)..).unwrap_or(&[]).join("; ")
+}
+
+fn route_internet(lab: &Lab) -> anyhow::Result<()> {
+    let mut command = lab.host(Host::Client).command("ip");
+    command.args([
+        "route",
+        "replace",
+        &format!("{INTERNET_V4}/32"),
+        "dev",
+        "tun-bond",
+        "src",
+        CLIENT_ADDRESS,
+    ]);
+    let output = command.output().context("cannot run ip")?;
+    if !output.status.success() {
+        bail!("ip route failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_files_of_every_scenario_are_valid() {
+        for name in bonding_netem::scenario::builtin_names() {
+            let scenario = bonding_netem::scenario::builtin(name).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let files = Files::write(folder.path(), &scenario).unwrap();
+            let client = config::load_client(&files.client()).unwrap();
+            assert_eq!(client.config.links.len(), scenario.links.len());
+            assert_eq!(client.config.status.socket, files.socket());
+            assert_eq!(client.warnings, [], "{name}");
+            let server = config::load_server(&files.server()).unwrap();
+            assert_eq!(server.config.clients[0].links.len(), scenario.links.len());
+            assert_eq!(server.warnings, [], "{name}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The demonstration's course, step by step.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bonding_lab::addr::{INTERNET_V4, SERVER_V4};
+use bonding_lab::tools::{Echo, EchoReport, EchoServer};
+use bonding_lab::{Direction, Host, Lab, LabOptions, Scenario};
+use bonding_os::signals::Signals;
+
+use super::bond::{Bond, Files, Interrupted};
+use super::download::Download;
+use super::figures::{Latency, Outcome, Readings, STOP_WINDOW};
+use super::screen::{LinkView, Screen, View, table};
+
+const STEPS: usize = 5;
+/// How long each step takes: slow start on the slowest link is over before the second half of a step.
+const ALONE: Duration = Duration::from_secs(9);
+const IDLE: Duration = Duration::from_secs(4);
+const FULL: Duration = Duration::from_secs(16);
+const CUT: Duration = Duration::from_secs(10);
+const RESTORED: Duration = Duration::from_secs(8);
+/// The share of a step that is not measured, while TCP finds its rate.
+const WARM_UP: Duration = Duration::from_secs(4);
+/// Between two pictures.
+const TICK: Duration = Duration::from_millis(200);
+const GAME_PER_SECOND: u32 = 50;
+const GAME_PORT: u16 = 7;
+const DOWNLOAD_PORT: u16 = 8_080;
+/// Gone with the sandbox.
+const FOLDER: &str = "/run/bonding-demo";
+
+/// As a shell reports death by SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs it on `scenario`, inside a sandbox. Success: the bond did its work.
+pub(crate) fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
+    let signals = Signals::install().context("cannot listen to signals")?;
+    let links = scenario.links.len();
+    if links < 2 {
+        bail!("the scenario \"{}\" has one link: there is nothing to bond", scenario.name);
+    }
+    eprintln!(
+        "Starting three hosts and {links} emulated links in namespaces of their own ({})",
+        scenario.description
+    );
+    let lab = Lab::start(scenario, LabOptions::default())?;
+    let outcome = {
+        let mut show = Show::new(scenario, signals);
+        course(&lab, &mut show)
+    };
+    drop(lab);
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("\nInterrupted; everything it made is gone.");
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+        Err(error) => return Err(error),
+    };
+    let screen = Screen::new();
+    let text = table(&outcome, screen.style());
+    std::io::Write::write_all(&mut std::io::stdout(), format!("\n{text}\n").as_bytes())?;
+    eprintln!("Done. Hosts, links and processes are gone; nothing was changed on this machine.");
+    Ok(if outcome.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn course(lab: &Lab, show: &mut Show) -> anyhow::Result<Outcome> {
+    let best = fastest(lab.scenario());
+    let (best_mbps, best_game) = alone(lab, show, &best)?;
+    show.view.best = Some((best.clone(), best_mbps, best_game.map(|game| game.median_ms)));
+
+    show.begin(2, "Starting server and client, one on each host");
+    show.tick(&mut Sources::none())?;
+    let files = Files::write(Path::new(FOLDER), lab.scenario())?;
+    let mut bond = Bond::start(lab, &files, &|| show.signals.terminating())?;
+    let game = Game::start(lab, Host::Internet, IpAddr::V4(INTERNET_V4), None)?;
+    show.begin(2, "The bond is up. Only the game runs over it, on the quickest link");
+    let idle = show.play(IDLE, &mut Sources { bond: Some(&mut bond), game: Some(&game), download: None })?;
+    let idle_game = Latency::of(&game.within(idle.from + Duration::from_secs(1), idle.to));
+
+    let address = SocketAddr::new(IpAddr::V4(INTERNET_V4), DOWNLOAD_PORT);
+    let download = Download::start(lab.host(Host::Internet), lab.host(Host::Client), address, None)?;
+    show.restart_readings();
+    let mut sources = Sources { bond: Some(&mut bond), game: Some(&game), download: Some(&download) };
+    show.begin(3, "One download over TCP fills the quickest link, then all others");
+    let full = show.play(FULL, &mut sources)?;
+    let memory_bytes = sources.bond.as_ref().map_or([None, None], |bond| bond.memory_bytes());
+
+    let cut_link = best.clone();
+    let index = lab.scenario().links.iter().position(|link| link.name == cut_link).unwrap_or(0);
+    show.begin(4, format!("{cut_link} is CUT: it swallows every packet. The download goes on"));
+    lab.cut(index);
+    show.cut = Some(index);
+    let cut = show.play(CUT, &mut sources)?;
+    lab.restore(index);
+    show.cut = None;
+    show.begin(5, format!("{cut_link} works again and is taken back by itself"));
+    let restored = show.play(RESTORED, &mut sources)?;
+    bond.check()?;
+
+    Ok(Outcome {
+        best_link: best,
+        best_mbps,
+        best_game,
+        idle_game,
+        bond_mbps: show.rate(full.from + WARM_UP, full.to),
+        bond_game: Latency::of(&game.within(full.from + WARM_UP, full.to)),
+        cut_link,
+        cut_mbps: show.rate(cut.from, cut.to),
+        cut_slowest_mbps: show.slowest(cut.from, cut.to),
+        cut_game: Latency::of(&game.within(cut.from, cut.to)),
+        restored_mbps: show.rate(restored.from + WARM_UP, restored.to),
+        sum_mbps: sum_mbps(lab.scenario()),
+        memory_bytes,
+    })
+}
+
+/// The link with the highest rate down; of several, the first.
+fn fastest(scenario: &Scenario) -> String {
+    let mut best: Option<(u64, &str)> = None;
+    for link in &scenario.links {
+        let rate = link.down.rate.mean_bps().unwrap_or(u64::MAX);
+        if best.is_none_or(|(other, _)| rate > other) {
+            best = Some((rate, &link.name));
+        }
+    }
+    best.map_or_else(String::new, |(_, name)| name.to_owned())
+}
+
+fn sum_mbps(scenario: &Scenario) -> Option<f64> {
+    let rates: Option<Vec<u64>> = scenario.links.iter().map(|link| link.down.rate.mean_bps()).collect();
+    rates.map(|rates| rates.iter().sum::<u64>() as f64 / 1e6)
+}
+
+/// The same download and the same game over the fastest link, without the bond.
+fn alone(lab: &Lab, show: &mut Show, name: &str) -> anyhow::Result<(f64, Option<Latency>)> {
+    show.begin(1, format!("To compare: the fastest link, {name}, alone, without the bond"));
+    show.view.alone = Some(name.to_owned());
+    let server = IpAddr::V4(SERVER_V4);
+    let game = Game::start(lab, Host::Server, server, Some(name))?;
+    let address = SocketAddr::new(server, DOWNLOAD_PORT);
+    let download = Download::start(lab.host(Host::Server), lab.host(Host::Client), address, Some(name))?;
+    let span = show.play(ALONE, &mut Sources { bond: None, game: Some(&game), download: Some(&download) })?;
+    let rate = show.rate(span.from + WARM_UP, span.to);
+    let latency = Latency::of(&game.within(span.from + WARM_UP, span.to));
+    show.view.alone = None;
+    show.view.game_ms = None;
+    show.restart_readings();
+    Ok((rate, latency))
+}
+
+/// The echo that stands for a game.
+struct Game {
+    echo: Echo,
+    origin: Instant,
+    _server: EchoServer,
+}
+
+impl Game {
+    fn start(lab: &Lab, host: Host, address: IpAddr, device: Option<&str>) -> anyhow::Result<Self> {
+        let server = EchoServer::start(lab.host(host), SocketAddr::new(address, GAME_PORT))?;
+        let origin = Instant::now();
+        let echo = Echo::start(lab.host(Host::Client), server.address(), GAME_PER_SECOND, device)?;
+        Ok(Self { echo, origin, _server: server })
+    }
+
+    /// The requests sent between two moments.
+    fn within(&self, from: Instant, to: Instant) -> EchoReport {
+        let since = |moment: Instant| moment.saturating_duration_since(self.origin);
+        self.echo.report().between(since(from), since(to))
+    }
+}
+
+/// What the picture is made from.
+struct Sources<'a> {
+    bond: Option<&'a mut Bond>,
+    game: Option<&'a Game>,
+    download: Option<&'a Download>,
+}
+
+impl Sources<'_> {
+    const fn none() -> Self {
+        Self { bond: None, game: None, download: None }
+    }
+}
+
+/// A step's time.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: Instant,
+    to: Instant,
+}
+
+/// The picture over time, and the download's readings behind it.
+struct Show {
+    signals: Signals,
+    screen: Screen,
+    view: View,
+    started: Instant,
+    readings: Readings,
+    /// The link that is cut now.
+    cut: Option<usize>,
+}
+
+impl Show {
+    fn new(scenario: &Scenario, signals: Signals) -> Self {
+        let link = |link: &bonding_netem::LinkSpec| LinkView {
+            name: link.name.clone(),
+            capacity_mbps: link.pipe(Direction::Down).rate.mean_bps().map(|bps| bps as f64 / 1e6),
+            state: "–".to_owned(),
+            ..LinkView::default()
+        };
+        let view = View {
+            total: ALONE + IDLE + FULL + CUT + RESTORED,
+            links: scenario.links.iter().map(link).collect(),
+            scale_mbps: sum_mbps(scenario).unwrap_or(1_000.0),
+            ..View::default()
+        };
+        Self {
+            signals,
+            screen: Screen::new(),
+            view,
+            started: Instant::now(),
+            readings: Readings::default(),
+            cut: None,
+        }
+    }
+
+    /// Another step begins.
+    fn begin(&mut self, number: usize, what: impl Into<String>) {
+        self.view.number = (number, STEPS);
+        self.view.step = what.into();
+    }
+
+    /// Forgets the download before: another begins to count at zero.
+    fn restart_readings(&mut self) {
+        self.readings = Readings::default();
+        self.view.mbps = 0.0;
+    }
+
+    /// The download's rate between two moments.
+    fn rate(&self, from: Instant, to: Instant) -> f64 {
+        self.readings.mbps_between(self.since(from), self.since(to))
+    }
+
+    /// The lowest rate of any half second between two moments.
+    fn slowest(&self, from: Instant, to: Instant) -> f64 {
+        self.readings.slowest_mbps(self.since(from), self.since(to), STOP_WINDOW)
+    }
+
+    fn since(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.started)
+    }
+
+    /// Shows what happens for a while.
+    fn play(&mut self, span: Duration, sources: &mut Sources<'_>) -> anyhow::Result<Span> {
+        let from = Instant::now();
+        let end = from + span;
+        while Instant::now() < end {
+            self.tick(sources)?;
+            let next = Instant::now() + TICK;
+            std::thread::sleep(next.min(end).saturating_duration_since(Instant::now()));
+        }
+        self.tick(sources)?;
+        Ok(Span { from, to: Instant::now() })
+    }
+
+    /// Reads all sources and draws once.
+    fn tick(&mut self, sources: &mut Sources<'_>) -> anyhow::Result<()> {
+        if self.signals.poll_signal().is_some() {
+            return Err(Interrupted.into());
+        }
+        let now = Instant::now();
+        let elapsed = self.since(now);
+        if let Some(download) = sources.download {
+            self.readings.push(elapsed, download.received_bytes());
+            self.view.mbps = self.readings.mbps_over_last(Duration::from_secs(1));
+        }
+        if let Some(game) = sources.game {
+            self.read_game(game, now);
+        }
+        match &mut sources.bond {
+            Some(bond) => self.read_links(bond)?,
+            None => self.show_single_link(),
+        }
+        if elapsed.as_secs() > self.view.elapsed.as_secs() && sources.download.is_some() {
+            self.view.history.push(self.view.mbps);
+        }
+        self.view.elapsed = elapsed;
+        self.screen.show(&self.view).context("cannot draw")
+    }
+
+    fn read_game(&mut self, game: &Game, now: Instant) {
+        let second = Duration::from_secs(1);
+        let before = |span: Duration| now.checked_sub(span).unwrap_or(now);
+        let latest = game.within(before(second), now);
+        self.view.game_ms = latest.percentile(500).map(|rtt| rtt.as_secs_f64() * 1e3);
+        // What has no answer after a second will have none.
+        let settled = game.within(before(second * 2), before(second));
+        let lost = settled.samples.iter().filter(|sample| sample.rtt.is_none()).count();
+        self.view.game_lost = (lost, settled.samples.len());
+    }
+
+    fn read_links(&mut self, bond: &mut Bond) -> anyhow::Result<()> {
+        let status = bond.status()?;
+        for (index, (shown, link)) in self.view.links.iter_mut().zip(&status.links).enumerate() {
+            shown.mbps = link.rx_mbps;
+            shown.rtt_ms = link.rtt_ms;
+            shown.state.clone_from(&link.state);
+            shown.cut = self.cut == Some(index);
+        }
+        Ok(())
+    }
+
+    /// Without the bond, what is known is what the download and the game see.
+    fn show_single_link(&mut self) {
+        let (alone, mbps, game_ms) = (&self.view.alone, self.view.mbps, self.view.game_ms);
+        for link in &mut self.view.links {
+            let used = alone.as_ref() == Some(&link.name);
+            link.mbps = if used { mbps } else { 0.0 };
+            link.rtt_ms = game_ms.filter(|_| used);
+            link.state = if used { "ALONE" } else { "unused" }.to_owned();
+        }
+    }
+}
