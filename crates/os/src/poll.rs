@@ -1,11 +1,11 @@
 //! Waiting for descriptors, with deadlines in nanoseconds.
 //!
-//! A thin layer over epoll through rustix, level-triggered. `epoll_pwait2` takes the timeout itself, so that a
-//! wake-up costs one system call; the general-purpose pollers arm a timerfd for each wait, which costs two more,
-//! and a bond waits tens of thousands of times a second. Where the kernel is older than 5.11 the timeout is rounded
-//! up to a millisecond.
+//! A thin layer over epoll through rustix, level-triggered. A deadline is waited for with ppoll(2) on the epoll instance
+//! itself, which takes nanoseconds on every kernel; epoll_wait(2) rounds up to a millisecond, and epoll_pwait2(2) came
+//! with Linux 5.11 only. That is one system call for a deadline that passes and two for an event, where the
+//! general-purpose pollers arm a timerfd before each wait: a bond waits thousands of times a second.
 //!
-//! Source: epoll_wait(2), prctl(2) `PR_SET_TIMERSLACK`.
+//! Source: epoll_wait(2), ppoll(2), prctl(2) `PR_SET_TIMERSLACK`.
 
 use std::fmt;
 use std::io;
@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{self, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 /// What to wait for on a descriptor.
@@ -84,17 +84,14 @@ impl Poller {
     pub fn wait(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
-        let timeout = timeout.map(timespec);
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
+        if let Some(span) = timeout.filter(|span| !span.is_zero())
+            && !self.wait_precisely(span)?
+        {
+            return Ok(());
+        }
+        let at_once = timeout.map(|_| timespec(Duration::ZERO));
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), at_once.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            // epoll_pwait2 came with Linux 5.11: before it, whole milliseconds, rounded up.
-            Err(Errno::NOSYS) => {
-                let millis = timeout.map(round_up_to_millis);
-                match epoll::wait(&self.epoll, spare_capacity(&mut self.events), millis.as_ref()) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
             Err(error) => return Err(error.into()),
         }
         ready.extend(self.events.iter().map(|event| {
@@ -108,6 +105,16 @@ impl Poller {
             }
         }));
         Ok(())
+    }
+
+    /// Whether a descriptor is ready before `timeout` has passed.
+    fn wait_precisely(&self, timeout: Duration) -> io::Result<bool> {
+        let mut instance = [PollFd::new(&self.epoll, PollFlags::IN)];
+        match event::poll(&mut instance, Some(&timespec(timeout))) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -128,11 +135,6 @@ fn timespec(span: Duration) -> Timespec {
         tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(span.subsec_nanos()),
     }
-}
-
-fn round_up_to_millis(span: Timespec) -> Timespec {
-    let millis = (span.tv_nsec + 999_999) / 1_000_000;
-    Timespec { tv_sec: span.tv_sec.saturating_add(millis / 1_000), tv_nsec: millis % 1_000 * 1_000_000 }
 }
 
 /// Asks the kernel to fire this thread's timers as precisely as it can, instead of up to 50 µs late: a pacer's
@@ -172,13 +174,5 @@ mod tests {
         inner.remove(&far).unwrap();
         inner.wait(&mut ready, Some(Duration::ZERO)).unwrap();
         assert!(ready.is_empty());
-    }
-
-    #[test]
-    fn old_kernels_wait_at_least_as_long() {
-        let rounded = round_up_to_millis(timespec(Duration::new(3, 999_000_001)));
-        assert_eq!((rounded.tv_sec, rounded.tv_nsec), (4, 0));
-        let rounded = round_up_to_millis(timespec(Duration::from_nanos(1)));
-        assert_eq!((rounded.tv_sec, rounded.tv_nsec), (0, 1_000_000));
     }
 }
