@@ -13,7 +13,9 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -90,6 +92,16 @@ impl Requests {
         link.header.index = index;
         link.attributes.push(LinkAttribute::GsoMaxSegs(segments));
         self.order(format!("gso_max_segs {segments}"), RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Lets interface `index` have only the IPv6 addresses that it is given, no link-local one of its own; to be said
+    /// before it is switched on.
+    pub fn set_no_automatic_ipv6(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        self.order("no automatic IPv6 address".to_owned(), RouteNetlinkMessage::SetLink(link), 0)
     }
 
     /// Switches interface `index` on.

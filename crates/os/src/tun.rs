@@ -275,6 +275,10 @@ fn configure(index: u32, config: &TunConfig) -> Result<(), NetlinkError> {
         // Only super-packets of very small segments would be lost, and nothing common makes them.
         tracing::debug!(%error, "cannot bound the segments of a TUN super-packet");
     }
+    if let Err(error) = netlink.set_no_automatic_ipv6(index) {
+        // It would only announce itself to the other end, where nobody listens.
+        tracing::debug!(%error, "the TUN device keeps its link-local address");
+    }
     netlink.set_up(index)?;
     for address in &config.addresses {
         netlink.add_address(index, *address)?;

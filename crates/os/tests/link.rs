@@ -102,6 +102,37 @@ fn a_socket_uses_its_interface_only() {
     });
 }
 
+#[test]
+fn a_full_socket_blocks_and_recovers() {
+    sandboxed("a_full_socket_blocks_and_recovers", || {
+        veth();
+        run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
+        run(&["ip", "neigh", "add", "10.7.0.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
+        // A queue that holds what the socket's buffer allows, and drains in a fraction of a second.
+        run(&[
+            "tc", "qdisc", "add", "dev", "va", "root", "tbf", "rate", "50mbit", "burst", "64kb", "limit",
+            "100mb",
+        ]);
+        let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };
+        let mut socket = UdpSocket::bind(&config).unwrap();
+        let remote: SocketAddr = "10.7.0.2:9".parse().unwrap();
+        let contents = vec![7; 40_000];
+        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000 };
+        let sent = (0..1000).take_while(|_| socket.send(&batch) == Sent::Done).count();
+        assert!((1..1000).contains(&sent), "{sent} batches of 40 kB were taken");
+        let counters = socket.counters();
+        assert_eq!((counters.sent, counters.blocked), (40 * sent as u64, 1));
+        assert_eq!(counters.send_errors, 0);
+
+        let mut poller = Poller::new().unwrap();
+        poller.add(&socket, 5, Interest::ReadableWritable).unwrap();
+        let mut ready = Vec::new();
+        poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();
+        assert!(ready.iter().any(|ready| ready.token == 5 && ready.writable));
+        assert_eq!(socket.send(&batch), Sent::Done);
+    });
+}
+
 /// Everything that arrives at `interface`, with its link header.
 fn capture(interface: &str) -> Socket {
     // packet(7): the protocol in network byte order.

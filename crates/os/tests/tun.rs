@@ -162,6 +162,10 @@ fn a_bad_packet_does_not_lose_its_batch() {
 fn a_taken_name_is_explained() {
     common::sandboxed("a_taken_name_is_explained", || {
         let first = tun(true);
+        assert!(
+            !common::run(&["ip", "-6", "-brief", "addr"]).contains("fe80:"),
+            "an address nobody asked for"
+        );
         let config =
             TunConfig { name: "tun-test".to_owned(), mtu: MTU, addresses: Vec::new(), offload: true };
         let error = Tun::create(&config).unwrap_err().to_string();
