@@ -103,7 +103,8 @@ pub(super) fn lab(arguments: &LabArguments) -> anyhow::Result<Option<ExitCode>> 
 fn shell(lab: &Lab) -> Command {
     let program = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let mut command = lab.host(Host::Client).command(program);
-    command.env("PS1", "client# ");
+    // The prompt of plain shells, and what Debian's bash puts before its own.
+    command.env("PS1", "client# ").env("debian_chroot", "client");
     command
 }
 
@@ -136,7 +137,7 @@ fn welcome(scenario: &Scenario, files: &Files, bonded: bool) -> String {
             "Files for a bond between them are ready:\n\
              \x20 ip netns exec server server -c {} &\n\
              \x20 client -c {} &\n\
-             \x20 ip route add {INTERNET_V4} dev tun-bond     then: ping {INTERNET_V4}",
+             \x20 ip route add {INTERNET_V4} dev tun-bond     a second later; then: ping {INTERNET_V4}",
             server.display(),
             client.display()
         )

@@ -314,15 +314,30 @@ fn show(prefix: Prefix) -> String {
 }
 
 /// A plain datagram says who sent it by its address and the port it came to, and by nothing else: the same remote
-/// on the same port would be two links at once.
+/// on the same port would be two links at once. Where a remote is on several links, each needs a port of its own.
 fn same_remote(written: &[Written], ports: Ports, document: &Section<'_, '_>) {
+    let mut uses: std::collections::HashMap<IpAddr, usize> = std::collections::HashMap::new();
+    for remote in written.iter().flat_map(|one| &one.remotes) {
+        *uses.entry(remote.value).or_default() += 1;
+    }
     let mut seen: std::collections::HashMap<(IpAddr, u16), (&str, &str)> = std::collections::HashMap::new();
     for one in written {
         for (index, remote) in one.remotes.iter().enumerate() {
             let port = ports.cycle(index);
             let link = one.peer.links.get(index).map_or("", |link| link.name.as_str());
             let name = one.peer.name.as_str();
-            if let Some((other, other_link)) = seen.insert((remote.value, port), (name, link)) {
+            if index >= ports.count() && uses.get(&remote.value).is_some_and(|count| *count > 1) {
+                document.fail_at(
+                    remote.at,
+                    format!(
+                        "link \"{link}\" of client \"{name}\" shares remote {} with another link and has no port \
+                         of its own: it is number {}, and [listen] has {} ports",
+                        remote.value,
+                        index + 1,
+                        ports.count()
+                    ),
+                );
+            } else if let Some((other, other_link)) = seen.insert((remote.value, port), (name, link)) {
                 document.fail_at(
                     remote.at,
                     format!(

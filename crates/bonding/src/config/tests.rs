@@ -314,6 +314,22 @@ fn server_messages_name_line_problem_and_remedy() {
 }
 
 #[test]
+fn links_that_share_a_remote_each_need_a_port() {
+    let link = |remote: &str| {
+        format!("[[client.link]]\nname = \"{remote}-{{n}}\"\nremote = \"{remote}\"\nsecurity = \"plain\"\n")
+    };
+    let file = |count: usize, remote: &dyn Fn(usize) -> String| {
+        let links: String = (0..count).map(|n| link(&remote(n)).replace("{n}", &n.to_string())).collect();
+        format!("[listen]\nports = \"9001-9003\"\n[[client]]\nname = \"home\"\n{links}")
+    };
+    let same = |_: usize| "192.0.2.1".to_owned();
+    server(&file(3, &same));
+    server(&file(8, &|n| format!("192.0.2.{}", n + 1)));
+    let errors = server_errors(&file(4, &same));
+    assert!(errors.contains("has no port of its own: it is number 4, and [listen] has 3 ports"), "{errors}");
+}
+
+#[test]
 fn all_mistakes_of_a_file_are_reported_in_the_order_of_its_lines() {
     let text = "[server]\nprots = \"1\"\n[[link]]\nup = 1\nsecurity = \"plain\"\n[tunel]\n";
     let lines: Vec<usize> =
