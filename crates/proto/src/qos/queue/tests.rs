@@ -422,7 +422,7 @@ fn a_marked_packet_has_ce_and_a_right_checksum() {
 /// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is 18 ms.
 #[test]
 fn the_target_follows_the_drain_rate() {
-    let params = |rate| super::params(&QueueConfig::default(), rate);
+    let params = |rate| super::params(&QueueConfig::default(), rate, Duration::ZERO);
     assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
     assert_eq!(params(Some(mbps(100))).target, ms(5));
     assert_eq!(params(Some(mbps(1))).target, Duration::from_micros(18_168));
