@@ -1,7 +1,10 @@
 //! Loss of what we sent on one link, from the two counts that every heartbeat of the peer echoes.
 //!
 //! A link is nearly FIFO: when a heartbeat arrives, all that was sent before it has arrived or is lost. So the loss
-//! between two echoes is 1 − Δreceived / Δsent. Reordering makes single intervals wrong, never the window of 5 s.
+//! between two echoes is 1 − Δreceived / Δsent. Reordering makes single intervals wrong, never a window.
+//!
+//! The window is 5 s, longer on a quiet link: until it spans 2,000 datagrams, at most a minute. Ten heartbeats
+//! a second would else forget a link's 2 % within seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,28 +12,40 @@ use std::time::Duration;
 use crate::time::Instant;
 
 const WINDOW: Duration = Duration::from_secs(5);
-const ENTRIES_MAX: usize = 128;
+const WINDOW_MAX: Duration = Duration::from_secs(60);
+const DATAGRAMS: u64 = 2_000;
 
-/// Loss over the last 5 s.
+/// Echoes closer together than this are one.
+const STEP: Duration = Duration::from_millis(80);
+
+/// Loss over the window.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LossMeter {
-    echoes: VecDeque<(Instant, u64, u64)>,
+    /// Times and sums of what was sent and received; at most one for each step.
+    marks: VecDeque<(Instant, u64, u64)>,
 }
 
 impl LossMeter {
-    /// The peer told that of the first `sent` datagrams `received` had arrived.
-    pub(super) fn on_echo(&mut self, sent: u64, received: u64, now: Instant) {
-        while let Some((at, ..)) = self.echoes.front()
-            && (self.echoes.len() >= ENTRIES_MAX || now.saturating_since(*at) > WINDOW)
-        {
-            self.echoes.pop_front();
+    /// Of `sent` more datagrams, `received` arrived. More than were sent: some of those before were only late.
+    pub(super) fn on_interval(&mut self, sent: u64, received: u64, now: Instant) {
+        let (sum_sent, sum_received) = self.marks.back().map_or((0, 0), |mark| (mark.1, mark.2));
+        let mark = (now, sum_sent.saturating_add(sent), sum_received.saturating_add(received));
+        match self.marks.back_mut() {
+            Some(last) if is_same_step(last.0, now) => (last.1, last.2) = (mark.1, mark.2),
+            Some(_) | None => self.marks.push_back(mark),
         }
-        self.echoes.push_back((now, sent, received));
+        while let Some(next) = self.marks.get(1) {
+            let age = now.saturating_since(next.0);
+            if age < WINDOW || (age < WINDOW_MAX && mark.1.saturating_sub(next.1) < DATAGRAMS) {
+                break;
+            }
+            self.marks.pop_front();
+        }
     }
 
     /// Lost share in permille; 0 while nothing is known.
     pub(super) fn permille(&self) -> u16 {
-        let (Some(first), Some(last)) = (self.echoes.front(), self.echoes.back()) else {
+        let (Some(first), Some(last)) = (self.marks.front(), self.marks.back()) else {
             return 0;
         };
         let sent = last.1.saturating_sub(first.1);
@@ -42,19 +57,25 @@ impl LossMeter {
     }
 }
 
+/// Whether an echo at `now` belongs to the mark made at `last`.
+fn is_same_step(last: Instant, now: Instant) -> bool {
+    now.saturating_since(last) < STEP
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(tick: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(tick * 100)
+    }
+
     #[test]
-    fn counts_over_the_window_only() {
+    fn a_busy_link_is_judged_by_five_seconds() {
         let mut loss = LossMeter::default();
         assert_eq!(loss.permille(), 0);
-        let (mut sent, mut received) = (0, 0);
         for tick in 0..200u64 {
-            sent += 100;
-            received += if tick < 100 { 98 } else { 100 };
-            loss.on_echo(sent, received, Instant::ZERO + Duration::from_millis(tick * 100));
+            loss.on_interval(100, if tick < 100 { 98 } else { 100 }, at(tick));
             if tick == 99 {
                 assert_eq!(loss.permille(), 20);
             }
@@ -63,12 +84,25 @@ mod tests {
     }
 
     #[test]
+    fn a_quiet_link_is_judged_by_a_minute() {
+        let mut loss = LossMeter::default();
+        for tick in 0..600u64 {
+            loss.on_interval(1, u64::from(tick % 50 != 7), at(tick));
+        }
+        assert!((18..=22).contains(&loss.permille()), "{}", loss.permille());
+        for tick in 600..1_300 {
+            loss.on_interval(1, 1, at(tick));
+        }
+        assert_eq!(loss.permille(), 0);
+    }
+
+    #[test]
     fn hostile_counts_do_no_harm() {
         let mut loss = LossMeter::default();
-        loss.on_echo(u64::MAX, 0, Instant::ZERO);
-        loss.on_echo(0, u64::MAX, Instant::ZERO);
-        assert_eq!(loss.permille(), 0);
-        loss.on_echo(u64::MAX, u64::MAX, Instant::ZERO);
-        assert!(loss.permille() <= 1_000);
+        for tick in 0..100_000 {
+            loss.on_interval(u64::MAX, 0, at(tick));
+            loss.on_interval(0, u64::MAX, at(tick));
+            assert!(loss.permille() <= 1_000 && loss.marks.len() < 700);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod rate;
 mod rtt;
 mod window;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use self::pacer::{BURST, QUANTUM};
@@ -21,7 +22,7 @@ use self::health::Health;
 use self::loss::LossMeter;
 use self::meter::RateMeter;
 use self::pacer::Pacer;
-use self::rate::RateControl;
+use self::rate::{Delivery, RateControl};
 use self::rtt::{DelayEstimator, RttEstimator};
 use crate::config::{LinkConfig, Role};
 use crate::discard::Discard;
@@ -41,6 +42,29 @@ const ANSWER_GAP: Duration = Duration::from_millis(5);
 
 /// Utilisation above which a link counts as saturated, permille (the score's 80 %).
 pub const SATURATED_PERMILLE: u16 = 800;
+
+/// Heartbeats in flight that are remembered: 10 s of them.
+const LOG_MAX: usize = 100;
+
+/// Echoes closer together than this say too little about a rate.
+const DELIVERY_SPAN: Duration = Duration::from_millis(50);
+
+/// A heartbeat of ours: the counts when it was sent.
+#[derive(Debug, Clone, Copy)]
+struct Logged {
+    sent_at: Instant,
+    packets: u64,
+    bytes: u64,
+}
+
+/// A heartbeat of ours as the peer saw it.
+#[derive(Debug, Clone, Copy)]
+struct Echoed {
+    logged: Logged,
+    /// Arrival by the peer's clock, µs.
+    arrived_us: u64,
+    received: u64,
+}
 
 /// The newest heartbeat received.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +93,10 @@ pub struct Link {
     tx_delay: DelayEstimator,
     rx_delay: DelayEstimator,
     loss: LossMeter,
+    /// Loss while no queue stood in the link: what the link loses whatever we send.
+    random_loss: LossMeter,
+    log: VecDeque<Logged>,
+    echoed: Option<Echoed>,
     rate: RateControl,
     pacer: Pacer,
     tx_meter: RateMeter,
@@ -99,9 +127,12 @@ impl Link {
             path: config.path,
             health: Health::new(interval),
             rtt: RttEstimator::new(),
-            tx_delay: DelayEstimator::default(),
-            rx_delay: DelayEstimator::default(),
+            tx_delay: DelayEstimator::new(),
+            rx_delay: DelayEstimator::new(),
             loss: LossMeter::default(),
+            random_loss: LossMeter::default(),
+            log: VecDeque::new(),
+            echoed: None,
             rate: RateControl::new(config.tx_rate),
             pacer: Pacer::default(),
             tx_meter: RateMeter::default(),
@@ -140,8 +171,13 @@ impl Link {
     }
 
     /// The delay of what arrives on this link, µs with an offset common to all links, and its deviation.
-    pub fn rx_delay_us(&self) -> (i64, u32) {
-        (self.rx_delay.delay_us().unwrap_or(0), self.rx_delay.jitter_us())
+    pub fn rx_delay_us(&self, now: Instant) -> (i64, u32) {
+        (self.rx_delay.delay_us().unwrap_or(0), self.rx_delay.jitter_us(now))
+    }
+
+    /// The delay of what we send, µs with an offset common to all links; `None` before it was measured.
+    pub fn tx_delay_us(&self) -> Option<i64> {
+        self.tx_delay.delay_us()
     }
 
     /// When the next heartbeat is due; `None` while nobody is there to send to.
@@ -167,11 +203,20 @@ impl Link {
     pub fn on_peer_restart(&mut self) {
         self.health.on_peer_restart();
         self.rtt = RttEstimator::new();
-        self.tx_delay = DelayEstimator::default();
-        self.rx_delay = DelayEstimator::default();
-        self.loss = LossMeter::default();
+        self.tx_delay = DelayEstimator::new();
+        self.rx_delay = DelayEstimator::new();
         self.received = None;
         self.rx_run_packets = 0;
+        self.forget_delivery();
+    }
+
+    /// What was delivered before says nothing about what will be.
+    fn forget_delivery(&mut self) {
+        self.loss = LossMeter::default();
+        self.random_loss = LossMeter::default();
+        self.log.clear();
+        self.echoed = None;
+        self.rate.on_restart();
     }
 
     /// The interface lost its carrier (`false`) or has it again.
@@ -198,7 +243,7 @@ impl Link {
         if let Some(echo) = heartbeat.echo.filter(|echo| echo.epoch == epoch) {
             self.on_echo(&echo, heartbeat.stamp_us, now)?;
         }
-        self.rx_delay.on_sample(micros_between(now.as_micros(), heartbeat.stamp_us));
+        self.rx_delay.on_sample(micros_between(now.as_micros(), heartbeat.stamp_us), now);
         self.received = Some(Received {
             seq_num,
             stamp_us: heartbeat.stamp_us,
@@ -225,13 +270,56 @@ impl Link {
     fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
         let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
         let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
-        let sent_at = Instant::from_nanos(echo.stamp_us.saturating_mul(1_000));
-        self.health.on_proof(sent_at);
+        let was_down = self.health.state() == LinkState::Down;
+        self.health.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)));
+        if was_down && self.health.state() == LinkState::Up {
+            // Three good probes healed it: the outage's losses would keep it unused for as long as their window.
+            self.forget_delivery();
+        }
         self.rtt.on_sample(Duration::from_micros(rtt_us), now);
         let arrived_us = peer_stamp_us.saturating_sub(u64::from(echo.delay_us));
-        self.tx_delay.on_sample(micros_between(arrived_us, echo.stamp_us));
-        self.loss.on_echo(echo.sent, echo.received, now);
+        let delay_us = micros_between(arrived_us, echo.stamp_us);
+        self.tx_delay.on_sample(delay_us, now);
+        self.on_delivery(echo, arrived_us, delay_us, now);
         Ok(())
+    }
+
+    /// What was sent between the last heartbeat echoed and this one, and what of it arrived.
+    fn on_delivery(&mut self, echo: &Echo, arrived_us: u64, delay_us: i64, now: Instant) {
+        while self.log.front().is_some_and(|logged| logged.packets < echo.sent) {
+            self.log.pop_front();
+        }
+        let Some(logged) = self.log.front().copied().filter(|logged| logged.packets == echo.sent) else {
+            return;
+        };
+        let newest = Echoed { logged, arrived_us, received: echo.received };
+        let Some(last) = self.echoed else {
+            self.echoed = Some(newest);
+            return;
+        };
+        let sending = logged.sent_at.saturating_since(last.logged.sent_at);
+        if sending < DELIVERY_SPAN {
+            return;
+        }
+        self.echoed = Some(newest);
+        let arriving = Duration::from_micros(arrived_us.saturating_sub(last.arrived_us)).max(sending);
+        let (packets, bytes) = (logged.packets - last.logged.packets, logged.bytes - last.logged.bytes);
+        let arrived = echo.received.saturating_sub(last.received).min(packets);
+        let arrived_bytes = u128::from(bytes) * u128::from(arrived) / u128::from(packets.max(1));
+        let sample = Delivery {
+            sent: BitRate::from_bytes_over(bytes, sending),
+            delivered: BitRate::from_bytes_over(u64::try_from(arrived_bytes).unwrap_or(bytes), arriving),
+            lost_permille: (packets - arrived) * 1_000 / packets.max(1),
+            delay_us,
+            rtt_min: self.rtt.min(now).unwrap_or_default(),
+        };
+        let clear = self.rate.on_delivery(&sample, now);
+        // Unclamped: what was late in one interval comes in the next.
+        let received = echo.received.saturating_sub(last.received);
+        self.loss.on_interval(packets, received, now);
+        if clear {
+            self.random_loss.on_interval(packets, received, now);
+        }
     }
 
     /// Time has passed: the state may change.
@@ -253,6 +341,10 @@ impl Link {
         };
         self.heartbeat_at = Some(now + interval);
         self.heartbeat_sent_at = Some(now);
+        if self.log.len() == LOG_MAX {
+            self.log.pop_front();
+        }
+        self.log.push_back(Logged { sent_at: now, packets: self.tx_packets + 1, bytes: self.tx_bytes });
         (
             self.heartbeats_sent,
             Heartbeat {
@@ -302,6 +394,7 @@ impl Link {
             priority: self.priority,
             rtt: self.rtt.srtt().unwrap_or_default(),
             loss_permille: self.loss.permille(),
+            random_loss_permille: self.random_loss.permille(),
             utilisation_permille: self.utilisation_permille(capacity, now),
             rate: self.rate.pacing_rate(),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),

@@ -10,6 +10,7 @@ use super::window::WindowedMin;
 use crate::time::Instant;
 
 const MIN_WINDOW: Duration = Duration::from_secs(10);
+const MAX_WINDOW: Duration = Duration::from_secs(2);
 
 /// RFC 6298's estimator with a windowed minimum.
 #[derive(Debug, Clone)]
@@ -50,16 +51,24 @@ impl RttEstimator {
     }
 }
 
-/// One-way delay with an offset common to all links: smoothed value and mean deviation.
-#[derive(Debug, Clone, Copy, Default)]
+/// One-way delay with an offset common to all links: smoothed value, and how far above it samples lie.
+#[derive(Debug, Clone)]
 pub(super) struct DelayEstimator {
     /// Smoothed delay and its mean deviation, µs.
     smoothed: Option<(i64, i64)>,
+    /// The largest of the last two seconds, negated.
+    max: WindowedMin,
 }
 
 impl DelayEstimator {
+    /// Without a sample.
+    pub(super) fn new() -> Self {
+        Self { smoothed: None, max: WindowedMin::new(MAX_WINDOW) }
+    }
+
     /// Takes a sample of arrival − stamp, µs.
-    pub(super) fn on_sample(&mut self, delay_us: i64) {
+    pub(super) fn on_sample(&mut self, delay_us: i64, now: Instant) {
+        self.max.push(delay_us.saturating_neg(), now);
         self.smoothed = Some(match self.smoothed {
             None => (delay_us, 0),
             // A gain of 1/4: heartbeats are 100 ms apart and a queue is to be seen within half a second.
@@ -75,9 +84,13 @@ impl DelayEstimator {
         self.smoothed.map(|(mean, _)| mean)
     }
 
-    /// Mean deviation, µs.
-    pub(super) fn jitter_us(&self) -> u32 {
-        self.smoothed.map_or(0, |(_, deviation)| u32::try_from(deviation).unwrap_or(u32::MAX))
+    /// Mean deviation, µs; at least a quarter of the distance from the smoothed delay up to the largest of the last
+    /// two seconds, so that four of it reach there: a link whose queue comes and goes was that late lately and may
+    /// be again before the next heartbeat tells.
+    pub(super) fn jitter_us(&self, now: Instant) -> u32 {
+        let Some((mean, deviation)) = self.smoothed else { return 0 };
+        let above = self.max.min(now).map_or(0, |max| max.saturating_neg().saturating_sub(mean) / 4);
+        u32::try_from(deviation.max(above)).unwrap_or(u32::MAX)
     }
 }
 
@@ -100,14 +113,16 @@ mod tests {
     #[test]
     fn differences_of_one_way_delay_do_not_depend_on_the_offset() {
         for offset in [-1_000_000_000, 0, 1_000_000_000] {
-            let (mut near, mut far) = (DelayEstimator::default(), DelayEstimator::default());
+            let (mut near, mut far) = (DelayEstimator::new(), DelayEstimator::new());
             for round in 0..50 {
-                near.on_sample(offset + 10_000 + round % 3);
-                far.on_sample(offset + 40_000);
+                near.on_sample(offset + 10_000 + round % 3, Instant::ZERO);
+                far.on_sample(offset + 40_000, Instant::ZERO);
             }
             let skew = far.delay_us().unwrap() - near.delay_us().unwrap();
             assert!((29_990..=30_010).contains(&skew), "{skew}");
-            assert_eq!(far.jitter_us(), 0);
+            assert_eq!(far.jitter_us(Instant::ZERO), 0);
+            far.on_sample(offset + 140_000, Instant::ZERO);
+            assert_eq!(far.jitter_us(Instant::ZERO), 25_000);
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct LinkView {
     pub rtt: Duration,
     /// Share of what we sent lately that did not arrive.
     pub loss_permille: u16,
+    /// The same without what a standing queue lost.
+    pub random_loss_permille: u16,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
     /// Pacing rate; `None`: not paced.
@@ -106,6 +108,7 @@ pub(crate) mod tests {
             priority: 1,
             rtt: Duration::from_millis(rtt_ms),
             loss_permille: 0,
+            random_loss_permille: 0,
             utilisation_permille: 0,
             rate: Some(BitRate::from_bps(mbit * 1_000_000)),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,

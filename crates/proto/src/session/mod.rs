@@ -21,6 +21,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use crate::StateMachine;
 use crate::config::{Role, SessionConfig};
@@ -174,15 +175,21 @@ impl Session {
         // Unknown as soon as one usable link's is.
         let rate: Option<u64> = usable().map(|link| link.capacity().map(BitRate::as_bps)).sum();
         self.queue.set_drain_rate(rate.filter(|bps| *bps > 0).map(BitRate::from_bps));
-        self.refresh_delays();
+        self.refresh_delays(now);
         self.reorder.on_links_changed(&self.delays, now, &mut self.released);
         self.transmit_at = Some(now);
     }
 
-    fn refresh_delays(&mut self) {
+    fn refresh_delays(&mut self, now: Instant) {
+        let usable = self.links.iter().filter(|link| link.state() == LinkState::Up);
+        let (least, most) = usable
+            .filter_map(Link::tx_delay_us)
+            .fold((i64::MAX, i64::MIN), |(least, most), delay| (least.min(delay), most.max(delay)));
+        let spread = u64::try_from(most.saturating_sub(least)).unwrap_or(0);
+        self.queue.set_delay_spread(Duration::from_micros(spread));
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
-            let (delay_us, jitter_us) = link.rx_delay_us();
+            let (delay_us, jitter_us) = link.rx_delay_us(now);
             LinkDelay { usable: link.state() != LinkState::Down, delay_us, jitter_us }
         }));
     }

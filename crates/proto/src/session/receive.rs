@@ -76,7 +76,7 @@ impl Session {
             self.on_links_changed(now);
         }
         self.note_state(id, before, after, now);
-        self.refresh_delays();
+        self.refresh_delays(now);
         Ok(())
     }
 
