@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::style::Style;
@@ -163,8 +163,7 @@ fn connect(sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
     }
     match missing {
         Some(_) if found.is_empty() && sockets.len() > 1 => {
-            Err(Usage("no client and no server runs here (nobody answers in /run/bonding)".to_owned()))
-                .map_err(|usage| anyhow::anyhow!(usage.0))
+            bail!("no client and no server runs here (nobody answers in /run/bonding)")
         }
         Some(error) if found.is_empty() => Err(error.into()),
         Some(_) | None => Ok(found),
