@@ -1,0 +1,60 @@
+//! What the fuzz targets do with an input, as plain functions: `cargo fuzz` drives them with new inputs, and
+//! `tests/corpus.rs` with the committed ones.
+//!
+//! An input is a valid run if no function panics: each asserts what must hold whatever arrives. Nothing here draws
+//! randomness or reads a clock, so an input replays exactly.
+//!
+//! To fuzz (the engine needs switches that the stable compiler hides behind `RUSTC_BOOTSTRAP`):
+//! ```text
+//! cargo install cargo-fuzz
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run frame -- -max_total_time=300
+//! ```
+//! The targets are `frame`, `session`, `endpoint` and `pair`. `cargo fuzz cmin TARGET` shrinks a corpus before it
+//! is committed; an input that failed is committed beside it once the fault is repaired.
+
+mod input;
+mod machine;
+mod pair;
+
+pub use machine::{endpoint, session};
+pub use pair::pair;
+
+use bonding_proto::wire::heartbeat::Heartbeat;
+use bonding_proto::wire::{parse_frame, parse_plain, put_frame_header};
+
+/// Reads `data` as frames, one after another, as a plain datagram and as a heartbeat.
+///
+/// # Panics
+/// If what was read and written again is not what was read.
+pub fn frame(data: &[u8]) {
+    let mut rest = data;
+    while let Ok((frame, behind)) = parse_frame(rest) {
+        let mut again = Vec::new();
+        let length = u16::try_from(frame.payload.len()).expect("len is a 16-bit field");
+        put_frame_header(&mut again, frame.seq_num, frame.kind, frame.modifiers, length);
+        again.extend_from_slice(frame.payload);
+        again.extend_from_slice(behind);
+        assert_eq!(again, rest, "a frame read and written again differs");
+        assert!(behind.len() < rest.len(), "a frame took no bytes");
+        rest = behind;
+    }
+    if let Ok(frame) = parse_plain(data) {
+        assert_eq!(parse_frame(data).expect("a plain datagram is a frame").0, frame);
+        if let Ok(heartbeat) = Heartbeat::parse(frame.payload) {
+            check_heartbeat(&heartbeat);
+        }
+    }
+    if let Ok(heartbeat) = Heartbeat::parse(data) {
+        check_heartbeat(&heartbeat);
+    }
+}
+
+fn check_heartbeat(heartbeat: &Heartbeat) {
+    let mut again = Vec::new();
+    heartbeat.put(&mut again);
+    assert_eq!(
+        Heartbeat::parse(&again).as_ref(),
+        Ok(heartbeat),
+        "a heartbeat read and written again differs"
+    );
+}

@@ -1,0 +1,223 @@
+//! A client and a server with a network between them that the input plays: it loses, copies, delays and damages.
+//!
+//! Asserted beyond what [`crate::machine`] asserts: a delivered packet is one that was sent, and none is delivered
+//! more often than it was sent. A damaged datagram can look like a good one where links are plain, so from the first
+//! damage to a data frame on, only the absence of panics counts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bonding_proto::wire::{Kind, parse_plain};
+use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, Session, StateMachine};
+use bytes::{Bytes, BytesMut};
+
+use crate::input::Input;
+use crate::machine::{
+    client_address, client_path, inner_packet, new_endpoint, new_session, server_path, tick,
+};
+
+/// Most datagrams under way; more are lost, as in a drop-tail queue.
+const UNDER_WAY_MAX: usize = 512;
+
+/// A datagram between the two.
+#[derive(Debug, Clone)]
+struct Flight {
+    to_server: bool,
+    link: u8,
+    data: Vec<u8>,
+}
+
+/// Packets sent and not yet delivered, by direction and content.
+#[derive(Debug, Default)]
+struct Ledger {
+    open: HashMap<(bool, Vec<u8>), u32>,
+    damaged: bool,
+}
+
+impl Ledger {
+    fn sent(&mut self, from_client: bool, packet: &[u8]) {
+        *self.open.entry((from_client, packet.to_vec())).or_default() += 1;
+    }
+
+    fn delivered(&mut self, from_client: bool, packet: &[u8]) {
+        if self.damaged {
+            return;
+        }
+        let count =
+            self.open.get_mut(&(from_client, packet.to_vec())).expect("delivered what was never sent");
+        *count = count.checked_sub(1).expect("delivered more often than sent");
+    }
+}
+
+struct World {
+    client: Session,
+    server: Endpoint,
+    network: Vec<Flight>,
+    ledger: Ledger,
+    now: Instant,
+    /// Numbers the packets, so that each is one of a kind.
+    counter: u32,
+}
+
+impl World {
+    fn new(up: u8, down: u8, now: Instant) -> Self {
+        Self {
+            client: new_session(up, now),
+            server: new_endpoint(down, now),
+            network: Vec::new(),
+            ledger: Ledger::default(),
+            now,
+            counter: 0,
+        }
+    }
+
+    fn tick(&mut self) {
+        let (network, ledger, now) = (&mut self.network, &mut self.ledger, self.now);
+        let mut put = |flight: Flight| {
+            if network.len() < UNDER_WAY_MAX {
+                network.push(flight);
+            }
+        };
+        tick(
+            &mut self.client,
+            now,
+            |path: Path, link: LinkId, data| {
+                assert_eq!(path, client_path(link.0), "a datagram to somebody else");
+                put(Flight { to_server: true, link: link.0, data: data.to_vec() });
+            },
+            |packet| ledger.delivered(false, &packet),
+        );
+        tick(
+            &mut self.server,
+            now,
+            |path: Path, link: LinkId, data| {
+                assert_eq!(path.remote, client_address(link.0), "a datagram to somebody else");
+                put(Flight { to_server: false, link: link.0, data: data.to_vec() });
+            },
+            |packet| ledger.delivered(true, &packet),
+        );
+        while self.client.poll_event().is_some() {}
+        while self.server.poll_event().is_some() {}
+    }
+
+    fn deliver(&mut self, flight: &Flight) {
+        let data = BytesMut::from(flight.data.as_slice());
+        // A refusal is counted inside.
+        let _ = if flight.to_server {
+            self.server.handle_datagram(Datagram { path: server_path(flight.link), data }, self.now)
+        } else {
+            self.client.handle_datagram(Datagram { path: client_path(flight.link), data }, self.now)
+        };
+        self.tick();
+    }
+
+    fn send(&mut self, from_client: bool, port: u8, copies: u8) {
+        for _ in 0..copies {
+            self.counter += 1;
+            let packet = inner_packet(from_client, port, &self.counter.to_be_bytes().repeat(64));
+            let buffer = PacketBuf::from(Bytes::from(packet.clone()));
+            let taken = if from_client {
+                self.client.handle_packet(buffer, self.now)
+            } else {
+                self.server.handle_packet(buffer, self.now)
+            };
+            if taken.is_ok() {
+                self.ledger.sent(from_client, &packet);
+            }
+        }
+        self.tick();
+    }
+
+    /// Takes the datagram at a place of the network out of it.
+    fn take(&mut self, place: u8) -> Option<Flight> {
+        (!self.network.is_empty()).then(|| self.network.remove(usize::from(place) % self.network.len()))
+    }
+
+    fn damage(&mut self, place: u8, byte: u8, value: u8) {
+        let length = self.network.len().max(1);
+        let Some(flight) = self.network.get_mut(usize::from(place) % length) else { return };
+        let heartbeat = |data: &[u8]| parse_plain(data).is_ok_and(|frame| frame.kind == Kind::Heartbeat);
+        let before = heartbeat(&flight.data);
+        if let Some(target) = flight.data.get_mut(usize::from(byte)) {
+            *target ^= value;
+        }
+        // A damaged heartbeat may announce a restart of the peer, after which numbers start anew.
+        self.ledger.damaged |= value != 0 && (before || parse_plain(&flight.data).is_ok());
+    }
+
+    /// Everything under way arrives, in order, and what answers it, until `span` has passed.
+    fn calm(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            for flight in std::mem::take(&mut self.network) {
+                self.deliver(&flight);
+            }
+            let due = [self.client.poll_timeout(), self.server.poll_timeout()];
+            let next = due.into_iter().flatten().map(|(due, _)| due).min().unwrap_or(end);
+            self.now = next.clamp(self.now + Duration::from_millis(1), self.now + Duration::from_millis(50));
+            self.tick();
+        }
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) -> Option<()> {
+        match input.byte()? % 8 {
+            0 => self.send(true, input.byte()?, input.byte()? % 64),
+            1 => self.send(false, input.byte()?, input.byte()? % 64),
+            2 => {
+                if let Some(flight) = self.take(input.byte()?) {
+                    self.deliver(&flight);
+                }
+            }
+            3 => drop(self.take(input.byte()?)),
+            4 => {
+                let place = input.byte()?;
+                if let Some(flight) = self.take(place) {
+                    self.deliver(&flight);
+                    self.deliver(&flight);
+                }
+            }
+            5 => self.damage(input.byte()?, input.byte()?, input.byte()?),
+            6 => {
+                self.now = self.now + Duration::from_micros(u64::from(input.number()?) * 10);
+                self.tick();
+            }
+            _ => self.calm(Duration::from_millis(u64::from(input.byte()? % 128))),
+        }
+        Some(())
+    }
+}
+
+/// The life of a bond over a network that the input plays.
+///
+/// # Panics
+/// If something that must hold does not.
+pub fn pair(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (Some(up), Some(down)) = (input.byte(), input.byte()) else { return };
+    let mut world = World::new(up, down, Instant::from_nanos(1_000_000_000));
+    // Links become usable by proof in both directions; most inputs should begin with a bond that stands.
+    if up & 1 == 0 {
+        world.calm(Duration::from_millis(400));
+    }
+    while world.step(&mut input).is_some() {}
+    if !world.ledger.damaged {
+        world.calm(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calm_network_delivers_everything_both_ways() {
+        let now = Instant::from_nanos(1_000_000_000);
+        let mut world = World::new(9, 9, now);
+        world.calm(Duration::from_millis(400));
+        world.send(true, 1, 30);
+        world.send(false, 2, 30);
+        world.calm(Duration::from_secs(1));
+        assert_eq!(world.ledger.open.len(), 60);
+        assert!(world.ledger.open.values().all(|count| *count == 0), "packets are missing");
+    }
+}
