@@ -19,7 +19,7 @@ Options:
   --quick           one short run of each cell instead of the median of several
   --runs N          runs of each cell (default 3)
   --seconds N       length of one transfer (default 10)
-  --json FILE       where the figures go (default target/bench/lab.json)
+  --json FILE       where the figures go (default target/bench/lab.json); a table goes beside it, ending in .md
   --list            name the scenarios and end
 
 Examples:

@@ -45,7 +45,7 @@ struct Arguments {
     /// Length of one transfer; scenarios in which something happens take their own time
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Where the figures go
+    /// Where the figures go; a table goes beside it, with the ending .md
     #[arg(long, default_value = "target/bench/lab.json")]
     json: PathBuf,
     /// Name the scenarios and end
@@ -109,8 +109,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(folder) = json.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    std::fs::write(&json, report.to_json()).with_context(|| format!("cannot write {}", json.display()))?;
-    println!("\nFigures: {}", json.display());
+    let table = json.with_extension("md");
+    for (file, text) in [(&json, report.to_json()), (&table, report.to_markdown())] {
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("\nFigures: {}, {}", json.display(), table.display());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The figures as lines, as a summary beside the targets, and as JSON.
+//! The figures as lines, as a summary beside the targets, as JSON and as a table in Markdown.
 
 use bonding_lab::Scenario;
 use bonding_lab::tools::IperfDirection;
@@ -78,6 +78,33 @@ impl Row {
             self.figure(|bond| bond.client_cpu),
             self.figure(|bond| bond.server_cpu),
             median(self.samples.iter().map(|sample| sample.emulator_cpu)),
+        )
+    }
+
+    /// The row as docs/benchmarks.md shows it.
+    fn to_markdown(&self) -> String {
+        let head = format!(
+            "| {} | {} | {} | {} | {:.1} | {:.1} % |",
+            self.scenario,
+            way(self.cell.direction),
+            self.cell.flows,
+            self.carrier,
+            self.goodput_mbps(),
+            self.share() * 1e2
+        );
+        if !matches!(self.cell.carrier, Carrier::Bond(_)) {
+            return format!("{head} | | | | | |");
+        }
+        format!(
+            "{head} {:.1} | {:.1} / {:.1} | {:.1} % | {:.0} | {:.1} | {:.2} / {:.2} |",
+            self.figure(|bond| bond.idle_ms),
+            self.figure(|bond| bond.echo_p50_ms),
+            self.figure(|bond| bond.echo_p99_ms),
+            self.figure(|bond| bond.echo_lost_permille) / 10.0,
+            self.figure(|bond| bond.pause_ms),
+            self.figure(|bond| bond.rss_mib),
+            self.figure(|bond| bond.client_cpu),
+            self.figure(|bond| bond.server_cpu),
         )
     }
 
@@ -202,6 +229,20 @@ impl Report {
             format!("{rss:.1} MiB"),
             rss < 64.0,
         );
+    }
+
+    /// A table in Markdown.
+    pub(crate) fn to_markdown(&self) -> String {
+        let mut text = String::from(
+            "| scenario | way | flows | over | Mbit/s | of attainable | idle ping ms | echo p50 / p99 ms | echo lost \
+             | longest pause ms | memory MiB | CPU client / server |\n",
+        );
+        text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+        for row in &self.rows {
+            text.push_str(&row.to_markdown());
+            text.push('\n');
+        }
+        text
     }
 
     pub(crate) fn to_json(&self) -> String {

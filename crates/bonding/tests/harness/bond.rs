@@ -175,8 +175,9 @@ impl<'lab> Bond<'lab> {
         command.args(["status", "--json", "--socket"]).arg(file(host, "sock")).stdin(Stdio::null());
         let output = command.output().context("cannot start bondctl")?;
         // Exit code 1 says that a link is down; the answer is there all the same.
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("no JSON ({}): {}", output.status, String::from_utf8_lossy(&output.stderr)))
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("no JSON ({}): {}", output.status, String::from_utf8_lossy(&output.stderr))
+        })
     }
 
     /// A figure of each link in the status of `host`, in the order of the links.
