@@ -2,16 +2,16 @@
 //!
 //! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
 //! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `round_robin`) and
-//! workloads (such as `tcp-cubic-down-1`), in any order. Then it only prints.
+//! workloads (such as `tcp-cubic-down-1`), in any order, and `seeds=N`: the run of median goodput of N. Then it only prints.
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 use bonding_proto::config::Policy;
-use bonding_sim::run::{RunSpec, System, Workload, run};
+use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 use bonding_sim::table;
 
 const OUTPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/simulation.md");
@@ -34,8 +34,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut scenarios = Vec::new();
     let mut systems = Vec::new();
     let mut workloads = Vec::new();
+    let mut seeds = 1;
     for argument in std::env::args().skip(1) {
-        if let Some(system) = system(&argument) {
+        if let Some(count) = argument.strip_prefix("seeds=") {
+            seeds = count.parse().with_context(|| format!("'{count}' is no number of seeds"))?;
+        } else if let Some(system) = system(&argument) {
             systems.push(system);
         } else if let Some(workload) = Workload::parse(&argument) {
             workloads.push(workload);
@@ -45,7 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
             scenarios.push(scenario);
         }
     }
-    let whole = scenarios.is_empty() && systems.is_empty() && workloads.is_empty();
+    let whole = scenarios.is_empty() && systems.is_empty() && workloads.is_empty() && seeds == 1;
     if scenarios.is_empty() {
         scenarios = table::scenarios();
     }
@@ -63,7 +66,7 @@ fn main() -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let lines = make(&specs)?;
+    let lines = make(&specs, seeds);
     let mut text = String::new();
     let mut problems = 0;
     for (index, (line, objections)) in lines.iter().enumerate() {
@@ -92,9 +95,10 @@ fn write(document: &str) -> anyhow::Result<()> {
     std::fs::write(OUTPUT, document).with_context(|| format!("cannot write {OUTPUT}"))
 }
 
-/// A line and the oracles' objections for each run, on every core.
-fn make(specs: &[RunSpec]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
-    let results = Mutex::new(vec![(String::new(), Vec::new()); specs.len()]);
+/// A line for each run and the oracles' objections, on every core: the run of median goodput of `seeds`.
+fn make(specs: &[RunSpec], seeds: usize) -> Vec<(String, Vec<String>)> {
+    let seeds = seeds.max(1);
+    let rows = Mutex::new(vec![Vec::new(); specs.len()]);
     let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
     std::thread::scope(|scope| {
@@ -102,16 +106,26 @@ fn make(specs: &[RunSpec]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(spec) = specs.get(index) else { return };
-                    let row = run(spec, None);
-                    let line = table::line(&spec.setup.scenario.name, spec.system, &row);
-                    let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    if let Some(slot) = results.get_mut(index) {
-                        *slot = (line, row.problems);
+                    let Some(spec) = specs.get(index / seeds) else { return };
+                    let mut spec = spec.clone();
+                    spec.setup.seed += (index % seeds) as u64;
+                    let row = run(&spec, None);
+                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(slot) = rows.get_mut(index / seeds) {
+                        slot.push(row);
                     }
                 }
             });
         }
     });
-    Ok(results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.into_iter().zip(specs).map(|(rows, spec)| line(rows, spec)).collect()
+}
+
+fn line(mut rows: Vec<Row>, spec: &RunSpec) -> (String, Vec<String>) {
+    rows.sort_by(|a, b| a.goodput_mbps.total_cmp(&b.goodput_mbps));
+    let problems = rows.iter().flat_map(|row| row.problems.iter().cloned()).collect();
+    let median = rows.get(rows.len() / 2);
+    let line = median.map(|row| table::line(&spec.setup.scenario.name, spec.system, row));
+    (line.unwrap_or_default(), problems)
 }
