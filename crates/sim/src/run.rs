@@ -354,6 +354,28 @@ fn finish<C: Observed, S: Observed>(
     row.link_bytes.sort();
     row.trace_hash = world.trace_hash();
     judge(world, &[received, sender, echo], &mut row.problems);
+    check_counters(world, &mut row.problems);
+}
+
+/// What the sessions say they sent and received is what the links took and delivered, to the byte.
+fn check_counters<C: Observed, S: Observed>(world: &mut World<C, S>, problems: &mut Vec<String>) {
+    let now = world.now();
+    let client = world.client.machine.session_stats(now);
+    let server = world.server.machine.session_stats(now);
+    for (name, stats, sends) in [("client", client, Direction::Up), ("server", server, Direction::Down)] {
+        let Some(stats) = stats else { continue };
+        let receives = if sends == Direction::Up { Direction::Down } else { Direction::Up };
+        for (link, figures) in stats.links.iter().enumerate() {
+            let taken = world.link_counters(link, sends).offered_bytes;
+            let delivered = world.link_counters(link, receives).delivered_bytes;
+            if (figures.tx_bytes, figures.rx_bytes) != (taken, delivered) {
+                problems.push(format!(
+                    "the {name} counts {} sent and {} received on link {link}, the link {taken} and {delivered}",
+                    figures.tx_bytes, figures.rx_bytes
+                ));
+            }
+        }
+    }
 }
 
 /// The value that `percent` of the sorted `values` do not exceed.
