@@ -114,11 +114,14 @@ pub struct QueueConfig {
 }
 
 impl Default for QueueConfig {
-    /// RFC 8290 §5.2's target, interval and quantum; 8 MiB: 200 ms at 300 Mbit/s.
+    /// RFC 8290 §5.2's interval and quantum; 8 MiB: 200 ms at 300 Mbit/s. The target is three times the RFC's: what waits here
+    /// delays its own flow only, and a single cubic flow needs 0.43 of its RTT to lose nothing at a drop. Lab, one flow over
+    /// 50 Mbit/s at 30 ms, three alternating runs: 96.7 % of the attainable at 5 ms, 98.8 % at 15 ms, a sparse flow's
+    /// RTT the same.
     fn default() -> Self {
         Self {
             bytes_max: 8 * 1024 * 1024,
-            target: Duration::from_millis(5),
+            target: Duration::from_millis(15),
             interval: Duration::from_millis(100),
             quantum: 1514,
         }

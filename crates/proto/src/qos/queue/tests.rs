@@ -7,6 +7,11 @@ use super::*;
 
 const TIERS: [Tier; 2] = [Tier::Sparse, Tier::Bulk];
 
+/// The RFC's constants, so that its schedule can be asserted as it stands there.
+fn rfc_8290() -> QueueConfig {
+    QueueConfig { target: Duration::from_millis(5), ..QueueConfig::default() }
+}
+
 fn at_us(us: u64) -> Instant {
     Instant::ZERO + Duration::from_micros(us)
 }
@@ -44,7 +49,7 @@ fn serial(packet: &[u8]) -> u64 {
 }
 
 fn queue(rate: Option<BitRate>) -> Queue {
-    let mut queue = Queue::new(QueueConfig::default());
+    let mut queue = Queue::new(rfc_8290());
     queue.set_drain_rate(rate);
     queue
 }
@@ -365,7 +370,7 @@ fn drop_times(config: QueueConfig, rate: BitRate, until: u64, ecn: Option<u8>) -
 #[test]
 fn drops_start_an_interval_above_target_and_follow_the_control_law() {
     // 6 Mbit/s: the sojourn grows by half a millisecond each millisecond, and passes 5 ms after about 10.
-    let (times, queue) = drop_times(QueueConfig::default(), mbps(6), 500, None);
+    let (times, queue) = drop_times(rfc_8290(), mbps(6), 500, None);
     assert!((110..=116).contains(&times[0]), "{times:?}");
     let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     // 100 ms / √1, √2, √3, …; a packet takes 2 ms.
@@ -378,13 +383,13 @@ fn drops_start_an_interval_above_target_and_follow_the_control_law() {
 
 #[test]
 fn a_queue_below_target_is_left_alone() {
-    let (times, _) = drop_times(QueueConfig::default(), mbps(13), 2_000, None);
+    let (times, _) = drop_times(rfc_8290(), mbps(13), 2_000, None);
     assert_eq!(times, []);
 }
 
 #[test]
 fn ect_packets_are_marked_at_the_same_times_instead() {
-    let config = QueueConfig::default();
+    let config = rfc_8290();
     let (drops, _) = drop_times(config, mbps(6), 150, Some(0));
     assert_eq!(drops.len(), 1);
     for ecn in [1, 2] {
@@ -422,7 +427,7 @@ fn a_marked_packet_has_ce_and_a_right_checksum() {
 /// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is 18 ms.
 #[test]
 fn the_target_follows_the_drain_rate() {
-    let params = |rate| super::params(&QueueConfig::default(), rate, Duration::ZERO);
+    let params = |rate| super::params(&rfc_8290(), rate, Duration::ZERO);
     assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
     assert_eq!(params(Some(mbps(100))).target, ms(5));
     assert_eq!(params(Some(mbps(1))).target, Duration::from_micros(18_168));
@@ -493,7 +498,7 @@ fn a_wait_cut_short_counts_until_then() {
 
 #[test]
 fn a_full_queue_drops_the_oldest_of_the_fattest_flow() {
-    let config = QueueConfig { bytes_max: 1_000 * (1500 + PACKET_OVERHEAD_BYTES), ..QueueConfig::default() };
+    let config = QueueConfig { bytes_max: 1_000 * (1500 + PACKET_OVERHEAD_BYTES), ..rfc_8290() };
     let mut queue = Queue::new(config);
     for next in 0..300 {
         queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
@@ -514,7 +519,7 @@ fn a_full_queue_drops_the_oldest_of_the_fattest_flow() {
 
 #[test]
 fn a_batch_takes_at_most_half_of_the_fattest_flow() {
-    let config = QueueConfig { bytes_max: 10 * (1000 + PACKET_OVERHEAD_BYTES), ..QueueConfig::default() };
+    let config = QueueConfig { bytes_max: 10 * (1000 + PACKET_OVERHEAD_BYTES), ..rfc_8290() };
     let mut queue = Queue::new(config);
     for next in 0..11 {
         queue.push(FlowId(1), packet(next, 1000), at(0)).unwrap();
@@ -525,7 +530,7 @@ fn a_batch_takes_at_most_half_of_the_fattest_flow() {
 
 #[test]
 fn a_packet_larger_than_the_queue_is_refused() {
-    let config = QueueConfig { bytes_max: 1_000, ..QueueConfig::default() };
+    let config = QueueConfig { bytes_max: 1_000, ..rfc_8290() };
     let mut queue = Queue::new(config);
     assert_eq!(queue.push(FlowId(1), packet(0, 873), at(0)), Err(Discard::QueueFull));
     assert_eq!(queue.take_discards().of(Discard::QueueFull), 1);
@@ -536,7 +541,7 @@ fn a_packet_larger_than_the_queue_is_refused() {
 /// A megabyte of packets of no bytes at all is still a megabyte.
 #[test]
 fn empty_packets_cost_memory_too() {
-    let mut queue = Queue::new(QueueConfig { bytes_max: 1_000_000, ..QueueConfig::default() });
+    let mut queue = Queue::new(QueueConfig { bytes_max: 1_000_000, ..rfc_8290() });
     for _ in 0..20_000 {
         queue.push(FlowId(1), PacketBuf::from(Bytes::new()), at(0)).unwrap();
     }
@@ -669,7 +674,7 @@ proptest! {
         bytes_max in 40_000usize..400_000,
         steps in prop::collection::vec(step(), 1..120),
     ) {
-        let mut queue = Queue::new(QueueConfig { bytes_max, ..QueueConfig::default() });
+        let mut queue = Queue::new(QueueConfig { bytes_max, ..rfc_8290() });
         let mut model = Model { waiting: vec![VecDeque::new(); 12], ..Model::default() };
         let mut now = Instant::ZERO;
         for step in &steps {
