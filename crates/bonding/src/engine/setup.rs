@@ -86,6 +86,7 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn prepare(state_file: &Path) -> Result<Self, RunError> {
         privileges::check()?;
+        privileges::raise_priority();
         Ok(Self {
             signals: Signals::install()?,
             journal: Journal::open(state_file)?,
