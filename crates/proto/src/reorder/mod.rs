@@ -15,7 +15,7 @@
 //! 1. *by knowledge*, when 3 packets of this slot sent later have arrived on L, or when one has and 2 ms have gone
 //!    by since: a first-in first-out link does not deliver the missing ones any more;
 //! 2. *by time*, from the arrival of the first held packet F plus how much longer L takes than F's link
-//!    (`max(0, delay of L − delay of F's link)`) plus 4 × the jitter of L plus 6 ms: had L carried the missing
+//!    (`max(0, delay of L − delay of F's link)`) plus 4 × the jitter of L plus 30 ms: had L carried the missing
 //!    packets, sent before F, they would be here. This is what decides for a link that carried nothing of this slot
 //!    lately. It is also what protects the first packets on a link that has just been added and is slow: fast
 //!    links passing them proves nothing.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 const SWAP_SLACK_US: u64 = 2_000;
-const DELAY_SLACK_US: u64 = 6_000;
+const DELAY_SLACK_US: u64 = 30_000;
 
 /// A link of the scenario: what it does, and what the resequencer is told of it.
 #[derive(Debug, Clone)]

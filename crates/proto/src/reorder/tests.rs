@@ -182,9 +182,9 @@ fn a_silent_link_is_waited_for_as_long_as_it_could_take() {
     for seq in 2..20 {
         assert_eq!(bench.give(seq, FAST), Ok(vec![]));
     }
-    // 30 ms of skew + 4 × 0.5 ms + 6 ms.
-    assert_eq!(bench.reorder.poll_timeout(), Some(bench.now + ms(38)));
-    assert_eq!(bench.wait(us(37_999)), vec![]);
+    // 30 ms of skew + 4 × 0.5 ms + 30 ms.
+    assert_eq!(bench.reorder.poll_timeout(), Some(bench.now + ms(62)));
+    assert_eq!(bench.wait(us(61_999)), vec![]);
     assert_eq!(bench.wait(us(1)), (2..20).collect::<Vec<_>>());
     assert_eq!((bench.stats().known_losses, bench.stats().timeouts), (0, 1));
 }
@@ -193,7 +193,7 @@ fn a_silent_link_is_waited_for_as_long_as_it_could_take() {
 fn a_faster_link_is_not_waited_for_beyond_the_slack() {
     let mut bench = started();
     bench.give(2, SLOW).unwrap();
-    assert_eq!(bench.wait(us(5_999)), vec![]);
+    assert_eq!(bench.wait(us(29_999)), vec![]);
     assert_eq!(bench.wait(us(1)), vec![2]);
 }
 
@@ -204,7 +204,7 @@ fn an_offset_common_to_all_delays_changes_nothing() {
         link.delay_us -= 3_600_000_000;
     }
     bench.give(2, FAST).unwrap();
-    assert_eq!(bench.reorder.poll_timeout(), Some(bench.now + ms(36)));
+    assert_eq!(bench.reorder.poll_timeout(), Some(bench.now + ms(60)));
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn with_all_links_dead_only_the_cap_counts() {
 fn a_link_nobody_described_does_no_harm() {
     let mut bench = started();
     bench.give(2, LinkId(200)).unwrap();
-    assert_eq!(bench.wait(ms(6)), vec![2]);
+    assert_eq!(bench.wait(ms(30)), vec![2]);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_given_up_counter_is_not_mistaken_for_an_older_one() {
 fn a_long_gap_given_up_is_remembered_as_missing() {
     let mut bench = started();
     bench.give(5_000, FAST).unwrap();
-    assert_eq!(bench.wait(ms(36)), vec![5_000]);
+    assert_eq!(bench.wait(ms(60)), vec![5_000]);
     assert_eq!(bench.give(4_999, SLOW), Ok(vec![4_999]));
     assert_eq!(bench.give(3_977, SLOW), Ok(vec![3_977]));
     assert_eq!(bench.give(3_976, SLOW), Err(Discard::Stale));
@@ -487,7 +487,7 @@ fn when_all_slots_hold_the_first_due_makes_room() {
     bench.give(1 << 48 | 1, FAST).unwrap();
     assert_eq!(bench.give(2 << 48, FAST), Ok(vec![1, 2 << 48]));
     assert_eq!(bench.stats().held, 1);
-    assert_eq!(bench.wait(ms(40)), vec![1 << 48 | 1]);
+    assert_eq!(bench.wait(ms(60)), vec![1 << 48 | 1]);
 }
 
 #[test]
