@@ -10,7 +10,8 @@
 //!
 //! A run of one side is named by its epoch. A new epoch of the peer means that it was restarted: its clock, its counters and its
 //! sequence numbers begin anew, and so does all that was learnt from them. The four epochs seen before stay retired, so that
-//! what an old run still had in flight on a slow link does not come back as news.
+//! what an old run still had in flight on a slow link does not come back as news. Which of two epochs is the old one is a guess when
+//! this side is fresh itself: a retired one that goes on speaking while the current one is silent is taken back.
 
 mod receive;
 mod report;
@@ -39,6 +40,9 @@ use crate::units::BitRate;
 /// Epochs of the peer that are over.
 const RETIRED_EPOCHS: usize = 4;
 
+/// So many heartbeats of a retired epoch, with none of the current one between them, show that it was retired wrongly.
+const REVIVAL_HEARTBEATS: u8 = 3;
+
 /// How a datagram of a link is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protection {
@@ -64,6 +68,8 @@ pub struct Session {
     events: VecDeque<Event>,
     peer_epoch: Option<u32>,
     retired_epochs: VecDeque<u32>,
+    /// A retired epoch that spoke last, and how often in a row.
+    revenant: Option<(u32, u8)>,
     connected: bool,
     /// Kept to be reused; valid within one `poll_transmit`.
     views: Vec<LinkView>,
@@ -105,6 +111,7 @@ impl Session {
             events: VecDeque::new(),
             peer_epoch: None,
             retired_epochs: VecDeque::new(),
+            revenant: None,
             connected: false,
             views: Vec::new(),
             delays: Vec::new(),
@@ -197,11 +204,18 @@ impl Session {
     /// The peer's run is `epoch`; `Err` when that run is over.
     fn note_epoch(&mut self, epoch: u32, now: Instant) -> Result<(), Discard> {
         if self.peer_epoch == Some(epoch) {
+            self.revenant = None;
             return Ok(());
         }
         if self.retired_epochs.contains(&epoch) {
-            return Err(Discard::Stale);
+            let count = self.revenant.filter(|(known, _)| *known == epoch).map_or(1, |(_, count)| count + 1);
+            if count < REVIVAL_HEARTBEATS {
+                self.revenant = Some((epoch, count));
+                return Err(Discard::Stale);
+            }
+            self.retired_epochs.retain(|retired| *retired != epoch);
         }
+        self.revenant = None;
         if let Some(over) = self.peer_epoch.replace(epoch) {
             if self.retired_epochs.len() == RETIRED_EPOCHS {
                 self.retired_epochs.pop_front();

@@ -263,6 +263,24 @@ fn a_restarted_peer_is_noticed_and_traffic_flows_again() {
 }
 
 #[test]
+fn a_late_heartbeat_of_a_dead_run_does_not_shut_out_the_living_one() {
+    let links = [(10, 10)];
+    let mut dead = Session::new(config(Role::Client, 98, &links), Instant::from_nanos(1_000_000));
+    let mut late = Vec::new();
+    dead.poll_transmit(&mut late, NonZeroUsize::MIN, Instant::from_nanos(1_000_000)).unwrap();
+    // Both sides were restarted: the server has never heard of the run that is over.
+    let mut pair = Pair::new(&links);
+    pair.run(500, |_| ());
+    let datagram = Datagram { path: path(0), data: BytesMut::from(&late[..]) };
+    pair.sides[1].handle_link_datagram(LinkId(0), datagram, pair.now).unwrap();
+    pair.run(1_500, |_| ());
+    assert_eq!(pair.states(), [LinkState::Up]);
+    pair.send(packet(1, 7, 1_400)).unwrap();
+    pair.run(100, |_| ());
+    assert_eq!(pair.numbers(), [7]);
+}
+
+#[test]
 fn idle_sessions_wake_for_heartbeats_only() {
     let mut pair = Pair::new(&[(10, 10)]);
     pair.run(1_000, |_| ());
