@@ -34,9 +34,8 @@ impl Download {
         address: SocketAddr,
         device: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let listener = from
-            .run(|| TcpListener::bind(address))?
-            .with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            from.run(|| listen(address))?.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot listen")?;
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicU64::new(0));
@@ -67,6 +66,15 @@ impl Drop for Download {
             let _ = thread.join();
         }
     }
+}
+
+/// What is accepted runs cubic, as most servers do, whatever this machine prefers. BBR takes the shortest round trip it ever saw
+/// for the whole path's, here the quickest link's, and never asks for what the others could carry.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // A kernel without cubic has something else, which the figures are then for.
+    let _ = socket2::SockRef::from(&listener).set_tcp_congestion(b"cubic");
+    Ok(listener)
 }
 
 fn connect(address: SocketAddr, device: Option<&str>) -> io::Result<TcpStream> {
