@@ -12,7 +12,8 @@ use bonding_proto::units::BitRate;
 use bonding_proto::{Endpoint, Instant, LinkId, Session};
 
 use crate::inet;
-use crate::world::{Observed, UDP_OVERHEAD, World, client_address, client_path};
+use crate::outer::{UDP_OVERHEAD, client_address, client_path};
+use crate::world::{Observed, World};
 
 /// The TUN device's MTU: 1500 less IPv4, UDP and frame header.
 pub const MTU: u16 = 1_461;

@@ -10,6 +10,7 @@ pub mod host;
 pub mod inet;
 pub mod ledger;
 pub mod mangle;
+pub mod outer;
 pub mod pattern;
 pub mod rng;
 pub mod run;

@@ -18,8 +18,9 @@ use crate::host::bulk::{BulkConfig, End};
 use crate::host::echo::{EchoClient, EchoServer};
 use crate::host::quic::{QuicApp, QuicControl};
 use crate::host::tcp::{CongestionControl, TcpApp};
+use crate::outer::{client_path, server_path};
 use crate::trace::{Sample, Trace};
-use crate::world::{Observed, World, client_path, server_path};
+use crate::world::{Observed, World};
 
 /// How often a run is sampled.
 pub const SAMPLE: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bonding_netem::{Counters, Direction};
 use bonding_proto::Instant;
-use bonding_proto::stats::SessionStats;
+use bonding_proto::stats::{LinkStats, SessionStats};
 
 use crate::host::Report;
 use crate::ledger::Passage;
@@ -121,55 +121,39 @@ impl Trace {
         self.links.resize(world.link_count(), Counters::default());
         for link in 0..world.link_count() {
             let counters = world.link_counters(link, sample.direction);
-            let last =
-                self.links.get_mut(link).map(|last| std::mem::replace(last, counters)).unwrap_or_default();
+            let last = self.links.get_mut(link).map(|last| std::mem::replace(last, counters));
+            let last = last.unwrap_or_default();
             let rate = mbps(counters.delivered_bytes - last.delivered_bytes);
             let drops = counters.drops.total_pkts() - last.drops.total_pkts();
-            let _ = write!(self.csv, "{:.1},{}", now.as_secs_f64(), world.link_name(link));
-            let stats = sender.as_ref().and_then(|stats| stats.links.get(link));
-            let state = stats.map_or(String::new(), |stats| format!("{:?}", stats.state));
-            let _ = write!(self.csv, ",{state},{rate:.2},{},{drops}", counters.queue_bytes);
-            let ms = |span: Option<Duration>| {
-                span.map_or(String::new(), |span| format!("{:.1}", span.as_secs_f64() * 1e3))
-            };
-            match stats {
-                Some(stats) => {
-                    let capacity = stats.capacity.map_or(0.0, |rate| rate.as_mbps());
-                    let _ = write!(
-                        self.csv,
-                        ",{},{},{},{},{capacity:.2}",
-                        ms(stats.rtt),
-                        ms(stats.rtt_min),
-                        stats.loss_permille,
-                        stats.score
-                    );
-                }
-                None => self.csv.push_str(",,,,,"),
-            }
+            let figures = sender.as_ref().and_then(|stats| stats.links.get(link));
+            let state = figures.map_or(String::new(), |figures| format!("{:?}", figures.state));
+            let name = world.link_name(link);
+            let _ = write!(self.csv, "{:.1},{name},{state}", now.as_secs_f64());
+            let _ = write!(self.csv, ",{rate:.2},{},{drops}", counters.queue_bytes);
+            self.csv.push_str(&figures.map_or(",,,,,".to_owned(), link_columns));
             let _ = write!(self.csv, ",{goodput:.2}");
-            match sender {
-                Some(stats) => {
-                    let _ = write!(
-                        self.csv,
-                        ",{},{},{}",
-                        stats.queue_bytes,
-                        ms(Some(stats.queue_delay)),
-                        stats.flows_active
-                    );
-                }
-                None => self.csv.push_str(",,,"),
-            }
-            match receiver {
-                Some(stats) => {
-                    let _ = write!(
-                        self.csv,
-                        ",{},{},{}",
-                        stats.reorder_held, stats.reorder_timeouts, stats.released_late
-                    );
-                }
-                None => self.csv.push_str(",,,"),
-            }
+            self.csv.push_str(&sender.as_ref().map_or(",,,".to_owned(), sender_columns));
+            self.csv.push_str(&receiver.as_ref().map_or(",,,".to_owned(), receiver_columns));
             let _ = writeln!(self.csv, ",{}", ms(echo_max));
         }
     }
+}
+
+/// Milliseconds, or nothing.
+fn ms(span: Option<Duration>) -> String {
+    span.map_or(String::new(), |span| format!("{:.1}", span.as_secs_f64() * 1e3))
+}
+
+fn link_columns(figures: &LinkStats) -> String {
+    let capacity = figures.capacity.map_or(0.0, |rate| rate.as_mbps());
+    let (rtt, rtt_min) = (ms(figures.rtt), ms(figures.rtt_min));
+    format!(",{rtt},{rtt_min},{},{},{capacity:.2}", figures.loss_permille, figures.score)
+}
+
+fn sender_columns(stats: &SessionStats) -> String {
+    format!(",{},{},{}", stats.queue_bytes, ms(Some(stats.queue_delay)), stats.flows_active)
+}
+
+fn receiver_columns(stats: &SessionStats) -> String {
+    format!(",{},{},{}", stats.reorder_held, stats.reorder_timeouts, stats.released_late)
 }

@@ -11,26 +11,21 @@
 //! of a plain data frame.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_netem::{Counters, Direction, Pipe, Scenario, Time};
 use bonding_proto::stats::SessionStats;
-use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine, Transmit};
+use bonding_proto::{Datagram, Instant, PacketBuf, Path, StateMachine, Transmit};
 use bytes::BytesMut;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::mangle::Mangler;
+use crate::outer::{SERVER_OUTER, UDP_OVERHEAD, byte, client_address, server_address, socket};
 
-/// Bytes of IPv4 and UDP header around a datagram.
-pub const UDP_OVERHEAD: u16 = 28;
-/// The server's outer address.
-pub const SERVER_OUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// The server's first port; link *i* uses this plus *i*.
-const SERVER_PORT: u16 = 9_001;
 /// Bytes ahead of the inner packet in a plain datagram.
 const FRAME_HEADER: usize = 11;
 /// Datagrams in one batch: what a UDP GSO send holds.
@@ -117,33 +112,6 @@ impl Side {
             Self::Server => Direction::Down,
         }
     }
-}
-
-/// Where a client's link *i* lives, as a new client would be told.
-pub fn client_path(link: usize) -> Path {
-    Path { socket: socket(link), remote: server_address(link), local: None }
-}
-
-/// The path on which the server sees link *i*, as long as the client has not moved.
-pub fn server_path(link: usize) -> Path {
-    Path { socket: socket(link), remote: client_address(link), local: None }
-}
-
-fn byte(link: usize) -> u8 {
-    u8::try_from(link).unwrap_or(u8::MAX)
-}
-
-fn socket(link: usize) -> SocketId {
-    SocketId(byte(link))
-}
-
-fn server_address(link: usize) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(SERVER_OUTER), SERVER_PORT + u16::from(byte(link)))
-}
-
-/// The client's outer address on link *i*.
-pub fn client_address(link: usize) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, byte(link), 1)), 50_000)
 }
 
 /// Client, server, links and hosts.

@@ -12,7 +12,8 @@ use bonding_sim::host::quic::{QuicApp, QuicControl};
 use bonding_sim::host::raw::{RawConfig, RawSink, RawSource};
 use bonding_sim::host::tcp::{CongestionControl, TcpApp};
 use bonding_sim::inet;
-use bonding_sim::world::{World, client_path, server_path};
+use bonding_sim::outer::{client_path, server_path};
+use bonding_sim::world::World;
 
 const MTU: u16 = 1461;
 
