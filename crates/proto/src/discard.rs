@@ -34,6 +34,18 @@ discards! {
     HeartbeatMalformed => "heartbeat_malformed",
     /// From an address or to a link that nobody configured.
     UnknownPeer => "unknown_peer",
+    /// A control frame that is none.
+    ControlMalformed => "control_malformed",
+    /// Sealed, and not by who it claims to be.
+    Unauthenticated => "unauthenticated",
+    /// Sealed and seen before, or too old to tell.
+    Replayed => "replayed",
+    /// Sealed for a session that is not there.
+    UnknownSession => "unknown_session",
+    /// Sealed under a key that is over.
+    Expired => "expired",
+    /// From somebody whose key nobody enrolled.
+    UnknownClient => "unknown_client",
     /// For a session or link that is not up.
     NotConnected => "not_connected",
     /// An inner packet that is not IPv4 or IPv6, or whose header contradicts its length.

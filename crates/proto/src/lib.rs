@@ -8,6 +8,7 @@
 //! input or [`StateMachine::poll_timeout`], whichever comes first.
 
 pub mod config;
+pub mod crypto;
 pub mod discard;
 pub mod endpoint;
 pub mod event;

@@ -4,7 +4,9 @@
 //! A plain datagram is exactly one frame. The parsers know neither time nor state: whether a kind means
 //! something on a link is the session's decision.
 
+pub mod control;
 pub mod heartbeat;
+pub mod sealed;
 
 use crate::discard::Discard;
 

@@ -1,0 +1,122 @@
+//! Which counters of one link and key were seen: a sliding bitmap (RFC 6479).
+//!
+//! A window per link: with one for all, valid packets of a slow link would be behind it (1 Gbit/s × 300 ms of skew are
+//! 27,000 packets).
+
+use crate::discard::Discard;
+
+/// Counters behind the newest that are still told apart.
+pub const WINDOW: u64 = 8_192;
+
+const WORD_BITS: u64 = 64;
+/// One word more than the window: the newest word is partly ahead of it.
+const WORDS: usize = 8_192 / 64 + 1;
+
+/// The window. It is 1 KiB on the heap from the first counter on.
+#[derive(Debug, Clone, Default)]
+pub struct ReplayWindow {
+    /// One more than the newest counter; 0: none yet.
+    next: u64,
+    bits: Option<Box<[u64; WORDS]>>,
+}
+
+impl ReplayWindow {
+    /// Whether `counter` would be news. To be asked before the work of opening.
+    pub fn check(&self, counter: u64) -> Result<(), Discard> {
+        if counter >= self.next {
+            // The last counter of all could not be told from none.
+            return if counter == u64::MAX { Err(Discard::Replayed) } else { Ok(()) };
+        }
+        if self.next - counter > WINDOW {
+            return Err(Discard::Replayed);
+        }
+        let (word, bit) = place(counter);
+        let seen = self.bits.as_ref().and_then(|bits| bits.get(word)).is_some_and(|word| word & bit != 0);
+        if seen { Err(Discard::Replayed) } else { Ok(()) }
+    }
+
+    /// Notes `counter`, which was checked and then authenticated. Whether it is the newest of all.
+    pub fn accept(&mut self, counter: u64) -> bool {
+        let bits = self.bits.get_or_insert_with(|| Box::new([0; WORDS]));
+        let newest = counter >= self.next;
+        if newest {
+            // Words between the old newest and the new one held counters that are now behind the window.
+            let old = self.next.checked_sub(1).map_or(0, |old| old / WORD_BITS);
+            let steps = (counter / WORD_BITS - old).min(WORDS as u64);
+            for step in 1..=steps {
+                let (word, _) = place((counter / WORD_BITS - steps + step) * WORD_BITS);
+                if let Some(word) = bits.get_mut(word) {
+                    *word = 0;
+                }
+            }
+            self.next = counter.saturating_add(1);
+        }
+        let (word, bit) = place(counter);
+        if let Some(word) = bits.get_mut(word) {
+            *word |= bit;
+        }
+        newest
+    }
+}
+
+/// The word and the bit of a counter.
+const fn place(counter: u64) -> (usize, u64) {
+    let word = (counter / WORD_BITS % WORDS as u64) as usize;
+    (word, 1 << (counter % WORD_BITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn offer(window: &mut ReplayWindow, counter: u64) -> bool {
+        let fresh = window.check(counter).is_ok();
+        if fresh {
+            window.accept(counter);
+        }
+        fresh
+    }
+
+    #[test]
+    fn the_window_is_as_wide_as_it_says() {
+        let mut window = ReplayWindow::default();
+        for counter in 0..20_000 {
+            assert!(offer(&mut window, counter));
+            assert!(!offer(&mut window, counter));
+        }
+        let mut window = ReplayWindow::default();
+        assert!(offer(&mut window, 10_000));
+        assert!(!offer(&mut window, 10_000 - WINDOW));
+        assert!(offer(&mut window, 10_001 - WINDOW));
+        assert!(offer(&mut window, 9_999));
+        assert!(!offer(&mut window, 9_999));
+        assert!(offer(&mut window, u64::MAX - 1));
+        assert!(!offer(&mut window, u64::MAX));
+        assert!(!offer(&mut window, 10_001));
+    }
+
+    proptest! {
+        /// Against a set of everything seen.
+        #[test]
+        fn as_the_model(steps in proptest::collection::vec((any::<bool>(), 0u64..20_000, 0u64..300), 1..400)) {
+            let mut window = ReplayWindow::default();
+            let mut seen = BTreeSet::new();
+            let mut base = 0_u64;
+            for (forward, far, near) in steps {
+                let counter = if forward { base + far } else { base.saturating_sub(far % (WINDOW + 200)) + near };
+                let newest = seen.last().copied();
+                let behind = newest.is_some_and(|newest: u64| newest >= WINDOW && counter <= newest - WINDOW);
+                let fresh = !behind && !seen.contains(&counter);
+                prop_assert_eq!(offer(&mut window, counter), fresh, "{}", counter);
+                if fresh {
+                    seen.insert(counter);
+                }
+                base = base.max(counter);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Sealed datagrams: a header in the clear, which the tag covers, then sealed frames, then the tag.
+//!
+//! ```text
+//!  0 kind 1B | 1 link 1B | 2 stamp 2B | 4 receiver index 4B | 8 counter 8B | 16 sealed frames | tag 16B
+//! ```
+//! The first byte of any datagram tells what it is: below 0x80 a plain frame, else one of [`DatagramKind`].
+
+use crate::discard::Discard;
+use crate::time::Instant;
+
+/// Bytes of the header.
+pub const SEALED_HEADER_BYTES: usize = 16;
+
+/// What a datagram is that is not one plain frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DatagramKind {
+    /// A handshake's first message, to a server.
+    Initiation = 0x81,
+    /// Its answer.
+    Response = 0x82,
+    /// Come again with this cookie.
+    Cookie = 0x83,
+    /// Sealed frames.
+    Sealed = 0x84,
+}
+
+impl DatagramKind {
+    /// By the datagram's first byte; `None`: a plain frame, or nothing known.
+    pub fn of(datagram: &[u8]) -> Option<Self> {
+        match datagram.first()? {
+            0x81 => Some(Self::Initiation),
+            0x82 => Some(Self::Response),
+            0x83 => Some(Self::Cookie),
+            0x84 => Some(Self::Sealed),
+            _ => None,
+        }
+    }
+}
+
+/// The header of a sealed datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedHeader {
+    /// The client's number of the link.
+    pub link: u8,
+    /// The sender's clock, 100 µs, modulo 2^16.
+    pub stamp: u16,
+    /// The receiver's name for the key.
+    pub receiver_index: u32,
+    /// Counts the datagrams of this link under this key.
+    pub counter: u64,
+}
+
+impl SealedHeader {
+    /// Reads the header of a sealed datagram; what follows it is sealed.
+    pub fn parse(datagram: &[u8]) -> Result<Self, Discard> {
+        let (header, _) = datagram.split_first_chunk::<SEALED_HEADER_BYTES>().ok_or(Discard::Truncated)?;
+        let [kind, link, s0, s1, i0, i1, i2, i3, counter @ ..] = *header;
+        if kind != DatagramKind::Sealed as u8 {
+            return Err(Discard::KindMalformed);
+        }
+        Ok(Self {
+            link,
+            stamp: u16::from_be_bytes([s0, s1]),
+            receiver_index: u32::from_be_bytes([i0, i1, i2, i3]),
+            counter: u64::from_be_bytes(counter),
+        })
+    }
+
+    /// The bytes on the wire.
+    pub const fn to_bytes(self) -> [u8; SEALED_HEADER_BYTES] {
+        let [s0, s1] = self.stamp.to_be_bytes();
+        let [i0, i1, i2, i3] = self.receiver_index.to_be_bytes();
+        let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_be_bytes();
+        let kind = DatagramKind::Sealed as u8;
+        [kind, self.link, s0, s1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7]
+    }
+}
+
+/// The stamp for a moment.
+pub fn stamp(now: Instant) -> u16 {
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^16 is what the stamp is")]
+    let stamp = (now.as_micros() / 100) as u16;
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The vector of PROTOCOL.md.
+    #[test]
+    fn vector() {
+        let header = SealedHeader { link: 3, stamp: 0x1234, receiver_index: 0xaabb_ccdd, counter: 42 };
+        let bytes = [0x84, 3, 0x12, 0x34, 0xaa, 0xbb, 0xcc, 0xdd, 0, 0, 0, 0, 0, 0, 0, 42];
+        assert_eq!(header.to_bytes(), bytes);
+        assert_eq!(SealedHeader::parse(&bytes), Ok(header));
+        assert_eq!(SealedHeader::parse(&bytes[..15]), Err(Discard::Truncated));
+        assert_eq!(stamp(Instant::from_nanos(100_000 * 65_537)), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let kind = DatagramKind::of(&bytes);
+            if let Ok(header) = SealedHeader::parse(&bytes) {
+                prop_assert_eq!(kind, Some(DatagramKind::Sealed));
+                prop_assert_eq!(&header.to_bytes()[..], &bytes[..SEALED_HEADER_BYTES]);
+            }
+        }
+    }
+}
