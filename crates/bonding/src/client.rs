@@ -54,6 +54,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         shell.on_socket_event(&mut machine, socket, event, clock.now());
     }
+    setup::reduce_rights()?;
     let parts = Parts {
         machine,
         device: tun,

@@ -45,6 +45,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     };
     tracing::info!(address = %plan.listen, ports = ?plan.ports, clients = plan.clients.len(), "listening");
     let mut shell = ServerShell::new(plan, tun.mtu());
+    setup::reduce_rights()?;
     let parts = Parts {
         machine: Endpoint::new(&config, clock.now()),
         device: tun,

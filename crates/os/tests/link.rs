@@ -7,12 +7,14 @@ mod common;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use bonding_os::monitor::{InterfaceEvent, Monitor};
 use bonding_os::nat::{self, NatConfig};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::{Interest, Poller};
+use bonding_os::privileges;
 use bonding_os::tun::{Tun, TunConfig};
 use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use bonding_os::undo::{self, Journal};
@@ -160,6 +162,47 @@ fn state_file() -> PathBuf {
 
 fn sysctl(path: &str) -> String {
     std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned()
+}
+
+fn own_status(key: &str) -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    value.trim_start_matches(':').trim().to_owned()
+}
+
+/// What a bond does after its set-up and at its end, with what it keeps.
+#[test]
+fn the_rights_that_are_kept_suffice() {
+    sandboxed("the_rights_that_are_kept_suffice", || {
+        let path = state_file();
+        let mut journal = Journal::open(&path).unwrap();
+        let tun = gateway(&mut journal);
+        privileges::reduce().unwrap();
+        for key in ["CapInh", "CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(u64::from_str_radix(&own_status(key), 16), Ok(0x3000), "{key}");
+        }
+        assert_eq!(u64::from_str_radix(&own_status("CapAmb"), 16), Ok(0));
+        assert_eq!(own_status("NoNewPrivs"), "1");
+        assert_eq!(privileges::check(), Ok(()));
+        privileges::reduce().expect("twice is once");
+
+        let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };
+        drop(UdpSocket::bind(&config).expect("a socket bound to a device"));
+        let mut requests = Requests::open().unwrap();
+        requests.add_route(tun.index(), "192.168.77.0/24".parse().unwrap()).expect("a route");
+        let table = run(&["nft", "list", "ruleset"]);
+        assert!(table.contains("masquerade"), "nft(8) may not look: {table}");
+        drop(journal);
+        assert_eq!((&*sysctl("ipv4/ip_forward"), &*sysctl("ipv6/conf/all/forwarding")), ("0", "0"));
+        assert_eq!(run(&["nft", "list", "ruleset"]), "");
+        assert!(!path.exists());
+        drop(tun);
+        assert!(!run(&["ip", "-oneline", "link"]).contains(" tun-test: "));
+        // And nothing else any more.
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-t", "tmpfs", "none", "/mnt"]).output().unwrap();
+        assert!(!output.status.success(), "a child has more rights than it was left");
+    });
 }
 
 /// A TUN device, an egress interface with a neighbour `203.0.113.2`, forwarding and NAT.

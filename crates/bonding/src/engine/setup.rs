@@ -97,6 +97,11 @@ impl Ground {
     }
 }
 
+/// The last step of a set-up, before the first packet of a stranger is read: gives up what a running bond does not need.
+pub(crate) fn reduce_rights() -> Result<(), RunError> {
+    Ok(privileges::reduce()?)
+}
+
 /// Makes the TUN device; its MTU is `auto` where the plan leaves it open.
 pub(crate) fn tun(plan: &TunnelPlan, auto: u16) -> Result<Tun, RunError> {
     let config = TunConfig {

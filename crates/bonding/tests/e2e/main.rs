@@ -42,6 +42,7 @@ const TESTS: &[(&str, Test)] = &[
     ("what_a_crash_left_is_undone_later", lifecycle::what_a_crash_left_is_undone_later),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
+    ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];
 

@@ -135,6 +135,21 @@ pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> 
     bond.stop()
 }
 
+/// A running bond has the two capabilities that it needs and no way to others, in every thread.
+pub(crate) fn rights_are_reduced(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, Options::default())?;
+    for host in [Host::Client, Host::Server] {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", bond.process(host)?.id()))? {
+            let status = std::fs::read_to_string(thread?.path().join("status"))?;
+            // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13 (linux/capability.h).
+            for line in ["CapPrm:\t0000000000003000", "CapEff:\t0000000000003000", "NoNewPrivs:\t1"] {
+                ensure!(status.lines().any(|one| one == line), "{}: no {line:?} in:\n{status}", host.name());
+            }
+        }
+    }
+    bond.stop()
+}
+
 /// Whoever is not configured gets no answer, whatever he sends, and is counted.
 pub(crate) fn strangers_get_no_answer(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, Options::default())?;
