@@ -5,31 +5,30 @@ use std::io::Read as _;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use x25519_dalek::{PublicKey, StaticSecret};
+use bonding_proto::crypto::keys::PrivateKey;
+use zeroize::Zeroizing;
+
+use crate::state::keys;
 
 /// A key is 44 characters; whatever is longer than this is none.
 const INPUT_MAX_BYTES: u64 = 1_024;
 
 /// A new private key.
 pub(super) fn generate() -> anyhow::Result<String> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow::anyhow!("the kernel gives no random numbers: {error}"))?;
-    // RFC 7748 §5: stored clamped, as WireGuard does, so that every tool derives the same public key.
-    bytes[0] &= 248;
-    bytes[31] = (bytes[31] & 127) | 64;
-    Ok(STANDARD.encode(bytes))
+    let key = keys::generate().context("the kernel gives no random numbers")?;
+    Ok(keys::encode(key.bytes()))
 }
 
 /// The public key of the private key that `input` holds.
 pub(super) fn public(input: impl std::io::Read) -> anyhow::Result<String> {
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::new());
     input.take(INPUT_MAX_BYTES).read_to_string(&mut text).context("standard input is not a private key")?;
     let bytes = STANDARD.decode(text.trim()).context("standard input is not a private key in base64")?;
-    let Ok(bytes) = <[u8; 32]>::try_from(bytes) else {
+    let bytes = Zeroizing::new(bytes);
+    let Ok(bytes) = <[u8; 32]>::try_from(bytes.as_slice()) else {
         bail!("standard input is not a private key: those have 32 bytes, 44 characters in base64");
     };
-    Ok(STANDARD.encode(PublicKey::from(&StaticSecret::from(bytes)).as_bytes()))
+    Ok(keys::show(&PrivateKey::from_bytes(bytes).public()))
 }
 
 #[cfg(test)]

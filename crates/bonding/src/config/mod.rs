@@ -30,6 +30,8 @@ pub use self::problem::{Problem, Problems};
 pub use self::server::{Nat, Peer, PeerLink, Server};
 pub use self::value::{Host, Ports};
 
+pub(crate) use self::value::{host, ports};
+
 use self::problem::Findings;
 use self::section::Section;
 
@@ -184,6 +186,11 @@ fn from_text<T>(
         Some(config) if errors.is_empty() => Ok(Loaded { config, file: file.to_owned(), warnings }),
         Some(_) | None => Err(Problems { file: file.to_owned(), list: errors }),
     }
+}
+
+/// Whether a text can be the name of a link or a client.
+pub fn is_name(text: &str) -> bool {
+    value::name(text).is_ok()
 }
 
 #[cfg(test)]

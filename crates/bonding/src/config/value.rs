@@ -157,7 +157,7 @@ impl fmt::Display for Ports {
 pub(super) const PORTS: &str = "ports such as \"9001-9005\"";
 
 /// A range of at most [`PORTS_MAX`] ports: `9001-9005`, or a single one.
-pub(super) fn ports(text: &str) -> Result<Ports, String> {
+pub(crate) fn ports(text: &str) -> Result<Ports, String> {
     let (first, last) = port_range(text)?;
     if last - first >= PORTS_MAX {
         return Err(format!("\"{}\" are too many ports; at most {PORTS_MAX} are of use", shown(text)));
@@ -205,7 +205,7 @@ impl fmt::Display for Host {
 }
 
 /// A host name or address, without a port.
-pub(super) fn host(text: &str) -> Result<Host, String> {
+pub(crate) fn host(text: &str) -> Result<Host, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return usable_remote(address).map(Host::Address);

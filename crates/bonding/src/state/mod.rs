@@ -1,0 +1,111 @@
+//! The state directory: what outlives a run.
+//!
+//! It is the folder of the private key (`[identity] private_key_file`, by default in `/var/lib/bonding`), made with mode
+//! 0700 when it is missing. Beside a key `NAME.key` stand `NAME.run`, a client's run number, and `NAME.clients`, a
+//! server's register; all are files of mode 0600.
+//!
+//! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies ([`atomic`]). A file that
+//! is damaged or that others can read is an error that names it and says what to do; it is never taken for an empty one.
+//! Everything here blocks for as long as the disk takes, and is rare: a start, an invitation, an enrolment.
+//!
+//! It deliberately does not know sockets, sessions or the configuration's file.
+
+mod atomic;
+pub mod keys;
+pub mod lease;
+pub mod register;
+pub mod run;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// Why a file of the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The kernel refuses.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A secret that is none.
+    #[error("{} can be read by others (mode {mode:04o}); make it yours alone: chmod 600 {}", .path.display(), .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A secret of somebody else.
+    #[error("{} belongs to user {owner}, who can read and change it; make it yours: chown root {}", .path.display(), .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// A folder, a device, a pipe.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// It does not say what it should.
+    #[error("{} is damaged: {why}; {remedy}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// It has no place in a folder.
+    #[error("{} has no name of a file", .0.display())]
+    NoName(PathBuf),
+    /// Another process uses it.
+    #[error("another process uses {}: is it running already?", .0.display())]
+    Busy(PathBuf),
+}
+
+impl StateError {
+    /// For `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// The folder of a state file, made if it is missing.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn prepare_folder(file: &Path) -> Result<&Path, StateError> {
+    let folder = atomic::folder(file);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(StateError::io("make the folder", folder))?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_folder_is_made_for_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a/b/server.key");
+        assert_eq!(prepare_folder(&file).unwrap(), folder.path().join("a/b"));
+        let mode = std::fs::metadata(folder.path().join("a/b")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        prepare_folder(&file).expect("twice is once");
+        std::fs::write(&file, "").unwrap();
+        let error = prepare_folder(&file.join("c")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make the folder "), "{error}");
+    }
+}

@@ -1,0 +1,394 @@
+//! Whom a server knows beside the `[[client]]` sections of its configuration, and whom it has invited.
+//!
+//! An invitation is a secret of 16 bytes for one name, valid once and for [`VALID`]. Only its hash is kept. The key that
+//! shows it first becomes the client of that name and gets an address in each of the tunnel's networks, which stay its own.
+//! The same key may show it again, since an answer can get lost; any other is told that it is used. For some time
+//! after it was used or expired it is remembered, so that whoever comes late is told why.
+//!
+//! Contract: what is asked for is on the disk before it is true here. What the configuration says comes first: its names,
+//! addresses and routes are never given away, and where it takes an address that a client here had, the client gets
+//! another one.
+//!
+//! It deliberately does not know sessions: whoever changes the register tells the endpoint.
+
+mod file;
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use blake2::{Blake2s256, Digest as _};
+use bonding_proto::config::Prefix;
+use bonding_proto::crypto::keys::{PublicKey, Token};
+
+use super::lease;
+use super::{StateError, atomic, prepare_folder};
+
+/// How long an invitation waits for its use.
+pub const VALID: Duration = Duration::from_secs(24 * 3_600);
+/// How long it is remembered afterwards.
+const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Sessions are numbered with 16 bits.
+const CLIENTS_MAX: usize = 65_535;
+/// More invitations than this are not waiting for people.
+const INVITATIONS_MAX: usize = 1_000;
+
+/// Where the register of the server with this key is.
+pub fn file(private_key: &Path) -> PathBuf {
+    private_key.with_extension("clients")
+}
+
+/// A client that an invitation has enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Unique among all clients.
+    pub name: String,
+    /// Who it is.
+    pub public_key: PublicKey,
+    /// Its own in the tunnel.
+    pub addresses: Vec<IpAddr>,
+    /// When it enrolled, in seconds since 1970.
+    pub enrolled: u64,
+}
+
+/// An invitation, used or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// What its client will be called.
+    pub name: String,
+    /// Of its token.
+    hash: [u8; 32],
+    /// Seconds since 1970.
+    pub expires: u64,
+    /// By whom it was used and when, in seconds since 1970.
+    pub used: Option<(PublicKey, u64)>,
+}
+
+impl Invitation {
+    /// Whether it can still be used.
+    pub fn is_open(&self, now: SystemTime) -> bool {
+        self.used.is_none() && seconds(now) < self.expires
+    }
+
+    fn is_remembered(&self, now: u64) -> bool {
+        let end = self.used.map_or(self.expires, |(_, at)| at);
+        now < end.saturating_add(REMEMBERED.as_secs())
+    }
+}
+
+/// What the configuration gives and takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// The server's addresses in the tunnel with the networks to lease from.
+    pub networks: Vec<Prefix>,
+    /// The `[[client]]` sections' addresses and routes.
+    pub taken: Vec<Prefix>,
+    /// Their names.
+    pub names: Vec<String>,
+}
+
+/// Why nobody can be invited under a name.
+#[derive(Debug, thiserror::Error)]
+pub enum InviteError {
+    /// Enrolled or configured.
+    #[error("there is a client \"{0}\" already; `bondctl revoke {0}` removes it, or choose another name")]
+    Enrolled(String),
+    /// In the configuration.
+    #[error("\"{0}\" is a [[client]] of the server's configuration; choose another name")]
+    Configured(String),
+    /// Too many.
+    #[error("{INVITATIONS_MAX} invitations are open already")]
+    TooMany,
+    /// It cannot be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Why a key is not enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// Nobody was invited with this token, or too long ago.
+    #[error("the invitation is not known")]
+    Unknown,
+    /// Another key used it, or its client was revoked since.
+    #[error("the invitation \"{0}\" was used already")]
+    Used(String),
+    /// Too late.
+    #[error("the invitation \"{0}\" has expired")]
+    Expired(String),
+    /// The configuration has taken the name meanwhile.
+    #[error("the invitation \"{0}\" has the name of a [[client]] of the configuration")]
+    NameTaken(String),
+    /// All addresses of a network are taken.
+    #[error("no address is free in {}/{}: give [tunnel] a larger network, or revoke clients", .0.address, .0.length)]
+    Exhausted(Prefix),
+    /// Too many clients.
+    #[error("there are {CLIENTS_MAX} clients already")]
+    TooMany,
+    /// It cannot be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Why nobody is revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// Neither enrolled nor invited.
+    #[error("there is no client \"{0}\"; `bondctl clients` lists them")]
+    Unknown(String),
+    /// In the configuration.
+    #[error(
+        "\"{0}\" is a [[client]] of the server's configuration: remove its section and start the server again"
+    )]
+    Configured(String),
+    /// It cannot be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// The register, and its file.
+#[derive(Debug)]
+pub struct Register {
+    path: PathBuf,
+    content: Content,
+    /// Locked for as long as this lives: two servers would overwrite what the other wrote.
+    _lock: File,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Content {
+    clients: Vec<Client>,
+    invitations: Vec<Invitation>,
+}
+
+impl Register {
+    /// Reads the register of the server whose private key is `private_key`; none yet is an empty one.
+    ///
+    /// # Errors
+    /// When it is damaged, cannot be read, or another server uses it.
+    pub fn open(private_key: &Path) -> Result<Self, StateError> {
+        let path = file(private_key);
+        prepare_folder(&path)?;
+        let lock = File::open(private_key).map_err(StateError::io("read", private_key))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(StateError::Busy(private_key.to_owned())),
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(StateError::io("lock", private_key)(error));
+            }
+        }
+        let content = atomic::read(&path, file::BYTES_MAX).map_err(StateError::io("read", &path))?;
+        let content = match content {
+            Some(bytes) => file::parse(&bytes).map_err(|why| file::damaged(&path, why))?,
+            None => Content::default(),
+        };
+        Ok(Self { path, content, _lock: lock })
+    }
+
+    /// In the order of their enrolment.
+    pub fn clients(&self) -> &[Client] {
+        &self.content.clients
+    }
+
+    /// Used and expired ones too, for a time.
+    pub fn invitations(&self) -> &[Invitation] {
+        &self.content.invitations
+    }
+
+    /// Gives every client an address in each of the tunnel's networks that it has none in, and takes away those that are
+    /// not its own any more; gives the names of those whose addresses changed.
+    ///
+    /// # Errors
+    /// When a network is full, or the register cannot be written.
+    pub fn fit(&mut self, configured: &Configured) -> Result<Vec<String>, EnrolError> {
+        let mut content = self.content.clone();
+        let mut changed = Vec::new();
+        for index in 0..content.clients.len() {
+            let addresses = content.addresses_of(index, configured)?;
+            let Some(client) = content.clients.get_mut(index) else { continue };
+            if client.addresses != addresses {
+                client.addresses = addresses;
+                changed.push(client.name.clone());
+            }
+        }
+        if !changed.is_empty() {
+            self.store(content)?;
+        }
+        Ok(changed)
+    }
+
+    /// Invites somebody under `name`; gives when that expires, in seconds since 1970. An open invitation of that name ends.
+    ///
+    /// # Errors
+    /// When the name is taken, or the register cannot be written.
+    pub fn invite(
+        &mut self,
+        name: &str,
+        token: &Token,
+        configured: &Configured,
+        now: SystemTime,
+    ) -> Result<u64, InviteError> {
+        if configured.names.iter().any(|taken| taken == name) {
+            return Err(InviteError::Configured(name.to_owned()));
+        }
+        if self.content.clients.iter().any(|client| client.name == name) {
+            return Err(InviteError::Enrolled(name.to_owned()));
+        }
+        let mut content = self.content.clone();
+        content.forget(now);
+        content.end_invitation(name, now);
+        if content.invitations.iter().filter(|one| one.is_open(now)).count() >= INVITATIONS_MAX {
+            return Err(InviteError::TooMany);
+        }
+        let expires = seconds(now).saturating_add(VALID.as_secs());
+        content.invitations.push(Invitation {
+            name: name.to_owned(),
+            hash: hash(token),
+            expires,
+            used: None,
+        });
+        self.store(content)?;
+        Ok(expires)
+    }
+
+    /// Enrols the key that shows a token.
+    ///
+    /// # Errors
+    /// Why it is not enrolled.
+    pub fn enrol(
+        &mut self,
+        key: PublicKey,
+        token: &Token,
+        configured: &Configured,
+        now: SystemTime,
+    ) -> Result<&Client, EnrolError> {
+        let mut content = self.content.clone();
+        content.forget(now);
+        let known = content.clients.iter().position(|client| client.public_key == key);
+        let hash = hash(token);
+        let invitation =
+            content.invitations.iter_mut().find(|one| one.hash == hash).ok_or(EnrolError::Unknown)?;
+        let name = invitation.name.clone();
+        let index = match (invitation.used, known) {
+            // Its answer got lost.
+            (Some((by, _)), Some(index)) if by == key => return self.client(index),
+            (Some(_), _) => return Err(EnrolError::Used(name)),
+            (None, _) if !invitation.is_open(now) => return Err(EnrolError::Expired(name)),
+            (None, known) => {
+                invitation.used = Some((key, seconds(now)));
+                known
+            }
+        };
+        let index = match index {
+            // One key is one client: it stays what it is, and the invitation is used.
+            Some(index) => index,
+            None => content.add(name, key, configured, now)?,
+        };
+        self.store(content)?;
+        self.client(index)
+    }
+
+    /// Removes the client or the open invitation of this name; gives the client's key if there was one.
+    ///
+    /// # Errors
+    /// When there is neither, or the register cannot be written.
+    pub fn revoke(
+        &mut self,
+        name: &str,
+        configured: &Configured,
+        now: SystemTime,
+    ) -> Result<Option<PublicKey>, RevokeError> {
+        let client = self.content.clients.iter().find(|client| client.name == name);
+        let key = client.map(|client| client.public_key);
+        let invited = self.content.invitations.iter().any(|one| one.name == name && one.is_open(now));
+        if key.is_none() && !invited {
+            let configured = configured.names.iter().any(|taken| taken == name);
+            let name = name.to_owned();
+            return Err(if configured { RevokeError::Configured(name) } else { RevokeError::Unknown(name) });
+        }
+        let mut content = self.content.clone();
+        content.forget(now);
+        content.end_invitation(name, now);
+        content.clients.retain(|client| client.name != name);
+        self.store(content)?;
+        Ok(key)
+    }
+
+    fn client(&self, index: usize) -> Result<&Client, EnrolError> {
+        self.content.clients.get(index).ok_or(EnrolError::Unknown)
+    }
+
+    fn store(&mut self, content: Content) -> Result<(), StateError> {
+        atomic::replace(&self.path, &file::text(&content)).map_err(StateError::io("write", &self.path))?;
+        self.content = content;
+        Ok(())
+    }
+}
+
+impl Content {
+    /// Ends open invitations of a name as if their time were over.
+    fn end_invitation(&mut self, name: &str, now: SystemTime) {
+        for one in self.invitations.iter_mut().filter(|one| one.name == name && one.is_open(now)) {
+            one.expires = seconds(now);
+        }
+    }
+
+    fn forget(&mut self, now: SystemTime) {
+        self.invitations.retain(|one| one.is_remembered(seconds(now)));
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        key: PublicKey,
+        configured: &Configured,
+        now: SystemTime,
+    ) -> Result<usize, EnrolError> {
+        if configured.names.contains(&name) || self.clients.iter().any(|client| client.name == name) {
+            return Err(EnrolError::NameTaken(name));
+        }
+        if self.clients.len() + configured.names.len() >= CLIENTS_MAX {
+            return Err(EnrolError::TooMany);
+        }
+        let index = self.clients.len();
+        self.clients.push(Client { name, public_key: key, addresses: Vec::new(), enrolled: seconds(now) });
+        let addresses = self.addresses_of(index, configured)?;
+        if let Some(client) = self.clients.last_mut() {
+            client.addresses = addresses;
+        }
+        Ok(index)
+    }
+
+    /// One address in each network for the client at `index`: the one that it has, or the first that is free.
+    fn addresses_of(&self, index: usize, configured: &Configured) -> Result<Vec<IpAddr>, EnrolError> {
+        let own = self.clients.get(index).map_or(&[][..], |client| &client.addresses);
+        let others = self.clients.iter().enumerate().filter(|(at, _)| *at != index);
+        let others = others.flat_map(|(_, client)| &client.addresses).copied().map(host);
+        let server = configured.networks.iter().map(|network| host(network.address));
+        let taken: Vec<Prefix> = server.chain(configured.taken.iter().copied()).chain(others).collect();
+        let in_network = |network: &Prefix| {
+            let kept = own.iter().copied().find(|address| {
+                lease::contains(*network, *address)
+                    && !taken.iter().any(|prefix| lease::contains(*prefix, *address))
+            });
+            kept.or_else(|| lease::first_free(*network, &taken)).ok_or(EnrolError::Exhausted(*network))
+        };
+        configured.networks.iter().map(in_network).collect()
+    }
+}
+
+fn host(address: IpAddr) -> Prefix {
+    Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
+}
+
+fn hash(token: &Token) -> [u8; 32] {
+    Blake2s256::digest(token.bytes()).into()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

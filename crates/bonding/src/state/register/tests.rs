@@ -1,0 +1,267 @@
+//! What an invitation can and cannot do, whose an address is, and that a damaged register is never an empty one.
+
+use super::*;
+use crate::state::keys;
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+/// Some day in 2025.
+const START: u64 = 1_763_766_400;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(START + seconds)
+}
+
+fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+}
+
+fn configured() -> Configured {
+    Configured {
+        networks: vec![prefix("10.99.0.1/24"), prefix("fd99::1/64")],
+        taken: vec![prefix("10.99.0.2/32"), prefix("192.168.1.0/24")],
+        names: vec!["office".to_owned()],
+    }
+}
+
+fn token(number: u8) -> Token {
+    Token::from_bytes([number; 16])
+}
+
+fn key(number: u8) -> PublicKey {
+    PublicKey([number; 32])
+}
+
+/// A folder with a key and a register.
+struct State {
+    folder: tempfile::TempDir,
+}
+
+impl State {
+    fn new() -> Self {
+        let state = Self { folder: tempfile::tempdir().unwrap() };
+        keys::load_or_make(&state.key()).unwrap();
+        state
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.path().join("server.key")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("server.clients")
+    }
+
+    fn open(&self) -> Register {
+        Register::open(&self.key()).unwrap()
+    }
+}
+
+fn addresses(client: &Client) -> Vec<String> {
+    client.addresses.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_invitation_enrols_one_key_which_keeps_its_addresses() {
+    let state = State::new();
+    let mut register = state.open();
+    let expires = register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    assert_eq!(expires, START + DAY);
+    let client = register.enrol(key(1), &token(1), &configured(), at(HOUR)).unwrap().clone();
+    assert_eq!(
+        (client.name.as_str(), addresses(&client)),
+        ("home", vec!["10.99.0.3".into(), "fd99::2".into()])
+    );
+
+    let again = register.enrol(key(1), &token(1), &configured(), at(2 * HOUR)).unwrap();
+    assert_eq!(*again, client, "an answer that got lost");
+    let other = register.enrol(key(2), &token(1), &configured(), at(HOUR)).unwrap_err();
+    assert!(matches!(&other, EnrolError::Used(name) if name == "home"), "{other}");
+
+    register.invite("van", &token(2), &configured(), at(0)).unwrap();
+    let van = register.enrol(key(2), &token(2), &configured(), at(0)).unwrap();
+    assert_eq!(addresses(van), ["10.99.0.4", "fd99::3"]);
+    drop(register);
+    let names: Vec<String> = state.open().clients().iter().map(|client| client.name.clone()).collect();
+    assert_eq!(names, ["home", "van"]);
+    assert_eq!(state.open().clients()[0], client);
+}
+
+#[test]
+fn the_token_itself_is_not_kept() {
+    let state = State::new();
+    state.open().invite("home", &token(0x41), &configured(), at(0)).unwrap();
+    let text = std::fs::read_to_string(state.file()).unwrap();
+    assert!(!text.contains("AAAA") && !text.contains(&keys::encode(&[0x41; 32])[..20]), "{text}");
+}
+
+#[test]
+fn too_late_is_too_late_and_remembered_for_a_week() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    let mut enrol = |seconds| register.enrol(key(1), &token(1), &configured(), at(seconds)).unwrap_err();
+    assert!(matches!(enrol(DAY), EnrolError::Expired(name) if name == "home"));
+    assert!(matches!(enrol(8 * DAY - 1), EnrolError::Expired(_)));
+    assert!(matches!(enrol(8 * DAY), EnrolError::Unknown));
+    assert!(matches!(register.enrol(key(1), &token(9), &configured(), at(0)), Err(EnrolError::Unknown)));
+}
+
+#[test]
+fn a_used_invitation_is_remembered_for_a_week_after_its_use() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    register.enrol(key(1), &token(1), &configured(), at(HOUR)).unwrap();
+    let mut late = |seconds| register.enrol(key(2), &token(1), &configured(), at(seconds)).unwrap_err();
+    assert!(matches!(late(7 * DAY), EnrolError::Used(_)));
+    assert!(matches!(late(7 * DAY + HOUR), EnrolError::Unknown));
+}
+
+#[test]
+fn names_are_unique_among_all() {
+    let state = State::new();
+    let mut register = state.open();
+    let error = register.invite("office", &token(1), &configured(), at(0)).unwrap_err();
+    assert!(matches!(error, InviteError::Configured(_)), "{error}");
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    register.invite("home", &token(2), &configured(), at(1)).expect("the first line was lost");
+    let first = register.enrol(key(1), &token(1), &configured(), at(2)).unwrap_err();
+    assert!(matches!(first, EnrolError::Expired(_)), "{first}");
+    register.enrol(key(1), &token(2), &configured(), at(2)).unwrap();
+    let error = register.invite("home", &token(3), &configured(), at(3)).unwrap_err().to_string();
+    assert!(error.contains("bondctl revoke home"), "{error}");
+
+    // The configuration takes the name between invitation and use.
+    register.invite("van", &token(4), &configured(), at(3)).unwrap();
+    let later = Configured { names: vec!["van".to_owned()], ..configured() };
+    assert!(matches!(register.enrol(key(2), &token(4), &later, at(4)), Err(EnrolError::NameTaken(_))));
+}
+
+#[test]
+fn one_key_is_one_client() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    register.invite("van", &token(2), &configured(), at(0)).unwrap();
+    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
+    assert_eq!(register.enrol(key(1), &token(2), &configured(), at(1)).unwrap().name, "home");
+    let other = register.enrol(key(2), &token(2), &configured(), at(2)).unwrap_err();
+    assert!(matches!(other, EnrolError::Used(_)), "{other}");
+    assert_eq!(register.clients().len(), 1);
+}
+
+#[test]
+fn who_is_revoked_does_not_come_back_with_the_old_line() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
+    assert_eq!(register.revoke("home", &configured(), at(1)).unwrap(), Some(key(1)));
+    assert!(register.clients().is_empty());
+    let again = register.enrol(key(1), &token(1), &configured(), at(2)).unwrap_err();
+    assert!(matches!(again, EnrolError::Used(_)), "{again}");
+    assert!(matches!(register.revoke("home", &configured(), at(2)), Err(RevokeError::Unknown(_))));
+    assert!(matches!(register.revoke("office", &configured(), at(2)), Err(RevokeError::Configured(_))));
+
+    register.invite("van", &token(2), &configured(), at(2)).unwrap();
+    assert_eq!(register.revoke("van", &configured(), at(3)).unwrap(), None, "an open invitation");
+    assert!(matches!(register.enrol(key(2), &token(2), &configured(), at(4)), Err(EnrolError::Expired(_))));
+    register.invite("home", &token(3), &configured(), at(5)).unwrap();
+    assert_eq!(addresses(register.enrol(key(3), &token(3), &configured(), at(5)).unwrap())[0], "10.99.0.3");
+}
+
+#[test]
+fn a_full_network_enrols_nobody_and_changes_nothing() {
+    let state = State::new();
+    let mut register = state.open();
+    let small = Configured { networks: vec![prefix("10.99.0.1/30")], ..configured() };
+    register.invite("home", &token(1), &small, at(0)).unwrap();
+    let error = register.enrol(key(1), &token(1), &small, at(0)).unwrap_err();
+    assert!(error.to_string().starts_with("no address is free in 10.99.0.1/30"), "{error}");
+    assert!(register.clients().is_empty());
+    // With more room the same line is good.
+    register.enrol(key(1), &token(1), &configured(), at(1)).unwrap();
+}
+
+#[test]
+fn addresses_follow_the_configuration_and_are_kept_otherwise() {
+    let state = State::new();
+    let mut register = state.open();
+    for number in 1..=3 {
+        register.invite(&format!("c{number}"), &token(number), &configured(), at(0)).unwrap();
+        register.enrol(key(number), &token(number), &configured(), at(0)).unwrap();
+    }
+    assert_eq!(register.fit(&configured()).unwrap(), [""; 0]);
+    // A section takes the second one's address; the IPv6 network is another.
+    let mut changed = configured();
+    changed.taken.push(prefix("10.99.0.4/32"));
+    assert_eq!(register.fit(&changed).unwrap(), ["c2"]);
+    assert_eq!(addresses(&register.clients()[1]), ["10.99.0.6", "fd99::3"]);
+    changed.networks[1] = prefix("fd77::1/64");
+    assert_eq!(register.fit(&changed).unwrap(), ["c1", "c2", "c3"]);
+    drop(register);
+    let kept: Vec<_> = state.open().clients().iter().map(addresses).collect();
+    assert_eq!(kept, [["10.99.0.3", "fd77::2"], ["10.99.0.6", "fd77::3"], ["10.99.0.5", "fd77::4"]]);
+}
+
+#[test]
+fn one_server_at_a_time_has_it() {
+    let state = State::new();
+    let register = state.open();
+    assert!(matches!(Register::open(&state.key()), Err(StateError::Busy(_))));
+    drop(register);
+    state.open();
+}
+
+#[test]
+fn what_cannot_be_written_is_not_believed() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    // A folder in the place of the file: no writing succeeds.
+    std::fs::remove_file(state.file()).unwrap();
+    std::fs::create_dir(state.file()).unwrap();
+    let error = register.enrol(key(1), &token(1), &configured(), at(0)).unwrap_err();
+    assert!(matches!(error, EnrolError::State(StateError::Io { .. })), "{error}");
+    assert!(register.clients().is_empty());
+    assert!(register.invitations()[0].is_open(at(0)));
+}
+
+#[test]
+fn a_damaged_register_is_an_error_whatever_is_missing() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
+    drop(register);
+    let whole = std::fs::read_to_string(state.file()).unwrap();
+    let refused = |text: &str| {
+        std::fs::write(state.file(), text).unwrap();
+        let error = Register::open(&state.key()).map(drop).unwrap_err().to_string();
+        assert!(error.contains("server.clients is damaged: "), "{error} for {text}");
+        assert_eq!(std::fs::read_to_string(state.file()).unwrap(), text, "untouched");
+    };
+    // All but the last newline and brace.
+    for length in 0..whole.len() - 2 {
+        refused(&whole[..length]);
+    }
+    for (from, to) in [
+        ("\"version\": 1", "\"version\": 2"),
+        ("\"home\"", "\"ho me\""),
+        ("\"10.99.0.3\"", "\"10.99.0.300\""),
+        ("\"fd99::2\"", "\"10.99.0.3\""),
+        ("\"clients\"", "\"klients\""),
+        ("\"by\": \"", "\"by\": \"x"),
+    ] {
+        assert!(whole.contains(from), "{from} in {whole}");
+        refused(&whole.replacen(from, to, 1));
+    }
+    std::fs::write(state.file(), &whole).unwrap();
+    std::fs::write(state.folder.path().join(".server.clients.new"), "{\"version\"").unwrap();
+    let mut register = state.open();
+    assert_eq!(register.clients().len(), 1, "what a crash left beside it is of no meaning");
+    register.invite("van", &token(2), &configured(), at(0)).unwrap();
+    assert!(!state.folder.path().join(".server.clients.new").exists());
+}

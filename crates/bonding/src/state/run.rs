@@ -1,0 +1,81 @@
+//! A client's run number: grows from start to start, whatever its clock says.
+//!
+//! It is the greater half of the stamp on a client's first messages, by which a server tells a new one from a replayed one.
+//! A clock that was set back, or that begins at 1970 on every start as on a small router, does no harm as long as the file
+//! is there; and where the file is lost, a clock that is right does.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{StateError, atomic, prepare_folder};
+
+/// A number with a newline.
+const BYTES_MAX: u64 = 64;
+
+/// Where the run number of the client with this key is.
+pub fn file(private_key: &Path) -> PathBuf {
+    private_key.with_extension("run")
+}
+
+/// The number of this run, written down before it is given: larger than the last, and than the seconds since 1970.
+///
+/// # Errors
+/// When the file is damaged or cannot be written.
+pub fn next(path: &Path, now: SystemTime) -> Result<u64, StateError> {
+    prepare_folder(path)?;
+    let content = atomic::read(path, BYTES_MAX).map_err(StateError::io("read", path))?;
+    let last = content.map(|content| parse(&content).ok_or_else(|| damaged(path))).transpose()?;
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let next = last.map_or(0, |last| last.saturating_add(1)).max(seconds);
+    atomic::replace(path, format!("{next}\n").as_bytes()).map_err(StateError::io("write", path))?;
+    Ok(next)
+}
+
+fn parse(content: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+fn damaged(path: &Path) -> StateError {
+    let why = "it holds no number".to_owned();
+    StateError::Damaged {
+        path: path.to_owned(),
+        why,
+        remedy: "remove it if the clock of this machine is right",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn grows_with_the_clock_and_against_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder.path().join("state/client.key"));
+        assert_eq!(path, folder.path().join("state/client.run"));
+        let clock = [1_000, 1_000, 5_000, 0, 4_999, 6_000];
+        let runs: Vec<u64> = clock.iter().map(|seconds| next(&path, at(*seconds)).unwrap()).collect();
+        assert_eq!(runs, [1_000, 1_001, 5_000, 5_001, 5_002, 6_000]);
+        let before_1970 = UNIX_EPOCH - Duration::from_secs(9);
+        assert_eq!(next(&path, before_1970).unwrap(), 6_001);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.run");
+        for content in ["", "12", "x\n", "-1\n", "+1\n", "99999999999999999999\n", "\n"] {
+            std::fs::write(&path, content).unwrap();
+            let error = next(&path, at(1)).unwrap_err().to_string();
+            assert!(error.contains("client.run is damaged"), "{content:?}: {error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "untouched");
+        }
+    }
+}
