@@ -46,6 +46,12 @@ discards! {
     Expired => "expired",
     /// From somebody whose key nobody enrolled.
     UnknownClient => "unknown_client",
+    /// A handshake message that is none, or of another version.
+    HandshakeMalformed => "handshake_malformed",
+    /// An initiation that is not newer than one that its client sent before.
+    HandshakeReplayed => "handshake_replayed",
+    /// More initiations than one source may send.
+    HandshakeLimited => "handshake_limited",
     /// For a session or link that is not up.
     NotConnected => "not_connected",
     /// An inner packet that is not IPv4 or IPv6, or whose header contradicts its length.

@@ -1,0 +1,108 @@
+//! The client's side: one attempt.
+//!
+//! The Noise message is made once; each link's datagram carries it behind that link's number and macs, so that the server
+//! recognises it whatever way it comes first. Answers and cookies that do not authenticate change nothing: the attempt goes on.
+
+use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::crypto::rng::SecretRng;
+use crate::discard::Discard;
+use crate::wire::sealed::DatagramKind;
+
+use super::cookie::{self, Cookie};
+use super::mac::{self, MAC_BYTES, Mac1};
+use super::message::{CookieReply, Header, MESSAGE_1_BYTES, Response};
+use super::noise::Noise;
+use super::payload::{ANSWER_BYTES, Answer, Hello, Refusal, Welcome};
+use super::{Side, TransportKeys};
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The session stands.
+    Welcome(Welcome, TransportKeys),
+    /// The server, and nobody else, says no.
+    Refused(Refusal),
+}
+
+/// One attempt to open or renew a session.
+#[derive(Debug)]
+pub struct Initiator {
+    /// `None`: answered.
+    noise: Option<Noise>,
+    local_index: u32,
+    message: [u8; MESSAGE_1_BYTES],
+    mac1_key: [u8; 32],
+    cookie_key: [u8; 32],
+    response_mac1_key: [u8; 32],
+}
+
+impl Initiator {
+    /// Does the work of the first message. `local_index` is our name for the session; `hello`'s stamp must be new.
+    pub fn new(
+        identity: &PrivateKey,
+        server: &PublicKey,
+        psk: Option<&PresharedKey>,
+        local_index: u32,
+        hello: &Hello,
+        rng: &mut SecretRng,
+    ) -> Self {
+        let public = identity.public();
+        let mut noise = Noise::initiator(identity, public, server, psk, local_index, rng);
+        let message = noise.write(hello.to_bytes().as_slice());
+        Self {
+            noise: Some(noise),
+            local_index,
+            message,
+            mac1_key: mac::mac1_key(server),
+            cookie_key: mac::cookie_key(server),
+            response_mac1_key: mac::mac1_key(&public),
+        }
+    }
+
+    /// Our name for the session: what answers to this attempt carry.
+    pub fn local_index(&self) -> u32 {
+        self.local_index
+    }
+
+    /// Appends the datagram for one link. `cookie`: the one that the server gave on this link, while it is good.
+    /// The mac1 is wanted again for [`Self::read_cookie`].
+    pub fn put(&self, link: u8, cookie: Option<&Cookie>, buf: &mut Vec<u8>) -> Mac1 {
+        let header = Header { link, index: self.local_index }.to_bytes(DatagramKind::Initiation);
+        let mac1 = mac::mac(&self.mac1_key, &[&header, &self.message]);
+        let mac2 = cookie
+            .map_or([0; MAC_BYTES], |cookie| mac::mac(cookie.0.as_slice(), &[&header, &self.message, &mac1]));
+        for part in [header.as_slice(), &self.message, &mac1, &mac2] {
+            buf.extend_from_slice(part);
+        }
+        Mac1(mac1)
+    }
+
+    /// Reads a response. After an error the attempt goes on, unless the server itself answered what nobody understands.
+    pub fn read_response(&mut self, datagram: &[u8]) -> Result<Outcome, Discard> {
+        let response = Response::parse(datagram)?;
+        if response.receiver_index != self.local_index {
+            return Err(Discard::UnknownSession);
+        }
+        response.verify_mac1(&self.response_mac1_key)?;
+        let noise = self.noise.as_mut().ok_or(Discard::UnknownSession)?;
+        let answer = noise.read::<ANSWER_BYTES>(response.message)?;
+        let split = self.noise.take().map(Noise::split).ok_or(Discard::UnknownSession)?;
+        Ok(match Answer::parse(answer.as_slice())? {
+            Answer::Refused(refusal) => Outcome::Refused(refusal),
+            Answer::Welcome { index, welcome } => {
+                let keys =
+                    TransportKeys::new(Side::Initiator, welcome.cipher, &split, self.local_index, index);
+                Outcome::Welcome(welcome, keys)
+            }
+        })
+    }
+
+    /// Reads a cookie that answers the datagram with that mac1.
+    pub fn read_cookie(&self, datagram: &[u8], mac1: &Mac1) -> Result<Cookie, Discard> {
+        let reply = CookieReply::parse(datagram)?;
+        if reply.receiver_index != self.local_index {
+            return Err(Discard::UnknownSession);
+        }
+        cookie::open(&reply, &self.cookie_key, mac1)
+    }
+}

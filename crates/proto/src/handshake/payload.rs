@@ -1,0 +1,315 @@
+//! What the two sides tell each other inside a handshake's messages, sealed.
+//!
+//! Fixed sizes. Where the layout says zero, a sender writes zero and a reader looks away: later versions may use the room.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zeroize::Zeroizing;
+
+use crate::config::Prefix;
+use crate::crypto::aead::Cipher;
+use crate::crypto::keys::Token;
+use crate::discard::Discard;
+
+/// Bytes of [`Hello`].
+pub const HELLO_BYTES: usize = 80;
+/// Bytes of an answer, [`Welcome`] or [`Refusal`].
+pub const ANSWER_BYTES: usize = 96;
+/// Addresses that a [`Welcome`] has room for.
+pub const MAX_ADDRESSES: usize = 4;
+
+const FLAG_AES_FAST: u8 = 0x01;
+const FLAG_TOKEN: u8 = 0x02;
+const STATUS_WELCOME: u8 = 0;
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
+
+/// Orders the initiations of one client key, so that an old one is not taken for a new one. Needs no synchronised clock: the
+/// server only compares with the newest that it saw of that key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Stamp {
+    /// Greater at each start of the client.
+    pub run: u64,
+    /// Time since that start.
+    pub elapsed_us: u64,
+}
+
+/// What a client says first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Newer than that of any initiation before it.
+    pub stamp: Stamp,
+    /// Names the client's run.
+    pub epoch: u32,
+    /// Whether the client's processor has instructions for AES.
+    pub aes_fast: bool,
+    /// The invitation of a client that is not enrolled yet.
+    pub token: Option<Token>,
+}
+
+impl Hello {
+    /// The bytes on the wire, before they are sealed.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; HELLO_BYTES]> {
+        let mut bytes = Zeroizing::new([0; HELLO_BYTES]);
+        let mut rest = bytes.as_mut_slice();
+        let flags =
+            if self.aes_fast { FLAG_AES_FAST } else { 0 } | if self.token.is_some() { FLAG_TOKEN } else { 0 };
+        put(&mut rest, &self.stamp.run.to_be_bytes());
+        put(&mut rest, &self.stamp.elapsed_us.to_be_bytes());
+        put(&mut rest, &self.epoch.to_be_bytes());
+        put(&mut rest, &[flags, 0, 0, 0]);
+        if let Some(token) = &self.token {
+            put(&mut rest, token.bytes());
+        }
+        bytes
+    }
+
+    /// Reads what was sealed.
+    pub fn parse(mut bytes: &[u8]) -> Result<Self, Discard> {
+        let run = u64::from_be_bytes(take(&mut bytes)?);
+        let elapsed_us = u64::from_be_bytes(take(&mut bytes)?);
+        let epoch = u32::from_be_bytes(take(&mut bytes)?);
+        let [flags, _, _, _] = take(&mut bytes)?;
+        let token = take::<16>(&mut bytes)?;
+        Ok(Self {
+            stamp: Stamp { run, elapsed_us },
+            epoch,
+            aes_fast: flags & FLAG_AES_FAST != 0,
+            token: (flags & FLAG_TOKEN != 0).then(|| Token::from_bytes(token)),
+        })
+    }
+}
+
+/// What a server tells a client that it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// How both will seal.
+    pub cipher: Cipher,
+    /// Names the server's run.
+    pub epoch: u32,
+    /// The server's inner MTU, if it tells.
+    pub mtu: Option<u16>,
+    /// The client's inner addresses, with the tunnel's prefix lengths. [`MAX_ADDRESSES`] at most: more are not sent.
+    pub addresses: Vec<Prefix>,
+}
+
+/// Why a server does not take a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// The invitation was used.
+    Used = 1,
+    /// The invitation's time is over.
+    Expired = 2,
+    /// The invitation is unknown, or the server takes nobody.
+    Refused = 3,
+}
+
+/// A server's answer as it is sealed: the server's index for the session, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The session stands.
+    Welcome {
+        /// The server's name for the session; here and not in the clear, so that nobody on a link can change it.
+        index: u32,
+        /// The rest.
+        welcome: Welcome,
+    },
+    /// There will be none.
+    Refused(Refusal),
+}
+
+impl Answer {
+    /// The bytes on the wire, before they are sealed.
+    pub fn to_bytes(&self) -> [u8; ANSWER_BYTES] {
+        let mut bytes = [0; ANSWER_BYTES];
+        let mut rest = bytes.as_mut_slice();
+        match self {
+            Self::Refused(refusal) => put(&mut rest, &[*refusal as u8]),
+            Self::Welcome { index, welcome } => put_welcome(&mut rest, *index, welcome),
+        }
+        bytes
+    }
+
+    /// Reads what was sealed.
+    pub fn parse(mut bytes: &[u8]) -> Result<Self, Discard> {
+        let [status, cipher, count, _] = take(&mut bytes)?;
+        match status {
+            STATUS_WELCOME => {}
+            1 => return Ok(Self::Refused(Refusal::Used)),
+            2 => return Ok(Self::Refused(Refusal::Expired)),
+            3 => return Ok(Self::Refused(Refusal::Refused)),
+            _ => return Err(Discard::HandshakeMalformed),
+        }
+        let index = u32::from_be_bytes(take(&mut bytes)?);
+        let epoch = u32::from_be_bytes(take(&mut bytes)?);
+        let mtu = u16::from_be_bytes(take(&mut bytes)?);
+        let [_, _] = take(&mut bytes)?;
+        let count = usize::from(count);
+        if count > MAX_ADDRESSES {
+            return Err(Discard::HandshakeMalformed);
+        }
+        let addresses = (0..count).map(|_| take_prefix(&mut bytes)).collect::<Result<_, _>>()?;
+        let cipher = Cipher::from_number(cipher).ok_or(Discard::HandshakeMalformed)?;
+        let welcome = Welcome { cipher, epoch, mtu: (mtu != 0).then_some(mtu), addresses };
+        Ok(Self::Welcome { index, welcome })
+    }
+}
+
+fn put_welcome(rest: &mut &mut [u8], index: u32, welcome: &Welcome) {
+    let addresses = || welcome.addresses.iter().take(MAX_ADDRESSES);
+    let count = addresses().fold(0, |count: u8, _| count + 1);
+    put(rest, &[STATUS_WELCOME, welcome.cipher as u8, count, 0]);
+    put(rest, &index.to_be_bytes());
+    put(rest, &welcome.epoch.to_be_bytes());
+    put(rest, &welcome.mtu.unwrap_or(0).to_be_bytes());
+    put(rest, &[0, 0]);
+    for prefix in addresses() {
+        let (family, address) = match prefix.address {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                (FAMILY_V4, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+            IpAddr::V6(address) => (FAMILY_V6, address.octets()),
+        };
+        put(rest, &[family, prefix.length]);
+        put(rest, &address);
+    }
+}
+
+fn take_prefix(bytes: &mut &[u8]) -> Result<Prefix, Discard> {
+    let [family, length] = take(bytes)?;
+    let octets = take::<16>(bytes)?;
+    let (address, bits) = match family {
+        FAMILY_V4 => {
+            let [a, b, c, d, ..] = octets;
+            (IpAddr::V4(Ipv4Addr::new(a, b, c, d)), 32)
+        }
+        FAMILY_V6 => (IpAddr::V6(Ipv6Addr::from(octets)), 128),
+        _ => return Err(Discard::HandshakeMalformed),
+    };
+    if length > bits {
+        return Err(Discard::HandshakeMalformed);
+    }
+    Ok(Prefix { address, length })
+}
+
+/// Writes `bytes` at the start of `rest`, which the fixed layouts never exceed.
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    let (place, behind) = std::mem::take(rest).split_at_mut(bytes.len());
+    place.copy_from_slice(bytes);
+    *rest = behind;
+}
+
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Discard> {
+    let (taken, rest) = bytes.split_first_chunk::<N>().ok_or(Discard::HandshakeMalformed)?;
+    *bytes = rest;
+    Ok(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handshake::tests::hex;
+
+    /// The vector of PROTOCOL.md.
+    #[test]
+    fn hello_vector() {
+        let hello = Hello {
+            stamp: Stamp { run: 1_700_000_000, elapsed_us: 2_000_000 },
+            epoch: 0x0102_0304,
+            aes_fast: true,
+            token: Some(Token::from_bytes([0xab; 16])),
+        };
+        let bytes = hex(&format!(
+            "000000006553f100 00000000001e8480 01020304 03 000000 {} {}",
+            "ab".repeat(16),
+            "00".repeat(40)
+        ));
+        assert_eq!(hello.to_bytes().as_slice(), bytes);
+        assert_eq!(Hello::parse(&bytes), Ok(hello));
+        let mut without = bytes.clone();
+        without[20] = 0;
+        assert_eq!(Hello::parse(&without).unwrap().token, None);
+    }
+
+    /// The vector of PROTOCOL.md.
+    #[test]
+    fn welcome_vector() {
+        let welcome = Welcome {
+            cipher: Cipher::Aes256Gcm,
+            epoch: 0x0a0b_0c0d,
+            mtu: Some(1_400),
+            addresses: vec![
+                Prefix { address: "10.9.0.2".parse().unwrap(), length: 24 },
+                Prefix { address: "fd00::2".parse().unwrap(), length: 64 },
+            ],
+        };
+        let bytes = hex(&format!(
+            "00 01 02 00 05060708 0a0b0c0d 0578 0000 04 18 0a090002{} 06 40 fd{}02 {}",
+            "00".repeat(12),
+            "00".repeat(14),
+            "00".repeat(44)
+        ));
+        let answer = Answer::Welcome { index: 0x0506_0708, welcome };
+        assert_eq!(answer.to_bytes().as_slice(), bytes);
+        assert_eq!(Answer::parse(&bytes), Ok(answer));
+        for (place, value) in [(0, 4), (1, 0), (1, 3), (2, 5), (16, 5), (17, 33), (35, 129)] {
+            let mut wrong = bytes.clone();
+            wrong[place] = value;
+            assert_eq!(Answer::parse(&wrong), Err(Discard::HandshakeMalformed), "{place}: {value}");
+        }
+    }
+
+    fn prefix() -> impl Strategy<Value = Prefix> {
+        prop_oneof![
+            (any::<[u8; 4]>(), 0u8..=32).prop_map(|(a, length)| Prefix { address: a.into(), length }),
+            (any::<[u8; 16]>(), 0u8..=128).prop_map(|(a, length)| Prefix { address: a.into(), length }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            prop_assert_eq!(Hello::parse(&bytes).is_ok(), bytes.len() >= 40);
+            if let Ok(answer) = Answer::parse(&bytes) {
+                prop_assert_eq!(Answer::parse(&answer.to_bytes()), Ok(answer));
+            }
+        }
+
+        #[test]
+        fn a_hello_survives(run: u64, elapsed_us: u64, epoch: u32, aes_fast: bool, token: Option<[u8; 16]>) {
+            let stamp = Stamp { run, elapsed_us };
+            let hello = Hello { stamp, epoch, aes_fast, token: token.map(Token::from_bytes) };
+            prop_assert_eq!(Hello::parse(hello.to_bytes().as_slice()), Ok(hello));
+        }
+
+        #[test]
+        fn an_answer_survives(
+            index: u32, aes: bool, epoch: u32, mtu in 0u16..3, addresses in proptest::collection::vec(prefix(), 0..6),
+        ) {
+            let cipher = if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
+            let mtu = (mtu != 0).then_some(mtu);
+            let mut welcome = Welcome { cipher, epoch, mtu, addresses };
+            let bytes = Answer::Welcome { index, welcome: welcome.clone() }.to_bytes();
+            welcome.addresses.truncate(MAX_ADDRESSES);
+            prop_assert_eq!(Answer::parse(&bytes), Ok(Answer::Welcome { index, welcome }));
+        }
+
+        #[test]
+        fn stamps_order_by_run_first(a: (u8, u8), b: (u8, u8)) {
+            let stamp = |(run, elapsed): (u8, u8)| Stamp { run: run.into(), elapsed_us: elapsed.into() };
+            prop_assert_eq!(stamp(a).cmp(&stamp(b)), a.cmp(&b));
+        }
+    }
+
+    #[test]
+    fn refusals_survive() {
+        for refusal in [Refusal::Used, Refusal::Expired, Refusal::Refused] {
+            let answer = Answer::Refused(refusal);
+            assert_eq!(Answer::parse(&answer.to_bytes()), Ok(answer));
+        }
+    }
+}

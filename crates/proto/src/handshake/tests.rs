@@ -1,0 +1,501 @@
+//! Both sides against each other, and against vectors that another implementation made.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::responder::{MAX_SOURCES, SOURCE_RATE, WORK_BUDGET};
+use super::*;
+use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
+use crate::crypto::rng::SecretRng;
+use crate::discard::Discard;
+use crate::time::Instant;
+
+pub(super) fn hex(text: &str) -> Vec<u8> {
+    let digits: String = text.split_whitespace().collect();
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn at(seconds: u64) -> Instant {
+    Instant::from_nanos(seconds * 1_000_000_000)
+}
+
+/// 32 bytes that count up from `first`.
+fn counting(first: u8) -> [u8; 32] {
+    std::array::from_fn(|at| first + u8::try_from(at).unwrap())
+}
+
+fn client_key() -> PrivateKey {
+    PrivateKey::from_bytes(counting(0))
+}
+
+pub(super) fn server_key() -> PrivateKey {
+    PrivateKey::from_bytes(counting(0x20))
+}
+
+fn psk() -> PresharedKey {
+    PresharedKey::from_bytes(counting(0x40))
+}
+
+fn hello() -> Hello {
+    Hello {
+        stamp: Stamp { run: 1_700_000_000, elapsed_us: 2_000_000 },
+        epoch: 0x0102_0304,
+        aes_fast: true,
+        token: Some(Token::from_bytes([0xab; 16])),
+    }
+}
+
+fn welcome() -> Welcome {
+    let prefix = |address: &str, length| crate::config::Prefix { address: address.parse().unwrap(), length };
+    Welcome {
+        cipher: Cipher::Aes256Gcm,
+        epoch: 0x0a0b_0c0d,
+        mtu: Some(1_400),
+        addresses: vec![prefix("10.9.0.2", 24), prefix("fd00::2", 64)],
+    }
+}
+
+/// A client of the server, with the pre-shared key and randomness of its own.
+pub(super) fn client(seed: u8) -> Initiator {
+    let mut rng = SecretRng::new([seed; 32]);
+    Initiator::new(&client_key(), &server_key().public(), Some(&psk()), 0x0102_0304, &hello(), &mut rng)
+}
+
+fn server() -> Responder {
+    Responder::new(server_key(), [2; 32], at(1))
+}
+
+fn source(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 40_000))
+}
+
+fn initiation(initiator: &Initiator, link: u8) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    initiator.put(link, None, &mut datagram);
+    datagram
+}
+
+fn response(message: &ResponseMessage, link: u8) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    message.put(link, &mut datagram);
+    datagram
+}
+
+/// A server's answer to a fresh initiation of `client`, with its keys.
+fn answered(client: &Initiator) -> (TransportKeys, Vec<u8>) {
+    let incoming = server().read(&initiation(client, 3)).unwrap();
+    let (keys, message) = incoming.welcome(&welcome(), Some(&psk()), 0x0506_0708);
+    (keys, response(&message, 3))
+}
+
+/// Whether what one side seals the other opens, both ways.
+fn match_up(a: &TransportKeys, b: &TransportKeys) -> bool {
+    let opens = |send: &AeadKey, receive: &AeadKey| {
+        let mut bytes = b"hello".to_vec();
+        let tag = send.seal(3, 7, b"head", &mut bytes);
+        bytes.extend_from_slice(&tag);
+        receive.open(3, 7, b"head", &mut bytes) == Ok(5) && bytes.starts_with(b"hello")
+    };
+    opens(&a.send, &b.receive) && opens(&b.send, &a.receive) && !opens(&a.send, &b.send)
+}
+
+#[test]
+fn both_sides_agree() {
+    let mut client = client(1);
+    assert_eq!(client.local_index(), 0x0102_0304);
+    let datagram = initiation(&client, 3);
+    let mut server = server();
+    assert_eq!(server.admit(&datagram, source(1), at(1)), Ok(Admission::Proceed));
+    let incoming = server.read(&datagram).unwrap();
+    assert_eq!((incoming.client, &incoming.hello), (client_key().public(), &hello()));
+    assert_eq!((incoming.remote_index, incoming.link), (0x0102_0304, 3));
+    let (server_keys, message) = incoming.welcome(&welcome(), Some(&psk()), 0x0506_0708);
+    let Outcome::Welcome(said, client_keys) = client.read_response(&response(&message, 3)).unwrap() else {
+        panic!("refused")
+    };
+    assert_eq!(said, welcome());
+    assert!(match_up(&client_keys, &server_keys));
+    for (keys, local, remote) in
+        [(&client_keys, 0x0102_0304, 0x0506_0708), (&server_keys, 0x0506_0708, 0x0102_0304)]
+    {
+        assert_eq!((keys.cipher, keys.local_index, keys.remote_index), (Cipher::Aes256Gcm, local, remote));
+    }
+}
+
+/// The vectors of PROTOCOL.md, made by another implementation (Python, from the specifications).
+#[test]
+fn vectors() {
+    assert_eq!(
+        shown(&client_key().public().0),
+        "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"
+    );
+    assert_eq!(
+        shown(&server_key().public().0),
+        "358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254"
+    );
+    let mut client = client(1);
+    let first = initiation(&client, 3);
+    let (server_keys, second) = answered(&client);
+    assert_eq!(
+        shown(&first),
+        shown(&hex("810301000102030457c8ed29ec87172d05f329f3e932e5acf038a600b2d740fb577fbfe15ab1291d
+            5b5c8e7fceb462dc2e330671ca4b95bc3a1763b8d00742897918d950a53b9766f3cbb3f069290470
+            399a4ac119d2c22ba3c29db0f30ef8d0f3c71faa8c6d5d665ce6fc8d5c2442d399d3d25084539a6e
+            1791eed0870207adf5353708a26190a9e7fad023b11923874a5262d0438a268e9a46de51ec4e0e42
+            63b6f8e446730c5aa7caa8b21fb3878edd29255fa44835f88966bdbc9c9dc895f9dc3b622588d603
+            00000000000000000000000000000000"))
+    );
+    assert_eq!(
+        shown(&second),
+        shown(&hex("8203010001020304bd3e3993efb79b75ad4b15571b48df8567321c388e484e5b9945673a2b790765
+            0430261f4e1d1c6601b85210a63b0818869761cd94e3c5cdc44b24421483431539d8535c8875f2cd
+            cf47aaf4673aea2220a135b2a5743f44facd6ff2122018f9d658927fb56dbfa5983cee69de79c0cb
+            86851b65e68eae17fc5a3d50fb8683f03cae3f47bf3fbfa698be1adc10c9ab9f555c01cb6b4028a9
+            3dcc4a5142678997"))
+    );
+    let Outcome::Welcome(said, client_keys) = client.read_response(&second).unwrap() else {
+        panic!("refused")
+    };
+    assert_eq!(said, welcome());
+    // A key cannot be read back: what it seals tells.
+    let key = |text: &str| AeadKey::new(Cipher::Aes256Gcm, hex(text).as_slice().try_into().unwrap());
+    let to_server = key("bdc7461b3c84f554cfdcaba29d0550cf3580e8f7cac64cd2e6fc6062ce0bdeeb");
+    let to_client = key("90546fc4e56dbf948ca423b18d0385f712275decc4e0a78335ba2c554bbb6118");
+    let seal = |key: &AeadKey| key.seal(3, 42, b"head", &mut []);
+    assert_eq!(seal(&client_keys.send), seal(&to_server));
+    assert_eq!(seal(&server_keys.receive), seal(&to_server));
+    assert_eq!(seal(&client_keys.receive), seal(&to_client));
+    assert_eq!(seal(&server_keys.send), seal(&to_client));
+}
+
+#[test]
+fn the_same_message_goes_over_every_link_and_its_answer_counts_once() {
+    let mut client = client(1);
+    let (a, b) = (initiation(&client, 0), initiation(&client, 9));
+    assert_ne!(a, b);
+    let fingerprint = |datagram: &[u8]| Initiation::parse(datagram).unwrap().fingerprint();
+    assert_eq!(fingerprint(&a), fingerprint(&b));
+    let mut other = a.clone();
+    other[100] ^= 1;
+    assert_ne!(fingerprint(&a), fingerprint(&other));
+    other = a.clone();
+    other[4] ^= 1;
+    assert_ne!(fingerprint(&a), fingerprint(&other));
+
+    let mut server = server();
+    let (_, message) = server.read(&b).unwrap().welcome(&welcome(), Some(&psk()), 1);
+    assert_eq!(Response::parse(&response(&message, 9)).unwrap().link, 9);
+    assert!(client.read_response(&response(&message, 0)).is_ok());
+    assert_eq!(client.read_response(&response(&message, 9)).err(), Some(Discard::UnknownSession));
+}
+
+#[test]
+fn a_refusal_is_told() {
+    for refusal in [Refusal::Used, Refusal::Expired, Refusal::Refused] {
+        let mut client = client(1);
+        let message = server().read(&initiation(&client, 3)).unwrap().refuse(refusal, Some(&psk()));
+        let outcome = client.read_response(&response(&message, 3)).unwrap();
+        assert!(matches!(outcome, Outcome::Refused(told) if told == refusal));
+    }
+}
+
+#[test]
+fn without_a_pre_shared_key_it_is_zeros() {
+    let mut rng = SecretRng::new([1; 32]);
+    let zeros = PresharedKey::from_bytes([0; 32]);
+    for (ours, theirs) in [(None, Some(&zeros)), (Some(&zeros), None), (None, None)] {
+        let server_public = server_key().public();
+        let mut client = Initiator::new(&client_key(), &server_public, ours, 1, &hello(), &mut rng);
+        let incoming = server().read(&initiation(&client, 0)).unwrap();
+        let (server_keys, message) = incoming.welcome(&welcome(), theirs, 2);
+        let outcome = client.read_response(&response(&message, 0)).unwrap();
+        assert!(matches!(outcome, Outcome::Welcome(_, keys) if match_up(&keys, &server_keys)));
+    }
+}
+
+#[test]
+fn wrong_keys_fail() {
+    // Another server's key: refused before any work.
+    let stranger = PrivateKey::from_bytes(counting(0x60));
+    let datagram = initiation(&client(1), 3);
+    let mut other = Responder::new(stranger.clone(), [2; 32], at(1));
+    assert_eq!(other.admit(&datagram, source(1), at(1)), Err(Discard::Unauthenticated));
+    assert_eq!(other.read(&datagram).err(), Some(Discard::Unauthenticated));
+
+    // Another pre-shared key, or none: the client sees it, and goes on until the right answer comes.
+    let mut client = client(1);
+    for wrong in [Some(PresharedKey::from_bytes([7; 32])), None] {
+        let incoming = server().read(&datagram).unwrap();
+        let (_, message) = incoming.welcome(&welcome(), wrong.as_ref(), 1);
+        assert_eq!(client.read_response(&response(&message, 3)).err(), Some(Discard::Unauthenticated));
+    }
+    assert!(client.read_response(&answered(&client).1).is_ok());
+
+    // Another client with the same index: what was answered to the first is not for it.
+    let mut rng = SecretRng::new([1; 32]);
+    let server_public = server_key().public();
+    let mut thief = Initiator::new(&stranger, &server_public, Some(&psk()), 0x0102_0304, &hello(), &mut rng);
+    let (_, message) = server().read(&datagram).unwrap().welcome(&welcome(), Some(&psk()), 1);
+    assert_eq!(thief.read_response(&response(&message, 3)).err(), Some(Discard::Unauthenticated));
+}
+
+/// Somebody on a link knows both public keys and can make macs.
+#[test]
+fn a_forged_response_does_not_end_the_attempt() {
+    let mut client = client(1);
+    let (server_keys, good) = answered(&client);
+    let key = mac::mac1_key(&client_key().public());
+    for place in 8..RESPONSE_BYTES - 16 {
+        let mut forged = good.clone();
+        forged[place] ^= 0x10;
+        let (before, place) = forged.split_at_mut(RESPONSE_BYTES - 16);
+        place.copy_from_slice(&mac::mac(&key, &[before]));
+        assert_eq!(client.read_response(&forged).err(), Some(Discard::Unauthenticated));
+    }
+    let outcome = client.read_response(&good).unwrap();
+    assert!(matches!(outcome, Outcome::Welcome(_, keys) if match_up(&keys, &server_keys)));
+}
+
+/// Somebody on one link cannot make the server take another index, or anything else, for the client's.
+#[test]
+fn a_forged_initiation_is_refused_whatever_its_macs_say() {
+    let good = initiation(&client(1), 3);
+    let mut server = server();
+    for place in 4..INITIATION_BYTES - 32 {
+        let mut forged = good.clone();
+        forged[place] ^= 0x10;
+        let (before, macs) = forged.split_at_mut(INITIATION_BYTES - 32);
+        macs[..16].copy_from_slice(&mac::mac(&mac::mac1_key(&server_key().public()), &[before]));
+        let now = at(u64::try_from(place).unwrap());
+        assert_eq!(server.admit(&forged, source(1), now), Ok(Admission::Proceed));
+        assert_eq!(server.read(&forged).err(), Some(Discard::Unauthenticated));
+    }
+    assert!(server.read(&good).is_ok());
+}
+
+#[test]
+fn under_load_a_cookie_is_asked_for_and_good() {
+    let mut server = server();
+    // More strangers than the budget has, from as many addresses.
+    for number in 0..WORK_BUDGET.burst {
+        let [_, _, a, b] = number.to_be_bytes();
+        let stranger = SocketAddr::from(([198, 18, a, b], 1));
+        assert_eq!(server.admit(&initiation(&client(1), 3), stranger, at(9)), Ok(Admission::Proceed));
+    }
+    let mut client = client(1);
+    let mut datagram = Vec::new();
+    let mac1 = client.put(3, None, &mut datagram);
+    let Ok(Admission::Cookie(reply)) = server.admit(&datagram, source(1), at(9)) else { panic!("no cookie") };
+    assert_eq!(CookieReply::parse(&reply).unwrap().link, 3);
+    let cookie = client.read_cookie(&reply, &mac1).unwrap();
+
+    // Not for another initiation, or another attempt.
+    let other_mac1 = client.put(4, None, &mut Vec::new());
+    assert_eq!(client.read_cookie(&reply, &other_mac1).err(), Some(Discard::Unauthenticated));
+    let mut rng = SecretRng::new([1; 32]);
+    let other = Initiator::new(&client_key(), &server_key().public(), None, 5, &hello(), &mut rng);
+    assert_eq!(other.read_cookie(&reply, &mac1).err(), Some(Discard::UnknownSession));
+
+    // With it the client comes through, as often as a source may; from elsewhere it does not help.
+    let mut again = Vec::new();
+    client.put(3, Some(&cookie), &mut again);
+    assert!(matches!(server.admit(&again, source(2), at(9)), Ok(Admission::Cookie(_))));
+    for _ in 0..SOURCE_RATE.burst {
+        assert_eq!(server.admit(&again, source(1), at(9)), Ok(Admission::Proceed));
+    }
+    assert_eq!(server.admit(&again, source(1), at(9)), Err(Discard::HandshakeLimited));
+    let (_, message) = server.read(&again).unwrap().welcome(&welcome(), Some(&psk()), 1);
+    assert!(client.read_response(&response(&message, 3)).is_ok());
+
+    // The load is over: no cookie needed.
+    assert_eq!(server.admit(&datagram, source(1), at(9) + WORK_BUDGET.interval), Ok(Admission::Proceed));
+}
+
+#[test]
+fn a_source_that_asks_too_often_must_show_a_cookie_and_costs_others_nothing() {
+    let mut server = server();
+    let client = client(1);
+    let mut datagram = Vec::new();
+    let mac1 = client.put(3, None, &mut datagram);
+    for _ in 0..SOURCE_RATE.burst {
+        assert_eq!(server.admit(&datagram, source(1), at(9)), Ok(Admission::Proceed));
+    }
+    let mut reply = None;
+    for _ in 0..1_000 {
+        let Ok(Admission::Cookie(cookie)) = server.admit(&datagram, source(1), at(9)) else { panic!() };
+        reply = Some(cookie);
+    }
+    // Whoever really is there comes through although somebody pretends to be.
+    let cookie = client.read_cookie(&reply.unwrap(), &mac1).unwrap();
+    let mut again = Vec::new();
+    client.put(3, Some(&cookie), &mut again);
+    assert_eq!(server.admit(&again, source(1), at(9)), Ok(Admission::Proceed));
+    assert_eq!(server.admit(&datagram, source(2), at(9)), Ok(Admission::Proceed));
+}
+
+/// Runs and asserts nothing about time: figures for the head of `responder`.
+/// `cargo test --release -p bonding-proto handshake_costs -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "figures for a person")]
+fn handshake_costs() {
+    fn measure(name: &str, mut work: impl FnMut(u32)) {
+        const ROUNDS: u32 = 3_000;
+        #[expect(clippy::disallowed_methods, reason = "a measurement")]
+        let start = std::time::Instant::now();
+        (0..ROUNDS).for_each(&mut work);
+        let each: Duration = start.elapsed() / ROUNDS;
+        println!("{name:40} {each:?}");
+    }
+    let (mut rng, mut server) = (SecretRng::new([1; 32]), server());
+    let (key, public) = (client_key(), server_key().public());
+    let attempt = |rng: &mut SecretRng| Initiator::new(&key, &public, Some(&psk()), 1, &hello(), rng);
+    measure("initiator: new", |_| drop(attempt(&mut rng)));
+    let client = attempt(&mut rng);
+    let datagram = initiation(&client, 3);
+    measure("initiator: put", |_| drop(initiation(&client, 3)));
+    let mut wrong = datagram.clone();
+    wrong[190] ^= 1;
+    measure("responder: mac1 wrong", |_| assert!(server.admit(&wrong, source(1), at(1)).is_err()));
+    measure("responder: admit", |n| {
+        assert_eq!(server.admit(&datagram, source(1), at(u64::from(n))), Ok(Admission::Proceed));
+    });
+    while server.admit(&datagram, source(1), at(9_000)) == Ok(Admission::Proceed) {}
+    measure("responder: cookie", |_| {
+        assert!(matches!(server.admit(&datagram, source(1), at(9_000)), Ok(Admission::Cookie(_))));
+    });
+    measure("responder: read", |_| drop(server.read(&datagram).unwrap()));
+    measure("responder: read and answer", |_| {
+        drop(server.read(&datagram).unwrap().welcome(&welcome(), Some(&psk()), 1));
+    });
+    let mut forged = datagram.clone();
+    forged[150] ^= 1;
+    measure("responder: read, forged payload", |_| assert!(server.read(&forged).is_err()));
+    let mut clients: Vec<_> = (0..3_000).map(|_| attempt(&mut rng)).collect();
+    let responses: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            let incoming = server.read(&initiation(client, 3)).unwrap();
+            response(&incoming.welcome(&welcome(), Some(&psk()), 1).1, 3)
+        })
+        .collect();
+    measure("initiator: read response", |n| {
+        let n = usize::try_from(n).unwrap();
+        drop(clients[n].read_response(&responses[n]).unwrap());
+    });
+    let mut limiter = limiter::SourceLimiter::new(SOURCE_RATE, MAX_SOURCES);
+    measure("limiter, full", |n| {
+        let [_, a, b, c] = n.to_be_bytes();
+        assert!(limiter.try_spend(std::net::IpAddr::from([10, a, b, c]), at(1)));
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn keys_match_whatever_was_drawn(
+        client: [u8; 32], server: [u8; 32], psk: Option<[u8; 32]>, seeds: ([u8; 32], [u8; 32]), indices: (u32, u32), link: u8,
+        aes: bool,
+    ) {
+        let (client_key, server_key) = (PrivateKey::from_bytes(client), PrivateKey::from_bytes(server));
+        let psk = psk.map(PresharedKey::from_bytes);
+        let mut rng = SecretRng::new(seeds.0);
+        let mut client =
+            Initiator::new(&client_key, &server_key.public(), psk.as_ref(), indices.0, &hello(), &mut rng);
+        let mut server = Responder::new(server_key, seeds.1, at(0));
+        let datagram = initiation(&client, link);
+        prop_assert_eq!(server.admit(&datagram, source(1), at(0)), Ok(Admission::Proceed));
+        let incoming = server.read(&datagram).unwrap();
+        prop_assert_eq!(incoming.client, client_key.public());
+        let cipher = if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
+        let (server_keys, message) = incoming.welcome(&Welcome { cipher, ..welcome() }, psk.as_ref(), indices.1);
+        let Outcome::Welcome(_, keys) = client.read_response(&response(&message, link)).unwrap() else { panic!() };
+        prop_assert!(match_up(&keys, &server_keys));
+        prop_assert_eq!((keys.local_index, keys.remote_index), indices);
+        prop_assert_eq!(keys.cipher, cipher);
+    }
+
+    /// mac2 is read only from who must show a cookie, where a flip is as good as no cookie.
+    #[test]
+    fn any_flip_in_an_initiation_is_refused(place in 0..INITIATION_BYTES - 16, bit in 0u8..8) {
+        let mut datagram = initiation(&client(1), 3);
+        datagram[place] ^= 1 << bit;
+        let mut server = server();
+        prop_assert!(server.admit(&datagram, source(1), at(1)).is_err());
+        // The link and mac1 itself are none of Noise's.
+        let noise = (4..INITIATION_BYTES - 32).contains(&place) || [0, 2, 3].contains(&place);
+        prop_assert_eq!(server.read(&datagram).is_err(), noise);
+    }
+
+    #[test]
+    fn any_flip_in_mac2_is_no_cookie(place in INITIATION_BYTES - 16..INITIATION_BYTES, bit in 0u8..8) {
+        let (mut server, client) = (server(), client(1));
+        let mut datagram = Vec::new();
+        let mac1 = client.put(3, None, &mut datagram);
+        let mut admission = server.admit(&datagram, source(1), at(1)).unwrap();
+        while admission == Admission::Proceed {
+            admission = server.admit(&datagram, source(1), at(1)).unwrap();
+        }
+        let Admission::Cookie(reply) = admission else { panic!() };
+        let cookie = client.read_cookie(&reply, &mac1).unwrap();
+        let mut datagram = Vec::new();
+        client.put(3, Some(&cookie), &mut datagram);
+        prop_assert_eq!(server.admit(&datagram, source(1), at(1)), Ok(Admission::Proceed));
+        datagram[place] ^= 1 << bit;
+        prop_assert!(matches!(server.admit(&datagram, source(1), at(1)), Ok(Admission::Cookie(_))));
+    }
+
+    #[test]
+    fn any_flip_in_a_response_is_refused(place in 0..RESPONSE_BYTES, bit in 0u8..8) {
+        let mut client = client(1);
+        let (_, mut datagram) = answered(&client);
+        datagram[place] ^= 1 << bit;
+        prop_assert!(client.read_response(&datagram).is_err());
+        datagram[place] ^= 1 << bit;
+        prop_assert!(client.read_response(&datagram).is_ok());
+    }
+
+    /// But for the link, which says only where to look for the mac1.
+    #[test]
+    fn any_flip_in_a_cookie_is_refused(place in 2..COOKIE_BYTES, bit in 0u8..8) {
+        let (mut server, client) = (server(), client(1));
+        let mut datagram = Vec::new();
+        let mac1 = client.put(3, None, &mut datagram);
+        let mut admission = server.admit(&datagram, source(1), at(1)).unwrap();
+        while admission == Admission::Proceed {
+            admission = server.admit(&datagram, source(1), at(1)).unwrap();
+        }
+        let Admission::Cookie(mut reply) = admission else { panic!() };
+        prop_assert!(client.read_cookie(&reply, &mac1).is_ok());
+        reply[place] ^= 1 << bit;
+        prop_assert!(client.read_cookie(&reply, &mac1).is_err());
+    }
+
+    /// Any bytes behind a good header and, where it has one, under a good mac1.
+    #[test]
+    fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), INITIATION_BYTES), fit in 0usize..4) {
+        let (mut server, mut client) = (server(), client(1));
+        let size = [INITIATION_BYTES, RESPONSE_BYTES, COOKIE_BYTES, usize::from(bytes[0])][fit];
+        let mut datagram = bytes[..size.min(bytes.len())].to_vec();
+        if let (Some(kind), Some(head)) = ([0x81, 0x82, 0x83].get(fit), datagram.first_chunk_mut::<8>()) {
+            *head = [*kind, bytes[1], 1, 0, 1, 2, 3, 4];
+        }
+        let macs = [(32, server_key().public()), (16, client_key().public())];
+        if let Some((behind, receiver)) = macs.get(fit) {
+            let (before, place) = datagram.split_at_mut(size - behind);
+            place[..16].copy_from_slice(&mac::mac(&mac::mac1_key(receiver), &[before]));
+        }
+        prop_assert_eq!(server.admit(&datagram, source(1), at(1)).is_ok(), fit == 0);
+        prop_assert!(server.read(&datagram).is_err());
+        prop_assert!(client.read_response(&datagram).is_err());
+        prop_assert!(client.read_cookie(&datagram, &Mac1([0; 16])).is_err());
+        prop_assert!(client.read_response(&answered(&client).1).is_ok());
+    }
+}
