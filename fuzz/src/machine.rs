@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, SessionConfig,
+    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, Security, SessionConfig,
 };
 use bonding_proto::event::LinkEvent;
 use bonding_proto::units::BitRate;
@@ -61,11 +61,12 @@ fn rate(choice: u8) -> Option<BitRate> {
 /// A client with three links; `choice` picks its policy and rates.
 pub(crate) fn new_session(choice: u8, now: Instant) -> Session {
     let link = |index: u8| LinkConfig {
+        security: Security::Plain,
         priority: index + 1,
         tx_rate: rate(choice.wrapping_add(index)),
         rx_rate: rate(choice.wrapping_mul(3).wrapping_add(index)),
         path: Some(client_path(index)),
-        header_bytes: 28,
+        alternatives: Vec::new(),
     };
     let config = SessionConfig {
         role: Role::Client,
@@ -75,6 +76,7 @@ pub(crate) fn new_session(choice: u8, now: Instant) -> Session {
         mtu: MTU,
         seed: 7,
         epoch: 11,
+        sealing: None,
     };
     Session::new(config, now)
 }
@@ -99,14 +101,27 @@ pub(crate) fn new_endpoint(choice: u8, now: Instant) -> Endpoint {
                 name: "home".into(),
                 prefixes: vec![prefix(2, 32)],
                 plain: (0..LINKS).map(peer).collect(),
+                public_key: None,
+                preshared: None,
+                addresses: Vec::new(),
+                tx_rates: Vec::new(),
             },
-            ClientConfig { name: "silent".into(), prefixes: vec![prefix(8, 29)], plain: vec![silent] },
+            ClientConfig {
+                name: "silent".into(),
+                prefixes: vec![prefix(8, 29)],
+                plain: vec![silent],
+                public_key: None,
+                preshared: None,
+                addresses: Vec::new(),
+                tx_rates: Vec::new(),
+            },
         ],
         policy: policy(choice / 8),
         heartbeat_interval: Duration::from_millis(100),
         mtu: MTU,
         seed: 13,
         epoch: 17,
+        sealing: None,
     };
     Endpoint::new(&config, now)
 }

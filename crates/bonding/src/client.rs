@@ -12,7 +12,7 @@ use std::time::Duration;
 use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::signals::Signals;
-use bonding_proto::config::{LinkConfig, Role, SessionConfig};
+use bonding_proto::config::{LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Instant, LinkId, Path, Session, SocketId};
@@ -45,6 +45,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         mtu: tun.mtu(),
         seed,
         epoch,
+        sealing: None,
     };
     let machine = Session::new(config, clock.now());
     let poller = Poller::new()?;
@@ -107,11 +108,12 @@ fn tunnel_mtu(plan: &ClientPlan, remotes: &[SocketAddr], monitor: &Monitor) -> u
 
 fn link_configs(links: &[LinkPlan], remotes: &[SocketAddr]) -> Vec<LinkConfig> {
     let one = |((id, link), remote): ((u8, &LinkPlan), &SocketAddr)| LinkConfig {
+        security: Security::Plain,
         priority: link.priority,
         tx_rate: link.tx_rate,
         rx_rate: link.rx_rate,
         path: Some(Path { socket: SocketId(id), remote: *remote, local: None }),
-        header_bytes: setup::header_bytes(remote.ip()),
+        alternatives: Vec::new(),
     };
     (0..u8::MAX).zip(links).zip(remotes).map(one).collect()
 }

@@ -42,6 +42,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         mtu: tun.mtu(),
         seed,
         epoch,
+        sealing: None,
     };
     tracing::info!(address = %plan.listen, ports = ?plan.ports, clients = plan.clients.len(), "listening");
     let mut shell = ServerShell::new(plan, tun.mtu());

@@ -3,8 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use crate::packet::{LinkId, Path};
 use crate::units::BitRate;
+
+/// Links of a session at most; a link's number on the wire is below this.
+pub const LINKS_MAX: usize = 32;
 
 /// Who opens the session and owns the links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +31,21 @@ pub enum Policy {
     RoundRobin,
 }
 
+/// How a link's datagrams are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Security {
+    /// Authenticated and encrypted.
+    #[default]
+    Sealed,
+    /// Not at all: for links that are private already.
+    Plain,
+}
+
 /// One link of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkConfig {
+    /// Sealed or plain.
+    pub security: Security,
     /// Lower is preferred. A server takes the client's value from its heartbeats.
     pub priority: u8,
     /// Ceiling for what we send on it; `None`: not limited by us.
@@ -38,8 +54,38 @@ pub struct LinkConfig {
     pub rx_rate: Option<BitRate>,
     /// Client: where to send from the first moment. Server: `None`, learnt from what arrives.
     pub path: Option<Path>,
-    /// Bytes of IP and UDP header around each datagram (28 for IPv4, 48 for IPv6): pacing counts them.
-    pub header_bytes: u16,
+    /// Client: other addresses of the server on this link, say of the other family; whichever answers first is used.
+    pub alternatives: Vec<Path>,
+}
+
+/// What a client needs to seal its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSealing {
+    /// Who the client is.
+    pub identity: PrivateKey,
+    /// Who the server must be.
+    pub server: PublicKey,
+    /// Shared with the server beforehand, where wanted.
+    pub preshared: Option<PresharedKey>,
+    /// AES-256-GCM is the faster cipher on this machine.
+    pub aes_fast: bool,
+    /// Grows from run to run of this client's key: a server takes no first message of an earlier run.
+    pub run: u64,
+    /// Seed of every key; from the system's random numbers.
+    pub entropy: [u8; 32],
+    /// Shown to a server that does not know the client's key yet.
+    pub token: Option<Token>,
+}
+
+/// What a server needs to seal its sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSealing {
+    /// Who the server is.
+    pub identity: PrivateKey,
+    /// AES-256-GCM is the faster cipher on this machine.
+    pub aes_fast: bool,
+    /// Seed of every key; from the system's random numbers.
+    pub entropy: [u8; 32],
 }
 
 /// One session: a client and its server, over some links.
@@ -59,6 +105,8 @@ pub struct SessionConfig {
     pub seed: u64,
     /// Differs from run to run, so that a peer notices a restart; from the driver's random numbers.
     pub epoch: u64,
+    /// A client with sealed links.
+    pub sealing: Option<ClientSealing>,
 }
 
 /// Which remote may speak on a plain link of a client.
@@ -90,6 +138,14 @@ pub struct ClientConfig {
     pub prefixes: Vec<Prefix>,
     /// Its plain links.
     pub plain: Vec<PlainPeer>,
+    /// Who it is on sealed links; `None`: it has none.
+    pub public_key: Option<PublicKey>,
+    /// Shared with it beforehand, where wanted.
+    pub preshared: Option<PresharedKey>,
+    /// Its inner addresses, each with the prefix length of the tunnel's network: told in the handshake. At most 4.
+    pub addresses: Vec<Prefix>,
+    /// Ceilings for what the server sends on its sealed links, by number.
+    pub tx_rates: Vec<Option<BitRate>>,
 }
 
 /// A server's endpoint.
@@ -107,4 +163,6 @@ pub struct EndpointConfig {
     pub seed: u64,
     /// As in [`SessionConfig`].
     pub epoch: u64,
+    /// For clients with sealed links.
+    pub sealing: Option<ServerSealing>,
 }

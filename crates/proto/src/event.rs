@@ -1,6 +1,8 @@
 //! What happened, for whoever logs it, and what the world tells a session.
 
+use crate::handshake::Refusal;
 use crate::packet::{LinkId, Path};
+use crate::wire::control::CloseReason;
 
 /// The state of a link as its user sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +42,19 @@ pub enum Event {
     },
     /// The peer was restarted; both directions start anew.
     PeerRestarted,
+    /// The peer ended the session.
+    Closed(CloseReason),
+    /// The server takes this client not.
+    Refused(Refusal),
+    /// Another server is used.
+    ServerChanged {
+        /// The one used before, by its place in the list.
+        from: usize,
+        /// The one used now.
+        to: usize,
+    },
+    /// The server leased addresses, or others than before.
+    Leased,
 }
 
 /// What the driver knows about a link beyond what arrives on it.

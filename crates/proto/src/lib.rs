@@ -7,11 +7,13 @@
 //! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait for the next
 //! input or [`StateMachine::poll_timeout`], whichever comes first.
 
+pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod discard;
 pub mod endpoint;
 pub mod event;
+pub mod handshake;
 pub mod link;
 pub mod packet;
 pub mod qos;
@@ -25,6 +27,7 @@ pub mod wire;
 
 use std::num::NonZeroUsize;
 
+pub use crate::client::Client;
 pub use crate::discard::Discard;
 pub use crate::endpoint::Endpoint;
 pub use crate::event::Event;
@@ -50,6 +53,8 @@ pub trait StateMachine {
     ) -> Option<Transmit>;
     /// The next inner packet for TUN.
     fn poll_packet(&mut self) -> Option<PacketBuf>;
+    /// Says goodbye to every peer: drain what is to be transmitted, and use it no more.
+    fn close(&mut self, now: Instant);
     /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last `now`.
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
 }

@@ -32,6 +32,8 @@ impl Bare {
 }
 
 impl StateMachine for Bare {
+    fn close(&mut self, _: Instant) {}
+
     fn handle_packet(&mut self, packet: PacketBuf, _now: Instant) -> Result<(), Discard> {
         self.to_send.push_back(packet);
         Ok(())

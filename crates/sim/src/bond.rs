@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use bonding_netem::{Direction, LinkSpec, Scenario};
 use bonding_proto::config::{
-    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, Security,
+    ServerSealing, SessionConfig,
 };
+use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Endpoint, Instant, LinkId, Session};
 
 use crate::inet;
-use crate::outer::{UDP_OVERHEAD, client_address, client_path};
+use crate::outer::{client_address, client_path};
 use crate::world::{Observed, World};
 
-/// The TUN device's MTU: 1500 less IPv4, UDP and frame header.
+/// The TUN device's MTU over plain links: 1500 less IPv4, UDP and frame header.
 pub const MTU: u16 = 1_461;
+/// Over sealed ones: less the sealed header and the tag, too.
+pub const SEALED_MTU: u16 = MTU - 32;
 /// The heartbeat interval of the default configuration.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -43,6 +47,8 @@ pub struct Setup {
     pub policy: Policy,
     /// Seed of links and sessions.
     pub seed: u64,
+    /// How all links are protected.
+    pub security: Security,
 }
 
 /// The world of a bonded client and server.
@@ -53,11 +59,41 @@ fn rate(link: &LinkSpec, direction: Direction) -> Option<BitRate> {
     link.pipe(direction).rate.mean_bps().map(BitRate::from_bps)
 }
 
+fn client_key() -> PrivateKey {
+    PrivateKey::from_bytes([1; 32])
+}
+
+fn server_key() -> PrivateKey {
+    PrivateKey::from_bytes([2; 32])
+}
+
 impl Setup {
     /// The first link has priority 1, every other 2: light traffic belongs on the first.
     pub fn new(scenario: Scenario, policy: Policy, seed: u64) -> Self {
         let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
-        Self { scenario, priorities, policy, seed }
+        Self { scenario, priorities, policy, seed, security: Security::Plain }
+    }
+
+    /// The same over sealed links.
+    pub fn sealed(mut self) -> Self {
+        self.security = Security::Sealed;
+        self
+    }
+
+    /// The TUN device's MTU.
+    pub const fn mtu(&self) -> u16 {
+        match self.security {
+            Security::Plain => MTU,
+            Security::Sealed => SEALED_MTU,
+        }
+    }
+
+    /// A seed for keys, unlike any other run's.
+    fn entropy(&self, side: u8, epoch: u64) -> [u8; 32] {
+        let mut entropy = [side; 32];
+        let numbers = self.seed.to_be_bytes().into_iter().chain(epoch.to_be_bytes());
+        entropy.iter_mut().zip(numbers).for_each(|(byte, number)| *byte = number);
+        entropy
     }
 
     /// The same links with the same priorities, listed the other way round.
@@ -71,20 +107,30 @@ impl Setup {
     pub fn client(&self, epoch: u64, now: Instant) -> Session {
         let links = self.scenario.links.iter().zip(&self.priorities).enumerate();
         let links = links.map(|(index, (link, priority))| LinkConfig {
+            security: self.security,
             priority: *priority,
             tx_rate: rate(link, Direction::Up),
             rx_rate: rate(link, Direction::Down),
             path: Some(client_path(index)),
-            header_bytes: UDP_OVERHEAD,
+            alternatives: Vec::new(),
         });
         let config = SessionConfig {
             role: Role::Client,
             links: links.collect(),
             policy: self.policy,
             heartbeat_interval: HEARTBEAT,
-            mtu: MTU,
+            mtu: self.mtu(),
             seed: self.seed,
             epoch,
+            sealing: (self.security == Security::Sealed).then(|| ClientSealing {
+                identity: client_key(),
+                server: server_key().public(),
+                preshared: None,
+                aes_fast: true,
+                run: epoch,
+                entropy: self.entropy(1, epoch),
+                token: None,
+            }),
         };
         Session::new(config, now)
     }
@@ -96,18 +142,28 @@ impl Setup {
             remote: client_address(index).ip(),
             tx_rate: rate(link, Direction::Down),
         });
+        let sealed = self.security == Security::Sealed;
         let client = ClientConfig {
             name: "simulated".to_owned(),
             prefixes: vec![Prefix { address: IpAddr::V4(inet::CLIENT), length: 32 }],
-            plain: plain.collect(),
+            plain: if sealed { Vec::new() } else { plain.collect() },
+            public_key: sealed.then(|| client_key().public()),
+            preshared: None,
+            addresses: vec![Prefix { address: IpAddr::V4(inet::CLIENT), length: 24 }],
+            tx_rates: self.scenario.links.iter().map(|link| rate(link, Direction::Down)).collect(),
         };
         let config = EndpointConfig {
             clients: vec![client],
             policy: self.policy,
             heartbeat_interval: HEARTBEAT,
-            mtu: MTU,
+            mtu: self.mtu(),
             seed: self.seed ^ 1,
             epoch,
+            sealing: sealed.then(|| ServerSealing {
+                identity: server_key(),
+                aes_fast: true,
+                entropy: self.entropy(2, epoch),
+            }),
         };
         Endpoint::new(&config, now)
     }

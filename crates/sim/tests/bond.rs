@@ -285,6 +285,8 @@ struct GlobalSequence {
 }
 
 impl StateMachine for GlobalSequence {
+    fn close(&mut self, _: Instant) {}
+
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
         self.session.handle_packet(packet, now)
     }

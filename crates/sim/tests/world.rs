@@ -157,6 +157,8 @@ fn the_same_seed_gives_the_same_run_and_another_does_not() {
 struct Stuck(Bare);
 
 impl bonding_proto::StateMachine for Stuck {
+    fn close(&mut self, _: Instant) {}
+
     fn handle_packet(
         &mut self,
         packet: bonding_proto::PacketBuf,

@@ -62,6 +62,10 @@ fn peer(peer: &Peer) -> PeerPlan {
             name: peer.name.clone(),
             prefixes: peer.prefixes().collect(),
             plain: plain.collect(),
+            public_key: None,
+            preshared: None,
+            addresses: Vec::new(),
+            tx_rates: Vec::new(),
         },
         links: peer.links.iter().map(|link| link.name.clone()).collect(),
     }

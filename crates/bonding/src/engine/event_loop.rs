@@ -174,7 +174,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         while !self.signals.terminating() {
             self.turn(shell, service)?;
         }
-        Ok(())
+        // Peers need not find out by themselves.
+        let now = self.clock.now();
+        self.machine.close(now);
+        self.drain(now)
     }
 
     /// One wait and one wake-up.

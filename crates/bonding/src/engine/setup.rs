@@ -138,7 +138,7 @@ fn contains(outer: Cidr, inner: Cidr) -> bool {
 }
 
 /// Bytes of IP and UDP header to reach `remote`.
-pub(crate) fn header_bytes(remote: IpAddr) -> u16 {
+fn header_bytes(remote: IpAddr) -> u16 {
     if remote.is_ipv4() { IPV4_HEADERS } else { IPV6_HEADERS }
 }
 

@@ -35,6 +35,8 @@ struct Machine {
 }
 
 impl StateMachine for Machine {
+    fn close(&mut self, _: Instant) {}
+
     fn handle_packet(&mut self, packet: PacketBuf, _: Instant) -> Result<(), Discard> {
         self.packets.push_back(packet);
         self.taken += 1;

@@ -9,6 +9,7 @@ mod health;
 mod loss;
 mod meter;
 mod pacer;
+mod path;
 mod rate;
 mod rtt;
 mod window;
@@ -22,9 +23,10 @@ use self::health::Health;
 use self::loss::LossMeter;
 use self::meter::RateMeter;
 use self::pacer::Pacer;
+use self::path::PathState;
 use self::rate::{Delivery, RateControl};
 use self::rtt::{DelayEstimator, RttEstimator};
-use crate::config::{LinkConfig, Role};
+use crate::config::{LinkConfig, Role, Security};
 use crate::discard::Discard;
 use crate::event::LinkState;
 use crate::packet::{LinkId, Path};
@@ -32,6 +34,7 @@ use crate::scheduler::{LinkView, score};
 use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::wire::control::{CHALLENGE_BYTES, Control};
 use crate::wire::heartbeat::{Echo, Heartbeat};
 
 /// A suspect link is probed this often.
@@ -42,6 +45,13 @@ const ANSWER_GAP: Duration = Duration::from_millis(5);
 
 /// Utilisation above which a link counts as saturated, permille (the score's 80 %).
 pub const SATURATED_PERMILLE: u16 = 800;
+
+/// Bytes of IP and UDP header around a datagram: pacing counts them.
+const IPV4_HEADERS: u64 = 20 + 8;
+const IPV6_HEADERS: u64 = 40 + 8;
+
+/// Control frames that wait for their turn; more than this nobody asks for.
+const CONTROL_MAX: usize = 8;
 
 /// Heartbeats in flight that are remembered: 10 s of them.
 const LOG_MAX: usize = 100;
@@ -82,11 +92,12 @@ struct Received {
 pub struct Link {
     id: LinkId,
     role: Role,
+    security: Security,
     interval: Duration,
-    header_bytes: u64,
     priority: u8,
     rx_ceiling: Option<BitRate>,
-    path: Option<Path>,
+    path: PathState,
+    control: VecDeque<Control>,
     health: Health,
     rtt: RttEstimator,
     /// One-way delays: of what we send, of what we receive.
@@ -121,10 +132,11 @@ impl Link {
             id,
             role,
             interval,
-            header_bytes: u64::from(config.header_bytes),
+            security: config.security,
             priority: config.priority,
             rx_ceiling: config.rx_rate,
-            path: config.path,
+            path: PathState::new(config.path.iter().chain(&config.alternatives).copied().collect()),
+            control: VecDeque::new(),
             health: Health::new(interval),
             rtt: RttEstimator::new(),
             tx_delay: DelayEstimator::new(),
@@ -157,7 +169,95 @@ impl Link {
 
     /// Where the link sends to; `None` until a server has heard the client.
     pub const fn path(&self) -> Option<Path> {
-        self.path
+        self.path.current()
+    }
+
+    /// Every address that a client may reach its server at on this link.
+    pub fn candidates(&self) -> &[Path] {
+        self.path.candidates()
+    }
+
+    /// Sealed or plain.
+    pub const fn security(&self) -> Security {
+        self.security
+    }
+
+    /// Whether `path` is one that a client may hear its server on.
+    pub fn hears(&self, path: &Path) -> bool {
+        self.path.knows(path)
+    }
+
+    fn header_bytes(&self) -> u64 {
+        let ipv6 = self.path.current().is_some_and(|path| path.remote.ip().to_canonical().is_ipv6());
+        if ipv6 { IPV6_HEADERS } else { IPV4_HEADERS }
+    }
+
+    /// A client heard its server on `path`. Whether that is another one than it sent to.
+    pub fn adopt(&mut self, path: Path) -> bool {
+        self.path.adopt(path)
+    }
+
+    /// A server's authenticated datagram with `bytes` of UDP payload came from `path`. Whether the path changed; then it is asked
+    /// to prove itself with `token`.
+    pub fn follow(
+        &mut self,
+        path: Path,
+        newest: bool,
+        bytes: usize,
+        token: impl FnOnce() -> [u8; CHALLENGE_BYTES],
+        now: Instant,
+    ) -> bool {
+        let bytes = bytes as u64 + self.header_bytes();
+        let moved = self.path.follow(path, newest, bytes, token, now);
+        if moved {
+            self.heartbeat_at = Some(now);
+        }
+        moved
+    }
+
+    /// The peer answered a challenge from `path`. Whether the path may be used for data from now on.
+    pub fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
+        self.path.on_response(token, path)
+    }
+
+    /// Sends a control frame as soon as may be.
+    pub fn push_control(&mut self, control: Control) {
+        if self.control.len() < CONTROL_MAX {
+            self.control.push_back(control);
+        }
+    }
+
+    /// The control frame to send now.
+    pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
+        self.control.pop_front().or_else(|| self.path.poll_challenge(now).map(Control::Challenge))
+    }
+
+    /// When a control frame is due; the past: at once.
+    pub fn control_at(&self) -> Option<Instant> {
+        if self.control.is_empty() { self.path.challenge_at() } else { Some(Instant::ZERO) }
+    }
+
+    /// Whether a datagram with `bytes` of UDP payload may go where the link sends to; if so it counts.
+    pub fn try_spend(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64 + self.header_bytes();
+        self.path.try_spend(bytes)
+    }
+
+    /// The heartbeat that is due may not go yet.
+    pub fn skip_heartbeat(&mut self, now: Instant) {
+        self.heartbeat_at = Some(now + self.interval);
+    }
+
+    /// A heartbeat at once.
+    pub const fn hasten_heartbeat(&mut self, now: Instant) {
+        if self.path.current().is_some() {
+            self.heartbeat_at = Some(now);
+        }
+    }
+
+    /// The peer closed the session: proof is void, but nothing failed.
+    pub fn on_close(&mut self) {
+        self.health.on_peer_restart();
     }
 
     /// Proven, suspect or down.
@@ -187,7 +287,7 @@ impl Link {
 
     /// A datagram with `bytes` of UDP payload arrived.
     pub fn on_datagram(&mut self, bytes: usize, now: Instant) {
-        let bytes = bytes as u64 + self.header_bytes;
+        let bytes = bytes as u64 + self.header_bytes();
         self.rx_packets += 1;
         self.rx_run_packets += 1;
         self.rx_bytes += bytes;
@@ -207,6 +307,13 @@ impl Link {
         self.rx_delay = DelayEstimator::new();
         self.received = None;
         self.rx_run_packets = 0;
+        if self.security == Security::Sealed {
+            self.path.forget();
+            if self.path.current().is_none() {
+                self.heartbeat_at = None;
+                self.control.clear();
+            }
+        }
         self.forget_delivery();
     }
 
@@ -222,7 +329,7 @@ impl Link {
     /// The interface lost its carrier (`false`) or has it again.
     pub fn on_carrier(&mut self, carrier: bool, now: Instant) {
         self.health.on_carrier(carrier);
-        if carrier && self.path.is_some() {
+        if carrier && self.path.current().is_some() {
             self.heartbeat_at = Some(now);
         }
     }
@@ -255,10 +362,8 @@ impl Link {
         if self.role == Role::Server {
             self.priority = heartbeat.priority;
         }
-        let moved = self.path.is_none_or(|known| (known.socket, known.remote) != (path.socket, path.remote));
-        if moved {
-            self.path = Some(path);
-        }
+        // On a sealed link the datagram itself has moved the path.
+        let moved = self.security == Security::Plain && self.path.adopt(path);
         let answer_at = self.heartbeat_sent_at.map_or(now, |at| now.max(at + ANSWER_GAP));
         if !heartbeat.proven || moved {
             self.heartbeat_at = Some(self.heartbeat_at.map_or(answer_at, |due| due.min(answer_at)));
@@ -339,6 +444,9 @@ impl Link {
             LinkState::Suspect => self.interval.min(SUSPECT_INTERVAL),
             LinkState::Up | LinkState::Down => self.interval,
         };
+        if self.health.state() == LinkState::Down {
+            self.path.rotate();
+        }
         self.heartbeat_at = Some(now + interval);
         self.heartbeat_sent_at = Some(now);
         if self.log.len() == LOG_MAX {
@@ -373,7 +481,7 @@ impl Link {
 
     /// A datagram with `bytes` of UDP payload goes out.
     pub fn on_sent(&mut self, bytes: usize, now: Instant) {
-        let bytes = bytes as u64 + self.header_bytes;
+        let bytes = bytes as u64 + self.header_bytes();
         self.tx_packets += 1;
         self.tx_bytes += bytes;
         self.tx_meter.on_bytes(bytes, now);
@@ -390,7 +498,8 @@ impl Link {
         let capacity = self.rate.capacity();
         LinkView {
             id: self.id,
-            state: self.health.state(),
+            // No data for an address that has not proven that it wants it.
+            state: if self.path.is_trusted() { self.health.state() } else { LinkState::Down },
             priority: self.priority,
             rtt: self.rtt.srtt().unwrap_or_default(),
             loss_permille: self.loss.permille(),
@@ -399,7 +508,7 @@ impl Link {
             rate: self.rate.pacing_rate(),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
-            header_bytes: self.header_bytes,
+            header_bytes: self.header_bytes(),
         }
     }
 
@@ -415,7 +524,7 @@ impl Link {
         LinkStats {
             id: self.id,
             state: view.state,
-            path: self.path,
+            path: self.path.current(),
             priority: self.priority,
             score: score::score(&view, score::Saturation::Ignored),
             saturated: view.utilisation_permille > SATURATED_PERMILLE,

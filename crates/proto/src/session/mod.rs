@@ -2,7 +2,9 @@
 //! between modules.
 //!
 //! - `transmit`: heartbeats that are due, then data: the queue's head, the scheduler's link, a run for one batch.
-//! - `receive`: datagrams: open, read the frame, dispatch by kind; data goes to the resequencer.
+//! - `receive`: datagrams: open, read the frames, dispatch by kind; data goes to the resequencer.
+//! - `seal`: what only sealed links have: handshakes, keys, paths that prove themselves.
+//! - `keyring`, `dial`: the keys, and a client's handshakes.
 //! - `report`: figures.
 //!
 //! Client and server run the same session. They differ in how a link's path is known (configured, or learnt from the first
@@ -13,10 +15,15 @@
 //! what an old run still had in flight on a slow link does not come back as news. Which of two epochs is the old one is a guess when
 //! this side is fresh itself: a retired one that goes on speaking while the current one is silent is taken back.
 
+mod dial;
+mod keyring;
 mod receive;
 mod report;
+mod seal;
 mod transmit;
 
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +31,14 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use self::dial::Dialer;
+use self::keyring::{KeyLimits, Keyring};
 use crate::StateMachine;
-use crate::config::{Role, SessionConfig};
+use crate::config::{ClientSealing, Role, Security, SessionConfig};
+use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent, LinkState};
+use crate::handshake::Welcome;
 use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Transmit};
 use crate::qos::flow::{self, FlowHasher, InnerHeader};
@@ -36,6 +47,7 @@ use crate::reorder::{Limits, LinkDelay, Resequencer};
 use crate::scheduler::{self, LinkView, Scheduler};
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::wire::control::CloseReason;
 
 /// Epochs of the peer that are over.
 const RETIRED_EPOCHS: usize = 4;
@@ -43,20 +55,12 @@ const RETIRED_EPOCHS: usize = 4;
 /// So many heartbeats of a retired epoch, with none of the current one between them, show that it was retired wrongly.
 const REVIVAL_HEARTBEATS: u8 = 3;
 
-/// How a datagram of a link is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protection {
-    /// One bare frame: for links that are private already.
-    Plain,
-}
-
 /// One session.
 #[derive(Debug)]
 pub struct Session {
     role: Role,
     epoch: u32,
     mtu: usize,
-    protection: Protection,
     links: Vec<Link>,
     flows: FlowHasher,
     queue: Queue,
@@ -71,6 +75,16 @@ pub struct Session {
     /// A retired epoch that spoke last, and how often in a row.
     revenant: Option<(u32, u8)>,
     connected: bool,
+    keyring: Keyring,
+    /// A client with sealed links.
+    dialer: Option<Dialer>,
+    /// Draws challenges and what else must not be guessed.
+    rng: SecretRng,
+    /// What the server leased to us.
+    lease: Option<Welcome>,
+    /// Ceilings of links that a server has not met yet, by number.
+    tx_rates: Vec<Option<BitRate>>,
+    heartbeat_interval: Duration,
     /// Kept to be reused; valid within one `poll_transmit`.
     views: Vec<LinkView>,
     delays: Vec<LinkDelay>,
@@ -95,12 +109,20 @@ impl Session {
             .zip(&config.links)
             .map(|(id, link)| Link::new(LinkId(id), config.role, link, config.heartbeat_interval, now))
             .collect();
+        // Flow hashes and challenges come from different draws.
+        let entropy = config.sealing.as_ref().map_or_else(|| seeded(config.seed), |sealing| sealing.entropy);
+        let mut rng = SecretRng::new(entropy);
+        let epoch = u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default();
+        let dialer = config.sealing.map(|sealing| {
+            let mut entropy = [0; 32];
+            rng.fill(&mut entropy);
+            Dialer::new(ClientSealing { entropy, ..sealing }, epoch, now)
+        });
         let mut session = Self {
             role: config.role,
             // The wire carries 32 bits.
-            epoch: u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default(),
+            epoch,
             mtu: usize::from(config.mtu),
-            protection: Protection::Plain,
             links,
             flows: FlowHasher::new(config.seed),
             queue: Queue::new(QueueConfig::default()),
@@ -113,6 +135,12 @@ impl Session {
             retired_epochs: VecDeque::new(),
             revenant: None,
             connected: false,
+            keyring: Keyring::new(KeyLimits::DEFAULT),
+            dialer,
+            rng,
+            lease: None,
+            tx_rates: Vec::new(),
+            heartbeat_interval: config.heartbeat_interval,
             views: Vec::new(),
             delays: Vec::new(),
             transmit_at: None,
@@ -168,6 +196,7 @@ impl Session {
             return;
         }
         self.events.push_back(Event::LinkState { link, from: before, to: after });
+        self.note_proof(before, after, now);
         let connected = self.links.iter().any(|link| link.state() != LinkState::Down);
         if connected != self.connected {
             self.connected = connected;
@@ -249,7 +278,10 @@ impl StateMachine for Session {
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
         // A client's sockets are its links', one each.
         let link = LinkId(datagram.path.socket.0);
-        self.handle_link_datagram(link, datagram, now)
+        match self.links.get(link.index()).map(Link::security) {
+            Some(Security::Sealed) => self.handle_sealed_datagram(datagram, now),
+            Some(Security::Plain) | None => self.handle_link_datagram(link, datagram, now),
+        }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -260,6 +292,7 @@ impl StateMachine for Session {
             let after = link.state();
             self.note_state(id, before, after, now);
         }
+        self.on_sealing_time(now);
         if self.reorder.poll_timeout().is_some_and(|due| due <= now) {
             self.reorder.on_timeout(&self.delays, now, &mut self.released);
         }
@@ -271,7 +304,14 @@ impl StateMachine for Session {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit> {
-        self.transmit_heartbeat(buf, now).or_else(|| self.transmit_data(buf, max_segments, now))
+        self.transmit_handshake(buf)
+            .or_else(|| self.transmit_control(buf, now))
+            .or_else(|| self.transmit_heartbeat(buf, now))
+            .or_else(|| self.transmit_data(buf, max_segments, now))
+    }
+
+    fn close(&mut self, now: Instant) {
+        Self::close(self, CloseReason::Shutdown, now);
     }
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {
@@ -283,15 +323,28 @@ impl StateMachine for Session {
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let links = self.links.iter().flat_map(|link| {
+            let speaks = self.speaks(link);
             [
-                link.heartbeat_at().map(|at| (at, "heartbeat")),
+                link.heartbeat_at().filter(|_| speaks).map(|at| (at, "heartbeat")),
+                link.control_at().filter(|_| speaks).map(|at| (at, "control")),
                 link.poll_timeout().map(|at| (at, "link state")),
             ]
         });
         let own = [
+            self.dialer.as_ref().and_then(Dialer::poll_timeout).map(|at| (at, "handshake")),
+            self.keyring.poll_timeout().map(|at| (at, "keys")),
             self.transmit_at.map(|at| (at, "pacing")),
             self.reorder.poll_timeout().map(|at| (at, "reorder")),
         ];
         links.chain(own).flatten().min_by_key(|(at, _)| *at)
     }
+}
+
+/// A server's session draws challenges only: the endpoint gives it a seed that nobody can guess.
+fn seeded(seed: u64) -> [u8; 32] {
+    let mut entropy = [0; 32];
+    if let Some(head) = entropy.first_chunk_mut() {
+        *head = seed.to_be_bytes();
+    }
+    entropy
 }

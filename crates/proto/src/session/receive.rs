@@ -2,8 +2,8 @@
 
 use bytes::Buf;
 
-use super::{Protection, Session};
-use crate::config::Role;
+use super::Session;
+use crate::config::{Role, Security};
 use crate::discard::Discard;
 use crate::event::Event;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path};
@@ -18,7 +18,7 @@ enum Action {
 }
 
 impl Session {
-    /// Takes a datagram of a link; the caller has found out which. Every error is counted.
+    /// Takes a datagram of a plain link; the caller has found out which. Every error is counted.
     pub fn handle_link_datagram(
         &mut self,
         link: LinkId,
@@ -34,14 +34,13 @@ impl Session {
 
     fn try_datagram(&mut self, id: LinkId, datagram: Datagram, now: Instant) -> Result<(), Discard> {
         let Datagram { path, mut data } = datagram;
-        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        let link = self.links.get_mut(id.index()).filter(|link| link.security() == Security::Plain);
+        let link = link.ok_or(Discard::UnknownPeer)?;
         // A client talks to the address it was told; a server's caller has matched the address to the link.
         if self.role == Role::Client && link.path().is_none_or(|known| known.remote != path.remote) {
             return Err(Discard::UnknownPeer);
         }
-        let action = match self.protection {
-            Protection::Plain => read_plain(&data)?,
-        };
+        let action = read_plain(&data)?;
         link.on_datagram(data.len(), now);
         match action {
             Action::Heartbeat(seq_num, heartbeat) => self.on_heartbeat(id, seq_num, &heartbeat, path, now),
@@ -50,6 +49,19 @@ impl Session {
                 self.on_data(id, seq_num, PacketBuf::from(data.freeze()), now)
             }
         }
+    }
+
+    /// A sealed link's heartbeat.
+    pub(super) fn on_sealed_heartbeat(
+        &mut self,
+        id: LinkId,
+        seq_num: u64,
+        payload: &[u8],
+        path: Path,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let heartbeat = Heartbeat::parse(payload)?;
+        self.on_heartbeat(id, seq_num, &heartbeat, path, now)
     }
 
     fn on_heartbeat(
@@ -80,7 +92,13 @@ impl Session {
         Ok(())
     }
 
-    fn on_data(&mut self, id: LinkId, seq_num: u64, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+    pub(super) fn on_data(
+        &mut self,
+        id: LinkId,
+        seq_num: u64,
+        packet: PacketBuf,
+        now: Instant,
+    ) -> Result<(), Discard> {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         link.on_data(seq_num & ((1 << COUNTER_BITS) - 1));
         self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)

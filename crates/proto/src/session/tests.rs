@@ -48,11 +48,12 @@ fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
         links: (0u8..)
             .zip(links)
             .map(|(id, (mbit, _))| LinkConfig {
+                security: Security::Plain,
                 priority: 1,
                 tx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
                 rx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
                 path: (role == Role::Client).then(|| path(id)),
-                header_bytes: 28,
+                alternatives: Vec::new(),
             })
             .collect(),
         policy: Policy::Adaptive,
@@ -60,6 +61,7 @@ fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
         mtu: 1_461,
         seed: 1,
         epoch,
+        sealing: None,
     }
 }
 

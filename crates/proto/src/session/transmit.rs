@@ -5,7 +5,10 @@
 
 use std::num::NonZeroUsize;
 
-use super::{Protection, Session};
+use super::Session;
+use super::keyring::{Keyring, SEALING_BYTES};
+use crate::config::Security;
+use crate::event::LinkState;
 use crate::link::Link;
 use crate::packet::{LinkId, PacketBuf, Path, Transmit};
 use crate::qos::flow::FlowId;
@@ -22,18 +25,30 @@ const BATCH_SEGMENTS_MAX: usize = 64;
 impl Session {
     /// One heartbeat that is due.
     pub(super) fn transmit_heartbeat(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
-        let due = |link: &&mut Link| link.heartbeat_at().is_some_and(|at| at <= now);
-        let link = self.links.iter_mut().find(due)?;
-        let path = link.path()?;
-        let (seq_num, mut heartbeat) = link.next_heartbeat(self.epoch, now);
-        heartbeat.echo = self.peer_epoch.and_then(|epoch| link.echo(epoch, now));
-        let start = buf.len();
-        wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
-        heartbeat.put(buf);
-        finish_datagram(self.protection, buf, start);
-        let size = buf.len() - start;
-        link.on_sent(size, now);
-        Some(Transmit { link: link.id(), path, size, segment_size: size })
+        let sealed = self.keyring.can_seal(now);
+        let (epoch, peer_epoch) = (self.epoch, self.peer_epoch);
+        for link in &mut self.links {
+            let due = link.heartbeat_at().is_some_and(|at| at <= now);
+            let speaks = sealed || link.security() == Security::Plain;
+            let Some(path) = link.path().filter(|_| due && speaks) else { continue };
+            let start = buf.len();
+            let size = overhead(link.security()) + usize::from(HEARTBEAT_BYTES);
+            if !link.try_spend(size) {
+                link.skip_heartbeat(now);
+                continue;
+            }
+            let (seq_num, mut heartbeat) = link.next_heartbeat(epoch, now);
+            heartbeat.echo = peer_epoch.and_then(|epoch| link.echo(epoch, now));
+            begin_datagram(link.security(), buf);
+            wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
+            heartbeat.put(buf);
+            if link.security() == Security::Sealed {
+                self.keyring.seal(link.id().0, buf, start, now);
+            }
+            link.on_sent(size, now);
+            return Some(Transmit { link: link.id(), path, size, segment_size: size });
+        }
+        None
     }
 
     /// A batch of data for one link.
@@ -49,7 +64,14 @@ impl Session {
             return None;
         }
         self.views.clear();
-        self.views.extend(self.links.iter().map(|link| link.view(now)));
+        let sealed = self.keyring.can_seal(now);
+        self.views.extend(self.links.iter().map(|link| {
+            let mut view = link.view(now);
+            if !sealed && link.security() == Security::Sealed {
+                view.state = LinkState::Down;
+            }
+            view
+        }));
         for tier in [Tier::Sparse, Tier::Bulk] {
             let Some(head) = self.queue.head(tier, now) else { continue };
             match self.scheduler.select(&head, &self.views, now) {
@@ -83,11 +105,13 @@ impl Session {
         now: Instant,
     ) -> Transmit {
         let start = buf.len();
-        let segment_size = FRAME_HEADER_BYTES + head.bytes;
+        let security = self.links.get(link.index()).map(Link::security).unwrap_or_default();
+        let overhead = overhead(security);
+        let segment_size = overhead + head.bytes;
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
         let mut segments = 0;
         while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
-            let size = self.put_data(buf, flow, &packet);
+            let size = self.put_data(buf, link, security, flow, &packet, now);
             segments += 1;
             self.on_data_sent(link, size, now);
             // GSO: only the last datagram may be shorter.
@@ -95,8 +119,8 @@ impl Session {
                 break;
             }
             let Some(next) = self.queue.head(head.tier, now) else { break };
-            if FRAME_HEADER_BYTES + next.bytes > segment_size
-                || buf.len() - start + FRAME_HEADER_BYTES + next.bytes > BATCH_BYTES_MAX
+            if overhead + next.bytes > segment_size
+                || buf.len() - start + overhead + next.bytes > BATCH_BYTES_MAX
                 || self.scheduler.select(&next, &self.views, now) != Decision::Send(link)
             {
                 break;
@@ -107,14 +131,25 @@ impl Session {
     }
 
     /// Appends one packet as a datagram and returns its size.
-    fn put_data(&mut self, buf: &mut Vec<u8>, flow: FlowId, packet: &PacketBuf) -> usize {
+    fn put_data(
+        &mut self,
+        buf: &mut Vec<u8>,
+        link: LinkId,
+        security: Security,
+        flow: FlowId,
+        packet: &PacketBuf,
+        now: Instant,
+    ) -> usize {
         let start = buf.len();
+        begin_datagram(security, buf);
         let seq_num = self.next_seq_num(flow);
         // The queue holds no packet over the MTU, which is a u16.
         let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
         wire::put_frame_header(buf, seq_num, Kind::Data, Modifiers::NONE, len);
         buf.extend_from_slice(packet);
-        finish_datagram(self.protection, buf, start);
+        if security == Security::Sealed {
+            self.keyring.seal(link.0, buf, start, now);
+        }
         buf.len() - start
     }
 
@@ -139,9 +174,17 @@ impl Session {
     }
 }
 
-/// Protects the datagram that begins at `start`; a plain one goes as it is.
-fn finish_datagram(protection: Protection, _buf: &mut [u8], _start: usize) {
-    match protection {
-        Protection::Plain => {}
+/// Bytes around a frame's payload.
+const fn overhead(security: Security) -> usize {
+    match security {
+        Security::Plain => FRAME_HEADER_BYTES,
+        Security::Sealed => FRAME_HEADER_BYTES + SEALING_BYTES,
+    }
+}
+
+/// Makes room for what goes ahead of the frames.
+fn begin_datagram(security: Security, buf: &mut Vec<u8>) {
+    if security == Security::Sealed {
+        Keyring::begin(buf);
     }
 }

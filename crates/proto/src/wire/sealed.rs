@@ -77,6 +77,12 @@ impl SealedHeader {
     }
 }
 
+/// The receiver index of a sealed datagram, a response or a cookie.
+pub fn receiver_index(datagram: &[u8]) -> Option<u32> {
+    let index = datagram.get(4..)?.first_chunk()?;
+    Some(u32::from_be_bytes(*index))
+}
+
 /// The stamp for a moment.
 pub fn stamp(now: Instant) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "modulo 2^16 is what the stamp is")]

@@ -1,0 +1,259 @@
+//! A client and two servers, in virtual time.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::config::{
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, Role, Security, ServerSealing,
+};
+use crate::crypto::keys::PrivateKey;
+use crate::endpoint::Endpoint;
+use crate::packet::SocketId;
+
+const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const DELAY: Duration = Duration::from_millis(10);
+
+fn server_address(server: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, server], 9_001))
+}
+
+fn client_address() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 40_000))
+}
+
+fn server_key(server: u8) -> PrivateKey {
+    PrivateKey::from_bytes([100 + server; 32])
+}
+
+fn endpoint(server: u8, epoch: u8, now: Instant) -> Endpoint {
+    let address = Prefix { address: IpAddr::V4(Ipv4Addr::new(10, 99, server, 2)), length: 24 };
+    let client = ClientConfig {
+        name: "home".to_owned(),
+        prefixes: vec![Prefix { length: 32, ..address }],
+        plain: Vec::new(),
+        public_key: Some(PrivateKey::from_bytes([1; 32]).public()),
+        preshared: None,
+        addresses: vec![address],
+        tx_rates: Vec::new(),
+    };
+    let config = EndpointConfig {
+        clients: vec![client],
+        policy: Policy::Adaptive,
+        heartbeat_interval: Duration::from_millis(100),
+        mtu: 1_429,
+        seed: 2,
+        epoch: u64::from(epoch),
+        sealing: Some(ServerSealing {
+            identity: server_key(server),
+            aes_fast: true,
+            entropy: [epoch + 50 * server; 32],
+        }),
+    };
+    Endpoint::new(&config, now)
+}
+
+fn client(now: Instant) -> Client {
+    let link = LinkConfig {
+        security: Security::Sealed,
+        priority: 1,
+        tx_rate: None,
+        rx_rate: None,
+        path: None,
+        alternatives: Vec::new(),
+    };
+    let template = SessionConfig {
+        role: Role::Client,
+        links: vec![link],
+        policy: Policy::Adaptive,
+        heartbeat_interval: Duration::from_millis(100),
+        mtu: 1_429,
+        seed: 1,
+        epoch: 1,
+        sealing: Some(ClientSealing {
+            identity: PrivateKey::from_bytes([1; 32]),
+            server: server_key(0).public(),
+            preshared: None,
+            aes_fast: true,
+            run: 1,
+            entropy: [1; 32],
+            token: None,
+        }),
+    };
+    let server = |server| Server {
+        public_key: Some(server_key(server).public()),
+        paths: vec![vec![Path { socket: SocketId(0), remote: server_address(server), local: None }]],
+    };
+    Client::new(template, vec![server(0), server(1)], now)
+}
+
+/// A datagram on its way: to which server, or to the client; from where; its bytes.
+type Flight = (Option<usize>, SocketAddr, Vec<u8>);
+
+struct World {
+    client: Client,
+    /// `None`: switched off.
+    servers: [Option<Endpoint>; 2],
+    now: Instant,
+    flying: BTreeMap<(Instant, u64), Flight>,
+    order: u64,
+    delivered: [usize; 2],
+    switches: Vec<(u64, usize)>,
+    starts: u8,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        Self {
+            client: client(now),
+            servers: [None, None],
+            now,
+            flying: BTreeMap::new(),
+            order: 0,
+            delivered: [0, 0],
+            switches: Vec::new(),
+            starts: 0,
+        }
+    }
+
+    fn start(&mut self, server: u8) {
+        self.starts += 1;
+        self.servers[usize::from(server)] = Some(endpoint(server, self.starts, self.now));
+    }
+
+    fn drain(&mut self) {
+        let mut buf = Vec::new();
+        while let Some(transmit) = self.client.poll_transmit(&mut buf, SEGMENTS, self.now) {
+            let SocketAddr::V4(remote) = transmit.path.remote else { panic!("IPv4 only") };
+            for bytes in buf.chunks(transmit.segment_size) {
+                self.order += 1;
+                let flight = (Some(usize::from(remote.ip().octets()[3])), client_address(), bytes.to_vec());
+                self.flying.insert((self.now + DELAY, self.order), flight);
+            }
+            buf.clear();
+        }
+        for (number, server) in (0_u8..).zip(&mut self.servers) {
+            let Some(server) = server else { continue };
+            while let Some(transmit) = server.poll_transmit(&mut buf, SEGMENTS, self.now) {
+                for bytes in buf.chunks(transmit.segment_size) {
+                    self.order += 1;
+                    let flight = (None, server_address(number), bytes.to_vec());
+                    self.flying.insert((self.now + DELAY, self.order), flight);
+                }
+                buf.clear();
+            }
+            while server.poll_packet().is_some() {
+                self.delivered[usize::from(number)] += 1;
+            }
+        }
+        while let Some(event) = self.client.poll_event() {
+            if let Event::ServerChanged { to, .. } = event {
+                self.switches.push((self.now.as_nanos() / 1_000_000, to));
+            }
+        }
+    }
+
+    /// Runs for `ms` with a packet up every 10 ms.
+    fn run(&mut self, ms: u64) {
+        for step in 0..ms {
+            self.now = self.now + Duration::from_millis(1);
+            while let Some(flight) = self.flying.first_entry().filter(|flight| flight.key().0 <= self.now) {
+                let (server, remote, bytes) = flight.remove();
+                let path = Path { socket: SocketId(0), remote, local: None };
+                let datagram = Datagram { path, data: BytesMut::from(bytes.as_slice()) };
+                let _ = match server {
+                    None => self.client.handle_datagram(datagram, self.now),
+                    Some(at) => self.servers[at]
+                        .as_mut()
+                        .map_or(Ok(()), |server| server.handle_datagram(datagram, self.now)),
+                };
+                self.drain();
+            }
+            let leased = self.client.session().and_then(|session| session.lease());
+            if let Some(Prefix { address: IpAddr::V4(source), .. }) =
+                leased.and_then(|lease| lease.addresses.first().copied()).filter(|_| step % 10 == 0)
+            {
+                let mut packet = vec![0; 40];
+                packet[0] = 0x45;
+                packet[3] = 40;
+                packet[9] = 17;
+                packet[12..16].copy_from_slice(&source.octets());
+                let _ = self.client.handle_packet(PacketBuf::from(Bytes::from(packet)), self.now);
+            }
+            self.client.handle_timeout(self.now);
+            for server in self.servers.iter_mut().flatten() {
+                server.handle_timeout(self.now);
+            }
+            self.drain();
+            if let Some((at, reason)) = self.client.poll_timeout() {
+                assert!(at > self.now, "{reason} would spin");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_server_is_used_while_it_answers_and_no_other_is_asked() {
+    let mut world = World::new();
+    world.start(0);
+    world.start(1);
+    world.run(30_000);
+    assert_eq!(world.switches, []);
+    assert!(world.delivered[0] > 2_900 && world.delivered[1] == 0, "{:?}", world.delivered);
+    assert!(world.servers[1].as_ref().unwrap().stats(world.now)[0].1.links.is_empty());
+}
+
+#[test]
+fn when_the_first_is_silent_the_next_is_used_and_later_the_first_again() {
+    let mut world = World::new();
+    world.start(1);
+    world.run(3_000);
+    assert_eq!(world.client.active(), 1);
+    world.run(1_000);
+    assert!(world.delivered[1] > 90, "{:?}", world.delivered);
+    // It comes, and stays.
+    world.start(0);
+    world.run(8_000);
+    assert_eq!(world.client.active(), 1, "not before it has proven itself");
+    world.run(10_000);
+    assert_eq!(world.client.active(), 0);
+    // The other was told goodbye and is asked no more.
+    world.run(2_000);
+    let state = |world: &World| world.servers[1].as_ref().unwrap().stats(world.now)[0].1.connected;
+    assert!(!state(&world));
+    assert_eq!(world.switches.len(), 2);
+}
+
+#[test]
+fn a_server_that_comes_and_goes_is_not_followed() {
+    let mut world = World::new();
+    world.start(0);
+    world.start(1);
+    world.run(1_000);
+    // The first is there for 15 s, away for 15 s, and so on for ten minutes.
+    for _ in 0..20 {
+        world.servers[0] = None;
+        world.run(15_000);
+        world.start(0);
+        world.run(15_000);
+    }
+    assert!(world.switches.len() <= 5, "{:?}", world.switches);
+    let delivered: usize = world.delivered.iter().sum();
+    assert!(delivered > 58_000, "{delivered} of 60,000");
+}
+
+#[test]
+fn an_outage_of_everything_changes_no_server() {
+    let mut world = World::new();
+    world.start(0);
+    world.start(1);
+    world.run(1_000);
+    let away = [world.servers[0].take(), world.servers[1].take()];
+    world.run(20_000);
+    world.servers = away;
+    world.run(20_000);
+    assert_eq!((world.client.active(), world.switches.len()), (0, 0), "{:?}", world.switches);
+}

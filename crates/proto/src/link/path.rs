@@ -1,0 +1,218 @@
+//! Where a link sends to, and how far that is to be trusted.
+//!
+//! A client knows its server's addresses (one of each family, perhaps): while a link is unproven it tries them in turn, and the
+//! first that answers is the path. A server follows its client: the address of the newest authenticated datagram is the path, at
+//! once, but an address that has not answered a challenge gets at most three times what came from it, and no data. Going
+//! back to the last address that did answer needs no challenge, so that one forwarded datagram moves nothing for long.
+//!
+//! On plain links nothing is authenticated: a server follows newer heartbeats, and every path is trusted as it is.
+//!
+//! Sources: RFC 9000 §8.1, §9.3 (amplification, migration); draft-ietf-quic-multipath.
+
+use std::time::Duration;
+
+use crate::packet::Path;
+use crate::time::Instant;
+use crate::wire::control::CHALLENGE_BYTES;
+
+/// What an address that has not answered may be sent, in multiples of what came from it (RFC 9000 §8.1).
+const AMPLIFICATION_MAX: u64 = 3;
+
+/// A challenge without an answer is repeated.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A challenge under way.
+#[derive(Debug, Clone, Copy)]
+struct Challenge {
+    token: [u8; CHALLENGE_BYTES],
+    next_at: Instant,
+    /// Bytes that may still be sent.
+    allowance: u64,
+}
+
+/// The path of one link.
+#[derive(Debug, Clone)]
+pub(super) struct PathState {
+    /// A client's choices; the first is tried first.
+    candidates: Vec<Path>,
+    turn: usize,
+    current: Option<Path>,
+    /// The last path that was proven to receive.
+    trusted: Option<Path>,
+    challenge: Option<Challenge>,
+}
+
+impl PathState {
+    /// Without candidates the path is learnt.
+    pub(super) fn new(candidates: Vec<Path>) -> Self {
+        let current = candidates.first().copied();
+        Self { candidates, turn: 0, current, trusted: None, challenge: None }
+    }
+
+    /// Where to send now.
+    pub(super) const fn current(&self) -> Option<Path> {
+        self.current
+    }
+
+    /// All that a client may try.
+    pub(super) fn candidates(&self) -> &[Path] {
+        &self.candidates
+    }
+
+    /// Whether a client may hear its server from there.
+    pub(super) fn knows(&self, path: &Path) -> bool {
+        self.candidates.iter().any(|known| same(known, path))
+    }
+
+    /// The current path answers, or is not of the kind that is asked.
+    pub(super) const fn is_trusted(&self) -> bool {
+        self.challenge.is_none()
+    }
+
+    /// A client's link is unproven: the next address has its turn.
+    pub(super) fn rotate(&mut self) {
+        if self.candidates.len() > 1 {
+            self.turn = (self.turn + 1) % self.candidates.len();
+            self.current = self.candidates.get(self.turn).copied();
+        }
+    }
+
+    /// Takes `path` without asking: plain links, and a client that hears its server. Whether it is another one.
+    pub(super) fn adopt(&mut self, path: Path) -> bool {
+        let moved = self.current.is_none_or(|known| !same(&known, &path));
+        if moved {
+            self.current = Some(path);
+            self.turn = self.candidates.iter().position(|known| same(known, &path)).unwrap_or(self.turn);
+        }
+        moved
+    }
+
+    /// A server's authenticated datagram of `bytes` came from `path`; `newest`: none newer was seen on the link. `token` makes
+    /// a challenge where one is needed. Whether the path changed.
+    pub(super) fn follow(
+        &mut self,
+        path: Path,
+        newest: bool,
+        bytes: u64,
+        token: impl FnOnce() -> [u8; CHALLENGE_BYTES],
+        now: Instant,
+    ) -> bool {
+        let known = self.current.is_some_and(|known| same(&known, &path));
+        if known {
+            if let Some(challenge) = &mut self.challenge {
+                challenge.allowance += AMPLIFICATION_MAX * bytes;
+            }
+            return false;
+        }
+        if !newest {
+            return false;
+        }
+        self.current = Some(path);
+        let back = self.trusted.is_some_and(|trusted| same(&trusted, &path));
+        self.challenge =
+            (!back).then(|| Challenge { token: token(), next_at: now, allowance: AMPLIFICATION_MAX * bytes });
+        true
+    }
+
+    /// An answer to a challenge came from `path`. Whether it made the current path trusted.
+    pub(super) fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
+        let current = self.current.filter(|current| same(current, path));
+        let answered = self.challenge.as_ref().is_some_and(|challenge| challenge.token == *token);
+        if answered && current.is_some() {
+            self.challenge = None;
+            self.trusted = current;
+        }
+        answered && current.is_some()
+    }
+
+    /// The challenge to send now, if one is due.
+    pub(super) fn poll_challenge(&mut self, now: Instant) -> Option<[u8; CHALLENGE_BYTES]> {
+        let challenge = self.challenge.as_mut().filter(|challenge| challenge.next_at <= now)?;
+        challenge.next_at = now + CHALLENGE_INTERVAL;
+        Some(challenge.token)
+    }
+
+    /// When a challenge is due.
+    pub(super) fn challenge_at(&self) -> Option<Instant> {
+        self.challenge.as_ref().map(|challenge| challenge.next_at)
+    }
+
+    /// Whether `bytes` may be sent to the current path now; if so, they count as sent.
+    pub(super) fn try_spend(&mut self, bytes: u64) -> bool {
+        match &mut self.challenge {
+            None => true,
+            Some(challenge) => {
+                let left = challenge.allowance.checked_sub(bytes);
+                if let Some(left) = left {
+                    challenge.allowance = left;
+                }
+                left.is_some()
+            }
+        }
+    }
+
+    /// The peer was restarted: a server learns its paths anew.
+    pub(super) fn forget(&mut self) {
+        if self.candidates.is_empty() {
+            *self = Self::new(Vec::new());
+        }
+    }
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    (one.socket, one.remote) == (other.socket, other.remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::SocketId;
+
+    fn path(port: u16) -> Path {
+        Path { socket: SocketId(0), remote: std::net::SocketAddr::from(([192, 0, 2, 1], port)), local: None }
+    }
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000);
+
+    #[test]
+    fn a_new_address_is_challenged_and_gets_three_times_what_it_sent() {
+        let mut state = PathState::new(Vec::new());
+        assert!(state.follow(path(1), true, 100, || [7; 8], NOW));
+        assert!(!state.is_trusted());
+        assert_eq!(state.poll_challenge(NOW), Some([7; 8]));
+        assert_eq!(state.poll_challenge(NOW), None, "not again at once");
+        assert!(state.try_spend(299) && !state.try_spend(2) && state.try_spend(1));
+        assert!(!state.follow(path(1), true, 10, || unreachable!(), NOW));
+        assert!(state.try_spend(30) && !state.try_spend(1));
+        assert!(!state.on_response(&[8; 8], &path(1)), "another's token");
+        assert!(!state.on_response(&[7; 8], &path(2)), "from elsewhere");
+        assert!(state.on_response(&[7; 8], &path(1)));
+        assert!(state.is_trusted() && state.try_spend(u64::MAX));
+    }
+
+    #[test]
+    fn only_the_newest_moves_a_path_and_the_way_back_is_free() {
+        let mut state = PathState::new(Vec::new());
+        state.follow(path(1), true, 100, || [1; 8], NOW);
+        state.on_response(&[1; 8], &path(1));
+        assert!(!state.follow(path(2), false, 100, || unreachable!(), NOW));
+        assert_eq!(state.current(), Some(path(1)));
+        assert!(state.follow(path(2), true, 100, || [2; 8], NOW));
+        assert_eq!(state.current(), Some(path(2)));
+        assert!(state.follow(path(1), true, 100, || unreachable!(), NOW));
+        assert!(state.is_trusted());
+    }
+
+    #[test]
+    fn a_client_tries_its_addresses_in_turn_and_stays_where_it_is_heard() {
+        let mut state = PathState::new(vec![path(1), path(2)]);
+        assert!(state.is_trusted());
+        state.rotate();
+        assert_eq!(state.current(), Some(path(2)));
+        state.rotate();
+        assert!(state.adopt(path(2)));
+        state.rotate();
+        assert_eq!(state.current(), Some(path(1)));
+        assert!(state.knows(&path(2)) && !state.knows(&path(3)));
+    }
+}

@@ -1,0 +1,210 @@
+//! A client's handshakes: when one is begun, what is sent where, whose answer counts.
+//!
+//! One first message goes over every sealed link to every address of the server at once; the first answer wins. An attempt that
+//! is not answered is followed by a new one, with a growing pause; a few stay open, so that a link whose round trip is longer
+//! than the pause still gets its answer in.
+//!
+//! A handshake is due when there are no keys, when they are to be renewed, and when no link is proven any more: the server may
+//! have been restarted and know them no longer. It never disturbs keys that still serve.
+//!
+//! It knows nothing of links beyond number and addresses, and seals nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::ClientSealing;
+use crate::crypto::rng::SecretRng;
+use crate::discard::Discard;
+use crate::handshake::{Cookie, Hello, Initiator, Mac1, Outcome, Response, Stamp};
+use crate::packet::{LinkId, Path};
+use crate::time::Instant;
+use crate::wire::control::CloseReason;
+
+/// Pauses between attempts; the last one stands from then on.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(5),
+];
+/// Added to each pause, at random, so that clients of a restarted server do not come all at once (WireGuard's).
+const JITTER_MAX_US: u64 = 333_333;
+/// Attempts that may still be answered.
+const ATTEMPTS_MAX: usize = 3;
+/// A cookie serves this long (WireGuard's).
+const COOKIE_LIFE: Duration = Duration::from_secs(120);
+/// A server that stopped is perhaps about to start again.
+const CLOSED_PAUSE: Duration = Duration::from_millis(200);
+/// Who was refused asks again after this.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is remembered of the message sent last to one address over one link.
+#[derive(Debug, Clone)]
+struct Sent {
+    mac1: Mac1,
+    attempt: u32,
+    /// It had a cookie already.
+    cookied: bool,
+}
+
+/// The handshakes of one session.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    sealing: ClientSealing,
+    rng: SecretRng,
+    epoch: u32,
+    started: Instant,
+    attempts: VecDeque<Initiator>,
+    /// Attempts since a link was proven.
+    tries: usize,
+    /// When to begin the next attempt.
+    due: Option<Instant>,
+    /// Where the newest attempt is still to be sent.
+    outbox: VecDeque<(LinkId, Path)>,
+    sent: BTreeMap<(LinkId, SocketAddr), Sent>,
+    cookies: BTreeMap<(LinkId, SocketAddr), (Cookie, Instant)>,
+}
+
+impl Dialer {
+    /// The first attempt is due at once.
+    pub(super) fn new(mut sealing: ClientSealing, epoch: u32, now: Instant) -> Self {
+        // The seed must not outlive its first use: what it drew could be drawn again.
+        let rng = SecretRng::new(std::mem::take(&mut sealing.entropy));
+        Self {
+            rng,
+            sealing,
+            epoch,
+            started: now,
+            attempts: VecDeque::new(),
+            tries: 0,
+            due: Some(now),
+            outbox: VecDeque::new(),
+            sent: BTreeMap::new(),
+            cookies: BTreeMap::new(),
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        if self.outbox.is_empty() { self.due } else { Some(Instant::ZERO) }
+    }
+
+    /// Whether a response with this receiver index answers an attempt of ours.
+    pub(super) fn owns(&self, local_index: u32) -> bool {
+        self.attempts.iter().any(|attempt| attempt.local_index() == local_index)
+    }
+
+    /// No link is proven any more: new keys may be what is missing.
+    pub(super) fn on_unproven(&mut self, now: Instant) {
+        self.tries = 0;
+        self.hasten(now);
+    }
+
+    /// A link is proven under keys that are to be renewed at `rekey_at`.
+    pub(super) fn on_proven(&mut self, rekey_at: Option<Instant>) {
+        if self.attempts.is_empty() {
+            self.tries = 0;
+            self.due = rekey_at;
+        }
+    }
+
+    /// There are no keys any more, or soon will be none.
+    pub(super) fn on_keys_gone(&mut self, now: Instant) {
+        self.hasten(now);
+    }
+
+    /// The server ended the session.
+    pub(super) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
+        self.attempts.clear();
+        self.outbox.clear();
+        self.tries = 0;
+        self.due = Some(match reason {
+            CloseReason::Shutdown => now + CLOSED_PAUSE,
+            CloseReason::Revoked => now + REFUSED_PAUSE,
+        });
+    }
+
+    /// An attempt at once, unless one has just been sent.
+    fn hasten(&mut self, now: Instant) {
+        if self.attempts.is_empty() {
+            self.due = Some(now);
+        }
+    }
+
+    /// Begins an attempt if one is due, to be sent to `targets`.
+    pub(super) fn on_time(&mut self, targets: impl Iterator<Item = (LinkId, Path)>, now: Instant) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        let hello = Hello {
+            stamp: Stamp {
+                run: self.sealing.run,
+                elapsed_us: now.as_micros().saturating_sub(self.started.as_micros()),
+            },
+            epoch: self.epoch,
+            aes_fast: self.sealing.aes_fast,
+            token: self.sealing.token.clone(),
+        };
+        let ClientSealing { identity, server, preshared, .. } = &self.sealing;
+        let index = self.rng.next_u32();
+        let attempt = Initiator::new(identity, server, preshared.as_ref(), index, &hello, &mut self.rng);
+        if self.attempts.len() == ATTEMPTS_MAX {
+            self.attempts.pop_front();
+        }
+        self.attempts.push_back(attempt);
+        self.outbox = targets.collect();
+        let pause = PAUSES.get(self.tries).or(PAUSES.last()).copied().unwrap_or_default();
+        let jitter = Duration::from_micros(self.rng.next_u64() % JITTER_MAX_US);
+        self.due = Some(now + pause + jitter);
+        self.tries += 1;
+        self.cookies.retain(|_, (_, since)| now.saturating_since(*since) < COOKIE_LIFE);
+    }
+
+    /// The next first message: appends it and tells where it goes.
+    pub(super) fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<(LinkId, Path)> {
+        let (link, path) = self.outbox.pop_front()?;
+        let attempt = self.attempts.back()?;
+        let place = (link, path.remote);
+        let cookie = self.cookies.get(&place).map(|(cookie, _)| cookie);
+        let mac1 = attempt.put(link.0, cookie, buf);
+        self.sent.insert(place, Sent { mac1, attempt: attempt.local_index(), cookied: cookie.is_some() });
+        Some((link, path))
+    }
+
+    /// A response. After an error the attempts go on.
+    pub(super) fn on_response(&mut self, datagram: &[u8], now: Instant) -> Result<Outcome, Discard> {
+        let index = Response::parse(datagram)?.receiver_index;
+        let attempt = self.attempts.iter_mut().find(|attempt| attempt.local_index() == index);
+        let outcome = attempt.ok_or(Discard::UnknownSession)?.read_response(datagram)?;
+        self.attempts.clear();
+        self.outbox.clear();
+        self.sent.clear();
+        if let Outcome::Refused(_) = outcome {
+            self.due = Some(now + REFUSED_PAUSE);
+        }
+        // Else it stands: until a link is proven under the new keys, another attempt may be needed.
+        Ok(outcome)
+    }
+
+    /// A server under load wants the newest attempt again, with a cookie.
+    pub(super) fn on_cookie(
+        &mut self,
+        datagram: &[u8],
+        link: LinkId,
+        path: Path,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let place = (link, path.remote);
+        let sent = self.sent.get(&place).ok_or(Discard::UnknownSession)?;
+        let attempt = self.attempts.iter().find(|attempt| attempt.local_index() == sent.attempt);
+        let cookie = attempt.ok_or(Discard::UnknownSession)?.read_cookie(datagram, &sent.mac1)?;
+        self.cookies.insert(place, (cookie, now));
+        // Once per attempt: whoever repeats a cookie makes nobody send. Where an old cookie was no good the next attempt has this.
+        if !sent.cookied {
+            self.outbox.push_back((link, path));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! The transport keys of one session, from their handshake to their end, so that a rekey loses no packet.
+//!
+//! ```text
+//! handshake done ──► next (server only) ──first datagram under it──► current ──replaced──► previous ──180 s old──► gone
+//!        └──────────────── client ───────────────────────────────────►┘
+//! ```
+//! Everything is sealed under `current`; everything that verifies under any of them is opened. A server does not use keys
+//! before the client has, since it cannot know whether its answer arrived; it keeps a few handshakes' keys until one is used.
+//! Counters and replay windows belong to a key and a link.
+//!
+//! It knows nothing of links beyond their numbers, nor who asks for a handshake.
+//!
+//! Sources: WireGuard's timers (whitepaper §6); RFC 6479; draft-ietf-quic-multipath (nonces).
+
+use std::time::Duration;
+
+use crate::crypto::aead::{AeadKey, Cipher, TAG_BYTES};
+use crate::crypto::replay::ReplayWindow;
+use crate::discard::Discard;
+use crate::handshake::TransportKeys;
+use crate::time::Instant;
+use crate::wire::sealed::{self, SEALED_HEADER_BYTES, SealedHeader};
+
+/// Bytes that sealing adds to frames.
+pub(super) const SEALING_BYTES: usize = SEALED_HEADER_BYTES + TAG_BYTES;
+
+/// Handshakes of a server whose answers may still be under way.
+const NEXT_MAX: usize = 3;
+
+/// How long keys serve. The values are WireGuard's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyLimits {
+    /// The client makes new ones.
+    pub(super) rekey_after: Duration,
+    /// They are refused.
+    pub(super) refuse_after: Duration,
+    /// Datagrams sealed, on all links, after which the client makes new ones.
+    pub(super) rekey_datagrams: u64,
+    /// Datagrams sealed after which they are refused.
+    pub(super) refuse_datagrams: u64,
+}
+
+impl KeyLimits {
+    pub(super) const DEFAULT: Self = Self {
+        rekey_after: Duration::from_secs(120),
+        refuse_after: Duration::from_secs(180),
+        rekey_datagrams: 1 << 60,
+        refuse_datagrams: (1 << 60) + (1 << 50),
+    };
+}
+
+/// One link under one key.
+#[derive(Debug, Default)]
+struct Lane {
+    next_counter: u64,
+    window: ReplayWindow,
+}
+
+/// One handshake's keys.
+#[derive(Debug)]
+struct KeySet {
+    local_index: u32,
+    remote_index: u32,
+    cipher: Cipher,
+    send: AeadKey,
+    receive: AeadKey,
+    made_at: Instant,
+    /// The peer's run that made them with us.
+    peer_epoch: u32,
+    sealed: u64,
+    lanes: Vec<Lane>,
+}
+
+impl KeySet {
+    fn new(keys: TransportKeys, peer_epoch: u32, now: Instant) -> Self {
+        Self {
+            local_index: keys.local_index,
+            remote_index: keys.remote_index,
+            cipher: keys.cipher,
+            send: keys.send,
+            receive: keys.receive,
+            made_at: now,
+            peer_epoch,
+            sealed: 0,
+            lanes: Vec::new(),
+        }
+    }
+
+    fn lane(&mut self, link: u8) -> Option<&mut Lane> {
+        let at = usize::from(link);
+        if at >= self.lanes.len() {
+            self.lanes.resize_with(at + 1, Lane::default);
+        }
+        self.lanes.get_mut(at)
+    }
+}
+
+/// What opening a datagram told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// Bytes of frames behind the header.
+    pub(super) size: usize,
+    /// No newer datagram of this link was seen.
+    pub(super) newest: bool,
+    /// These keys were used by the client for the first time: the peer's run that they belong to.
+    pub(super) confirmed: Option<u32>,
+}
+
+/// All keys of a session.
+#[derive(Debug)]
+pub(super) struct Keyring {
+    limits: KeyLimits,
+    current: Option<KeySet>,
+    previous: Option<KeySet>,
+    /// Oldest first.
+    next: Vec<KeySet>,
+    /// Local indices that are no longer in use.
+    freed: Vec<u32>,
+    rekeys: u64,
+}
+
+impl Keyring {
+    pub(super) const fn new(limits: KeyLimits) -> Self {
+        Self { limits, current: None, previous: None, next: Vec::new(), freed: Vec::new(), rekeys: 0 }
+    }
+
+    /// A client's handshake is done: its keys are used from now on.
+    pub(super) fn install(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
+        self.promote(KeySet::new(keys, peer_epoch, now));
+    }
+
+    /// A server's handshake is done: its keys are used when the client has used them.
+    pub(super) fn install_next(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
+        if self.next.len() == NEXT_MAX {
+            let oldest = self.next.remove(0);
+            self.freed.push(oldest.local_index);
+        }
+        self.next.push(KeySet::new(keys, peer_epoch, now));
+    }
+
+    fn promote(&mut self, keys: KeySet) {
+        if let Some(over) = self.current.replace(keys) {
+            self.rekeys += 1;
+            if let Some(gone) = self.previous.replace(over) {
+                self.freed.push(gone.local_index);
+            }
+        }
+    }
+
+    /// The peer was restarted: what an earlier run of it sealed is of no use.
+    pub(super) fn drop_previous(&mut self) {
+        self.freed.extend(self.previous.take().map(|keys| keys.local_index));
+    }
+
+    /// Forgets every key.
+    pub(super) fn clear(&mut self) {
+        let all = self.current.take().into_iter().chain(self.previous.take()).chain(self.next.drain(..));
+        self.freed.extend(all.map(|keys| keys.local_index));
+    }
+
+    /// The next local index that names no key any more.
+    pub(super) fn poll_freed(&mut self) -> Option<u32> {
+        self.freed.pop()
+    }
+
+    /// Whether a datagram with this receiver index is for one of these keys.
+    pub(super) fn owns(&self, local_index: u32) -> bool {
+        self.all().any(|keys| keys.local_index == local_index)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &KeySet> {
+        self.current.iter().chain(&self.previous).chain(&self.next)
+    }
+
+    /// Checks and opens a sealed datagram where it lies.
+    pub(super) fn open(
+        &mut self,
+        header: &SealedHeader,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Result<Opened, Discard> {
+        let index = header.receiver_index;
+        if let Some(at) = self.next.iter().position(|keys| keys.local_index == index) {
+            return self.open_next(at, header, datagram, now);
+        }
+        let is_current = self.current.as_ref().is_some_and(|keys| keys.local_index == index);
+        let keys = if is_current { &mut self.current } else { &mut self.previous };
+        let keys = keys.as_mut().filter(|keys| keys.local_index == index).ok_or(Discard::UnknownSession)?;
+        let (size, newest) = open_under(keys, header, datagram, self.limits, now)?;
+        Ok(Opened { size, newest: newest && is_current, confirmed: None })
+    }
+
+    /// The first datagram under keys that no datagram came under yet.
+    fn open_next(
+        &mut self,
+        at: usize,
+        header: &SealedHeader,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Result<Opened, Discard> {
+        let keys = self.next.get_mut(at).ok_or(Discard::UnknownSession)?;
+        let (size, newest) = open_under(keys, header, datagram, self.limits, now)?;
+        let keys = self.next.remove(at);
+        let peer_epoch = keys.peer_epoch;
+        // Handshakes begun before this one are over; the client may still come to use a later one.
+        self.freed.extend(self.next.drain(..at).map(|over| over.local_index));
+        self.promote(keys);
+        Ok(Opened { size, newest, confirmed: Some(peer_epoch) })
+    }
+
+    /// Whether there are keys to seal with.
+    pub(super) fn can_seal(&self, now: Instant) -> bool {
+        self.current.as_ref().is_some_and(|keys| {
+            now.saturating_since(keys.made_at) < self.limits.refuse_after
+                && keys.sealed < self.limits.refuse_datagrams
+        })
+    }
+
+    /// Whether there are keys that may seal more, unless their time is over.
+    pub(super) fn serves(&self) -> bool {
+        self.current.as_ref().is_some_and(|keys| keys.sealed < self.limits.refuse_datagrams)
+    }
+
+    /// Whether so much was sealed that a client is to make new keys.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.current.as_ref().is_some_and(|keys| keys.sealed >= self.limits.rekey_datagrams)
+    }
+
+    /// Makes room for a header at the end of `buf`. The frames are to follow, and then [`Self::seal`].
+    pub(super) fn begin(buf: &mut Vec<u8>) {
+        buf.extend_from_slice(&[0; SEALED_HEADER_BYTES]);
+    }
+
+    /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when [`Self::can_seal`].
+    pub(super) fn seal(&mut self, link: u8, buf: &mut Vec<u8>, start: usize, now: Instant) {
+        let Some(keys) = &mut self.current else { return };
+        keys.sealed += 1;
+        let receiver_index = keys.remote_index;
+        let Some(lane) = keys.lane(link) else { return };
+        let counter = lane.next_counter;
+        lane.next_counter += 1;
+        let header = SealedHeader { link, stamp: sealed::stamp(now), receiver_index, counter }.to_bytes();
+        let Some(datagram) = buf.get_mut(start..) else { return };
+        let Some((head, frames)) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>() else { return };
+        *head = header;
+        let tag = keys.send.seal(link, counter, &header, frames);
+        buf.extend_from_slice(&tag);
+    }
+
+    /// When a client is to make new keys because of their age; `None`: there are none.
+    pub(super) fn rekey_at(&self) -> Option<Instant> {
+        self.current.as_ref().map(|keys| keys.made_at + self.limits.rekey_after)
+    }
+
+    /// Forgets keys that are too old. Whether those in use are gone.
+    pub(super) fn on_time(&mut self, now: Instant) -> bool {
+        let expired = |keys: &KeySet| now.saturating_since(keys.made_at) >= self.limits.refuse_after;
+        let current = self.current.take_if(|keys| expired(keys));
+        let previous = self.previous.take_if(|keys| expired(keys));
+        let next = self.next.extract_if(.., |keys| expired(keys));
+        let gone = current.is_some();
+        self.freed.extend(current.into_iter().chain(previous).chain(next).map(|keys| keys.local_index));
+        gone
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.all().map(|keys| keys.made_at + self.limits.refuse_after).min()
+    }
+
+    /// What seals now.
+    pub(super) fn cipher(&self) -> Option<Cipher> {
+        self.current.as_ref().map(|keys| keys.cipher)
+    }
+
+    /// How often keys were replaced while in use.
+    pub(super) const fn rekeys(&self) -> u64 {
+        self.rekeys
+    }
+}
+
+/// Cheap checks first: nothing that was seen before costs an opening.
+fn open_under(
+    keys: &mut KeySet,
+    header: &SealedHeader,
+    datagram: &mut [u8],
+    limits: KeyLimits,
+    now: Instant,
+) -> Result<(usize, bool), Discard> {
+    if now.saturating_since(keys.made_at) >= limits.refuse_after {
+        return Err(Discard::Expired);
+    }
+    let lane = keys.lanes.get(usize::from(header.link));
+    lane.map_or(Ok(()), |lane| lane.window.check(header.counter))?;
+    let (aad, sealed) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>().ok_or(Discard::Truncated)?;
+    let size = keys.receive.open(header.link, header.counter, aad, sealed)?;
+    let newest = keys.lane(header.link).is_some_and(|lane| lane.window.accept(header.counter));
+    Ok((size, newest))
+}

@@ -1,0 +1,496 @@
+//! A sealed client and its server's endpoint, in virtual time, over links that delay, lose, and change addresses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::config::{ClientConfig, EndpointConfig, LinkConfig, Policy, Prefix, ServerSealing};
+use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
+use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
+use crate::handshake::Refusal;
+use crate::packet::{Path, SocketId};
+
+const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 2));
+
+/// An IPv4 UDP packet, numbered.
+fn packet(up: bool, number: u32) -> PacketBuf {
+    let mut bytes = vec![0; 200];
+    let (client, other) = ([10, 99, 0, 2], [198, 51, 100, 2]);
+    bytes[0] = 0x45;
+    bytes[3] = 200;
+    bytes[8] = 64;
+    bytes[9] = 17;
+    bytes[12..16].copy_from_slice(if up { &client } else { &other });
+    bytes[16..20].copy_from_slice(if up { &other } else { &client });
+    bytes[28..32].copy_from_slice(&number.to_be_bytes());
+    PacketBuf::from(Bytes::from(bytes))
+}
+
+fn number(packet: &PacketBuf) -> u32 {
+    u32::from_be_bytes(packet[28..32].try_into().unwrap())
+}
+
+fn server_address(link: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, 1], 9_001 + u16::from(link)))
+}
+
+/// How a client differs from another.
+#[derive(Clone)]
+struct Who {
+    key: u8,
+    run: u8,
+    psk: Option<u8>,
+    token: Option<u8>,
+    aes: bool,
+}
+
+const HOME: Who = Who { key: 1, run: 1, psk: None, token: None, aes: true };
+
+fn session(who: &Who, links: u8, now: Instant) -> Session {
+    let link = |id: u8| LinkConfig {
+        security: Security::Sealed,
+        priority: 1,
+        tx_rate: Some(BitRate::from_bps(50_000_000)),
+        rx_rate: None,
+        path: Some(Path { socket: SocketId(id), remote: server_address(id), local: None }),
+        alternatives: Vec::new(),
+    };
+    let config = SessionConfig {
+        role: Role::Client,
+        links: (0..links).map(link).collect(),
+        policy: Policy::Adaptive,
+        heartbeat_interval: Duration::from_millis(100),
+        mtu: 1_429,
+        seed: 1,
+        epoch: u64::from(who.run),
+        sealing: Some(ClientSealing {
+            identity: PrivateKey::from_bytes([who.key; 32]),
+            server: PrivateKey::from_bytes([99; 32]).public(),
+            preshared: who.psk.map(|byte| PresharedKey::from_bytes([byte; 32])),
+            aes_fast: who.aes,
+            run: u64::from(who.run),
+            entropy: [who.key ^ who.run; 32],
+            token: who.token.map(|byte| Token::from_bytes([byte; 16])),
+        }),
+    };
+    Session::new(config, now)
+}
+
+fn enrolled(key: u8, psk: Option<u8>) -> ClientConfig {
+    ClientConfig {
+        name: format!("client{key}"),
+        prefixes: vec![Prefix { address: CLIENT, length: 32 }],
+        plain: Vec::new(),
+        public_key: Some(PrivateKey::from_bytes([key; 32]).public()),
+        preshared: psk.map(|byte| PresharedKey::from_bytes([byte; 32])),
+        addresses: vec![Prefix { address: CLIENT, length: 24 }],
+        tx_rates: Vec::new(),
+    }
+}
+
+fn endpoint(clients: Vec<ClientConfig>, epoch: u8, now: Instant) -> Endpoint {
+    let config = EndpointConfig {
+        clients,
+        policy: Policy::Adaptive,
+        heartbeat_interval: Duration::from_millis(100),
+        mtu: 1_429,
+        seed: 2,
+        epoch: u64::from(epoch),
+        sealing: Some(ServerSealing {
+            identity: PrivateKey::from_bytes([99; 32]),
+            aes_fast: true,
+            entropy: [epoch; 32],
+        }),
+    };
+    Endpoint::new(&config, now)
+}
+
+/// A datagram on its way: to the server or not, socket, sender's address, bytes.
+type Flight = (bool, u8, SocketAddr, Vec<u8>);
+
+struct World {
+    client: Session,
+    server: Endpoint,
+    now: Instant,
+    delay: Duration,
+    /// The client's address on each link as the server sees it.
+    addresses: Vec<SocketAddr>,
+    cut: Vec<bool>,
+    /// Every how-manieth datagram is lost; 0: none.
+    lose_every: u64,
+    flying: BTreeMap<(Instant, u64), Flight>,
+    order: u64,
+    up: Vec<u32>,
+    down: Vec<u32>,
+    events: Vec<Event>,
+    /// Datagrams and bytes that the server sent to each address.
+    to: BTreeMap<SocketAddr, (u64, u64)>,
+    from: BTreeMap<SocketAddr, u64>,
+    /// What went to the server, for attackers.
+    seen: Vec<(u8, Vec<u8>)>,
+}
+
+impl World {
+    fn new(who: &Who, clients: Vec<ClientConfig>, links: u8) -> Self {
+        let now = Instant::from_nanos(5_000_000_000);
+        Self {
+            client: session(who, links, now),
+            server: endpoint(clients, 7, now),
+            now,
+            delay: Duration::from_millis(20),
+            addresses: (0..links).map(|link| SocketAddr::from(([192, 0, 2, link], 40_000))).collect(),
+            cut: vec![false; usize::from(links)],
+            lose_every: 0,
+            flying: BTreeMap::new(),
+            order: 0,
+            up: Vec::new(),
+            down: Vec::new(),
+            events: Vec::new(),
+            to: BTreeMap::new(),
+            from: BTreeMap::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn fly(&mut self, link: u8, flight: Flight) {
+        self.order += 1;
+        let lost = self.lose_every > 0 && self.order.is_multiple_of(self.lose_every);
+        if !self.cut[usize::from(link)] && !lost {
+            self.flying.insert((self.now + self.delay, self.order), flight);
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut buf = Vec::new();
+        while let Some(transmit) = self.client.poll_transmit(&mut buf, SEGMENTS, self.now) {
+            let link = transmit.path.socket.0;
+            assert_eq!(transmit.path.remote, server_address(link));
+            for bytes in buf.chunks(transmit.segment_size) {
+                let from = self.addresses[usize::from(link)];
+                *self.from.entry(from).or_default() += bytes.len() as u64 + 28;
+                self.seen.push((link, bytes.to_vec()));
+                self.fly(link, (true, link, from, bytes.to_vec()));
+            }
+            buf.clear();
+        }
+        while let Some(transmit) = self.server.poll_transmit(&mut buf, SEGMENTS, self.now) {
+            let link = transmit.path.socket.0;
+            for bytes in buf.chunks(transmit.segment_size) {
+                let to = self.to.entry(transmit.path.remote).or_default();
+                to.0 += 1;
+                to.1 += bytes.len() as u64 + 28;
+                // An address that nobody has any more.
+                if self.addresses[usize::from(link)] == transmit.path.remote {
+                    self.fly(link, (false, link, server_address(link), bytes.to_vec()));
+                }
+            }
+            buf.clear();
+        }
+        while let Some(packet) = self.client.poll_packet() {
+            self.down.push(number(&packet));
+        }
+        while let Some(packet) = self.server.poll_packet() {
+            self.up.push(number(&packet));
+        }
+        while let Some(event) = self.client.poll_event() {
+            self.events.push(event);
+        }
+        while self.server.poll_event().is_some() {}
+    }
+
+    fn give(&mut self, to_server: bool, socket: u8, remote: SocketAddr, bytes: &[u8]) -> Result<(), Discard> {
+        let path = Path { socket: SocketId(socket), remote, local: None };
+        let datagram = Datagram { path, data: BytesMut::from(bytes) };
+        if to_server {
+            self.server.handle_datagram(datagram, self.now)
+        } else {
+            self.client.handle_datagram(datagram, self.now)
+        }
+    }
+
+    /// Runs for `ms`, calling `each` every millisecond.
+    fn run(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
+        for _ in 0..ms {
+            self.now = self.now + Duration::from_millis(1);
+            while let Some(flight) = self.flying.first_entry().filter(|flight| flight.key().0 <= self.now) {
+                let (to_server, socket, remote, bytes) = flight.remove();
+                let _ = self.give(to_server, socket, remote, &bytes);
+                self.drain();
+            }
+            each(self);
+            self.client.handle_timeout(self.now);
+            self.server.handle_timeout(self.now);
+            self.drain();
+            for due in [self.client.poll_timeout(), self.server.poll_timeout()].into_iter().flatten() {
+                assert!(due.0 > self.now, "{} would spin", due.1);
+            }
+        }
+    }
+
+    fn idle(&mut self, ms: u64) {
+        self.run(ms, |_| {});
+    }
+
+    /// Sends packets both ways, one each per millisecond.
+    fn traffic(&mut self, ms: u64, from: u32) -> u32 {
+        let mut next = from;
+        self.run(ms, |world| {
+            let _ = world.client.handle_packet(packet(true, next), world.now);
+            let _ = world.server.handle_packet(packet(false, next), world.now);
+            next += 1;
+        });
+        next
+    }
+
+    fn states(&self) -> Vec<LinkState> {
+        self.client.stats(self.now).links.iter().map(|link| link.state).collect()
+    }
+
+    fn rekeys(&self) -> (u64, u64) {
+        (self.client.rekeys(), self.server.session(SessionId(0)).unwrap().rekeys())
+    }
+}
+
+/// Whether these are all numbers below `end`, in order.
+fn complete(numbers: &[u32], end: u32) -> bool {
+    numbers.iter().copied().eq(0..end)
+}
+
+#[test]
+fn a_client_gets_in_and_both_directions_deliver() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 3);
+    world.idle(200);
+    assert_eq!(world.states(), [LinkState::Up; 3]);
+    assert_eq!(world.client.lease().unwrap().addresses, [Prefix { address: CLIENT, length: 24 }]);
+    assert_eq!(world.client.cipher(), Some(crate::crypto::aead::Cipher::Aes256Gcm));
+    let end = world.traffic(500, 0);
+    world.idle(200);
+    assert!(complete(&world.up, end) && complete(&world.down, end));
+    assert_eq!(world.server.discards().iter().map(|(_, count)| count).sum::<u64>(), 0);
+}
+
+#[test]
+fn the_cipher_is_what_both_do_well() {
+    let mut world = World::new(&Who { aes: false, ..HOME }, vec![enrolled(1, None)], 1);
+    world.idle(200);
+    assert_eq!(world.client.cipher(), Some(crate::crypto::aead::Cipher::ChaCha20Poly1305));
+    assert_eq!(world.states(), [LinkState::Up]);
+}
+
+#[test]
+fn strangers_get_no_answer() {
+    for (who, clients) in [
+        (Who { key: 2, ..HOME }, vec![enrolled(1, None)]),
+        (Who { psk: Some(1), ..HOME }, vec![enrolled(1, None)]),
+        (HOME, vec![enrolled(1, Some(3))]),
+    ] {
+        let mut world = World::new(&who, clients, 2);
+        world.idle(20_000);
+        assert_eq!(world.states(), [LinkState::Down; 2]);
+        assert_eq!(world.client.cipher(), None);
+    }
+    let mut world = World::new(&Who { key: 2, ..HOME }, vec![enrolled(1, None)], 2);
+    world.idle(20_000);
+    assert_eq!(world.to.len(), 0);
+    assert!(world.server.discards().of(Discard::UnknownClient) > 3);
+    let mut world = World::new(&Who { psk: Some(4), ..HOME }, vec![enrolled(1, Some(4))], 2);
+    world.idle(200);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+}
+
+#[test]
+fn rekeys_lose_nothing() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(200);
+    let end = world.traffic(400_000, 0);
+    world.idle(200);
+    assert_eq!(world.rekeys(), (3, 3));
+    assert_eq!((world.up.len(), world.down.len()), (end as usize, end as usize));
+    assert!(complete(&world.up, end) && complete(&world.down, end));
+}
+
+#[test]
+fn a_third_of_everything_lost_keeps_nobody_out() {
+    for seed in 0..20 {
+        let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+        world.lose_every = 3;
+        world.order = seed;
+        world.idle(5_000);
+        assert!(world.states().contains(&LinkState::Up), "{seed}");
+    }
+}
+
+#[test]
+fn a_restarted_server_is_found_within_two_seconds() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(1_000);
+    world.server = endpoint(vec![enrolled(1, None)], 8, world.now);
+    world.idle(1_500);
+    world.up.clear();
+    world.traffic(500, 0);
+    assert!(world.up.len() > 400, "{}", world.up.len());
+    assert!(world.events.contains(&Event::PeerRestarted));
+}
+
+#[test]
+fn a_goodbye_is_heard() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(1_000);
+    StateMachine::close(&mut world.server, world.now);
+    world.drain();
+    world.idle(25);
+    assert!(world.events.contains(&Event::Closed(CloseReason::Shutdown)));
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+    world.server = endpoint(vec![enrolled(1, None)], 8, world.now);
+    world.idle(400);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+}
+
+#[test]
+fn a_restarted_client_gets_in_again_and_an_older_run_does_not() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    let end = world.traffic(1_000, 0);
+    world.client = session(&Who { run: 2, ..HOME }, 2, world.now);
+    world.idle(300);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+    world.up.clear();
+    world.traffic(300, end);
+    assert!(world.up.len() > 250);
+    world.client = session(&HOME, 2, world.now);
+    world.idle(3_000);
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+    assert!(world.server.discards().of(Discard::HandshakeReplayed) > 0);
+}
+
+#[test]
+fn a_link_is_followed_to_its_new_address() {
+    for all in [false, true] {
+        let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+        world.idle(200);
+        let mut end = world.traffic(1_000, 0);
+        world.addresses[0] = "192.0.2.77:555".parse().unwrap();
+        if all {
+            world.addresses[1] = "192.0.2.78:556".parse().unwrap();
+        }
+        end = world.traffic(1_000, end);
+        world.idle(500);
+        assert!(complete(&world.up, end), "all {all}");
+        assert_eq!(world.states(), [LinkState::Up; 2]);
+        // What was on its way to the old address is lost; that is one round trip's packets.
+        assert!(world.down.len() > 1_600, "all {all}: {} of {end}", world.down.len());
+        assert!(world.to["192.0.2.77:555".parse::<SocketAddr>().as_ref().unwrap()].0 > 10);
+    }
+}
+
+#[test]
+fn replayed_or_forged_datagrams_move_nothing_and_amplify_nothing() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.traffic(500, 0);
+    world.seen.clear();
+    world.traffic(200, 500);
+    let seen = std::mem::take(&mut world.seen);
+    world.idle(50);
+    let thief: SocketAddr = "198.51.100.66:1".parse().unwrap();
+    let before = world.server.discards().of(Discard::UnknownSession);
+    for (at, (link, bytes)) in seen.into_iter().enumerate().rev() {
+        if bytes[0] != 0x84 {
+            continue;
+        }
+        let old = world.give(true, link, thief, &bytes);
+        assert_eq!(old, Err(Discard::Replayed));
+        let mut forged = bytes.clone();
+        let place = forged.len() - 1 - at % (forged.len() - 16);
+        forged[15] ^= 0x40;
+        forged[place] ^= 1;
+        assert!(world.give(true, link, thief, &forged).is_err());
+        let mut elsewhere = bytes;
+        elsewhere[4] ^= 0x80;
+        assert_eq!(world.give(true, link, thief, &elsewhere), Err(Discard::UnknownSession));
+    }
+    assert!(world.server.discards().of(Discard::UnknownSession) > before);
+    world.idle(300);
+    assert_eq!(world.to.get(&thief), None);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+}
+
+/// Somebody on the way sends a fresh datagram on from elsewhere, faster than the client's own copy arrives.
+#[test]
+fn a_hijacked_datagram_buys_three_times_its_size_and_moves_the_link_for_a_moment() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
+    world.traffic(500, 0);
+    let thief: SocketAddr = "198.51.100.66:1".parse().unwrap();
+    world.seen.clear();
+    let end = world.traffic(1, 500);
+    let (link, bytes) = world.seen.last().cloned().unwrap();
+    assert_eq!(world.give(true, link, thief, &bytes), Ok(()));
+    world.drain();
+    world.traffic(500, end);
+    let (_, sent) = world.to[&thief];
+    assert!(sent <= 3 * (bytes.len() as u64 + 28), "{sent}");
+    assert_eq!(world.states(), [LinkState::Up]);
+    let before = world.down.len();
+    world.traffic(200, end + 500);
+    assert!(world.down.len() > before + 150);
+}
+
+#[test]
+fn an_invitation_enrols_once() {
+    let mut world = World::new(&Who { token: Some(5), ..HOME }, Vec::new(), 2);
+    let mut asked = Vec::new();
+    world.run(300, |world| {
+        while let Some(enrolment) = world.server.poll_enrolment() {
+            assert_eq!(enrolment.token, Token::from_bytes([5; 16]));
+            asked.push(enrolment.public_key);
+            let answer = EnrolmentAnswer::Welcome(enrolled(1, None));
+            assert!(world.server.answer_enrolment(enrolment.id, answer, world.now).is_some());
+        }
+    });
+    assert_eq!(asked, [PrivateKey::from_bytes([1; 32]).public()]);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+
+    // Another key with the same token, and one with no good token.
+    for (answer, expected) in [(Some(Refusal::Used), vec![Event::Refused(Refusal::Used)]), (None, Vec::new())]
+    {
+        let mut world = World::new(&Who { key: 3, token: Some(5), ..HOME }, Vec::new(), 2);
+        world.run(3_000, |world| {
+            while let Some(enrolment) = world.server.poll_enrolment() {
+                let answer = answer.map_or(EnrolmentAnswer::Ignore, EnrolmentAnswer::Refuse);
+                assert_eq!(world.server.answer_enrolment(enrolment.id, answer, world.now), None);
+            }
+        });
+        assert_eq!(world.events, expected);
+        assert_eq!(world.to.is_empty(), answer.is_none());
+    }
+}
+
+#[test]
+fn a_revoked_client_is_told_and_stays_out() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(500);
+    world.server.remove_client(SessionId(0), world.now);
+    world.drain();
+    world.idle(5_000);
+    assert!(world.events.contains(&Event::Closed(CloseReason::Revoked)));
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+    assert!(world.server.stats(world.now).is_empty());
+    // Its place serves another.
+    world.server.add_client(enrolled(2, None), world.now).unwrap();
+    world.client = session(&Who { key: 2, ..HOME }, 2, world.now);
+    world.idle(500);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+}
+
+#[test]
+fn all_links_dead_for_a_while_need_no_new_handshake() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(500);
+    world.cut = vec![true; 2];
+    world.idle(20_000);
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+    world.cut = vec![false; 2];
+    world.idle(800);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+}
