@@ -18,7 +18,7 @@
 //! | `message` | the datagrams |
 //! | `payload` | what is sealed in them |
 //! | `mac`, `cookie`, `limiter` | what keeps strangers from costing work |
-//! | `noise` | the Noise state |
+//! | `noise`, `primitives` | the Noise state, what it computes with |
 //! | `initiator`, `responder` | the two sides |
 //!
 //! Sources: The Noise Protocol Framework, revision 34; Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", §5.4.
@@ -30,6 +30,7 @@ pub mod mac;
 pub mod message;
 pub mod noise;
 pub mod payload;
+mod primitives;
 pub mod responder;
 
 #[cfg(test)]

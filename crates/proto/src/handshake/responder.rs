@@ -11,7 +11,9 @@
 //! So a flood from false addresses costs at most the budget's work and one small datagram for each of its larger ones, and
 //! keeps no client out that answers a cookie.
 //!
-//! `handshake_costs` in the tests prints what each step costs.
+//! Cost on one core of a 2-core Xeon VM (test `handshake_costs`): a wrong mac1 0.6 µs, admission 0.7 µs, a cookie reply 4.5 µs, reading
+//! 85 µs, answering as much again; the client's first message 150 µs, its last step 80 µs. With curve25519-dalek instead of aws-lc it
+//! was twice that.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,11 +32,12 @@ use super::noise::Noise;
 use super::payload::{Answer, HELLO_BYTES, Hello, Refusal, Welcome};
 use super::{Side, TransportKeys};
 
-/// Handshakes that are worked on for anybody: 100 a second, a few percent of a core, and 200 at once.
+/// Handshakes that are worked on for anybody. 100 a second are 2 % of a core, which data does not miss; 200 at once are 40 ms, and
+/// let the clients of a server that was started again come back without cookies.
 pub const WORK_BUDGET: Rate = Rate { interval: Duration::from_millis(10), burst: 200 };
 /// For one source: WireGuard's, 20 a second and 5 at once.
 pub const SOURCE_RATE: Rate = Rate { interval: Duration::from_millis(50), burst: 5 };
-/// Sources that are told apart; 250 ms after its last handshake one is forgotten anyway. Some 0.4 MB when full.
+/// Sources that are told apart; 250 ms after its last handshake one is forgotten anyway. A full table has some 0.4 MB.
 pub const MAX_SOURCES: usize = 4_096;
 
 /// What to do with an initiation.
