@@ -38,6 +38,10 @@ use crate::units::BitRate;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{DatagramKind, SealedHeader};
 
+/// Bytes queued ahead of the links, of all sessions together; beyond that only sessions with little queued get more in.
+const QUEUED_BYTES_MAX: usize = 256 << 20;
+const LITTLE_QUEUED_BYTES: usize = 64 << 10;
+
 /// Names a session for as long as its client is known; after that it may name another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u16);
@@ -56,6 +60,9 @@ pub struct Endpoint {
     door: Option<Door>,
     peers: BTreeMap<IpAddr, Vec<(SessionId, LinkId)>>,
     routes: RouteTable,
+    /// Sum of the slots' queued bytes, and its limit.
+    queued_bytes: usize,
+    queued_bytes_max: usize,
     /// Sessions with undrained output, each once.
     pending: VecDeque<SessionId>,
     timers: BTreeSet<(Instant, SessionId)>,
@@ -82,6 +89,8 @@ struct Slot {
     newest_stamp: Option<Stamp>,
     /// To be removed when its last words are sent.
     closing: bool,
+    /// Bytes in its queue when it was last looked at.
+    queued_bytes: usize,
     pending: bool,
     timer: Option<Instant>,
 }
@@ -114,6 +123,8 @@ impl Endpoint {
             door,
             peers: BTreeMap::new(),
             routes: RouteTable::default(),
+            queued_bytes: 0,
+            queued_bytes_max: QUEUED_BYTES_MAX,
             pending: VecDeque::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
@@ -149,6 +160,7 @@ impl Endpoint {
             session: Box::new(session),
             newest_stamp: None,
             closing: false,
+            queued_bytes: 0,
             pending: false,
             timer: None,
         };
@@ -174,6 +186,11 @@ impl Endpoint {
             !peers.is_empty()
         });
         self.mark(id);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn limit_queued_bytes(&mut self, max: usize) {
+        self.queued_bytes_max = max;
     }
 
     /// The client behind a session.
@@ -244,8 +261,17 @@ impl Endpoint {
         }
     }
 
+    /// The session's queue has changed.
+    fn count_queued(&mut self, id: SessionId) {
+        let Some(slot) = self.slot(id) else { return };
+        let now_queued = if slot.closing { 0 } else { slot.session.queued_bytes() };
+        let before = std::mem::replace(&mut slot.queued_bytes, now_queued);
+        self.queued_bytes = (self.queued_bytes + now_queued).saturating_sub(before);
+    }
+
     /// The session's outputs are drained: its next deadline stands.
     fn settle(&mut self, id: SessionId) {
+        self.count_queued(id);
         let Some(slot) = self.slot(id) else { return };
         slot.pending = false;
         let next = slot.session.poll_timeout().map(|(at, _)| at).filter(|_| !slot.closing);
@@ -286,8 +312,13 @@ impl StateMachine for Endpoint {
             Err(reason) => return self.refuse(reason),
         };
         let Some(id) = self.routes.lookup(header.destination) else { return self.refuse(Discard::NoRoute) };
+        let full = self.queued_bytes >= self.queued_bytes_max;
         let slot = self.slot(id).ok_or(Discard::NoRoute)?;
+        if full && slot.queued_bytes >= LITTLE_QUEUED_BYTES {
+            return self.refuse(Discard::QueueFull);
+        }
         let result = slot.session.handle_parsed(packet, &header, now);
+        self.count_queued(id);
         self.mark(id);
         result
     }

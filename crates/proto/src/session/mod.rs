@@ -176,6 +176,11 @@ impl Session {
         Ok(())
     }
 
+    /// Bytes in the queue ahead of the links.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
     /// What the world tells about a link.
     pub fn handle_link_event(&mut self, link: LinkId, event: LinkEvent, now: Instant) {
         let Some(link) = self.links.get_mut(link.index()) else { return };

@@ -494,3 +494,19 @@ fn all_links_dead_for_a_while_need_no_new_handshake() {
     world.idle(800);
     assert_eq!(world.states(), [LinkState::Up; 2]);
 }
+
+#[test]
+fn what_all_sessions_queue_is_bounded() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
+    world.idle(300);
+    world.server.limit_queued_bytes(100_000);
+    // All at once: nothing is sent in between.
+    let refused = (0..2_000).filter(|number| {
+        world.server.handle_packet(packet(false, *number), world.now) == Err(Discard::QueueFull)
+    });
+    let refused = refused.count();
+    assert!((1_400..1_600).contains(&refused), "{refused}");
+    world.idle(2_000);
+    assert_eq!(world.down.len(), 2_000 - refused);
+    assert_eq!(world.server.handle_packet(packet(false, 0), world.now), Ok(()), "there is room again");
+}
