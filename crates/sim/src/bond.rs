@@ -47,8 +47,8 @@ pub struct Setup {
     pub policy: Policy,
     /// Seed of links and sessions.
     pub seed: u64,
-    /// How all links are protected.
-    pub security: Security,
+    /// How each link is protected, in the order of the links.
+    pub security: Vec<Security>,
 }
 
 /// The world of a bonded client and server.
@@ -71,21 +71,24 @@ impl Setup {
     /// The first link has priority 1, every other 2: light traffic belongs on the first.
     pub fn new(scenario: Scenario, policy: Policy, seed: u64) -> Self {
         let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
-        Self { scenario, priorities, policy, seed, security: Security::Plain }
+        let security = vec![Security::Plain; scenario.links.len()];
+        Self { scenario, priorities, policy, seed, security }
     }
 
     /// The same over sealed links.
     pub fn sealed(mut self) -> Self {
-        self.security = Security::Sealed;
+        self.security.fill(Security::Sealed);
         self
     }
 
-    /// The TUN device's MTU.
-    pub const fn mtu(&self) -> u16 {
-        match self.security {
-            Security::Plain => MTU,
-            Security::Sealed => SEALED_MTU,
-        }
+    /// Whether any link is sealed.
+    fn seals(&self) -> bool {
+        self.security.contains(&Security::Sealed)
+    }
+
+    /// The TUN device's MTU: what fits every link.
+    pub fn mtu(&self) -> u16 {
+        if self.seals() { SEALED_MTU } else { MTU }
     }
 
     /// A seed for keys, unlike any other run's.
@@ -100,14 +103,15 @@ impl Setup {
     pub fn reversed(mut self) -> Self {
         self.scenario.links.reverse();
         self.priorities.reverse();
+        self.security.reverse();
         self
     }
 
     /// The client; another `epoch` is another start of it.
     pub fn client(&self, epoch: u64, now: Instant) -> Session {
-        let links = self.scenario.links.iter().zip(&self.priorities).enumerate();
-        let links = links.map(|(index, (link, priority))| LinkConfig {
-            security: self.security,
+        let links = self.scenario.links.iter().zip(&self.priorities).zip(&self.security).enumerate();
+        let links = links.map(|(index, ((link, priority), security))| LinkConfig {
+            security: *security,
             priority: *priority,
             tx_rate: rate(link, Direction::Up),
             rx_rate: rate(link, Direction::Down),
@@ -122,7 +126,7 @@ impl Setup {
             mtu: self.mtu(),
             seed: self.seed,
             epoch,
-            sealing: (self.security == Security::Sealed).then(|| ClientSealing {
+            sealing: self.seals().then(|| ClientSealing {
                 identity: client_key(),
                 server: server_key().public(),
                 preshared: None,
@@ -135,31 +139,36 @@ impl Setup {
         Session::new(config, now)
     }
 
-    /// The server; another `epoch` is another start of it.
-    pub fn server(&self, epoch: u64, now: Instant) -> Endpoint {
-        let plain = self.scenario.links.iter().enumerate().map(|(index, link)| PlainPeer {
+    /// The client as the server knows it.
+    pub fn enrolled(&self) -> ClientConfig {
+        let links = self.scenario.links.iter().zip(&self.security).enumerate();
+        let plain = links.filter(|(_, (_, security))| **security == Security::Plain);
+        let plain = plain.map(|(index, (link, _))| PlainPeer {
             link: LinkId(u8::try_from(index).unwrap_or(u8::MAX)),
             remote: client_address(index).ip(),
             tx_rate: rate(link, Direction::Down),
         });
-        let sealed = self.security == Security::Sealed;
-        let client = ClientConfig {
+        ClientConfig {
             name: "simulated".to_owned(),
             prefixes: vec![Prefix { address: IpAddr::V4(inet::CLIENT), length: 32 }],
-            plain: if sealed { Vec::new() } else { plain.collect() },
-            public_key: sealed.then(|| client_key().public()),
+            plain: plain.collect(),
+            public_key: self.seals().then(|| client_key().public()),
             preshared: None,
             addresses: vec![Prefix { address: IpAddr::V4(inet::CLIENT), length: 24 }],
             tx_rates: self.scenario.links.iter().map(|link| rate(link, Direction::Down)).collect(),
-        };
+        }
+    }
+
+    /// The server; another `epoch` is another start of it.
+    pub fn server(&self, epoch: u64, now: Instant) -> Endpoint {
         let config = EndpointConfig {
-            clients: vec![client],
+            clients: vec![self.enrolled()],
             policy: self.policy,
             heartbeat_interval: HEARTBEAT,
             mtu: self.mtu(),
             seed: self.seed ^ 1,
             epoch,
-            sealing: sealed.then(|| ServerSealing {
+            sealing: self.seals().then(|| ServerSealing {
                 identity: server_key(),
                 aes_fast: true,
                 entropy: self.entropy(2, epoch),

@@ -1,6 +1,7 @@
-//! A hostile network: datagrams doubled, held back, replayed much later, cut short, and rubbish in between.
+//! A hostile network: datagrams doubled, held back, replayed much later, forged from true ones, cut short, and rubbish in
+//! between.
 //!
-//! It never flips bits inside a datagram: a UDP checksum guards against that, and on a plain link nothing else does.
+//! Flipped bits are for sealed links only: on a plain link nothing but a UDP checksum guards against them.
 
 use std::collections::VecDeque;
 
@@ -25,6 +26,8 @@ pub struct Mangling {
     pub replay: u64,
     /// A copy of it that was cut short arrives before it.
     pub cut: u64,
+    /// A copy of it with one bit flipped arrives before it.
+    pub flip: u64,
     /// Random bytes arrive before it.
     pub rubbish: u64,
 }
@@ -36,12 +39,25 @@ pub struct Mangler {
     rng: Rng,
     held: Vec<(usize, Direction, BytesMut)>,
     memory: VecDeque<(usize, Direction, BytesMut)>,
+    copied: u64,
+    forged: u64,
 }
 
 impl Mangler {
     /// Starts from `seed`.
     pub fn new(mangling: Mangling, seed: u64) -> Self {
-        Self { mangling, rng: Rng::new(seed), held: Vec::new(), memory: VecDeque::new() }
+        let (held, memory) = (Vec::new(), VecDeque::new());
+        Self { mangling, rng: Rng::new(seed), held, memory, copied: 0, forged: 0 }
+    }
+
+    /// True datagrams that arrived once more than they were sent.
+    pub fn copied(&self) -> u64 {
+        self.copied
+    }
+
+    /// Datagrams that arrived and that nobody sent.
+    pub fn forged(&self) -> u64 {
+        self.forged
     }
 
     /// What arrives in the place of `data`.
@@ -57,6 +73,16 @@ impl Mangler {
             let length = usize::try_from(self.rng.below(data.len() as u64)).unwrap_or(0);
             out.push(BytesMut::from(data.get(..length).unwrap_or(&[])));
         }
+        if self.mangling.flip > 0 && self.rng.chance(self.mangling.flip) {
+            let bit = self.rng.below(8 * data.len() as u64);
+            let mut forged = data.clone();
+            if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| forged.get_mut(at)) {
+                *byte ^= 1 << (bit % 8);
+                out.push(forged);
+            }
+        }
+        let forged = out.len();
+        self.forged += forged as u64;
         if self.rng.chance(self.mangling.replay) {
             let place = usize::try_from(self.rng.below(self.memory.len() as u64)).unwrap_or(0);
             let earlier = self.memory.get(place);
@@ -69,6 +95,7 @@ impl Mangler {
         if self.rng.chance(self.mangling.double) {
             out.push(data.clone());
         }
+        self.copied += (out.len() - forged) as u64;
         let mut released = Vec::new();
         self.held.retain_mut(|(held_link, held_direction, held)| {
             let mine = (*held_link, *held_direction) == (link, direction);

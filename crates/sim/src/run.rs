@@ -12,7 +12,7 @@ use bonding_proto::stats::SessionStats;
 use bonding_proto::{Discard, Instant, LinkId};
 
 use crate::bare::Bare;
-use crate::bond::{MTU, Setup};
+use crate::bond::Setup;
 use crate::host::Report;
 use crate::host::bulk::{BulkConfig, End};
 use crate::host::echo::{EchoClient, EchoServer};
@@ -34,8 +34,8 @@ const HELD_BYTES_MAX: usize = 16 << 20;
 const TCP_HEADERS: u16 = 40;
 /// Bytes of IPv4, UDP, QUIC short header, packet number, tag and stream frame header.
 const QUIC_HEADERS: u16 = 65;
-/// Bytes of the outer IPv4, UDP and frame header.
-const OUTER_HEADERS: u16 = 39;
+/// Bytes of a full packet on a link: Ethernet's, and what both MTUs of the bond fill.
+const OUTER_MTU: u16 = 1_500;
 
 /// What carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,18 +122,18 @@ impl Workload {
         Some(Self { transport, direction, flows })
     }
 
-    /// The share of a full outer packet that is payload.
-    pub fn payload_share(self) -> f64 {
+    /// The share of a full outer packet that is payload, for inner packets of at most `mtu` bytes.
+    pub fn payload_share(self, mtu: u16) -> f64 {
         let headers = match self.transport {
             Transport::Tcp(_) => TCP_HEADERS,
             Transport::Quic(_) => QUIC_HEADERS,
         };
-        f64::from(MTU - headers) / f64::from(MTU + OUTER_HEADERS)
+        f64::from(mtu - headers) / f64::from(OUTER_MTU)
     }
 
-    fn apps<C: Observed, S: Observed>(self, world: &mut World<C, S>, seed: u64) {
+    fn apps<C: Observed, S: Observed>(self, world: &mut World<C, S>, mtu: u16, seed: u64) {
         let sends = |end| (end == End::Listener) == (self.direction == Direction::Down);
-        let config = |end| BulkConfig { end, sends: sends(end), flows: self.flows, mtu: MTU, seed };
+        let config = |end| BulkConfig { end, sends: sends(end), flows: self.flows, mtu, seed };
         let start = load_start(seed);
         let (client, server) = (config(End::Connector), config(End::Listener));
         match self.transport {
@@ -251,7 +251,7 @@ fn drive<C: Observed, S: Observed>(
 ) -> Row {
     let seed = spec.setup.seed;
     let end = Instant::ZERO + spec.duration;
-    spec.workload.apps(&mut world, seed);
+    spec.workload.apps(&mut world, spec.setup.mtu(), seed);
     world.client.host.add(Box::new(EchoClient::new(ECHO_INTERVAL, load_start(seed), end, seed)));
     world.server.host.add(Box::new(EchoServer::new()));
     if trace.is_some() {
@@ -313,7 +313,8 @@ fn finish<C: Observed, S: Observed>(
     row.goodput_mbps = received.received_bytes.saturating_sub(before_warmup) as f64 * 8.0 / 1e6 / span;
     let capacity = spec.setup.scenario.capacity_bps(direction, spec.warmup, spec.duration);
     if let Some(capacity) = capacity {
-        row.share = row.goodput_mbps * 1e6 / (capacity as f64 * spec.workload.payload_share());
+        row.share =
+            row.goodput_mbps * 1e6 / (capacity as f64 * spec.workload.payload_share(spec.setup.mtu()));
     }
     let sender = match direction {
         Direction::Down => world.server.host.report(LOAD),
@@ -367,8 +368,10 @@ fn check_counters<C: Observed, S: Observed>(world: &mut World<C, S>, problems: &
         let Some(stats) = stats else { continue };
         let receives = if sends == Direction::Up { Direction::Down } else { Direction::Up };
         for (link, figures) in stats.links.iter().enumerate() {
-            let taken = world.link_counters(link, sends).offered_bytes;
-            let delivered = world.link_counters(link, receives).delivered_bytes;
+            let taken =
+                world.link_counters(link, sends).offered_bytes - world.handshake_bytes(link, sends).offered;
+            let delivered = world.link_counters(link, receives).delivered_bytes
+                - world.handshake_bytes(link, receives).delivered;
             if (figures.tx_bytes, figures.rx_bytes) != (taken, delivered) {
                 problems.push(format!(
                     "the {name} counts {} sent and {} received on link {link}, the link {taken} and {delivered}",

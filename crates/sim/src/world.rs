@@ -8,7 +8,7 @@
 //! a deadline that does not move on (the run panics and names the reason), and the sessions' queues (sampled).
 //!
 //! It deliberately does not know what is inside a datagram, but for the log of packets, which recognises the inner packet
-//! of a plain data frame.
+//! of a plain data frame, and for the handshakes' bytes, which no session counts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bonding_netem::{Counters, Direction, Pipe, Scenario, Time};
 use bonding_proto::stats::SessionStats;
+use bonding_proto::wire::sealed::DatagramKind;
 use bonding_proto::{Datagram, Instant, PacketBuf, Path, StateMachine, Transmit};
 use bytes::BytesMut;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -58,9 +59,43 @@ struct Link {
     down: Pipe<Flight>,
     client: SocketAddr,
     server: SocketAddr,
+    /// Handshakes taken and delivered, as [`Counters`] count them; up and down.
+    handshakes: [HandshakeBytes; 2],
+}
+
+/// Bytes of handshakes in one direction of a link, IP and UDP headers included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HandshakeBytes {
+    /// Offered to the link.
+    pub offered: u64,
+    /// Delivered by it.
+    pub delivered: u64,
+}
+
+/// Bytes of a datagram as its link counts them.
+fn link_bytes(data: &[u8]) -> u32 {
+    u32::try_from(data.len()).unwrap_or(u32::MAX).saturating_add(UDP_OVERHEAD.into())
+}
+
+/// Those bytes if the datagram belongs to a handshake, else 0.
+fn handshake_bytes(data: &[u8]) -> u64 {
+    match DatagramKind::of(data) {
+        Some(DatagramKind::Initiation | DatagramKind::Response | DatagramKind::Cookie) => {
+            link_bytes(data).into()
+        }
+        Some(DatagramKind::Sealed) | None => 0,
+    }
 }
 
 impl Link {
+    fn handshakes_mut(&mut self, direction: Direction) -> &mut HandshakeBytes {
+        let [up, down] = &mut self.handshakes;
+        match direction {
+            Direction::Up => up,
+            Direction::Down => down,
+        }
+    }
+
     fn pipe_mut(&mut self, direction: Direction) -> &mut Pipe<Flight> {
         match direction {
             Direction::Up => &mut self.up,
@@ -145,6 +180,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             down: pipe(link, Direction::Down),
             client: client_address(index),
             server: server_address(index),
+            handshakes: [HandshakeBytes::default(); 2],
         });
         Self {
             now: Instant::ZERO,
@@ -197,6 +233,12 @@ impl<C: Observed, S: Observed> World<C, S> {
         })
     }
 
+    /// The handshakes in one direction of a link.
+    pub fn handshake_bytes(&mut self, link: usize, direction: Direction) -> HandshakeBytes {
+        let link = self.links.get_mut(link);
+        link.map_or_else(HandshakeBytes::default, |link| *link.handshakes_mut(direction))
+    }
+
     /// Changes one direction of a link now.
     pub fn change_link(&mut self, link: usize, direction: Direction, change: bonding_netem::Change) {
         let now = netem_time(self.now);
@@ -208,6 +250,11 @@ impl<C: Observed, S: Observed> World<C, S> {
     /// Damages what travels from now on.
     pub fn set_mangler(&mut self, mangler: Option<Mangler>) {
         self.mangler = mangler;
+    }
+
+    /// What damages the traffic, for its counts.
+    pub fn mangler(&self) -> Option<&Mangler> {
+        self.mangler.as_ref()
     }
 
     /// The client's NAT gives link `link` another port from now on; what is sent to the old one is lost.
@@ -323,6 +370,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         loop {
             let Some(link) = self.links.get_mut(index) else { return };
             let Some(flight) = link.pipe_mut(direction).poll_deliver(time) else { return };
+            link.handshakes_mut(direction).delivered += handshake_bytes(&flight.data);
             self.note(2, index, direction, &flight.data);
             if let Some(packet) = flight.data.get(FRAME_HEADER..) {
                 let now = self.now;
@@ -450,10 +498,10 @@ impl<C: Observed, S: Observed> World<C, S> {
                 self.misrouted += 1;
                 continue;
             }
-            let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX).saturating_add(UDP_OVERHEAD.into());
             let flight = Flight { from, data: BytesMut::from(data) };
+            link.handshakes_mut(direction).offered += handshake_bytes(data);
             // What the link drops is counted by the link.
-            let _ = link.pipe_mut(direction).enqueue(flight, bytes, time);
+            let _ = link.pipe_mut(direction).enqueue(flight, link_bytes(data), time);
             self.note(1, index, direction, data);
             if let Some(packet) = data.get(FRAME_HEADER..) {
                 let now = self.now;

@@ -1,86 +1,25 @@
 //! Client and server over emulated links: where traffic goes, and what happens when links and peers come and go.
 
+mod load;
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bonding_netem::{Change, Direction, Loss, Scenario, scenario};
+use bonding_netem::{Change, Direction, Loss};
 use bonding_proto::config::Policy;
 use bonding_proto::stats::SessionStats;
-use bonding_proto::units::BitRate;
 use bonding_proto::{Datagram, Discard, Instant, PacketBuf, Session, StateMachine, Transmit};
 use bonding_sim::bond::{BondWorld, Setup};
-use bonding_sim::host::Report;
 use bonding_sim::host::echo::{EchoClient, EchoServer};
 use bonding_sim::host::quic::QuicControl;
-use bonding_sim::host::raw::{RawConfig, RawSink, RawSource};
 use bonding_sim::host::tcp::CongestionControl;
-use bonding_sim::inet;
 use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
 use bonding_sim::world::{Observed, World};
 
+use load::{assert_sound, at, built_in, load, rates};
+
 const POLICIES: [Policy; 3] = [Policy::Adaptive, Policy::Score, Policy::RoundRobin];
-
-fn at(seconds: f64) -> Instant {
-    Instant::ZERO + Duration::from_secs_f64(seconds)
-}
-
-fn built_in(name: &str) -> Scenario {
-    scenario::builtin(name).expect("a built-in scenario")
-}
-
-/// Places of the loads' sinks.
-struct Load {
-    up: usize,
-    down: usize,
-}
-
-/// Constant-rate UDP both ways from 1 s on: `up` and `down` in Mbit/s, in packets of 1,000 bytes, three flows each.
-fn load<C: Observed, S: Observed>(world: &mut World<C, S>, up: u64, down: u64, stop: f64) -> Load {
-    let config = |from, to, mbit: u64, seed| RawConfig {
-        from,
-        to,
-        flows: 3,
-        rate: BitRate::from_bps(mbit * 1_000_000),
-        packet_bytes: 1_000,
-        start: at(1.0),
-        stop: at(stop),
-        seed,
-    };
-    let upward = config(inet::CLIENT, inet::SERVER, up, 1);
-    let downward = config(inet::SERVER, inet::CLIENT, down, 2);
-    world.client.host.add(Box::new(RawSource::new(upward)));
-    world.server.host.add(Box::new(RawSource::new(downward)));
-    Load {
-        up: world.server.host.add(Box::new(RawSink::new(upward))),
-        down: world.client.host.add(Box::new(RawSink::new(downward))),
-    }
-}
-
-impl Load {
-    fn up<C: Observed, S: Observed>(&self, world: &World<C, S>) -> Report {
-        world.server.host.report(self.up)
-    }
-
-    fn down<C: Observed, S: Observed>(&self, world: &World<C, S>) -> Report {
-        world.client.host.report(self.down)
-    }
-}
-
-fn assert_sound<C: Observed, S: Observed>(world: &World<C, S>, load: &Load) {
-    let mut problems = Vec::new();
-    bonding_sim::run::judge(world, &[load.up(world), load.down(world)], &mut problems);
-    assert!(problems.is_empty(), "{problems:?}");
-}
-
-/// Mbit/s received each way from `from` to `to`; runs the world to `to`.
-fn rates<C: Observed, S: Observed>(world: &mut World<C, S>, load: &Load, from: f64, to: f64) -> (f64, f64) {
-    world.run_until(at(from));
-    let before = (load.up(world).received_bytes, load.down(world).received_bytes);
-    world.run_until(at(to));
-    let mbps = |bytes: u64| bytes as f64 * 8e-6 / (to - from);
-    (mbps(load.up(world).received_bytes - before.0), mbps(load.down(world).received_bytes - before.1))
-}
 
 /// Of the packets that were put on a link in a direction, how many on each.
 fn shares(world: &mut BondWorld, direction: Direction) -> Vec<f64> {
@@ -110,7 +49,7 @@ fn light_traffic_uses_the_first_link_alone_and_sees_its_round_trip_time() {
     for policy in [Policy::Adaptive, Policy::Score] {
         let mut world = Setup::new(built_in("reference"), policy, 1).world();
         keep_logs(&mut world);
-        let load = load(&mut world, 1, 1, 10.0);
+        let load = load(&mut world, 1_000, 1_000, 10.0);
         let echo = EchoClient::new(Duration::from_millis(20), at(1.0), at(10.0), 1);
         let echo = world.client.host.add(Box::new(echo));
         world.server.host.add(Box::new(EchoServer::new()));
@@ -130,13 +69,13 @@ fn light_traffic_uses_the_first_link_alone_and_sees_its_round_trip_time() {
 
 #[test]
 fn a_growing_load_fills_the_first_link_and_then_adds_the_others() {
-    let shares_at = |mbit| {
+    let shares_at = |mbit: u32| {
         let mut world = Setup::new(built_in("reference"), Policy::Adaptive, 1).world();
         keep_logs(&mut world);
-        let load = load(&mut world, 1, mbit, 6.0);
+        let load = load(&mut world, 1_000, u64::from(mbit) * 1_000, 6.0);
         let (_, down) = rates(&mut world, &load, 2.0, 6.0);
         assert_sound(&world, &load);
-        assert!(down > mbit as f64 * 0.99, "{down} of {mbit} Mbit/s");
+        assert!(down > f64::from(mbit) * 0.99, "{down} of {mbit} Mbit/s");
         shares(&mut world, Direction::Down)
     };
     // 9 Mbit/s of 1,000-byte packets are 9.35 on the link.
@@ -153,7 +92,7 @@ fn a_growing_load_fills_the_first_link_and_then_adds_the_others() {
 fn traffic_goes_on_when_the_first_link_goes_silent_and_returns_to_it() {
     for policy in POLICIES {
         let mut world = Setup::new(built_in("failover"), policy, 1).world();
-        let load = load(&mut world, 20, 20, 19.0);
+        let load = load(&mut world, 20_000, 20_000, 19.0);
         let before = rates(&mut world, &load, 2.0, 8.0);
         let dead = rates(&mut world, &load, 9.0, 14.0);
         world.run_until(at(16.0));
@@ -183,7 +122,7 @@ fn a_restarted_client_or_server_carries_traffic_within_two_seconds() {
     for side in ["client", "server"] {
         let setup = Setup::new(built_in("dual"), Policy::Adaptive, 1);
         let mut world = setup.world();
-        let load = load(&mut world, 10, 10, 8.0);
+        let load = load(&mut world, 10_000, 10_000, 8.0);
         let (up, down) = rates(&mut world, &load, 2.0, 3.0);
         assert!(up > 9.8 && down > 9.8, "{side} before: {up} up, {down} down");
         match side {
@@ -201,7 +140,7 @@ fn a_restarted_client_or_server_carries_traffic_within_two_seconds() {
 #[test]
 fn when_all_links_were_down_traffic_flows_again_within_two_seconds() {
     let mut world = Setup::new(built_in("dual"), Policy::Adaptive, 1).world();
-    let load = load(&mut world, 10, 10, 10.0);
+    let load = load(&mut world, 10_000, 10_000, 10.0);
     world.run_until(at(3.0));
     for outage in [true, false] {
         for link in 0..world.link_count() {
@@ -222,7 +161,7 @@ fn when_all_links_were_down_traffic_flows_again_within_two_seconds() {
 #[test]
 fn one_direction_down_is_a_link_down() {
     let mut world = Setup::new(built_in("dual"), Policy::Adaptive, 1).world();
-    let load = load(&mut world, 10, 10, 8.0);
+    let load = load(&mut world, 10_000, 10_000, 8.0);
     world.run_until(at(3.0));
     world.change_link(0, Direction::Up, Change::Outage(true));
     let (up, down) = rates(&mut world, &load, 4.0, 8.0);
@@ -240,7 +179,7 @@ fn heavy_loss_from_the_start_does_not_keep_it_from_connecting() {
             }
         }
         let mut world = Setup::new(scenario, Policy::Adaptive, seed).world();
-        let load = load(&mut world, 2, 2, 8.0);
+        let load = load(&mut world, 2_000, 2_000, 8.0);
         let (up, down) = rates(&mut world, &load, 4.0, 8.0);
         assert!(up > 1.2 && down > 1.2, "seed {seed}: {up} up, {down} down");
         assert_sound(&world, &load);
@@ -251,9 +190,10 @@ fn heavy_loss_from_the_start_does_not_keep_it_from_connecting() {
 fn a_hostile_network_corrupts_nothing_and_stops_nothing() {
     for seed in 0..4 {
         let mut world = Setup::new(built_in("hetero"), Policy::Adaptive, seed).world();
-        let mangling = Mangling { double: 30, hold: 30, replay: 30, cut: 30, rubbish: 30 };
+        let mangling =
+            Mangling { double: 30, hold: 30, replay: 30, cut: 30, rubbish: 30, ..Mangling::default() };
         world.set_mangler(Some(Mangler::new(mangling, seed)));
-        let load = load(&mut world, 20, 20, 6.0);
+        let load = load(&mut world, 20_000, 20_000, 6.0);
         let (up, down) = rates(&mut world, &load, 2.0, 6.0);
         assert!(up > 19.5 && down > 19.5, "seed {seed}: {up} up, {down} down");
         for report in [load.up(&world), load.down(&world)] {
@@ -269,7 +209,7 @@ fn a_hostile_network_corrupts_nothing_and_stops_nothing() {
 #[test]
 fn a_client_behind_a_rebinding_nat_keeps_its_links() {
     let mut world = Setup::new(built_in("dual"), Policy::Adaptive, 1).world();
-    let load = load(&mut world, 10, 10, 8.0);
+    let load = load(&mut world, 10_000, 10_000, 8.0);
     world.run_until(at(3.0));
     world.rebind(0);
     world.rebind(1);
@@ -340,7 +280,7 @@ fn a_peer_with_one_global_sequence_is_understood() {
     let client = GlobalSequence { session: setup.client(1, Instant::ZERO), counter: 0 };
     let server = setup.server(2, Instant::ZERO);
     let mut world = World::new(client, server, &setup.scenario, 1);
-    let load = load(&mut world, 40, 40, 5.0);
+    let load = load(&mut world, 40_000, 40_000, 5.0);
     let (up, down) = rates(&mut world, &load, 2.0, 5.0);
     assert!(up > 39.5 && down > 39.5, "{up} up, {down} down");
     world.run_until(at(6.0));

@@ -176,7 +176,7 @@ fn one(seed: u64, policy: Policy) {
     let scenario = scenario(&mut rng);
     let operations = operations(&mut rng, scenario.links.len());
     let mangling = if rng.chance(300) {
-        Mangling { double: 20, hold: 20, replay: 20, cut: 20, rubbish: 20 }
+        Mangling { double: 20, hold: 20, replay: 20, cut: 20, rubbish: 20, ..Mangling::default() }
     } else {
         Mangling::default()
     };

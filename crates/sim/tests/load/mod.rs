@@ -1,0 +1,82 @@
+//! A load both ways, and what becomes of it.
+
+use std::time::Duration;
+
+use bonding_netem::{Scenario, scenario};
+use bonding_proto::Instant;
+use bonding_proto::units::BitRate;
+use bonding_sim::host::Report;
+use bonding_sim::host::raw::{RawConfig, RawSink, RawSource};
+use bonding_sim::inet;
+use bonding_sim::world::{Observed, World};
+
+/// A point in time.
+pub(crate) fn at(seconds: f64) -> Instant {
+    Instant::ZERO + Duration::from_secs_f64(seconds)
+}
+
+/// A scenario by name.
+pub(crate) fn built_in(name: &str) -> Scenario {
+    scenario::builtin(name).expect("a built-in scenario")
+}
+
+/// Places of the loads' sinks.
+pub(crate) struct Load {
+    up: usize,
+    down: usize,
+}
+
+/// Constant-rate UDP both ways from 1 s on: `up` and `down` in kbit/s, in packets of 1,000 bytes, three flows each.
+pub(crate) fn load<C: Observed, S: Observed>(world: &mut World<C, S>, up: u64, down: u64, stop: f64) -> Load {
+    let config = |from, to, kbps: u64, seed| RawConfig {
+        from,
+        to,
+        flows: 3,
+        rate: BitRate::from_bps(kbps * 1_000),
+        packet_bytes: 1_000,
+        start: at(1.0),
+        stop: at(stop),
+        seed,
+    };
+    let upward = config(inet::CLIENT, inet::SERVER, up, 1);
+    let downward = config(inet::SERVER, inet::CLIENT, down, 2);
+    world.client.host.add(Box::new(RawSource::new(upward)));
+    world.server.host.add(Box::new(RawSource::new(downward)));
+    Load {
+        up: world.server.host.add(Box::new(RawSink::new(upward))),
+        down: world.client.host.add(Box::new(RawSink::new(downward))),
+    }
+}
+
+impl Load {
+    /// What arrived at the server.
+    pub(crate) fn up<C: Observed, S: Observed>(&self, world: &World<C, S>) -> Report {
+        world.server.host.report(self.up)
+    }
+
+    /// What arrived at the client.
+    pub(crate) fn down<C: Observed, S: Observed>(&self, world: &World<C, S>) -> Report {
+        world.client.host.report(self.down)
+    }
+}
+
+/// Nothing that must not happen did.
+pub(crate) fn assert_sound<C: Observed, S: Observed>(world: &World<C, S>, load: &Load) {
+    let mut problems = Vec::new();
+    bonding_sim::run::judge(world, &[load.up(world), load.down(world)], &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+/// Mbit/s received each way from `from` to `to`; runs the world to `to`.
+pub(crate) fn rates<C: Observed, S: Observed>(
+    world: &mut World<C, S>,
+    load: &Load,
+    from: f64,
+    to: f64,
+) -> (f64, f64) {
+    world.run_until(at(from));
+    let before = (load.up(world).received_bytes, load.down(world).received_bytes);
+    world.run_until(at(to));
+    let mbps = |bytes: u64| bytes as f64 * 8e-6 / (to - from);
+    (mbps(load.up(world).received_bytes - before.0), mbps(load.down(world).received_bytes - before.1))
+}
