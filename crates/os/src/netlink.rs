@@ -58,6 +58,17 @@ pub struct Interface {
     pub addresses: Vec<Cidr>,
 }
 
+/// A way to everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The interface that it leaves by.
+    pub index: u32,
+    /// The smallest of its family is used.
+    pub metric: u32,
+    /// Its family: IPv4, else IPv6.
+    pub ipv4: bool,
+}
+
 /// A socket for requests.
 #[derive(Debug)]
 pub struct Requests {
@@ -130,6 +141,16 @@ impl Requests {
         self.order(format!("address {address}"), message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
+    /// Takes an address away from interface `index`, and with it what was routed by it.
+    pub fn remove_address(&mut self, index: u32, address: Cidr) -> Result<(), NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.address());
+        message.header.prefix_len = address.length();
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(address.address()));
+        self.order(format!("no address {address}"), RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
     /// Routes `network` (host bits are ignored) through interface `index`, in the main table. Replaces an equal route.
     pub fn add_route(&mut self, index: u32, network: Cidr) -> Result<(), NetlinkError> {
         let network = network.network();
@@ -160,6 +181,18 @@ impl Requests {
             apply(&mut table, message);
         }
         Ok(table)
+    }
+
+    /// The default routes of the main table, in no order.
+    pub fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, NetlinkError> {
+        let mut routes = Vec::new();
+        for ipv4 in [true, false] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let found = self.dump("list routes", RouteNetlinkMessage::GetRoute(message))?;
+            routes.extend(found.iter().flat_map(|message| default_routes(message, ipv4)));
+        }
+        Ok(routes)
     }
 
     /// Sends one request and waits for its acknowledgement.
@@ -251,6 +284,30 @@ pub(crate) fn apply(table: &mut BTreeMap<u32, Interface>, message: &RouteNetlink
     } else {
         None
     }
+}
+
+/// One for each interface of a default route; none for any other message.
+fn default_routes(message: &RouteNetlinkMessage, ipv4: bool) -> Vec<DefaultRoute> {
+    let RouteNetlinkMessage::NewRoute(route) = message else { return Vec::new() };
+    let header = &route.header;
+    if header.destination_prefix_length != 0
+        || header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+    {
+        return Vec::new();
+    }
+    let mut metric = 0;
+    let mut indices = Vec::new();
+    for attribute in &route.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            indices.push(*index);
+        } else if let RouteAttribute::Priority(priority) = attribute {
+            metric = *priority;
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            indices.extend(hops.iter().map(|hop| hop.interface_index));
+        }
+    }
+    indices.into_iter().map(|index| DefaultRoute { index, metric, ipv4 }).collect()
 }
 
 fn change_address(

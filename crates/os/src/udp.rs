@@ -14,7 +14,7 @@
 //! Sources: udp(7) `UDP_SEGMENT`, `UDP_GRO`; ip(7) `IP_PKTINFO`; socket(7) `SO_BINDTODEVICE`; the quinn-udp crate.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -152,9 +152,20 @@ impl Default for ReceiveBuffers {
 }
 
 impl UdpSocket {
-    /// Binds a socket. Fails with `ENODEV` while its interface does not exist, and with `EADDRNOTAVAIL` while
-    /// nobody has its address: try again when that changes.
+    /// Binds a socket; to `::` for both families, or for IPv4 alone where the kernel has no IPv6. Fails with `ENODEV` while
+    /// its interface does not exist, and with `EADDRNOTAVAIL` while nobody has its address: try again when that changes.
     pub fn bind(config: &UdpConfig) -> io::Result<Self> {
+        let any = config.bind.is_ipv6() && config.bind.ip().is_unspecified();
+        match Self::bind_one(config) {
+            Err(error) if any && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                let bind = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.bind.port());
+                Self::bind_one(&UdpConfig { bind, ..config.clone() })
+            }
+            result => result,
+        }
+    }
+
+    fn bind_one(config: &UdpConfig) -> io::Result<Self> {
         let domain = Domain::for_address(config.bind);
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         let any = config.bind.ip().is_unspecified();

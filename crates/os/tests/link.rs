@@ -164,6 +164,45 @@ fn sysctl(path: &str) -> String {
     std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned()
 }
 
+#[test]
+fn default_routes_and_addresses_are_told_and_taken_away() {
+    sandboxed("default_routes_and_addresses_are_told_and_taken_away", || {
+        let mut requests = Requests::open().unwrap();
+        assert_eq!(requests.default_routes().unwrap(), []);
+        veth();
+        run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
+        run(&["ip", "addr", "add", "fd07::1/64", "dev", "va", "nodad"]);
+        run(&["ip", "addr", "add", "10.8.0.1/24", "dev", "vb"]);
+        run(&["ip", "route", "add", "default", "via", "10.7.0.9", "metric", "30"]);
+        run(&[
+            "ip", "route", "add", "default", "metric", "40", "nexthop", "via", "10.7.0.9", "nexthop", "via",
+            "10.8.0.9",
+        ]);
+        run(&["ip", "-6", "route", "add", "default", "via", "fd07::9", "metric", "50"]);
+        run(&["ip", "route", "add", "default", "via", "10.7.0.9", "table", "77"]);
+        run(&["ip", "route", "add", "unreachable", "default", "metric", "99"]);
+        let interfaces = requests.interfaces().unwrap();
+        let name = |index| interfaces.get(&index).unwrap().name.clone();
+        let mut routes: Vec<_> = requests
+            .default_routes()
+            .unwrap()
+            .iter()
+            .map(|route| (route.metric, name(route.index), route.ipv4))
+            .collect();
+        routes.sort();
+        let expected = [(30, "va", true), (40, "va", true), (40, "vb", true), (50, "va", false)];
+        assert_eq!(routes, expected.map(|(metric, name, ipv4)| (metric, name.to_owned(), ipv4)));
+
+        let index = interfaces.values().find(|interface| interface.name == "va").unwrap().index;
+        for address in ["10.7.0.1/24", "fd07::1/64"] {
+            requests.remove_address(index, address.parse().unwrap()).unwrap();
+        }
+        let left = requests.interfaces().unwrap().get(&index).unwrap().addresses.clone();
+        assert!(left.iter().all(|address| address.to_string().starts_with("fe80:")), "{left:?}");
+        assert!(requests.remove_address(index, "10.7.0.1/24".parse().unwrap()).is_err());
+    });
+}
+
 fn own_status(key: &str) -> String {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
