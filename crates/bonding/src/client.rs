@@ -1,29 +1,35 @@
-//! Runs a client: its TUN device, one socket for each link, one session.
+//! Runs a client: its TUN device, one socket for each link, one session with each server that is wanted.
 //!
 //! Nothing about a link is fatal: an interface that is not there is waited for, a name that cannot be looked up is asked
-//! for again. Missing rights, a taken device and a second instance are fatal, with a message that says so.
+//! for again. Missing rights, a missing key, a taken device and a second instance are fatal, with a message that says so.
 
 mod resolve;
+mod tunnel;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::signals::Signals;
-use bonding_proto::config::{LinkConfig, Role, Security, SessionConfig};
-use bonding_proto::discard::DiscardCounts;
-use bonding_proto::event::LinkEvent;
-use bonding_proto::{Instant, LinkId, Path, Session, SocketId};
+use bonding_proto::client::{Client, Server};
+use bonding_proto::config::{ClientSealing, LinkConfig, Role, SessionConfig};
+use bonding_proto::event::{Event, LinkEvent};
+use bonding_proto::{Instant, LinkId, SocketId};
 
+use self::tunnel::Tunnel;
+use crate::config::Host;
 use crate::engine::clock::Clock;
+use crate::engine::command::{Command, Reply};
 use crate::engine::event_loop::{Engine, Parts, Shell};
 use crate::engine::events::Journalist;
-use crate::engine::plan::{ClientPlan, LinkPlan};
+use crate::engine::overhead::Overhead;
+use crate::engine::plan::{ClientPlan, LinkPlan, SealingPlan};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
-use crate::engine::{RunError, Service};
+use crate::engine::{RunError, Service, cipher};
+use crate::state::{keys, run};
 use crate::status::{self, LinkLabel, SessionSnapshot, Snapshot};
 
 /// How long to wait before names are looked up again.
@@ -33,25 +39,28 @@ const RESOLVE_RETRY: Duration = Duration::from_secs(2);
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { mut signals, journal: _journal, monitor, seed, epoch } =
         Ground::prepare(&plan.run.state_file)?;
-    let Some(remotes) = remotes(plan, &monitor, &mut signals)? else { return Ok(()) };
-    let mtu = tunnel_mtu(plan, &remotes, &monitor);
+    let sealing = plan.sealing.as_ref().map(sealing).transpose()?;
+    let Some(servers) = servers(plan, &monitor, &mut signals)? else { return Ok(()) };
+    let mtu = tunnel_mtu(plan, &servers, &monitor);
     let tun = setup::tun(&plan.tunnel, mtu)?;
     let clock = Clock::start();
     let config = SessionConfig {
         role: Role::Client,
-        links: link_configs(&plan.links, &remotes),
+        links: plan.links.iter().map(link_config).collect(),
         policy: plan.run.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
         seed,
         epoch,
-        sealing: None,
+        sealing,
     };
-    let machine = Session::new(config, clock.now());
+    let hosts = servers.iter().map(|(host, _)| host.to_string()).collect();
+    let mut sockets = Sockets::new(plan.links.iter().zip(0..).map(|(link, at)| spec(link, at, &servers)));
+    let servers: Vec<Server> = servers.into_iter().map(|(_, server)| server).collect();
+    let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
-    let mut sockets = Sockets::new(plan.links.iter().zip(&remotes).map(|(link, remote)| spec(link, *remote)));
-    let mut shell = ClientShell::new(plan, tun.mtu());
-    let mut machine = machine;
+    let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
+    let mut shell = ClientShell::new(plan, tunnel, hosts);
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         shell.on_socket_event(&mut machine, socket, event, clock.now());
     }
@@ -69,21 +78,40 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     Ok(Engine::new(parts)?.run(&mut shell, service)?)
 }
 
-/// The server's address for each link. Asks until there is one; `None`: a signal came first.
-fn remotes(
+/// Reads the keys and begins a run.
+fn sealing(plan: &SealingPlan) -> Result<ClientSealing, RunError> {
+    let identity = keys::load(&plan.private_key_file).map_err(RunError::NoIdentity)?;
+    tracing::info!(
+        public_key = keys::show(&identity.public()),
+        file = %plan.private_key_file.display(),
+        "this client's key"
+    );
+    Ok(ClientSealing {
+        identity,
+        server: plan.server,
+        preshared: plan.preshared_key_file.as_deref().map(keys::load_preshared).transpose()?,
+        aes_fast: cipher::aes_is_fast(),
+        run: run::next(&run::file(&plan.private_key_file), SystemTime::now())?,
+        entropy: setup::entropy()?,
+        token: None,
+    })
+}
+
+/// The servers with their addresses for each link. Asks until there is one; `None`: a signal came first.
+fn servers(
     plan: &ClientPlan,
     monitor: &Monitor,
     signals: &mut Signals,
-) -> Result<Option<Vec<SocketAddr>>, RunError> {
+) -> Result<Option<Vec<(Host, Server)>>, RunError> {
     let mut poller = Poller::new()?;
     poller.add(&*signals, 0, Interest::Readable)?;
     let mut ready = Vec::new();
     let mut complained = false;
     loop {
-        let remotes = resolve::candidates(&plan.hosts)
-            .and_then(|candidates| resolve::choose(&candidates, &plan.links, monitor));
-        match remotes {
-            Ok(remotes) => return Ok(Some(remotes)),
+        let servers = resolve::candidates(&plan.hosts)
+            .and_then(|candidates| resolve::servers(candidates, &plan.links, monitor));
+        match servers {
+            Ok(servers) => return Ok(Some(servers)),
             Err(error) if !complained => {
                 tracing::warn!(%error, "cannot find the server yet; trying again");
                 complained = true;
@@ -98,30 +126,40 @@ fn remotes(
     }
 }
 
-fn tunnel_mtu(plan: &ClientPlan, remotes: &[SocketAddr], monitor: &Monitor) -> u16 {
-    let links = plan.links.iter().zip(remotes).map(|(link, remote)| {
+/// What fits every link, whichever of its addresses a server is reached at.
+fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) -> u16 {
+    let one = |(link, at): (&LinkPlan, usize)| {
         let interface = link.interface.as_deref().and_then(|name| monitor.interface(name));
-        setup::inner_mtu(interface.map(|interface| interface.mtu), remote.ip())
-    });
-    links.min().unwrap_or_else(|| setup::inner_mtu(None, Ipv4Addr::LOCALHOST.into()))
+        let link_mtu = interface.map(|interface| interface.mtu);
+        let remotes = remotes(servers, at).map(|remote| Overhead::of(remote.ip(), link.security));
+        remotes.max().map(|overhead| setup::inner_mtu(link_mtu, overhead))
+    };
+    let sealed = plan.sealing.is_some();
+    let fallback = || setup::inner_mtu(None, Overhead { sealed, ipv6: false });
+    plan.links.iter().zip(0..).filter_map(one).min().unwrap_or_else(fallback)
 }
 
-fn link_configs(links: &[LinkPlan], remotes: &[SocketAddr]) -> Vec<LinkConfig> {
-    let one = |((id, link), remote): ((u8, &LinkPlan), &SocketAddr)| LinkConfig {
-        security: Security::Plain,
+/// Every address that a link may send to.
+fn remotes(servers: &[(Host, Server)], link: usize) -> impl Iterator<Item = SocketAddr> + '_ {
+    let paths = servers.iter().filter_map(move |(_, server)| server.paths.get(link));
+    paths.flatten().map(|path| path.remote)
+}
+
+fn link_config(link: &LinkPlan) -> LinkConfig {
+    LinkConfig {
+        security: link.security,
         priority: link.priority,
         tx_rate: link.tx_rate,
         rx_rate: link.rx_rate,
-        path: Some(Path { socket: SocketId(id), remote: *remote, local: None }),
+        path: None,
         alternatives: Vec::new(),
-    };
-    (0..u8::MAX).zip(links).zip(remotes).map(one).collect()
+    }
 }
 
-/// Bound to the link's source, or to any address of the family of its remote.
-fn spec(link: &LinkPlan, remote: SocketAddr) -> SocketSpec {
-    let any: IpAddr =
-        if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+/// Bound to the link's source, or to any address of the families that its servers have.
+fn spec(link: &LinkPlan, at: usize, servers: &[(Host, Server)]) -> SocketSpec {
+    let ipv6 = remotes(servers, at).any(|remote| remote.is_ipv6());
+    let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     SocketSpec {
         label: link.name.clone(),
         bind: SocketAddr::new(link.source.unwrap_or(any), 0),
@@ -133,50 +171,88 @@ fn spec(link: &LinkPlan, remote: SocketAddr) -> SocketSpec {
 #[derive(Debug)]
 struct ClientShell<'a> {
     plan: &'a ClientPlan,
-    mtu: u16,
+    tunnel: Tunnel,
+    /// The servers' names, as configured.
+    hosts: Vec<String>,
     journalist: Journalist,
+    /// The server that is used does not take us.
+    refused: bool,
 }
 
 impl<'a> ClientShell<'a> {
-    fn new(plan: &'a ClientPlan, mtu: u16) -> Self {
-        let peer = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+    fn new(plan: &'a ClientPlan, tunnel: Tunnel, hosts: Vec<String>) -> Self {
+        let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        Self { plan, mtu, journalist: Journalist::new(peer, links) }
+        Self { plan, tunnel, hosts, journalist: Journalist::new(peer, links), refused: false }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if let Event::ServerChanged { to, .. } = event
+            && let Some(host) = self.hosts.get(*to)
+        {
+            self.journalist.peer.clone_from(host);
+            self.refused = false;
+        }
+        if matches!(event, Event::Refused(_)) {
+            self.refused = true;
+        } else if *event == Event::Connected {
+            self.refused = false;
+        }
+        self.journalist.on_event(event);
     }
 }
 
-impl Shell<Session> for ClientShell<'_> {
-    fn on_socket_event(&mut self, session: &mut Session, socket: SocketId, event: LinkEvent, now: Instant) {
+impl Shell<Client> for ClientShell<'_> {
+    fn on_socket_event(&mut self, client: &mut Client, socket: SocketId, event: LinkEvent, now: Instant) {
         // A client's sockets are its links', one each.
-        session.handle_link_event(LinkId(socket.0), event, now);
+        client.handle_link_event(LinkId(socket.0), event, now);
     }
 
-    fn log_events(&mut self, session: &mut Session) {
-        while let Some(event) = session.poll_event() {
-            self.journalist.on_event(&event);
+    fn handle_events(&mut self, client: &mut Client, _: Instant) -> bool {
+        while let Some(event) = client.poll_event() {
+            self.on_event(&event);
+            if event == Event::Leased
+                && let Some(lease) = client.session().and_then(|session| session.lease())
+            {
+                self.tunnel.lease(lease);
+            }
         }
+        false
     }
 
-    fn snapshot(&self, session: &Session, sockets: &Sockets, now: Instant) -> Snapshot {
-        let label = |(id, link): (u8, &LinkPlan)| LinkLabel {
-            name: link.name.clone(),
-            interface: link.interface.clone(),
-            local: sockets.address(SocketId(id)),
-        };
-        let mut stats = session.stats(now);
-        sockets.add_discards(&mut stats.discards);
-        Snapshot {
-            role: status::Role::Client,
-            interface: self.plan.tunnel.interface.clone(),
-            addresses: self.plan.tunnel.addresses.clone(),
-            mtu: self.mtu,
-            sessions: vec![SessionSnapshot {
+    fn handle_command(&mut self, _: &mut Client, _: Command, _: Instant) -> Result<Reply, String> {
+        Err("a client answers here: ask the server, --socket PATH".to_owned())
+    }
+
+    fn snapshot(&self, client: &Client, sockets: &Sockets, now: Instant) -> Snapshot {
+        let mut sessions = Vec::new();
+        if let Some(session) = client.session() {
+            let mut stats = session.stats(now);
+            sockets.add_discards(&mut stats.discards);
+            let remote =
+                |id: u8| stats.links.get(usize::from(id)).and_then(|link| link.path).map(|path| path.remote);
+            let label = |(id, link): (u8, &LinkPlan)| LinkLabel {
+                name: link.name.clone(),
+                interface: link.interface.clone(),
+                local: sockets.address(SocketId(id), remote(id)),
+            };
+            sessions.push(SessionSnapshot {
                 name: self.journalist.peer.clone(),
                 since: self.journalist.since,
                 links: (0..u8::MAX).zip(&self.plan.links).map(label).collect(),
+                cipher: session.cipher(),
+                rekeys: session.rekeys(),
+                refused: self.refused,
                 stats,
-            }],
-            discards: DiscardCounts::default(),
+            });
+        }
+        Snapshot {
+            role: status::Role::Client,
+            interface: self.plan.tunnel.interface.clone(),
+            addresses: self.tunnel.addresses().to_vec(),
+            mtu: self.tunnel.mtu(),
+            sessions,
+            discards: client.discards().clone(),
         }
     }
 }
@@ -192,7 +268,7 @@ enum ResolveError {
         /// Why.
         source: io::Error,
     },
-    /// No address is of a family that the link can do.
-    #[error("link `{0}` can reach none of the server's addresses: their families differ")]
-    Family(String),
+    /// No address is of a family that any link can do.
+    #[error("no link can reach any of the server's addresses: their families differ")]
+    Family,
 }

@@ -7,6 +7,7 @@ pub mod control;
 mod demo;
 pub mod engine;
 pub mod invitation;
+pub mod join;
 pub mod logs;
 pub mod report;
 pub mod server;

@@ -1,54 +1,85 @@
 //! Runs a server: its TUN device, a socket for each port, an endpoint with a session for each client, forwarding and NAT.
 
+mod place;
+mod roster;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
 use bonding_os::monitor::Monitor;
 use bonding_os::nat::{self, NatConfig};
+use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
+use bonding_os::throttle::Throttle;
 use bonding_os::undo::Journal;
-use bonding_proto::config::{EndpointConfig, Prefix};
-use bonding_proto::endpoint::{Endpoint, SessionId};
+use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
+use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::event::LinkEvent;
+use bonding_proto::handshake::Refusal;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::{Instant, SocketId};
 
+use self::roster::{Entry, Roster};
 use crate::engine::clock::Clock;
+use crate::engine::command::{Clients, Command, KnownClient, Reply, Revoked};
 use crate::engine::event_loop::{Engine, Parts, Shell};
 use crate::engine::events::Journalist;
+use crate::engine::overhead::Overhead;
 use crate::engine::plan::{NatPlan, ServerPlan};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
-use crate::engine::{RunError, Service};
+use crate::engine::{RunError, Service, cipher};
+use crate::state::keys;
+use crate::state::register::EnrolError;
 use crate::status::{self, LinkLabel, SessionSnapshot, Snapshot};
 
 /// Runs until SIGINT or SIGTERM; whatever was changed on the machine is undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { signals, mut journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file)?;
+    let (identity, new) = keys::load_or_make(&plan.private_key_file)?;
+    let public_key = identity.public();
+    tracing::info!(
+        public_key = keys::show(&public_key),
+        file = %plan.private_key_file.display(),
+        "{}",
+        if new { "made a key for this server" } else { "this server's key" }
+    );
+    let (roster, entries) = Roster::open(plan, public_key)?;
     let poller = Poller::new()?;
-    let mut sockets = Sockets::new(plan.ports.iter().map(|port| spec(plan, *port)));
+    let mut sockets = Sockets::new(plan.ports.iter().map(|port| spec(plan, port)));
     sockets.open_all(&poller).map_err(|(address, source)| RunError::Listen { address, source })?;
-    let tun = setup::tun(&plan.tunnel, tunnel_mtu(plan, &monitor))?;
+    let tun = setup::tun(&plan.tunnel, tunnel_mtu(plan, &entries, &monitor))?;
     let prefixes: Vec<Prefix> =
-        plan.clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect();
+        entries.iter().flat_map(|entry| entry.config.prefixes.iter().copied()).collect();
     setup::routes(&tun, &plan.tunnel.addresses, &prefixes)?;
     if let Some(nat) = &plan.nat {
         forward(&mut journal, plan, nat, &prefixes)?;
     }
     let clock = Clock::start();
     let config = EndpointConfig {
-        clients: plan.clients.iter().map(|client| client.config.clone()).collect(),
+        clients: Vec::new(),
         policy: plan.run.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
         seed,
         epoch,
-        sealing: None,
+        sealing: Some(ServerSealing {
+            identity,
+            aes_fast: cipher::aes_is_fast(),
+            entropy: setup::entropy()?,
+        }),
     };
-    tracing::info!(address = %plan.listen, ports = ?plan.ports, clients = plan.clients.len(), "listening");
-    let mut shell = ServerShell::new(plan, tun.mtu());
+    let mut endpoint = Endpoint::new(&config, clock.now());
+    let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
+    let mut shell = ServerShell::new(plan, roster, tunnel);
+    tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");
+    for entry in entries {
+        shell.admit(&mut endpoint, entry, clock.now());
+    }
     setup::reduce_rights()?;
     let parts = Parts {
-        machine: Endpoint::new(&config, clock.now()),
+        machine: endpoint,
         device: tun,
         sockets,
         monitor: None,
@@ -65,12 +96,20 @@ fn spec(plan: &ServerPlan, port: u16) -> SocketSpec {
     SocketSpec { label: bind.to_string(), bind, interface: None }
 }
 
-fn tunnel_mtu(plan: &ServerPlan, monitor: &Monitor) -> u16 {
-    let remotes = plan.clients.iter().flat_map(|client| &client.config.plain).map(|peer| peer.remote);
-    remotes
-        .map(|remote| setup::inner_mtu(setup::neighbour_mtu(monitor, remote), remote))
-        .min()
-        .unwrap_or_else(|| setup::inner_mtu(None, plan.listen))
+/// What fits every link that is known: the plain ones', and the worst of a sealed one if there is a client with a key, or
+/// nobody at all yet.
+fn tunnel_mtu(plan: &ServerPlan, entries: &[Entry], monitor: &Monitor) -> u16 {
+    let remotes = entries.iter().flat_map(|entry| &entry.config.plain).map(|peer| peer.remote);
+    let plain = remotes.map(|remote| {
+        setup::inner_mtu(setup::neighbour_mtu(monitor, remote), Overhead::of(remote, Security::Plain))
+    });
+    let sealed = entries.is_empty() || entries.iter().any(|entry| entry.config.public_key.is_some());
+    plain.chain(sealed.then(|| sealed_mtu(plan))).min().unwrap_or_else(|| sealed_mtu(plan))
+}
+
+/// What fits the sealed link of anybody who may come.
+fn sealed_mtu(plan: &ServerPlan) -> u16 {
+    setup::inner_mtu(None, Overhead::of(plan.listen, Security::Sealed))
 }
 
 /// Forwards for the families that the tunnel has, and masquerades what comes out of it.
@@ -93,31 +132,155 @@ fn forward(
     Ok(())
 }
 
+/// The TUN device, as far as it changes while the server runs.
+#[derive(Debug)]
+struct Tunnel {
+    index: u32,
+    mtu: u16,
+    /// The configuration says which MTU.
+    fixed: bool,
+}
+
+/// A client while the server runs.
+#[derive(Debug)]
+struct Member {
+    entry: Entry,
+    journalist: Journalist,
+}
+
 /// What the loop asks of a server.
 #[derive(Debug)]
 struct ServerShell<'a> {
     plan: &'a ServerPlan,
-    mtu: u16,
-    /// By [`SessionId`].
-    journalists: Vec<Journalist>,
+    roster: Roster,
+    tunnel: Tunnel,
+    members: BTreeMap<SessionId, Member>,
+    refusal_log: Throttle,
 }
 
 impl<'a> ServerShell<'a> {
-    fn new(plan: &'a ServerPlan, mtu: u16) -> Self {
-        let journalists =
-            plan.clients.iter().map(|peer| Journalist::new(peer.config.name.clone(), peer.links.clone()));
-        Self { plan, mtu, journalists: journalists.collect() }
+    fn new(plan: &'a ServerPlan, roster: Roster, tunnel: Tunnel) -> Self {
+        let refusal_log = Throttle::new(Duration::from_secs(10));
+        Self { plan, roster, tunnel, members: BTreeMap::new(), refusal_log }
     }
 
-    fn session(&self, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
-        let journalist = self.journalists.get(usize::from(id.0))?;
-        let label = |name: &String| LinkLabel { name: name.clone(), interface: None, local: None };
+    /// Lets a client connect.
+    fn admit(&mut self, endpoint: &mut Endpoint, entry: Entry, now: Instant) {
+        match endpoint.add_client(entry.config.clone(), now) {
+            Some(id) => self.note(id, entry),
+            None => {
+                tracing::error!(client = entry.config.name, "the client cannot connect: too many sessions")
+            }
+        }
+    }
+
+    fn note(&mut self, id: SessionId, entry: Entry) {
+        let journalist = Journalist::new(entry.config.name.clone(), entry.links.clone());
+        self.members.insert(id, Member { entry, journalist });
+    }
+
+    /// Somebody shows a token. What the register says is on the disk before anybody is told.
+    fn decide(&mut self, endpoint: &mut Endpoint, enrolment: &Enrolment, now: Instant) {
+        let Enrolment { id, public_key, token, remote } = enrolment;
+        let entry = match self.roster.enrol(*public_key, token, SystemTime::now()) {
+            Ok(entry) => entry,
+            Err(error) => {
+                if let Some(more) = self.refusal_log.pass() {
+                    tracing::warn!(%remote, %error, more, "did not enrol a client");
+                }
+                endpoint.answer_enrolment(*id, refusal(&error), now);
+                return;
+            }
+        };
+        let answer = EnrolmentAnswer::Welcome(entry.config.clone());
+        if let Some(session) = endpoint.answer_enrolment(*id, answer, now) {
+            let name = &entry.config.name;
+            tracing::info!(client = name, %remote, "enrolled a client");
+            tracing::debug!(client = name, addresses = ?entry.addresses, "its addresses in the tunnel");
+            self.note(session, entry);
+            self.make_room_for_sealing();
+        }
+    }
+
+    /// A tunnel that was made for plain links only becomes narrower when the first sealed client comes.
+    fn make_room_for_sealing(&mut self) {
+        let mtu = sealed_mtu(self.plan);
+        if self.tunnel.fixed || self.tunnel.mtu <= mtu {
+            return;
+        }
+        let set =
+            Requests::open().and_then(|mut requests| requests.set_mtu(self.tunnel.index, u32::from(mtu)));
+        match set {
+            Ok(()) => self.tunnel.mtu = mtu,
+            Err(error) => tracing::warn!(%error, "the tunnel keeps an MTU that sealed links do not carry"),
+        }
+    }
+
+    fn revoke(&mut self, endpoint: &mut Endpoint, name: String, now: Instant) -> Result<Revoked, String> {
+        let key = self.roster.revoke(&name, SystemTime::now()).map_err(|error| error.to_string())?;
+        if let Some(key) = key {
+            let of_key = |member: &Member| member.entry.config.public_key == Some(key);
+            let ids: Vec<SessionId> =
+                self.members.iter().filter(|(_, member)| of_key(member)).map(|(id, _)| *id).collect();
+            for id in ids {
+                endpoint.remove_client(id, now);
+                self.members.remove(&id);
+            }
+            tracing::info!(client = name, "revoked a client");
+        }
+        Ok(Revoked { name, enrolled: key.is_some() })
+    }
+
+    fn clients(&self, endpoint: &Endpoint, now: Instant) -> Clients {
+        let stats: BTreeMap<SessionId, SessionStats> = endpoint.stats(now).into_iter().collect();
+        let known = |(id, member): (&SessionId, &Member)| {
+            let stats = stats.get(id);
+            let up = stats.is_some_and(|stats| stats.connected);
+            let entry = &member.entry;
+            KnownClient {
+                name: entry.config.name.clone(),
+                state: if up { "up" } else { "down" }.to_owned(),
+                origin: if entry.enrolled.is_some() { "invited" } else { "configured" }.to_owned(),
+                enrolled: entry.enrolled.map(roster::time),
+                public_key: entry.config.public_key.as_ref().map(keys::show),
+                addresses: entry.addresses.clone(),
+                peer: stats.and_then(status::usable_remote).map(|remote| remote.to_string()),
+            }
+        };
+        let mut rows: Vec<(Option<u64>, KnownClient)> =
+            self.members.iter().map(|pair| (pair.1.entry.enrolled, known(pair))).collect();
+        // Configured ones have no time and come first.
+        rows.sort_by_key(|(enrolled, _)| *enrolled);
+        Clients {
+            clients: rows.into_iter().map(|(_, client)| client).collect(),
+            invitations: self.roster.open_invitations(SystemTime::now()),
+        }
+    }
+
+    fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
+        let journalist = &self.members.get(&id)?.journalist;
+        let label = |at| LinkLabel { name: journalist.link_name(at), interface: None, local: None };
         Some(SessionSnapshot {
             name: journalist.peer.clone(),
             since: journalist.since,
-            links: journalist.links.iter().map(label).collect(),
+            links: (0..stats.links.len()).map(label).collect(),
+            cipher: endpoint.session(id).and_then(|session| session.cipher()),
+            rekeys: endpoint.session(id).map_or(0, |session| session.rekeys()),
+            refused: false,
             stats,
         })
+    }
+}
+
+/// What is said to somebody who is not enrolled.
+fn refusal(error: &EnrolError) -> EnrolmentAnswer {
+    match error {
+        EnrolError::Unknown => EnrolmentAnswer::Ignore,
+        EnrolError::Used(_) => EnrolmentAnswer::Refuse(Refusal::Used),
+        EnrolError::Expired(_) => EnrolmentAnswer::Refuse(Refusal::Expired),
+        EnrolError::NameTaken(_) | EnrolError::Exhausted(_) | EnrolError::TooMany | EnrolError::State(_) => {
+            EnrolmentAnswer::Refuse(Refusal::Refused)
+        }
     }
 }
 
@@ -126,11 +289,32 @@ impl Shell<Endpoint> for ServerShell<'_> {
         // A server's listeners are on no interface in particular.
     }
 
-    fn log_events(&mut self, endpoint: &mut Endpoint) {
+    fn handle_events(&mut self, endpoint: &mut Endpoint, now: Instant) -> bool {
+        let mut given = false;
+        while let Some(enrolment) = endpoint.poll_enrolment() {
+            self.decide(endpoint, &enrolment, now);
+            given = true;
+        }
         while let Some((id, event)) = endpoint.poll_event() {
-            if let Some(journalist) = self.journalists.get_mut(usize::from(id.0)) {
-                journalist.on_event(&event);
+            if let Some(member) = self.members.get_mut(&id) {
+                member.journalist.on_event(&event);
             }
+        }
+        given
+    }
+
+    fn handle_command(
+        &mut self,
+        endpoint: &mut Endpoint,
+        command: Command,
+        now: Instant,
+    ) -> Result<Reply, String> {
+        match command {
+            Command::Invite { name, hosts, ports } => {
+                self.roster.invite(&name, hosts, ports, SystemTime::now()).map(Reply::Invited)
+            }
+            Command::Clients => Ok(Reply::Clients(self.clients(endpoint, now))),
+            Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),
         }
     }
 
@@ -142,8 +326,8 @@ impl Shell<Endpoint> for ServerShell<'_> {
             role: status::Role::Server,
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.plan.tunnel.addresses.clone(),
-            mtu: self.mtu,
-            sessions: sessions.filter_map(|(id, stats)| self.session(id, stats)).collect(),
+            mtu: self.tunnel.mtu,
+            sessions: sessions.filter_map(|(id, stats)| self.session(endpoint, id, stats)).collect(),
             discards,
         }
     }

@@ -6,10 +6,11 @@
 //! sums are over all clients, whose sessions are listed in `clients`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use bonding_proto::config::Prefix;
+use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::stats::{LinkStats, SessionStats};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,12 @@ pub struct SessionSnapshot {
     pub since: Option<SystemTime>,
     /// The links' names and interfaces, by link.
     pub links: Vec<LinkLabel>,
+    /// What sealed links are sealed with; `None`: nothing yet, or all are plain.
+    pub cipher: Option<Cipher>,
+    /// How often the keys were changed.
+    pub rekeys: u64,
+    /// A client whose server does not take it.
+    pub refused: bool,
     /// The core's figures.
     pub stats: SessionStats,
 }
@@ -101,13 +108,13 @@ pub struct Status {
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// `up`, or `connecting` while no link is usable.
+    /// `up`; while no link is usable `connecting`, or `refused` where the server does not take the client.
     pub state: String,
     /// Since when it is up, RFC 3339 in UTC.
     pub since: Option<String>,
     /// The other side's address on the first usable link.
     pub peer: Option<String>,
-    /// `none` on plain links.
+    /// `aes-256-gcm` or `chacha20-poly1305`; `none` on plain links, and before the first handshake.
     pub cipher: String,
     /// Keys changed so far.
     pub rekeys: u64,
@@ -277,17 +284,35 @@ impl Snapshot {
 
 impl SessionSnapshot {
     fn session(&self) -> Session {
-        let usable = self.stats.links.iter().find(|link| link.rtt.is_some() && link.path.is_some());
+        let state = match (self.stats.connected, self.refused) {
+            (true, _) => "up",
+            (false, true) => "refused",
+            (false, false) => "connecting",
+        };
         Session {
-            state: if self.stats.connected { "up" } else { "connecting" }.to_owned(),
+            state: state.to_owned(),
             since: self
                 .since
                 .filter(|_| self.stats.connected)
                 .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
-            peer: usable.and_then(|link| link.path).map(|path| path.remote.ip().to_canonical().to_string()),
-            cipher: "none".to_owned(),
-            rekeys: 0,
+            peer: usable_remote(&self.stats).map(|remote| remote.ip().to_canonical().to_string()),
+            cipher: cipher_word(self.cipher).to_owned(),
+            rekeys: self.rekeys,
         }
+    }
+}
+
+/// The peer's address on the first link that it answered on.
+pub(crate) fn usable_remote(stats: &SessionStats) -> Option<SocketAddr> {
+    let usable = stats.links.iter().find(|link| link.rtt.is_some() && link.path.is_some());
+    usable.and_then(|link| link.path).map(|path| path.remote)
+}
+
+fn cipher_word(cipher: Option<Cipher>) -> &'static str {
+    match cipher {
+        None => "none",
+        Some(Cipher::Aes256Gcm) => "aes-256-gcm",
+        Some(Cipher::ChaCha20Poly1305) => "chacha20-poly1305",
     }
 }
 
@@ -363,6 +388,9 @@ pub(crate) mod tests {
                 interface: Some("wg0".to_owned()),
                 local: Some("10.200.0.1".parse().unwrap()),
             }],
+            cipher: None,
+            rekeys: 0,
+            refused: false,
             stats: SessionStats {
                 connected,
                 links: vec![figures(0, 22.5, 8.2, 10.0, 1_225)],
@@ -429,6 +457,17 @@ pub(crate) mod tests {
             })
         );
         assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
+    }
+
+    #[test]
+    fn a_sealed_session_says_how_and_a_refused_one_that_it_is() {
+        let sealed = SessionSnapshot { cipher: Some(Cipher::Aes256Gcm), rekeys: 3, ..session("vps", true) };
+        let status = snapshot(Role::Client, vec![sealed]).status();
+        assert_eq!((status.session.cipher.as_str(), status.session.rekeys), ("aes-256-gcm", 3));
+        let refused = SessionSnapshot { refused: true, ..session("vps", false) };
+        assert_eq!(snapshot(Role::Client, vec![refused.clone()]).status().session.state, "refused");
+        let again = SessionSnapshot { refused: true, ..session("vps", true) };
+        assert_eq!(snapshot(Role::Client, vec![again]).status().session.state, "up");
     }
 
     #[test]

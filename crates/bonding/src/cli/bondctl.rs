@@ -1,4 +1,4 @@
-//! `bondctl`: keys, configuration checks, status, cleaning up.
+//! `bondctl`: keys, configuration checks, status, a server's clients, cleaning up.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 use std::io::IsTerminal as _;
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::clients::{self, ClientsArguments, InviteArguments, RevokeArguments, Said};
 use super::style::Style;
 use super::{Usage, check, keys, lab, view};
 use crate::config::{self, Kind};
@@ -30,6 +31,7 @@ Examples:
   bondctl check /etc/bonding/client.toml     what a file says, or every mistake in it
   bondctl status                             the links of what runs here
   bondctl status --json | jq .links          the same for programs
+  bondctl invite home                        (on the server) the line that enrols a client
   bondctl genkey | tee private | bondctl pubkey
   bondctl demo                               see the bond at work on this machine alone";
 
@@ -39,6 +41,23 @@ Examples:
   bondctl lab reference                       a shell on the client host
   bondctl lab dual --bond                     the same with the bond running
   bondctl lab dual --bond -- ping -c 3 198.51.100.2";
+
+const INVITE_EXAMPLES: &str = "\
+Examples:
+  bondctl invite home                                     for a server with a public address
+  bondctl invite home --host vps.example.net              for clients that find it by this name
+  bondctl invite home --host 203.0.113.7 --host 2001:db8::7
+  bondctl invite home --host 203.0.113.7 --ports 4001-4005   where a router forwards other ports";
+
+const CLIENTS_EXAMPLES: &str = "\
+Examples:
+  bondctl clients
+  bondctl clients --json | jq '.clients[].name'";
+
+const REVOKE_EXAMPLES: &str = "\
+Examples:
+  bondctl revoke home                                     its router was stolen
+  bondctl revoke home && bondctl invite home              let it join anew";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -67,6 +86,18 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Invite a client: print the line that enrols it, valid once, for 24 hours
+    ///
+    /// Asks the bonding-server that runs here. Give the line to `bonding-client join` on the client's machine; whoever
+    /// has it can use it. An earlier line for the same name is void.
+    #[command(after_help = INVITE_EXAMPLES)]
+    Invite(InviteArguments),
+    /// List the clients of the bonding-server that runs here, and open invitations
+    #[command(after_help = CLIENTS_EXAMPLES)]
+    Clients(ClientsArguments),
+    /// Forget a client's key and end its session at once, or void an invitation
+    #[command(after_help = REVOKE_EXAMPLES)]
+    Revoke(RevokeArguments),
     /// Open a shell between two emulated hosts with the links of a scenario
     ///
     /// Everything lives in namespaces of its own, which go when the shell ends; root is not needed where the kernel lets
@@ -138,6 +169,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             print!("{description}");
         }
         Command::Status { json, watch, target } => return status(json, watch, &target.sockets()),
+        Command::Invite(arguments) => say(clients::invite(arguments)?),
+        Command::Clients(arguments) => say(clients::clients(&arguments, Style::of_stdout())?),
+        Command::Revoke(arguments) => say(clients::revoke(arguments)?),
         Command::Lab(arguments) => match lab::lab(&arguments)? {
             Some(code) => return Ok(code),
             None => print!("{}", lab::list()?),
@@ -146,6 +180,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cleanup { target } => cleanup(&target.sockets())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn say(said: Said) {
+    for note in said.notes {
+        eprintln!("{note}");
+    }
+    print!("{}", said.result);
 }
 
 /// Connects to everything that answers on `sockets`.
@@ -184,7 +225,7 @@ fn status(json: bool, watch: bool, sockets: &[PathBuf]) -> anyhow::Result<ExitCo
         let mut well = true;
         let mut text = String::new();
         for ask in &mut asks {
-            let answer = ask.ask(Request::Status)?;
+            let answer = ask.ask(&Request::Status)?;
             let status: Status = serde_json::from_str(&answer)
                 .context("what runs here is of another version than this bondctl")?;
             well &= is_well(&status);

@@ -7,7 +7,9 @@ use bonding_proto::config::{Policy, Prefix};
 use bonding_proto::units::BitRate;
 
 use super::Usage;
-use crate::config::{self, Client, Kind, Loaded, Mtu, Sending, Server, Status};
+use crate::config::{self, Client, Kind, Loaded, Mtu, Security, Sending, Server, Status};
+use crate::engine::overhead::Overhead;
+use crate::state::keys;
 
 /// Reads the file and describes it; its warnings are lines of their own.
 ///
@@ -68,11 +70,12 @@ impl Lines {
         self.add("status", &format!("{}, a report every {:?}", status.socket.display(), status.interval));
     }
 
-    fn tunnel(&mut self, interface: &str, addresses: &[Prefix], mtu: Mtu, outer_ipv6: bool) {
+    fn tunnel(&mut self, interface: &str, addresses: &[Prefix], mtu: Mtu, overhead: Overhead) {
         let automatic = if mtu == Mtu::Auto { " (auto, for links of 1500 bytes)" } else { "" };
         let addresses: Vec<String> = addresses.iter().copied().map(prefix).collect();
-        let addresses = addresses.join(" and ");
-        self.add("tunnel", &format!("{interface}, {addresses}, MTU {}{automatic}", mtu.bytes(outer_ipv6)));
+        let addresses =
+            if addresses.is_empty() { "leased addresses".to_owned() } else { addresses.join(" and ") };
+        self.add("tunnel", &format!("{interface}, {addresses}, MTU {}{automatic}", mtu.bytes(overhead)));
     }
 }
 
@@ -81,7 +84,11 @@ fn describe_client(loaded: &Loaded<Client>) -> String {
     let mut lines = Lines(format!("{}: a client's configuration, valid\n", loaded.file));
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
     lines.add("server", &format!("{}, UDP {}", hosts.join(", else "), config.ports));
-    lines.tunnel(&config.interface, &config.addresses, config.mtu, config.outer_ipv6());
+    if let Some(key) = config.public_key.filter(|_| config.sealed()) {
+        lines.add("", &format!("known by its key {}", keys::show(&key)));
+        lines.add("identity", &config.private_key_file.display().to_string());
+    }
+    lines.tunnel(&config.interface, &config.addresses, config.mtu, config.overhead());
     for (index, link) in config.links.iter().enumerate() {
         let mut from = Vec::new();
         from.extend(link.interface.as_ref().map(|interface| format!("on {interface}")));
@@ -90,13 +97,17 @@ fn describe_client(loaded: &Loaded<Client>) -> String {
             from.push("on the default route".to_owned());
         }
         let value = format!(
-            "{} {}, to port {}, priority {}, up {}, down {}, plain",
+            "{} {}, to port {}, priority {}, up {}, down {}, {}",
             link.name,
             from.join(" "),
             link.port,
             link.priority,
             rate(link.up),
-            rate(link.down)
+            rate(link.down),
+            match link.security {
+                Security::Sealed => "sealed",
+                Security::Plain => "plain",
+            }
         );
         lines.add(&format!("link {index}"), &value);
     }
@@ -109,7 +120,8 @@ fn describe_server(loaded: &Loaded<Server>) -> String {
     let config = &loaded.config;
     let mut lines = Lines(format!("{}: a server's configuration, valid\n", loaded.file));
     lines.add("listen", &format!("{}, UDP {}", config.listen, config.ports));
-    lines.tunnel(&config.interface, &config.addresses, config.mtu, config.outer_ipv6());
+    lines.add("identity", &config.private_key_file.display().to_string());
+    lines.tunnel(&config.interface, &config.addresses, config.mtu, config.overhead());
     let nat = config.nat.as_ref().map_or_else(
         || "off, and no forwarding".to_owned(),
         |nat| format!("on, out of {}", nat.egress.as_deref().unwrap_or("whichever interface has the route")),
@@ -119,7 +131,9 @@ fn describe_server(loaded: &Loaded<Server>) -> String {
         let prefixes: Vec<String> = client.prefixes().map(prefix).collect();
         lines.add("client", &format!("{}, {}", client.name, prefixes.join(", ")));
         for (index, link) in client.links.iter().enumerate() {
-            let value = format!("{} from {}, down {}, plain", link.name, link.remote, rate(link.down));
+            let from =
+                link.remote.map_or_else(|| "sealed".to_owned(), |remote| format!("plain, from {remote}"));
+            let value = format!("{}, down {}, {from}", link.name, rate(link.down));
             lines.add(&format!("  link {index}"), &value);
         }
     }
@@ -177,6 +191,6 @@ mod tests {
         assert!(check(&path, Some(Kind::Server)).is_ok());
         let (_folder, path) = written("server.toml", "[server]\nhost = \"x\"\n[[link]]\n");
         let error = check(&path, None).unwrap_err().to_string();
-        assert!(error.contains("[[link]] has no `security`"), "a client's in spite of its name: {error}");
+        assert!(error.contains("[server] has no `public_key`"), "a client's in spite of its name: {error}");
     }
 }

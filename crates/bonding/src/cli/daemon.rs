@@ -2,17 +2,18 @@
 //!
 //! [`Daemon`] is the engine's [`Service`]: it answers the control socket, logs the reports, and says what becomes of a
 //! changed file.
-#![expect(clippy::print_stdout, reason = "the answer to --check belongs on standard output")]
+#![expect(clippy::print_stdout, reason = "the answers to --check and join belong on standard output")]
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use crate::config::{self, Loaded, Problems};
-use crate::control::{Control, Request};
-use crate::engine::Service;
+use super::join::JoinArguments;
+use crate::config::{self, Loaded, Problems, Security};
+use crate::control::{self, Control, Request};
+use crate::engine::{Running, Service};
 use crate::status::Snapshot;
 use crate::{client, logs, server};
 
@@ -20,7 +21,7 @@ use crate::{client, logs, server};
 ///
 /// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root (CAP_NET_ADMIN, CAP_NET_RAW).
 #[derive(Debug, Parser)]
-#[command(name = "bonding-client", version, after_help = CLIENT_EXAMPLES)]
+#[command(name = "bonding-client", version, after_help = CLIENT_EXAMPLES, args_conflicts_with_subcommands = true)]
 struct ClientOptions {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = config::CLIENT_FILE)]
@@ -28,10 +29,24 @@ struct ClientOptions {
     /// Only check the configuration: exit 0 if it is valid, 2 if not
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<ClientCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
+    /// Enrol this machine with an invitation, and write its configuration
+    ///
+    /// Makes a private key (or uses the one that is there), shows the invitation to the server, and writes a
+    /// configuration with a link for each interface that can carry one. Nothing that exists is overwritten without
+    /// --force, the key never.
+    #[command(after_help = super::join::EXAMPLES)]
+    Join(JoinArguments),
 }
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
+  bonding-client join 'bond://…'          once: enrol this machine, write /etc/bonding/client.toml
   bonding-client                          run on /etc/bonding/client.toml
   bonding-client -c test.toml --check     say what is wrong with a file, line by line
   RUST_LOG=debug bonding-client           with more logs
@@ -53,7 +68,8 @@ struct ServerOptions {
 
 const SERVER_EXAMPLES: &str = "\
 Examples:
-  bonding-server                          run on /etc/bonding/server.toml
+  bonding-server                          run on /etc/bonding/server.toml, or on defaults without it
+  bondctl invite home                     (elsewhere) invite a client
   bonding-server -c test.toml --check     say what is wrong with a file, line by line
   RUST_LOG=debug bonding-server           with more logs
   bondctl status                          (elsewhere) see what the links do";
@@ -75,12 +91,17 @@ pub fn server() -> ExitCode {
 }
 
 fn run_client(options: &ClientOptions) -> anyhow::Result<ExitCode> {
+    if let Some(ClientCommand::Join(arguments)) = &options.command {
+        print!("{}", super::join::run(arguments)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let loaded = config::load_client(&options.config)?;
     if options.check {
         return Ok(checked(&loaded));
     }
     let config = &loaded.config;
-    let names = config.links.iter().map(|link| link.name.as_str());
+    let plain = config.links.iter().filter(|link| link.security == Security::Plain);
+    let names = plain.map(|link| link.name.as_str());
     let recheck = |path: &Path| config::load_client(path).map(drop);
     let mut daemon = Daemon::start(&loaded, &config.status.socket, names.collect(), recheck)?;
     client::run(&config.plan(), &mut daemon)?;
@@ -98,12 +119,10 @@ fn run_server(options: &ServerOptions) -> anyhow::Result<ExitCode> {
         return Ok(checked(&loaded));
     }
     let config = &loaded.config;
-    let names = config.clients.iter().flat_map(|client| &client.links).map(|link| link.name.as_str());
+    let plain = config.clients.iter().flat_map(|client| &client.links).filter(|link| link.remote.is_some());
+    let names = plain.map(|link| link.name.as_str());
     let recheck = |path: &Path| config::load_server(path).map(drop);
     let mut daemon = Daemon::start(&loaded, &config.status.socket, names.collect(), recheck)?;
-    if config.clients.is_empty() {
-        tracing::warn!("no [[client]] is configured: nobody can connect");
-    }
     server::run(&config.plan(), &mut daemon)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -149,19 +168,23 @@ impl Daemon {
     }
 }
 
+/// The answer to a request on the control socket.
+fn answer(request: &Request, running: &mut dyn Running) -> Result<String, String> {
+    let json = match request.command()? {
+        None => serde_json::to_string(&running.snapshot().status()),
+        Some(command) => serde_json::to_string(&running.command(command)?),
+    };
+    json.map_err(|error| error.to_string())
+}
+
 impl Service for Daemon {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.control.as_fd())
     }
 
-    fn handle_ready(&mut self, snapshot: &dyn Fn() -> Snapshot) {
-        self.control.handle_ready(|request| match request {
-            Request::Status => {
-                let status = snapshot().status();
-                serde_json::to_string(&status)
-                    .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
-            }
-        });
+    fn handle_ready(&mut self, running: &mut dyn Running) {
+        self.control
+            .handle_ready(|request| answer(&request, running).unwrap_or_else(|why| control::error(&why)));
     }
 
     fn handle_interval(&mut self, snapshot: &Snapshot) {

@@ -5,7 +5,9 @@
 
 mod bondctl;
 mod check;
+mod clients;
 mod daemon;
+mod join;
 mod keys;
 mod lab;
 pub(crate) mod style;

@@ -3,45 +3,89 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use bonding_os::monitor::Monitor;
+use bonding_proto::client::Server;
+use bonding_proto::config::Security;
+use bonding_proto::{Path, SocketId};
 
 use super::ResolveError;
 use crate::config::Host;
 use crate::engine::plan::LinkPlan;
 
-/// All addresses of all hosts, in order of preference. Hosts that cannot be looked up are left out while another one can.
-pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<IpAddr>, ResolveError> {
-    let mut addresses = Vec::new();
+/// A name with more addresses than this for one link is not one server's.
+const PATHS_MAX: usize = 8;
+
+/// Each host with its addresses, in order of preference. Hosts that cannot be looked up are left out while another one can.
+pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, ResolveError> {
+    let mut found = Vec::new();
     let mut failed = None;
     for host in hosts {
         match host {
-            Host::Address(address) => addresses.push(*address),
+            Host::Address(address) => found.push((host.clone(), vec![*address])),
             // The port is none of the look-up's business.
             Host::Name(name) => match (name.as_str(), 0).to_socket_addrs() {
-                Ok(found) => addresses.extend(found.map(|address| address.ip())),
-                Err(source) => failed = Some(ResolveError::Lookup { name: name.clone(), source }),
+                Ok(addresses) => found.push((host.clone(), distinct(addresses.map(|address| address.ip())))),
+                Err(source) => {
+                    let error = ResolveError::Lookup { name: name.clone(), source };
+                    if hosts.len() > 1 {
+                        tracing::debug!(%error, "a server's name");
+                    }
+                    failed = Some(error);
+                }
             },
         }
     }
     match failed {
-        Some(error) if addresses.is_empty() => Err(error),
-        _ => Ok(addresses),
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
     }
 }
 
-/// The first candidate of a family that the link can do, for each link.
-pub(super) fn choose(
-    candidates: &[IpAddr],
+fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for address in addresses.map(|address| address.to_canonical()) {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Each server with the addresses that each link can try: those of the families that the link can do. A plain link only has
+/// the first, since the server knows a plain link by its address.
+pub(super) fn servers(
+    candidates: Vec<(Host, Vec<IpAddr>)>,
     links: &[LinkPlan],
     monitor: &Monitor,
-) -> Result<Vec<SocketAddr>, ResolveError> {
-    let one = |link: &LinkPlan| {
-        let families = Families::of(link, monitor);
-        let address = candidates.iter().find(|address| families.allow(**address));
-        address
-            .map(|address| SocketAddr::new(*address, link.port))
-            .ok_or_else(|| ResolveError::Family(link.name.clone()))
+) -> Result<Vec<(Host, Server)>, ResolveError> {
+    let families: Vec<Families> = links.iter().map(|link| Families::of(link, monitor)).collect();
+    let server = |(host, addresses): (Host, Vec<IpAddr>)| {
+        let paths = (0..=u8::MAX).zip(links).zip(&families);
+        let paths = paths.map(|((id, link), families)| {
+            let fitting = addresses.iter().filter(|address| families.allow(**address));
+            let most = if link.security == Security::Plain { 1 } else { PATHS_MAX };
+            let path = |address: &IpAddr| {
+                let remote = SocketAddr::new(*address, link.port);
+                Path { socket: SocketId(id), remote, local: None }
+            };
+            fitting.take(most).map(path).collect()
+        });
+        (host, Server { public_key: None, paths: paths.collect() })
     };
-    links.iter().map(one).collect()
+    let servers: Vec<(Host, Server)> = candidates.into_iter().map(server).collect();
+    for (at, link) in links.iter().enumerate() {
+        let reaches =
+            |(_, server): &(Host, Server)| server.paths.get(at).is_some_and(|paths| !paths.is_empty());
+        if !servers.iter().any(reaches) {
+            tracing::warn!(
+                link = link.name,
+                "the link can reach none of the server's addresses: their families differ"
+            );
+        }
+    }
+    if servers.iter().all(|(_, server)| server.paths.iter().all(Vec::is_empty)) {
+        return Err(ResolveError::Family);
+    }
+    Ok(servers)
 }
 
 /// What a link can do.
@@ -94,10 +138,51 @@ mod tests {
         assert_eq!(among(&["2001:db8::1", "fe80::1"]), (false, true));
     }
 
+    fn link(source: &str, security: Security) -> LinkPlan {
+        LinkPlan {
+            name: source.to_owned(),
+            interface: None,
+            source: Some(source.parse().unwrap()),
+            security,
+            port: 9_001,
+            priority: 1,
+            tx_rate: None,
+            rx_rate: None,
+        }
+    }
+
+    #[test]
+    fn a_link_tries_the_addresses_of_its_family() {
+        let both =
+            ["2001:db8::7", "203.0.113.7", "203.0.113.8"].map(|address| address.parse::<IpAddr>().unwrap());
+        let hosts = vec![(Host::Name("vps".to_owned()), both.to_vec())];
+        let links = [
+            link("10.0.0.1", Security::Sealed),
+            link("fd00::1", Security::Sealed),
+            link("10.0.0.2", Security::Plain),
+        ];
+        let monitor = Monitor::open().unwrap();
+        let servers = servers(hosts.clone(), &links, &monitor).unwrap();
+        let remotes: Vec<Vec<String>> = servers[0]
+            .1
+            .paths
+            .iter()
+            .map(|paths| paths.iter().map(|path| path.remote.to_string()).collect())
+            .collect();
+        assert_eq!(remotes[0], ["203.0.113.7:9001", "203.0.113.8:9001"]);
+        assert_eq!(remotes[1], ["[2001:db8::7]:9001"]);
+        assert_eq!(remotes[2], ["203.0.113.7:9001"]);
+        assert_eq!(servers[0].1.paths[1][0].socket, SocketId(1));
+
+        let only_v6 = vec![(Host::Name("vps".to_owned()), both[..1].to_vec())];
+        assert!(matches!(super::servers(only_v6, &links[..1], &monitor), Err(ResolveError::Family)));
+    }
+
     #[test]
     fn literal_addresses_need_no_look_up() {
         let hosts = [Host::Address("192.0.2.1".parse().unwrap()), Host::Name("no such name".to_owned())];
-        assert_eq!(candidates(&hosts).unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(candidates(&hosts).unwrap(), [(hosts[0].clone(), vec![address])]);
         assert!(candidates(&hosts[1..]).is_err());
     }
 }

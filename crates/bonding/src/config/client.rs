@@ -1,16 +1,18 @@
 //! client.toml.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
-use bonding_proto::config::Prefix;
+use bonding_proto::config::{Prefix, Security};
+use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
 use super::common::{self, Mtu, Sending, Status};
 use super::section::{Item, Located, Section};
 use super::value::{self, Host, Ports};
-use super::{CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
+use super::{CLIENT_KEY, CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
+use crate::engine::overhead::Overhead;
 
-const IDENTITY_DEFAULT: &str = "/var/lib/bonding/client.key";
 /// A link whose section does not say is as preferred as can be reasonable to undercut.
 const PRIORITY_DEFAULT: u8 = 1;
 
@@ -21,9 +23,15 @@ pub struct Client {
     pub hosts: Vec<Host>,
     /// `[server] ports`.
     pub ports: Ports,
+    /// `[server] public_key`: given where any link is sealed.
+    pub public_key: Option<PublicKey>,
+    /// `[server] preshared_key_file`.
+    pub preshared_key_file: Option<PathBuf>,
+    /// `[identity] private_key_file`.
+    pub private_key_file: PathBuf,
     /// `[tunnel] interface`.
     pub interface: String,
-    /// `[tunnel] address`: at least one.
+    /// `[tunnel] address`; none: leased by the server.
     pub addresses: Vec<Prefix>,
     /// `[tunnel] mtu`.
     pub mtu: Mtu,
@@ -44,6 +52,8 @@ pub struct Link {
     pub interface: Option<String>,
     /// The address its socket is bound to.
     pub source: Option<IpAddr>,
+    /// How it is protected.
+    pub security: Security,
     /// Lower is preferred.
     pub priority: u8,
     /// Ceiling for what is sent on it.
@@ -55,44 +65,105 @@ pub struct Link {
 }
 
 impl Client {
-    /// Whether an outer datagram may be IPv6: a server known by name may answer with either family, unless every
+    /// What the links put around a packet at most: a server known by name may answer with either family, unless every
     /// link is bound to an IPv4 address.
-    pub fn outer_ipv6(&self) -> bool {
-        outer_ipv6(&self.hosts, self.links.iter().map(|link| link.source))
+    pub fn overhead(&self) -> Overhead {
+        overhead(&self.hosts, &self.links)
+    }
+
+    /// Whether any link is sealed.
+    pub fn sealed(&self) -> bool {
+        self.links.iter().any(|link| link.security == Security::Sealed)
     }
 }
 
-fn outer_ipv6(hosts: &[Host], mut sources: impl Iterator<Item = Option<IpAddr>>) -> bool {
+fn overhead(hosts: &[Host], links: &[Link]) -> Overhead {
     let hosts_v4 = hosts.iter().all(|host| matches!(host, Host::Address(IpAddr::V4(_))));
-    let sources_v4 = sources.all(|source| matches!(source, Some(IpAddr::V4(_))));
-    !hosts_v4 && !sources_v4
+    let of = |link: &Link| {
+        let ipv4 = hosts_v4 || matches!(link.source, Some(IpAddr::V4(_)));
+        Overhead { sealed: link.security == Security::Sealed, ipv6: !ipv4 }
+    };
+    links.iter().map(of).max().unwrap_or(Overhead { sealed: true, ipv6: !hosts_v4 })
 }
 
 /// Reads the document. `None` when something that has no default is missing or wrong; that is then reported, as is
 /// everything else that was found.
 pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
-    let (hosts, ports) = server(document.section("server", "[server]"));
-    common::identity(&mut document, IDENTITY_DEFAULT);
+    let server = server(document.section("server", "[server]"));
+    let private_key_file = common::identity(&mut document, CLIENT_KEY);
+    let links = links(&mut document, server.ports);
+    let sealed = links.iter().find(|link| link.security == Security::Sealed);
+    needs_key(&server, sealed, &document);
     let mut tunnel = document.section("tunnel", "[tunnel]");
     let interface = common::tunnel_interface(&mut tunnel);
-    let addresses = addresses(&mut tunnel);
-    let links = links(&mut document, ports);
-    let v6 = outer_ipv6(&hosts, links.iter().map(|link| link.source));
-    let mtu = common::tunnel_mtu(&mut tunnel, &addresses, v6);
+    let addresses = match addresses(&mut tunnel) {
+        addresses if addresses.is_empty() && sealed.is_none() => vec![PLAIN_CLIENT_ADDRESS],
+        addresses => addresses,
+    };
+    // What is leased may be IPv6.
+    let inner_ipv6 = addresses.is_empty() || addresses.iter().any(|prefix| prefix.address.is_ipv6());
+    let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(&server.hosts, &links));
     tunnel.finish(&[]);
     discovery(document.section("discovery", "[discovery]"));
     let sending = common::sending(&mut document);
     routing(document.section("routing", "[routing]"));
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
-    if hosts.is_empty() || links.is_empty() {
+    if server.hosts.is_empty() || links.is_empty() {
         return None;
     }
-    Some(Client { hosts, ports, interface, addresses, mtu, links, sending, status })
+    Some(Client {
+        hosts: server.hosts,
+        ports: server.ports,
+        public_key: server.public_key,
+        preshared_key_file: server.preshared_key_file,
+        private_key_file,
+        interface,
+        addresses,
+        mtu,
+        links,
+        sending,
+        status,
+    })
 }
 
-fn server(mut section: Section<'_, '_>) -> (Vec<Host>, Ports) {
+/// `[server]`.
+struct WrittenServer {
+    hosts: Vec<Host>,
+    ports: Ports,
+    public_key: Option<PublicKey>,
+    preshared_key_file: Option<PathBuf>,
+    /// Where the section stands.
+    at: usize,
+    /// Where `public_key` stands, right or wrong.
+    key_at: Option<usize>,
+}
+
+/// Without the server's key a sealed link has no one to trust; without a sealed link a key has no use.
+fn needs_key(server: &WrittenServer, sealed: Option<&Link>, document: &Section<'_, '_>) {
+    match (sealed, server.key_at) {
+        (Some(link), None) => document.fail_at(
+            server.at,
+            format!(
+                "[server] has no `public_key`, by which the sealed link \"{}\" knows the server: \
+                 `bonding-client join 'bond://…'` writes it; only links that are already private may have \
+                 security = \"plain\"",
+                link.name
+            ),
+        ),
+        (None, Some(at)) => {
+            document.warn_at(
+                at,
+                "[server] public_key has no effect: all links are plain, and plain links have no keys",
+            );
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+}
+
+fn server(mut section: Section<'_, '_>) -> WrittenServer {
     const EXAMPLE: &str = "host = \"vps.example.net\"";
+    let at = section.at();
     let hosts = match section.item("host") {
         Some(item) => {
             let hosts = item.list("a host name or address, or an array of them", value::host);
@@ -107,24 +178,23 @@ fn server(mut section: Section<'_, '_>) -> (Vec<Host>, Ports) {
             Vec::new()
         }
     };
-    if let Some(item) = section.item("public_key")
-        && item.parsed(value::KEY, value::key).is_some()
-    {
-        item.no_effect(": plain links have no keys");
-    }
+    let public_key = common::public_key(&mut section);
     let ports = section.item("ports").and_then(|item| item.parsed(value::PORTS, value::ports));
-    if let Some(item) = section.item("preshared_key_file")
-        && item.parsed("an absolute path", value::absolute_path).is_some()
-    {
-        item.no_effect(": plain links have no keys");
-    }
+    let preshared_key_file = common::preshared_key_file(&mut section);
     section.finish(&[]);
-    (hosts.into_iter().map(|host| host.value).collect(), ports.unwrap_or(Ports::DEFAULT))
+    WrittenServer {
+        hosts: hosts.into_iter().map(|host| host.value).collect(),
+        ports: ports.unwrap_or(Ports::DEFAULT),
+        key_at: public_key.as_ref().map(|key| key.at),
+        public_key: public_key.and_then(|key| key.value),
+        preshared_key_file,
+        at,
+    }
 }
 
+/// `[tunnel] address`; empty: the server leases.
 fn addresses(section: &mut Section<'_, '_>) -> Vec<Prefix> {
-    let automatic = vec![PLAIN_CLIENT_ADDRESS];
-    let Some(item) = section.item("address") else { return automatic };
+    let Some(item) = section.item("address") else { return Vec::new() };
     let expected = "\"auto\", or an address such as \"192.168.50.1/24\", or an array of them";
     let written = item.list(expected, |text| match text {
         "auto" => Ok(None),
@@ -134,16 +204,12 @@ fn addresses(section: &mut Section<'_, '_>) -> Vec<Prefix> {
         if written.len() > 1 {
             item.fail("`address` in [tunnel]: \"auto\" stands alone");
         }
-        return automatic;
+        return Vec::new();
     }
-    let addresses: Vec<Prefix> = written.into_iter().filter_map(|one| one.value).collect();
-    if addresses.is_empty() {
-        if item.is_empty_array() {
-            item.fail("`address` in [tunnel] is empty; leave it out for \"auto\"");
-        }
-        return automatic;
+    if item.is_empty_array() {
+        item.fail("`address` in [tunnel] is empty; leave it out for \"auto\"");
     }
-    addresses
+    written.into_iter().filter_map(|one| one.value).collect()
 }
 
 /// What a `[[link]]` asks to be used for.
@@ -168,7 +234,8 @@ fn links(document: &mut Section<'_, '_>, ports: Ports) -> Vec<Link> {
     if document.is_absent("link") {
         document.fail_at(
             0,
-            "no [[link]]: this version does not find links by itself; add a [[link]] with its interface",
+            "no [[link]]: this version does not find links by itself; add a [[link]] with its interface, or let \
+             `bonding-client join 'bond://…'` write one for each",
         );
     }
     if let Some(beyond) = sections.get(LINKS_MAX) {
@@ -212,7 +279,7 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
     {
         item.no_effect(": heartbeats go on while the link is idle");
     }
-    common::security(&mut section, "[[link]]");
+    let security = common::security(&mut section).unwrap_or_default();
     let at = section.at();
     let fallback = || {
         let value = interface.clone().or_else(|| source.map(|source| source.to_string()));
@@ -231,7 +298,7 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
     }
     section.finish(&[]);
     let priority = priority.and_then(|p| u8::try_from(p).ok()).unwrap_or(PRIORITY_DEFAULT);
-    let link = Link { name: name.value.clone(), interface, source, priority, up, down, port };
+    let link = Link { name: name.value.clone(), interface, source, security, priority, up, down, port };
     Written { link, name, role, at }
 }
 

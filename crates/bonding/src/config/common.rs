@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bonding_proto::config::{Policy, Prefix};
+use bonding_proto::config::{Policy, Security};
+use bonding_proto::crypto::keys::PublicKey;
 
 use super::section::{Item, Located, Section, shown};
 use super::value;
+use crate::engine::overhead::Overhead;
 
 /// Heartbeats faster than this would be load of their own; slower ones would not notice a dead link in time.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
@@ -24,10 +26,8 @@ const MTU_MIN_V4: i64 = 576;
 const MTU_MIN_V6: i64 = 1_280;
 /// What a UDP datagram with our header carries at most over IPv4: 65535 - 20 - 8 - 11.
 const MTU_MAX: i64 = 65_496;
-/// What a 1500-byte link carries of the inner packet: less 20 + 8 + 11 bytes of IPv4, UDP and frame header.
-const MTU_AUTO_V4: u16 = 1_461;
-/// The same less 40 + 8 + 11 for IPv6.
-const MTU_AUTO_V6: u16 = 1_441;
+/// What `auto` takes a link to carry.
+const LINK_MTU: u16 = 1_500;
 
 /// `[tunnel] mtu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,12 +40,11 @@ pub enum Mtu {
 }
 
 impl Mtu {
-    /// The MTU of the TUN device, in bytes of inner packet, by whether a link may run over IPv6.
-    pub fn bytes(self, outer_ipv6: bool) -> u16 {
+    /// The MTU of the TUN device, in bytes of inner packet, by the largest overhead of its links.
+    pub fn bytes(self, overhead: Overhead) -> u16 {
         match self {
             Self::Fixed(bytes) => bytes,
-            Self::Auto if outer_ipv6 => MTU_AUTO_V6,
-            Self::Auto => MTU_AUTO_V4,
+            Self::Auto => LINK_MTU - overhead.bytes(),
         }
     }
 }
@@ -59,7 +58,7 @@ pub(super) fn tunnel_interface(section: &mut Section<'_, '_>) -> String {
 }
 
 /// `[tunnel] mtu`, checked against the addresses in the tunnel and the links' usual 1500 bytes.
-pub(super) fn tunnel_mtu(section: &mut Section<'_, '_>, addresses: &[Prefix], outer_ipv6: bool) -> Mtu {
+pub(super) fn tunnel_mtu(section: &mut Section<'_, '_>, inner_ipv6: bool, overhead: Overhead) -> Mtu {
     let Some(item) = section.item("mtu") else { return Mtu::Auto };
     if !item.is_integer() {
         item.parsed("an integer, or \"auto\"", |text| match text {
@@ -70,13 +69,12 @@ pub(super) fn tunnel_mtu(section: &mut Section<'_, '_>, addresses: &[Prefix], ou
         });
         return Mtu::Auto;
     }
-    let inner_ipv6 = addresses.iter().any(|prefix| prefix.address.is_ipv6());
     let min = if inner_ipv6 { MTU_MIN_V6 } else { MTU_MIN_V4 };
     let unit = if inner_ipv6 { " bytes (IPv6 in the tunnel needs 1280)" } else { " bytes" };
     let Some(bytes) = item.integer(min..=MTU_MAX, unit).and_then(|bytes| u16::try_from(bytes).ok()) else {
         return Mtu::Auto;
     };
-    let auto = Mtu::Auto.bytes(outer_ipv6);
+    let auto = Mtu::Auto.bytes(overhead);
     if bytes > auto {
         item.warn(format!(
             "[tunnel] mtu = {bytes} is more than links of 1500 bytes carry in one datagram ({auto}): \
@@ -251,41 +249,30 @@ fn metrics(text: &str) -> Result<bool, String> {
         .map_err(|_| "write \"off\", or an address with a port such as \"127.0.0.1:9400\"".to_owned())
 }
 
-/// Reads `[identity]`: keys are of use to sealed links only.
-pub(super) fn identity(document: &mut Section<'_, '_>, default: &str) {
+/// Reads `[identity]`: where the private key is.
+pub(super) fn identity(document: &mut Section<'_, '_>, default: &str) -> PathBuf {
     let mut section = document.section("identity", "[identity]");
-    if let Some(item) = section.item("private_key_file")
-        && item
-            .parsed("an absolute path", value::absolute_path)
-            .is_some_and(|path| path != std::path::Path::new(default))
-    {
-        item.no_effect(": plain links have no keys");
-    }
+    let file = section
+        .item("private_key_file")
+        .and_then(|item| item.parsed("an absolute path", value::absolute_path));
     section.finish(&[]);
+    file.unwrap_or_else(|| default.into())
 }
 
-/// How a link is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Security {
-    Sealed,
-    Plain,
+/// Reads `security`; `None`: it is not written, or not understood.
+pub(super) fn security(section: &mut Section<'_, '_>) -> Option<Security> {
+    section.item("security")?.choice(&[("sealed", Security::Sealed), ("plain", Security::Plain)])
 }
 
-/// Reads `security` of a link section. Only "plain" is possible in this version, and it must be said: a link whose
-/// section is silent has been promised protection.
-pub(super) fn security(section: &mut Section<'_, '_>, title: &str) {
-    const ONLY_PLAIN: &str = "this version only has plain links; \
-                              set security = \"plain\" for links that are already private";
-    match section.item("security") {
-        Some(item) => {
-            if item.choice(&[("sealed", Security::Sealed), ("plain", Security::Plain)])
-                == Some(Security::Sealed)
-            {
-                item.fail(format!("security = \"sealed\" is not possible: {ONLY_PLAIN}"));
-            }
-        }
-        None => section.fail(format!("{title} has no `security`, which means \"sealed\": {ONLY_PLAIN}")),
-    }
+/// Reads `public_key`: where it stands, and what it is if it is one.
+pub(super) fn public_key(section: &mut Section<'_, '_>) -> Option<Located<Option<PublicKey>>> {
+    let item = section.item("public_key")?;
+    Some(Located { value: item.parsed(value::KEY, value::key).map(PublicKey), at: item.at() })
+}
+
+/// Reads `preshared_key_file`.
+pub(super) fn preshared_key_file(section: &mut Section<'_, '_>) -> Option<PathBuf> {
+    section.item("preshared_key_file")?.parsed("an absolute path", value::absolute_path)
 }
 
 /// Reports names that occur twice.

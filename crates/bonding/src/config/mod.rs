@@ -29,8 +29,9 @@ pub use self::common::{Mtu, Sending, Status};
 pub use self::problem::{Problem, Problems};
 pub use self::server::{Nat, Peer, PeerLink, Server};
 pub use self::value::{Host, Ports};
+pub use bonding_proto::config::Security;
 
-pub(crate) use self::value::{host, ports};
+pub(crate) use self::value::{host, name, ports};
 
 use self::problem::Findings;
 use self::section::Section;
@@ -76,6 +77,11 @@ pub const SERVER_FILE: &str = "/etc/bonding/server.toml";
 pub const CLIENT_SOCKET: &str = "/run/bonding/client.sock";
 /// Where a server's control socket is by default.
 pub const SERVER_SOCKET: &str = "/run/bonding/server.sock";
+
+/// Where a client's private key is by default; the state directory is its folder.
+pub const CLIENT_KEY: &str = "/var/lib/bonding/client.key";
+/// Where a server's private key is by default.
+pub const SERVER_KEY: &str = "/var/lib/bonding/server.key";
 
 /// Where a process writes down what it changes on the machine, by its control socket: it shares the socket's life.
 pub fn state_file(socket: &Path) -> PathBuf {
@@ -186,11 +192,6 @@ fn from_text<T>(
         Some(config) if errors.is_empty() => Ok(Loaded { config, file: file.to_owned(), warnings }),
         Some(_) | None => Err(Problems { file: file.to_owned(), list: errors }),
     }
-}
-
-/// Whether a text can be the name of a link or a client.
-pub fn is_name(text: &str) -> bool {
-    value::name(text).is_ok()
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use bonding_proto::config::{ClientConfig, PlainPeer};
 
 use super::client::Client;
 use super::common::{Mtu, Sending, Status};
-use super::server::{Peer, Server};
-use crate::engine::plan::{ClientPlan, LinkPlan, NatPlan, PeerPlan, RunPlan, ServerPlan, TunnelPlan};
+use super::server::{Peer, PeerLink, Server};
+use crate::engine::plan::{
+    ClientPlan, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, TunnelPlan,
+};
 
 impl Client {
     /// The engine's part of it.
@@ -16,6 +18,7 @@ impl Client {
             interface: link.interface.clone(),
             source: link.source,
             port: link.port,
+            security: link.security,
             priority: link.priority,
             tx_rate: link.up,
             rx_rate: link.down,
@@ -27,6 +30,11 @@ impl Client {
                 mtu: fixed(self.mtu),
             },
             hosts: self.hosts.clone(),
+            sealing: self.public_key.filter(|_| self.sealed()).map(|server| SealingPlan {
+                server,
+                private_key_file: self.private_key_file.clone(),
+                preshared_key_file: self.preshared_key_file.clone(),
+            }),
             links: self.links.iter().map(link).collect(),
             run: run(&self.sending, &self.status),
         }
@@ -43,7 +51,8 @@ impl Server {
                 mtu: fixed(self.mtu),
             },
             listen: self.listen,
-            ports: self.ports.iter().collect(),
+            ports: self.ports,
+            private_key_file: self.private_key_file.clone(),
             clients: self.clients.iter().map(peer).collect(),
             nat: self.nat.as_ref().map(|nat| NatPlan { egress: nat.egress.clone() }),
             run: run(&self.sending, &self.status),
@@ -52,21 +61,22 @@ impl Server {
 }
 
 fn peer(peer: &Peer) -> PeerPlan {
-    let plain = (0..=u8::MAX).zip(&peer.links).map(|(id, link)| PlainPeer {
-        link: LinkId(id),
-        remote: link.remote,
-        tx_rate: link.down,
-    });
+    let plain = |(id, link): (u8, &PeerLink)| {
+        link.remote.map(|remote| PlainPeer { link: LinkId(id), remote, tx_rate: link.down })
+    };
+    let sealed_rate = |link: &PeerLink| link.down.filter(|_| link.remote.is_none());
     PeerPlan {
         config: ClientConfig {
             name: peer.name.clone(),
             prefixes: peer.prefixes().collect(),
-            plain: plain.collect(),
-            public_key: None,
+            plain: (0..=u8::MAX).zip(&peer.links).filter_map(plain).collect(),
+            public_key: peer.public_key,
             preshared: None,
             addresses: Vec::new(),
-            tx_rates: Vec::new(),
+            tx_rates: peer.links.iter().map(sealed_rate).collect(),
         },
+        addresses: peer.addresses.clone(),
+        preshared_key_file: peer.preshared_key_file.clone(),
         links: peer.links.iter().map(|link| link.name.clone()).collect(),
     }
 }

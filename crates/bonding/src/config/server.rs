@@ -1,16 +1,18 @@
 //! server.toml.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 
-use bonding_proto::config::Prefix;
+use bonding_proto::config::{Prefix, Security};
+use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
 use super::common::{self, Mtu, Sending, Status};
 use super::section::{Item, Located, Section};
 use super::value::{self, Ports};
-use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS, SERVER_SOCKET};
+use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS, SERVER_KEY, SERVER_SOCKET};
+use crate::engine::overhead::Overhead;
 
-const IDENTITY_DEFAULT: &str = "/var/lib/bonding/server.key";
 /// 10.99.0.1/24 and fd99::1/64.
 const ADDRESSES_DEFAULT: [Prefix; 2] = [
     Prefix { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 1)), length: 24 },
@@ -26,6 +28,8 @@ pub struct Server {
     pub listen: IpAddr,
     /// `[listen] ports`: one socket each.
     pub ports: Ports,
+    /// `[identity] private_key_file`.
+    pub private_key_file: PathBuf,
     /// `[tunnel] interface`.
     pub interface: String,
     /// `[tunnel] address`: at least one.
@@ -54,11 +58,16 @@ pub struct Nat {
 pub struct Peer {
     /// Unique among the clients.
     pub name: String,
+    /// Who it is on sealed links; one without has plain links only.
+    pub public_key: Option<PublicKey>,
+    /// Where the secret is that it shares with us on top.
+    pub preshared_key_file: Option<PathBuf>,
     /// Its addresses in the tunnel: at least one.
     pub addresses: Vec<IpAddr>,
     /// What lies behind it.
     pub routes: Vec<Prefix>,
-    /// `[[client.link]]`: from 1 to [`LINKS_MAX`].
+    /// `[[client.link]]`, by the number of the link: at most [`LINKS_MAX`], and a plain one where it has no key. More
+    /// sealed links than are written here are fine.
     pub links: Vec<PeerLink>,
 }
 
@@ -74,22 +83,27 @@ impl Peer {
 pub struct PeerLink {
     /// Unique among the client's links.
     pub name: String,
-    /// Who may speak on it.
-    pub remote: IpAddr,
+    /// Who may speak on it, where it is plain; `None`: it is sealed.
+    pub remote: Option<IpAddr>,
     /// Ceiling for what the server sends on it.
     pub down: Option<BitRate>,
 }
 
 impl Server {
-    /// Whether an outer datagram may be IPv6.
-    pub fn outer_ipv6(&self) -> bool {
-        outer_ipv6(self.listen, self.clients.iter().flat_map(|client| &client.links).map(|link| link.remote))
+    /// What the links put around a packet at most, as far as the configuration tells: invited clients are sealed.
+    pub fn overhead(&self) -> Overhead {
+        overhead(self.listen, &self.clients)
     }
 }
 
-fn outer_ipv6(listen: IpAddr, remotes: impl Iterator<Item = IpAddr>) -> bool {
-    let remotes: Vec<IpAddr> = remotes.collect();
-    listen.is_ipv6() && (remotes.is_empty() || remotes.iter().any(IpAddr::is_ipv6))
+fn overhead(listen: IpAddr, clients: &[Peer]) -> Overhead {
+    let only_plain = !clients.is_empty() && clients.iter().all(|client| client.public_key.is_none());
+    if !only_plain {
+        return Overhead { sealed: true, ipv6: listen.is_ipv6() };
+    }
+    let remotes = clients.iter().flat_map(|client| &client.links).filter_map(|link| link.remote);
+    let overheads = remotes.map(|remote| Overhead::of(remote, Security::Plain));
+    overheads.max().unwrap_or(Overhead { sealed: false, ipv6: listen.is_ipv6() })
 }
 
 fn host_prefix(address: IpAddr) -> Prefix {
@@ -99,14 +113,14 @@ fn host_prefix(address: IpAddr) -> Prefix {
 /// Reads the document; everything has a default. What is wrong is reported, and the answer is then of no use.
 pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let (listen, ports) = self::listen(document.section("listen", "[listen]"));
-    common::identity(&mut document, IDENTITY_DEFAULT);
+    let private_key_file = common::identity(&mut document, SERVER_KEY);
     let mut tunnel = document.section("tunnel", "[tunnel]");
     let interface = common::tunnel_interface(&mut tunnel);
     let addresses = addresses(&mut tunnel);
     let nat = nat(document.section("nat", "[nat]"));
     let clients = clients(&mut document, &addresses, ports);
-    let remotes = clients.iter().flat_map(|client| &client.links).map(|link| link.remote);
-    let mtu = common::tunnel_mtu(&mut tunnel, &addresses, outer_ipv6(listen, remotes));
+    let inner_ipv6 = addresses.iter().any(|prefix| prefix.address.is_ipv6());
+    let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(listen, &clients));
     tunnel.finish(&[]);
     let sending = common::sending(&mut document);
     let status = common::status(&mut document, SERVER_SOCKET);
@@ -116,7 +130,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
         ("discovery", "client.toml"),
         ("routing", "client.toml"),
     ]);
-    Server { listen, ports, interface, addresses, mtu, nat, clients, sending, status }
+    Server { listen, ports, private_key_file, interface, addresses, mtu, nat, clients, sending, status }
 }
 
 fn listen(mut section: Section<'_, '_>) -> (IpAddr, Ports) {
@@ -158,8 +172,10 @@ fn nat(mut section: Section<'_, '_>) -> Option<Nat> {
 struct Written {
     peer: Peer,
     name: Located<String>,
+    key: Option<Located<PublicKey>>,
     prefixes: Vec<Located<Prefix>>,
-    remotes: Vec<Located<IpAddr>>,
+    /// Of its plain links, each with the link's number.
+    remotes: Vec<(usize, Located<IpAddr>)>,
 }
 
 fn clients(document: &mut Section<'_, '_>, own: &[Prefix], ports: Ports) -> Vec<Peer> {
@@ -170,6 +186,7 @@ fn clients(document: &mut Section<'_, '_>, own: &[Prefix], ports: Ports) -> Vec<
     let written: Vec<Written> =
         sections.into_iter().take(CLIENTS_MAX).enumerate().map(|(index, one)| client(one, index)).collect();
     common::distinct_names(written.iter().map(|one| &one.name), document, "[[client]] sections");
+    distinct_keys(&written, document);
     overlapping(&written, own, document);
     same_remote(&written, ports, document);
     written.into_iter().map(|one| one.peer).collect()
@@ -182,17 +199,23 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
         item.parsed("a name", value::name).map(|value| Located { value, at })
     });
     let name = name.unwrap_or_else(|| Located { value: format!("client{index}"), at });
-    if let Some(item) = section.item("public_key")
-        && item.parsed(value::KEY, value::key).is_some()
-    {
-        item.no_effect(": plain links have no keys");
-    }
+    let key = common::public_key(&mut section);
+    let has_key = key.is_some();
+    let key = key.and_then(|key| key.value.map(|value| Located { value, at: key.at }));
+    let preshared_key_file = common::preshared_key_file(&mut section);
     let mut addresses = section.item("address").map_or_else(Vec::new, |item| {
         if item.is_empty_array() {
-            item.fail("`address` in [[client]] is empty; leave it out for 192.168.50.1");
+            item.fail("`address` in [[client]] is empty; write one such as \"10.99.0.2\"");
         }
         item.list("an address such as \"10.99.0.2\", or an array of them", value::address)
     });
+    if has_key && section.is_absent("address") {
+        section.fail(format!(
+            "[[client]] \"{}\" has no `address`: give it one of the tunnel's network, such as \"10.99.0.2\"; only \
+             clients that `bondctl invite` enrols get theirs by themselves",
+            name.value
+        ));
+    }
     if addresses.is_empty() {
         addresses.push(Located { value: PLAIN_CLIENT_ADDRESS.address, at });
     }
@@ -202,17 +225,19 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
     {
         item.no_effect(": the client is not limited");
     }
-    let (links, remotes) = links(&mut section);
+    let (links, remotes) = links(&mut section, has_key);
     section.finish(&[]);
     let hosts = addresses.iter().map(|one| Located { value: host_prefix(one.value), at: one.at });
     let prefixes = hosts.chain(routes.iter().cloned()).collect();
     let peer = Peer {
         name: name.value.clone(),
+        public_key: key.as_ref().map(|key| key.value),
+        preshared_key_file,
         addresses: addresses.into_iter().map(|one| one.value).collect(),
         routes: routes.into_iter().map(|one| one.value).collect(),
         links,
     };
-    Written { peer, name, prefixes, remotes }
+    Written { peer, name, key, prefixes, remotes }
 }
 
 /// A client's limit: whether there is one.
@@ -220,58 +245,86 @@ fn limit(text: &str) -> Result<bool, String> {
     if text == "none" { Ok(false) } else { value::rate(text).map(|_| true) }
 }
 
-fn links(client: &mut Section<'_, '_>) -> (Vec<PeerLink>, Vec<Located<IpAddr>>) {
+fn links(client: &mut Section<'_, '_>, has_key: bool) -> (Vec<PeerLink>, Vec<(usize, Located<IpAddr>)>) {
     let sections = client.sections("link", "[[client.link]]");
-    if client.is_absent("link") {
+    if client.is_absent("link") && !has_key {
         client.fail(
-            "[[client]] has no [[client.link]]: this version only has plain links, and the server must be told \
-             who may speak on each; add one with `remote` and security = \"plain\"",
+            "[[client]] has neither a `public_key` nor a [[client.link]]: nobody could speak for it; `bondctl invite \
+             NAME` enrols a client without a section, and plain links need one [[client.link]] each",
         );
     }
     if let Some(beyond) = sections.get(LINKS_MAX) {
         beyond.fail(format!("more than {LINKS_MAX} [[client.link]] sections for one client"));
     }
-    let read: Vec<(Option<PeerLink>, Located<String>, usize)> =
-        sections.into_iter().take(LINKS_MAX).enumerate().map(|(index, one)| link(one, index)).collect();
-    common::distinct_names(read.iter().map(|(_, name, _)| name), client, "[[client.link]] sections");
+    let read: Vec<WrittenLink> = sections
+        .into_iter()
+        .take(LINKS_MAX)
+        .enumerate()
+        .map(|(index, section)| link(section, index, has_key))
+        .collect();
+    common::distinct_names(read.iter().map(|one| &one.name), client, "[[client.link]] sections");
     let mut links = Vec::new();
     let mut remotes = Vec::new();
-    for (link, _, at) in read {
-        if let Some(link) = link {
-            remotes.push(Located { value: link.remote, at });
-            links.push(link);
-        }
+    for (index, one) in read.into_iter().enumerate() {
+        links.push(PeerLink { name: one.name.value, remote: one.remote, down: one.down });
+        remotes.extend(one.remote.map(|value| (index, Located { value, at: one.at })));
     }
     (links, remotes)
 }
 
-fn link(mut section: Section<'_, '_>, index: usize) -> (Option<PeerLink>, Located<String>, usize) {
+/// A `[[client.link]]` and where its remote stands.
+struct WrittenLink {
+    name: Located<String>,
+    remote: Option<IpAddr>,
+    down: Option<BitRate>,
+    at: usize,
+}
+
+fn link(mut section: Section<'_, '_>, index: usize, has_key: bool) -> WrittenLink {
     let mut at = section.at();
     let name = section.item("name").and_then(|item| {
         let at = item.at();
         item.parsed("a name", value::name).map(|value| Located { value, at })
     });
     let name = name.unwrap_or_else(|| Located { value: format!("link{index}"), at });
-    let remote = match section.item("remote") {
-        Some(item) => {
-            at = item.at();
-            let remote = item.parsed(value::ADDRESS, value::address_and_port);
-            if let Some((_, Some(_))) = remote {
-                item.no_effect(" beyond its address: the port is learnt from what arrives");
-            }
-            remote.map(|(address, _)| address)
+    let remote_item = section.item("remote");
+    let remote = remote_item.and_then(|item| {
+        at = item.at();
+        let remote = item.parsed(value::ADDRESS, value::address_and_port);
+        if let Some((_, Some(_))) = remote {
+            item.no_effect(" beyond its address: the port is learnt from what arrives");
         }
-        None => {
-            section
-                .fail("[[client.link]] has no `remote`: a plain link needs the address that may speak on it");
-            None
+        remote.map(|(address, _)| address)
+    });
+    let security = common::security(&mut section).unwrap_or_default();
+    match (security, remote_item) {
+        (Security::Plain, None) => section
+            .fail("[[client.link]] has no `remote`: a plain link needs the address that may speak on it"),
+        (Security::Sealed, Some(item)) => item.fail(
+            "[[client.link]] has a `remote`, which only plain links have: say security = \"plain\" if the link is \
+             private already; sealed links are known by the client's key",
+        ),
+        (Security::Sealed, None) if !has_key => {
+            section.fail("[[client.link]] is sealed, which needs the `public_key` of its [[client]]");
         }
-    };
-    common::security(&mut section, "[[client.link]]");
+        (Security::Plain, Some(_)) | (Security::Sealed, None) => {}
+    }
     let down = section.item("down").and_then(|item| item.parsed(value::RATE, value::rate));
     section.finish(&[]);
-    let link = remote.map(|remote| PeerLink { name: name.value.clone(), remote, down });
-    (link, name, at)
+    WrittenLink { name, remote, down, at }
+}
+
+/// A key is one client's.
+fn distinct_keys(written: &[Written], document: &Section<'_, '_>) {
+    let mut seen: std::collections::BTreeMap<PublicKey, &str> = std::collections::BTreeMap::new();
+    for one in written {
+        let Some(key) = &one.key else { continue };
+        if let Some(other) = seen.insert(key.value, &one.peer.name) {
+            let name = &one.peer.name;
+            document
+                .fail_at(key.at, format!("clients \"{name}\" and \"{other}\" have the same `public_key`"));
+        }
+    }
 }
 
 /// An inner address must have one owner.
@@ -317,12 +370,13 @@ fn show(prefix: Prefix) -> String {
 /// on the same port would be two links at once. Where a remote is on several links, each needs a port of its own.
 fn same_remote(written: &[Written], ports: Ports, document: &Section<'_, '_>) {
     let mut uses: std::collections::HashMap<IpAddr, usize> = std::collections::HashMap::new();
-    for remote in written.iter().flat_map(|one| &one.remotes) {
+    for (_, remote) in written.iter().flat_map(|one| &one.remotes) {
         *uses.entry(remote.value).or_default() += 1;
     }
     let mut seen: std::collections::HashMap<(IpAddr, u16), (&str, &str)> = std::collections::HashMap::new();
     for one in written {
-        for (index, remote) in one.remotes.iter().enumerate() {
+        for (index, remote) in &one.remotes {
+            let index = *index;
             let port = ports.cycle(index);
             let link = one.peer.links.get(index).map_or("", |link| link.name.as_str());
             let name = one.peer.name.as_str();

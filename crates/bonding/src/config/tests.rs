@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bonding_proto::config::Policy;
+use bonding_proto::crypto::keys::PublicKey;
 use proptest::prelude::*;
 
 use super::*;
@@ -28,6 +29,9 @@ name = "adsl"
 remote = "10.200.0.1"
 security = "plain"
 "#;
+
+/// Any 32 bytes.
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 fn client(text: &str) -> Loaded<Client> {
     client_from_text("client.toml", text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -58,7 +62,7 @@ fn the_smallest_client_has_the_documented_defaults() {
     let config = loaded.config;
     assert_eq!(config.interface, "tun-bond");
     assert_eq!(config.addresses, [PLAIN_CLIENT_ADDRESS]);
-    assert_eq!(config.mtu.bytes(config.outer_ipv6()), 1_461);
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_461);
     assert_eq!(config.sending.policy, Policy::Adaptive);
     assert_eq!(config.sending.heartbeat_interval, Duration::from_millis(100));
     assert_eq!(config.status.interval, Duration::from_secs(5));
@@ -76,7 +80,7 @@ fn a_server_without_a_file_has_the_documented_defaults() {
     assert_eq!(config.addresses, ADDRESSES.map(prefix));
     assert_eq!(config.nat, Some(Nat { egress: None }));
     assert_eq!(config.status.socket, Path::new("/run/bonding/server.sock"));
-    assert_eq!(config.mtu.bytes(config.outer_ipv6()), 1_441, "anybody may come over IPv6");
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_409, "anybody may come, sealed and over IPv6");
 }
 
 const ADDRESSES: [&str; 2] = ["10.99.0.1/24", "fd99::1/64"];
@@ -91,20 +95,80 @@ fn a_plain_client_without_address_has_the_default_one() {
     let text = SERVER.replace("address = \"10.99.0.2\"\n", "");
     let config = server(&text).config;
     assert_eq!(config.clients[0].addresses, ["192.168.50.1".parse::<IpAddr>().unwrap()]);
-    assert_eq!(config.mtu.bytes(config.outer_ipv6()), 1_461, "its only remote is IPv4");
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_461, "its only remote is IPv4");
 }
 
 #[test]
 fn mtu_depends_on_what_the_links_may_be() {
     let mtu = |text: &str| {
         let config = client(text).config;
-        config.mtu.bytes(config.outer_ipv6())
+        config.mtu.bytes(config.overhead())
     };
     assert_eq!(mtu(&client_with("\"10.200.0.2\"", "\"vps.example.net\"")), 1_441);
     assert_eq!(mtu(&client_with("\"10.200.0.2\"", "[\"10.200.0.2\", \"fd00::2\"]")), 1_441);
     let bound = client_with("\"10.200.0.2\"", "\"vps.example.net\"")
         .replace("interface = \"wg0\"", "source = \"10.200.0.1\"");
     assert_eq!(mtu(&bound), 1_461, "an IPv4 socket sends no IPv6");
+}
+
+#[test]
+fn links_are_sealed_unless_they_say_plain() {
+    let text = CLIENT
+        .replace("security = \"plain\"\n", "")
+        .replace("host = \"10.200.0.2\"", &format!("host = \"10.200.0.2\"\npublic_key = \"{KEY}\""));
+    let loaded = client(&text);
+    assert_eq!(loaded.warnings, []);
+    let config = &loaded.config;
+    assert_eq!(config.public_key, Some(PublicKey(std::array::from_fn(|at| u8::try_from(at).unwrap()))));
+    assert_eq!(config.links[0].security, Security::Sealed);
+    assert_eq!(config.addresses, [], "leased");
+    assert_eq!(config.private_key_file, Path::new("/var/lib/bonding/client.key"));
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_429);
+
+    let mixed = format!(
+        "{text}[[link]]\nname = \"wg\"\ninterface = \"wg1\"\nup = \"1mbit\"\ndown = \"1mbit\"\n\
+         security = \"plain\"\n[tunnel]\naddress = \"10.99.0.7/24\"\n[identity]\nprivate_key_file = \"/k\"\n"
+    );
+    let config = client(&mixed).config;
+    assert_eq!(
+        config.links.iter().map(|link| link.security).collect::<Vec<_>>(),
+        [Security::Sealed, Security::Plain]
+    );
+    assert_eq!((config.addresses.len(), config.private_key_file.as_path()), (1, Path::new("/k")));
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_429, "the larger overhead of both");
+
+    let useless = CLIENT.replace("[[link]]", &format!("public_key = \"{KEY}\"\n[[link]]"));
+    let warnings: Vec<String> = client(&useless).warning_lines().collect();
+    assert_eq!(
+        warnings,
+        [
+            "client.toml:4:1: warning: [server] public_key has no effect: all links are plain, and plain links have no keys"
+        ]
+    );
+}
+
+#[test]
+fn a_client_of_a_server_has_a_key_or_plain_links_or_both() {
+    let key = format!("[[client]]\nname = \"home\"\npublic_key = \"{KEY}\"\naddress = \"10.99.0.2\"\n");
+    let loaded = server(&key);
+    assert_eq!(loaded.warnings, []);
+    let config = &loaded.config;
+    assert!(config.clients[0].public_key.is_some() && config.clients[0].links.is_empty());
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_409);
+    assert_eq!(config.private_key_file, Path::new("/var/lib/bonding/server.key"));
+
+    let both = format!(
+        "{key}preshared_key_file = \"/psk\"\n[[client.link]]\nname = \"lte\"\ndown = \"5mbit\"\n\
+         [[client.link]]\nname = \"wg\"\nremote = \"10.200.0.1\"\nsecurity = \"plain\"\n"
+    );
+    let config = server(&both).config;
+    let client = &config.clients[0];
+    assert_eq!(client.preshared_key_file.as_deref(), Some(Path::new("/psk")));
+    let remotes: Vec<Option<IpAddr>> = client.links.iter().map(|link| link.remote).collect();
+    assert_eq!(remotes, [None, Some("10.200.0.1".parse().unwrap())]);
+    let plan = &config.plan().clients[0];
+    assert_eq!(plan.config.plain.iter().map(|peer| peer.link.0).collect::<Vec<_>>(), [1]);
+    assert_eq!(plan.config.tx_rates.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
 }
 
 /// One of the lines is exactly the expected one.
@@ -161,16 +225,16 @@ fn messages_about_links_name_line_problem_and_remedy() {
             "client.toml:6:11: `metered` in [[link]] is a string; expected true or false",
         ),
         (
-            client_with("security = \"plain\"", "security = \"sealed\""),
-            "client.toml:9:12: security = \"sealed\" is not possible: this version only has plain links; set security = \"plain\" for links that are already private",
+            client_with("security = \"plain\"", "security = \"open\""),
+            "client.toml:9:12: `security` in [[link]]: unknown value \"open\"; known values: `sealed`, `plain`",
         ),
         (
             client_with("security = \"plain\"", ""),
-            "client.toml:4:1: [[link]] has no `security`, which means \"sealed\": this version only has plain links; set security = \"plain\" for links that are already private",
+            "client.toml:1:2: [server] has no `public_key`, by which the sealed link \"adsl\" knows the server: `bonding-client join 'bond://…'` writes it; only links that are already private may have security = \"plain\"",
         ),
         (
             CLIENT.split("[[link]]").next().unwrap_or("").to_owned() + "link = []",
-            "client.toml:1:1: no [[link]]: this version does not find links by itself; add a [[link]] with its interface",
+            "client.toml:1:1: no [[link]]: this version does not find links by itself; add a [[link]] with its interface, or let `bonding-client join 'bond://…'` write one for each",
         ),
     ];
     for (text, expected) in cases {
@@ -299,7 +363,30 @@ fn server_messages_name_line_problem_and_remedy() {
         ),
         (
             "[[client]]\nname = \"home\"".to_owned(),
-            "server.toml:1:1: [[client]] has no [[client.link]]: this version only has plain links, and the server must be told who may speak on each; add one with `remote` and security = \"plain\"",
+            "server.toml:1:1: [[client]] has neither a `public_key` nor a [[client.link]]: nobody could speak for it; `bondctl invite NAME` enrols a client without a section, and plain links need one [[client.link]] each",
+        ),
+        (
+            SERVER.replace("security = \"plain\"\n", ""),
+            "server.toml:7:10: [[client.link]] has a `remote`, which only plain links have: say security = \"plain\" if the link is private already; sealed links are known by the client's key",
+        ),
+        (
+            format!("[[client]]\nname = \"home\"\npublic_key = \"{KEY}\""),
+            "server.toml:1:1: [[client]] \"home\" has no `address`: give it one of the tunnel's network, such as \"10.99.0.2\"; only clients that `bondctl invite` enrols get theirs by themselves",
+        ),
+        (
+            format!(
+                "[[client]]\nname = \"home\"\npublic_key = \"{KEY}\"\naddress = \"10.99.0.2\"\n\
+                 [[client]]\nname = \"van\"\npublic_key = \"{KEY}\"\naddress = \"10.99.0.3\""
+            ),
+            "server.toml:7:1: clients \"van\" and \"home\" have the same `public_key`",
+        ),
+        (
+            "[[client]]\npublic_key = \"AAAA\"\naddress = \"10.99.0.2\"".to_owned(),
+            "server.toml:2:14: `public_key` in [[client]]: not a key: it has 3 bytes instead of 32; a key is 44 characters of base64, as `bondctl pubkey` prints it",
+        ),
+        (
+            "[[client]]\nname = \"home\"\n[[client.link]]\ndown = \"1mbit\"".to_owned(),
+            "server.toml:3:1: [[client.link]] is sealed, which needs the `public_key` of its [[client]]",
         ),
         (
             "[server]\nhost = \"x\"".to_owned(),
@@ -522,6 +609,8 @@ fn fragment() -> impl Strategy<Value = String> {
             "\"::/0\"",
             "\"fd00::1/64\"",
             "\"plain\"",
+            "\"sealed\"",
+            "\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"",
             "[]",
             "[[]]"
         ])
@@ -577,9 +666,11 @@ proptest! {
     #[test]
     fn accepted_clients_keep_their_promises(lines in prop::collection::vec(fragment(), 0..6)) {
         if let Ok(loaded) = client_from_text("c", &format!("{CLIENT}{}", lines.join("\n"))) {
-            prop_assert!(!loaded.config.hosts.is_empty() && !loaded.config.addresses.is_empty());
+            prop_assert!(!loaded.config.hosts.is_empty());
+            prop_assert!(!loaded.config.sealed() || loaded.config.public_key.is_some());
+            prop_assert!(loaded.config.sealed() || !loaded.config.addresses.is_empty());
             prop_assert!((1..=LINKS_MAX).contains(&loaded.config.links.len()));
-            prop_assert!(loaded.config.mtu.bytes(true) >= 576);
+            prop_assert!(loaded.config.mtu.bytes(loaded.config.overhead()) >= 576);
         }
     }
 }

@@ -359,7 +359,7 @@ pub(super) fn pattern(text: &str) -> Result<String, String> {
 }
 
 /// A name for people: of a link, of a client.
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let count = text.chars().count();
     let graphic = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
     if count == 0 || count > NAME_MAX_CHARS || !graphic {

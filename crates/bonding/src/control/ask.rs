@@ -67,9 +67,9 @@ impl Ask {
     ///
     /// # Errors
     /// When there is no answer in time, or the answer is an error.
-    pub fn ask(&mut self, request: Request) -> Result<String, AskError> {
+    pub fn ask(&mut self, request: &Request) -> Result<String, AskError> {
         let mut answer = String::new();
-        let outcome = writeln!(self.stream.get_mut(), "{}", request.word())
+        let outcome = writeln!(self.stream.get_mut(), "{}", request.line())
             .and_then(|()| self.stream.by_ref().take(ANSWER_MAX_BYTES).read_line(&mut answer));
         let failed = |error| AskError::Io { path: self.path.clone(), error };
         outcome.map_err(failed)?;

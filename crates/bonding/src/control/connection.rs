@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use bonding_os::poll::Interest;
 
-/// No request is as long as this.
-const REQUEST_MAX_BYTES: usize = 1 << 10;
+/// No request is as long as this: an invitation names 8 hosts of at most 253 characters.
+const REQUEST_MAX_BYTES: usize = 4 << 10;
 /// Answers nobody has read yet: the status of some thousand links.
 const UNREAD_MAX_BYTES: usize = 4 << 20;
 

@@ -1,7 +1,7 @@
 //! The control socket: how `bondctl` asks a running client or server.
 //!
-//! A Unix stream socket, mode 0600. A request is one line, its answer one line of JSON; a connection may ask again.
-//! What nobody knows is answered with `{"error":"…"}`.
+//! A Unix stream socket, mode 0600. A request is one line ([`Request`]), its answer one line of JSON; a connection may ask
+//! again. What nobody knows, and what cannot be done, is answered with `{"error":"…"}`.
 //!
 //! [`Control`] never blocks and needs no thread: it is one descriptor ([`AsFd`]) that is readable when something is
 //! to be done, which [`Control::handle_ready`] then does. It is bounded in connections, in the length of a request and
@@ -9,6 +9,7 @@
 
 mod ask;
 mod connection;
+mod request;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,32 +26,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use self::connection::Connection;
 
 pub use self::ask::{Ask, AskError};
+pub use self::request::Request;
 
 /// More tools than this do not look at once; the longest connected one makes room.
 const CONNECTIONS_MAX: usize = 16;
 const BACKLOG: i32 = 16;
 const LISTENER: u64 = 0;
-
-/// What may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// The status as JSON.
-    Status,
-}
-
-impl Request {
-    /// Every request with its word.
-    const ALL: &'static [(&'static str, Self)] = &[("status", Self::Status)];
-
-    /// The word on the socket.
-    pub fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(_, request)| *request == self).map_or("", |(word, _)| word)
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(word, _)| *word == line).map(|(_, request)| *request)
-    }
-}
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -147,8 +128,8 @@ impl Control {
     fn serve(&mut self, token: u64, answer: &mut impl FnMut(Request) -> String) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let mut line_answer = |line: &str| match Request::parse(line) {
-            Some(request) => answer(request),
-            None => unknown(line),
+            Ok(request) => answer(request),
+            Err(why) => error(&why),
         };
         let waited = connection.interest();
         let kept = connection.handle_ready(&mut line_answer).is_ok() && {
@@ -162,11 +143,9 @@ impl Control {
     }
 }
 
-fn unknown(line: &str) -> String {
-    let words: Vec<&str> = Request::ALL.iter().map(|(word, _)| *word).collect();
-    let shown: String = line.chars().take(40).collect();
-    let error = format!("unknown request \"{shown}\"; known: {}", words.join(", "));
-    serde_json::json!({ "error": error }).to_string()
+/// The answer to a request that cannot be answered.
+pub fn error(why: &str) -> String {
+    serde_json::json!({ "error": why }).to_string()
 }
 
 /// Removes the socket file of an instance that is gone.

@@ -80,8 +80,10 @@ impl Files {
 
     fn server_text(&self, scenario: &Scenario) -> String {
         let mut text = format!(
-            "# The far end of the scenario \"{}\".\n[status]\nsocket = \"{}\"\n\n[[client]]\nname = \"home\"\n",
+            "# The far end of the scenario \"{}\".\n[identity]\nprivate_key_file = \"{}\"\n\n[status]\nsocket = \"{}\"\n\n\
+             [[client]]\nname = \"home\"\n",
             scenario.name,
+            self.folder.join("server.key").display(),
             self.folder.join("server.sock").display()
         );
         for (link, index) in scenario.links.iter().zip(0..) {
@@ -175,7 +177,7 @@ impl Bond {
 }
 
 fn status(ask: &mut Ask) -> anyhow::Result<Status> {
-    serde_json::from_str(&ask.ask(Request::Status)?).context("client and bondctl are of different versions")
+    serde_json::from_str(&ask.ask(&Request::Status)?).context("client and bondctl are of different versions")
 }
 
 /// A program that stands beside this one.

@@ -22,9 +22,10 @@ use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
 use bytes::Bytes;
 
-use super::Service;
 use super::clock::Clock;
+use super::command::{Command, Reply};
 use super::sockets::Sockets;
+use super::{Running, Service};
 use crate::status::Snapshot;
 
 const TUN_TOKEN: u64 = 0;
@@ -68,8 +69,14 @@ impl Device for Tun {
 pub(crate) trait Shell<M> {
     /// A socket's interface came or went.
     fn on_socket_event(&mut self, machine: &mut M, socket: SocketId, event: LinkEvent, now: Instant);
-    /// Takes the machine's events and logs them.
-    fn log_events(&mut self, machine: &mut M);
+    /// Takes the machine's events and does what they ask for. `true`: the machine was given something, and may have
+    /// something to send.
+    fn handle_events(&mut self, machine: &mut M, now: Instant) -> bool;
+    /// Does what a service was asked for.
+    ///
+    /// # Errors
+    /// Why it is not done, for a person.
+    fn handle_command(&mut self, machine: &mut M, command: Command, now: Instant) -> Result<Reply, String>;
     /// Everything known now.
     fn snapshot(&self, machine: &M, sockets: &Sockets, now: Instant) -> Snapshot;
 }
@@ -126,6 +133,24 @@ pub(crate) struct Parts<M, D> {
     /// The one that the machine was made with.
     pub(crate) clock: Clock,
     pub(crate) status_interval: Duration,
+}
+
+/// What a service sees of the engine.
+struct Window<'a, M> {
+    machine: &'a mut M,
+    sockets: &'a Sockets,
+    shell: &'a mut dyn Shell<M>,
+    now: Instant,
+}
+
+impl<M> Running for Window<'_, M> {
+    fn snapshot(&self) -> Snapshot {
+        self.shell.snapshot(self.machine, self.sockets, self.now)
+    }
+
+    fn command(&mut self, command: Command) -> Result<Reply, String> {
+        self.shell.handle_command(self.machine, command, self.now)
+    }
 }
 
 impl<M: StateMachine, D: Device> Engine<M, D> {
@@ -193,8 +218,11 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let tun_ready = self.dispatch(&ready, shell, service)?;
         self.ready = ready;
         self.work(tun_ready)?;
-        shell.log_events(&mut self.machine);
         let now = self.clock.now();
+        if shell.handle_events(&mut self.machine, now) {
+            self.drain(now)?;
+            self.write_released()?;
+        }
         if now >= self.status_at {
             self.status_at = now + self.status_interval;
             service.handle_interval(&shell.snapshot(&self.machine, &self.sockets, now));
@@ -252,7 +280,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 }
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
-                    service.handle_ready(&|| shell.snapshot(&self.machine, &self.sockets, now));
+                    let (machine, sockets) = (&mut self.machine, &self.sockets);
+                    service.handle_ready(&mut Window { machine, sockets, shell: &mut *shell, now });
                 }
                 token => {
                     let Some(id) = self.sockets.id(token) else { continue };

@@ -3,6 +3,8 @@
 use std::time::SystemTime;
 
 use bonding_proto::event::LinkState;
+use bonding_proto::handshake::Refusal;
+use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Event, LinkId};
 
 /// What a session is called in the log, and since when it is connected.
@@ -19,6 +21,11 @@ pub(crate) struct Journalist {
 impl Journalist {
     pub(crate) fn new(peer: String, links: Vec<String>) -> Self {
         Self { peer, links, since: None }
+    }
+
+    /// What a link is called.
+    pub(crate) fn link_name(&self, at: usize) -> String {
+        self.links.get(at).cloned().unwrap_or_else(|| format!("link{at}"))
     }
 
     /// Notes and logs one event.
@@ -39,13 +46,32 @@ impl Journalist {
             Event::PathChanged { link, path } => {
                 tracing::info!(%peer, link = self.link(*link), remote = %path.remote, "peer's address on the link");
             }
+            Event::Closed(reason) => match reason {
+                CloseReason::Shutdown => tracing::info!(%peer, "the peer stops"),
+                CloseReason::Revoked => {
+                    tracing::error!(%peer, "the server has revoked this client's key; ask for a new invitation");
+                }
+            },
+            Event::Refused(refusal) => {
+                tracing::error!(%peer, "the server does not take this client: {}", why(*refusal))
+            }
+            Event::ServerChanged { .. } => tracing::warn!(%peer, "this server is used from now on"),
+            Event::Leased => tracing::debug!(%peer, "the server told this client's addresses"),
             Event::PeerRestarted => tracing::info!(%peer, "the peer was restarted"),
             other => tracing::info!(%peer, ?other, "event"),
         }
     }
 
-    fn link(&self, link: LinkId) -> &str {
-        self.links.get(link.index()).map_or("?", String::as_str)
+    fn link(&self, link: LinkId) -> String {
+        self.link_name(link.index())
+    }
+}
+
+fn why(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Used => "the invitation was used already",
+        Refusal::Expired => "the invitation has expired",
+        Refusal::Refused => "its log says why",
     }
 }
 

@@ -3,9 +3,12 @@
 //! [`client::run`](crate::client::run) and [`server::run`](crate::server::run) take a plan and a [`Service`], make
 //! devices and sockets, run until a signal ends them, and undo everything.
 
+pub(crate) mod cipher;
 pub(crate) mod clock;
+pub mod command;
 pub(crate) mod event_loop;
 pub(crate) mod events;
+pub mod overhead;
 pub mod plan;
 pub(crate) mod setup;
 pub(crate) mod sockets;
@@ -14,6 +17,7 @@ mod tests;
 
 use std::os::fd::BorrowedFd;
 
+use self::command::{Command, Reply};
 use crate::status::Snapshot;
 
 pub use self::event_loop::LoopError;
@@ -24,11 +28,21 @@ pub trait Service {
     /// A descriptor to wait for; an epoll instance ([`bonding_os::poll::Poller`]) where there are several. It stays
     /// the same for the life of the service.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
-    /// The descriptor is readable. Level-triggered: it is called again until it is not. `snapshot` makes a snapshot of
-    /// this moment, at some cost.
-    fn handle_ready(&mut self, snapshot: &dyn Fn() -> Snapshot);
+    /// The descriptor is readable. Level-triggered: it is called again until it is not.
+    fn handle_ready(&mut self, running: &mut dyn Running);
     /// The status interval has passed.
     fn handle_interval(&mut self, snapshot: &Snapshot);
     /// SIGHUP.
     fn handle_reload(&mut self);
+}
+
+/// The running engine, for a service that is asked about it or told what to do.
+pub trait Running {
+    /// Everything known at this moment, at some cost.
+    fn snapshot(&self) -> Snapshot;
+    /// Does what is asked for.
+    ///
+    /// # Errors
+    /// Why it is not done, for a person.
+    fn command(&mut self, command: Command) -> Result<Reply, String>;
 }

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bonding_proto::config::{ClientConfig, Policy, Prefix};
+use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
-use crate::config::Host;
+use crate::config::{Host, Ports, Security};
 
 /// The TUN device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelPlan {
     /// Its name.
     pub interface: String,
-    /// Its addresses, host bits included.
+    /// Its addresses, host bits included; none: a client gets them from its server.
     pub addresses: Vec<Prefix>,
     /// Largest inner packet, in bytes. `None`: what the links carry, as far as their interfaces tell.
     pub mtu: Option<u16>,
@@ -40,10 +41,23 @@ pub struct ClientPlan {
     pub tunnel: TunnelPlan,
     /// The server, in order of preference.
     pub hosts: Vec<Host>,
+    /// Where any link is sealed.
+    pub sealing: Option<SealingPlan>,
     /// Its links, in the order of their numbers.
     pub links: Vec<LinkPlan>,
     /// The rest.
     pub run: RunPlan,
+}
+
+/// What a client's sealed links need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealingPlan {
+    /// Who the server must be.
+    pub server: PublicKey,
+    /// Where the client's own key is, and its state beside it.
+    pub private_key_file: PathBuf,
+    /// Where the secret is that it shares with the server on top.
+    pub preshared_key_file: Option<PathBuf>,
 }
 
 /// One link of a client.
@@ -55,6 +69,8 @@ pub struct LinkPlan {
     pub interface: Option<String>,
     /// The address its socket is bound to.
     pub source: Option<IpAddr>,
+    /// How it is protected.
+    pub security: Security,
     /// The server's port.
     pub port: u16,
     /// Lower is preferred.
@@ -73,7 +89,9 @@ pub struct ServerPlan {
     /// The address of its listeners; `::` for all of both families.
     pub listen: IpAddr,
     /// Their ports, in the order of the links that use them.
-    pub ports: Vec<u16>,
+    pub ports: Ports,
+    /// Where its own key is, made at the first start, and its state beside it.
+    pub private_key_file: PathBuf,
     /// Who may connect.
     pub clients: Vec<PeerPlan>,
     /// Forward and masquerade; `None`: neither.
@@ -85,8 +103,12 @@ pub struct ServerPlan {
 /// One client of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerPlan {
-    /// What the core is told of it.
+    /// What the core is told of it, but for what is in files and what depends on the tunnel's networks.
     pub config: ClientConfig,
+    /// Its addresses in the tunnel.
+    pub addresses: Vec<IpAddr>,
+    /// Where the secret is that it shares with us on top.
+    pub preshared_key_file: Option<PathBuf>,
     /// The names of its links, by number.
     pub links: Vec<String>,
 }

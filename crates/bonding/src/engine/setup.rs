@@ -14,17 +14,15 @@ use bonding_os::undo::{Journal, UndoError};
 use bonding_proto::config::Prefix;
 
 use super::LoopError;
+use super::overhead::Overhead;
 use super::plan::TunnelPlan;
+use crate::state::StateError;
+use crate::state::register::EnrolError;
 
-/// Bytes of IP and UDP header around a datagram.
-const IPV4_HEADERS: u16 = 20 + 8;
-const IPV6_HEADERS: u16 = 40 + 8;
-/// The header of the one frame in a plain datagram.
-const FRAME_HEADER: u16 = 11;
 /// What a link carries where its interface does not say less.
 const LINK_MTU: u16 = 1_500;
 /// IPv6 needs this (RFC 8200 §5); no link below it may push the tunnel there.
-const TUNNEL_MTU_MIN: u16 = 1_280;
+pub(crate) const TUNNEL_MTU_MIN: u16 = 1_280;
 
 /// Why a client or server does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +56,27 @@ pub enum RunError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A key or another file of the state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A client without a key.
+    #[error("{0}; `bonding-client join 'bond://…'` makes a key and enrols it")]
+    NoIdentity(StateError),
+    /// Clients have no addresses.
+    #[error(transparent)]
+    Addresses(#[from] EnrolError),
+    /// Enrolled, and configured since.
+    #[error(
+        "[[client]] \"{0}\" has the name of a client that was invited; give it another one, or remove the other's \
+             from the state directory's register"
+    )]
+    NameTaken(String),
+    /// Enrolled, and configured since.
+    #[error(
+        "a [[client]] has the public key of \"{0}\", a client that was invited; remove the section, or the other from \
+             the state directory's register"
+    )]
+    KeyTaken(String),
     /// The loop ended.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -102,6 +121,13 @@ pub(crate) fn reduce_rights() -> Result<(), RunError> {
     Ok(privileges::reduce()?)
 }
 
+/// What nobody can guess, from the kernel.
+pub(crate) fn entropy() -> Result<[u8; 32], RunError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
 /// Makes the TUN device; its MTU is `auto` where the plan leaves it open.
 pub(crate) fn tun(plan: &TunnelPlan, auto: u16) -> Result<Tun, RunError> {
     let config = TunConfig {
@@ -137,15 +163,10 @@ fn contains(outer: Cidr, inner: Cidr) -> bool {
         && Cidr::new(inner.address(), outer.length()).map(Cidr::network) == Ok(outer.network())
 }
 
-/// Bytes of IP and UDP header to reach `remote`.
-fn header_bytes(remote: IpAddr) -> u16 {
-    if remote.is_ipv4() { IPV4_HEADERS } else { IPV6_HEADERS }
-}
-
-/// The largest inner packet that fits one plain datagram to `remote` over an interface with `link_mtu`.
-pub(crate) fn inner_mtu(link_mtu: Option<u32>, remote: IpAddr) -> u16 {
+/// The largest inner packet that fits one datagram over an interface with `link_mtu`.
+pub(crate) fn inner_mtu(link_mtu: Option<u32>, overhead: Overhead) -> u16 {
     let link = link_mtu.and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(LINK_MTU).min(LINK_MTU);
-    link.saturating_sub(header_bytes(remote) + FRAME_HEADER).max(TUNNEL_MTU_MIN)
+    link.saturating_sub(overhead.bytes()).max(TUNNEL_MTU_MIN)
 }
 
 /// The MTU of the interface that has `remote` on its network.
@@ -165,16 +186,18 @@ mod tests {
 
     #[test]
     fn the_inner_mtu_follows_the_link() {
-        let v4: IpAddr = "192.0.2.1".parse().unwrap();
-        let v6: IpAddr = "2001:db8::1".parse().unwrap();
-        for (link, remote, inner) in [
-            (None, v4, 1461),
-            (None, v6, 1441),
-            (Some(1420), v4, 1381),
-            (Some(65_536), v4, 1461),
-            (Some(1300), v4, 1280),
+        let of = |sealed, ipv6| Overhead { sealed, ipv6 };
+        for (link, overhead, inner) in [
+            (None, of(false, false), 1461),
+            (None, of(false, true), 1441),
+            (None, of(true, false), 1429),
+            (None, of(true, true), 1409),
+            (Some(1420), of(false, false), 1381),
+            (Some(1492), of(true, false), 1421),
+            (Some(65_536), of(false, false), 1461),
+            (Some(1300), of(false, false), 1280),
         ] {
-            assert_eq!(inner_mtu(link, remote), inner);
+            assert_eq!(inner_mtu(link, overhead), inner);
         }
     }
 

@@ -60,8 +60,8 @@ struct Slot {
     index: Option<u32>,
     /// What the core was told last.
     carrier: bool,
-    /// An own address, for people.
-    address: Option<IpAddr>,
+    /// Own addresses, IPv4 and IPv6, for people.
+    addresses: [Option<IpAddr>; 2],
     kept: VecDeque<Kept>,
     dropped: u64,
     /// Figures of sockets that were closed.
@@ -80,7 +80,11 @@ impl Sockets {
     /// None is open yet. At most 256.
     pub(crate) fn new(specs: impl IntoIterator<Item = SocketSpec>) -> Self {
         let slots = specs.into_iter().map(|spec| Slot {
-            address: Some(spec.bind.ip()).filter(|address| !address.is_unspecified()),
+            addresses: match spec.bind.ip() {
+                address if address.is_unspecified() => [None, None],
+                address if address.is_ipv4() => [Some(address), None],
+                address => [None, Some(address)],
+            },
             spec,
             socket: None,
             index: None,
@@ -172,9 +176,14 @@ impl Sockets {
         }
     }
 
-    /// An own address of a socket, for people.
-    pub(crate) fn address(&self, id: SocketId) -> Option<IpAddr> {
-        self.slots.get(id.index()).and_then(|slot| slot.address)
+    /// An own address of a socket, for people: of the family of the peer's if that is known.
+    pub(crate) fn address(&self, id: SocketId, remote: Option<SocketAddr>) -> Option<IpAddr> {
+        let [ipv4, ipv6] = self.slots.get(id.index())?.addresses;
+        match remote.map(|remote| remote.ip().to_canonical()) {
+            Some(remote) if remote.is_ipv6() => ipv6,
+            Some(_) => ipv4,
+            None => ipv4.or(ipv6),
+        }
     }
 }
 
@@ -208,8 +217,9 @@ impl Slot {
                 return false;
             }
         }
-        if let Some(address) = home.and_then(|interface| own_address(interface, self.spec.bind.ip())) {
-            self.address = Some(address);
+        for (place, ipv4) in self.addresses.iter_mut().zip([true, false]) {
+            let found = home.and_then(|interface| own_address(interface, self.spec.bind.ip(), ipv4));
+            *place = found.or(*place);
         }
         if self.socket.is_none() {
             match self.open(poller, token) {
@@ -282,14 +292,15 @@ fn token(id: SocketId) -> u64 {
     FIRST_TOKEN + u64::from(id.0)
 }
 
-/// The bound address, or one of the interface's of the same family that is not link-local.
-fn own_address(interface: &Interface, bind: IpAddr) -> Option<IpAddr> {
+/// The bound address, or one of the interface's that is not link-local, of the family that is asked for. A socket that is
+/// bound to any IPv6 address has both.
+fn own_address(interface: &Interface, bind: IpAddr, ipv4: bool) -> Option<IpAddr> {
     if !bind.is_unspecified() {
-        return Some(bind);
+        return Some(bind).filter(|bind| bind.is_ipv4() == ipv4);
     }
     interface.addresses.iter().map(|address| address.address()).find(|address| match address {
-        IpAddr::V4(_) => bind.is_ipv4(),
-        IpAddr::V6(v6) => bind.is_ipv6() && !v6.is_unicast_link_local(),
+        IpAddr::V4(_) => ipv4,
+        IpAddr::V6(v6) => !ipv4 && bind.is_ipv6() && !v6.is_unicast_link_local(),
     })
 }
 

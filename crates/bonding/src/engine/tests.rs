@@ -14,10 +14,11 @@ use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, Transmit};
 use bytes::Bytes;
 
-use super::Service;
 use super::clock::Clock;
+use super::command::{Command, Reply};
 use super::event_loop::{Device, Engine, PACKETS_PER_ROUND, Parts, ROUNDS_MAX, SPIN_WAIT, Shell};
 use super::sockets::{SocketSpec, Sockets};
+use super::{Running, Service};
 use crate::status::Snapshot;
 
 /// Sends every packet to `remote` and delivers every datagram; ticks.
@@ -106,13 +107,21 @@ impl Device for Memory {
     }
 }
 
-/// Neither logs nor reports.
-#[derive(Debug)]
-struct Quiet;
+/// Neither logs nor reports; gives the machine a packet once.
+#[derive(Debug, Default)]
+struct Quiet {
+    events: Option<PacketBuf>,
+}
 
 impl Shell<Machine> for Quiet {
     fn on_socket_event(&mut self, _: &mut Machine, _: SocketId, _: LinkEvent, _: Instant) {}
-    fn log_events(&mut self, _: &mut Machine) {}
+    fn handle_events(&mut self, machine: &mut Machine, _: Instant) -> bool {
+        machine.packets.extend(self.events.take());
+        !machine.packets.is_empty()
+    }
+    fn handle_command(&mut self, _: &mut Machine, _: Command, _: Instant) -> Result<Reply, String> {
+        unreachable!("the service has no descriptor")
+    }
     fn snapshot(&self, _: &Machine, _: &Sockets, _: Instant) -> Snapshot {
         unreachable!("the status interval is an hour")
     }
@@ -122,13 +131,14 @@ impl Service for Quiet {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-    fn handle_ready(&mut self, _: &dyn Fn() -> Snapshot) {}
+    fn handle_ready(&mut self, _: &mut dyn Running) {}
     fn handle_interval(&mut self, _: &Snapshot) {}
     fn handle_reload(&mut self) {}
 }
 
 struct World {
     engine: Engine<Machine, Memory>,
+    shell: Quiet,
     peer: UdpSocket,
     /// Where the engine's socket is.
     near: SocketAddr,
@@ -168,11 +178,11 @@ impl World {
             status_interval: Duration::from_secs(3600),
         })
         .unwrap();
-        Self { engine, peer, near, wake }
+        Self { engine, shell: Quiet::default(), peer, near, wake }
     }
 
     fn turn(&mut self) {
-        self.engine.turn(&mut Quiet, &mut Quiet).unwrap();
+        self.engine.turn(&mut self.shell, &mut Quiet::default()).unwrap();
     }
 
     /// Puts packets into the device.
@@ -206,6 +216,16 @@ fn packets_become_datagrams_and_back() {
     for (number, packet) in (0..100_u8).zip(&world.engine.device.outbound) {
         assert_eq!(packet.as_ref(), [number; 300]);
     }
+}
+
+#[test]
+fn what_an_event_causes_is_sent_in_the_same_turn() {
+    let mut world = World::new(LONG);
+    world.shell.events = Some(PacketBuf::from(Bytes::from_static(&[7; 90])));
+    world.turn_once_at_least();
+    let mut buffer = [0; 2000];
+    let sizes = [(); 2].map(|()| world.peer.recv_from(&mut buffer).unwrap().0);
+    assert_eq!(sizes, [1, 90]);
 }
 
 #[test]

@@ -6,13 +6,15 @@
 //!
 //! Source: rename(2), link(2), fsync(2).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The owner's alone.
-const MODE: u32 = 0o600;
+const SECRET: u32 = 0o600;
+/// Everybody's to read.
+const PUBLIC: u32 = 0o644;
 
 /// What is done one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +35,17 @@ enum Existing {
 
 /// Puts `content` in the place of whatever `path` holds.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(path, content, Existing::Replace)
+    write(path, content, Existing::Replace, SECRET)
+}
+
+/// As [`replace`], for everybody to read.
+pub(super) fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(path, content, Existing::Replace, PUBLIC)
 }
 
 /// Makes `path` with `content`; `AlreadyExists` when something has that name.
 pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(path, content, Existing::Keep)
+    write(path, content, Existing::Keep, SECRET)
 }
 
 /// The content of `path`; `None`: there is no such file. More than `bytes_max` is an error.
@@ -65,9 +72,9 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write(path: &Path, content: &[u8], existing: Existing) -> io::Result<()> {
+fn write(path: &Path, content: &[u8], existing: Existing, mode: u32) -> io::Result<()> {
     let temporary = temporary(path)?;
-    let result = steps(path, &temporary, content, existing, |_| Ok(()));
+    let result = steps(path, &temporary, content, existing, mode, |_| Ok(()));
     if result.is_err() {
         // It may be what made the disk full.
         let _ = fs::remove_file(&temporary);
@@ -90,6 +97,7 @@ fn steps(
     temporary: &Path,
     content: &[u8],
     existing: Existing,
+    mode: u32,
     mut before: impl FnMut(Step) -> io::Result<()>,
 ) -> io::Result<()> {
     before(Step::Make)?;
@@ -98,7 +106,9 @@ fn steps(
     {
         return Err(error);
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    // Whatever the umask of this process is.
+    file.set_permissions(Permissions::from_mode(mode))?;
     before(Step::Write)?;
     file.write_all(content)?;
     before(Step::Sync)?;
@@ -117,15 +127,13 @@ fn steps(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     const STEPS: [Step; 5] = [Step::Make, Step::Write, Step::Sync, Step::Name, Step::Settle];
 
     fn crash(path: &Path, content: &[u8], existing: Existing, at: Step) {
         let crash = |step| if step == at { Err(io::Error::other("crash")) } else { Ok(()) };
-        let error = steps(path, &temporary(path).unwrap(), content, existing, crash).unwrap_err();
+        let error = steps(path, &temporary(path).unwrap(), content, existing, SECRET, crash).unwrap_err();
         assert_eq!(error.to_string(), "crash");
     }
 
@@ -170,11 +178,11 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, temporary(&path).unwrap()).unwrap();
         replace(&path, b"one").unwrap();
         fs::write(temporary(&path).unwrap(), b"half a li").unwrap();
-        fs::set_permissions(temporary(&path).unwrap(), fs::Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(temporary(&path).unwrap(), Permissions::from_mode(0o666)).unwrap();
         assert_eq!(read(&path, 100).unwrap().unwrap(), b"one");
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SECRET);
         assert_eq!(fs::read(&elsewhere).unwrap(), b"untouched");
     }
 

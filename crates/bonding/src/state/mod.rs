@@ -90,11 +90,32 @@ pub fn prepare_folder(file: &Path) -> Result<&Path, StateError> {
     Ok(folder)
 }
 
+/// Puts `content` in the place of a file that everybody may read, such as a configuration; makes its folder.
+///
+/// # Errors
+/// When it cannot be written; what was there before stays.
+pub fn publish(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let folder = atomic::folder(path);
+    std::fs::create_dir_all(folder).map_err(StateError::io("make the folder", folder))?;
+    atomic::publish(path, content).map_err(StateError::io("write", path))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn what_is_published_can_be_read_by_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("etc/client.toml");
+        for content in ["one", "two"] {
+            publish(&file, content.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+        }
+    }
 
     #[test]
     fn a_missing_folder_is_made_for_the_owner_alone() {

@@ -10,6 +10,7 @@
 mod harness;
 mod lifecycle;
 mod operation;
+mod sealed;
 mod traffic;
 
 use std::process::ExitCode;
@@ -42,6 +43,10 @@ const TESTS: &[(&str, Test)] = &[
     ("what_a_crash_left_is_undone_later", lifecycle::what_a_crash_left_is_undone_later),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
+    ("an_invitation_is_all_it_takes", sealed::an_invitation_is_all_it_takes),
+    ("lines_that_do_not_enrol_say_why", sealed::lines_that_do_not_enrol_say_why),
+    ("a_revoked_client_is_out_at_once", sealed::a_revoked_client_is_out_at_once),
+    ("sealed_sides_come_back_after_a_kill", sealed::sealed_sides_come_back_after_a_kill),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -62,17 +62,58 @@ impl<'lab> Bond<'lab> {
         Ok(bond)
     }
 
+    /// A server on defaults but for where its files are. There is no client yet.
+    pub(crate) fn start_defaults(lab: &'lab Lab) -> anyhow::Result<Self> {
+        let mut bond = Self::empty(lab)?;
+        let mut text = String::new();
+        identity_toml(&mut text, Host::Server)?;
+        common_toml(&mut text, Options::default(), Host::Server)?;
+        std::fs::write(bond.configuration(Host::Server), text)?;
+        bond.start_server()?;
+        eventually("the server answers", || bond.status(Host::Server).map(drop))?;
+        Ok(bond)
+    }
+
+    /// Runs a command about clients on the server's host; gives its standard output.
+    pub(crate) fn bondctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.lab.host(Host::Server).command(BONDCTL);
+        run(command.args(arguments).arg("--socket").arg(file(Host::Server, "sock")))
+    }
+
+    /// `client join` on the client's host, with a key of that name.
+    pub(crate) fn join(&self, line: &str, key: &str) -> anyhow::Result<Output> {
+        let mut command = self.lab.host(Host::Client).command(CLIENT);
+        command.args(["join", line, "--config"]).arg(self.configuration(Host::Client));
+        command.arg("--key").arg(Path::new(FOLDER).join(key)).stdin(Stdio::null());
+        command.output().context("cannot start the client")
+    }
+
+    /// Starts the client that joined, with its control socket where the harness looks for it.
+    pub(crate) fn start_joined(&mut self) -> anyhow::Result<()> {
+        let file = self.configuration(Host::Client);
+        let mut text = std::fs::read_to_string(&file)?;
+        if !text.contains("[status]") {
+            common_toml(&mut text, Options::default(), Host::Client)?;
+            std::fs::write(&file, text)?;
+        }
+        self.start_client()
+    }
+
     /// Writes the configuration and starts nothing.
     pub(crate) fn configure(lab: &'lab Lab, options: Options) -> anyhow::Result<Self> {
-        let bond = Self { lab, client: None, server: None };
-        // Nothing of an earlier bond.
+        let bond = Self::empty(lab)?;
+        std::fs::write(bond.configuration(Host::Client), client_toml(lab, options)?)?;
+        std::fs::write(bond.configuration(Host::Server), server_toml(lab, options)?)?;
+        Ok(bond)
+    }
+
+    /// An empty folder; nothing of an earlier bond.
+    fn empty(lab: &'lab Lab) -> anyhow::Result<Self> {
         if Path::new(FOLDER).exists() {
             std::fs::remove_dir_all(FOLDER)?;
         }
         std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
-        std::fs::write(bond.configuration(Host::Client), client_toml(lab, options)?)?;
-        std::fs::write(bond.configuration(Host::Server), server_toml(lab, options)?)?;
-        Ok(bond)
+        Ok(Self { lab, client: None, server: None })
     }
 
     pub(crate) fn configuration(&self, host: Host) -> PathBuf {
@@ -255,6 +296,7 @@ fn client_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
 
 fn server_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
     let mut text = String::new();
+    identity_toml(&mut text, Host::Server)?;
     common_toml(&mut text, options, Host::Server)?;
     writeln!(text, "[[client]]\nname = \"home\"\naddress = [\"{CLIENT_V4}\", \"{CLIENT_V6}\"]\n")?;
     for (index, link) in (0..).zip(&lab.scenario().links) {
@@ -263,6 +305,12 @@ fn server_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
         writeln!(text, "down = \"{}\"\n", rate(lab, usize::from(index), Direction::Down)?)?;
     }
     Ok(text)
+}
+
+/// State belongs into the sandbox, too.
+fn identity_toml(text: &mut String, host: Host) -> anyhow::Result<()> {
+    writeln!(text, "[identity]\nprivate_key_file = \"{}\"\n", file(host, "key").display())?;
+    Ok(())
 }
 
 fn common_toml(text: &mut String, options: Options, host: Host) -> anyhow::Result<()> {

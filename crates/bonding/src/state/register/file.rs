@@ -8,7 +8,7 @@ use bonding_proto::crypto::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Client, Content, Invitation};
-use crate::config::is_name;
+use crate::config;
 use crate::state::StateError;
 use crate::state::keys::{decode, encode};
 
@@ -107,7 +107,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Content, String> {
 fn client(written: WrittenClient) -> Result<Client, String> {
     Ok(Client {
         public_key: PublicKey(key(&written.public_key)?),
-        name: name(written.name)?,
+        name: config::name(&written.name)?,
         addresses: written.addresses,
         enrolled: written.enrolled,
     })
@@ -117,14 +117,10 @@ fn invitation(written: WrittenInvitation) -> Result<Invitation, String> {
     let used = written.used.map(|used| Ok::<_, String>((PublicKey(key(&used.by)?), used.at))).transpose()?;
     Ok(Invitation {
         hash: key(&written.token_hash)?,
-        name: name(written.name)?,
+        name: config::name(&written.name)?,
         expires: written.expires,
         used,
     })
-}
-
-fn name(text: String) -> Result<String, String> {
-    if is_name(&text) { Ok(text) } else { Err(format!("{text:?} is not a name")) }
 }
 
 fn key(text: &str) -> Result<[u8; 32], String> {

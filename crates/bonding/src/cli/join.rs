@@ -1,0 +1,86 @@
+//! `bonding-client join`: what it takes and what it says.
+
+use std::path::{Path, PathBuf};
+
+use crate::config;
+use crate::join::{self, Joined, Order};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  bonding-client join 'bond://203.0.113.7:9001-9005/AbC…'     then start it: bonding-client
+  bonding-client join 'bond://…' -c /etc/bonding/second.toml --key /var/lib/bonding/second.key";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct JoinArguments {
+    /// The line that `bondctl invite` printed on the server, in quotes
+    invitation: String,
+    /// Configuration file to write
+    #[arg(short, long, value_name = "FILE", default_value = config::CLIENT_FILE)]
+    config: PathBuf,
+    /// Private key, made if it is not there; the client's state stands beside it
+    #[arg(long, value_name = "FILE", default_value = config::CLIENT_KEY)]
+    key: PathBuf,
+    /// Overwrite a configuration that says something else
+    #[arg(long)]
+    force: bool,
+}
+
+/// Joins and gives what to say.
+pub(super) fn run(arguments: &JoinArguments) -> anyhow::Result<String> {
+    let JoinArguments { invitation, config, key, force } = arguments;
+    let key = std::path::absolute(key)?;
+    let order =
+        Order { line: invitation.clone(), file: config.clone(), private_key_file: key, force: *force };
+    Ok(say(&join::join(&order)?, config))
+}
+
+fn say(joined: &Joined, file: &Path) -> String {
+    let addresses: Vec<String> = joined.addresses.iter().map(|prefix| prefix.address.to_string()).collect();
+    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" and ") };
+    let mut text = format!("joined: this machine has {addresses} in the tunnel\n");
+    let name = file.display();
+    if !joined.written {
+        text.push_str(&format!("{name} says so already and was left as it is\n"));
+    } else if joined.links.is_empty() {
+        text.push_str(&format!("{name}: no interface looks like a link; it uses the default route\n"));
+    } else {
+        text.push_str(&format!("{name} uses {}\n", joined.links.join(", ")));
+    }
+    let start = if file == Path::new(config::CLIENT_FILE) {
+        "bonding-client".to_owned()
+    } else {
+        format!("bonding-client -c {name}")
+    };
+    text.push_str(&format!(
+        "next: check the links in it and say what each carries (`up`, `down`), then start {start}\n"
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use bonding_proto::config::Prefix;
+
+    use super::*;
+
+    #[test]
+    fn says_what_was_done_and_what_is_next() {
+        let address = |text: &str| Prefix { address: text.parse().unwrap(), length: 24 };
+        let mut joined = Joined {
+            addresses: vec![address("10.99.0.2"), address("fd99::2")],
+            links: vec!["eth0".to_owned(), "wwan0".to_owned()],
+            written: true,
+        };
+        assert_eq!(
+            say(&joined, Path::new(config::CLIENT_FILE)),
+            "joined: this machine has 10.99.0.2 and fd99::2 in the tunnel\n\
+             /etc/bonding/client.toml uses eth0, wwan0\n\
+             next: check the links in it and say what each carries (`up`, `down`), then start bonding-client\n"
+        );
+        joined.links.clear();
+        assert!(say(&joined, Path::new("/x.toml")).contains("default route"));
+        assert!(say(&joined, Path::new("/x.toml")).ends_with("start bonding-client -c /x.toml\n"));
+        joined.written = false;
+        assert!(say(&joined, Path::new("/x.toml")).contains("left as it is"));
+    }
+}

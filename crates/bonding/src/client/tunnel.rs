@@ -1,0 +1,144 @@
+//! The TUN device's addresses and MTU while a client runs: what the server leases is put on it.
+//!
+//! A configured address or MTU stays; where the server thinks of another, that is a warning, since it drops what comes from
+//! addresses that are not the client's.
+
+use bonding_os::netlink::{NetlinkError, Requests};
+use bonding_proto::config::Prefix;
+use bonding_proto::handshake::Welcome;
+
+use crate::engine::plan::TunnelPlan;
+use crate::engine::setup;
+
+/// The device as it is.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    index: u32,
+    /// On the device now.
+    addresses: Vec<Prefix>,
+    /// They come from the server.
+    leased: bool,
+    mtu: u16,
+    /// What the links carry; a lease never makes it more.
+    mtu_max: u16,
+    mtu_fixed: bool,
+}
+
+impl Tunnel {
+    /// The device that was just made.
+    pub(super) fn new(plan: &TunnelPlan, index: u32, mtu: u16) -> Self {
+        Self {
+            index,
+            addresses: plan.addresses.clone(),
+            leased: plan.addresses.is_empty(),
+            mtu,
+            mtu_max: mtu,
+            mtu_fixed: plan.mtu.is_some(),
+        }
+    }
+
+    pub(super) fn addresses(&self) -> &[Prefix] {
+        &self.addresses
+    }
+
+    pub(super) const fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// The server says what is ours.
+    pub(super) fn lease(&mut self, lease: &Welcome) {
+        if self.leased {
+            tracing::info!(addresses = lease.addresses.len(), "the server leased addresses");
+            if let Err(error) = self.readdress(&lease.addresses) {
+                tracing::error!(%error, "cannot give the tunnel the address that the server leased");
+            }
+        } else if let Some(foreign) = foreign(&self.addresses, &lease.addresses) {
+            tracing::warn!(
+                "the server has other addresses for this client than [tunnel] address, and drops what comes from there; \
+                 leave it out to use the server's"
+            );
+            tracing::debug!(configured = %foreign.address, leased = ?lease.addresses, "addresses in the tunnel");
+        }
+        if let Some(mtu) = lease.mtu {
+            self.narrow(mtu);
+        }
+    }
+
+    /// What is there and stays is not touched: routes hang on it.
+    fn readdress(&mut self, wanted: &[Prefix]) -> Result<(), NetlinkError> {
+        let mut requests = Requests::open()?;
+        let old: Vec<Prefix> = self.addresses.iter().filter(|old| !wanted.contains(old)).copied().collect();
+        for prefix in old {
+            if let Ok(cidr) = setup::cidr(prefix)
+                && let Err(error) = requests.remove_address(self.index, cidr)
+            {
+                // Somebody else did.
+                tracing::debug!(%error, "an old address");
+            }
+            self.addresses.retain(|kept| *kept != prefix);
+        }
+        for prefix in wanted {
+            if !self.addresses.contains(prefix)
+                && let Ok(cidr) = setup::cidr(*prefix)
+            {
+                requests.add_address(self.index, cidr)?;
+                tracing::debug!(address = %cidr, "the server leased an address");
+                self.addresses.push(*prefix);
+            }
+        }
+        Ok(())
+    }
+
+    /// The server's end takes packets up to `theirs`.
+    fn narrow(&mut self, theirs: u16) {
+        let mtu = theirs.min(self.mtu_max).max(setup::TUNNEL_MTU_MIN);
+        if mtu == self.mtu {
+            return;
+        }
+        if self.mtu_fixed {
+            if theirs < self.mtu {
+                tracing::warn!(
+                    mtu = self.mtu,
+                    server = theirs,
+                    "[tunnel] mtu is more than the server's end takes"
+                );
+            }
+            return;
+        }
+        match Requests::open().and_then(|mut requests| requests.set_mtu(self.index, u32::from(mtu))) {
+            Ok(()) => {
+                tracing::info!(mtu, was = self.mtu, "the tunnel's MTU, as the server's end has it");
+                self.mtu = mtu;
+            }
+            Err(error) => tracing::warn!(%error, "the tunnel's MTU stays"),
+        }
+    }
+}
+
+/// A configured address that the server would not take as the client's.
+fn foreign(configured: &[Prefix], leased: &[Prefix]) -> Option<Prefix> {
+    if leased.is_empty() {
+        return None;
+    }
+    configured.iter().copied().find(|one| leased.iter().all(|lease| lease.address != one.address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').unwrap();
+        Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_is_noticed() {
+        let leased = ["10.99.0.2/24", "fd99::2/64"].map(prefix);
+        assert_eq!(foreign(&[prefix("10.99.0.2/24")], &leased), None);
+        assert_eq!(foreign(&[prefix("10.99.0.2/16")], &leased), None, "the length is the client's business");
+        let other = prefix("10.99.0.3/24");
+        assert_eq!(foreign(&[prefix("fd99::2/64"), other], &leased), Some(other));
+        assert_eq!(foreign(&[other], &[]), None, "a server that leases nothing");
+    }
+}

@@ -1,0 +1,158 @@
+//! The requests on the control socket.
+//!
+//! A request without arguments is a word (`status`, `clients`); one with arguments is JSON on one line, such as
+//! `{"request":"invite","name":"home"}`. What a word can ask can be asked as JSON, too.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Host};
+use crate::engine::command::Command;
+use crate::invitation::HOSTS_MAX;
+
+/// What may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// The status.
+    Status,
+    /// The clients of a server.
+    Clients,
+    /// Invite a client.
+    Invite {
+        /// What it will be called.
+        name: String,
+        /// Where it is to look for the server.
+        #[serde(default)]
+        hosts: Vec<String>,
+        /// On which ports.
+        #[serde(default)]
+        ports: Option<String>,
+    },
+    /// Remove a client.
+    Revoke {
+        /// Whose name.
+        name: String,
+    },
+}
+
+/// Those that are a word.
+const WORDS: &[(&str, Request)] = &[("status", Request::Status), ("clients", Request::Clients)];
+
+impl Request {
+    /// The line on the socket, without its end.
+    pub fn line(&self) -> String {
+        let word = WORDS.iter().find(|(_, request)| request == self);
+        word.map_or_else(
+            || serde_json::to_string(self).expect("strings are always JSON"),
+            |(word, _)| (*word).to_owned(),
+        )
+    }
+
+    /// What a line asks.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        if line.starts_with('{') {
+            return serde_json::from_str(line).map_err(|error| format!("malformed request: {error}"));
+        }
+        let word = WORDS.iter().find(|(word, _)| *word == line);
+        word.map(|(_, request)| request.clone()).ok_or_else(|| {
+            let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).chain(["invite", "revoke"]).collect();
+            let shown: String = line.chars().take(40).collect();
+            format!("unknown request \"{shown}\"; known: {}", words.join(", "))
+        })
+    }
+
+    /// What the engine has to do for it; `None`: nothing but to show itself.
+    ///
+    /// # Errors
+    /// What is wrong with an argument.
+    pub fn command(&self) -> Result<Option<Command>, String> {
+        Ok(Some(match self {
+            Self::Status => return Ok(None),
+            Self::Clients => Command::Clients,
+            Self::Invite { name, hosts, ports } => Command::Invite {
+                name: config::name(name)?,
+                hosts: parse_hosts(hosts)?,
+                ports: ports.as_deref().map(config::ports).transpose()?,
+            },
+            Self::Revoke { name } => Command::Revoke { name: config::name(name)? },
+        }))
+    }
+}
+
+fn parse_hosts(hosts: &[String]) -> Result<Vec<Host>, String> {
+    if hosts.len() > HOSTS_MAX {
+        return Err(format!("an invitation names at most {HOSTS_MAX} hosts"));
+    }
+    hosts.iter().map(|host| config::host(host)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_words_or_json() {
+        let invite = Request::Invite {
+            name: "home".to_owned(),
+            hosts: vec!["vps.example.net".to_owned(), "[2001:db8::1]".to_owned()],
+            ports: Some("9001-9005".to_owned()),
+        };
+        let revoke = Request::Revoke { name: "home".to_owned() };
+        for (request, line) in [
+            (Request::Status, "status"),
+            (Request::Clients, "clients"),
+            (
+                invite,
+                r#"{"request":"invite","name":"home","hosts":["vps.example.net","[2001:db8::1]"],"ports":"9001-9005"}"#,
+            ),
+            (revoke, r#"{"request":"revoke","name":"home"}"#),
+        ] {
+            assert_eq!(request.line(), line);
+            assert_eq!(Request::parse(line), Ok(request));
+        }
+        let short = Request::Invite { name: "home".to_owned(), hosts: Vec::new(), ports: None };
+        assert_eq!(Request::parse(r#"{"request":"invite","name":"home"}"#), Ok(short));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cases = [
+            ("", "unknown request \"\"; known: status, clients, invite, revoke"),
+            ("invite home", "unknown request \"invite home\""),
+            ("{", "malformed request: EOF"),
+            (r#"{"request":"invite"}"#, "malformed request: missing field `name`"),
+            (r#"{"request":"revoke","name":"a","why":1}"#, "malformed request: unknown field `why`"),
+            (r#"{"request":"reboot"}"#, "malformed request: unknown variant `reboot`"),
+        ];
+        for (line, expected) in cases {
+            let why = Request::parse(line).unwrap_err();
+            assert!(why.starts_with(expected), "{line}: {why}");
+        }
+        let invite = |name: &str, host: &str, ports: &str| {
+            let (name, hosts, ports) = (name.to_owned(), vec![host.to_owned()], Some(ports.to_owned()));
+            Request::Invite { name, hosts, ports }.command().unwrap_err()
+        };
+        assert!(invite("my home", "vps", "1").contains("not usable as a name"));
+        assert!(invite("home", "vps:9001", "1").contains("has a port"));
+        assert!(invite("home", "vps", "9005-9001").contains("reversed"));
+        let many = vec!["vps".to_owned(); HOSTS_MAX + 1];
+        let many = Request::Invite { name: "home".to_owned(), hosts: many, ports: None };
+        assert!(many.command().unwrap_err().contains("at most 8 hosts"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in any::<String>(), field in "[a-z\":,\\[\\]{}]{0,60}") {
+            for line in [line, format!("{{\"request\":\"invite\",{field}}}")] {
+                if let Ok(request) = Request::parse(&line) {
+                    let _ = request.command();
+                }
+            }
+        }
+    }
+}

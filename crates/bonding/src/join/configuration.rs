@@ -1,0 +1,155 @@
+//! The client.toml that an invitation makes.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::{self, Client};
+use crate::invitation::Invitation;
+use crate::state::keys;
+
+/// What stands in the place of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// Nothing.
+    Nothing,
+    /// A configuration for this server and this key: whatever else it says is its owner's choice.
+    Same,
+    /// Something else.
+    Other,
+}
+
+/// Compares the file with what an invitation says.
+pub(super) fn existing(file: &Path, invitation: &Invitation, private_key_file: &Path) -> Existing {
+    if std::fs::symlink_metadata(file).is_err() {
+        return Existing::Nothing;
+    }
+    let same = |client: &Client| {
+        client.public_key == Some(invitation.server)
+            && client.hosts == invitation.hosts
+            && client.ports == invitation.ports
+            && client.private_key_file == private_key_file
+    };
+    match config::load_client(file) {
+        Ok(loaded) if same(&loaded.config) => Existing::Same,
+        Ok(_) | Err(_) => Existing::Other,
+    }
+}
+
+/// The file. `links` are the interfaces to use; none: whatever has the default route.
+pub(super) fn text(invitation: &Invitation, private_key_file: &Path, links: &[String]) -> String {
+    let hosts: Vec<String> = invitation.hosts.iter().map(|host| quoted(&host.to_string())).collect();
+    let mut text = format!(
+        "# Written by `bonding-client join`; `bonding-client --check` says what is wrong with it, line by line.\n\
+         \n\
+         [server]\n\
+         host = [{}]\n\
+         public_key = {}\n\
+         ports = {}\n",
+        hosts.join(", "),
+        quoted(&keys::show(&invitation.server)),
+        quoted(&invitation.ports.to_string()),
+    );
+    if private_key_file != Path::new(config::CLIENT_KEY) {
+        append(
+            &mut text,
+            format_args!(
+                "\n[identity]\nprivate_key_file = {}\n",
+                quoted(&private_key_file.display().to_string())
+            ),
+        );
+    }
+    text.push_str(
+        "\n\
+         # One section for each link. `up` and `down` are what the line carries, a few percent below what a speed test of\n\
+         # that line alone shows: without them a link is filled until its queue shows. The link with the lowest\n\
+         # `priority` is preferred.\n",
+    );
+    for interface in links {
+        let name = quoted(interface);
+        append(&mut text, format_args!("\n[[link]]\nname = {name}\ninterface = {name}\n{LINK_HINTS}"));
+    }
+    if links.is_empty() {
+        append(
+            &mut text,
+            format_args!(
+                "\n[[link]]\nname = \"default\"               # no interface: the default route\n{LINK_HINTS}"
+            ),
+        );
+    }
+    text
+}
+
+const LINK_HINTS: &str = "#priority = 1\n#up = \"10mbit\"\n#down = \"50mbit\"\n";
+
+fn append(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = text.write_fmt(line);
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use bonding_proto::crypto::keys::{PublicKey, Token};
+
+    use super::*;
+    use crate::config::Security;
+
+    fn invitation() -> Invitation {
+        Invitation {
+            hosts: ["vps.example.net", "2001:db8::7"].map(|host| config::host(host).unwrap()).to_vec(),
+            ports: config::ports("4001-4005").unwrap(),
+            server: PublicKey([7; 32]),
+            token: Token::from_bytes([9; 16]),
+            expires: 0,
+        }
+    }
+
+    #[test]
+    fn the_file_is_valid_and_says_what_the_invitation_says() {
+        let key = Path::new("/var/lib/\"odd\" \\ folder/client.key");
+        let links = ["wwan0".to_owned(), "odd\"name".to_owned()];
+        let text = text(&invitation(), key, &links);
+        let config =
+            config::client_from_text("client.toml", &text).unwrap_or_else(|p| panic!("{p}\n{text}")).config;
+        assert_eq!(config.hosts, invitation().hosts);
+        assert_eq!(config.ports, invitation().ports);
+        assert_eq!(config.public_key, Some(PublicKey([7; 32])));
+        assert_eq!(config.private_key_file, key);
+        assert_eq!(config.addresses, [], "leased");
+        let interfaces: Vec<_> = config.links.iter().map(|link| link.interface.as_deref()).collect();
+        assert_eq!(interfaces, [Some("wwan0"), Some("odd\"name")]);
+        assert!(config.links.iter().all(|link| link.security == Security::Sealed));
+        assert!(!text.contains("CQkJ"), "the token has no place in it");
+    }
+
+    #[test]
+    fn without_an_interface_there_is_the_default_route() {
+        let text = text(&invitation(), Path::new(config::CLIENT_KEY), &[]);
+        let config = config::client_from_text("client.toml", &text).unwrap().config;
+        assert_eq!((config.links.len(), config.links[0].interface.as_deref()), (1, None));
+        assert!(!text.contains("[identity]"), "{text}");
+    }
+
+    #[test]
+    fn a_file_of_the_same_server_and_key_is_the_same_whatever_its_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("client.toml");
+        let key = Path::new(config::CLIENT_KEY);
+        let look = || existing(&file, &invitation(), key);
+        assert_eq!(look(), Existing::Nothing);
+        std::fs::write(&file, text(&invitation(), key, &["eth0".to_owned()])).unwrap();
+        assert_eq!(look(), Existing::Same);
+        let edited = std::fs::read_to_string(&file).unwrap() + "\n[[link]]\ninterface = \"eth9\"\n";
+        std::fs::write(&file, edited).unwrap();
+        assert_eq!(look(), Existing::Same);
+        assert_eq!(existing(&file, &invitation(), Path::new("/elsewhere")), Existing::Other);
+        let other = Invitation { server: PublicKey([8; 32]), ..invitation() };
+        assert_eq!(existing(&file, &other, key), Existing::Other);
+        std::fs::write(&file, "[server]\nhost = 5\n").unwrap();
+        assert_eq!(look(), Existing::Other);
+    }
+}

@@ -1,0 +1,131 @@
+//! Against a server's side of the handshake on the loopback interface.
+
+use std::thread;
+
+use bonding_proto::config::Prefix;
+use bonding_proto::crypto::aead::Cipher;
+use bonding_proto::crypto::keys::Token;
+use bonding_proto::handshake::{Admission, Incoming, Responder};
+
+use super::*;
+use crate::config;
+
+const RUN: u64 = 7;
+const SOON: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(20)];
+
+fn server_key() -> PrivateKey {
+    PrivateKey::from_bytes([1; 32])
+}
+
+fn client_key() -> PrivateKey {
+    PrivateKey::from_bytes([2; 32])
+}
+
+fn invitation(ports: &str) -> Invitation {
+    Invitation {
+        hosts: vec![config::host("127.0.0.1").unwrap()],
+        ports: config::ports(ports).unwrap(),
+        server: server_key().public(),
+        token: Token::from_bytes([3; 16]),
+        expires: u64::MAX,
+    }
+}
+
+fn welcome() -> Welcome {
+    let address = Prefix { address: "10.99.0.2".parse().unwrap(), length: 24 };
+    Welcome { cipher: Cipher::ChaCha20Poly1305, epoch: 1, mtu: Some(1_409), addresses: vec![address] }
+}
+
+/// A server that has seen much: the first datagrams get a cookie, then `answer` decides.
+fn serve(socket: UdpSocket, answer: impl Fn(Incoming) -> Vec<u8> + Send + 'static) {
+    thread::spawn(move || {
+        let now = bonding_proto::Instant::ZERO + Duration::from_secs(1);
+        let mut responder = Responder::new(server_key(), [9; 32], now);
+        let mut buffer = [0; 2_048];
+        while let Ok((size, from)) = socket.recv_from(&mut buffer) {
+            let datagram = &buffer[..size];
+            // Until this source's budget is used up.
+            while let Ok(Admission::Proceed) = responder.admit(datagram, from, now)
+                && datagram[200..].iter().all(|byte| *byte == 0)
+            {}
+            let reply = match responder.admit(datagram, from, now) {
+                Ok(Admission::Proceed) => answer(responder.read(datagram).unwrap()),
+                Ok(Admission::Cookie(cookie)) => cookie.to_vec(),
+                Err(_) => continue,
+            };
+            socket.send_to(b"\x82 noise", from).unwrap();
+            socket.send_to(&reply, from).unwrap();
+        }
+    });
+}
+
+fn listener() -> (UdpSocket, String) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    (socket, port)
+}
+
+#[test]
+fn a_server_that_wants_a_cookie_first_gets_it_and_welcomes() {
+    let (socket, port) = listener();
+    serve(socket, |incoming| {
+        assert_eq!(incoming.client, client_key().public());
+        assert_eq!(
+            (incoming.hello.stamp.run, incoming.hello.token.clone()),
+            (RUN, Some(Token::from_bytes([3; 16])))
+        );
+        let mut datagram = Vec::new();
+        incoming.welcome(&welcome(), None, 5).1.put(0, &mut datagram);
+        datagram
+    });
+    assert_eq!(enrol(&invitation(&port), &client_key(), RUN).unwrap(), welcome());
+}
+
+#[test]
+fn a_refusal_is_told_as_what_it_is() {
+    for (refusal, part) in [
+        (Refusal::Used, "was used already"),
+        (Refusal::Expired, "has expired"),
+        (Refusal::Refused, "takes no new client"),
+    ] {
+        let (socket, port) = listener();
+        serve(socket, move |incoming| {
+            let mut datagram = Vec::new();
+            incoming.refuse(refusal, None).put(0, &mut datagram);
+            datagram
+        });
+        let error = enrol(&invitation(&port), &client_key(), RUN).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn silence_says_whom_it_asked() {
+    let (_silent, port) = listener();
+    let error = enrol_within(&SOON, &invitation(&port), &client_key(), RUN).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("no answer from 127.0.0.1 on UDP {port}: ")), "{error}");
+    assert!(error.ends_with("does not know any more."), "{error}");
+    let expired = Invitation { expires: 5, ..invitation(&port) };
+    let error = enrol_within(&SOON, &expired, &client_key(), RUN).unwrap_err().to_string();
+    assert!(error.ends_with("has expired, too."), "{error}");
+}
+
+#[test]
+fn a_server_with_another_key_is_no_answer() {
+    let (socket, port) = listener();
+    serve(socket, |_| unreachable!("its mac1 is not for this server"));
+    let other = Invitation { server: PrivateKey::from_bytes([8; 32]).public(), ..invitation(&port) };
+    let error = enrol_within(&SOON, &other, &client_key(), RUN).unwrap_err();
+    assert!(matches!(error, EnrolError::Silence { .. }), "{error}");
+}
+
+#[test]
+fn every_port_of_every_address_is_asked() {
+    let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.1"].map(|host| config::host(host).unwrap()).to_vec();
+    let all = remotes(&Invitation { hosts, ..invitation("9001-9002") }).unwrap();
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    assert_eq!(all, ["127.0.0.1:9001", "127.0.0.2:9001", "127.0.0.1:9002", "127.0.0.2:9002"]);
+    let hosts = vec![Host::Name("no such name".to_owned())];
+    let error = remotes(&Invitation { hosts, ..invitation("1") }).unwrap_err().to_string();
+    assert!(error.starts_with("cannot look up the server `no such name`: "), "{error}");
+}

@@ -1,0 +1,107 @@
+//! `bonding-client join`: from an invitation to a client that only has to be started.
+//!
+//! ```text
+//! the line is whole? ── client.toml is free? ── the key, made once ── enrolled by the server ── client.toml
+//! ```
+//! Every step can be repeated: the key is never overwritten, the same key may show the same invitation again, and a file that
+//! says the same already is left as it is. Nothing is asked of the server before all that can be known here is right.
+
+mod configuration;
+mod enrol;
+mod links;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bonding_os::netlink::{NetlinkError, Requests};
+use bonding_proto::config::Prefix;
+
+use crate::invitation::{Invitation, InvitationError};
+use crate::state::{self, StateError, keys, run};
+
+use self::configuration::Existing;
+
+pub use self::enrol::EnrolError;
+
+/// What to do.
+#[derive(Debug)]
+pub struct Order {
+    /// The invitation as it was pasted.
+    pub line: String,
+    /// The file to write.
+    pub file: PathBuf,
+    /// Where the client's key is, or will be.
+    pub private_key_file: PathBuf,
+    /// Overwrite a file that says something else.
+    pub force: bool,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Joined {
+    /// The client's in the tunnel.
+    pub addresses: Vec<Prefix>,
+    /// The interfaces in the file; none where it was left as it is.
+    pub links: Vec<String>,
+    /// `false`: the file said the same already.
+    pub written: bool,
+}
+
+/// Why nobody joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The line is none.
+    #[error(transparent)]
+    Invitation(#[from] InvitationError),
+    /// There is a configuration.
+    #[error("{} is there already and says something else: --force overwrites it, -c FILE writes another", .0.display())]
+    Exists(PathBuf),
+    /// Keys and the like.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The interfaces cannot be listed.
+    #[error("cannot list the interfaces: {0}")]
+    Interfaces(#[from] NetlinkError),
+    /// The server did not enrol us.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// The kernel has no sockets or random numbers.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Enrols this machine and writes its configuration.
+///
+/// # Errors
+/// Why not, in one sentence for a person.
+pub fn join(order: &Order) -> Result<Joined, JoinError> {
+    let invitation = Invitation::parse(&order.line)?;
+    let existing = configuration::existing(&order.file, &invitation, &order.private_key_file);
+    if existing == Existing::Other && !order.force {
+        return Err(JoinError::Exists(order.file.clone()));
+    }
+    let links = find_links()?;
+    let (identity, _) = keys::load_or_make(&order.private_key_file)?;
+    let run = run::next(&run::file(&order.private_key_file), SystemTime::now())?;
+    let welcome = enrol::enrol(&invitation, &identity, run)?;
+    let text = configuration::text(&invitation, &order.private_key_file, &links);
+    let written = existing != Existing::Same;
+    if written {
+        state::publish(&order.file, text.as_bytes())?;
+    }
+    Ok(Joined { addresses: welcome.addresses, links: if written { links } else { Vec::new() }, written })
+}
+
+fn find_links() -> Result<Vec<String>, JoinError> {
+    let mut requests = Requests::open()?;
+    let interfaces = requests.interfaces()?;
+    let routes = requests.default_routes()?;
+    Ok(links::choose(interfaces.values(), &routes))
+}
+
+/// Whether an invitation's time is over, by this machine's clock, which may be wrong.
+fn seems_expired(invitation: &Invitation) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    now >= invitation.expires
+}

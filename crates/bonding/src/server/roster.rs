@@ -1,0 +1,172 @@
+//! Who may connect: the clients of the configuration and those of the register, as the endpoint is told of them.
+//!
+//! It deliberately does not know the endpoint: it says what to tell it.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bonding_proto::config::{ClientConfig, Prefix};
+use bonding_proto::crypto::keys::{PublicKey, Token};
+
+use super::place;
+use crate::config::{Host, Ports};
+use crate::engine::RunError;
+use crate::engine::command::{Invited, OpenInvitation};
+use crate::engine::plan::ServerPlan;
+use crate::invitation::Invitation;
+use crate::state::register::{Client, Configured, EnrolError, InviteError, Register, RevokeError};
+use crate::state::{keys, lease};
+
+/// All clients that a server knows.
+#[derive(Debug)]
+pub(super) struct Roster {
+    register: Register,
+    configured: Configured,
+    /// Ourselves, for invitations.
+    public_key: PublicKey,
+    listen: IpAddr,
+    ports: Ports,
+}
+
+/// A client as it is told to the endpoint and shown to people.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// For the endpoint.
+    pub(super) config: ClientConfig,
+    /// What its links are called, as far as somebody said.
+    pub(super) links: Vec<String>,
+    /// In the tunnel.
+    pub(super) addresses: Vec<IpAddr>,
+    /// When it enrolled, in seconds since 1970; `None`: it is configured.
+    pub(super) enrolled: Option<u64>,
+}
+
+impl Roster {
+    /// Reads the register beside the server's private key. Gives every client as well.
+    pub(super) fn open(plan: &ServerPlan, public_key: PublicKey) -> Result<(Self, Vec<Entry>), RunError> {
+        let mut register = Register::open(&plan.private_key_file)?;
+        let configured = Configured {
+            networks: plan.tunnel.addresses.clone(),
+            taken: plan.clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect(),
+            names: plan.clients.iter().map(|client| client.config.name.clone()).collect(),
+        };
+        let named_twice = register.clients().iter().find(|client| configured.names.contains(&client.name));
+        if let Some(client) = named_twice {
+            return Err(RunError::NameTaken(client.name.clone()));
+        }
+        let known = |client: &&Client| {
+            plan.clients.iter().any(|other| other.config.public_key == Some(client.public_key))
+        };
+        if let Some(client) = register.clients().iter().find(known) {
+            return Err(RunError::KeyTaken(client.name.clone()));
+        }
+        for name in register.fit(&configured)? {
+            tracing::warn!(
+                client = name,
+                "the client gets other addresses in the tunnel: the configuration needs its own"
+            );
+        }
+        let roster = Self { register, configured, public_key, listen: plan.listen, ports: plan.ports };
+        let mut entries = roster.configured_entries(plan)?;
+        entries.extend(roster.register.clients().iter().map(|client| roster.entry(client)));
+        Ok((roster, entries))
+    }
+
+    fn configured_entries(&self, plan: &ServerPlan) -> Result<Vec<Entry>, RunError> {
+        let one = |client: &crate::engine::plan::PeerPlan| {
+            let preshared = client.preshared_key_file.as_deref().map(keys::load_preshared).transpose()?;
+            let addresses = client.addresses.iter().map(|address| self.with_length(*address)).collect();
+            Ok(Entry {
+                config: ClientConfig { preshared, addresses, ..client.config.clone() },
+                links: client.links.clone(),
+                addresses: client.addresses.clone(),
+                enrolled: None,
+            })
+        };
+        plan.clients.iter().map(one).collect()
+    }
+
+    fn entry(&self, client: &Client) -> Entry {
+        Entry {
+            config: ClientConfig {
+                name: client.name.clone(),
+                prefixes: client.addresses.iter().copied().map(host).collect(),
+                plain: Vec::new(),
+                public_key: Some(client.public_key),
+                preshared: None,
+                addresses: client.addresses.iter().map(|address| self.with_length(*address)).collect(),
+                tx_rates: Vec::new(),
+            },
+            links: Vec::new(),
+            addresses: client.addresses.clone(),
+            enrolled: Some(client.enrolled),
+        }
+    }
+
+    /// With the prefix length of the tunnel's network that it is in.
+    fn with_length(&self, address: IpAddr) -> Prefix {
+        let network = self.configured.networks.iter().find(|network| lease::contains(**network, address));
+        network.map_or_else(|| host(address), |network| Prefix { address, length: network.length })
+    }
+
+    /// Makes a line for somebody who is to be called `name`.
+    pub(super) fn invite(
+        &mut self,
+        name: &str,
+        hosts: Vec<Host>,
+        ports: Option<Ports>,
+        now: SystemTime,
+    ) -> Result<Invited, String> {
+        let hosts = if hosts.is_empty() { place::own_addresses(self.listen) } else { hosts };
+        if hosts.is_empty() {
+            return Err(
+                "this machine has no address on a default route: say where clients find it, --host HOST"
+                    .into(),
+            );
+        }
+        let mut token = [0; 16];
+        getrandom::fill(&mut token)
+            .map_err(|error| format!("the kernel gives no random numbers: {error}"))?;
+        let token = Token::from_bytes(token);
+        let invite = self.register.invite(name, &token, &self.configured, now);
+        let expires = invite.map_err(|error: InviteError| error.to_string())?;
+        let private = hosts.iter().filter_map(place::private).collect();
+        let ports = ports.unwrap_or(self.ports);
+        let invitation = Invitation { hosts, ports, server: self.public_key, token, expires };
+        Ok(Invited { invitation: invitation.to_string(), expires: time(expires), private })
+    }
+
+    /// Enrols the key that shows a token.
+    pub(super) fn enrol(
+        &mut self,
+        key: PublicKey,
+        token: &Token,
+        now: SystemTime,
+    ) -> Result<Entry, EnrolError> {
+        let client = self.register.enrol(key, token, &self.configured, now)?.clone();
+        Ok(self.entry(&client))
+    }
+
+    /// Forgets a client; gives its key if it had enrolled.
+    pub(super) fn revoke(&mut self, name: &str, now: SystemTime) -> Result<Option<PublicKey>, RevokeError> {
+        self.register.revoke(name, &self.configured, now)
+    }
+
+    /// Those that nobody has used yet.
+    pub(super) fn open_invitations(&self, now: SystemTime) -> Vec<OpenInvitation> {
+        let open = self.register.invitations().iter().filter(|one| one.is_open(now));
+        open.map(|one| OpenInvitation { name: one.name.clone(), expires: time(one.expires) }).collect()
+    }
+}
+
+fn host(address: IpAddr) -> Prefix {
+    Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
+}
+
+/// RFC 3339 in UTC.
+pub(super) fn time(seconds: u64) -> String {
+    // What cannot be a time of day any more is the last one that can.
+    let latest = Duration::from_secs(253_402_300_799);
+    let at = UNIX_EPOCH + Duration::from_secs(seconds).min(latest);
+    humantime::format_rfc3339_seconds(at).to_string()
+}

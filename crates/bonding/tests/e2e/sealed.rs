@@ -1,0 +1,156 @@
+//! Sealed links and their clients: an invitation, its use, its misuse, and its end.
+
+use anyhow::{Context as _, ensure};
+use bonding_lab::tools::Ping;
+use bonding_lab::{Host, Lab, addr};
+use serde_json::Value;
+
+use crate::harness::Bond;
+use crate::harness::bond::{SERVER_V4, SERVER_V6, run};
+use crate::harness::wait::eventually;
+use crate::traffic::all_answered;
+
+/// What the first client is leased.
+const LEASED_V4: &str = "10.99.0.2";
+const LEASED_V6: &str = "fd99::2";
+
+/// Default routes over every link, the first preferred, as a router with several lines has them.
+fn route_over_all_links(lab: &Lab) -> anyhow::Result<()> {
+    for (index, link) in lab.scenario().links.iter().enumerate() {
+        let metric = (100 + index).to_string();
+        let mut command = lab.host(Host::Client).command("ip");
+        run(command.args(["route", "add", "default", "dev", &link.name, "metric", &metric]))?;
+    }
+    Ok(())
+}
+
+/// A line for a client called `name`.
+fn invite(bond: &Bond<'_>, name: &str) -> anyhow::Result<String> {
+    let printed = bond.bondctl(&["invite", name, "--host", &addr::SERVER_V4.to_string()])?;
+    ensure!(printed.lines().count() == 1 && printed.starts_with("bond://"), "{printed}");
+    Ok(printed.trim().to_owned())
+}
+
+/// A server, a client that joined it, both running.
+fn joined(lab: &Lab) -> anyhow::Result<(Bond<'_>, String)> {
+    route_over_all_links(lab)?;
+    let mut bond = Bond::start_defaults(lab)?;
+    let line = invite(&bond, "home")?;
+    let output = bond.join(&line, "client.key")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    Ok((bond, line))
+}
+
+fn traffic_flows(lab: &Lab) -> anyhow::Result<()> {
+    for address in [SERVER_V4, SERVER_V6] {
+        all_answered(lab, Host::Client, &Ping { count: 5, ..Ping::new(address) })?;
+    }
+    for address in [LEASED_V4, LEASED_V6] {
+        all_answered(lab, Host::Server, &Ping { count: 5, ..Ping::new(address.parse()?) })?;
+    }
+    Ok(())
+}
+
+/// Four commands: server, invite, join, client; then traffic flows both ways over every link, sealed.
+pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
+    let (bond, line) = joined(lab)?;
+    traffic_flows(lab)?;
+    for host in [Host::Client, Host::Server] {
+        let status = bond.status(host)?;
+        let cipher = status.pointer("/session/cipher").and_then(Value::as_str).unwrap_or_default();
+        ensure!(["aes-256-gcm", "chacha20-poly1305"].contains(&cipher), "{status}");
+        // 1500 less 91: the server listens on IPv6, too.
+        ensure!(status.pointer("/tunnel/mtu") == Some(&Value::from(1_409)), "{status}");
+        let log = bond.log(host);
+        let secret = line.rsplit_once('/').map(|(_, secret)| secret).context("no secret")?;
+        ensure!(!log.contains(secret) && !log.contains("plain links are not protected"), "{log}");
+    }
+    let addresses = bond.status(Host::Client)?.pointer("/tunnel/address").cloned();
+    let expected = Value::from(vec![format!("{LEASED_V4}/24"), format!("{LEASED_V6}/64")]);
+    ensure!(addresses == Some(expected), "{addresses:?}");
+
+    let clients: Value = serde_json::from_str(&bond.bondctl(&["clients", "--json"])?)?;
+    let client = clients.pointer("/clients/0").context("no client")?;
+    for (key, value) in [("name", "home"), ("state", "up"), ("origin", "invited")] {
+        ensure!(client.get(key) == Some(&Value::from(value)), "{clients}");
+    }
+    ensure!(bond.bondctl(&["clients"])?.contains("home"));
+    bond.stop()
+}
+
+/// Each wrong line is one sentence on standard error and exit code 1; a line may be used again by the same key.
+pub(crate) fn lines_that_do_not_enrol_say_why(lab: &Lab) -> anyhow::Result<()> {
+    route_over_all_links(lab)?;
+    let bond = Bond::start_defaults(lab)?;
+    let line = invite(&bond, "home")?;
+    let refused = |line: &str, key: &str, part: &str| {
+        let output = bond.join(line, key)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{part}: {}: {said}", output.status);
+        ensure!(said.starts_with("error: ") && said.lines().count() == 1 && said.contains(part), "{said}");
+        ensure!(output.stdout.is_empty(), "{part}: {}", String::from_utf8_lossy(&output.stdout));
+        anyhow::Ok(())
+    };
+    refused(line.get(..line.len() - 3).context("short")?, "client.key", "damaged: copy the whole line")?;
+    refused("http://example.net", "client.key", "this is no invitation")?;
+    // An earlier line for the same name is void.
+    let newer = invite(&bond, "home")?;
+    refused(&line, "client.key", "has expired")?;
+    for _ in 0..2 {
+        let output = bond.join(&newer, "client.key")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(said.contains(LEASED_V4) && said.contains(LEASED_V6), "{said}");
+    }
+    // Another machine with the same line. Its file would say the same of the server, but has another key.
+    refused(&newer, "other.key", "is there already and says something else")?;
+    std::fs::remove_file(bond.configuration(Host::Client))?;
+    refused(&newer, "other.key", "was used already")?;
+    ensure!(!bond.configuration(Host::Client).exists(), "a client that is not enrolled has a configuration");
+    bond.stop()
+}
+
+/// Who is revoked loses its session at once, stays out, and the rest of the server goes on.
+pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
+    let (mut bond, line) = joined(lab)?;
+    ensure!(bond.bondctl(&["revoke", "home"])?.starts_with("home: its key is forgotten"));
+    eventually("the client notices", || {
+        let status = bond.status(Host::Client)?;
+        ensure!(status.pointer("/session/state") != Some(&Value::from("up")), "{status}");
+        Ok(())
+    })?;
+    ensure!(bond.log(Host::Client).contains("revoked this client's key"), "{}", bond.log(Host::Client));
+    let clients: Value = serde_json::from_str(&bond.bondctl(&["clients", "--json"])?)?;
+    ensure!(clients.pointer("/clients").and_then(Value::as_array).is_some_and(Vec::is_empty), "{clients}");
+    bond.kill(Host::Client)?;
+    let output = bond.join(&line, "client.key")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1) && said.contains("was used already"), "{said}");
+    ensure!(bond.bondctl(&["revoke", "home"]).is_err(), "nobody is revoked twice");
+
+    // With a new line the same machine is welcome again, and has its addresses again.
+    let output = bond.join(&invite(&bond, "home")?, "client.key")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
+/// What both know of each other outlives either.
+pub(crate) fn sealed_sides_come_back_after_a_kill(lab: &Lab) -> anyhow::Result<()> {
+    let (mut bond, _) = joined(lab)?;
+    for host in [Host::Client, Host::Server] {
+        bond.kill(host)?;
+        if host == Host::Client {
+            bond.start_joined()?
+        } else {
+            bond.start_server()?
+        }
+        bond.wait_until_up().with_context(|| format!("after the {} was killed", host.name()))?;
+        traffic_flows(lab)?;
+    }
+    bond.stop()
+}
