@@ -231,7 +231,7 @@ impl Endpoint {
         fingerprint: [u8; 32],
         now: Instant,
     ) -> Result<(), Discard> {
-        let (mtu, epoch) = (self.settings.mtu, self.epoch);
+        let mtu = self.settings.mtu;
         let door = self.door.as_mut().ok_or(Discard::UnknownPeer)?;
         let slot =
             self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut).ok_or(Discard::UnknownClient)?;
@@ -244,7 +244,7 @@ impl Endpoint {
         let aes = door.aes_fast && incoming.hello.aes_fast;
         let welcome = Welcome {
             cipher: if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
-            epoch,
+            epoch: slot.session.epoch(),
             mtu: Some(mtu),
             addresses: slot.client.addresses.clone(),
         };

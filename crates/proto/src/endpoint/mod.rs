@@ -50,7 +50,6 @@ pub struct SessionId(pub u16);
 #[derive(Debug)]
 pub struct Endpoint {
     settings: Settings,
-    epoch: u32,
     /// Seeds of sessions.
     rng: SecretRng,
     slots: Vec<Option<Slot>>,
@@ -77,7 +76,6 @@ struct Settings {
     policy: crate::config::Policy,
     heartbeat_interval: std::time::Duration,
     mtu: u16,
-    epoch: u64,
 }
 
 /// A session and what the endpoint keeps about it.
@@ -113,9 +111,7 @@ impl Endpoint {
                 policy: config.policy,
                 heartbeat_interval: config.heartbeat_interval,
                 mtu: config.mtu,
-                epoch: config.epoch,
             },
-            epoch: u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default(),
             rng: SecretRng::new(seed),
             slots: Vec::new(),
             by_key: BTreeMap::new(),
@@ -132,13 +128,19 @@ impl Endpoint {
             discards: DiscardCounts::default(),
         };
         for client in &config.clients {
-            endpoint.add_client(client.clone(), now);
+            endpoint.add_session(client.clone(), config.epoch, now);
         }
         endpoint
     }
 
     /// One more client. `None`: its key is another's, or there are 65,536.
     pub fn add_client(&mut self, client: ClientConfig, now: Instant) -> Option<SessionId> {
+        // A client that was taken away and comes back is to see that this session is not the one that it knew.
+        let epoch = self.rng.next_u32();
+        self.add_session(client, epoch.into(), now)
+    }
+
+    fn add_session(&mut self, client: ClientConfig, epoch: u64, now: Instant) -> Option<SessionId> {
         if client.public_key.is_some_and(|key| self.by_key.contains_key(&key)) {
             return None;
         }
@@ -153,7 +155,7 @@ impl Endpoint {
         }
         self.by_key.extend(client.public_key.map(|key| (key, id)));
         let seed = self.rng.next_u64();
-        let mut session = Session::new(session_config(&self.settings, &client, seed), now);
+        let mut session = Session::new(session_config(&self.settings, &client, epoch, seed), now);
         session.set_tx_rates(client.tx_rates.clone());
         let slot = Slot {
             client,
@@ -399,7 +401,7 @@ impl StateMachine for Endpoint {
 }
 
 /// A client's session as its server runs it.
-fn session_config(settings: &Settings, client: &ClientConfig, seed: u64) -> SessionConfig {
+fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: u64) -> SessionConfig {
     let links = client.plain.iter().map(|peer| usize::from(peer.link.0) + 1).max().unwrap_or(0);
     let link = |at: usize| client.plain.iter().find(|peer| peer.link.index() == at);
     SessionConfig {
@@ -411,7 +413,7 @@ fn session_config(settings: &Settings, client: &ClientConfig, seed: u64) -> Sess
         heartbeat_interval: settings.heartbeat_interval,
         mtu: settings.mtu,
         seed,
-        epoch: settings.epoch,
+        epoch,
         sealing: None,
     }
 }

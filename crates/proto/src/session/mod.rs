@@ -150,6 +150,11 @@ impl Session {
         session
     }
 
+    /// Names this run of the session.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// Takes one inner packet whose header the caller has read already.
     pub fn handle_parsed(
         &mut self,

@@ -483,6 +483,24 @@ fn a_revoked_client_is_told_and_stays_out() {
     assert_eq!(world.states(), [LinkState::Up; 2]);
 }
 
+/// The client was never told, and the server has not been restarted since.
+#[test]
+fn a_client_that_was_revoked_unheard_and_enrolled_again_gets_in() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    let end = world.traffic(3_000, 0);
+    world.cut = vec![true; 2];
+    world.server.remove_client(SessionId(0), world.now);
+    world.idle(2_000);
+    world.cut = vec![false; 2];
+    world.server.add_client(enrolled(1, None), world.now).unwrap();
+    world.idle(6_000);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+    (world.up, world.down) = (Vec::new(), Vec::new());
+    let end = world.traffic(500, end) - end;
+    world.idle(200);
+    assert_eq!((world.up.len(), world.down.len()), (end as usize, end as usize));
+}
+
 #[test]
 fn all_links_dead_for_a_while_need_no_new_handshake() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
