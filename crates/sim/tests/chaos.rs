@@ -2,11 +2,14 @@
 //!
 //! Whatever happens, nothing is corrupted, nothing is delivered twice, nothing spins; and when the faults are over, traffic
 //! flows. A failure names its seed; `CHAOS_SEED=n` repeats that one alone.
+//!
+//! Over plain links, over sealed ones, and over sealed ones for minutes, so that keys are replaced and run out meanwhile.
 
 use std::time::Duration;
 
 use bonding_netem::{Change, Direction, Jitter, Limit, LinkSpec, Loss, PipeConfig, Rate, Scenario};
-use bonding_proto::config::Policy;
+use bonding_proto::config::{Policy, Security};
+use bonding_proto::endpoint::SessionId;
 use bonding_proto::event::LinkEvent;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Instant, LinkId};
@@ -17,13 +20,48 @@ use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::rng::Rng;
 use bonding_sim::world::Observed;
 
-/// Runs of one test.
-const SEEDS: u64 = 40;
-/// Faults happen in this span, and all are over at its end.
-const FAULTS: std::ops::Range<u64> = 1_000..5_000;
-/// Then the bond has this long to come back, in ms,
-const RECOVERY: u64 = 3_000;
-/// and is measured for this long.
+/// What a test's runs have in common.
+#[derive(Debug)]
+struct Course {
+    seeds: u64,
+    security: Security,
+    /// Faults happen in this span, in ms, and all are over at its end.
+    faults: std::ops::Range<u64>,
+    /// At most so many.
+    faults_max: u64,
+    /// The client is revoked and enrolled among them.
+    revokes: bool,
+    /// Then the bond has this long to come back, in ms.
+    recovery: u64,
+    /// A load of a third of what the slowest link carries, and at most this.
+    rate_max: BitRate,
+}
+
+const PLAIN: Course = Course {
+    seeds: 40,
+    security: Security::Plain,
+    faults: 1_000..5_000,
+    faults_max: 12,
+    revokes: false,
+    recovery: 3_000,
+    rate_max: BitRate::from_bps(u64::MAX),
+};
+
+/// A client that lost its keys asks for new ones every 5 s to 5.3 s at the latest.
+const SEALED: Course = Course { seeds: 20, security: Security::Sealed, recovery: 7_000, ..PLAIN };
+
+/// A client that was revoked and told asks again after a minute.
+const SEALED_LONG: Course = Course {
+    seeds: 12,
+    faults: 1_000..400_000,
+    faults_max: 24,
+    revokes: true,
+    recovery: 67_000,
+    rate_max: BitRate::from_bps(200_000),
+    ..SEALED
+};
+
+/// Then it is measured for this long.
 const MEASURED: u64 = 2_000;
 
 /// Something that happens to the bond.
@@ -37,6 +75,8 @@ enum Operation {
     Rebind(usize),
     RestartClient(u64),
     RestartServer(u64),
+    Revoke,
+    Enrol,
 }
 
 fn millis(count: u64) -> Duration {
@@ -59,26 +99,28 @@ fn pipe(rng: &mut Rng) -> PipeConfig {
     }
 }
 
-fn scenario(rng: &mut Rng) -> Scenario {
+fn scenario(course: &Course, rng: &mut Rng) -> Scenario {
     let links = (0..1 + rng.below(4))
         .map(|index| LinkSpec { name: format!("l{index}"), up: pipe(rng), down: pipe(rng) })
         .collect();
     Scenario {
         name: "chaos".to_owned(),
         description: "drawn".to_owned(),
-        duration: millis(FAULTS.end),
+        duration: millis(course.faults.end),
         links,
         events: Vec::new(),
     }
 }
 
-fn operations(rng: &mut Rng, links: usize) -> Vec<(Instant, Operation)> {
-    let mut operations: Vec<_> = (0..rng.below(12))
+fn operations(course: &Course, rng: &mut Rng, links: usize) -> Vec<(Instant, Operation)> {
+    let faults = &course.faults;
+    let kinds = if course.revokes { 11 } else { 9 };
+    let mut operations: Vec<_> = (0..rng.below(course.faults_max))
         .map(|_| {
-            let when = FAULTS.start + rng.below(FAULTS.end - FAULTS.start);
+            let when = faults.start + rng.below(faults.end - faults.start);
             let link = usize::try_from(rng.below(links as u64)).expect("small");
             let direction = if rng.chance(500) { Direction::Up } else { Direction::Down };
-            let operation = match rng.below(9) {
+            let operation = match rng.below(kinds) {
                 0 | 1 => Operation::Outage(link, direction, true),
                 2 => Operation::Outage(link, direction, false),
                 3 => Operation::Slow(link, direction),
@@ -86,13 +128,22 @@ fn operations(rng: &mut Rng, links: usize) -> Vec<(Instant, Operation)> {
                 5 => Operation::Carrier(link, LinkEvent::CarrierLost),
                 6 => Operation::Rebind(link),
                 7 => Operation::RestartClient(100 + rng.below(1_000)),
-                _ => Operation::RestartServer(2_000 + rng.below(1_000)),
+                8 => Operation::RestartServer(2_000 + rng.below(1_000)),
+                9 => Operation::Revoke,
+                _ => Operation::Enrol,
             };
             (at(when), operation)
         })
         .collect();
     operations.sort_by_key(|(when, _)| *when);
-    let end = at(FAULTS.end);
+    // A client's runs are numbered upwards.
+    for ((_, operation), run) in operations.iter_mut().zip(1..) {
+        if let Operation::RestartClient(epoch) = operation {
+            *epoch += run * 10_000;
+        }
+    }
+    let end = at(faults.end);
+    operations.push((end, Operation::Enrol));
     for link in 0..links {
         operations.push((end, Operation::Heal(link)));
         operations.push((end, Operation::Carrier(link, LinkEvent::CarrierFound)));
@@ -128,14 +179,17 @@ fn apply(world: &mut BondWorld, setup: &Setup, operation: Operation) {
         Operation::Rebind(link) => world.rebind(link),
         Operation::RestartClient(epoch) => world.restart_client(setup.client(epoch, now)),
         Operation::RestartServer(epoch) => world.restart_server(setup.server(epoch, now)),
+        Operation::Revoke => world.server.machine.remove_client(SessionId(0), now),
+        // `None`: it is enrolled.
+        Operation::Enrol => drop(world.server.machine.add_client(setup.enrolled(), now)),
     }
 }
 
 /// Adds a load each way of a third of what the slowest link carries; both sinks are the second application of their host.
-fn load(world: &mut BondWorld, scenario: &Scenario, seed: u64) -> [BitRate; 2] {
+fn load(world: &mut BondWorld, scenario: &Scenario, course: &Course, seed: u64) -> [BitRate; 2] {
     let rate = |direction| {
         let rates = scenario.links.iter().filter_map(|link| link.pipe(direction).rate.mean_bps());
-        BitRate::from_bps(rates.min().unwrap_or(0) / 3)
+        BitRate::from_bps(rates.min().unwrap_or(0) / 3).min(course.rate_max)
     };
     let config = |from, to, direction| RawConfig {
         from,
@@ -144,7 +198,7 @@ fn load(world: &mut BondWorld, scenario: &Scenario, seed: u64) -> [BitRate; 2] {
         rate: rate(direction),
         packet_bytes: 600,
         start: at(500),
-        stop: at(FAULTS.end + RECOVERY + MEASURED),
+        stop: at(course.faults.end + course.recovery + MEASURED),
         seed,
     };
     let up = config(inet::CLIENT, inet::SERVER, Direction::Up);
@@ -171,12 +225,13 @@ fn discards(world: &BondWorld) -> String {
     counted.collect::<Vec<_>>().join("\n")
 }
 
-fn one(seed: u64, policy: Policy) {
+fn one(course: &Course, seed: u64, policy: Policy) {
     let mut rng = Rng::new(seed);
-    let scenario = scenario(&mut rng);
-    let operations = operations(&mut rng, scenario.links.len());
+    let scenario = scenario(course, &mut rng);
+    let operations = operations(course, &mut rng, scenario.links.len());
     let mangling = if rng.chance(300) {
-        Mangling { double: 20, hold: 20, replay: 20, cut: 20, rubbish: 20, ..Mangling::default() }
+        let flip = if course.security == Security::Sealed { 20 } else { 0 };
+        Mangling { double: 20, hold: 20, replay: 20, cut: 20, flip, rubbish: 20 }
     } else {
         Mangling::default()
     };
@@ -184,15 +239,16 @@ fn one(seed: u64, policy: Policy) {
         .iter()
         .any(|(_, operation)| matches!(operation, Operation::RestartClient(_) | Operation::RestartServer(_)));
     let setup = Setup::new(scenario, policy, seed);
+    let setup = if course.security == Security::Sealed { setup.sealed() } else { setup };
     let mut world = setup.world();
     world.set_mangler(Some(Mangler::new(mangling, seed)));
-    let rates = load(&mut world, &setup.scenario, seed);
+    let rates = load(&mut world, &setup.scenario, course, seed);
     let told = format!("CHAOS_SEED={seed} {policy:?} {:?} {mangling:?} {operations:?}", setup.scenario.links);
     for (when, operation) in operations {
         world.run_until(when);
         apply(&mut world, &setup, operation);
     }
-    world.run_for(millis(RECOVERY));
+    world.run_for(millis(course.recovery));
     let before = received(&world);
     world.run_for(millis(MEASURED));
     let after = received(&world);
@@ -213,13 +269,27 @@ fn one(seed: u64, policy: Policy) {
     }
 }
 
-#[test]
-fn faults_in_any_order_corrupt_nothing_and_pass() {
+fn run(course: &Course) {
     let chosen = std::env::var("CHAOS_SEED").ok().map(|seed| seed.parse().expect("CHAOS_SEED is a number"));
-    let seeds = chosen.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let seeds = chosen.map_or(0..course.seeds, |seed| seed..seed + 1);
     for seed in seeds {
         let policy = [Policy::Adaptive, Policy::Adaptive, Policy::Score, Policy::RoundRobin]
             [usize::try_from(seed % 4).expect("small")];
-        one(seed, policy);
+        one(course, seed, policy);
     }
+}
+
+#[test]
+fn faults_in_any_order_corrupt_nothing_and_pass() {
+    run(&PLAIN);
+}
+
+#[test]
+fn sealed_links_recover_from_faults_in_any_order() {
+    run(&SEALED);
+}
+
+#[test]
+fn keys_outlive_faults_in_any_order() {
+    run(&SEALED_LONG);
 }
