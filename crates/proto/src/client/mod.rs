@@ -59,6 +59,8 @@ struct Seat {
 #[derive(Debug)]
 pub struct Client {
     template: SessionConfig,
+    /// Sessions begun: each is a run of its own to its server.
+    opened: u64,
     rng: SecretRng,
     seats: Vec<Seat>,
     active: usize,
@@ -81,6 +83,7 @@ impl Client {
             |server| Seat { server, session: None, connected_since: None, hold: HOLD_MIN, closing: false };
         let mut client = Self {
             template,
+            opened: 0,
             rng: SecretRng::new(entropy),
             seats: servers.into_iter().map(seat).collect(),
             active: 0,
@@ -125,6 +128,9 @@ impl Client {
     fn open(&mut self, at: usize, now: Instant) {
         let Some(seat) = self.seats.get_mut(at) else { return };
         let mut config = self.template.clone();
+        // Its counters begin anew: under the epoch of an earlier session with that server they would be stale.
+        config.epoch = config.epoch.wrapping_add(self.opened);
+        self.opened += 1;
         for (number, link) in config.links.iter_mut().enumerate() {
             let mut paths = seat.server.paths.get(number).into_iter().flatten().copied();
             link.path = paths.next();

@@ -227,6 +227,30 @@ fn when_the_first_is_silent_the_next_is_used_and_later_the_first_again() {
     assert_eq!(world.switches.len(), 2);
 }
 
+/// The session with a server that was left and is needed again is a new one, and the server takes it as such, however long the one
+/// before lasted and whether or not it heard the goodbye.
+#[test]
+fn a_server_that_was_left_takes_the_client_back_at_once() {
+    for hears_goodbye in [true, false] {
+        let mut world = World::new();
+        world.start(1);
+        world.run(150_000);
+        world.start(0);
+        let away = if hears_goodbye { None } else { world.servers[1].take() };
+        world.run(30_000);
+        assert_eq!(world.client.active(), 0);
+        if let Some(server) = away {
+            world.servers[1] = Some(server);
+        }
+        world.servers[0] = None;
+        world.run(6_000);
+        assert_eq!(world.client.active(), 1, "heard {hears_goodbye}");
+        let before = world.delivered[1];
+        world.run(1_000);
+        assert!(world.delivered[1] > before + 90, "heard {hears_goodbye}");
+    }
+}
+
 #[test]
 fn a_server_that_comes_and_goes_is_not_followed() {
     let mut world = World::new();

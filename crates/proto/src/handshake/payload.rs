@@ -30,7 +30,7 @@ const FAMILY_V6: u8 = 6;
 pub struct Stamp {
     /// Greater at each start of the client.
     pub run: u64,
-    /// Time since that start.
+    /// The client's clock, which only has to go forward within that run.
     pub elapsed_us: u64,
 }
 

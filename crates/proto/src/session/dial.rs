@@ -55,7 +55,6 @@ pub(super) struct Dialer {
     sealing: ClientSealing,
     rng: SecretRng,
     epoch: u32,
-    started: Instant,
     attempts: VecDeque<Initiator>,
     /// Attempts since a link was proven.
     tries: usize,
@@ -76,7 +75,6 @@ impl Dialer {
             rng,
             sealing,
             epoch,
-            started: now,
             attempts: VecDeque::new(),
             tries: 0,
             due: Some(now),
@@ -139,10 +137,8 @@ impl Dialer {
             return;
         }
         let hello = Hello {
-            stamp: Stamp {
-                run: self.sealing.run,
-                elapsed_us: now.as_micros().saturating_sub(self.started.as_micros()),
-            },
+            // The driver's clock, not this session's age: a later session with the same server must be newer as well.
+            stamp: Stamp { run: self.sealing.run, elapsed_us: now.as_micros() },
             epoch: self.epoch,
             aes_fast: self.sealing.aes_fast,
             token: self.sealing.token.clone(),
