@@ -255,11 +255,6 @@ impl Link {
         }
     }
 
-    /// The peer closed the session: proof is void, but nothing failed.
-    pub fn on_close(&mut self) {
-        self.health.on_peer_restart();
-    }
-
     /// Proven, suspect or down.
     pub const fn state(&self) -> LinkState {
         self.health.state()
@@ -299,7 +294,7 @@ impl Link {
         self.last_seq = counter;
     }
 
-    /// The peer was restarted: all that its clock and counters told is void.
+    /// The peer was restarted, or ended the session: all that its clock and counters told is void.
     pub fn on_peer_restart(&mut self) {
         self.health.on_peer_restart();
         self.rtt = RttEstimator::new();

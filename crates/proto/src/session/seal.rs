@@ -275,16 +275,18 @@ impl Session {
         }
     }
 
-    /// The peer ended the session.
+    /// The peer ended the session: the next one begins anew, perhaps with what names the same run (a client that was removed and
+    /// added again, say).
     fn on_close(&mut self, reason: CloseReason, now: Instant) {
         self.events.push_back(Event::Closed(reason));
         self.keyring.clear();
+        self.reorder.reset(&mut self.released);
         for at in 0..self.links.len() {
             let Some(link) = self.links.get_mut(at).filter(|link| link.security() == Security::Sealed) else {
                 continue;
             };
             let (id, before) = (link.id(), link.state());
-            link.on_close();
+            link.on_peer_restart();
             self.note_state(id, before, LinkState::Down, now);
         }
         if let Some(dialer) = &mut self.dialer {

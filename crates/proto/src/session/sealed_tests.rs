@@ -502,6 +502,23 @@ fn a_client_that_was_revoked_unheard_and_enrolled_again_gets_in() {
 }
 
 #[test]
+fn a_client_that_was_removed_and_added_again_goes_on() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    let end = world.traffic(20_000, 0);
+    world.server.remove_client(SessionId(0), world.now);
+    world.drain();
+    world.idle(100);
+    world.server.add_client(enrolled(1, None), world.now).unwrap();
+    // It was told that it may not, and asks again a minute later.
+    world.idle(61_000);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+    world.up.clear();
+    world.down.clear();
+    world.traffic(300, end);
+    assert!(world.up.len() > 250 && world.down.len() > 250, "{} {}", world.up.len(), world.down.len());
+}
+
+#[test]
 fn all_links_dead_for_a_while_need_no_new_handshake() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
     world.idle(500);
