@@ -27,8 +27,6 @@ const OUTBOX_MAX: usize = 256;
 const RECENT_LIFE: Duration = Duration::from_secs(5);
 /// First messages that are remembered.
 const RECENT_MAX: usize = 4_096;
-/// So often one is answered: on every link, over both families.
-const RECENT_USES: u32 = 64;
 /// Enrolments that wait for the shell.
 const ENROLMENTS_MAX: usize = 16;
 
@@ -70,7 +68,12 @@ struct Waiting {
 struct Recent {
     response: ResponseMessage,
     at: Instant,
-    uses: u32,
+}
+
+impl Recent {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_since(self.at) >= RECENT_LIFE
+    }
 }
 
 /// What a server with sealed clients keeps for handshakes.
@@ -126,31 +129,29 @@ impl Door {
     }
 
     /// The same message was answered before: the same answer goes the way it came this time. Or it waits for the shell, and one
-    /// answer is enough. `Ok(false)`: it is new.
-    fn repeat(&mut self, fingerprint: &[u8; 32], link: u8, path: Path) -> Result<bool, Discard> {
+    /// answer is enough. `false`: it is new, or too old for that. However often: an answer is smaller than what it answers and
+    /// cheaper than a cookie, and a limit could be used up by whoever sits on one link, to the harm of all others.
+    fn repeat(&mut self, fingerprint: &[u8; 32], link: u8, path: Path, now: Instant) -> bool {
         if self.waiting.iter().any(|waiting| waiting.fingerprint == *fingerprint) {
-            return Ok(true);
+            return true;
         }
-        let Some(recent) = self.recent.get_mut(fingerprint) else { return Ok(false) };
-        recent.uses += 1;
-        if recent.uses > RECENT_USES {
-            return Err(Discard::HandshakeReplayed);
-        }
+        let Some(recent) = self.recent.get(fingerprint).filter(|recent| !recent.is_over(now)) else {
+            return false;
+        };
         let response = recent.response.clone();
         self.respond(&response, link, path);
-        Ok(true)
+        true
     }
 
     fn remember(&mut self, fingerprint: [u8; 32], response: ResponseMessage, now: Instant) {
         while let Some(oldest) = self.recent_order.front() {
-            let over = |recent: &Recent| now.saturating_since(recent.at) >= RECENT_LIFE;
-            if self.recent.len() < RECENT_MAX && !self.recent.get(oldest).is_none_or(over) {
+            if self.recent.len() < RECENT_MAX && !self.recent.get(oldest).is_none_or(|one| one.is_over(now)) {
                 break;
             }
             self.recent.remove(oldest);
             self.recent_order.pop_front();
         }
-        self.recent.insert(fingerprint, Recent { response, at: now, uses: 1 });
+        self.recent.insert(fingerprint, Recent { response, at: now });
         self.recent_order.push_back(fingerprint);
     }
 
@@ -174,12 +175,14 @@ impl Endpoint {
         self.door.as_mut()?.asked.pop_front()
     }
 
-    /// Decides an enrolment; a client that is welcome is added. Gives its session.
+    /// Decides an enrolment; a client that is welcome is added. Gives its session; `None` also where the answer names another key
+    /// than the one that was proven.
     pub fn answer_enrolment(&mut self, id: u64, answer: EnrolmentAnswer, now: Instant) -> Option<SessionId> {
         let door = self.door.as_mut()?;
         let at = door.waiting.iter().position(|waiting| waiting.id == id)?;
         let Waiting { incoming, path, fingerprint, .. } = door.waiting.remove(at)?;
         match answer {
+            EnrolmentAnswer::Welcome(client) if client.public_key != Some(incoming.client) => None,
             EnrolmentAnswer::Welcome(client) => {
                 let known = client.public_key.and_then(|key| self.by_key.get(&key).copied());
                 let session = known.or_else(|| self.add_client(client, now))?;
@@ -206,7 +209,7 @@ impl Endpoint {
         let door = self.door.as_mut().ok_or(Discard::UnknownPeer)?;
         let initiation = Initiation::parse(data)?;
         let (fingerprint, link) = (initiation.fingerprint(), initiation.link);
-        if door.repeat(&fingerprint, link, path)? {
+        if door.repeat(&fingerprint, link, path, now) {
             return Ok(());
         }
         match door.responder.admit(data, path.remote, now)? {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::config::{ClientConfig, EndpointConfig, LinkConfig, Policy, Prefix, ServerSealing};
+use crate::config::{ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, ServerSealing};
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
 use crate::handshake::Refusal;
@@ -416,6 +416,29 @@ fn replayed_or_forged_datagrams_move_nothing_and_amplify_nothing() {
     assert_eq!(world.states(), [LinkState::Up; 2]);
 }
 
+/// Somebody on one link repeats the first message as often as it likes: the other links' copies are still answered. Later it gets no
+/// answer at all.
+#[test]
+fn a_repeated_first_message_harms_nobody() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(1);
+    let (link, bytes) = world.seen.first().cloned().unwrap();
+    assert_eq!(bytes[0], 0x81);
+    let thief = |port: u16| SocketAddr::from(([198, 51, 100, 66], port));
+    for port in 1..200 {
+        assert_eq!(world.give(true, link, thief(port), &bytes), Ok(()));
+        world.drain();
+    }
+    world.idle(200);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+    let (answers, sent) = world.to[&thief(199)];
+    assert_eq!((answers, sent < bytes.len() as u64 + 28), (1, true));
+    world.idle(5_000);
+    assert_eq!(world.give(true, link, thief(300), &bytes), Err(Discard::HandshakeReplayed));
+    world.drain();
+    assert_eq!(world.to.get(&thief(300)), None);
+}
+
 /// Somebody on the way sends a fresh datagram on from elsewhere, faster than the client's own copy arrives.
 #[test]
 fn a_hijacked_datagram_buys_three_times_its_size_and_moves_the_link_for_a_moment() {
@@ -450,6 +473,14 @@ fn an_invitation_enrols_once() {
     });
     assert_eq!(asked, [PrivateKey::from_bytes([1; 32]).public()]);
     assert_eq!(world.states(), [LinkState::Up; 2]);
+
+    // Whoever decides mixes two up: the key that was proven does not get the session of another.
+    let mut world = World::new(&Who { token: Some(5), ..HOME }, Vec::new(), 1);
+    world.idle(30);
+    let enrolment = world.server.poll_enrolment().unwrap();
+    let answer = EnrolmentAnswer::Welcome(enrolled(2, None));
+    assert_eq!(world.server.answer_enrolment(enrolment.id, answer, world.now), None);
+    assert!(world.server.stats(world.now).is_empty());
 
     // Another key with the same token, and one with no good token.
     for (answer, expected) in [(Some(Refusal::Used), vec![Event::Refused(Refusal::Used)]), (None, Vec::new())]
