@@ -231,20 +231,27 @@ impl Keyring {
         buf.extend_from_slice(&[0; SEALED_HEADER_BYTES]);
     }
 
-    /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when [`Self::can_seal`].
+    /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when [`Self::can_seal`]: without keys
+    /// what was to be sealed is overwritten, since nothing of it may leave in the clear.
     pub(super) fn seal(&mut self, link: u8, buf: &mut Vec<u8>, start: usize, now: Instant) {
-        let Some(keys) = &mut self.current else { return };
+        let Some(datagram) = buf.get_mut(start..) else { return };
+        match self.seal_in_place(link, datagram, now) {
+            Some(tag) => buf.extend_from_slice(&tag),
+            None => datagram.fill(0),
+        }
+    }
+
+    fn seal_in_place(&mut self, link: u8, datagram: &mut [u8], now: Instant) -> Option<[u8; TAG_BYTES]> {
+        let keys = self.current.as_mut()?;
         keys.sealed += 1;
         let receiver_index = keys.remote_index;
-        let Some(lane) = keys.lane(link) else { return };
+        let lane = keys.lane(link)?;
         let counter = lane.next_counter;
         lane.next_counter += 1;
         let header = SealedHeader { link, stamp: sealed::stamp(now), receiver_index, counter }.to_bytes();
-        let Some(datagram) = buf.get_mut(start..) else { return };
-        let Some((head, frames)) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>() else { return };
+        let (head, frames) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>()?;
         *head = header;
-        let tag = keys.send.seal(link, counter, &header, frames);
-        buf.extend_from_slice(&tag);
+        Some(keys.send.seal(link, counter, &header, frames))
     }
 
     /// When a client is to make new keys because of their age; `None`: there are none.
@@ -296,4 +303,18 @@ fn open_under(
     let size = keys.receive.open(header.link, header.counter, aad, sealed)?;
     let newest = keys.lane(header.link).is_some_and(|lane| lane.window.accept(header.counter));
     Ok((size, newest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_keys_nothing_is_left_to_be_sent() {
+        let mut buf = b"before".to_vec();
+        Keyring::begin(&mut buf);
+        buf.extend_from_slice(b"secret");
+        Keyring::new(KeyLimits::DEFAULT).seal(0, &mut buf, 6, Instant::ZERO);
+        assert_eq!(buf, [b"before".as_slice(), &[0; SEALED_HEADER_BYTES + 6]].concat());
+    }
 }
