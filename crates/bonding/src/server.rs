@@ -71,6 +71,8 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         }),
     };
     let mut endpoint = Endpoint::new(&config, clock.now());
+    // With its seed every key of this run could be made again.
+    drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
     let mut shell = ServerShell::new(plan, roster, tunnel);
     tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");

@@ -1,7 +1,10 @@
 //! What a session and an endpoint are told at birth. Plain values; whoever reads files makes them.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use zeroize::Zeroize as _;
 
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use crate::packet::{LinkId, Path};
@@ -58,8 +61,8 @@ pub struct LinkConfig {
     pub alternatives: Vec<Path>,
 }
 
-/// What a client needs to seal its session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a client needs to seal its session. The seed is overwritten when this is dropped.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientSealing {
     /// Who the client is.
     pub identity: PrivateKey,
@@ -77,8 +80,28 @@ pub struct ClientSealing {
     pub token: Option<Token>,
 }
 
-/// What a server needs to seal its sessions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl fmt::Debug for ClientSealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity: _, server, preshared, aes_fast, run, entropy: _, token } = self;
+        f.debug_struct("ClientSealing")
+            .field("server", server)
+            .field("preshared", preshared)
+            .field("aes_fast", aes_fast)
+            .field("run", run)
+            .field("token", token)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for ClientSealing {
+    fn drop(&mut self) {
+        self.entropy.zeroize();
+    }
+}
+
+/// What a server needs to seal its sessions. The seed is overwritten when this is dropped, which is to be soon: every key that
+/// was ever drawn can be drawn from it again.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ServerSealing {
     /// Who the server is.
     pub identity: PrivateKey,
@@ -86,6 +109,19 @@ pub struct ServerSealing {
     pub aes_fast: bool,
     /// Seed of every key; from the system's random numbers.
     pub entropy: [u8; 32],
+}
+
+impl fmt::Debug for ServerSealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity: _, aes_fast, entropy: _ } = self;
+        f.debug_struct("ServerSealing").field("aes_fast", aes_fast).finish_non_exhaustive()
+    }
+}
+
+impl Drop for ServerSealing {
+    fn drop(&mut self) {
+        self.entropy.zeroize();
+    }
 }
 
 /// One session: a client and its server, over some links.
@@ -165,4 +201,26 @@ pub struct EndpointConfig {
     pub epoch: u64,
     /// For clients with sealed links.
     pub sealing: Option<ServerSealing>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_and_keys_are_not_shown() {
+        let identity = PrivateKey::from_bytes([0x41; 32]);
+        let client = ClientSealing {
+            identity: identity.clone(),
+            server: identity.public(),
+            preshared: Some(PresharedKey::from_bytes([0x41; 32])),
+            aes_fast: true,
+            run: 1,
+            entropy: [0x41; 32],
+            token: Some(Token::from_bytes([0x41; 16])),
+        };
+        let server = ServerSealing { identity, aes_fast: true, entropy: [0x41; 32] };
+        let shown = format!("{client:?} {server:?}");
+        assert!(shown.contains("run: 1") && !shown.contains("65") && !shown.contains("41"), "{shown}");
+    }
 }

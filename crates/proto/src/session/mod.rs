@@ -31,10 +31,12 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use self::dial::Dialer;
 use self::keyring::{KeyLimits, Keyring};
 use crate::StateMachine;
-use crate::config::{ClientSealing, Role, Security, SessionConfig};
+use crate::config::{Role, Security, SessionConfig};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent, LinkState};
@@ -111,12 +113,11 @@ impl Session {
             .collect();
         // Flow hashes and challenges come from different draws.
         let entropy = config.sealing.as_ref().map_or_else(|| seeded(config.seed), |sealing| sealing.entropy);
-        let mut rng = SecretRng::new(entropy);
+        let mut rng = SecretRng::new(*Zeroizing::new(entropy));
         let epoch = u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default();
-        let dialer = config.sealing.map(|sealing| {
-            let mut entropy = [0; 32];
-            rng.fill(&mut entropy);
-            Dialer::new(ClientSealing { entropy, ..sealing }, epoch, now)
+        let dialer = config.sealing.map(|mut sealing| {
+            rng.fill(&mut sealing.entropy);
+            Dialer::new(sealing, epoch, now)
         });
         let mut session = Self {
             role: config.role,
