@@ -80,6 +80,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         shell.admit(&mut endpoint, entry, clock.now());
     }
     setup::reduce_rights()?;
+    shell.roster.warn_if_read_only();
     let parts = Parts {
         machine: endpoint,
         device: tun,

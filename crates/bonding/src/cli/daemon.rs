@@ -14,7 +14,7 @@ use super::join::JoinArguments;
 use crate::config::{self, Loaded, Problems, Security};
 use crate::control::{self, Control, Request};
 use crate::engine::{Running, Service};
-use crate::status::Snapshot;
+use crate::status::{Role, Snapshot};
 use crate::{client, logs, server};
 
 /// The bond's near end: sends what is routed to its tunnel over all links at once.
@@ -143,7 +143,12 @@ struct Daemon {
     /// The file and how to check it again; `None` on defaults.
     file: Option<PathBuf>,
     recheck: fn(&Path) -> Result<(), Problems>,
+    /// Reports in a row without a session.
+    silent_reports: u32,
 }
+
+/// So many reports of a client without a session are worth a hint.
+const SILENT_REPORTS: u32 = 3;
 
 impl Daemon {
     /// Sets up logs and the control socket, and says what the user should know.
@@ -164,7 +169,7 @@ impl Daemon {
             tracing::warn!(links = plain_links.join(", "), "{PLAIN_NOTICE}");
         }
         let file = (!loaded.file.is_empty()).then(|| PathBuf::from(&loaded.file));
-        Ok(Self { control, file, recheck })
+        Ok(Self { control, file, recheck, silent_reports: 0 })
     }
 }
 
@@ -190,6 +195,15 @@ impl Service for Daemon {
     fn handle_interval(&mut self, snapshot: &Snapshot) {
         for report in snapshot.reports() {
             logs::report(&report);
+        }
+        let silent =
+            snapshot.role == Role::Client && !snapshot.sessions.iter().any(|one| one.stats.connected);
+        self.silent_reports = if silent { self.silent_reports.saturating_add(1) } else { 0 };
+        if self.silent_reports == SILENT_REPORTS {
+            tracing::warn!(
+                "still no answer from the server: is it running and reachable over UDP, and does `bondctl clients` there \
+                 know this client? Strangers get no answer"
+            );
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) fn render(status: &Status, now: SystemTime, style: Style) -> String {
                 text.push_str(&links(theirs, style));
             }
             if status.clients.is_empty() {
-                text.push_str("  no client is configured\n");
+                text.push_str("  no client yet: `bondctl invite NAME` invites one\n");
             }
         }
     }
@@ -72,6 +72,9 @@ fn session(session: &Session, now: SystemTime, style: Style) -> String {
     }
     if let Some(peer) = &session.peer {
         text.push_str(&format!(" with {peer}"));
+    }
+    if session.cipher != "none" {
+        text.push_str(&format!(" · {}", session.cipher));
     }
     text
 }
@@ -163,6 +166,16 @@ mod tests {
              \x20 adsl  SATURATED  22.5 ms  0.0 %  8.2 Mbit/s  10.0  4.1 Mbit/s   2 B   18.4 MB  10.200.0.1:54321\n\n\
              \x20 flows 3 · reordering holds 4 · released late 5 · discarded stale 2, unknown_peer 1\n"
         );
+    }
+
+    #[test]
+    fn a_sealed_session_says_with_what() {
+        let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
+        status.session.cipher = "aes-256-gcm".to_owned();
+        let text = render(&status, at(0), Style::PLAIN);
+        assert!(text.starts_with("client · up for 0 s with 10.200.0.1 · aes-256-gcm · tun-bond"), "{text}");
+        let nobody = render(&snapshot(Role::Server, Vec::new()).status(), at(0), Style::PLAIN);
+        assert!(nobody.contains("bondctl invite NAME"), "{nobody}");
     }
 
     #[test]

@@ -14,13 +14,19 @@ use crate::engine::plan::LinkPlan;
 /// A name with more addresses than this for one link is not one server's.
 const PATHS_MAX: usize = 8;
 
-/// Each host with its addresses, in order of preference. Hosts that cannot be looked up are left out while another one can.
+/// Each server with its addresses, in order of preference. A name is one server; so are an IPv4 and an IPv6 address that
+/// stand side by side, as an invitation has them. Names that cannot be looked up are left out while another host can.
 pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, ResolveError> {
-    let mut found = Vec::new();
+    let mut found: Vec<(Host, Vec<IpAddr>)> = Vec::new();
     let mut failed = None;
     for host in hosts {
         match host {
-            Host::Address(address) => found.push((host.clone(), vec![*address])),
+            Host::Address(address) => match found.last_mut() {
+                Some((Host::Address(_), addresses)) if completes(addresses, *address) => {
+                    addresses.push(*address)
+                }
+                Some(_) | None => found.push((host.clone(), vec![*address])),
+            },
             // The port is none of the look-up's business.
             Host::Name(name) => match (name.as_str(), 0).to_socket_addrs() {
                 Ok(addresses) => found.push((host.clone(), distinct(addresses.map(|address| address.ip())))),
@@ -38,6 +44,11 @@ pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, Res
         Some(error) if found.is_empty() => Err(error),
         _ => Ok(found),
     }
+}
+
+/// Whether an address is the other family's of a server that has one only.
+fn completes(addresses: &[IpAddr], other: IpAddr) -> bool {
+    matches!(addresses, [only] if only.is_ipv4() != other.is_ipv4())
 }
 
 fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
@@ -184,5 +195,18 @@ mod tests {
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(candidates(&hosts).unwrap(), [(hosts[0].clone(), vec![address])]);
         assert!(candidates(&hosts[1..]).is_err());
+    }
+
+    #[test]
+    fn two_families_side_by_side_are_one_server() {
+        let texts = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "192.0.2.3", "2001:db8::3", "2001:db8::4"];
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let hosts = texts.map(|text| Host::Address(address(text)));
+        let servers: Vec<Vec<IpAddr>> =
+            candidates(&hosts).unwrap().into_iter().map(|(_, addresses)| addresses).collect();
+        let expected: [&[&str]; 4] =
+            [&texts[..2], &["192.0.2.2"], &["192.0.2.3", "2001:db8::3"], &["2001:db8::4"]];
+        let expected = expected.map(|server| server.iter().map(|text| address(text)).collect::<Vec<_>>());
+        assert_eq!(servers, expected);
     }
 }

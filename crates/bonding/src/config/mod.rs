@@ -93,7 +93,15 @@ pub fn state_file(socket: &Path) -> PathBuf {
 /// # Errors
 /// Everything that is wrong with the file, or why it cannot be read.
 pub fn load_client(path: &Path) -> Result<Loaded<Client>, Problems> {
-    client_from_text(&path.display().to_string(), &read_file(path)?)
+    let text = read_file(path).map_err(|mut problems| {
+        if !path.exists()
+            && let Some(problem) = problems.list.first_mut()
+        {
+            problem.message.push_str("; `bonding-client join 'bond://…'` writes it");
+        }
+        problems
+    })?;
+    client_from_text(&path.display().to_string(), &text)
 }
 
 /// Reads server.toml.

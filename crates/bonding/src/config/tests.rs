@@ -559,6 +559,7 @@ fn kinds_are_told_apart() {
 fn unreadable_files_say_why() {
     let missing = load_client(Path::new("/nonexistent/client.toml")).unwrap_err().to_string();
     assert!(missing.starts_with("/nonexistent/client.toml:1:1: cannot be read: No such file"), "{missing}");
+    assert!(missing.ends_with("`bonding-client join 'bond://…'` writes it"), "{missing}");
     let directory = load_client(Path::new("/")).unwrap_err().to_string();
     assert!(directory.contains("cannot be read"), "{directory}");
 }

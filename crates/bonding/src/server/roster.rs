@@ -72,6 +72,13 @@ impl Roster {
         Ok((roster, entries))
     }
 
+    /// Without root's other rights a folder of somebody else cannot be written: better said now than at the first enrolment.
+    pub(super) fn warn_if_read_only(&self) {
+        if let Err(error) = self.register.check_writable() {
+            tracing::warn!(%error, "nobody can be invited, enrolled or revoked");
+        }
+    }
+
     fn configured_entries(&self, plan: &ServerPlan) -> Result<Vec<Entry>, RunError> {
         let one = |client: &crate::engine::plan::PeerPlan| {
             let preshared = client.preshared_key_file.as_deref().map(keys::load_preshared).transpose()?;

@@ -186,6 +186,16 @@ impl Register {
         Ok(Self { path, content, _lock: lock })
     }
 
+    /// Whether changes could be written down, as far as rights go.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_writable(&self) -> Result<(), StateError> {
+        let folder = atomic::folder(&self.path);
+        rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|error| StateError::io("write in", folder)(error.into()))
+    }
+
     /// In the order of their enrolment.
     pub fn clients(&self) -> &[Client] {
         &self.content.clients

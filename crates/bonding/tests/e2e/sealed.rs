@@ -139,6 +139,45 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
+/// A client goes on to the next host where the first is silent, when it joins and when it runs.
+pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
+    route_over_all_links(lab)?;
+    let mut bond = Bond::start_defaults(lab)?;
+    // An address that nobody has (RFC 5737).
+    let server = addr::SERVER_V4.to_string();
+    let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
+    let output = bond.join(line.trim(), "client.key")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
+/// A client that the server's configuration knows by its key, with a secret that both share, some links sealed and one plain.
+pub(crate) fn configured_keys_and_mixed_links(lab: &Lab) -> anyhow::Result<()> {
+    let mut bond = Bond::start_mixed(lab)?;
+    bond.wait_until_up()?;
+    for (host, address) in [(Host::Client, SERVER_V4), (Host::Server, LEASED_V4.parse()?)] {
+        all_answered(lab, host, &Ping { count: 20, ..Ping::new(address) })?;
+    }
+    let links = lab.scenario().links.len();
+    let bytes = bond.link_figures(Host::Server, "rx_bytes")?;
+    ensure!(bytes.len() == links && bytes.iter().all(|bytes| *bytes > 0), "{bytes:?}");
+    // Without the shared secret the key is not enough.
+    bond.kill(Host::Client)?;
+    bond.forget_shared_secret()?;
+    bond.start_client()?;
+    eventually("sealed links are refused", || {
+        let states: Vec<String> =
+            (1..links).map(|index| bond.link_state(Host::Client, index)).collect::<Result<_, _>>()?;
+        ensure!(states.iter().all(|state| state == "DOWN"), "{states:?}");
+        ensure!(bond.link_state(Host::Client, 0)? == "OK", "the plain link needs no secret");
+        Ok(())
+    })?;
+    bond.stop()
+}
+
 /// What both know of each other outlives either.
 pub(crate) fn sealed_sides_come_back_after_a_kill(lab: &Lab) -> anyhow::Result<()> {
     let (mut bond, _) = joined(lab)?;

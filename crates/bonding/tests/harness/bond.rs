@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -72,6 +74,50 @@ impl<'lab> Bond<'lab> {
         bond.start_server()?;
         eventually("the server answers", || bond.status(Host::Server).map(drop))?;
         Ok(bond)
+    }
+
+    /// A client that is configured with its key, and a shared secret, on the server. Its first link is plain.
+    pub(crate) fn start_mixed(lab: &'lab Lab) -> anyhow::Result<Self> {
+        let mut bond = Self::empty(lab)?;
+        let keys = [Host::Client, Host::Server].map(|host| make_key(&file(host, "key")));
+        let [client_key, server_key] = keys;
+        make_key(&shared_secret())?;
+        let secret = format!("preshared_key_file = \"{}\"\n", shared_secret().display());
+
+        let mut text = String::new();
+        writeln!(
+            text,
+            "[server]\nhost = \"{}\"\npublic_key = \"{}\"\n{secret}",
+            addr::SERVER_V4,
+            server_key?
+        )?;
+        identity_toml(&mut text, Host::Client)?;
+        common_toml(&mut text, Options::default(), Host::Client)?;
+        for (index, link) in lab.scenario().links.iter().enumerate() {
+            writeln!(text, "[[link]]\ninterface = \"{}\"", link.name)?;
+            writeln!(text, "{}", if index == 0 { "security = \"plain\"" } else { "" })?;
+        }
+        std::fs::write(bond.configuration(Host::Client), text)?;
+
+        let mut text = String::new();
+        identity_toml(&mut text, Host::Server)?;
+        common_toml(&mut text, Options::default(), Host::Server)?;
+        writeln!(text, "[[client]]\nname = \"home\"\npublic_key = \"{}\"\n{secret}", client_key?)?;
+        writeln!(text, "address = [\"10.99.0.2\", \"{CLIENT_V6}\"]\n[[client.link]]\nsecurity = \"plain\"")?;
+        writeln!(text, "remote = \"{}\"", addr::client_v4(0))?;
+        std::fs::write(bond.configuration(Host::Server), text)?;
+        bond.start_server()?;
+        bond.start_client()?;
+        Ok(bond)
+    }
+
+    /// Takes what [`Self::start_mixed`] shared from the client.
+    pub(crate) fn forget_shared_secret(&self) -> anyhow::Result<()> {
+        let file = self.configuration(Host::Client);
+        let text = std::fs::read_to_string(&file)?;
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("preshared_key_file")).collect();
+        std::fs::write(&file, kept.join("\n"))?;
+        Ok(())
     }
 
     /// Runs a command about clients on the server's host; gives its standard output.
@@ -305,6 +351,21 @@ fn server_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
         writeln!(text, "down = \"{}\"\n", rate(lab, usize::from(index), Direction::Down)?)?;
     }
     Ok(text)
+}
+
+fn shared_secret() -> PathBuf {
+    Path::new(FOLDER).join("shared.key")
+}
+
+/// Makes a private key with our own tools; gives its public key.
+fn make_key(path: &Path) -> anyhow::Result<String> {
+    let private = run(Command::new(BONDCTL).arg("genkey"))?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(private.as_bytes())?;
+    let mut pubkey = Command::new(BONDCTL);
+    let output = pubkey.arg("pubkey").stdin(File::open(path)?).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// State belongs into the sandbox, too.

@@ -207,6 +207,16 @@ fn addresses_follow_the_configuration_and_are_kept_otherwise() {
 }
 
 #[test]
+fn a_folder_that_vanished_cannot_be_written() {
+    let state = State::new();
+    let register = state.open();
+    register.check_writable().unwrap();
+    drop(state);
+    let error = register.check_writable().unwrap_err().to_string();
+    assert!(error.starts_with("cannot write in /"), "{error}");
+}
+
+#[test]
 fn one_server_at_a_time_has_it() {
     let state = State::new();
     let register = state.open();
