@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::Bond;
 use crate::harness::bond::{SERVER_V4, SERVER_V6, run};
 use crate::harness::wait::eventually;
-use crate::traffic::all_answered;
+use crate::traffic::{all_answered, files_arrive_whole, packets_pass_up_to};
 
 /// What the first client is leased.
 const LEASED_V4: &str = "10.99.0.2";
@@ -53,7 +53,7 @@ fn traffic_flows(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Four commands: server, invite, join, client; then traffic flows both ways over every link, sealed.
+/// Four commands: server, invite, join, client; then every link is up, and traffic flows both ways, sealed.
 pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
     let (bond, line) = joined(lab)?;
     traffic_flows(lab)?;
@@ -70,6 +70,9 @@ pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
     let addresses = bond.status(Host::Client)?.pointer("/tunnel/address").cloned();
     let expected = Value::from(vec![format!("{LEASED_V4}/24"), format!("{LEASED_V6}/64")]);
     ensure!(addresses == Some(expected), "{addresses:?}");
+
+    packets_pass_up_to(lab, 1_409)?;
+    files_arrive_whole(lab)?;
 
     let clients: Value = serde_json::from_str(&bond.bondctl(&["clients", "--json"])?)?;
     let client = clients.pointer("/clients/0").context("no client")?;

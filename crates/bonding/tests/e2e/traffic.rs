@@ -79,6 +79,11 @@ fn sha256(file: &Path) -> anyhow::Result<String> {
 /// route to the tunnel, sees the server's address only.
 pub(crate) fn files_arrive_whole_through_the_nat(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, Options::default())?;
+    files_arrive_whole(lab)?;
+    bond.stop()
+}
+
+pub(crate) fn files_arrive_whole(lab: &Lab) -> anyhow::Result<()> {
     let address = SocketAddr::from((addr::INTERNET_V4, 80));
     let bytes = noise(FILE_BYTES);
     let (file, got, stored) = (folder("noise"), folder("got"), folder("stored"));
@@ -98,8 +103,7 @@ pub(crate) fn files_arrive_whole_through_the_nat(lab: &Lab) -> anyhow::Result<()
         seen.peers == [addr::SERVER_EGRESS_V4, addr::SERVER_EGRESS_V4],
         "seen by the web server: {seen:?}"
     );
-    all_answered(lab, Host::Client, &Ping::new(addr::INTERNET_V4.into()))?;
-    bond.stop()
+    all_answered(lab, Host::Client, &Ping::new(addr::INTERNET_V4.into()))
 }
 
 /// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on the spot.
@@ -110,8 +114,15 @@ pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
         let mtu = status.pointer("/tunnel/mtu").and_then(serde_json::Value::as_u64);
         ensure!(mtu == Some(1_461), "1500 less 20 + 8 + 11 bytes of headers, not {mtu:?}");
     }
+    packets_pass_up_to(lab, 1_461)?;
+    bond.stop()
+}
+
+/// A packet of `mtu` bytes passes to the server, one byte more is refused.
+pub(crate) fn packets_pass_up_to(lab: &Lab, mtu: u16) -> anyhow::Result<()> {
     // An echo request has 20 + 8 bytes of headers.
-    for (payload, fits) in [(1_433, true), (1_434, false)] {
+    let largest = mtu - 28;
+    for (payload, fits) in [(largest, true), (largest + 1, false)] {
         let mut ping = lab.host(Host::Client).command("ping");
         ping.args(["-M", "do", "-c", "3", "-i", "0.05", "-W", "2", "-s", &payload.to_string()]);
         let output = ping.arg(SERVER_V4.to_string()).output()?;
@@ -121,7 +132,7 @@ pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
             String::from_utf8_lossy(&output.stdout)
         );
     }
-    bond.stop()
+    Ok(())
 }
 
 /// Light traffic takes the preferred link alone; a download fills it and then the others.
