@@ -4,7 +4,7 @@
 //! 0700 when it is missing. Beside a key `NAME.key` stand `NAME.run`, a client's run number, and `NAME.clients`, a
 //! server's register; all are files of mode 0600.
 //!
-//! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies ([`atomic`]). A file that
+//! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies. A file that
 //! is damaged or that others can read is an error that names it and says what to do; it is never taken for an empty one.
 //! Everything here blocks for as long as the disk takes, and is rare: a start, an invitation, an enrolment.
 //!

@@ -47,6 +47,7 @@ const TESTS: &[(&str, Test)] = &[
     ("lines_that_do_not_enrol_say_why", sealed::lines_that_do_not_enrol_say_why),
     ("a_revoked_client_is_out_at_once", sealed::a_revoked_client_is_out_at_once),
     ("a_silent_server_is_passed_over", sealed::a_silent_server_is_passed_over),
+    ("a_dead_family_is_passed_over", sealed::a_dead_family_is_passed_over),
     ("configured_keys_and_mixed_links", sealed::configured_keys_and_mixed_links),
     ("sealed_sides_come_back_after_a_kill", sealed::sealed_sides_come_back_after_a_kill),
     ("rights_are_reduced", operation::rights_are_reduced),

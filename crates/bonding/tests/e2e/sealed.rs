@@ -157,6 +157,25 @@ pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
+/// An IPv4 and an IPv6 address side by side are one server: on each link the family that answers is used.
+pub(crate) fn a_dead_family_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
+    route_over_all_links(lab)?;
+    let mut bond = Bond::start_defaults(lab)?;
+    let server = addr::SERVER_V6.to_string();
+    let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
+    let output = bond.join(line.trim(), "client.key")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    let status = bond.status(Host::Client)?;
+    for link in status.pointer("/links").and_then(Value::as_array).context("no links")? {
+        let remote = link.get("remote").and_then(Value::as_str).unwrap_or_default();
+        ensure!(remote.starts_with(&format!("[{server}]:")), "{link}");
+    }
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
 /// A client that the server's configuration knows by its key, with a secret that both share, some links sealed and one plain.
 pub(crate) fn configured_keys_and_mixed_links(lab: &Lab) -> anyhow::Result<()> {
     let mut bond = Bond::start_mixed(lab)?;
