@@ -40,6 +40,15 @@ impl Rate {
         }
     }
 
+    /// Bits per second of the best second: what a provider names, and a user configures. Nothing when unlimited.
+    pub fn peak_bps(&self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Constant { bps } => Some(*bps),
+            Self::Trace(trace) => Some(trace.peak_bps()),
+        }
+    }
+
     /// The bytes that pass in `from..to`; nothing when unlimited.
     pub fn bytes_between(&self, from: Time, to: Time) -> Option<u64> {
         match self {

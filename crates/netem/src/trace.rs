@@ -114,6 +114,15 @@ impl Trace {
         u64::try_from(bits * 1_000 / u128::from(self.period_ms())).unwrap_or(u64::MAX)
     }
 
+    /// Bits per second of the best of all spans of a second.
+    pub fn peak_bps(&self) -> u64 {
+        const SPAN_MS: u64 = 1_000;
+        let most = (0..u64::from(self.period_ms()))
+            .map(|start| self.bytes_between(Time::from_millis(start), Time::from_millis(start + SPAN_MS)))
+            .max();
+        most.unwrap_or(0).saturating_mul(8)
+    }
+
     /// The bytes that all opportunities in `from..to` carry.
     pub fn bytes_between(&self, from: Time, to: Time) -> u64 {
         let count = self.first_at_or_after(to).saturating_sub(self.first_at_or_after(from));

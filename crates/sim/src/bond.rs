@@ -54,9 +54,9 @@ pub struct Setup {
 /// The world of a bonded client and server.
 pub type BondWorld = World<Session, Endpoint>;
 
-/// The rate to configure for one direction of a link; a changing rate is configured as its mean.
+/// The rate to configure for one direction of a link; a configured rate is a ceiling, so a changing one's is its peak.
 fn rate(link: &LinkSpec, direction: Direction) -> Option<BitRate> {
-    link.pipe(direction).rate.mean_bps().map(BitRate::from_bps)
+    link.pipe(direction).rate.peak_bps().map(BitRate::from_bps)
 }
 
 fn client_key() -> PrivateKey {

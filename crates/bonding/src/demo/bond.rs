@@ -69,7 +69,7 @@ impl Files {
                 ),
             );
             for (key, direction) in [("up", Direction::Up), ("down", Direction::Down)] {
-                if let Some(bps) = link.pipe(direction).rate.mean_bps() {
+                if let Some(bps) = link.pipe(direction).rate.peak_bps() {
                     append(&mut text, format_args!("{key} = \"{bps}bit\"\n"));
                 }
             }
@@ -95,7 +95,7 @@ impl Files {
                     client_v4(index)
                 ),
             );
-            if let Some(bps) = link.down.rate.mean_bps() {
+            if let Some(bps) = link.down.rate.peak_bps() {
                 append(&mut text, format_args!("down = \"{bps}bit\"\n"));
             }
         }

@@ -318,10 +318,10 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(stdout)
 }
 
-/// A link's rate in one direction as the configuration writes it: a mean where it varies.
+/// A link's rate in one direction as the configuration writes it: a ceiling, so the peak where it varies.
 fn rate(lab: &Lab, index: usize, direction: Direction) -> anyhow::Result<String> {
     let link = lab.scenario().links.get(index).context("no such link")?;
-    let bps = link.pipe(direction).rate.mean_bps().context("an unlimited link needs no bond")?;
+    let bps = link.pipe(direction).rate.peak_bps().context("an unlimited link needs no bond")?;
     Ok(format!("{}kbit", bps / 1_000))
 }
 
