@@ -210,6 +210,18 @@ fn a_walk_repeats_by_seed_and_differs_between_seeds() {
 }
 
 #[test]
+fn the_peak_is_the_best_second() {
+    // Ten opportunities in the first half second, one in the other three.
+    let mut at_ms: Vec<u32> = (1..=10).map(|part| part * 50).collect();
+    at_ms.push(2_000);
+    let trace = Trace::from_millis(at_ms).unwrap();
+    assert_eq!(trace.peak_bps(), 11 * 1_500 * 8);
+    assert_eq!(trace.mean_bps(), 11 * 1_500 * 8 / 2);
+    assert_eq!(Rate::Trace(trace.into()).peak_bps(), Some(132_000));
+    assert_eq!(Rate::from_mbps(3).peak_bps(), Some(3_000_000));
+}
+
+#[test]
 fn duplicates_arrive_right_behind() {
     let mut pipe = Pipe::new(PipeConfig { duplicate: 1.0, ..PipeConfig::default() }, 1);
     pipe.enqueue('a', 100, Time::ZERO);

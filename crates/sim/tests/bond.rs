@@ -294,6 +294,22 @@ fn bulk(transport: Transport, flows: u16) -> Workload {
 }
 
 #[test]
+fn links_whose_rate_walks_carry_more_together_than_the_best_of_them_alone() {
+    for direction in Direction::BOTH {
+        let workload = Workload { direction, ..bulk(Transport::Quic(QuicControl::Cubic), 1) };
+        let goodput = |system, seed| {
+            let row = run(&RunSpec::new(built_in("varying"), system, workload, seed), None);
+            assert_eq!(row.problems, Vec::<String>::new());
+            row.goodput_mbps
+        };
+        let alone = goodput(System::Single, 1);
+        let mut bond: Vec<f64> = (1..=3).map(|seed| goodput(System::Bond(Policy::Adaptive), seed)).collect();
+        bond.sort_by(f64::total_cmp);
+        assert!(bond[1] > alone * 1.1, "{direction:?}: {bond:?} beside {alone}");
+    }
+}
+
+#[test]
 fn the_order_of_the_links_in_the_configuration_does_not_matter() {
     let quic = bulk(Transport::Quic(QuicControl::Cubic), 1);
     for name in ["hetero", "dual"] {

@@ -4,6 +4,9 @@
 //! heartbeat carries RTT, one-way delay, loss and proof at once ([`crate::wire::heartbeat`]). A heartbeat of a peer that
 //! has no proof yet is answered at once: a link is proven on both sides within 1.5 RTT of the first heartbeat.
 //! At most one answer for a heartbeat, and not closer than 5 ms to the last.
+//! A link that carries much has heartbeats more often, so that its rate can be followed: the next one is due when a hundred
+//! times its bytes were carried, either way, but not within 25 ms of the last, nor for over 1 % of what the link is
+//! known to carry. Health knows nothing of that: what is overdue as proof counts in regular intervals.
 
 mod health;
 mod loss;
@@ -24,7 +27,7 @@ use self::loss::LossMeter;
 use self::meter::RateMeter;
 use self::pacer::Pacer;
 use self::path::PathState;
-use self::rate::{Delivery, RateControl};
+use self::rate::{Delay, Delivery, RateControl};
 use self::rtt::{DelayEstimator, RttEstimator};
 use crate::config::{LinkConfig, Role, Security};
 use crate::discard::Discard;
@@ -34,11 +37,19 @@ use crate::scheduler::{LinkView, score};
 use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::wire::FRAME_HEADER_BYTES;
 use crate::wire::control::{CHALLENGE_BYTES, Control};
-use crate::wire::heartbeat::{Echo, Heartbeat};
+use crate::wire::heartbeat::{Echo, HEARTBEAT_BYTES, Heartbeat};
 
 /// A suspect link is probed this often.
 const SUSPECT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A link that carries much is probed at most this often, and at most for this share of what it carries.
+const BUSY_INTERVAL: Duration = Duration::from_millis(25);
+const HEARTBEAT_COST_PERMILLE: u64 = 10;
+
+/// What scheduling of a busy host adds to an echo's way is below this.
+const OVERDUE_SLACK: Duration = Duration::from_millis(15);
 
 /// Answers to heartbeats keep this distance from the last heartbeat.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
@@ -54,7 +65,7 @@ const IPV6_HEADERS: u64 = 40 + 8;
 const CONTROL_MAX: usize = 8;
 
 /// Heartbeats in flight that are remembered: 10 s of them.
-const LOG_MAX: usize = 100;
+const LOG_MAX: usize = 400;
 
 /// Echoes closer together than this say too little about a rate.
 const DELIVERY_SPAN: Duration = Duration::from_millis(50);
@@ -115,6 +126,10 @@ pub struct Link {
     heartbeat_at: Option<Instant>,
     heartbeat_sent_at: Option<Instant>,
     heartbeats_sent: u64,
+    /// Both ways since the last heartbeat of ours.
+    carried_bytes: u64,
+    /// The newest echo's RTT, and how far apart the peer's last two heartbeats came.
+    echo_rhythm: Option<(Duration, Duration)>,
     received: Option<Received>,
     tx_packets: u64,
     tx_bytes: u64,
@@ -152,6 +167,8 @@ impl Link {
             heartbeat_at: config.path.map(|_| now),
             heartbeat_sent_at: None,
             heartbeats_sent: 0,
+            carried_bytes: 0,
+            echo_rhythm: None,
             received: None,
             tx_packets: 0,
             tx_bytes: 0,
@@ -287,6 +304,7 @@ impl Link {
         self.rx_run_packets += 1;
         self.rx_bytes += bytes;
         self.rx_meter.on_bytes(bytes, now);
+        self.note_carried(bytes);
     }
 
     /// A data frame with this counter arrived.
@@ -318,6 +336,7 @@ impl Link {
         self.random_loss = LossMeter::default();
         self.log.clear();
         self.echoed = None;
+        self.echo_rhythm = None;
         self.rate.on_restart();
     }
 
@@ -377,6 +396,9 @@ impl Link {
             self.forget_delivery();
         }
         self.rtt.on_sample(Duration::from_micros(rtt_us), now);
+        let gap =
+            self.received.map_or(self.interval, |last| now.saturating_since(last.at).min(self.interval));
+        self.echo_rhythm = Some((Duration::from_micros(rtt_us), gap.max(BUSY_INTERVAL)));
         let arrived_us = peer_stamp_us.saturating_sub(u64::from(echo.delay_us));
         let delay_us = micros_between(arrived_us, echo.stamp_us);
         self.tx_delay.on_sample(delay_us, now);
@@ -393,6 +415,13 @@ impl Link {
             return;
         };
         let newest = Echoed { logged, arrived_us, received: echo.received };
+        let delay = Delay {
+            delay_us,
+            rtt_min: self.rtt.min(now).unwrap_or_default(),
+            age: now.saturating_since(logged.sent_at),
+            since_bytes: self.tx_bytes.saturating_sub(logged.bytes),
+        };
+        self.rate.on_delay(&delay, now);
         let Some(last) = self.echoed else {
             self.echoed = Some(newest);
             return;
@@ -402,7 +431,8 @@ impl Link {
             return;
         }
         self.echoed = Some(newest);
-        let arriving = Duration::from_micros(arrived_us.saturating_sub(last.arrived_us)).max(sending);
+        // Never much quicker than sent: what a stalled link lets go at once says nothing about its rate.
+        let arriving = Duration::from_micros(arrived_us.saturating_sub(last.arrived_us)).max(sending / 2);
         let (packets, bytes) = (logged.packets - last.logged.packets, logged.bytes - last.logged.bytes);
         let arrived = echo.received.saturating_sub(last.received).min(packets);
         let arrived_bytes = u128::from(bytes) * u128::from(arrived) / u128::from(packets.max(1));
@@ -410,8 +440,6 @@ impl Link {
             sent: BitRate::from_bytes_over(bytes, sending),
             delivered: BitRate::from_bytes_over(u64::try_from(arrived_bytes).unwrap_or(bytes), arriving),
             lost_permille: (packets - arrived) * 1_000 / packets.max(1),
-            delay_us,
-            rtt_min: self.rtt.min(now).unwrap_or_default(),
         };
         let clear = self.rate.on_delivery(&sample, now);
         // Unclamped: what was late in one interval comes in the next.
@@ -444,6 +472,7 @@ impl Link {
         }
         self.heartbeat_at = Some(now + interval);
         self.heartbeat_sent_at = Some(now);
+        self.carried_bytes = 0;
         if self.log.len() == LOG_MAX {
             self.log.pop_front();
         }
@@ -460,6 +489,29 @@ impl Link {
                 rx_ceiling: self.rx_ceiling,
             },
         )
+    }
+
+    /// Bytes went out or came in: heartbeats of a link that carries much are closer together.
+    fn note_carried(&mut self, bytes: u64) {
+        let heartbeat_bytes = FRAME_HEADER_BYTES as u64 + u64::from(HEARTBEAT_BYTES) + self.header_bytes();
+        self.carried_bytes += bytes;
+        if self.carried_bytes < heartbeat_bytes * 1_000 / HEARTBEAT_COST_PERMILLE
+            || self.health.state() == LinkState::Down
+        {
+            return;
+        }
+        let (Some(due), Some(sent_at)) = (self.heartbeat_at, self.heartbeat_sent_at) else { return };
+        let share = self.rate.capacity().map(|rate| rate.permille(HEARTBEAT_COST_PERMILLE));
+        let gap = share.map_or(BUSY_INTERVAL, |share| share.time_to_send(heartbeat_bytes).max(BUSY_INTERVAL));
+        self.heartbeat_at = Some(due.min(sent_at + gap));
+    }
+
+    /// How long an echo of ours is overdue: the queue that its heartbeat waits in is at least that long.
+    fn overdue(&self, now: Instant) -> Duration {
+        let (Some(next), Some((rtt, gap))) = (self.log.get(1), self.echo_rhythm) else {
+            return Duration::ZERO;
+        };
+        now.saturating_since(next.sent_at + rtt + gap * 2 + OVERDUE_SLACK)
     }
 
     /// The echo for a heartbeat to a peer in its run `peer_epoch`.
@@ -480,7 +532,8 @@ impl Link {
         self.tx_packets += 1;
         self.tx_bytes += bytes;
         self.tx_meter.on_bytes(bytes, now);
-        self.pacer.on_sent(bytes, self.rate.pacing_rate(), now);
+        self.pacer.on_sent(bytes, self.rate.pacing_rate(self.overdue(now), now), now);
+        self.note_carried(bytes);
     }
 
     /// From when on a datagram may go.
@@ -500,7 +553,7 @@ impl Link {
             loss_permille: self.loss.permille(),
             random_loss_permille: self.random_loss.permille(),
             utilisation_permille: self.utilisation_permille(capacity, now),
-            rate: self.rate.pacing_rate(),
+            rate: self.rate.pacing_rate(self.overdue(now), now),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
             header_bytes: self.header_bytes(),
@@ -546,4 +599,51 @@ fn micros_between(later: u64, earlier: u64) -> i64 {
     } else {
         i64::MIN / 4
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::SocketId;
+
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    fn ms(ms: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(1_000 + ms)
+    }
+
+    /// When the next heartbeat is due after `datagrams` of 1,400 bytes in 20 ms on a proven link of `mbit`.
+    fn due_after(datagrams: u64, mbit: u64, receive: bool) -> Instant {
+        let config = LinkConfig {
+            security: Security::Plain,
+            priority: 1,
+            tx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
+            rx_rate: None,
+            path: Some(Path { socket: SocketId(0), local: None, remote: "192.0.2.1:9000".parse().unwrap() }),
+            alternatives: Vec::new(),
+        };
+        let mut link = Link::new(LinkId(0), Role::Client, &config, INTERVAL, ms(0));
+        link.next_heartbeat(1, ms(0));
+        link.health.on_proof(ms(0));
+        for datagram in 0..datagrams {
+            let at = ms(20 * datagram / datagrams);
+            if receive {
+                link.on_datagram(1_400, at);
+            } else {
+                link.on_sent(1_400, at);
+            }
+        }
+        link.heartbeat_at().unwrap()
+    }
+
+    #[test]
+    fn a_link_that_carries_much_has_heartbeats_more_often() {
+        for receive in [false, true] {
+            assert_eq!(due_after(6, 50, receive), ms(100));
+            assert_eq!(due_after(60, 50, receive), ms(25));
+            // 96 bytes and a little are 1 % of 1 Mbit/s in some 80 ms.
+            let due = due_after(60, 1, receive);
+            assert!((ms(70)..ms(90)).contains(&due), "{due:?}");
+        }
+    }
 }
