@@ -9,20 +9,26 @@
 //! cargo install cargo-fuzz
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run frame -- -max_total_time=300
 //! ```
-//! The targets are `frame`, `session`, `endpoint` and `pair`. `cargo fuzz cmin TARGET` shrinks a corpus before it
-//! is committed; an input that failed is committed beside it once the fault is repaired.
+//! The targets are `frame`, `handshake`, `session`, `endpoint`, `sealed`, `pair` and `sealed_pair`; for those behind a handshake
+//! `-max_len=4096` leaves room for one. `cargo fuzz cmin TARGET` shrinks a corpus before it is committed; an input that failed is committed beside it once the fault is repaired.
 
+mod handshake;
 mod input;
 mod machine;
 mod pair;
+mod sealed;
 
+pub use handshake::handshake;
 pub use machine::{endpoint, session};
-pub use pair::pair;
+pub use pair::{pair, sealed_pair};
+pub use sealed::sealed;
 
+use bonding_proto::wire::control::Control;
 use bonding_proto::wire::heartbeat::Heartbeat;
+use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use bonding_proto::wire::{parse_frame, parse_plain, put_frame_header};
 
-/// Reads `data` as frames, one after another, as a plain datagram and as a heartbeat.
+/// Reads `data` as frames, one after another, as a plain datagram, as a heartbeat, as a sealed header and as control.
 ///
 /// # Panics
 /// If what was read and written again is not what was read.
@@ -46,6 +52,16 @@ pub fn frame(data: &[u8]) {
     }
     if let Ok(heartbeat) = Heartbeat::parse(data) {
         check_heartbeat(&heartbeat);
+    }
+    if let Ok(header) = SealedHeader::parse(data) {
+        assert_eq!(DatagramKind::of(data), Some(DatagramKind::Sealed));
+        assert_eq!(Some(header.to_bytes().as_slice()), data.get(..SEALED_HEADER_BYTES));
+    }
+    if let Ok(control) = Control::parse(data) {
+        let mut again = Vec::new();
+        control.put(&mut again);
+        assert_eq!(again.len(), usize::from(control.payload_bytes()));
+        assert_eq!(Control::parse(&again), Ok(control), "a control frame read and written again differs");
     }
 }
 

@@ -8,8 +8,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, Security, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, Security,
+    ServerSealing, SessionConfig,
 };
+use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::LinkEvent;
 use bonding_proto::units::BitRate;
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, put_frame_header};
@@ -58,17 +60,32 @@ fn rate(choice: u8) -> Option<BitRate> {
     (!choice.is_multiple_of(8)).then(|| BitRate::from_bps(1_000_000 << (choice % 8)))
 }
 
+/// A key by its number.
+pub(crate) fn key(number: u8) -> PrivateKey {
+    PrivateKey::from_bytes([number; 32])
+}
+
+/// The key of the client of [`new_session`].
+pub(crate) const CLIENT_KEY: u8 = 1;
+/// The key of the server of [`new_endpoint`].
+pub(crate) const SERVER_KEY: u8 = 99;
+
 /// A client with three links; `choice` picks its policy and rates.
-pub(crate) fn new_session(choice: u8, now: Instant) -> Session {
+pub(crate) fn new_session(choice: u8, security: Security, now: Instant) -> Session {
+    Session::new(session_config(choice, security), now)
+}
+
+/// The configuration of [`new_session`].
+pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
     let link = |index: u8| LinkConfig {
-        security: Security::Plain,
+        security,
         priority: index + 1,
         tx_rate: rate(choice.wrapping_add(index)),
         rx_rate: rate(choice.wrapping_mul(3).wrapping_add(index)),
         path: Some(client_path(index)),
         alternatives: Vec::new(),
     };
-    let config = SessionConfig {
+    SessionConfig {
         role: Role::Client,
         links: (0..LINKS).map(link).collect(),
         policy: policy(choice / 8),
@@ -76,18 +93,26 @@ pub(crate) fn new_session(choice: u8, now: Instant) -> Session {
         mtu: MTU,
         seed: 7,
         epoch: 11,
-        sealing: None,
-    };
-    Session::new(config, now)
+        sealing: (security == Security::Sealed).then(|| ClientSealing {
+            identity: key(CLIENT_KEY),
+            server: key(SERVER_KEY).public(),
+            preshared: None,
+            aes_fast: choice & 2 == 0,
+            run: 1,
+            entropy: [choice; 32],
+            token: None,
+        }),
+    }
 }
 
 /// The inner prefix of a client of the server.
-fn prefix(last: u8, length: u8) -> Prefix {
+pub(crate) fn prefix(last: u8, length: u8) -> Prefix {
     Prefix { address: IpAddr::V4(Ipv4Addr::new(10, 99, 0, last)), length }
 }
 
 /// A server with two clients: the one of [`new_session`], and one that never speaks.
-pub(crate) fn new_endpoint(choice: u8, now: Instant) -> Endpoint {
+pub(crate) fn new_endpoint(choice: u8, security: Security, now: Instant) -> Endpoint {
+    let sealed = security == Security::Sealed;
     let peer = |index: u8| PlainPeer {
         link: LinkId(index),
         remote: client_address(index).ip(),
@@ -100,11 +125,11 @@ pub(crate) fn new_endpoint(choice: u8, now: Instant) -> Endpoint {
             ClientConfig {
                 name: "home".into(),
                 prefixes: vec![prefix(2, 32)],
-                plain: (0..LINKS).map(peer).collect(),
-                public_key: None,
+                plain: if sealed { Vec::new() } else { (0..LINKS).map(peer).collect() },
+                public_key: sealed.then(|| key(CLIENT_KEY).public()),
                 preshared: None,
-                addresses: Vec::new(),
-                tx_rates: Vec::new(),
+                addresses: vec![prefix(2, 24)],
+                tx_rates: (0..LINKS).map(|index| rate(choice.wrapping_add(index))).collect(),
             },
             ClientConfig {
                 name: "silent".into(),
@@ -121,7 +146,11 @@ pub(crate) fn new_endpoint(choice: u8, now: Instant) -> Endpoint {
         mtu: MTU,
         seed: 13,
         epoch: 17,
-        sealing: None,
+        sealing: sealed.then(|| ServerSealing {
+            identity: key(SERVER_KEY),
+            aes_fast: choice & 4 == 0,
+            entropy: [choice; 32],
+        }),
     };
     Endpoint::new(&config, now)
 }
@@ -195,7 +224,7 @@ pub(crate) fn inner_packet(from_client: bool, port: u8, payload: &[u8]) -> Vec<u
 }
 
 /// A data frame whose numbers lie close together, so that windows and holds are met.
-fn data_frame(input: &mut Input<'_>) -> Option<Vec<u8>> {
+pub(crate) fn data_frame(input: &mut Input<'_>) -> Option<Vec<u8>> {
     let (slot, counter) = (input.byte()? % 4, input.number()?);
     let payload = inner_packet(slot % 2 == 0, slot, input.chunk()?);
     let mut frame = Vec::new();
@@ -284,7 +313,7 @@ fn play<M: StateMachine>(
 pub fn session(data: &[u8]) {
     let mut input = Input::new(data);
     let Some(choice) = input.byte() else { return };
-    let mut machine = new_session(choice, Instant::from_nanos(1_000_000_000));
+    let mut machine = new_session(choice, Security::Plain, Instant::from_nanos(1_000_000_000));
     play(&mut machine, &mut input, client_path, true, |machine, choice, now| {
         let event = if choice & 0x80 == 0 { LinkEvent::CarrierLost } else { LinkEvent::CarrierFound };
         machine.handle_link_event(LinkId(choice % (LINKS + 1)), event, now);
@@ -302,7 +331,7 @@ pub fn session(data: &[u8]) {
 pub fn endpoint(data: &[u8]) {
     let mut input = Input::new(data);
     let Some(choice) = input.byte() else { return };
-    let mut machine = new_endpoint(choice, Instant::from_nanos(1_000_000_000));
+    let mut machine = new_endpoint(choice, Security::Plain, Instant::from_nanos(1_000_000_000));
     play(&mut machine, &mut input, server_path, false, |machine, _, now| {
         while machine.poll_event().is_some() {}
         assert!(machine.stats(now).len() <= 2, "more sessions than clients");

@@ -2,18 +2,20 @@
 //!
 //! Asserted beyond what [`crate::machine`] asserts: a delivered packet is one that was sent, and none is delivered
 //! more often than it was sent. A damaged datagram can look like a good one where links are plain, so from the first
-//! damage to a data frame on, only the absence of panics counts.
+//! damage to a data frame on, only the absence of panics counts. On sealed links it holds whatever is damaged, forged, or
+//! repeated, and however often keys are replaced.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bonding_proto::config::Security;
 use bonding_proto::wire::{Kind, parse_plain};
 use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, Session, StateMachine};
 use bytes::{Bytes, BytesMut};
 
 use crate::input::Input;
 use crate::machine::{
-    client_address, client_path, inner_packet, new_endpoint, new_session, server_path, tick,
+    LINKS, client_address, client_path, inner_packet, new_endpoint, new_session, server_path, tick,
 };
 
 /// Most datagrams under way; more are lost, as in a drop-tail queue.
@@ -50,6 +52,7 @@ impl Ledger {
 }
 
 struct World {
+    security: Security,
     client: Session,
     server: Endpoint,
     network: Vec<Flight>,
@@ -60,10 +63,11 @@ struct World {
 }
 
 impl World {
-    fn new(up: u8, down: u8, now: Instant) -> Self {
+    fn new(up: u8, down: u8, security: Security, now: Instant) -> Self {
         Self {
-            client: new_session(up, now),
-            server: new_endpoint(down, now),
+            security,
+            client: new_session(up, security, now),
+            server: new_endpoint(down, security, now),
             network: Vec::new(),
             ledger: Ledger::default(),
             now,
@@ -136,6 +140,12 @@ impl World {
     fn damage(&mut self, place: u8, byte: u8, value: u8) {
         let length = self.network.len().max(1);
         let Some(flight) = self.network.get_mut(usize::from(place) % length) else { return };
+        if self.security == Security::Sealed {
+            if let Some(target) = flight.data.get_mut(usize::from(byte)) {
+                *target ^= value;
+            }
+            return;
+        }
         let heartbeat = |data: &[u8]| parse_plain(data).is_ok_and(|frame| frame.kind == Kind::Heartbeat);
         let before = heartbeat(&flight.data);
         if let Some(target) = flight.data.get_mut(usize::from(byte)) {
@@ -157,6 +167,30 @@ impl World {
             self.now = next.clamp(self.now + Duration::from_millis(1), self.now + Duration::from_millis(50));
             self.tick();
         }
+    }
+
+    /// What only attackers and time do, on sealed links.
+    fn sealed_step(&mut self, input: &mut Input<'_>) -> Option<()> {
+        match input.byte()? % 8 {
+            0 => {
+                let (to, data) = (input.byte()?, input.chunk()?.to_vec());
+                self.deliver(&Flight { to_server: to & 1 == 0, link: (to >> 1) % LINKS, data });
+            }
+            // Something true, over another link or back to its sender.
+            1 => {
+                if let (Some(mut flight), to) = (self.take(input.byte()?), input.byte()?) {
+                    flight.to_server ^= to & 1 == 1;
+                    flight.link = (to >> 1) % LINKS;
+                    self.deliver(&flight);
+                }
+            }
+            2 => {
+                self.now = self.now + Duration::from_secs(u64::from(input.byte()?));
+                self.tick();
+            }
+            _ => return self.step(input),
+        }
+        Some(())
     }
 
     fn step(&mut self, input: &mut Input<'_>) -> Option<()> {
@@ -194,7 +228,7 @@ impl World {
 pub fn pair(data: &[u8]) {
     let mut input = Input::new(data);
     let (Some(up), Some(down)) = (input.byte(), input.byte()) else { return };
-    let mut world = World::new(up, down, Instant::from_nanos(1_000_000_000));
+    let mut world = World::new(up, down, Security::Plain, Instant::from_nanos(1_000_000_000));
     // Links become usable by proof in both directions; most inputs should begin with a bond that stands.
     if up & 1 == 0 {
         world.calm(Duration::from_millis(400));
@@ -205,19 +239,37 @@ pub fn pair(data: &[u8]) {
     }
 }
 
+/// The same on sealed links; whatever happened, a calm network brings the bond back.
+///
+/// # Panics
+/// If something that must hold does not.
+pub fn sealed_pair(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (Some(up), Some(down)) = (input.byte(), input.byte()) else { return };
+    let mut world = World::new(up, down, Security::Sealed, Instant::from_nanos(1_000_000_000));
+    if up & 1 == 0 {
+        world.calm(Duration::from_millis(400));
+    }
+    while world.sealed_step(&mut input).is_some() {}
+    world.calm(Duration::from_secs(12));
+    assert!(world.client.is_connected(), "the bond does not come back");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_calm_network_delivers_everything_both_ways() {
-        let now = Instant::from_nanos(1_000_000_000);
-        let mut world = World::new(9, 9, now);
-        world.calm(Duration::from_millis(400));
-        world.send(true, 1, 30);
-        world.send(false, 2, 30);
-        world.calm(Duration::from_secs(1));
-        assert_eq!(world.ledger.open.len(), 60);
-        assert!(world.ledger.open.values().all(|count| *count == 0), "packets are missing");
+        for security in [Security::Plain, Security::Sealed] {
+            let now = Instant::from_nanos(1_000_000_000);
+            let mut world = World::new(9, 9, security, now);
+            world.calm(Duration::from_millis(400));
+            world.send(true, 1, 30);
+            world.send(false, 2, 30);
+            world.calm(Duration::from_secs(1));
+            assert_eq!(world.ledger.open.len(), 60);
+            assert!(world.ledger.open.values().all(|count| *count == 0), "packets are missing");
+        }
     }
 }

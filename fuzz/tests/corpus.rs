@@ -37,3 +37,18 @@ fn endpoint() {
 fn pair() {
     replay("pair", bonding_fuzz::pair);
 }
+
+#[test]
+fn handshake() {
+    replay("handshake", bonding_fuzz::handshake);
+}
+
+#[test]
+fn sealed() {
+    replay("sealed", bonding_fuzz::sealed);
+}
+
+#[test]
+fn sealed_pair() {
+    replay("sealed_pair", bonding_fuzz::sealed_pair);
+}

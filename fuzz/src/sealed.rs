@@ -1,0 +1,557 @@
+//! A peer that holds true keys and says whatever the input says: a client to a server's endpoint, a server to a client.
+//!
+//! It answers handshakes and makes them, so that what it seals is opened; it also repeats and changes what was said before, and
+//! lets strangers speak. Asserted beyond what [`crate::machine`] asserts: what a client sends into the server's network carries
+//! the client's address; nothing that was changed is taken for true; no address that sent nothing is sent anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bonding_proto::client::{Client, Server};
+use bonding_proto::config::{ClientConfig, Security};
+use bonding_proto::crypto::keys::Token;
+use bonding_proto::crypto::rng::SecretRng;
+use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
+use bonding_proto::event::LinkEvent;
+use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer};
+use bonding_proto::handshake::{
+    Admission, Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
+};
+use bonding_proto::wire::control::Control;
+use bonding_proto::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
+use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
+use bonding_proto::wire::{Kind, Modifiers, parse_frame, put_frame_header};
+use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, StateMachine};
+use bytes::{Bytes, BytesMut};
+
+use crate::input::Input;
+use crate::machine::{
+    CLIENT_KEY, LINKS, SERVER_KEY, client_path, data_frame, inner_packet, key, new_endpoint, prefix,
+    server_path, session_config, tick,
+};
+
+/// What is remembered of what was said.
+const SAID_MAX: usize = 64;
+/// Keys that the peer keeps.
+const KEYS_MAX: usize = 6;
+
+const fn start() -> Instant {
+    Instant::from_nanos(1_000_000_000)
+}
+
+/// The peer's keys, with their counters, and what it has heard and said.
+#[derive(Debug, Default)]
+struct Peer {
+    keys: Vec<(TransportKeys, BTreeMap<u8, u64>)>,
+    said: Vec<(Path, Vec<u8>)>,
+    /// The peer's last heartbeat and challenge, to be answered.
+    heard: Option<(u64, Heartbeat)>,
+    challenge: Option<[u8; 8]>,
+    heartbeats: u64,
+    indices: u32,
+}
+
+impl Peer {
+    /// A name for keys that no others have.
+    fn next_index(&mut self) -> u32 {
+        self.indices += 1;
+        self.indices
+    }
+
+    fn learn(&mut self, keys: TransportKeys) {
+        if self.keys.len() == KEYS_MAX {
+            self.keys.remove(0);
+        }
+        self.keys.push((keys, BTreeMap::new()));
+    }
+
+    /// Seals `frames` under one of the keys, with the next counter or a leap.
+    fn seal(&mut self, input: &mut Input<'_>, frames: &[u8]) -> Option<Vec<u8>> {
+        let (which, link, leap) = (input.byte()?, input.byte()?, input.byte()?);
+        // Mostly the newest keys and a link that there is.
+        let place = self.keys.len().checked_sub(1 + usize::from(which / 64) % self.keys.len().max(1))?;
+        let link = if link < 0xf0 { link % LINKS } else { link };
+        let (keys, counters) = self.keys.get_mut(place)?;
+        let next = counters.entry(link).or_default();
+        let counter = match leap {
+            0xff => u64::MAX - 1,
+            0xfe => next.saturating_sub(u64::from(which)),
+            0xc0..0xfe => next.saturating_add(u64::from(leap) << (which % 56)),
+            _ => *next,
+        };
+        *next = (*next).max(counter).saturating_add(1);
+        let stamp = u16::from(leap);
+        let header = SealedHeader { link, stamp, receiver_index: keys.remote_index, counter }.to_bytes();
+        let mut datagram = header.to_vec();
+        datagram.extend_from_slice(frames);
+        let (_, body) = datagram.split_at_mut(SEALED_HEADER_BYTES);
+        let tag = keys.send.seal(link, counter, &header, body);
+        datagram.extend_from_slice(&tag);
+        Some(datagram)
+    }
+
+    /// Frames as a peer would make them, or any bytes.
+    fn frames(&mut self, input: &mut Input<'_>, now: Instant) -> Option<Vec<u8>> {
+        let mut frames = Vec::new();
+        for _ in 0..1 + input.byte()? % 3 {
+            match input.byte()? % 6 {
+                0 => frames.extend_from_slice(input.chunk()?),
+                1 => frames.extend(data_frame(input)?),
+                2 => self.heartbeat(input, now, &mut frames)?,
+                3 => {
+                    let token = self.challenge.unwrap_or_default();
+                    put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
+                    Control::Response(token).put(&mut frames);
+                }
+                4 => {
+                    let payload = input.chunk()?;
+                    let length = u16::try_from(payload.len()).expect("a chunk is short");
+                    put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, length);
+                    frames.extend_from_slice(payload);
+                }
+                _ => {
+                    put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
+                    Control::Challenge([input.byte()?; 8]).put(&mut frames);
+                }
+            }
+        }
+        Some(frames)
+    }
+
+    /// A heartbeat that answers the last one that was heard: proof, if nothing is changed.
+    fn heartbeat(&mut self, input: &mut Input<'_>, now: Instant, frames: &mut Vec<u8>) -> Option<()> {
+        let choice = input.byte()?;
+        self.heartbeats += u64::from(choice % 4);
+        let mut heartbeat = Heartbeat {
+            epoch: 50 + u32::from(choice / 64),
+            stamp_us: now.as_micros().wrapping_add(u64::from(choice)),
+            sent: self.heartbeats * 2,
+            echo: None,
+            proven: choice & 4 == 0,
+            priority: choice,
+            rx_ceiling: None,
+        };
+        if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {
+            heartbeat.echo = Some(bonding_proto::wire::heartbeat::Echo {
+                epoch: heard.epoch,
+                stamp_us: heard.stamp_us,
+                delay_us: u32::from(choice / 16) * 10,
+                sent: heard.sent,
+                received: heard.sent.saturating_sub(u64::from(choice % 2)),
+            });
+        }
+        put_frame_header(frames, self.heartbeats, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
+        heartbeat.put(frames);
+        Some(())
+    }
+
+    /// Opens what the other side sealed.
+    ///
+    /// # Panics
+    /// If it is sealed under keys that nobody has, or does not hold frames.
+    fn hear(&mut self, datagram: &[u8]) {
+        let header = SealedHeader::parse(datagram).expect("a sealed datagram has its header");
+        let keys = self.keys.iter().find(|(keys, _)| keys.local_index == header.receiver_index);
+        // Keys that were forgotten here.
+        let Some((keys, _)) = keys else { return };
+        let mut data = datagram.to_vec();
+        let (aad, body) = data.split_at_mut(SEALED_HEADER_BYTES);
+        let size =
+            keys.receive.open(header.link, header.counter, aad, body).expect("it is sealed under true keys");
+        let mut rest = body.get(..size).expect("a tag is behind it");
+        while !rest.is_empty() {
+            let (frame, behind) = parse_frame(rest).expect("what is sealed is frames");
+            match frame.kind {
+                Kind::Heartbeat => {
+                    self.heard = Heartbeat::parse(frame.payload).ok().map(|it| (frame.seq_num, it))
+                }
+                Kind::Control => {
+                    if let Ok(Control::Challenge(token)) = Control::parse(frame.payload) {
+                        self.challenge = Some(token);
+                    }
+                }
+                Kind::Data | Kind::Feedback | Kind::Repair => {}
+            }
+            rest = behind;
+        }
+    }
+
+    fn remember(&mut self, path: Path, data: &[u8]) {
+        if self.said.len() == SAID_MAX {
+            self.said.remove(0);
+        }
+        self.said.push((path, data.to_vec()));
+    }
+
+    /// What was said before, perhaps changed, perhaps by somebody else.
+    fn again(&self, input: &mut Input<'_>) -> Option<(Path, Vec<u8>)> {
+        let (which, place, value, from) = (input.byte()?, input.byte()?, input.byte()?, input.byte()?);
+        let (mut path, mut data) = self.said.get(usize::from(which) % self.said.len().max(1))?.clone();
+        if let Some(byte) = data.get_mut(usize::from(place)) {
+            *byte ^= value;
+        }
+        if from >= 0xe0 {
+            path.remote.set_port(u16::from(from));
+        }
+        Some((path, data))
+    }
+}
+
+/// Time passes: little, much, or until something is due.
+fn pass(machine: &impl StateMachine, input: &mut Input<'_>, now: Instant) -> Option<Instant> {
+    let number = u64::from(input.number()?);
+    Some(match number % 4 {
+        0 => now + Duration::from_micros(number * 10),
+        1 => now + Duration::from_millis(number),
+        2 => now + Duration::from_secs(number / 256),
+        _ => machine.poll_timeout().map_or(now, |(due, _)| due.max(now)),
+    })
+}
+
+/// A true peer with an evil mind, and what it speaks to.
+///
+/// # Panics
+/// If something that must hold does not.
+pub fn sealed(data: &[u8]) {
+    let mut input = Input::new(data);
+    let Some(choice) = input.byte() else { return };
+    if choice & 1 == 0 {
+        let _ = ToServer::new(choice).play(&mut input);
+    } else {
+        let _ = ToClient::new(choice).play(&mut input);
+    }
+}
+
+/// Clients against an endpoint.
+struct ToServer {
+    endpoint: Endpoint,
+    now: Instant,
+    rng: SecretRng,
+    peer: Peer,
+    attempts: Vec<(Initiator, Mac1)>,
+    cookie: Option<Cookie>,
+    /// Who ever sent something.
+    sources: BTreeSet<SocketAddr>,
+}
+
+impl ToServer {
+    fn new(choice: u8) -> Self {
+        Self {
+            endpoint: new_endpoint(choice, Security::Sealed, start()),
+            now: start(),
+            rng: SecretRng::new([choice; 32]),
+            peer: Peer::default(),
+            attempts: Vec::new(),
+            cookie: None,
+            sources: BTreeSet::new(),
+        }
+    }
+
+    fn give(&mut self, path: Path, data: &[u8]) {
+        self.sources.insert(path.remote);
+        self.peer.remember(path, data);
+        // A refusal is counted inside.
+        let _ = self.endpoint.handle_datagram(Datagram { path, data: BytesMut::from(data) }, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut heard = Vec::new();
+        let sources = &self.sources;
+        let mut own = true;
+        tick(
+            &mut self.endpoint,
+            self.now,
+            |path: Path, _: LinkId, datagram| {
+                assert!(sources.contains(&path.remote), "a datagram to who never sent any");
+                heard.push(datagram.to_vec());
+            },
+            |packet| own &= packet.get(12..16) == Some(&[10, 99, 0, 2]),
+        );
+        assert!(own, "a packet from a foreign address");
+        while self.endpoint.poll_event().is_some() {}
+        for datagram in heard {
+            self.hear(&datagram);
+        }
+    }
+
+    fn hear(&mut self, datagram: &[u8]) {
+        match DatagramKind::of(datagram).expect("a sealed server says nothing plain") {
+            DatagramKind::Sealed => self.peer.hear(datagram),
+            DatagramKind::Response => {
+                let read =
+                    self.attempts.iter_mut().find_map(|(attempt, _)| attempt.read_response(datagram).ok());
+                if let Some(Outcome::Welcome(_, keys)) = read {
+                    self.peer.learn(keys);
+                }
+            }
+            DatagramKind::Cookie => {
+                let read =
+                    self.attempts.iter().find_map(|(attempt, mac1)| attempt.read_cookie(datagram, mac1).ok());
+                self.cookie = read.or(self.cookie.take());
+            }
+            DatagramKind::Initiation => panic!("a server begins no handshake"),
+        }
+    }
+
+    /// A first message: by the enrolled client, or by a stranger with a token.
+    fn initiate(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let (who, link, time) = (input.byte()?, input.byte()?, input.number()?);
+        let stranger = who >= 0xc0;
+        let index = self.peer.next_index();
+        // Mostly newer than those before.
+        let hello = Hello {
+            stamp: Stamp { run: 1, elapsed_us: (u64::from(index) << 8) + u64::from(time) },
+            epoch: 50 + u32::from(who % 4),
+            aes_fast: who & 4 == 0,
+            token: stranger.then(|| Token::from_bytes([who; 16])),
+        };
+        let identity = key(if stranger { who } else { CLIENT_KEY });
+        let server = key(SERVER_KEY).public();
+        let attempt = Initiator::new(&identity, &server, None, index, &hello, &mut self.rng);
+        let mut message = Vec::new();
+        let mac1 = attempt.put(link, self.cookie.as_ref(), &mut message);
+        if self.attempts.len() == KEYS_MAX {
+            self.attempts.remove(0);
+        }
+        self.attempts.push((attempt, mac1));
+        self.give(server_path(link % LINKS), &message);
+        Some(())
+    }
+
+    /// What an administrator does.
+    fn administer(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let choice = input.byte()?;
+        let welcome = |public_key| ClientConfig {
+            name: "new".into(),
+            prefixes: vec![prefix(2, 32)],
+            plain: Vec::new(),
+            public_key: Some(public_key),
+            preshared: None,
+            addresses: vec![prefix(2, 24)],
+            tx_rates: Vec::new(),
+        };
+        match choice % 4 {
+            0 => {
+                let home = self.endpoint.add_client(welcome(key(CLIENT_KEY).public()), self.now);
+                assert!(home.is_none_or(|id| self.endpoint.client(id).is_some()));
+            }
+            1 => self.endpoint.remove_client(SessionId(u16::from(choice / 4 % 4)), self.now),
+            _ => {
+                while let Some(asked) = self.endpoint.poll_enrolment() {
+                    let answer = match choice % 3 {
+                        0 => EnrolmentAnswer::Welcome(welcome(asked.public_key)),
+                        1 => EnrolmentAnswer::Refuse(Refusal::Used),
+                        _ => EnrolmentAnswer::Ignore,
+                    };
+                    self.endpoint.answer_enrolment(asked.id, answer, self.now);
+                }
+            }
+        }
+        self.drain();
+        Some(())
+    }
+
+    fn play(&mut self, input: &mut Input<'_>) -> Option<()> {
+        loop {
+            match input.byte()? % 10 {
+                0 | 1 => self.initiate(input)?,
+                2..=4 => {
+                    let (link, frames) = (input.byte()?, self.peer.frames(input, self.now)?);
+                    if let Some(datagram) = self.peer.seal(input, &frames) {
+                        self.give(server_path(link % LINKS), &datagram);
+                    }
+                }
+                5 => {
+                    if let Some((path, datagram)) = self.peer.again(input) {
+                        self.give(path, &datagram);
+                    }
+                }
+                6 => {
+                    let (link, datagram) = (input.byte()?, input.chunk()?);
+                    self.give(server_path(link % LINKS), datagram);
+                }
+                7 => {
+                    let (port, copies) = (input.byte()?, input.byte()?);
+                    let packet = Bytes::from(inner_packet(false, port, &[port; 1_200]));
+                    for _ in 0..copies {
+                        let _ = self.endpoint.handle_packet(PacketBuf::from(packet.clone()), self.now);
+                    }
+                    self.drain();
+                }
+                8 => self.administer(input)?,
+                _ => {
+                    self.now = pass(&self.endpoint, input, self.now)?;
+                    self.drain();
+                }
+            }
+            assert!(self.endpoint.stats(self.now).len() <= 2 + 64, "more sessions than clients");
+        }
+    }
+}
+
+/// A server against a client.
+struct ToClient {
+    client: Client,
+    now: Instant,
+    responder: Responder,
+    peer: Peer,
+    /// First messages that were heard, each with where it came over.
+    asked: Vec<(Path, Vec<u8>)>,
+}
+
+impl ToClient {
+    fn new(choice: u8) -> Self {
+        let server =
+            || Server { public_key: None, paths: (0..LINKS).map(|link| vec![client_path(link)]).collect() };
+        let servers = if choice & 2 == 0 { vec![server()] } else { vec![server(), server()] };
+        Self {
+            client: Client::new(session_config(choice, Security::Sealed), servers, start()),
+            now: start(),
+            responder: Responder::new(key(SERVER_KEY), [choice; 32], start()),
+            peer: Peer::default(),
+            asked: Vec::new(),
+        }
+    }
+
+    fn give(&mut self, path: Path, data: &[u8]) {
+        self.peer.remember(path, data);
+        let _ = self.client.handle_datagram(Datagram { path, data: BytesMut::from(data) }, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let (asked, peer) = (&mut self.asked, &mut self.peer);
+        tick(
+            &mut self.client,
+            self.now,
+            |path: Path, link: LinkId, datagram| {
+                assert_eq!(path, client_path(link.0), "a datagram to somebody else");
+                match DatagramKind::of(datagram).expect("a sealed client says nothing plain") {
+                    DatagramKind::Initiation => {
+                        if asked.len() == SAID_MAX {
+                            asked.remove(0);
+                        }
+                        asked.push((path, datagram.to_vec()));
+                    }
+                    DatagramKind::Sealed => peer.hear(datagram),
+                    kind => panic!("a client sends no {kind:?}"),
+                }
+            },
+            drop,
+        );
+        while self.client.poll_event().is_some() {}
+    }
+
+    /// Answers one of the first messages: a welcome, a refusal or a cookie.
+    fn answer(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let (which, how) = (input.byte()?, input.byte()?);
+        let place = self.asked.len().checked_sub(1 + usize::from(which) % self.asked.len().max(1))?;
+        let (path, message) = self.asked.get(place)?.clone();
+        let admission = self.responder.admit(&message, path.remote, self.now);
+        let mut reply = Vec::new();
+        match admission.expect("a client's first message has its mac, and nobody limits it without a cookie")
+        {
+            Admission::Cookie(cookie) if how < 0xe0 => reply.extend_from_slice(&cookie),
+            Admission::Cookie(_) | Admission::Proceed => {
+                let incoming = self.responder.read(&message).expect("a client's first message is true");
+                let mut bytes = [0; ANSWER_BYTES];
+                if how >= 0x80 {
+                    bytes.iter_mut().zip(input.chunk()?).for_each(|(to, from)| *to = *from);
+                } else {
+                    // Welcome, one of the ciphers, no address.
+                    bytes[1] = 1 + how % 2;
+                    bytes[11] = 50 + how / 64;
+                }
+                let response = match Answer::parse(&bytes) {
+                    Ok(Answer::Welcome { welcome, .. }) => {
+                        let (keys, response) = incoming.welcome(&welcome, None, self.peer.next_index());
+                        self.peer.learn(keys);
+                        response
+                    }
+                    Ok(Answer::Refused(refusal)) => incoming.refuse(refusal, None),
+                    Err(_) => return Some(()),
+                };
+                response.put(path.socket.0, &mut reply);
+            }
+        }
+        self.give(path, &reply);
+        Some(())
+    }
+
+    fn play(&mut self, input: &mut Input<'_>) -> Option<()> {
+        self.drain();
+        loop {
+            match input.byte()? % 10 {
+                0 | 1 => {
+                    if !self.asked.is_empty() {
+                        self.answer(input)?;
+                    }
+                }
+                2..=4 => {
+                    let (link, frames) = (input.byte()?, self.peer.frames(input, self.now)?);
+                    if let Some(datagram) = self.peer.seal(input, &frames) {
+                        self.give(client_path(link % LINKS), &datagram);
+                    }
+                }
+                5 => {
+                    if let Some((path, datagram)) = self.peer.again(input) {
+                        self.give(path, &datagram);
+                    }
+                }
+                6 => {
+                    let (link, datagram) = (input.byte()?, input.chunk()?);
+                    self.give(client_path(link % LINKS), datagram);
+                }
+                7 => {
+                    let (port, copies) = (input.byte()?, input.byte()?);
+                    let packet = Bytes::from(inner_packet(true, port, &[port; 1_200]));
+                    for _ in 0..copies {
+                        let _ = self.client.handle_packet(PacketBuf::from(packet.clone()), self.now);
+                    }
+                    self.drain();
+                }
+                8 => {
+                    let choice = input.byte()?;
+                    let event =
+                        if choice & 0x80 == 0 { LinkEvent::CarrierLost } else { LinkEvent::CarrierFound };
+                    self.client.handle_link_event(LinkId(choice % (LINKS + 1)), event, self.now);
+                    self.drain();
+                }
+                _ => {
+                    self.now = pass(&self.client, input, self.now)?;
+                    self.drain();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A heartbeat that answers the last one, and time until something is due.
+    const PROOF: [u8; 11] = [2, 0, 0, 2, 1, 0, 0, 0, 9, 0, 43];
+
+    #[test]
+    fn a_well_meant_input_opens_a_session_with_the_server() {
+        // A first message, a heartbeat, the answer to a challenge, 41 ms, proofs.
+        let mut script = vec![0, 0, 0, 0, 0, 2, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 3, 0, 0, 0, 9, 0, 41];
+        script.extend(PROOF.repeat(4));
+        let mut world = ToServer::new(0);
+        let _ = world.play(&mut Input::new(&script));
+        assert!(world.endpoint.session(SessionId(0)).unwrap().is_connected());
+    }
+
+    #[test]
+    fn a_well_meant_input_opens_a_session_with_the_client() {
+        // Until the first message is due, an answer, proofs.
+        let mut script = vec![9, 0, 43, 0, 0, 0];
+        script.extend(PROOF.repeat(4));
+        let mut world = ToClient::new(1);
+        let _ = world.play(&mut Input::new(&script));
+        assert!(world.client.session().unwrap().is_connected());
+    }
+}
