@@ -6,7 +6,8 @@
 //! Admission, in the order of cost:
 //! 1. size, version, mac1: whoever does not know the server's key ends here;
 //! 2. [`WORK_BUDGET`] for all who prove nothing about their address, [`SOURCE_RATE`] for each of them. When either is spent:
-//! 3. a cookie is asked for; who shows one has [`SOURCE_RATE`] of its own, that nobody who pretends to be there can spend.
+//! 3. a cookie is asked for; who shows one has [`SOURCE_RATE`] of its own, that nobody who pretends to be there can spend, out of
+//!    [`PROVEN_BUDGET`] for all of them.
 //!
 //! So a flood from false addresses costs at most the budget's work and one small datagram for each of its larger ones, and
 //! keeps no client out that answers a cookie.
@@ -35,6 +36,9 @@ use super::{Side, TransportKeys};
 /// Handshakes that are worked on for anybody. 100 a second are 2 % of a core, which data does not miss; 200 at once are 40 ms, and
 /// let the clients of a server that was started again come back without cookies.
 pub const WORK_BUDGET: Rate = Rate { interval: Duration::from_millis(10), burst: 200 };
+/// Handshakes that are worked on for all who show cookies: 500 a second are a tenth of a core, whatever number of addresses somebody
+/// really has; a thousand clients that come back at once are in after some seconds.
+pub const PROVEN_BUDGET: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
 /// For one source: WireGuard's, 20 a second and 5 at once.
 pub const SOURCE_RATE: Rate = Rate { interval: Duration::from_millis(50), burst: 5 };
 /// Sources that are told apart; 250 ms after its last handshake one is forgotten anyway. A full table has some 0.4 MB.
@@ -60,6 +64,7 @@ pub struct Responder {
     budget: Budget,
     unproven: SourceLimiter,
     proven: SourceLimiter,
+    proven_budget: Budget,
     rng: SecretRng,
 }
 
@@ -76,6 +81,7 @@ impl Responder {
             budget: Budget::new(WORK_BUDGET),
             unproven: SourceLimiter::new(SOURCE_RATE, MAX_SOURCES),
             proven: SourceLimiter::new(SOURCE_RATE, MAX_SOURCES),
+            proven_budget: Budget::new(PROVEN_BUDGET),
             identity,
             rng,
         }
@@ -93,7 +99,8 @@ impl Responder {
             let reply = self.cookies.reply(&initiation, source, &self.cookie_key, &mut self.rng, now);
             return Ok(Admission::Cookie(reply));
         }
-        if self.proven.try_spend(source.ip(), now) {
+        if self.proven_budget.has_one(now) && self.proven.try_spend(source.ip(), now) {
+            self.proven_budget.try_spend(now);
             Ok(Admission::Proceed)
         } else {
             Err(Discard::HandshakeLimited)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::responder::{MAX_SOURCES, SOURCE_RATE, WORK_BUDGET};
+use super::responder::{MAX_SOURCES, PROVEN_BUDGET, SOURCE_RATE, WORK_BUDGET};
 use super::*;
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::crypto::rng::SecretRng;
@@ -315,6 +315,33 @@ fn under_load_a_cookie_is_asked_for_and_good() {
 
     // The load is over: no cookie needed.
     assert_eq!(server.admit(&datagram, source(1), at(9) + WORK_BUDGET.interval), Ok(Admission::Proceed));
+}
+
+#[test]
+fn who_has_many_addresses_has_one_budget() {
+    let mut server = server();
+    let client = client(1);
+    let mut datagram = Vec::new();
+    let mac1 = client.put(3, None, &mut datagram);
+    let address = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from_bits(0xc612_0000 + number), 1));
+    for number in 0..WORK_BUDGET.burst {
+        assert_eq!(server.admit(&datagram, address(number), at(9)), Ok(Admission::Proceed));
+    }
+    let mut admitted = 0;
+    for number in 0..2 * PROVEN_BUDGET.burst {
+        let source = address(0x8000 + number);
+        let Ok(Admission::Cookie(reply)) = server.admit(&datagram, source, at(9)) else {
+            panic!("no cookie")
+        };
+        let cookie = client.read_cookie(&reply, &mac1).unwrap();
+        let mut again = Vec::new();
+        client.put(3, Some(&cookie), &mut again);
+        match server.admit(&again, source, at(9)) {
+            Ok(Admission::Proceed) => admitted += 1,
+            refused => assert_eq!(refused, Err(Discard::HandshakeLimited)),
+        }
+    }
+    assert_eq!(admitted, PROVEN_BUDGET.burst);
 }
 
 #[test]
