@@ -7,14 +7,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use bonding_lab::addr::{INTERNET_V4, SERVER_V4, client_v4};
+use bonding_lab::addr::{INTERNET_V4, SERVER_V4};
 use bonding_lab::{Direction, Host, Lab, Process, Scenario};
+use bonding_proto::crypto::keys::PublicKey;
 
 use crate::control::{Ask, Request};
+use crate::state::keys;
 use crate::status::Status;
 
-/// The client's default address when all its links are plain.
-const CLIENT_ADDRESS: &str = "192.168.50.1";
+/// The client's address in the tunnel: the server leases it.
+const CLIENT_ADDRESS: &str = "10.99.0.2";
 /// From a process's start to the first usable link: a heartbeat on the slowest link and a slow machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
@@ -26,13 +28,16 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Writes client.toml and server.toml for the links of `scenario`.
+    /// Writes client.toml and server.toml for the links of `scenario`, and a key for each.
     pub(crate) fn write(folder: &Path, scenario: &Scenario) -> anyhow::Result<Self> {
         let files = Self { folder: folder.to_owned() };
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (path, text) in
-            [(files.client(), files.client_text(scenario)), (files.server(), files.server_text(scenario))]
-        {
+        let client = keys::load_or_make(&files.key("client"))?.0.public();
+        let server = keys::load_or_make(&files.key("server"))?.0.public();
+        for (path, text) in [
+            (files.client(), files.client_text(scenario, &server)),
+            (files.server(), files.server_text(&client)),
+        ] {
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(files)
@@ -51,10 +56,17 @@ impl Files {
         self.folder.join("client.sock")
     }
 
-    fn client_text(&self, scenario: &Scenario) -> String {
+    fn key(&self, name: &str) -> PathBuf {
+        self.folder.join(name).with_extension("key")
+    }
+
+    fn client_text(&self, scenario: &Scenario, server: &PublicKey) -> String {
         let mut text = format!(
-            "# The links of the scenario \"{}\".\n[server]\nhost = \"{SERVER_V4}\"\n\n[status]\nsocket = \"{}\"\n",
+            "# The links of the scenario \"{}\".\n[server]\nhost = \"{SERVER_V4}\"\npublic_key = \"{}\"\n\n\
+             [identity]\nprivate_key_file = \"{}\"\n\n[status]\nsocket = \"{}\"\n",
             scenario.name,
+            keys::show(server),
+            self.key("client").display(),
             self.socket().display()
         );
         let rtt_min = scenario.links.iter().map(|link| link.rtt()).min();
@@ -73,33 +85,18 @@ impl Files {
                     append(&mut text, format_args!("{key} = \"{bps}bit\"\n"));
                 }
             }
-            text.push_str("security = \"plain\"\n");
         }
         text
     }
 
-    fn server_text(&self, scenario: &Scenario) -> String {
-        let mut text = format!(
-            "# The far end of the scenario \"{}\".\n[identity]\nprivate_key_file = \"{}\"\n\n[status]\nsocket = \"{}\"\n\n\
-             [[client]]\nname = \"home\"\n",
-            scenario.name,
-            self.folder.join("server.key").display(),
-            self.folder.join("server.sock").display()
-        );
-        for (link, index) in scenario.links.iter().zip(0..) {
-            append(
-                &mut text,
-                format_args!(
-                    "\n[[client.link]]\nname = \"{}\"\nremote = \"{}\"\nsecurity = \"plain\"\n",
-                    link.name,
-                    client_v4(index)
-                ),
-            );
-            if let Some(bps) = link.down.rate.peak_bps() {
-                append(&mut text, format_args!("down = \"{bps}bit\"\n"));
-            }
-        }
-        text
+    fn server_text(&self, client: &PublicKey) -> String {
+        format!(
+            "[identity]\nprivate_key_file = \"{}\"\n\n[status]\nsocket = \"{}\"\n\n\
+             [[client]]\nname = \"home\"\naddress = \"{CLIENT_ADDRESS}\"\npublic_key = \"{}\"\n",
+            self.key("server").display(),
+            self.folder.join("server.sock").display(),
+            keys::show(client),
+        )
     }
 }
 
@@ -244,7 +241,7 @@ mod tests {
             assert_eq!(client.config.status.socket, files.socket());
             assert_eq!(client.warnings, [], "{name}");
             let server = config::load_server(&files.server()).unwrap();
-            assert_eq!(server.config.clients[0].links.len(), scenario.links.len());
+            assert_eq!(server.config.clients.len(), 1);
             assert_eq!(server.warnings, [], "{name}");
         }
     }

@@ -25,10 +25,13 @@ pub(crate) fn all_answered(lab: &Lab, host: Host, ping: &Ping) -> anyhow::Result
 }
 
 pub(crate) fn ping_both_ways(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
-    all_answered(lab, Host::Client, &Ping::new(SERVER_V4))?;
-    all_answered(lab, Host::Server, &Ping::new(CLIENT_V4))?;
-    bond.stop()
+    for options in [Options::default(), Options::plain()] {
+        let bond = Bond::start(lab, options)?;
+        all_answered(lab, Host::Client, &Ping::new(SERVER_V4))?;
+        all_answered(lab, Host::Server, &Ping::new(CLIENT_V4))?;
+        bond.stop()?;
+    }
+    Ok(())
 }
 
 pub(crate) fn ipv6_inside_the_tunnel(lab: &Lab) -> anyhow::Result<()> {
@@ -108,7 +111,7 @@ pub(crate) fn files_arrive_whole(lab: &Lab) -> anyhow::Result<()> {
 
 /// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on the spot.
 pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, Options::plain())?;
     for host in [Host::Client, Host::Server] {
         let status = bond.status(host)?;
         let mtu = status.pointer("/tunnel/mtu").and_then(serde_json::Value::as_u64);

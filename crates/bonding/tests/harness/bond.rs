@@ -1,17 +1,20 @@
 //! The real `server` and `client`, configured for the links of a lab and running on its hosts.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Direction, Host, Lab, Process, addr};
+use bonding_proto::config::Security;
+use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -32,8 +35,12 @@ pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0
 pub(crate) const TUNNEL: &str = "tun-bond";
 
 /// How a bond is configured beyond its links.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
+    /// Of every link.
+    pub(crate) security: Security,
+    /// More clients that the server takes, by their keys.
+    pub(crate) enrolled: Vec<PublicKey>,
     /// `[scheduler] policy`, on both sides.
     pub(crate) policy: &'static str,
     /// `[status] interval`.
@@ -42,8 +49,25 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { policy: "adaptive", report_interval: "1s" }
+        Self { security: Security::Sealed, enrolled: Vec::new(), policy: "adaptive", report_interval: "1s" }
     }
+}
+
+impl Options {
+    /// Over plain links.
+    pub(crate) fn plain() -> Self {
+        Self { security: Security::Plain, ..Self::default() }
+    }
+}
+
+/// The key of a process.
+pub(crate) fn key(host: Host) -> PrivateKey {
+    PrivateKey::from_bytes([if host == Host::Server { 7 } else { 8 }; 32])
+}
+
+/// A key as files have it.
+fn base64(bytes: &[u8; 32]) -> String {
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// A client and a server, running.
@@ -69,7 +93,7 @@ impl<'lab> Bond<'lab> {
         let mut bond = Self::empty(lab)?;
         let mut text = String::new();
         identity_toml(&mut text, Host::Server)?;
-        common_toml(&mut text, Options::default(), Host::Server)?;
+        common_toml(&mut text, &Options::default(), Host::Server)?;
         std::fs::write(bond.configuration(Host::Server), text)?;
         bond.start_server()?;
         eventually("the server answers", || bond.status(Host::Server).map(drop))?;
@@ -92,7 +116,7 @@ impl<'lab> Bond<'lab> {
             server_key?
         )?;
         identity_toml(&mut text, Host::Client)?;
-        common_toml(&mut text, Options::default(), Host::Client)?;
+        common_toml(&mut text, &Options::default(), Host::Client)?;
         for (index, link) in lab.scenario().links.iter().enumerate() {
             writeln!(text, "[[link]]\ninterface = \"{}\"", link.name)?;
             writeln!(text, "{}", if index == 0 { "security = \"plain\"" } else { "" })?;
@@ -101,7 +125,7 @@ impl<'lab> Bond<'lab> {
 
         let mut text = String::new();
         identity_toml(&mut text, Host::Server)?;
-        common_toml(&mut text, Options::default(), Host::Server)?;
+        common_toml(&mut text, &Options::default(), Host::Server)?;
         writeln!(text, "[[client]]\nname = \"home\"\npublic_key = \"{}\"\n{secret}", client_key?)?;
         writeln!(text, "address = [\"10.99.0.2\", \"{CLIENT_V6}\"]\n[[client.link]]\nsecurity = \"plain\"")?;
         writeln!(text, "remote = \"{}\"", addr::client_v4(0))?;
@@ -139,7 +163,7 @@ impl<'lab> Bond<'lab> {
         let file = self.configuration(Host::Client);
         let mut text = std::fs::read_to_string(&file)?;
         if !text.contains("[status]") {
-            common_toml(&mut text, Options::default(), Host::Client)?;
+            common_toml(&mut text, &Options::default(), Host::Client)?;
             std::fs::write(&file, text)?;
         }
         self.start_client()
@@ -148,8 +172,13 @@ impl<'lab> Bond<'lab> {
     /// Writes the configuration and starts nothing.
     pub(crate) fn configure(lab: &'lab Lab, options: Options) -> anyhow::Result<Self> {
         let bond = Self::empty(lab)?;
-        std::fs::write(bond.configuration(Host::Client), client_toml(lab, options)?)?;
-        std::fs::write(bond.configuration(Host::Server), server_toml(lab, options)?)?;
+        for host in [Host::Client, Host::Server] {
+            let path = file(host, "key");
+            std::fs::write(&path, base64(key(host).bytes()))?;
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        }
+        std::fs::write(bond.configuration(Host::Client), client_toml(lab, &options)?)?;
+        std::fs::write(bond.configuration(Host::Server), server_toml(lab, &options)?)?;
         Ok(bond)
     }
 
@@ -325,13 +354,26 @@ fn rate(lab: &Lab, index: usize, direction: Direction) -> anyhow::Result<String>
     Ok(format!("{}kbit", bps / 1_000))
 }
 
-fn client_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
+fn client_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
     let mut text = String::new();
-    writeln!(text, "[server]\nhost = \"{}\"\nports = \"9001-9005\"\n", addr::SERVER_V4)?;
+    writeln!(text, "[server]\nhost = \"{}\"\nports = \"9001-9005\"", addr::SERVER_V4)?;
+    let security = match options.security {
+        Security::Plain => "plain",
+        Security::Sealed => {
+            writeln!(text, "public_key = \"{}\"", base64(&key(Host::Server).public().0))?;
+            "sealed"
+        }
+    };
+    writeln!(text)?;
+    identity_toml(&mut text, Host::Client)?;
     writeln!(text, "[tunnel]\naddress = [\"{CLIENT_V4}/24\", \"{CLIENT_V6}/64\"]\n")?;
     common_toml(&mut text, options, Host::Client)?;
     for (index, link) in lab.scenario().links.iter().enumerate() {
-        writeln!(text, "[[link]]\nname = \"{0}\"\ninterface = \"{0}\"\nsecurity = \"plain\"", link.name)?;
+        writeln!(
+            text,
+            "[[link]]\nname = \"{0}\"\ninterface = \"{0}\"\nsecurity = \"{security}\"",
+            link.name
+        )?;
         // The first is the preferred one, as a user would write it down.
         writeln!(text, "priority = {}", if index == 0 { 1 } else { 2 })?;
         let (up, down) = (rate(lab, index, Direction::Up)?, rate(lab, index, Direction::Down)?);
@@ -340,11 +382,19 @@ fn client_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn server_toml(lab: &Lab, options: Options) -> anyhow::Result<String> {
+fn server_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
     let mut text = String::new();
     identity_toml(&mut text, Host::Server)?;
     common_toml(&mut text, options, Host::Server)?;
-    writeln!(text, "[[client]]\nname = \"home\"\naddress = [\"{CLIENT_V4}\", \"{CLIENT_V6}\"]\n")?;
+    writeln!(text, "[[client]]\nname = \"home\"\naddress = [\"{CLIENT_V4}\", \"{CLIENT_V6}\"]")?;
+    if options.security == Security::Sealed {
+        writeln!(text, "public_key = \"{}\"\n", base64(&key(Host::Client).public().0))?;
+        for (number, key) in (0_u8..).zip(&options.enrolled) {
+            writeln!(text, "[[client]]\nname = \"more{number}\"\naddress = \"10.99.1.{number}\"")?;
+            writeln!(text, "public_key = \"{}\"\n", base64(&key.0))?;
+        }
+        return Ok(text);
+    }
     for (index, link) in (0..).zip(&lab.scenario().links) {
         writeln!(text, "[[client.link]]\nname = \"{}\"\nsecurity = \"plain\"", link.name)?;
         writeln!(text, "remote = \"{}\"", addr::client_v4(index))?;
@@ -374,7 +424,7 @@ fn identity_toml(text: &mut String, host: Host) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn common_toml(text: &mut String, options: Options, host: Host) -> anyhow::Result<()> {
+fn common_toml(text: &mut String, options: &Options, host: Host) -> anyhow::Result<()> {
     writeln!(text, "[scheduler]\npolicy = \"{}\"\n", options.policy)?;
     let socket = file(host, "sock");
     writeln!(
