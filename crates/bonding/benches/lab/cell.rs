@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Ping};
 use bonding_lab::{Direction, Host, Lab, LabOptions, Scenario, addr};
+use bonding_proto::config::Security;
 
 use crate::harness::bond::{SERVER_V4, TUNNEL};
 use crate::harness::{Bond, Options};
@@ -18,15 +19,20 @@ const ECHOES_PER_SECOND: u32 = 50;
 const ECHO_PORT: u16 = 7_000;
 const IPERF_PORT: u16 = 5_201;
 /// Payload of a full packet through the bond: see the crate's head.
-const PAYLOAD_SHARE: f64 = 1_409.0 / 1_500.0;
+const fn payload_share(security: Security) -> f64 {
+    match security {
+        Security::Sealed => 1_377.0 / 1_500.0,
+        Security::Plain => 1_409.0 / 1_500.0,
+    }
+}
 
 /// Who carries the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// The kernel, over this link alone.
     Single(usize),
-    /// The bond, with this policy.
-    Bond(&'static str),
+    /// The bond, with this policy, over links of this kind.
+    Bond(&'static str, Security),
 }
 
 /// What is measured.
@@ -74,7 +80,9 @@ impl Cell {
         let way = way(self.direction);
         match self.carrier {
             Carrier::Single(index) => format!("link {index} alone, {way}, {} flow(s)", self.flows),
-            Carrier::Bond(policy) => format!("bond {policy}, {way}, {} flow(s)", self.flows),
+            Carrier::Bond(policy, security) => {
+                format!("bond {policy} {security:?}, {way}, {} flow(s)", self.flows)
+            }
         }
     }
 
@@ -83,7 +91,7 @@ impl Cell {
         let lab = Lab::start(scenario, LabOptions { seed, ..LabOptions::default() })?;
         match self.carrier {
             Carrier::Single(index) => self.run_single(&lab, index),
-            Carrier::Bond(policy) => self.run_bond(&lab, policy),
+            Carrier::Bond(policy, security) => self.run_bond(&lab, policy, security),
         }
     }
 
@@ -93,8 +101,8 @@ impl Cell {
         self.transfer(lab, &Iperf3 { device: Some(device), ..self.iperf3(addr::SERVER_V4.into()) })
     }
 
-    fn run_bond(&self, lab: &Lab, policy: &'static str) -> anyhow::Result<Sample> {
-        let bond = Bond::start(lab, Options { policy, ..Options::default() })?;
+    fn run_bond(&self, lab: &Lab, policy: &'static str, security: Security) -> anyhow::Result<Sample> {
+        let bond = Bond::start(lab, Options { policy, security, ..Options::default() })?;
         let ping = Ping { count: 40, ..Ping::new(SERVER_V4) }.run(lab.host(Host::Client))?;
         let _iperf3 = Iperf3Server::start(lab, lab.host(Host::Server), IPERF_PORT)?;
         let target = SocketAddr::new(SERVER_V4, ECHO_PORT);
@@ -131,6 +139,14 @@ impl Cell {
         Ok(sample)
     }
 
+    /// A link alone is compared with what the sealed bond could carry.
+    const fn security(&self) -> Security {
+        match self.carrier {
+            Carrier::Single(_) => Security::Sealed,
+            Carrier::Bond(_, security) => security,
+        }
+    }
+
     fn iperf3(&self, server: std::net::IpAddr) -> Iperf3 {
         let mut iperf3 = Iperf3::new(server, self.direction);
         iperf3.flows = self.flows;
@@ -156,7 +172,7 @@ impl Cell {
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() / start.elapsed().as_secs_f64();
         Ok(Sample {
             goodput_mbps: report.goodput_bps / 1e6,
-            attainable_mbps: capacity as f64 / 1e6 * PAYLOAD_SHARE,
+            attainable_mbps: capacity as f64 / 1e6 * payload_share(self.security()),
             retransmits: report.retransmits,
             bond: None,
             emulator_late: after.late_wakeups.saturating_sub(before.late_wakeups),

@@ -2,6 +2,7 @@
 
 use bonding_lab::Scenario;
 use bonding_lab::tools::IperfDirection;
+use bonding_proto::config::Security;
 use serde_json::{Value, json};
 
 use crate::cell::{BondFigures, Carrier, Cell, Sample, way};
@@ -35,7 +36,8 @@ impl Row {
                 let name = scenario.links.get(index).map_or("?", |link| link.name.as_str());
                 format!("{name} alone")
             }
-            Carrier::Bond(policy) => format!("bond, {policy}"),
+            Carrier::Bond(policy, Security::Sealed) => format!("bond, {policy}"),
+            Carrier::Bond(policy, Security::Plain) => format!("bond, {policy}, plain"),
         };
         Self { scenario: scenario.name.clone(), carrier, cell, samples }
     }
@@ -63,7 +65,7 @@ impl Row {
             self.goodput_mbps(),
             self.share() * 1e2
         );
-        if !matches!(self.cell.carrier, Carrier::Bond(_)) {
+        if !matches!(self.cell.carrier, Carrier::Bond(..)) {
             return head;
         }
         format!(
@@ -92,7 +94,7 @@ impl Row {
             self.goodput_mbps(),
             self.share() * 1e2
         );
-        if !matches!(self.cell.carrier, Carrier::Bond(_)) {
+        if !matches!(self.cell.carrier, Carrier::Bond(..)) {
             return format!("{head} | | | | | |");
         }
         format!(
@@ -147,8 +149,32 @@ impl Report {
     }
 
     fn bond<'a>(&'a self, scenario: &'a str, direction: IperfDirection, flows: u16) -> Option<&'a Row> {
-        self.of(scenario, direction)
-            .find(|row| row.cell.carrier == Carrier::Bond("adaptive") && row.cell.flows == flows)
+        self.bond_over(scenario, direction, flows, Security::Sealed)
+    }
+
+    fn bond_over<'a>(
+        &'a self,
+        scenario: &'a str,
+        direction: IperfDirection,
+        flows: u16,
+        security: Security,
+    ) -> Option<&'a Row> {
+        let carrier = Carrier::Bond("adaptive", security);
+        self.of(scenario, direction).find(|row| row.cell.carrier == carrier && row.cell.flows == flows)
+    }
+
+    /// Each at its own overhead: a sealed bond's share of what it can attain beside a plain one's.
+    fn print_cost_of_sealing(&self, scenario: &str, line: &dyn Fn(&str, String, String, bool)) {
+        for direction in [IperfDirection::Download, IperfDirection::Upload] {
+            for flows in [1, 4] {
+                let sealed = self.bond(scenario, direction, flows);
+                let plain = self.bond_over(scenario, direction, flows, Security::Plain);
+                let (Some(sealed), Some(plain)) = (sealed, plain) else { continue };
+                let ratio = sealed.share() / plain.share();
+                let what = format!("{scenario} {}, {flows} flow(s), sealed beside plain", way(direction));
+                line(&what, "≥ 0.97".into(), format!("{ratio:.3}"), ratio >= 0.97);
+            }
+        }
     }
 
     /// The bond beside the best single link.
@@ -211,6 +237,7 @@ impl Report {
         let mut scenarios: Vec<&str> = self.rows.iter().map(|row| row.scenario.as_str()).collect();
         scenarios.dedup();
         for scenario in scenarios {
+            self.print_cost_of_sealing(scenario, &line);
             for direction in [IperfDirection::Download, IperfDirection::Upload] {
                 let best = self.best_single(scenario, direction);
                 let (Some(best), Some(bond)) = (best, self.bond(scenario, direction, 1)) else { continue };
