@@ -1,4 +1,4 @@
-//! `cargo xtask bench lab`: builds with the release profile and hands over to `crates/bonding/benches/lab.rs`.
+//! `cargo xtask bench lab` and `attack`: build with the release profile and hand over to `crates/bonding/benches`.
 
 use std::process::ExitCode;
 
@@ -8,12 +8,16 @@ use crate::{prerequisites, process, sandbox, wants_help};
 
 const HELP: &str = "\
 Usage: cargo xtask bench lab [--yes] [OPTIONS]
+       cargo xtask bench attack [--yes] [--quick]
 
-Measures the bond with the kernel's TCP (cubic) over emulated links in network namespaces on this machine, beside
+attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
+on one server. --quick sends a tenth.
+
+lab measures the bond with the kernel's TCP (cubic) over emulated links in network namespaces on this machine, beside
 the best single link alone and the round-robin baseline in the same run. Prints a table of medians and writes the
 figures as JSON.
 
-Options:
+Options of lab:
   --yes             install missing Debian packages without asking (as root)
   --scenario NAME   only this scenario; may be repeated (`--list` names them)
   --quick           one short run of each cell instead of the median of several
@@ -24,6 +28,7 @@ Options:
 
 Examples:
   cargo xtask bench lab
+  cargo xtask bench attack
   cargo xtask bench lab --quick --scenario reference
   cargo xtask bench lab --scenario dual --scenario single --runs 5 --json /tmp/lab.json
 ";
@@ -35,16 +40,16 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some((which, rest)) = arguments.split_first() else {
-        return Err(crate::usage("bench: say which: `cargo xtask bench lab`".into()));
+        return Err(crate::usage("bench: say which: `cargo xtask bench lab` or `attack`".into()));
     };
-    if which != "lab" {
-        return Err(crate::usage(format!("bench: unknown benchmark `{which}`: expected lab")));
+    if !["attack", "lab"].contains(&which.as_str()) {
+        return Err(crate::usage(format!("bench: unknown benchmark `{which}`: expected lab or attack")));
     }
     let (yes, options): (Vec<&String>, Vec<&String>) = rest.iter().partition(|option| *option == "--yes");
     prerequisites::ensure(!yes.is_empty())?;
-    sandbox::ensure("cargo xtask bench lab")?;
+    sandbox::ensure(&format!("cargo xtask bench {which}"))?;
     let status = process::cargo()
-        .args(["bench", "--package", "bonding", "--bench", "lab", "--"])
+        .args(["bench", "--package", "bonding", "--bench", which, "--"])
         .args(options)
         // Relative files on the command line are meant from where the caller stands; cargo starts a benchmark elsewhere.
         .env("BENCH_WORKING_DIRECTORY", std::env::current_dir().context("no working directory")?)

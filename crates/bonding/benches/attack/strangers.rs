@@ -1,0 +1,103 @@
+//! What strangers send.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use bonding_lab::addr;
+use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
+use bonding_proto::crypto::rng::SecretRng;
+use bonding_proto::handshake::{Hello, Initiator, Stamp};
+
+use crate::wire::Seen;
+
+/// The server's first port.
+pub(crate) const PORT: u16 = 9_001;
+
+/// A kind of datagram that must not get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Garbage,
+    Truncated,
+    Replayed,
+    BitFlipped,
+    WrongSession,
+    ForgedSource,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Garbage,
+        Self::Truncated,
+        Self::Replayed,
+        Self::BitFlipped,
+        Self::WrongSession,
+        Self::ForgedSource,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Garbage => "garbage",
+            Self::Truncated => "truncated",
+            Self::Replayed => "replayed",
+            Self::BitFlipped => "bit-flipped",
+            Self::WrongSession => "wrong session",
+            Self::ForgedSource => "forged source",
+        }
+    }
+
+    /// One datagram, made from `sample`, which the client sent: where it claims to come from, where it goes to, and what it is.
+    pub(crate) fn make(self, sample: &Seen, rng: &mut SecretRng) -> (SocketAddrV4, SocketAddrV4, Vec<u8>) {
+        let mut payload = sample.payload.clone();
+        let mut source = stranger(rng);
+        let at =
+            |rng: &mut SecretRng, length: usize| usize::try_from(rng.next_u64()).unwrap_or(0) % length.max(1);
+        match self {
+            Self::Garbage => {
+                payload.resize(at(rng, 1_400), 0);
+                rng.fill(&mut payload);
+            }
+            Self::Truncated => payload.truncate(at(rng, sample.payload.len())),
+            Self::Replayed => {}
+            Self::BitFlipped => flip(&mut payload, 8, rng),
+            // Its receiver index.
+            Self::WrongSession => payload.iter_mut().skip(4).take(4).for_each(|byte| *byte ^= 0x5a),
+            Self::ForgedSource => {
+                source = sample.source;
+                flip(&mut payload, 16, rng);
+            }
+        }
+        (source, sample.target, payload)
+    }
+}
+
+/// Changes one bit from the byte `from` on.
+fn flip(payload: &mut [u8], from: usize, rng: &mut SecretRng) {
+    let choice = usize::try_from(rng.next_u32()).unwrap_or(0);
+    let length = payload.len().saturating_sub(from).max(1);
+    if let Some(byte) = payload.get_mut(from + choice / 8 % length) {
+        *byte ^= 1 << (choice % 8);
+    }
+}
+
+/// An address of nobody, other each time.
+pub(crate) fn stranger(rng: &mut SecretRng) -> SocketAddrV4 {
+    let [a, b, c, d] = rng.next_u32().to_be_bytes();
+    SocketAddrV4::new(Ipv4Addr::new(100, 64 + a % 64, b, c), 1_024 + u16::from(d))
+}
+
+/// First messages of clients that the server does not know but who know the server's key.
+pub(crate) fn initiations(server: &PublicKey, count: u8, rng: &mut SecretRng) -> Vec<Vec<u8>> {
+    let mut make = |number: u8| {
+        let identity = PrivateKey::from_bytes([number; 32]);
+        let hello = Hello { stamp: Stamp { run: 1, elapsed_us: 0 }, epoch: 1, aes_fast: true, token: None };
+        let mut datagram = Vec::new();
+        let index = rng.next_u32();
+        Initiator::new(&identity, server, None, index, &hello, rng).put(0, None, &mut datagram);
+        datagram
+    };
+    (1..=count).map(&mut make).collect()
+}
+
+/// The server as strangers reach it.
+pub(crate) fn server() -> SocketAddrV4 {
+    SocketAddrV4::new(addr::SERVER_V4, PORT)
+}

@@ -1,0 +1,94 @@
+//! Clients that need no tunnel: the core's own session on a plain socket, to see who gets in and how soon.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use bonding_proto::config::{ClientSealing, LinkConfig, Policy, Role, Security, SessionConfig};
+use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
+use bonding_proto::{Datagram, Path, Session, SocketId, StateMachine as _};
+use bytes::BytesMut;
+
+const SEGMENTS: NonZeroUsize = NonZeroUsize::new(1).expect("1 is not 0");
+
+/// One client with one link.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    session: Session,
+    socket: UdpSocket,
+    start: Instant,
+    buffer: Vec<u8>,
+}
+
+impl Visitor {
+    /// Begins its handshake; on the host of the calling thread.
+    pub(crate) fn new(key: PrivateKey, server: PublicKey, remote: SocketAddr, run: u64) -> io::Result<Self> {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        socket.set_nonblocking(true)?;
+        let [first, ..] = *key.bytes();
+        let mut entropy = key.public().0;
+        entropy.iter_mut().zip(run.to_be_bytes()).for_each(|(byte, other)| *byte ^= other);
+        let config = SessionConfig {
+            role: Role::Client,
+            links: vec![LinkConfig {
+                security: Security::Sealed,
+                priority: 1,
+                tx_rate: None,
+                rx_rate: None,
+                path: Some(Path { socket: SocketId(0), remote, local: None }),
+                alternatives: Vec::new(),
+            }],
+            policy: Policy::Adaptive,
+            heartbeat_interval: Duration::from_millis(100),
+            mtu: 1_400,
+            seed: u64::from(first),
+            epoch: run,
+            sealing: Some(ClientSealing {
+                identity: key,
+                server,
+                preshared: None,
+                aes_fast: true,
+                run,
+                entropy,
+                token: None,
+            }),
+        };
+        let start = Instant::now();
+        let session = Session::new(config, bonding_proto::Instant::ZERO);
+        Ok(Self { session, socket, start, buffer: vec![0; 2_048] })
+    }
+
+    fn now(&self) -> bonding_proto::Instant {
+        bonding_proto::Instant::ZERO + self.start.elapsed()
+    }
+
+    /// Does what there is to do, without waiting. Whether it is in.
+    pub(crate) fn turn(&mut self) -> bool {
+        while let Ok((size, remote)) = self.socket.recv_from(&mut self.buffer) {
+            let data = BytesMut::from(self.buffer.get(..size).unwrap_or_default());
+            let path = Path { socket: SocketId(0), remote, local: None };
+            // Counted by the session.
+            let _ = self.session.handle_datagram(Datagram { path, data }, self.now());
+        }
+        self.session.handle_timeout(self.now());
+        let mut out = Vec::new();
+        while let Some(transmit) = self.session.poll_transmit(&mut out, SEGMENTS, self.now()) {
+            // What the kernel does not take is lost, as on any way.
+            let _ = self.socket.send_to(&out, transmit.path.remote);
+            out.clear();
+        }
+        self.session.is_connected()
+    }
+
+    /// How long it took to get in; `None`: it did not, within `limit`.
+    pub(crate) fn enter(&mut self, limit: Duration) -> Option<Duration> {
+        while self.start.elapsed() < limit {
+            if self.turn() {
+                return Some(self.start.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+}
