@@ -379,7 +379,8 @@ impl Link {
         // On a sealed link the datagram itself has moved the path.
         let moved = self.security == Security::Plain && self.path.adopt(path);
         let answer_at = self.heartbeat_sent_at.map_or(now, |at| now.max(at + ANSWER_GAP));
-        if !heartbeat.proven || moved {
+        // A sealed link whose peer has just begun a new run has no path until its next datagram.
+        if (!heartbeat.proven || moved) && self.path.current().is_some() {
             self.heartbeat_at = Some(self.heartbeat_at.map_or(answer_at, |due| due.min(answer_at)));
         }
         Ok(moved.then_some(path))
@@ -645,5 +646,35 @@ mod tests {
             let due = due_after(60, 1, receive);
             assert!((ms(70)..ms(90)).contains(&due), "{due:?}");
         }
+    }
+
+    /// The heartbeat that announces a new run takes the path with it: what came before says nothing about it.
+    #[test]
+    fn a_sealed_link_without_a_path_waits_for_one() {
+        let config = LinkConfig {
+            security: Security::Sealed,
+            priority: 1,
+            tx_rate: None,
+            rx_rate: None,
+            path: None,
+            alternatives: Vec::new(),
+        };
+        let mut link = Link::new(LinkId(0), Role::Server, &config, INTERVAL, ms(0));
+        let path = Path { socket: SocketId(0), local: None, remote: "192.0.2.1:9000".parse().unwrap() };
+        let heartbeat = Heartbeat {
+            epoch: 2,
+            stamp_us: 1,
+            sent: 1,
+            echo: None,
+            proven: false,
+            priority: 1,
+            rx_ceiling: None,
+        };
+        link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));
+        link.on_peer_restart();
+        assert_eq!(link.on_heartbeat(1, &heartbeat, path, 1, ms(0)), Ok(None));
+        assert_eq!(link.heartbeat_at(), None);
+        link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(1));
+        assert_eq!(link.heartbeat_at(), Some(ms(1)));
     }
 }

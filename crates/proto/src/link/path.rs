@@ -104,7 +104,8 @@ impl PathState {
             }
             return false;
         }
-        if !newest {
+        // Any address is better than none: the first datagram of a link may be sealed under keys that were just replaced.
+        if !newest && self.current.is_some() {
             return false;
         }
         self.current = Some(path);
@@ -201,6 +202,15 @@ mod tests {
         assert_eq!(state.current(), Some(path(2)));
         assert!(state.follow(path(1), true, 100, || unreachable!(), NOW));
         assert!(state.is_trusted());
+    }
+
+    #[test]
+    fn without_a_path_any_authenticated_datagram_brings_one() {
+        let mut state = PathState::new(Vec::new());
+        assert!(state.follow(path(1), false, 100, || [1; 8], NOW));
+        assert_eq!(state.current(), Some(path(1)));
+        assert!(!state.is_trusted());
+        assert!(!state.follow(path(2), false, 100, || unreachable!(), NOW));
     }
 
     #[test]
