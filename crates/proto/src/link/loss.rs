@@ -4,7 +4,8 @@
 //! between two echoes is 1 − Δreceived / Δsent. Reordering makes single intervals wrong, never a window.
 //!
 //! The window is 5 s, longer on a quiet link: until it spans 2,000 datagrams, at most a minute. Ten heartbeats
-//! a second would else forget a link's 2 % within seconds.
+//! a second would else forget a link's 2 % within seconds. What is older than 5 s is kept in steps of 2 s: every idle link
+//! of every session has a minute of it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,34 +19,51 @@ const DATAGRAMS: u64 = 2_000;
 /// Echoes closer together than this are one.
 const STEP: Duration = Duration::from_millis(80);
 
+/// Beyond [`WINDOW`] marks keep this distance.
+const OLD_STEP: Duration = Duration::from_secs(2);
+
+/// Time, and sums of what was sent and received.
+type Mark = (Instant, u64, u64);
+
 /// Loss over the window.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LossMeter {
-    /// Times and sums of what was sent and received; at most one for each step.
-    marks: VecDeque<(Instant, u64, u64)>,
+    /// Beyond [`WINDOW`].
+    old: VecDeque<Mark>,
+    /// At most one for each step.
+    recent: VecDeque<Mark>,
 }
 
 impl LossMeter {
     /// Of `sent` more datagrams, `received` arrived. More than were sent: some of those before were only late.
     pub(super) fn on_interval(&mut self, sent: u64, received: u64, now: Instant) {
-        let (sum_sent, sum_received) = self.marks.back().map_or((0, 0), |mark| (mark.1, mark.2));
+        let (sum_sent, sum_received) = self.recent.back().map_or((0, 0), |mark| (mark.1, mark.2));
         let mark = (now, sum_sent.saturating_add(sent), sum_received.saturating_add(received));
-        match self.marks.back_mut() {
+        match self.recent.back_mut() {
             Some(last) if is_same_step(last.0, now) => (last.1, last.2) = (mark.1, mark.2),
-            Some(_) | None => self.marks.push_back(mark),
+            Some(_) | None => self.recent.push_back(mark),
         }
-        while let Some(next) = self.marks.get(1) {
-            let age = now.saturating_since(next.0);
-            if age < WINDOW || (age < WINDOW_MAX && mark.1.saturating_sub(next.1) < DATAGRAMS) {
-                break;
+        while let Some(next) = self.recent.get(1)
+            && now.saturating_since(next.0) >= WINDOW
+            && let Some(over) = self.recent.pop_front()
+        {
+            let last = self.old.back();
+            if last.is_none_or(|last| over.0.saturating_since(last.0) >= OLD_STEP) {
+                self.old.push_back(over);
             }
-            self.marks.pop_front();
+        }
+        let is_enough = |next: &Mark| {
+            let (age, since) = (now.saturating_since(next.0), mark.1.saturating_sub(next.1));
+            age >= WINDOW_MAX || (age >= WINDOW && since >= DATAGRAMS)
+        };
+        while !self.old.is_empty() && self.old.get(1).or(self.recent.front()).is_some_and(is_enough) {
+            self.old.pop_front();
         }
     }
 
     /// Lost share in permille; 0 while nothing is known.
     pub(super) fn permille(&self) -> u16 {
-        let (Some(first), Some(last)) = (self.marks.front(), self.marks.back()) else {
+        let (Some(first), Some(last)) = (self.old.front().or(self.recent.front()), self.recent.back()) else {
             return 0;
         };
         let sent = last.1.saturating_sub(first.1);
@@ -102,7 +120,7 @@ mod tests {
         for tick in 0..100_000 {
             loss.on_interval(u64::MAX, 0, at(tick));
             loss.on_interval(0, u64::MAX, at(tick));
-            assert!(loss.permille() <= 1_000 && loss.marks.len() < 700);
+            assert!(loss.permille() <= 1_000 && loss.recent.len() <= 64 && loss.old.len() <= 32);
         }
     }
 }

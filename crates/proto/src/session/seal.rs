@@ -253,6 +253,8 @@ impl Session {
                 alternatives: Vec::new(),
             };
             let number = LinkId(u8::try_from(at).unwrap_or(u8::MAX));
+            // Links are few, and large.
+            self.links.reserve_exact(1);
             self.links.push(Link::new(number, self.role, &config, self.heartbeat_interval, now));
         }
     }
