@@ -1,0 +1,22 @@
+//! A thousand clients of one server: all get in, none is starved, and all come back when the server does.
+
+mod crowd;
+
+use crowd::{Crowd, server};
+
+const CLIENTS: u16 = 1_000;
+
+#[test]
+fn a_thousand_clients_share_a_server() {
+    let mut crowd = Crowd::new(CLIENTS, 2);
+    // All at once: more than the server works on without cookies.
+    crowd.run(1_500, false);
+    assert_eq!(crowd.connected(), usize::from(CLIENTS));
+    assert!(crowd.cookies >= 500, "{} cookies", crowd.cookies);
+    crowd.assert_served();
+
+    crowd.server = server(CLIENTS, 2, crowd.now);
+    crowd.run(2_500, false);
+    assert_eq!(crowd.connected(), usize::from(CLIENTS));
+    crowd.assert_served();
+}
