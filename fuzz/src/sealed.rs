@@ -375,7 +375,7 @@ impl ToServer {
                 7 => {
                     let (port, copies) = (input.byte()?, input.byte()?);
                     let packet = Bytes::from(inner_packet(false, port, &[port; 1_200]));
-                    for _ in 0..copies {
+                    for _ in 0..copies % 64 {
                         let _ = self.endpoint.handle_packet(PacketBuf::from(packet.clone()), self.now);
                     }
                     self.drain();
@@ -507,7 +507,7 @@ impl ToClient {
                 7 => {
                     let (port, copies) = (input.byte()?, input.byte()?);
                     let packet = Bytes::from(inner_packet(true, port, &[port; 1_200]));
-                    for _ in 0..copies {
+                    for _ in 0..copies % 64 {
                         let _ = self.client.handle_packet(PacketBuf::from(packet.clone()), self.now);
                     }
                     self.drain();
