@@ -89,12 +89,13 @@ impl Session {
         }
     }
 
-    /// Whether the link may send at all: a sealed one needs keys.
+    /// Whether the link may send at all: it needs somewhere to send to, and a sealed one keys.
     pub(super) fn speaks(&self, link: &Link) -> bool {
-        match link.security() {
-            Security::Plain => true,
-            Security::Sealed => self.keyring.serves(),
-        }
+        link.path().is_some()
+            && match link.security() {
+                Security::Plain => true,
+                Security::Sealed => self.keyring.serves(),
+            }
     }
 
     /// The due handshake message, if any.

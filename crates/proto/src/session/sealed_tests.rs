@@ -9,8 +9,12 @@ use super::*;
 use crate::config::{ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, ServerSealing};
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
-use crate::handshake::Refusal;
+use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
 use crate::packet::{Path, SocketId};
+use crate::wire::control::Control;
+use crate::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
+use crate::wire::sealed::SealedHeader;
+use crate::wire::{self, Kind, Modifiers};
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 2));
@@ -575,4 +579,48 @@ fn what_all_sessions_queue_is_bounded() {
     world.idle(2_000);
     assert_eq!(world.down.len(), 2_000 - refused);
     assert_eq!(world.server.handle_packet(packet(false, 0), world.now), Ok(()), "there is room again");
+}
+
+/// A client with true keys that says in one datagram that it was restarted, which makes the server forget its path, and asks for
+/// an answer to that path.
+#[test]
+fn a_server_does_not_spin_for_a_path_that_it_forgot() {
+    let (now, path) = (
+        Instant::from_nanos(5_000_000_000),
+        Path { socket: SocketId(0), remote: "192.0.2.1:1".parse().unwrap(), local: None },
+    );
+    let mut server = endpoint(vec![enrolled(1, None)], 7, now);
+    let (identity, public) = (PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([99; 32]).public());
+    let hello = Hello { stamp: Stamp { run: 1, elapsed_us: 1 }, epoch: 5, aes_fast: true, token: None };
+    let mut attempt = Initiator::new(&identity, &public, None, 3, &hello, &mut SecretRng::new([3; 32]));
+    let mut buf = Vec::new();
+    attempt.put(0, None, &mut buf);
+    server.handle_datagram(Datagram { path, data: BytesMut::from(buf.as_slice()) }, now).unwrap();
+    buf.clear();
+    server.poll_transmit(&mut buf, SEGMENTS, now).unwrap();
+    let Outcome::Welcome(_, keys) = attempt.read_response(&buf).unwrap() else { panic!("a welcome") };
+
+    let header = SealedHeader { link: 0, stamp: 0, receiver_index: keys.remote_index, counter: 0 }.to_bytes();
+    let mut frames = Vec::new();
+    let heartbeat = Heartbeat {
+        epoch: 6,
+        stamp_us: 1,
+        sent: 1,
+        echo: None,
+        proven: false,
+        priority: 1,
+        rx_ceiling: None,
+    };
+    wire::put_frame_header(&mut frames, 1, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
+    heartbeat.put(&mut frames);
+    wire::put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
+    Control::Challenge([1; 8]).put(&mut frames);
+    let tag = keys.send.seal(0, 0, &header, &mut frames);
+    let data = BytesMut::from([header.as_slice(), &frames, &tag].concat().as_slice());
+    server.handle_datagram(Datagram { path, data }, now).unwrap();
+    buf.clear();
+    assert_eq!(server.poll_transmit(&mut buf, SEGMENTS, now), None);
+    server.handle_timeout(now);
+    assert_eq!(server.poll_transmit(&mut buf, SEGMENTS, now), None);
+    assert!(server.poll_timeout().is_none_or(|(due, _)| due > now), "{:?}", server.poll_timeout());
 }
