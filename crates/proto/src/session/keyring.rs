@@ -318,3 +318,6 @@ mod tests {
         assert_eq!(buf, [b"before".as_slice(), &[0; SEALED_HEADER_BYTES + 6]].concat());
     }
 }
+
+#[cfg(test)]
+mod model_tests;
