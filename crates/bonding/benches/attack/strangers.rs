@@ -12,6 +12,9 @@ use crate::wire::Seen;
 /// The server's first port.
 pub(crate) const PORT: u16 = 9_001;
 
+/// Bytes of a sealed datagram's header.
+const HEADER: usize = 16;
+
 /// A kind of datagram that must not get in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -57,23 +60,26 @@ impl Kind {
             }
             Self::Truncated => payload.truncate(at(rng, sample.payload.len())),
             Self::Replayed => {}
-            Self::BitFlipped => flip(&mut payload, 8, rng),
+            Self::BitFlipped => forge(&mut payload, rng),
             // Its receiver index.
             Self::WrongSession => payload.iter_mut().skip(4).take(4).for_each(|byte| *byte ^= 0x5a),
             Self::ForgedSource => {
                 source = sample.source;
-                flip(&mut payload, 16, rng);
+                forge(&mut payload, rng);
             }
         }
         (source, sample.target, payload)
     }
 }
 
-/// Changes one bit from the byte `from` on.
-fn flip(payload: &mut [u8], from: usize, rng: &mut SecretRng) {
+/// A counter that the server has not seen, so that it must open the datagram to know; and one bit that is not as it was sealed.
+fn forge(payload: &mut [u8], rng: &mut SecretRng) {
+    if let Some(byte) = payload.get_mut(11) {
+        *byte ^= 1;
+    }
     let choice = usize::try_from(rng.next_u32()).unwrap_or(0);
-    let length = payload.len().saturating_sub(from).max(1);
-    if let Some(byte) = payload.get_mut(from + choice / 8 % length) {
+    let length = payload.len().saturating_sub(HEADER).max(1);
+    if let Some(byte) = payload.get_mut(HEADER + choice / 8 % length) {
         *byte ^= 1 << (choice % 8);
     }
 }
