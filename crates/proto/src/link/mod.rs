@@ -8,6 +8,9 @@
 //! times its bytes were carried, either way, but not within 25 ms of the last, nor for over 1 % of what the link is
 //! known to carry. Health knows nothing of that: what is overdue as proof counts in regular intervals.
 
+mod address;
+mod delivery;
+mod figures;
 mod health;
 mod loss;
 mod meter;
@@ -22,23 +25,22 @@ use std::time::Duration;
 
 pub use self::pacer::{BURST, QUANTUM};
 
+use self::delivery::{Echoed, Logged};
 use self::health::Health;
 use self::loss::LossMeter;
 use self::meter::RateMeter;
 use self::pacer::Pacer;
 use self::path::PathState;
-use self::rate::{Delay, Delivery, RateControl};
+use self::rate::RateControl;
 use self::rtt::{DelayEstimator, RttEstimator};
 use crate::config::{LinkConfig, Role, Security};
 use crate::discard::Discard;
 use crate::event::LinkState;
 use crate::packet::{LinkId, Path};
-use crate::scheduler::{LinkView, score};
-use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::FRAME_HEADER_BYTES;
-use crate::wire::control::{CHALLENGE_BYTES, Control};
+use crate::wire::control::Control;
 use crate::wire::heartbeat::{Echo, HEARTBEAT_BYTES, Heartbeat};
 
 /// A suspect link is probed this often.
@@ -48,44 +50,14 @@ const SUSPECT_INTERVAL: Duration = Duration::from_millis(50);
 const BUSY_INTERVAL: Duration = Duration::from_millis(25);
 const HEARTBEAT_COST_PERMILLE: u64 = 10;
 
-/// What scheduling of a busy host adds to an echo's way is below this.
-const OVERDUE_SLACK: Duration = Duration::from_millis(15);
-
 /// Answers to heartbeats keep this distance from the last heartbeat.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
 
 /// Utilisation above which a link counts as saturated, permille (the score's 80 %).
 pub const SATURATED_PERMILLE: u16 = 800;
 
-/// Bytes of IP and UDP header around a datagram: pacing counts them.
-const IPV4_HEADERS: u64 = 20 + 8;
-const IPV6_HEADERS: u64 = 40 + 8;
-
-/// Control frames that wait for their turn; more than this nobody asks for.
-const CONTROL_MAX: usize = 8;
-
 /// Heartbeats in flight that are remembered: 10 s of them.
 const LOG_MAX: usize = 400;
-
-/// Echoes closer together than this say too little about a rate.
-const DELIVERY_SPAN: Duration = Duration::from_millis(50);
-
-/// A heartbeat of ours: the counts when it was sent.
-#[derive(Debug, Clone, Copy)]
-struct Logged {
-    sent_at: Instant,
-    packets: u64,
-    bytes: u64,
-}
-
-/// A heartbeat of ours as the peer saw it.
-#[derive(Debug, Clone, Copy)]
-struct Echoed {
-    logged: Logged,
-    /// Arrival by the peer's clock, µs.
-    arrived_us: u64,
-    received: u64,
-}
 
 /// The newest heartbeat received.
 #[derive(Debug, Clone, Copy)]
@@ -189,75 +161,9 @@ impl Link {
         self.path.current()
     }
 
-    /// Every address that a client may reach its server at on this link.
-    pub fn candidates(&self) -> &[Path] {
-        self.path.candidates()
-    }
-
     /// Sealed or plain.
     pub const fn security(&self) -> Security {
         self.security
-    }
-
-    /// Whether `path` is one that a client may hear its server on.
-    pub fn hears(&self, path: &Path) -> bool {
-        self.path.knows(path)
-    }
-
-    fn header_bytes(&self) -> u64 {
-        let ipv6 = self.path.current().is_some_and(|path| path.remote.ip().to_canonical().is_ipv6());
-        if ipv6 { IPV6_HEADERS } else { IPV4_HEADERS }
-    }
-
-    /// A client heard its server on `path`. Whether that is another one than it sent to.
-    pub fn adopt(&mut self, path: Path) -> bool {
-        self.path.adopt(path)
-    }
-
-    /// A server's authenticated datagram with `bytes` of UDP payload came from `path`. Whether the path changed; then it is asked
-    /// to prove itself with `token`.
-    pub fn follow(
-        &mut self,
-        path: Path,
-        newest: bool,
-        bytes: usize,
-        token: impl FnOnce() -> [u8; CHALLENGE_BYTES],
-        now: Instant,
-    ) -> bool {
-        let bytes = bytes as u64 + self.header_bytes();
-        let moved = self.path.follow(path, newest, bytes, token, now);
-        if moved {
-            self.heartbeat_at = Some(now);
-        }
-        moved
-    }
-
-    /// The peer answered a challenge from `path`. Whether the path may be used for data from now on.
-    pub fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
-        self.path.on_response(token, path)
-    }
-
-    /// Sends a control frame as soon as may be.
-    pub fn push_control(&mut self, control: Control) {
-        if self.control.len() < CONTROL_MAX {
-            self.control.push_back(control);
-        }
-    }
-
-    /// The control frame to send now.
-    pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
-        self.control.pop_front().or_else(|| self.path.poll_challenge(now).map(Control::Challenge))
-    }
-
-    /// When a control frame is due; the past: at once.
-    pub fn control_at(&self) -> Option<Instant> {
-        if self.control.is_empty() { self.path.challenge_at() } else { Some(Instant::ZERO) }
-    }
-
-    /// Whether a datagram with `bytes` of UDP payload may go where the link sends to; if so it counts.
-    pub fn try_spend(&mut self, bytes: usize) -> bool {
-        let bytes = bytes as u64 + self.header_bytes();
-        self.path.try_spend(bytes)
     }
 
     /// The heartbeat that is due may not go yet.
@@ -330,16 +236,6 @@ impl Link {
         self.forget_delivery();
     }
 
-    /// What was delivered before says nothing about what will be.
-    fn forget_delivery(&mut self) {
-        self.loss = LossMeter::default();
-        self.random_loss = LossMeter::default();
-        self.log.clear();
-        self.echoed = None;
-        self.echo_rhythm = None;
-        self.rate.on_restart();
-    }
-
     /// The interface lost its carrier (`false`) or has it again.
     pub fn on_carrier(&mut self, carrier: bool, now: Instant) {
         self.health.on_carrier(carrier);
@@ -384,71 +280,6 @@ impl Link {
             self.heartbeat_at = Some(self.heartbeat_at.map_or(answer_at, |due| due.min(answer_at)));
         }
         Ok(moved.then_some(path))
-    }
-
-    /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes one of ours.
-    fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
-        let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
-        let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
-        let was_down = self.health.state() == LinkState::Down;
-        self.health.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)));
-        if was_down && self.health.state() == LinkState::Up {
-            // Three good probes healed it: the outage's losses would keep it unused for as long as their window.
-            self.forget_delivery();
-        }
-        self.rtt.on_sample(Duration::from_micros(rtt_us), now);
-        let gap =
-            self.received.map_or(self.interval, |last| now.saturating_since(last.at).min(self.interval));
-        self.echo_rhythm = Some((Duration::from_micros(rtt_us), gap.max(BUSY_INTERVAL)));
-        let arrived_us = peer_stamp_us.saturating_sub(u64::from(echo.delay_us));
-        let delay_us = micros_between(arrived_us, echo.stamp_us);
-        self.tx_delay.on_sample(delay_us, now);
-        self.on_delivery(echo, arrived_us, delay_us, now);
-        Ok(())
-    }
-
-    /// What was sent between the last heartbeat echoed and this one, and what of it arrived.
-    fn on_delivery(&mut self, echo: &Echo, arrived_us: u64, delay_us: i64, now: Instant) {
-        while self.log.front().is_some_and(|logged| logged.packets < echo.sent) {
-            self.log.pop_front();
-        }
-        let Some(logged) = self.log.front().copied().filter(|logged| logged.packets == echo.sent) else {
-            return;
-        };
-        let newest = Echoed { logged, arrived_us, received: echo.received };
-        let delay = Delay {
-            delay_us,
-            rtt_min: self.rtt.min(now).unwrap_or_default(),
-            age: now.saturating_since(logged.sent_at),
-            since_bytes: self.tx_bytes.saturating_sub(logged.bytes),
-        };
-        self.rate.on_delay(&delay, now);
-        let Some(last) = self.echoed else {
-            self.echoed = Some(newest);
-            return;
-        };
-        let sending = logged.sent_at.saturating_since(last.logged.sent_at);
-        if sending < DELIVERY_SPAN {
-            return;
-        }
-        self.echoed = Some(newest);
-        // Never much quicker than sent: what a stalled link lets go at once says nothing about its rate.
-        let arriving = Duration::from_micros(arrived_us.saturating_sub(last.arrived_us)).max(sending / 2);
-        let (packets, bytes) = (logged.packets - last.logged.packets, logged.bytes - last.logged.bytes);
-        let arrived = echo.received.saturating_sub(last.received).min(packets);
-        let arrived_bytes = u128::from(bytes) * u128::from(arrived) / u128::from(packets.max(1));
-        let sample = Delivery {
-            sent: BitRate::from_bytes_over(bytes, sending),
-            delivered: BitRate::from_bytes_over(u64::try_from(arrived_bytes).unwrap_or(bytes), arriving),
-            lost_permille: (packets - arrived) * 1_000 / packets.max(1),
-        };
-        let clear = self.rate.on_delivery(&sample, now);
-        // Unclamped: what was late in one interval comes in the next.
-        let received = echo.received.saturating_sub(last.received);
-        self.loss.on_interval(packets, received, now);
-        if clear {
-            self.random_loss.on_interval(packets, received, now);
-        }
     }
 
     /// Time has passed: the state may change.
@@ -507,14 +338,6 @@ impl Link {
         self.heartbeat_at = Some(due.min(sent_at + gap));
     }
 
-    /// How long an echo of ours is overdue: the queue that its heartbeat waits in is at least that long.
-    fn overdue(&self, now: Instant) -> Duration {
-        let (Some(next), Some((rtt, gap))) = (self.log.get(1), self.echo_rhythm) else {
-            return Duration::ZERO;
-        };
-        now.saturating_since(next.sent_at + rtt + gap * 2 + OVERDUE_SLACK)
-    }
-
     /// The echo for a heartbeat to a peer in its run `peer_epoch`.
     pub fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
         self.received.map(|newest| Echo {
@@ -541,56 +364,6 @@ impl Link {
     pub const fn free_at(&self) -> Instant {
         self.pacer.free_at()
     }
-
-    /// What the scheduler sees.
-    pub fn view(&self, now: Instant) -> LinkView {
-        let capacity = self.rate.capacity();
-        LinkView {
-            id: self.id,
-            // No data for an address that has not proven that it wants it.
-            state: if self.path.is_trusted() { self.health.state() } else { LinkState::Down },
-            priority: self.priority,
-            rtt: self.rtt.srtt().unwrap_or_default(),
-            loss_permille: self.loss.permille(),
-            random_loss_permille: self.random_loss.permille(),
-            utilisation_permille: self.utilisation_permille(capacity, now),
-            rate: self.rate.pacing_rate(self.overdue(now), now),
-            delay_us: self.tx_delay.delay_us().unwrap_or(0),
-            free_at: self.pacer.free_at(),
-            header_bytes: self.header_bytes(),
-        }
-    }
-
-    fn utilisation_permille(&self, capacity: Option<BitRate>, now: Instant) -> u16 {
-        let Some(capacity) = capacity.map(BitRate::as_bps).filter(|bps| *bps > 0) else { return 0 };
-        let used = u128::from(self.tx_meter.rate(now).as_bps());
-        u16::try_from(used * 1_000 / u128::from(capacity)).unwrap_or(u16::MAX)
-    }
-
-    /// Figures for people.
-    pub fn stats(&self, now: Instant) -> LinkStats {
-        let view = self.view(now);
-        LinkStats {
-            id: self.id,
-            state: view.state,
-            path: self.path.current(),
-            priority: self.priority,
-            score: score::score(&view, score::Saturation::Ignored),
-            saturated: view.utilisation_permille > SATURATED_PERMILLE,
-            rtt: self.rtt.srtt(),
-            rtt_min: self.rtt.min(now),
-            loss_permille: view.loss_permille,
-            tx_rate: self.tx_meter.rate(now),
-            rx_rate: self.rx_meter.rate(now),
-            capacity: self.rate.capacity(),
-            utilisation_permille: view.utilisation_permille,
-            tx_packets: self.tx_packets,
-            tx_bytes: self.tx_bytes,
-            rx_packets: self.rx_packets,
-            rx_bytes: self.rx_bytes,
-            last_seq: self.last_seq,
-        }
-    }
 }
 
 /// `later` − `earlier` of two different clocks, saturating.
@@ -606,6 +379,7 @@ fn micros_between(later: u64, earlier: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::packet::SocketId;
+    use crate::wire::control::CHALLENGE_BYTES;
 
     const INTERVAL: Duration = Duration::from_millis(100);
 

@@ -1,0 +1,60 @@
+//! The link as the scheduler and as people see it.
+
+use super::{Link, SATURATED_PERMILLE};
+use crate::event::LinkState;
+use crate::scheduler::{LinkView, score};
+use crate::stats::LinkStats;
+use crate::time::Instant;
+use crate::units::BitRate;
+
+impl Link {
+    /// What the scheduler sees.
+    pub fn view(&self, now: Instant) -> LinkView {
+        let capacity = self.rate.capacity();
+        LinkView {
+            id: self.id,
+            // No data for an address that has not proven that it wants it.
+            state: if self.path.is_trusted() { self.health.state() } else { LinkState::Down },
+            priority: self.priority,
+            rtt: self.rtt.srtt().unwrap_or_default(),
+            loss_permille: self.loss.permille(),
+            random_loss_permille: self.random_loss.permille(),
+            utilisation_permille: self.utilisation_permille(capacity, now),
+            rate: self.rate.pacing_rate(self.overdue(now), now),
+            delay_us: self.tx_delay.delay_us().unwrap_or(0),
+            free_at: self.pacer.free_at(),
+            header_bytes: self.header_bytes(),
+        }
+    }
+
+    fn utilisation_permille(&self, capacity: Option<BitRate>, now: Instant) -> u16 {
+        let Some(capacity) = capacity.map(BitRate::as_bps).filter(|bps| *bps > 0) else { return 0 };
+        let used = u128::from(self.tx_meter.rate(now).as_bps());
+        u16::try_from(used * 1_000 / u128::from(capacity)).unwrap_or(u16::MAX)
+    }
+
+    /// Figures for people.
+    pub fn stats(&self, now: Instant) -> LinkStats {
+        let view = self.view(now);
+        LinkStats {
+            id: self.id,
+            state: view.state,
+            path: self.path.current(),
+            priority: self.priority,
+            score: score::score(&view, score::Saturation::Ignored),
+            saturated: view.utilisation_permille > SATURATED_PERMILLE,
+            rtt: self.rtt.srtt(),
+            rtt_min: self.rtt.min(now),
+            loss_permille: view.loss_permille,
+            tx_rate: self.tx_meter.rate(now),
+            rx_rate: self.rx_meter.rate(now),
+            capacity: self.rate.capacity(),
+            utilisation_permille: view.utilisation_permille,
+            tx_packets: self.tx_packets,
+            tx_bytes: self.tx_bytes,
+            rx_packets: self.rx_packets,
+            rx_bytes: self.rx_bytes,
+            last_seq: self.last_seq,
+        }
+    }
+}
