@@ -129,7 +129,12 @@ fn forward(
     let ipv4 = sources.iter().any(|source| source.address().is_ipv4());
     let ipv6 = sources.iter().any(|source| source.address().is_ipv6());
     nat::enable_forwarding(journal, ipv4, ipv6)?;
-    let config = NatConfig { tunnel: plan.tunnel.interface.clone(), sources, egress: nat.egress.clone() };
+    let config = NatConfig {
+        tunnel: plan.tunnel.interface.clone(),
+        sources,
+        egress: nat.egress.clone(),
+        listeners: plan.ports.range(),
+    };
     nat::install(journal, &config)?;
     tracing::info!(egress = nat.egress.as_deref().unwrap_or("auto"), ipv4, ipv6, "forwarding and NAT are on");
     Ok(())

@@ -1,5 +1,5 @@
 //! Forwarding between the tunnel and the world: the kernel's forwarding switches, and an nftables table of our own with
-//! masquerading and clamping of the TCP segment size.
+//! masquerading and clamping of the TCP segment size. The bond's own datagrams stay out of connection tracking.
 //!
 //! Contract: everything is made through a [`Journal`] and so undone with it. The table never touches the host's own rules;
 //! neither can it overrule them: where another table drops forwarded packets, it still does.
@@ -20,6 +20,9 @@ use crate::undo::{Journal, UndoError};
 /// What tables of ours are called, followed by the name of the tunnel's interface.
 const TABLE_PREFIX: &str = "bonding-";
 
+/// The kernel's range of ephemeral ports.
+const UNRESERVED: &str = "32768-60999";
+
 /// What the table should do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatConfig {
@@ -29,6 +32,9 @@ pub struct NatConfig {
     pub sources: Vec<Cidr>,
     /// Masquerade only what leaves by this interface; `None`: by any but the tunnel.
     pub egress: Option<String>,
+    /// UDP ports of ours, first and last: what comes to them or from them is kept out of connection tracking, which would else hold
+    /// an entry for every address that somebody pretends to have.
+    pub listeners: (u16, u16),
 }
 
 /// Why there is no NAT.
@@ -115,6 +121,7 @@ fn ruleset(config: &NatConfig) -> Result<String, NatError> {
         Some(egress) => format!("oifname \"{}\"", interface(egress)?),
         None => format!("oifname != \"{tunnel}\""),
     };
+    let (first, last) = config.listeners;
     let mut masquerade = String::new();
     for (family, ipv4) in [("ip", true), ("ip6", false)] {
         let mut sources: Vec<String> = config
@@ -126,7 +133,10 @@ fn ruleset(config: &NatConfig) -> Result<String, NatError> {
         sources.sort_unstable();
         sources.dedup();
         for source in sources {
-            let _ = writeln!(masquerade, "    {family} saddr {source} {leaving} masquerade");
+            // A flow that got the port of a listener would lose its answers to it.
+            let rule = format!("{family} saddr {source} {leaving}");
+            let _ = writeln!(masquerade, "    {rule} udp sport {first}-{last} masquerade to :{UNRESERVED}");
+            let _ = writeln!(masquerade, "    {rule} masquerade");
         }
     }
     // `rt mtu` is the smaller of the MTUs towards both ends, so that either direction's SYN is clamped to what the
@@ -135,6 +145,14 @@ fn ruleset(config: &NatConfig) -> Result<String, NatError> {
         r#"table inet {name}
 delete table inet {name}
 table inet {name} {{
+  chain prerouting {{
+    type filter hook prerouting priority raw; policy accept;
+    udp dport {first}-{last} fib daddr type local notrack
+  }}
+  chain output {{
+    type filter hook output priority raw; policy accept;
+    udp sport {first}-{last} notrack
+  }}
   chain forward {{
     type filter hook forward priority mangle; policy accept;
     iifname "{tunnel}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
@@ -179,6 +197,7 @@ mod tests {
                 .map(|source| source.parse().unwrap())
                 .to_vec(),
             egress: None,
+            listeners: (9_001, 9_005),
         }
     }
 
@@ -190,6 +209,9 @@ mod tests {
             "ip saddr 10.99.0.0/24 oifname != \"tun-bond\" masquerade",
             "ip saddr 192.168.1.0/24 oifname != \"tun-bond\" masquerade",
             "ip6 saddr fd99::/64 oifname != \"tun-bond\" masquerade",
+            "udp dport 9001-9005 fib daddr type local notrack",
+            "udp sport 9001-9005 notrack",
+            "ip saddr 10.99.0.0/24 oifname != \"tun-bond\" udp sport 9001-9005 masquerade to :32768-60999",
             "iifname \"tun-bond\" tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
         ] {
             assert_eq!(rules.matches(line).count(), 1, "{line}");

@@ -263,6 +263,7 @@ fn gateway(journal: &mut Journal) -> Tun {
         tunnel: "tun-test".to_owned(),
         sources: vec!["10.99.0.1/24".parse().unwrap(), "fd99::1/64".parse().unwrap()],
         egress: None,
+        listeners: (9_001, 9_005),
     };
     nat::install(journal, &config).unwrap();
     tun

@@ -126,6 +126,11 @@ impl Ports {
     /// Ports 9001 to 9005.
     pub const DEFAULT: Self = Self { first: 9_001, last: 9_005 };
 
+    /// The first and the last.
+    pub const fn range(self) -> (u16, u16) {
+        (self.first, self.last)
+    }
+
     /// How many there are: at least one.
     pub fn count(self) -> usize {
         usize::from(self.last - self.first) + 1
