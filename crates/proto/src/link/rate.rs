@@ -5,9 +5,10 @@
 //!
 //! **Guard.** A ceiling may be wrong for a while (LTE) or missing. When two samples in a row find that more than a twentieth of a
 //! used link's datagrams were lost, or a queue (one-way delay above its base) of more than max(15 ms, a quarter of the
-//! smallest RTT) on a link that is used to the full or delivers less than it is sent (at four times the limit one sample is enough), the guard takes what was delivered for what
-//! the link carries. From then on, until it is back at the ceiling, a short queue is kept in the link, two thirds of that limit:
-//! a link that is never idle delivers what it carries, so that each sample tells its rate, up or down.
+//! smallest RTT) on a link that is used to the full or delivers less than it is sent (at four times the limit one sample is
+//! enough), the guard takes what was delivered for what the link carries. From then on, until it is back at the ceiling, a short
+//! queue is kept in the link, two thirds of that limit: a link that is never idle delivers what it carries, so that each
+//! sample tells its rate, up or down.
 //! - The queue as of now is what the newest echoed heartbeat met, plus what was sent since, less what the link took since. The
 //!   pacing rate leaves the guard's by what brings that queue to its target in 75 ms.
 //! - An echo that is overdue slows the link before it tells why.
@@ -22,9 +23,9 @@
 //! Source: the model of the queue is that of a Smith predictor; overdue echoes are RACK's idea (RFC 8985) for a rate.
 //!
 //! # Explored and removed
-//! Simulated, one flow over `varying`, up; share of the attainable. Cuts to 95 % of what was delivered, a drain of up to
-//! 0.4 s and 5 % more with each heartbeat of 100 ms: 16 % (QUIC), 13 % (smoltcp), against 62 and 33 % now, as the best
-//! single link has 50 and 24 %. The same control as now without overdue echoes: 60 and 25 %.
+//! Simulated, one flow over `varying`, up; share of the attainable, ceilings at the walk's peak. Cuts to 95 % of what was delivered,
+//! a drain of up to 0.4 s and 5 % more with each heartbeat of 100 ms: 16 % (QUIC), 13 % (smoltcp), against 62 and 33 % of this
+//! control; the best single link has 50 and 24 %.
 
 use std::time::Duration;
 
