@@ -8,10 +8,10 @@ use crate::{prerequisites, process, sandbox, wants_help};
 
 const HELP: &str = "\
 Usage: cargo xtask bench lab [--yes] [OPTIONS]
-       cargo xtask bench attack [--yes] [--quick]
+       cargo xtask bench attack [--yes] [--quick] [--flood]
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
-on one server. --quick sends a tenth.
+on one server. --quick sends a tenth, --flood measures only the handshakes.
 
 lab measures the bond with the kernel's TCP (cubic) over emulated links in network namespaces on this machine, beside
 the best single link alone and the round-robin baseline in the same run. Prints a table of medians and writes the
