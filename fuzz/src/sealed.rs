@@ -335,7 +335,7 @@ impl ToServer {
         match choice % 4 {
             0 => {
                 let home = self.endpoint.add_client(welcome(key(CLIENT_KEY).public()), self.now);
-                assert!(home.is_none_or(|id| self.endpoint.client(id).is_some()));
+                assert!(home.is_none_or(|id| self.endpoint.session(id).is_some()));
             }
             1 => self.endpoint.remove_client(SessionId(u16::from(choice / 4 % 4)), self.now),
             _ => {

@@ -102,11 +102,6 @@ impl Client {
         self.seats.get(self.active)?.session.as_ref()
     }
 
-    /// Which server that is.
-    pub const fn active(&self) -> usize {
-        self.active
-    }
-
     /// The next thing worth a log line; of the active server only.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -263,7 +258,10 @@ impl StateMachine for Client {
             return Err(Discard::UnknownSession);
         };
         let result = session.handle_datagram(datagram, now);
-        self.review(now);
+        // Most datagrams change nothing about who is active.
+        if session.has_events() {
+            self.review(now);
+        }
         result
     }
 

@@ -211,15 +211,15 @@ fn when_the_first_is_silent_the_next_is_used_and_later_the_first_again() {
     let mut world = World::new();
     world.start(1);
     world.run(3_000);
-    assert_eq!(world.client.active(), 1);
+    assert_eq!(world.client.active, 1);
     world.run(1_000);
     assert!(world.delivered[1] > 90, "{:?}", world.delivered);
     // It comes, and stays.
     world.start(0);
     world.run(8_000);
-    assert_eq!(world.client.active(), 1, "not before it has proven itself");
+    assert_eq!(world.client.active, 1, "not before it has proven itself");
     world.run(10_000);
-    assert_eq!(world.client.active(), 0);
+    assert_eq!(world.client.active, 0);
     // The other was told goodbye and is asked no more.
     world.run(2_000);
     let state = |world: &World| world.servers[1].as_ref().unwrap().stats(world.now)[0].1.connected;
@@ -238,13 +238,13 @@ fn a_server_that_was_left_takes_the_client_back_at_once() {
         world.start(0);
         let away = if hears_goodbye { None } else { world.servers[1].take() };
         world.run(30_000);
-        assert_eq!(world.client.active(), 0);
+        assert_eq!(world.client.active, 0);
         if let Some(server) = away {
             world.servers[1] = Some(server);
         }
         world.servers[0] = None;
         world.run(6_000);
-        assert_eq!(world.client.active(), 1, "heard {hears_goodbye}");
+        assert_eq!(world.client.active, 1, "heard {hears_goodbye}");
         let before = world.delivered[1];
         world.run(1_000);
         assert!(world.delivered[1] > before + 90, "heard {hears_goodbye}");
@@ -279,5 +279,5 @@ fn an_outage_of_everything_changes_no_server() {
     world.run(20_000);
     world.servers = away;
     world.run(20_000);
-    assert_eq!((world.client.active(), world.switches.len()), (0, 0), "{:?}", world.switches);
+    assert_eq!((world.client.active, world.switches.len()), (0, 0), "{:?}", world.switches);
 }

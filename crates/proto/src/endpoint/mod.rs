@@ -195,11 +195,6 @@ impl Endpoint {
         self.queued_bytes_max = max;
     }
 
-    /// The client behind a session.
-    pub fn client(&self, id: SessionId) -> Option<&ClientConfig> {
-        self.slots.get(usize::from(id.0))?.as_ref().map(|slot| &slot.client)
-    }
-
     /// The session of a client, for figures.
     pub fn session(&self, id: SessionId) -> Option<&Session> {
         self.slots.get(usize::from(id.0))?.as_ref().map(|slot| &*slot.session)

@@ -1,7 +1,5 @@
 //! What only sealed links have: handshakes in and out, sealed datagrams in, control frames, paths that prove themselves.
 
-use std::net::SocketAddr;
-
 use bytes::Buf as _;
 
 use super::Session;
@@ -42,6 +40,11 @@ impl Session {
     /// Whether one of a client's links hears its server on `path`.
     pub fn hears(&self, path: &Path) -> bool {
         self.links.get(path.socket.index()).is_some_and(|link| link.hears(path))
+    }
+
+    /// Whether something happened that [`Session::poll_event`] has not told yet: whenever [`Self::is_connected`] changes, it has.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether a link is usable.
@@ -344,14 +347,5 @@ impl Session {
         let known = link.candidates().iter().find(|known| known.remote == path.remote).copied();
         let dialer = self.dialer.as_mut().ok_or(Discard::KindUnsupported)?;
         dialer.on_cookie(&datagram.data, id, known.unwrap_or(path), now)
-    }
-
-    /// Where the session's peer was heard last, over any link.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.links
-            .iter()
-            .filter(|link| link.state() == LinkState::Up)
-            .find_map(Link::path)
-            .map(|path| path.remote)
     }
 }
