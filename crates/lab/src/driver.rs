@@ -61,11 +61,30 @@ pub struct DriverStats {
     pub cpu: Duration,
 }
 
+/// What one direction of a link counted, and what it does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PipeSnapshot {
+    /// Since the start.
+    pub counters: Counters,
+    /// What a packet offered now would wait in the queue; nothing on a link that stands still.
+    pub queue_delay: Option<Duration>,
+}
+
+/// All links at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// As [`Lab::elapsed`](crate::Lab::elapsed) counts.
+    pub at: Duration,
+    /// By link: up, down.
+    pub links: Vec<[PipeSnapshot; 2]>,
+}
+
 /// A message to the driver.
 enum Message {
     Apply(usize, Direction, Change),
     Counters(usize, Direction, Sender<Counters>),
     Stats(Sender<DriverStats>),
+    Snapshot(Sender<Snapshot>),
     /// The scenario's events happen from this time on.
     StartClock(Time),
     Stop,
@@ -136,6 +155,12 @@ impl Driver {
     pub(crate) fn stats(&self) -> DriverStats {
         let (reply, answer) = channel();
         self.send(Message::Stats(reply));
+        answer.recv().unwrap_or_default()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (reply, answer) = channel();
+        self.send(Message::Snapshot(reply));
         answer.recv().unwrap_or_default()
     }
 
@@ -340,11 +365,25 @@ impl State {
                     self.stats.cpu = thread_cpu();
                     let _ = reply.send(self.stats);
                 }
+                Message::Snapshot(reply) => {
+                    let _ = reply.send(self.snapshot(now));
+                }
                 Message::StartClock(start) => self.schedule_events(start),
                 Message::Stop => return true,
             }
         }
         false
+    }
+
+    fn snapshot(&mut self, now: Time) -> Snapshot {
+        let look = |link: &mut Link| {
+            Direction::BOTH.map(|direction| {
+                let pipe = link.pipe(direction);
+                pipe.advance(now);
+                PipeSnapshot { counters: pipe.counters(), queue_delay: pipe.queue_delay() }
+            })
+        };
+        Snapshot { at: now - Time::ZERO, links: self.links.iter_mut().map(look).collect() }
     }
 
     fn schedule_events(&mut self, start: Time) {

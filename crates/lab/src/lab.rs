@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bonding_netem::{Change, Counters, Direction, Scenario, Time};
 
-use crate::driver::{Driver, DriverStats};
+use crate::driver::{Driver, DriverStats, Snapshot};
 use crate::error::LabError;
 use crate::host::{Host, HostRef};
 use crate::process::{Process, ask_to_end, terminate};
@@ -140,6 +140,11 @@ impl Lab {
         self.driver.counters(index, direction)
     }
 
+    /// Counters and queues of all links at one moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.driver.snapshot()
+    }
+
     /// How well the emulator kept time, and what it cost.
     pub fn driver_stats(&self) -> DriverStats {
         self.driver.stats()
@@ -148,6 +153,25 @@ impl Lab {
     /// The rate in bits per second that all links together offered between two times of [`Lab::elapsed`], the scenario's events
     /// considered, changes by [`Lab::apply`] not. Nothing where a rate is unlimited.
     pub fn capacity_bps(&self, direction: Direction, from: Duration, to: Duration) -> Option<u64> {
+        self.scenario_since_start().capacity_bps(direction, from, to)
+    }
+
+    /// As [`Lab::capacity_bps`], of link `index` alone. Nothing for a link that does not exist.
+    pub fn link_capacity_bps(
+        &self,
+        index: usize,
+        direction: Direction,
+        from: Duration,
+        to: Duration,
+    ) -> Option<u64> {
+        let scenario = self.scenario_since_start();
+        let bytes = scenario.capacity_bytes(scenario.links.get(index)?, direction, from, to)?;
+        let nanos = to.saturating_sub(from).as_nanos().max(1);
+        u64::try_from(u128::from(bytes) * 8_000_000_000 / nanos).ok()
+    }
+
+    /// The scenario with its events at times of [`Lab::elapsed`]; without events as long as the clock stands.
+    fn scenario_since_start(&self) -> Scenario {
         let mut scenario = self.scenario.clone();
         match *self.clock.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(start) => {
@@ -157,7 +181,7 @@ impl Lab {
             }
             None => scenario.events.clear(),
         }
-        scenario.capacity_bps(direction, from, to)
+        scenario
     }
 }
 

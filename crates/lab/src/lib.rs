@@ -47,9 +47,9 @@ pub mod tools;
 mod topology;
 
 pub use bonding_netem::{Change, Counters, Direction, Scenario};
-pub use driver::DriverStats;
+pub use driver::{DriverStats, PipeSnapshot, Snapshot};
 pub use error::LabError;
 pub use host::{Host, HostRef};
 pub use lab::{Lab, LabOptions};
 pub use process::Process;
-pub use requirements::{Requirement, requirements};
+pub use requirements::{Requirement, mptcp_requirement, requirements};

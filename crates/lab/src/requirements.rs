@@ -21,12 +21,20 @@ const PROGRAMS: [Requirement; 6] = [
     Requirement { program: "unshare", package: "util-linux" },
 ];
 
+/// What only the comparison with Multipath TCP needs.
+const MPTCPIZE: Requirement = Requirement { program: "mptcpize", package: "mptcpize" };
+
 /// Where administrators' programs are, which the PATH of a plain user often lacks.
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// The programs that are missing on this machine.
 pub fn requirements() -> Vec<Requirement> {
     PROGRAMS.into_iter().filter(|requirement| find(requirement.program).is_none()).collect()
+}
+
+/// The program that makes others use Multipath TCP, if it is missing.
+pub fn mptcp_requirement() -> Option<Requirement> {
+    find(MPTCPIZE.program).is_none().then_some(MPTCPIZE)
 }
 
 /// The full path of `program`.

@@ -155,7 +155,20 @@ fn events_wait_for_the_clock() -> Outcome {
     check(
         capacity == Some(20_000_000),
         format!("only the second link is left, but {capacity:?} bit/s are said to be"),
-    )
+    )?;
+    let alone =
+        [0, 1].map(|index| lab.link_capacity_bps(index, Direction::Up, now, now + Duration::from_secs(1)));
+    check(alone == [Some(0), Some(20_000_000)], format!("one by one: {alone:?}"))?;
+    let looked = lab.snapshot();
+    let after = lab.elapsed();
+    check((now..=after).contains(&looked.at), format!("looked at {:?}", looked.at))?;
+    for (index, link) in looked.links.iter().enumerate() {
+        for (direction, pipe) in Direction::BOTH.into_iter().zip(link) {
+            check(pipe.counters == lab.counters(index, direction), format!("link {index}: {pipe:?}"))?;
+            check(pipe.queue_delay == Some(Duration::ZERO), format!("link {index}: {pipe:?}"))?;
+        }
+    }
+    check(looked.links.len() == 2, "a link is missing")
 }
 
 fn tcp_and_udp_flow_and_are_counted() -> Outcome {

@@ -273,6 +273,14 @@ impl<T: Clone> Pipe<T> {
         self.counters
     }
 
+    /// How long all that is queued still takes at the rate that is known, as of the latest call: what a packet offered then
+    /// waits before its own turn. Zero when the queue is empty, nothing on a link that stands still.
+    pub fn queue_delay(&self) -> Option<Duration> {
+        let Some(first) = self.queue.front() else { return Some(Duration::ZERO) };
+        let behind = self.counters.queue_bytes - first.bytes;
+        self.shaper.finish_behind(behind).map(|finish| finish - self.now)
+    }
+
     /// What the pipe does at present.
     pub const fn config(&self) -> &PipeConfig {
         &self.config

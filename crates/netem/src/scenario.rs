@@ -158,7 +158,7 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 7] = [
+const BUILTIN: [(&str, &str); 9] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
@@ -166,6 +166,8 @@ const BUILTIN: [(&str, &str); 7] = [
     ("failover", include_str!("../../../scenarios/failover.toml")),
     ("varying", include_str!("../../../scenarios/varying.toml")),
     ("single", include_str!("../../../scenarios/single.toml")),
+    ("step", include_str!("../../../scenarios/step.toml")),
+    ("satphone", include_str!("../../../scenarios/satphone.toml")),
 ];
 
 /// The names of the built-in scenarios, in the order in which tables show them.

@@ -49,7 +49,12 @@ impl Shaper {
 
     /// When the packet in service is through; nothing when idle or stalled.
     pub(crate) fn finish(&self) -> Option<Time> {
-        let left = self.work?.saturating_sub(self.credit);
+        self.finish_behind(0)
+    }
+
+    /// When the packet in service and `bytes` behind it are through; nothing when idle or stalled.
+    pub(crate) fn finish_behind(&self, bytes: u64) -> Option<Time> {
+        let left = (self.work? + u128::from(bytes) * WORK_PER_BYTE).saturating_sub(self.credit);
         match &self.rate {
             Rate::Constant { bps: 0 } if left > 0 => None,
             _ if left == 0 => Some(self.since),

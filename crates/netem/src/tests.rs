@@ -82,6 +82,30 @@ fn queue_rate_and_delay_add_up() {
 }
 
 #[test]
+fn a_queue_is_as_long_as_it_takes_to_empty() {
+    let mut pipe = Pipe::new(constant(12_000_000), 1);
+    assert_eq!(pipe.queue_delay(), Some(Duration::ZERO));
+    for i in 0..4 {
+        pipe.enqueue(i, 1_500, Time::ZERO);
+    }
+    assert_eq!(pipe.queue_delay(), Some(Duration::from_millis(4)));
+    // Half of the second is done.
+    pipe.advance(Time::from_micros(1_500));
+    assert_eq!(pipe.queue_delay(), Some(Duration::from_micros(2_500)));
+    pipe.apply(Change::Rate(Rate::from_bps(6_000_000)), Time::from_micros(1_500));
+    assert_eq!(pipe.queue_delay(), Some(Duration::from_millis(5)));
+    pipe.apply(Change::Rate(Rate::from_bps(0)), Time::from_micros(1_500));
+    assert_eq!(pipe.queue_delay(), None);
+    // Of a trace the opportunities that are to come count: two packets take those at 10 and 20 ms.
+    let rate = Rate::Trace(std::sync::Arc::new(crate::Trace::from_millis(vec![10]).unwrap()));
+    let mut pipe = Pipe::new(PipeConfig { rate, ..PipeConfig::default() }, 1);
+    pipe.apply(Change::Limit(Limit::Bytes(10_000)), at_ms(1));
+    pipe.enqueue(0, 1_500, at_ms(1));
+    pipe.enqueue(1, 1_500, at_ms(1));
+    assert_eq!(pipe.queue_delay(), Some(Duration::from_millis(19)));
+}
+
+#[test]
 fn a_late_driver_gets_the_same_packets() {
     let mut pipe = Pipe::new(constant(12_000_000), 1);
     for i in 0..10 {

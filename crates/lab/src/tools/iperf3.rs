@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::IpAddr;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -27,7 +27,20 @@ impl Iperf3Server {
     /// # Errors
     /// When it cannot be started or the port is taken.
     pub fn start(lab: &Lab, host: HostRef, port: u16) -> Result<Self, LabError> {
-        let mut command = host.command("iperf3");
+        Self::start_command(lab, host.command("iperf3"), port)
+    }
+
+    /// As [`Iperf3Server::start`], taking connections over Multipath TCP too (`mptcpize`).
+    ///
+    /// # Errors
+    /// As [`Iperf3Server::start`].
+    pub fn start_mptcp(lab: &Lab, host: HostRef, port: u16) -> Result<Self, LabError> {
+        let mut command = host.command("mptcpize");
+        command.args(["run", "iperf3"]);
+        Self::start_command(lab, command, port)
+    }
+
+    fn start_command(lab: &Lab, mut command: Command, port: u16) -> Result<Self, LabError> {
         command.args(["--server", "--forceflush", "--port", &port.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = lab.spawn(&mut command)?;
@@ -82,6 +95,8 @@ pub struct Iperf3 {
     pub udp_payload_bytes: u16,
     /// The device to send from; else what the routes say.
     pub device: Option<String>,
+    /// Over Multipath TCP, by `mptcpize`; the server must take it.
+    pub mptcp: bool,
 }
 
 impl Iperf3 {
@@ -98,6 +113,7 @@ impl Iperf3 {
             udp_bps: None,
             udp_payload_bytes: 1_400,
             device: None,
+            mptcp: false,
         }
     }
 
@@ -116,7 +132,10 @@ impl Iperf3 {
     /// When the program cannot be started.
     pub fn start(&self, lab: &Lab, host: HostRef) -> Result<Iperf3Run, LabError> {
         let arguments = self.arguments();
-        let mut command = host.command("iperf3");
+        let mut command = host.command(if self.mptcp { "mptcpize" } else { "iperf3" });
+        if self.mptcp {
+            command.args(["run", "iperf3"]);
+        }
         command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = lab.spawn(&mut command)?;
         let stdout = process.stdout.take();
