@@ -13,23 +13,31 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.
 
-lab measures the bond with the kernel's TCP (cubic) over emulated links in network namespaces on this machine, beside
-the best single link alone and the round-robin baseline in the same run. Prints a table of medians and writes the
-figures as JSON.
+lab measures the bond with the kernel's TCP over emulated links in network namespaces on this machine, beside the best
+single link alone, the round-robin baseline and the kernel's Multipath TCP in the same run. Nothing is configured but the
+links' names. Each row prints its figures and its targets, met or missed; all rows take some forty minutes for one run. It writes
+JSON, and tables beside it.
 
 Options of lab:
   --yes             install missing Debian packages without asking (as root)
-  --scenario NAME   only this scenario; may be repeated (`--list` names them)
-  --quick           one short run of each cell instead of the median of several
-  --runs N          runs of each cell (default 3)
-  --seconds N       length of one transfer (default 10)
-  --json FILE       where the figures go (default target/bench/lab.json); a table goes beside it, ending in .md
-  --list            name the scenarios and end
+  --row NAME        only this row, or all whose name begins so; may be repeated (`--list` names them)
+  --scenario NAME   only the rows of this scenario; may be repeated
+  --only CARRIER    only bond, round_robin, single, mptcp, reversed or plain; may be repeated. Without mptcp, mptcpize is not
+                    needed
+  --ceilings        configure the links' rates, for comparison
+  --quick           one short run of each row instead of the median of several
+  --runs N          runs of each row (default 3)
+  --seconds N       measured length of one transfer (default 8), after 5 s that are not measured
+  --json FILE       where the figures go (default target/bench/lab.json); tables go beside it, ending in .md
+  --trace FOLDER    also write what happened on each link every 100 ms to ROW.csv
+  --document FILE   measure nothing: put the tables of the figures in --json into FILE, as docs/benchmarks.md has them
+  --list            name the rows and end
 
 Examples:
   cargo xtask bench lab
   cargo xtask bench attack
-  cargo xtask bench lab --quick --scenario reference
+  cargo xtask bench lab --row reference-1-down --runs 1
+  cargo xtask bench lab --row reference-1-down --runs 1 --only bond     # some twenty seconds
   cargo xtask bench lab --scenario dual --scenario single --runs 5 --json /tmp/lab.json
 ";
 
@@ -46,7 +54,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         return Err(crate::usage(format!("bench: unknown benchmark `{which}`: expected lab or attack")));
     }
     let (yes, options): (Vec<&String>, Vec<&String>) = rest.iter().partition(|option| *option == "--yes");
-    prerequisites::ensure(!yes.is_empty())?;
+    let more = if which == "lab" && wants_mptcp(rest) { prerequisites::BENCH } else { "" };
+    prerequisites::ensure_with(more, !yes.is_empty())?;
     sandbox::ensure(&format!("cargo xtask bench {which}"))?;
     let status = process::cargo()
         .args(["bench", "--package", "bonding", "--bench", which, "--"])
@@ -56,4 +65,31 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         .status()
         .context("cannot start cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the comparison with Multipath TCP is among what is asked for.
+fn wants_mptcp(options: &[String]) -> bool {
+    let value = |option: &str, next: Option<&String>| match option.strip_prefix("--only") {
+        Some("") => next.cloned(),
+        Some(joined) => joined.strip_prefix('=').map(str::to_owned),
+        None => None,
+    };
+    let only = options.iter().zip(options.iter().skip(1).map(Some).chain([None]));
+    let named: Vec<String> = only.filter_map(|(option, next)| value(option, next)).collect();
+    named.is_empty() || named.iter().any(|carrier| carrier == "mptcp")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_named_carriers_need_their_programs() {
+        let wanted =
+            |line: &str| wants_mptcp(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert!(wanted(""));
+        assert!(wanted("--row dual --only bond --only mptcp"));
+        assert!(wanted("--only=mptcp"));
+        assert!(!wanted("--only bond --only=single"));
+    }
 }

@@ -22,7 +22,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
 Commands:
   demo         build the bond and show it: two hosts and five shaped links on this machine, a real download
   test         run every test, end-to-end ones included
-  bench lab    measure the bond over emulated links with kernel TCP, beside the best single link
+  bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench attack measure a loaded tunnel under attack, and many sessions on one server
   help         this text
 

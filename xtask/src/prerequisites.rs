@@ -1,6 +1,7 @@
 //! What a command needs besides the Rust toolchain: found, installed, or named.
 //!
-//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well. On Debian and its descendants, as root, a
+//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `xtask/prerequisites-bench.txt` has what only the
+//! benchmark needs. On Debian and its descendants, as root, a
 //! missing package is installed with apt-get: without asking when `CI=true` or `--yes` was given, after a question on
 //! a terminal. In every other case the exact command is printed and nothing is changed.
 
@@ -13,10 +14,12 @@ use anyhow::{Context as _, bail};
 use crate::process;
 
 const LIST: &str = include_str!("../prerequisites.txt");
+/// What only the benchmark over emulated links needs.
+pub(crate) const BENCH: &str = include_str!("../prerequisites-bench.txt");
 const TUN: &str = "/dev/net/tun";
 
 /// One line of the list.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Prerequisite<'a> {
     program: &'a str,
     package: &'a str,
@@ -52,7 +55,15 @@ fn packages<'a>(entries: &[Prerequisite<'a>]) -> BTreeSet<&'a str> {
 /// # Errors
 /// Names what is missing and the command that brings it.
 pub(crate) fn ensure(assume_yes: bool) -> anyhow::Result<()> {
-    let list = parse(LIST);
+    ensure_with("", assume_yes)
+}
+
+/// As [`ensure`], with the programs of another list as well.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_with(more: &str, assume_yes: bool) -> anyhow::Result<()> {
+    let list = [parse(LIST), parse(more)].concat();
     let lacking = missing(&list);
     if !lacking.is_empty() {
         println!("This needs programs that are not on this machine:");
@@ -131,9 +142,11 @@ mod tests {
 
     #[test]
     fn every_line_of_the_list_has_three_columns() {
-        let lines = LIST.lines().filter(|line| !line.starts_with('#')).count();
+        for text in [LIST, BENCH] {
+            let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+            assert_eq!(parse(text).len(), lines);
+        }
         let list = parse(LIST);
-        assert_eq!(list.len(), lines);
         assert!(list.contains(&Prerequisite {
             program: "nft",
             package: "nftables",

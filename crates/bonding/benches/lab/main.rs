@@ -1,57 +1,78 @@
-//! `cargo xtask bench lab`: the bond over emulated links, with the kernel's TCP (cubic), beside the best single link.
+//! `cargo xtask bench lab`: the bond over emulated links, beside the best single link, the round-robin baseline and the kernel's
+//! Multipath TCP in the same run.
 //!
-//! For each scenario and way: kernel TCP over each link alone, the bond with the round-robin baseline, and the bond as
-//! it is by default, in the same run; once beside a bond over plain links. Every cell gets new hosts, links and processes.
-//! Printed are medians of the runs.
+//! Real processes, the kernel's TCP, namespaces of one machine. Each row of the table ([`rows`]) is a scenario, a load and the
+//! targets for it; each carrier of a row gets new hosts, links and processes. Nothing is configured but the links' names
+//! and who the other side is (`--ceilings` configures the rates, for comparison).
 //!
 //! *Attainable* is the sum of the link rates over the measured time times the share of payload in a full packet: 1500 bytes on
-//! the link carry a TCP segment of 1500 − 71 (IPv4, UDP, sealing, frame) − 52 (IPv4, TCP, timestamps) = 1377 bytes. Over plain links
-//! the bond takes 39 instead of 71.
+//! the link carry a TCP segment of 1500 − 71 (IPv4, UDP, sealing, frame) − 52 (IPv4, TCP, timestamps) = 1377 bytes; what the tunnel's MTU
+//! really is is asked. Over plain links the bond takes 39 instead of 71.
 //!
-//! It measures and judges nothing: the exit code says only whether the measurement came to its end.
+//! It measures and judges, and the judgement is in the report: the exit code says only whether the measurement came to its end.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
-mod cell;
+mod carrier;
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
+mod measure;
+mod pages;
 mod probe;
 mod report;
+mod rows;
+mod trace;
+mod watch;
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use anyhow::{Context as _, ensure};
-use bonding_lab::tools::IperfDirection;
-use bonding_lab::{Scenario, sandbox};
+use anyhow::{Context as _, bail, ensure};
+use bonding_lab::sandbox;
 use bonding_netem::scenario;
-use bonding_proto::config::Security;
 use clap::Parser;
 
-use crate::cell::{Carrier, Cell, Sample};
-use crate::report::{Report, Row};
+use crate::measure::Plan;
+use crate::report::{Measured, Report, Run};
+use crate::rows::{Carrier, Row, Timing};
 
 /// Measures the bond over emulated links.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench lab")]
 struct Arguments {
-    /// Only this scenario; may be repeated
+    /// Only this row, or all whose name begins so; may be repeated
+    #[arg(long)]
+    row: Vec<String>,
+    /// Only rows of this scenario; may be repeated
     #[arg(long)]
     scenario: Vec<String>,
-    /// One short run of each cell
+    /// Only this carrier: bond, round_robin, single, mptcp, reversed or plain; may be repeated
+    #[arg(long, value_enum)]
+    only: Vec<Carrier>,
+    /// Configure the links' rates, as ceilings
+    #[arg(long)]
+    ceilings: bool,
+    /// One short run of each row
     #[arg(long)]
     quick: bool,
-    /// Runs of each cell
+    /// Runs of each row; medians are printed
     #[arg(long, default_value_t = 3)]
-    runs: usize,
-    /// Length of one transfer; scenarios in which something happens take their own time
-    #[arg(long, default_value_t = 10)]
+    runs: u64,
+    /// Measured length of one transfer; scenarios in which something happens take their own time
+    #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Where the figures go; a table goes beside it, with the ending .md
+    /// Where the figures go; tables go beside it, with the ending .md
     #[arg(long, default_value = "target/bench/lab.json")]
     json: PathBuf,
-    /// Name the scenarios and end
+    /// Also write what happened on each link in the bond's first run to ROW.csv in this folder
+    #[arg(long, value_name = "FOLDER")]
+    trace: Option<PathBuf>,
+    /// Measure nothing: put the tables of the figures in --json into this document
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// Name the rows and end
     #[arg(long)]
     list: bool,
     /// What cargo says to every benchmark
@@ -61,13 +82,17 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.list {
-        for name in scenario::builtin_names() {
-            println!("{name}");
+    let result = if arguments.list {
+        for row in rows::all() {
+            println!("{:18} {}: {}", row.name, row.scenario, row.about());
         }
-        return ExitCode::SUCCESS;
-    }
-    match sandbox::enter().map_err(anyhow::Error::from).and_then(|()| measure(&arguments)) {
+        Ok(())
+    } else if let Some(document) = &arguments.document {
+        write_document(&anchored(&arguments.json), &anchored(document))
+    } else {
+        sandbox::enter().map_err(anyhow::Error::from).and_then(|()| measure(&arguments))
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -76,97 +101,138 @@ fn main() -> ExitCode {
     }
 }
 
+/// Relative files are meant from where the caller stands; cargo starts a benchmark elsewhere.
+fn anchored(file: &Path) -> PathBuf {
+    match std::env::var_os("BENCH_WORKING_DIRECTORY") {
+        Some(folder) => PathBuf::from(folder).join(file),
+        None => file.to_owned(),
+    }
+}
+
+/// The rows that the command line asks for.
+fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
+    let mut rows = rows::all();
+    for name in &arguments.row {
+        ensure!(
+            rows.iter().any(|row| row.name.starts_with(name.as_str())),
+            "no row '{name}' (--list names them)"
+        );
+    }
+    for name in &arguments.scenario {
+        ensure!(
+            rows.iter().any(|row| row.scenario == name),
+            "no row of scenario '{name}' (--list names them)"
+        );
+    }
+    rows.retain(|row| {
+        let named = arguments.row.iter().any(|name| row.name.starts_with(name.as_str()));
+        let plays = arguments.scenario.iter().any(|name| row.scenario == name);
+        (arguments.row.is_empty() && arguments.scenario.is_empty()) || named || plays
+    });
+    Ok(rows)
+}
+
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
-    let missing = bonding_lab::requirements();
+    let mut missing = bonding_lab::requirements();
+    if arguments.only.is_empty() || arguments.only.contains(&Carrier::Mptcp) {
+        missing.extend(bonding_lab::mptcp_requirement());
+    }
     ensure!(missing.is_empty(), "programs are missing: {missing:?}");
-    let json = match std::env::var_os("BENCH_WORKING_DIRECTORY") {
-        Some(folder) => PathBuf::from(folder).join(&arguments.json),
-        None => arguments.json.clone(),
-    };
-    let names: Vec<String> = if arguments.scenario.is_empty() {
-        scenario::builtin_names().map(str::to_owned).collect()
-    } else {
-        arguments.scenario.clone()
-    };
-    let scenarios: Vec<Scenario> = names.iter().map(|name| scenario::find(name)).collect::<Result<_, _>>()?;
     let runs = if arguments.quick { 1 } else { arguments.runs.max(1) };
-    let mut report = Report::default();
-    for scenario in &scenarios {
-        println!("\n{}: {}", scenario.name, scenario.description);
-        let duration = duration(scenario, arguments);
-        for cell in cells(scenario, duration) {
-            let mut samples: Vec<Sample> = Vec::new();
-            for run in 1..=runs {
-                eprint!("\r\x1b[K  {} run {run}/{runs}", cell.title());
-                let seed = u64::try_from(run)?;
-                samples.push(cell.run(scenario, seed).with_context(|| cell.title())?);
-            }
-            eprint!("\r\x1b[K");
-            let row = Row::new(scenario, cell, samples);
-            println!("{}", row.line());
-            report.rows.push(row);
+    let mut report = Report {
+        at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        ceilings: arguments.ceilings,
+        rows: Vec::new(),
+    };
+    let json = anchored(&arguments.json);
+    for row in chosen(arguments)? {
+        println!("\n{} ({}): {}", row.name, row.scenario, row.about());
+        let mut measured = Measured::new(&row);
+        for seed in 1..=runs {
+            measured.runs.push(run(&row, arguments, seed).with_context(|| row.name)?);
         }
-        report.print_summary(&scenario.name);
+        for carrier in row.carriers {
+            if measured.runs.iter().any(|run| run.carriers.contains_key(carrier)) {
+                println!("{}", measured.lines(*carrier));
+            }
+        }
+        measured.print_targets();
+        report.rows.push(measured);
+        // What is measured is kept, whatever comes.
+        save(&report, &json)?;
     }
-    report.print_targets();
-    if let Some(folder) = json.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    if report.rows.len() > 1 {
+        report.print_targets();
     }
-    let table = json.with_extension("md");
-    for (file, text) in [(&json, report.to_json()), (&table, report.to_markdown())] {
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    println!("\nFigures: {}, {}", json.display(), table.display());
+    println!("\nFigures: {}, {}", json.display(), json.with_extension("md").display());
     Ok(())
 }
 
-/// A scenario in which something happens needs its time; in the others every second is like the last.
-fn duration(scenario: &Scenario, arguments: &Arguments) -> Duration {
-    let varies = scenario.links.iter().any(|link| {
-        [&link.up, &link.down]
-            .into_iter()
-            .any(|pipe| !matches!(pipe.rate, bonding_netem::Rate::Constant { .. }))
-    });
-    if !scenario.events.is_empty() || (varies && !arguments.quick) {
-        scenario.duration
-    } else if arguments.quick {
-        Duration::from_secs(5)
-    } else {
-        Duration::from_secs(arguments.seconds.max(1))
+/// All carriers of a row, once.
+fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
+    let scenario = scenario::find(row.scenario)?;
+    let mut run = Run { busy_before_percent: probe::busy_percent()?, ..Run::default() };
+    for carrier in row.carriers {
+        if !arguments.only.is_empty() && !arguments.only.contains(carrier) {
+            continue;
+        }
+        let traced = *carrier == Carrier::Bond && seed == 1;
+        let trace = arguments.trace.as_ref().filter(|_| traced).map(|folder| anchored(folder));
+        let trace = trace.map(|folder| folder.join(format!("{}.csv", row.name)));
+        if let Some(folder) = trace.as_deref().and_then(Path::parent) {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let terminal = std::io::stderr().is_terminal();
+        if terminal {
+            eprint!("\r\x1b[K  run {seed}: {}", carrier.title());
+        }
+        let timing = Timing::new(&scenario, *carrier, arguments.seconds.max(1), arguments.quick);
+        let plan = Plan {
+            scenario: &scenario,
+            load: row.load,
+            carrier: *carrier,
+            timing,
+            ceilings: arguments.ceilings,
+            seed,
+            trace: trace.as_deref(),
+        };
+        let figures = plan.run().with_context(|| carrier.title());
+        if terminal {
+            eprint!("\r\x1b[K");
+        }
+        run.carriers.insert(*carrier, figures?);
     }
+    run.add_ratios();
+    Ok(run)
 }
 
-/// What is measured in a scenario: each kind of link alone, the baseline, the bond.
-fn cells(scenario: &Scenario, duration: Duration) -> Vec<Cell> {
-    let mut cells = Vec::new();
-    for direction in [IperfDirection::Download, IperfDirection::Upload] {
-        let mut add = |carrier, flows| cells.push(Cell { carrier, direction, flows, duration });
-        for index in distinct_links(scenario) {
-            add(Carrier::Single(index), 1);
-        }
-        add(Carrier::Bond("round_robin", Security::Sealed), 1);
-        for flows in [1, 4] {
-            add(Carrier::Bond("adaptive", Security::Sealed), flows);
-            if scenario.name == "reference" {
-                add(Carrier::Bond("adaptive", Security::Plain), flows);
-            }
-        }
+fn save(report: &Report, json: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = json.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    cells
+    for (file, text) in [(json, report.to_json()?), (&json.with_extension("md"), report.to_markdown())] {
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
 }
 
-/// The first of each set of links that behave alike: the others would give the same figures.
-fn distinct_links(scenario: &Scenario) -> Vec<usize> {
-    let behaviour = |index: &usize| {
-        let link = scenario.links.get(*index)?;
-        let happens = scenario.events.iter().filter(|event| event.link == link.name).count();
-        Some(format!("{:?} {:?} {happens}", link.up, link.down))
+/// Puts the tables between the two marks of a document.
+fn write_document(json: &Path, document: &Path) -> anyhow::Result<()> {
+    const BEGIN: &str = "<!-- table -->\n";
+    const END: &str = "<!-- /table -->";
+    let read = |file: &Path| {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
     };
-    let mut distinct: Vec<usize> = Vec::new();
-    for index in 0..scenario.links.len() {
-        if !distinct.iter().any(|other| behaviour(other) == behaviour(&index)) {
-            distinct.push(index);
-        }
-    }
-    distinct
+    let report: Report = serde_json::from_str(&read(json)?).with_context(|| json.display().to_string())?;
+    let text = read(document)?;
+    let Some((before, rest)) = text.split_once(BEGIN) else {
+        bail!("{} has no line {}", document.display(), BEGIN.trim());
+    };
+    let Some((_, after)) = rest.split_once(END) else {
+        bail!("{} has no line {END}", document.display());
+    };
+    let text = format!("{before}{BEGIN}{}{END}{after}", report.to_markdown());
+    std::fs::write(document, text).with_context(|| format!("cannot write {}", document.display()))
 }

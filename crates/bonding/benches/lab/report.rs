@@ -1,277 +1,358 @@
-//! The figures as lines, as a summary beside the targets, as JSON and as a table in Markdown.
+//! The figures of all rows: as lines, beside their targets, as JSON and as the tables of docs/benchmarks.md.
 
-use bonding_lab::Scenario;
-use bonding_lab::tools::IperfDirection;
-use bonding_proto::config::Security;
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use crate::cell::{BondFigures, Carrier, Cell, Sample, way};
+use serde::{Deserialize, Serialize};
 
-/// One cell of one scenario with its runs.
-#[derive(Debug)]
-pub(crate) struct Row {
-    scenario: String,
-    carrier: String,
-    cell: Cell,
-    samples: Vec<Sample>,
-}
+use crate::measure::Figures;
+use crate::rows::{Carrier, Row, Target};
 
-/// All rows so far.
-#[derive(Debug, Default)]
+/// All that was measured, as it stands in the JSON.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
-    pub(crate) rows: Vec<Row>,
+    /// When, as RFC 3339.
+    pub(crate) at: String,
+    pub(crate) kernel: String,
+    pub(crate) processors: usize,
+    /// Rates were configured.
+    pub(crate) ceilings: bool,
+    pub(crate) rows: Vec<Measured>,
 }
 
-/// The median; the lower of the two in the middle. NaN for none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// A row's runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    pub(crate) scenario: String,
+    pub(crate) about: String,
+    pub(crate) targets: Vec<Target<String>>,
+    pub(crate) runs: Vec<Run>,
+}
+
+/// A row, once.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// How busy the processors were with something else before it began.
+    pub(crate) busy_before_percent: f64,
+    pub(crate) carriers: BTreeMap<Carrier, Figures>,
+}
+
+impl Run {
+    /// Ratios are of one run: what can be had differs between runs.
+    pub(crate) fn add_ratios(&mut self) {
+        let goodput = |carrier| {
+            let figures: &Figures = self.carriers.get(&carrier)?;
+            figures.get("goodput_mbps").copied()
+        };
+        let share = |carrier| {
+            let figures: &Figures = self.carriers.get(&carrier)?;
+            figures.get("share_percent").copied()
+        };
+        let ratio = |over: Option<f64>, under: Option<f64>| over.zip(under).map(|(over, under)| over / under);
+        let bond = goodput(Carrier::Bond);
+        let difference = bond.zip(goodput(Carrier::Reversed));
+        let difference = difference.map(|(one, other)| (one - other).abs() * 1e2 / one.max(other));
+        let ratios = [
+            ("of_best_link", ratio(bond, goodput(Carrier::Single))),
+            ("of_round_robin", ratio(bond, goodput(Carrier::RoundRobin))),
+            ("of_mptcp", ratio(bond, goodput(Carrier::Mptcp))),
+            ("of_plain", ratio(share(Carrier::Bond), share(Carrier::Plain))),
+            ("difference_percent", difference),
+        ];
+        if let Some(figures) = self.carriers.get_mut(&Carrier::Bond) {
+            let known = ratios.into_iter().filter_map(|(name, ratio)| Some((name.to_owned(), ratio?)));
+            figures.extend(known);
+        }
+    }
+}
+
+/// The median; the lower of the two in the middle. Nothing of nothing.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
-impl Row {
-    pub(crate) fn new(scenario: &Scenario, cell: Cell, samples: Vec<Sample>) -> Self {
-        let carrier = match cell.carrier {
-            Carrier::Single(index) => {
-                let name = scenario.links.get(index).map_or("?", |link| link.name.as_str());
-                format!("{name} alone")
-            }
-            Carrier::Bond(policy, Security::Sealed) => format!("bond, {policy}"),
-            Carrier::Bond(policy, Security::Plain) => format!("bond, {policy}, plain"),
+/// Name, unit and decimals of a figure that has a target.
+fn describe(figure: &str) -> (&str, &str, usize) {
+    match figure {
+        "share_percent" => ("of attainable", " %", 1),
+        "of_others_percent" => ("of attainable without the slowest link", " %", 1),
+        "of_best_link" => ("beside the best link alone", "", 2),
+        "of_plain" => ("beside plain links", "", 3),
+        "difference_percent" => ("difference when links are listed in the opposite order", " %", 1),
+        "echo_p50_ms" => ("echo, p50", " ms", 1),
+        "echo_p99_ms" => ("echo, p99", " ms", 1),
+        "echo_added_p95_ms" => ("echo above its time without load, p95", " ms", 1),
+        "echo_added_p99_ms" => ("echo above its time without load, p99", " ms", 1),
+        "link_queue_p95_ms" => ("queue of the worst link, p95", " ms", 1),
+        "idle_p50_ms" => ("ping, p50", " ms", 1),
+        "others_percent" => ("bytes on other links than the nearest", " %", 1),
+        "settled_down_s" => ("within 10 % of the lower rate after", " s", 2),
+        "settled_up_s" => ("within 10 % of the higher rate after", " s", 2),
+        "rival_percent" => ("the other flow's share of the first link", " %", 0),
+        other => (other, "", 2),
+    }
+}
+
+/// A target with what was measured.
+struct Verdict<'a> {
+    row: &'a str,
+    what: &'a str,
+    wanted: String,
+    measured: String,
+    /// Nothing: not measured.
+    met: Option<bool>,
+}
+
+impl Measured {
+    pub(crate) fn new(row: &Row) -> Self {
+        let own = |target: &Target<&str>| Target {
+            figure: target.figure.to_owned(),
+            at_least: target.at_least,
+            at_most: target.at_most,
         };
-        Self { scenario: scenario.name.clone(), carrier, cell, samples }
-    }
-
-    fn goodput_mbps(&self) -> f64 {
-        median(self.samples.iter().map(|sample| sample.goodput_mbps))
-    }
-
-    /// Goodput of the attainable, run by run: what can be had differs between runs where rates vary.
-    fn share(&self) -> f64 {
-        median(self.samples.iter().map(|sample| sample.goodput_mbps / sample.attainable_mbps))
-    }
-
-    fn figure(&self, pick: impl Fn(&BondFigures) -> f64) -> f64 {
-        median(self.samples.iter().filter_map(|sample| sample.bond.as_ref()).map(pick))
-    }
-
-    /// The row as a person reads it.
-    pub(crate) fn line(&self) -> String {
-        let way = way(self.cell.direction);
-        let head = format!(
-            "  {way:4} {} flow(s)  {:18} {:7.1} Mbit/s {:5.1} %",
-            self.cell.flows,
-            self.carrier,
-            self.goodput_mbps(),
-            self.share() * 1e2
-        );
-        if !matches!(self.cell.carrier, Carrier::Bond(..)) {
-            return head;
+        Self {
+            name: row.name.to_owned(),
+            scenario: row.scenario.to_owned(),
+            about: row.about(),
+            targets: row.targets.iter().map(own).collect(),
+            runs: Vec::new(),
         }
-        format!(
-            "{head}  idle {:5.1} ms  echo p50 {:5.1} p99 {:6.1} ms lost {:4.1} ‰  pause {:5.0} ms  rss {:4.1} MiB  \
-             cpu client {:.2} server {:.2} emulator {:.2}",
-            self.figure(|bond| bond.idle_ms),
-            self.figure(|bond| bond.echo_p50_ms),
-            self.figure(|bond| bond.echo_p99_ms),
-            self.figure(|bond| bond.echo_lost_permille),
-            self.figure(|bond| bond.pause_ms),
-            self.figure(|bond| bond.rss_mib),
-            self.figure(|bond| bond.client_cpu),
-            self.figure(|bond| bond.server_cpu),
-            median(self.samples.iter().map(|sample| sample.emulator_cpu)),
-        )
     }
 
-    /// The row as docs/benchmarks.md shows it.
-    fn to_markdown(&self) -> String {
-        let head = format!(
-            "| {} | {} | {} | {} | {:.1} | {:.1} % |",
-            self.scenario,
-            way(self.cell.direction),
-            self.cell.flows,
-            self.carrier,
-            self.goodput_mbps(),
-            self.share() * 1e2
-        );
-        if !matches!(self.cell.carrier, Carrier::Bond(..)) {
-            return format!("{head} | | | | | |");
-        }
-        format!(
-            "{head} {:.1} | {:.1} / {:.1} | {:.1} % | {:.0} | {:.1} | {:.2} / {:.2} |",
-            self.figure(|bond| bond.idle_ms),
-            self.figure(|bond| bond.echo_p50_ms),
-            self.figure(|bond| bond.echo_p99_ms),
-            self.figure(|bond| bond.echo_lost_permille) / 10.0,
-            self.figure(|bond| bond.pause_ms),
-            self.figure(|bond| bond.rss_mib),
-            self.figure(|bond| bond.client_cpu),
-            self.figure(|bond| bond.server_cpu),
-        )
+    /// The median of a figure over the runs that have it.
+    fn figure(&self, carrier: Carrier, name: &str) -> Option<f64> {
+        median(self.runs.iter().filter_map(|run| run.carriers.get(&carrier)?.get(name).copied()))
     }
 
-    fn to_json(&self) -> Value {
-        let runs: Vec<Value> = self
-            .samples
-            .iter()
-            .map(|sample| {
-                let bond = sample.bond.map(|bond| {
-                    json!({
-                        "idle_ms": bond.idle_ms, "echo_p50_ms": bond.echo_p50_ms, "echo_p99_ms": bond.echo_p99_ms,
-                        "echo_lost_permille": bond.echo_lost_permille, "pause_ms": bond.pause_ms,
-                        "rss_mib": bond.rss_mib, "client_cpu": bond.client_cpu, "server_cpu": bond.server_cpu,
-                    })
-                });
-                json!({
-                    "goodput_mbps": sample.goodput_mbps, "attainable_mbps": sample.attainable_mbps,
-                    "retransmits": sample.retransmits, "bond": bond,
-                    "emulator_late": sample.emulator_late, "emulator_cpu": sample.emulator_cpu,
-                })
-            })
-            .collect();
-        json!({
-            "scenario": self.scenario, "carrier": self.carrier, "way": way(self.cell.direction),
-            "flows": self.cell.flows, "seconds": self.cell.duration.as_secs(),
-            "goodput_mbps": self.goodput_mbps(), "share": self.share(), "runs": runs,
+    fn verdicts(&self) -> impl Iterator<Item = Verdict<'_>> {
+        self.targets.iter().map(|target| {
+            let (what, unit, decimals) = describe(&target.figure);
+            let limit = |value: f64| {
+                let text = format!("{value:.2}");
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            };
+            let wanted = match (target.at_least, target.at_most) {
+                (Some(low), Some(high)) => format!("{}–{}{unit}", limit(low), limit(high)),
+                (Some(low), None) => format!("≥ {}{unit}", limit(low)),
+                (None, Some(high)) => format!("≤ {}{unit}", limit(high)),
+                (None, None) => String::new(),
+            };
+            let measured = self.figure(Carrier::Bond, &target.figure);
+            let met = measured.map(|value| {
+                // Judged as printed.
+                let scale = 10_f64.powi(i32::try_from(decimals).unwrap_or(0));
+                let value = (value * scale).round() / scale;
+                target.at_least.is_none_or(|low| value >= low)
+                    && target.at_most.is_none_or(|high| value <= high)
+            });
+            let measured = measured.map_or("–".to_owned(), |value| format!("{value:.decimals$}{unit}"));
+            Verdict { row: &self.name, what, wanted, measured, met }
         })
     }
-}
 
-impl Report {
-    fn of<'a>(&'a self, scenario: &'a str, direction: IperfDirection) -> impl Iterator<Item = &'a Row> {
-        self.rows.iter().filter(move |row| row.scenario == scenario && row.cell.direction == direction)
-    }
-
-    fn best_single<'a>(&'a self, scenario: &'a str, direction: IperfDirection) -> Option<&'a Row> {
-        self.of(scenario, direction)
-            .filter(|row| matches!(row.cell.carrier, Carrier::Single(_)))
-            .max_by(|a, b| a.goodput_mbps().total_cmp(&b.goodput_mbps()))
-    }
-
-    fn bond<'a>(&'a self, scenario: &'a str, direction: IperfDirection, flows: u16) -> Option<&'a Row> {
-        self.bond_over(scenario, direction, flows, Security::Sealed)
-    }
-
-    fn bond_over<'a>(
-        &'a self,
-        scenario: &'a str,
-        direction: IperfDirection,
-        flows: u16,
-        security: Security,
-    ) -> Option<&'a Row> {
-        let carrier = Carrier::Bond("adaptive", security);
-        self.of(scenario, direction).find(|row| row.cell.carrier == carrier && row.cell.flows == flows)
-    }
-
-    /// Each at its own overhead: a sealed bond's share of what it can attain beside a plain one's.
-    fn print_cost_of_sealing(&self, scenario: &str, line: &dyn Fn(&str, String, String, bool)) {
-        for direction in [IperfDirection::Download, IperfDirection::Upload] {
-            for flows in [1, 4] {
-                let sealed = self.bond(scenario, direction, flows);
-                let plain = self.bond_over(scenario, direction, flows, Security::Plain);
-                let (Some(sealed), Some(plain)) = (sealed, plain) else { continue };
-                let ratio = sealed.share() / plain.share();
-                let what = format!("{scenario} {}, {flows} flow(s), sealed beside plain", way(direction));
-                line(&what, "≥ 0.97".into(), format!("{ratio:.3}"), ratio >= 0.97);
+    /// A carrier's figures in one line, and the less important ones in a second.
+    pub(crate) fn lines(&self, carrier: Carrier) -> String {
+        let figure = |name: &str| self.figure(carrier, name);
+        let mut text = format!("  {:22}", carrier.title());
+        let mut add = |format: &dyn Fn(f64) -> String, name: &str| {
+            if let Some(value) = figure(name) {
+                text.push_str(&format(value));
             }
-        }
-    }
-
-    /// The bond beside the best single link.
-    pub(crate) fn print_summary(&self, scenario: &str) {
-        for direction in [IperfDirection::Download, IperfDirection::Upload] {
-            let best = self.best_single(scenario, direction);
-            let (Some(best), Some(bond)) = (best, self.bond(scenario, direction, 1)) else { continue };
-            let (alone, ours) = (best.goodput_mbps(), bond.goodput_mbps());
-            println!(
-                "  {:4} one flow: {:.2} times the best link ({})",
-                way(direction),
-                ours / alone,
-                best.carrier
-            );
-        }
-        let late: u64 = self
-            .rows
-            .iter()
-            .filter(|row| row.scenario == scenario)
-            .flat_map(|row| &row.samples)
-            .map(|sample| sample.emulator_late)
-            .sum();
-        if late > 0 {
-            println!("  the emulator was over 1 ms late {late} times: the machine was busy");
-        }
-    }
-
-    /// The targets that the measured scenarios have, and what was measured.
-    pub(crate) fn print_targets(&self) {
-        println!("\nTargets");
-        let line = |what: &str, target: String, measured: String, met: bool| {
-            println!("  {:6} {what:58} {target:>12} {measured:>12}", if met { "met" } else { "MISSED" });
         };
-        for direction in [IperfDirection::Download, IperfDirection::Upload] {
-            let way = way(direction);
-            for (scenario, flows, least) in
-                [("reference", 1, 0.80), ("reference", 4, 0.85), ("dual", 1, 0.90), ("single", 1, 0.97)]
-            {
-                let Some(row) = self.bond(scenario, direction, flows) else { continue };
-                let what = format!("{scenario} {way}, {flows} flow(s): share of the attainable");
-                let share = row.share();
-                line(
-                    &what,
-                    format!("≥ {:.0} %", least * 1e2),
-                    format!("{:.1} %", share * 1e2),
-                    share >= least,
-                );
-            }
+        add(&|value| format!(" {value:7.1} Mbit/s"), "goodput_mbps");
+        add(&|value| format!(" {value:5.1} % of attainable"), "share_percent");
+        add(&|value| format!("  95 % after {value:.1} s"), "first95_s");
+        add(&|value| format!("  ping {value:.1}"), "idle_p50_ms");
+        add(&|value| format!(" / {value:.1} ms"), "idle_p99_ms");
+        add(&|value| format!("  page {value:.0}"), "page_p50_ms");
+        add(&|value| format!(" / {value:.0} ms"), "page_p95_ms");
+        add(&|value| format!("  echo {value:.1} →"), "echo_base_ms");
+        add(&|value| format!(" {value:.1}"), "echo_p50_ms");
+        add(&|value| format!(" / {value:.1}"), "echo_p95_ms");
+        add(&|value| format!(" / {value:.1} ms"), "echo_p99_ms");
+        add(&|value| format!("  queue {value:.1} ms"), "link_queue_p95_ms");
+        add(&|value| format!("  down {value:.2} s"), "settled_down_s");
+        add(&|value| format!(" up {value:.2} s"), "settled_up_s");
+        add(&|value| format!("  rival {value:.0} %"), "rival_percent");
+        add(&|value| format!("  others {value:.1} %"), "others_percent");
+        let links: Vec<String> = self.link_uses(carrier);
+        if !links.is_empty() {
+            let _ = write!(text, "\n{:25}links: {}", "", links.join(", "));
         }
-        if let Some(row) = self.bond("reference", IperfDirection::Download, 1) {
-            let (idle, echo) = (row.figure(|bond| bond.idle_ms), row.figure(|bond| bond.echo_p50_ms));
-            line("reference: idle ping", "≤ 21 ms".into(), format!("{idle:.1} ms"), idle <= 21.0);
-            line(
-                "reference: echo during a download, p50",
-                "≤ 30 ms".into(),
-                format!("{echo:.1} ms"),
-                echo <= 30.0,
+        if let (Some(rss), Some(client), Some(server)) =
+            (figure("rss_mib"), figure("client_cpu"), figure("server_cpu"))
+        {
+            let (pause, lost) =
+                (figure("pause_ms").unwrap_or(0.0), figure("echo_lost_permille").unwrap_or(0.0));
+            let late = figure("emulator_late").unwrap_or(0.0);
+            let _ = write!(
+                text,
+                "; pause {pause:.0} ms, echo lost {lost:.1} ‰, {rss:.1} MiB, cpu {client:.2} / {server:.2}, \
+                 emulator late {late:.0} times"
             );
-        }
-        let mut scenarios: Vec<&str> = self.rows.iter().map(|row| row.scenario.as_str()).collect();
-        scenarios.dedup();
-        for scenario in scenarios {
-            self.print_cost_of_sealing(scenario, &line);
-            for direction in [IperfDirection::Download, IperfDirection::Upload] {
-                let best = self.best_single(scenario, direction);
-                let (Some(best), Some(bond)) = (best, self.bond(scenario, direction, 1)) else { continue };
-                let ratio = bond.goodput_mbps() / best.goodput_mbps();
-                let what = format!("{scenario} {}, one flow beside the best link alone", way(direction));
-                line(&what, "≥ 1.00".into(), format!("{ratio:.2}"), ratio >= 1.0);
-            }
-        }
-        let rss = self.rows.iter().map(|row| row.figure(|bond| bond.rss_mib)).filter(|rss| rss.is_finite());
-        let rss = rss.fold(0.0, f64::max);
-        line(
-            "memory of the larger process under load",
-            "< 64 MiB".into(),
-            format!("{rss:.1} MiB"),
-            rss < 64.0,
-        );
-    }
-
-    /// A table in Markdown.
-    pub(crate) fn to_markdown(&self) -> String {
-        let mut text = String::from(
-            "| scenario | way | flows | over | Mbit/s | of attainable | idle ping ms | echo p50 / p99 ms | echo lost \
-             | longest pause ms | memory MiB | CPU client / server |\n",
-        );
-        text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
-        for row in &self.rows {
-            text.push_str(&row.to_markdown());
-            text.push('\n');
         }
         text
     }
 
-    pub(crate) fn to_json(&self) -> String {
-        let rows: Vec<Value> = self.rows.iter().map(Row::to_json).collect();
-        format!("{:#}\n", json!({ "rows": rows }))
+    /// How much of each link's rate was used.
+    fn link_uses(&self, carrier: Carrier) -> Vec<String> {
+        let Some(figures) = self.runs.first().and_then(|run| run.carriers.get(&carrier)) else {
+            return Vec::new();
+        };
+        let names = figures.keys().filter_map(|key| key.strip_prefix("use_")?.strip_suffix("_percent"));
+        let part = |name: &str| {
+            Some(format!("{name} {:.0} %", self.figure(carrier, &format!("use_{name}_percent"))?))
+        };
+        names.filter_map(part).collect()
+    }
+
+    /// The targets, a line each.
+    pub(crate) fn print_targets(&self) {
+        for verdict in self.verdicts() {
+            verdict.print();
+        }
+    }
+}
+
+impl Verdict<'_> {
+    fn word(&self) -> &'static str {
+        match self.met {
+            Some(true) => "ok",
+            Some(false) => "MISS",
+            None => "–",
+        }
+    }
+
+    fn print(&self) {
+        let Self { row, what, wanted, measured, .. } = self;
+        println!("  {:5} {row:18} {what:55} {wanted:>10}  {measured:>10}", self.word());
+    }
+}
+
+impl Report {
+    /// All targets.
+    pub(crate) fn print_targets(&self) {
+        println!("\nTargets");
+        for row in &self.rows {
+            row.print_targets();
+        }
+        let verdicts: Vec<_> = self.rows.iter().flat_map(Measured::verdicts).collect();
+        let missed = verdicts.iter().filter(|verdict| verdict.met == Some(false)).count();
+        println!("  {} targets, {missed} missed", verdicts.len());
+    }
+
+    /// What to say of the machine.
+    fn machine(&self) -> String {
+        let busy: Vec<f64> =
+            self.rows.iter().flat_map(|row| &row.runs).map(|run| run.busy_before_percent).collect();
+        let late = |row: &Measured| row.figure(Carrier::Bond, "emulator_late");
+        let late = self.rows.iter().filter_map(late).fold(0.0, f64::max);
+        let runs = self.rows.iter().map(|row| row.runs.len()).min().unwrap_or(0);
+        format!(
+            "Medians of {runs} run{}, made {} on Linux {} with {} processors, links' rates {}. Before each run other work took {:.0} % of \
+             the processors (median; at most {:.0} %). The emulator was over a millisecond late at most {late:.0} times per row.",
+            if runs == 1 { "" } else { "s" },
+            self.at,
+            self.kernel,
+            self.processors,
+            if self.ceilings { "configured" } else { "not configured" },
+            median(busy.iter().copied()).unwrap_or(0.0),
+            busy.iter().copied().fold(0.0, f64::max),
+        )
+    }
+
+    /// The tables of docs/benchmarks.md.
+    pub(crate) fn to_markdown(&self) -> String {
+        let mut text = format!("{}\n\n### Targets\n", self.machine());
+        text.push_str("| row | what | target | measured | |\n| --- | --- | --- | --- | --- |\n");
+        for verdict in self.rows.iter().flat_map(Measured::verdicts) {
+            let Verdict { row, what, wanted, measured, .. } = &verdict;
+            let word = if verdict.met == Some(false) { "**MISS**" } else { verdict.word() };
+            let _ = writeln!(text, "| {row} | {what} | {wanted} | {measured} | {word} |");
+        }
+        text.push_str("\n### Transfers\n");
+        text.push_str(
+            "| row | load | best link alone | round robin | kernel MPTCP | bond, Mbit/s | of attainable | 95 % after \
+             | echo: alone → p50 / p95 / p99 ms | worst queue ms | pause ms | MiB | CPU client / server |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for row in &self.rows {
+            if let Some(line) = row.transfer_line() {
+                text.push_str(&line);
+            }
+        }
+        text.push_str("\n### Light traffic\n");
+        text.push_str(
+            "| row | over | p50 / p99 (page: p95) ms | bytes on other links | without traffic, kbit/s |\n\
+             | --- | --- | --- | --- | --- |\n",
+        );
+        for row in &self.rows {
+            text.push_str(&row.light_lines());
+        }
+        text
+    }
+
+    pub(crate) fn to_json(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+}
+
+/// A figure in a cell of a table.
+fn cell(value: Option<f64>, decimals: usize) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+impl Measured {
+    fn transfer_line(&self) -> Option<String> {
+        let bond = |name: &str| self.figure(Carrier::Bond, name);
+        let goodput = |carrier: Carrier| cell(self.figure(carrier, "goodput_mbps"), 1);
+        bond("goodput_mbps")?;
+        Some(format!(
+            "| {} | {} | {} | {} | {} | {} | {} % | {} s | {} → {} / {} / {} | {} | {} | {} | {} / {} |\n",
+            self.name,
+            self.about,
+            goodput(Carrier::Single),
+            goodput(Carrier::RoundRobin),
+            goodput(Carrier::Mptcp),
+            goodput(Carrier::Bond),
+            cell(bond("share_percent"), 1),
+            cell(bond("first95_s"), 1),
+            cell(bond("echo_base_ms"), 1),
+            cell(bond("echo_p50_ms"), 1),
+            cell(bond("echo_p95_ms"), 1),
+            cell(bond("echo_p99_ms"), 1),
+            cell(bond("link_queue_p95_ms"), 1),
+            cell(bond("pause_ms"), 0),
+            cell(bond("rss_mib"), 1),
+            cell(bond("client_cpu"), 2),
+            cell(bond("server_cpu"), 2),
+        ))
+    }
+
+    fn light_lines(&self) -> String {
+        let mut text = String::new();
+        let carriers = [Carrier::Single, Carrier::RoundRobin, Carrier::Mptcp, Carrier::Bond];
+        for carrier in carriers {
+            let figure = |name: &str| self.figure(carrier, name);
+            let Some(others) = figure("others_percent") else { continue };
+            let (low, high) = (
+                figure("idle_p50_ms").or(figure("page_p50_ms")),
+                figure("idle_p99_ms").or(figure("page_p95_ms")),
+            );
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} / {} | {others:.1} % | {} |",
+                self.name,
+                carrier.title(),
+                cell(low, 1),
+                cell(high, 1),
+                cell(figure("background_kbps"), 0),
+            );
+        }
+        text
     }
 }

@@ -45,11 +45,19 @@ pub(crate) struct Options {
     pub(crate) policy: &'static str,
     /// `[status] interval`.
     pub(crate) report_interval: &'static str,
+    /// Whether the links' rates and the first link's precedence are configured; else nothing but their names.
+    pub(crate) rates: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { security: Security::Sealed, enrolled: Vec::new(), policy: "adaptive", report_interval: "1s" }
+        Self {
+            security: Security::Sealed,
+            enrolled: Vec::new(),
+            policy: "adaptive",
+            report_interval: "1s",
+            rates: true,
+        }
     }
 }
 
@@ -374,6 +382,10 @@ fn client_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
             "[[link]]\nname = \"{0}\"\ninterface = \"{0}\"\nsecurity = \"{security}\"",
             link.name
         )?;
+        if !options.rates {
+            writeln!(text)?;
+            continue;
+        }
         // The first is the preferred one, as a user would write it down.
         writeln!(text, "priority = {}", if index == 0 { 1 } else { 2 })?;
         let (up, down) = (rate(lab, index, Direction::Up)?, rate(lab, index, Direction::Down)?);
@@ -398,7 +410,10 @@ fn server_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
     for (index, link) in (0..).zip(&lab.scenario().links) {
         writeln!(text, "[[client.link]]\nname = \"{}\"\nsecurity = \"plain\"", link.name)?;
         writeln!(text, "remote = \"{}\"", addr::client_v4(index))?;
-        writeln!(text, "down = \"{}\"\n", rate(lab, usize::from(index), Direction::Down)?)?;
+        if options.rates {
+            writeln!(text, "down = \"{}\"", rate(lab, usize::from(index), Direction::Down)?)?;
+        }
+        writeln!(text)?;
     }
     Ok(text)
 }

@@ -1,0 +1,187 @@
+//! A carrier, running: the bond, the kernel over one link, or the kernel's Multipath TCP over all.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, ensure};
+use bonding_lab::tools::{Iperf3, Iperf3Server, IperfDirection};
+use bonding_lab::{Direction, Host, Lab, LabError, Scenario, addr};
+use bonding_netem::Loss;
+use bonding_proto::config::Security;
+
+use crate::harness::bond::{SERVER_V4, TUNNEL, run};
+use crate::harness::{Bond, Options};
+use crate::rows::{Carrier, Timing, Transfer};
+
+/// Where the transfer's server listens, and the rival's.
+pub(crate) const IPERF_PORT: u16 = 5_201;
+pub(crate) const RIVAL_PORT: u16 = 5_202;
+/// The kernel's limit of additional subflows.
+const SUBFLOWS_MAX: &str = "8";
+
+/// A full packet of TCP on a link beside what a full packet of the bond carries: headers of IPv4 and TCP with timestamps,
+/// and what the bond adds (IPv4, UDP, sealing, frame; plain: without sealing).
+const INNER_HEADERS_BYTES: f64 = 52.0;
+const SEALED_BYTES: f64 = 71.0;
+const PLAIN_BYTES: f64 = 39.0;
+/// What the bond's tunnel has over links of 1500 bytes, sealed.
+const TUNNEL_MTU: f64 = 1_429.0;
+
+/// A carrier at work in a lab.
+pub(crate) struct Running<'lab> {
+    pub(crate) lab: &'lab Lab,
+    pub(crate) carrier: Carrier,
+    pub(crate) bond: Option<Bond<'lab>>,
+    /// Of the server, as the client reaches it.
+    pub(crate) server: IpAddr,
+    /// The one link, if it is one.
+    device: Option<String>,
+    /// The share of payload in the bytes on a link, when packets are full.
+    pub(crate) payload_share: f64,
+    /// The same of the bytes on the device that a host receives from.
+    pub(crate) device_share: f64,
+}
+
+impl<'lab> Running<'lab> {
+    /// Starts it and waits until packets pass.
+    pub(crate) fn start(
+        lab: &'lab Lab,
+        carrier: Carrier,
+        ceilings: bool,
+        best: usize,
+    ) -> anyhow::Result<Self> {
+        let policy = if carrier == Carrier::RoundRobin { "round_robin" } else { "adaptive" };
+        let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
+        let options = Options { policy, security, rates: ceilings, ..Options::default() };
+        let mut running = Self {
+            lab,
+            carrier,
+            bond: None,
+            server: addr::SERVER_V4.into(),
+            device: None,
+            payload_share: (TUNNEL_MTU - INNER_HEADERS_BYTES) / (TUNNEL_MTU + SEALED_BYTES),
+            device_share: 1_448.0 / 1_500.0,
+        };
+        match carrier {
+            Carrier::Bond | Carrier::Reversed | Carrier::Plain | Carrier::RoundRobin => {
+                let bond = Bond::start(lab, options)?;
+                running.bond = Some(bond);
+                running.server = SERVER_V4;
+                let mtu = running.tunnel_mtu()?;
+                let outer = if carrier == Carrier::Plain { PLAIN_BYTES } else { SEALED_BYTES };
+                running.payload_share = (mtu - INNER_HEADERS_BYTES) / (mtu + outer);
+                running.device_share = (mtu - INNER_HEADERS_BYTES) / mtu;
+            }
+            Carrier::Single => {
+                let link = lab.scenario().links.get(best).context("no such link")?;
+                running.device = Some(link.name.clone());
+            }
+            Carrier::Mptcp => configure_mptcp(lab)?,
+        }
+        Ok(running)
+    }
+
+    /// The tunnel's MTU, which decides what a full packet is.
+    fn tunnel_mtu(&self) -> anyhow::Result<f64> {
+        let mut command = self.lab.host(Host::Client).command("ip");
+        let text = run(command.args(["-json", "link", "show", "dev", TUNNEL]))?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        json.pointer("/0/mtu").and_then(serde_json::Value::as_f64).context("the tunnel has no MTU")
+    }
+
+    /// The server of transfers. It ends when dropped.
+    pub(crate) fn iperf3_server(&self) -> Result<Iperf3Server, LabError> {
+        let host = self.lab.host(Host::Server);
+        match self.carrier {
+            Carrier::Mptcp => Iperf3Server::start_mptcp(self.lab, host, IPERF_PORT),
+            Carrier::Bond | Carrier::Reversed | Carrier::Plain | Carrier::RoundRobin | Carrier::Single => {
+                Iperf3Server::start(self.lab, host, IPERF_PORT)
+            }
+        }
+    }
+
+    /// The transfer, to be run on the client.
+    pub(crate) fn iperf3(&self, transfer: Transfer, timing: Timing) -> Iperf3 {
+        let mut iperf3 = Iperf3::new(self.server, transfer.direction);
+        iperf3.flows = transfer.flows;
+        iperf3.duration = timing.measured;
+        iperf3.omit = timing.omit;
+        iperf3.congestion = Some(transfer.congestion.to_owned());
+        iperf3.device.clone_from(&self.device);
+        iperf3.mptcp = self.carrier == Carrier::Mptcp;
+        iperf3
+    }
+
+    /// The device that a socket of the load is bound to: the link, if there is but one.
+    pub(crate) fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// The devices over which `transfer` arrives, with the host.
+    pub(crate) fn receiving(&self, direction: IperfDirection) -> (Host, Vec<String>) {
+        let host = match direction {
+            IperfDirection::Download => Host::Client,
+            IperfDirection::Upload => Host::Server,
+        };
+        let links = || self.lab.scenario().links.iter().map(|link| link.name.clone()).collect();
+        let devices = if self.bond.is_some() {
+            vec![TUNNEL.to_owned()]
+        } else {
+            self.device.clone().map_or_else(links, |device| vec![device])
+        };
+        (host, devices)
+    }
+
+    /// Where the echo listens; Multipath TCP carries none.
+    pub(crate) fn echo_address(&self) -> Option<SocketAddr> {
+        const ECHO_PORT: u16 = 7_000;
+        (self.carrier != Carrier::Mptcp).then(|| SocketAddr::new(self.server, ECHO_PORT))
+    }
+
+    /// Ends it; fails if something had gone wrong with it.
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
+        match self.bond {
+            Some(bond) => bond.stop(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One subflow for each link: the first begins the connection, the others join it.
+fn configure_mptcp(lab: &Lab) -> anyhow::Result<()> {
+    ensure!(
+        std::path::Path::new("/proc/sys/net/mptcp/enabled").exists(),
+        "this kernel has no Multipath TCP: name the carriers to measure with --only"
+    );
+    for host in [Host::Client, Host::Server] {
+        let mut command = lab.host(host).command("ip");
+        run(command.args([
+            "mptcp",
+            "limits",
+            "set",
+            "subflow",
+            SUBFLOWS_MAX,
+            "add_addr_accepted",
+            SUBFLOWS_MAX,
+        ]))?;
+    }
+    for (index, link) in (0..).zip(&lab.scenario().links).skip(1) {
+        let address = addr::client_v4(index).to_string();
+        let mut command = lab.host(Host::Client).command("ip");
+        run(command.args(["mptcp", "endpoint", "add", &address, "dev", &link.name, "subflow"]))?;
+    }
+    Ok(())
+}
+
+/// The link that is best alone in one direction: the fastest, one that loses packets only if nothing else comes near; among equals
+/// the one with the shorter round trip.
+pub(crate) fn best_link(scenario: &Scenario, direction: Direction, timing: Timing) -> usize {
+    let value = |index: usize| {
+        let link = scenario.links.get(index)?;
+        let end = timing.omit + timing.measured;
+        let bytes = scenario.capacity_bytes(link, direction, timing.omit, end)?;
+        let share = if matches!(link.pipe(direction).loss, Loss::None) { 10 } else { 1 };
+        Some((bytes * share, std::cmp::Reverse(link.rtt())))
+    };
+    // Of equals the last is taken: go backwards, so that it is the first listed.
+    (0..scenario.links.len()).rev().max_by_key(|index| value(*index)).unwrap_or(0)
+}

@@ -1,0 +1,377 @@
+//! One run of a row with one carrier, on hosts of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Ping, percentile};
+use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
+use bonding_netem::Rate;
+
+use crate::carrier::{RIVAL_PORT, Running, best_link};
+use crate::pages::{self, PageServer, Sockets};
+use crate::probe::{cpu_time, peak_rss_bytes};
+use crate::rows::{Carrier, Load, Timing, Transfer};
+use crate::trace::Trace;
+use crate::watch::{Record, watch};
+
+/// Figures by name; one that was not to be had is missing.
+pub(crate) type Figures = BTreeMap<String, f64>;
+
+/// A game's or a call's packets.
+const ECHOES_PER_SECOND: u32 = 50;
+/// For how long the echo is alone, to know its time without load.
+const ALONE: Duration = Duration::from_millis(1_500);
+/// How long nothing but the bond's own datagrams is counted before light traffic.
+const QUIET: Duration = Duration::from_secs(3);
+/// When a rival joins the load, and for how long it is not measured.
+const RIVAL_AFTER: Duration = Duration::from_secs(2);
+const RIVAL_OMIT: Duration = Duration::from_secs(3);
+/// What a full packet of the kernel's TCP carries.
+const KERNEL_SHARE: f64 = 1_448.0 / 1_500.0;
+
+/// What to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) load: Load,
+    pub(crate) carrier: Carrier,
+    pub(crate) timing: Timing,
+    /// Configure the links' rates.
+    pub(crate) ceilings: bool,
+    /// Picks the packets that get lost.
+    pub(crate) seed: u64,
+    /// Where to write what happened, for a plot.
+    pub(crate) trace: Option<&'a Path>,
+}
+
+impl Plan<'_> {
+    /// Runs it.
+    pub(crate) fn run(&self) -> anyhow::Result<Figures> {
+        let mut scenario = self.scenario.clone();
+        if self.carrier == Carrier::Reversed {
+            scenario.links.reverse();
+        }
+        let direction = match self.load {
+            Load::Transfer(transfer) | Load::Step(transfer) | Load::Competing(transfer) => transfer.way(),
+            Load::Idle | Load::Pages => Direction::Down,
+        };
+        let best = match self.load {
+            // Light traffic has no use for rates; a rival is on the first link.
+            Load::Idle | Load::Pages => nearest(&scenario),
+            Load::Competing(_) => 0,
+            Load::Transfer(_) | Load::Step(_) => best_link(&scenario, direction, self.timing),
+        };
+        let lab = Lab::start(&scenario, LabOptions { seed: self.seed, ..LabOptions::default() })?;
+        let running = Running::start(&lab, self.carrier, self.ceilings, best)?;
+        let figures = match self.load {
+            Load::Transfer(transfer) | Load::Step(transfer) | Load::Competing(transfer) => {
+                self.transfer(&running, transfer)
+            }
+            Load::Idle => idle(&running),
+            Load::Pages => light_pages(&running),
+        };
+        if let Some(bond) = &running.bond {
+            bond.alive()?;
+        }
+        let figures = figures?;
+        running.stop()?;
+        Ok(figures)
+    }
+
+    fn transfer(&self, running: &Running<'_>, transfer: Transfer) -> anyhow::Result<Figures> {
+        let lab = running.lab;
+        let _iperf3 = running.iperf3_server()?;
+        let echo = EchoPair::start(running)?;
+        if echo.is_some() {
+            std::thread::sleep(ALONE);
+        }
+        let cpu = Processor::start(running)?;
+        let iperf3 = running.iperf3(transfer, self.timing);
+        let (host, devices) = running.receiving(transfer.direction);
+        let stop = AtomicBool::new(false);
+        lab.start_clock();
+        let start = lab.elapsed();
+        let echo_start = echo.as_ref().map(|echo| echo.echo.elapsed());
+        let (report, rival, record, trace) = std::thread::scope(|scope| {
+            let watching = scope.spawn(|| watch(lab, lab.host(host), &devices, &stop));
+            let tracing = scope.spawn(|| self.trace.map(|_| Trace::record(running, transfer.way(), &stop)));
+            let rival = scope.spawn(|| self.rival(lab, transfer.direction));
+            let report = iperf3.run(lab, lab.host(Host::Client));
+            let rival = rival.join();
+            stop.store(true, Ordering::Relaxed);
+            (report, rival, watching.join(), tracing.join())
+        });
+        let panicked = |_| anyhow::anyhow!("a watching thread panicked");
+        let (record, trace) = (record.map_err(panicked)??, trace.map_err(panicked)?);
+        let report = report?;
+        if let (Some(file), Some(trace)) = (self.trace, trace) {
+            std::fs::write(file, trace?.to_csv())
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        let window = (start + self.timing.omit, start + self.timing.omit + self.timing.measured);
+        let seen = Seen { running, direction: transfer.way(), record: &record, start, window };
+        let mut figures = seen.figures(report.goodput_bps)?;
+        if let Some(rival) = rival.map_err(panicked)?? {
+            figures.insert("rival_percent".to_owned(), rival);
+        }
+        if matches!(self.load, Load::Step(_)) {
+            seen.steps(&mut figures);
+        }
+        if let (Some(echo), Some(echo_start)) = (echo, echo_start) {
+            echo.figures(echo_start, self.timing, &mut figures);
+        }
+        cpu.figures(running, &mut figures)?;
+        Ok(figures)
+    }
+
+    /// The flow of somebody else's over the first link; gives its share of that link in percent.
+    fn rival(&self, lab: &Lab, direction: IperfDirection) -> anyhow::Result<Option<f64>> {
+        if !matches!(self.load, Load::Competing(_)) {
+            return Ok(None);
+        }
+        let _server = Iperf3Server::start(lab, lab.host(Host::Server), RIVAL_PORT)?;
+        std::thread::sleep(RIVAL_AFTER);
+        let link = lab.scenario().links.first().context("no link")?;
+        let mut iperf3 = Iperf3::new(addr::SERVER_V4.into(), direction);
+        iperf3.port = RIVAL_PORT;
+        iperf3.congestion = Some("cubic".to_owned());
+        iperf3.device = Some(link.name.clone());
+        iperf3.omit = RIVAL_OMIT;
+        // It ends with the load.
+        let whole = self.timing.omit + self.timing.measured;
+        iperf3.duration = whole.saturating_sub(RIVAL_AFTER + RIVAL_OMIT).max(Duration::from_secs(2));
+        let way = if direction == IperfDirection::Download { Direction::Down } else { Direction::Up };
+        let rate = link.pipe(way).rate.mean_bps().context("an unlimited link")?;
+        let report = iperf3.run(lab, lab.host(Host::Client))?;
+        Ok(Some(report.goodput_bps * 1e2 / (rate as f64 * KERNEL_SHARE)))
+    }
+}
+
+/// The link with the shortest round trip; the first listed of equals.
+fn nearest(scenario: &Scenario) -> usize {
+    let rtt = |index: &usize| scenario.links.get(*index).map(bonding_netem::LinkSpec::rtt);
+    (0..scenario.links.len()).min_by_key(rtt).unwrap_or(0)
+}
+
+/// A finished transfer.
+struct Seen<'a> {
+    running: &'a Running<'a>,
+    direction: Direction,
+    record: &'a Record,
+    start: Duration,
+    /// What was measured.
+    window: (Duration, Duration),
+}
+
+impl Seen<'_> {
+    fn figures(&self, goodput_bps: f64) -> anyhow::Result<Figures> {
+        let (lab, direction, (from, to)) = (self.running.lab, self.direction, self.window);
+        let mut figures = Figures::new();
+        let mut put = |name: &str, value: f64| figures.insert(name.to_owned(), value);
+        let rate = lab.capacity_bps(direction, from, to).context("an unlimited link")? as f64;
+        let share = self.running.payload_share;
+        put("goodput_mbps", goodput_bps / 1e6);
+        put("attainable_mbps", rate * share / 1e6);
+        put("share_percent", goodput_bps * 1e2 / (rate * share));
+        let links = lab.scenario().links.len();
+        let rates: Vec<f64> = (0..links)
+            .filter_map(|index| lab.link_capacity_bps(index, direction, from, to))
+            .map(|bps| bps as f64)
+            .collect();
+        let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        if links > 1 {
+            put("of_others_percent", goodput_bps * 1e2 / ((rate - slowest) * share));
+        }
+        let wanted = |from: Duration, to: Duration| {
+            let rate = lab.capacity_bps(direction, from, to).unwrap_or(u64::MAX) as f64;
+            let bytes = rate / 8.0 * (to - from).as_secs_f64() * share;
+            // What arrives on the device has headers of its own.
+            0.95 * bytes / self.running.device_share
+        };
+        if let Some(after) = self.record.first_reached(self.start, wanted) {
+            put("first95_s", after.as_secs_f64());
+        }
+        put("pause_ms", millis(self.record.longest_pause(from, to)));
+        let queues =
+            (0..links).filter_map(|index| self.record.queue_percentile(index, direction, from, to, 950));
+        if let Some(worst) = queues.max() {
+            put("link_queue_p95_ms", millis(worst));
+        }
+        for (index, (link, rate)) in lab.scenario().links.iter().zip(rates).enumerate() {
+            if let Some(bytes) = self.record.link_bytes(index, direction, from, to) {
+                put(&format!("use_{}_percent", link.name), bytes.delivered_bps() * 1e2 / rate);
+            }
+        }
+        let stats = lab.driver_stats();
+        put("emulator_late", stats.late_wakeups as f64);
+        put("emulator_cpu", stats.cpu.as_secs_f64() / lab.elapsed().as_secs_f64());
+        Ok(figures)
+    }
+
+    /// How long the first link's changes of rate took to show.
+    fn steps(&self, figures: &mut Figures) {
+        let scenario = self.running.lab.scenario();
+        let Some(link) = scenario.links.first() else { return };
+        if self.running.device().is_some_and(|device| device != link.name) {
+            return;
+        }
+        let events: Vec<(Duration, f64)> = scenario
+            .events_of(&link.name, self.direction)
+            .filter_map(|event| {
+                let Change::Rate(Rate::Constant { bps }) = event.change else { return None };
+                Some((self.start + event.at, bps as f64))
+            })
+            .collect();
+        let mut before = link.pipe(self.direction).rate.mean_bps().unwrap_or(0) as f64;
+        for (number, (at, bps)) in events.iter().enumerate() {
+            let end = events.get(number + 1).map_or(self.window.1, |(next, _)| *next);
+            let name = if *bps < before { "settled_down_s" } else { "settled_up_s" };
+            before = *bps;
+            // Not at all is longer than there was time for.
+            let after = self.record.settled(0, self.direction, *at, end, *bps);
+            figures.insert(name.to_owned(), after.unwrap_or(end - *at).as_secs_f64());
+        }
+    }
+}
+
+/// An echo over the carrier beside its load.
+struct EchoPair {
+    echo: Echo,
+    _server: EchoServer,
+}
+
+impl EchoPair {
+    fn start(running: &Running<'_>) -> anyhow::Result<Option<Self>> {
+        let Some(address) = running.echo_address() else { return Ok(None) };
+        let server = EchoServer::start(running.lab.host(Host::Server), address)?;
+        let client = running.lab.host(Host::Client);
+        let echo = Echo::start(client, address, ECHOES_PER_SECOND, running.device())?;
+        Ok(Some(Self { echo, _server: server }))
+    }
+
+    /// `start`: when the load began.
+    fn figures(self, start: Duration, timing: Timing, figures: &mut Figures) {
+        let report = self.echo.report();
+        let base = report.between(Duration::from_millis(200), start).percentile(500);
+        let load = report.between(start + timing.omit, start + timing.omit + timing.measured);
+        let mut put = |name: &str, value: Option<Duration>| {
+            value.and_then(|value| figures.insert(name.to_owned(), millis(value)));
+        };
+        put("echo_base_ms", base);
+        for (permille, name) in [(500, "p50"), (950, "p95"), (990, "p99")] {
+            let rtt = load.percentile(permille);
+            put(&format!("echo_{name}_ms"), rtt);
+            let added = rtt.zip(base).map(|(rtt, base)| rtt.saturating_sub(base));
+            put(&format!("echo_added_{name}_ms"), added);
+        }
+        figures.insert("echo_lost_permille".to_owned(), load.loss_ratio() * 1e3);
+    }
+}
+
+/// What the bond's processes take.
+struct Processor {
+    start: Instant,
+    before: Option<(Duration, Duration)>,
+}
+
+impl Processor {
+    fn start(running: &Running<'_>) -> anyhow::Result<Self> {
+        Ok(Self { start: Instant::now(), before: Self::used(running)? })
+    }
+
+    fn used(running: &Running<'_>) -> anyhow::Result<Option<(Duration, Duration)>> {
+        let Some(bond) = &running.bond else { return Ok(None) };
+        let of = |host| cpu_time(bond.process(host)?.id());
+        Ok(Some((of(Host::Client)?, of(Host::Server)?)))
+    }
+
+    fn figures(&self, running: &Running<'_>, figures: &mut Figures) -> anyhow::Result<()> {
+        let wall = self.start.elapsed().as_secs_f64();
+        if let (Some(before), Some(after), Some(bond)) = (self.before, Self::used(running)?, &running.bond) {
+            let mut put = |name: &str, value: f64| figures.insert(name.to_owned(), value);
+            put("client_cpu", after.0.saturating_sub(before.0).as_secs_f64() / wall);
+            put("server_cpu", after.1.saturating_sub(before.1).as_secs_f64() / wall);
+            let rss = |host| peak_rss_bytes(bond.process(host)?.id());
+            let bytes = rss(Host::Client)?.max(rss(Host::Server)?);
+            put("rss_mib", bytes as f64 / f64::from(1 << 20));
+        }
+        Ok(())
+    }
+}
+
+/// The bytes that all links carried, both ways: the nearest one and the others.
+fn carried(lab: &Lab) -> (f64, f64) {
+    let nearest = nearest(lab.scenario());
+    let (mut first, mut others) = (0, 0);
+    for (index, pipes) in lab.snapshot().links.iter().enumerate() {
+        let bytes: u64 = pipes.iter().map(|pipe| pipe.counters.offered_bytes).sum();
+        *(if index == nearest { &mut first } else { &mut others }) += bytes;
+    }
+    (first as f64, others as f64)
+}
+
+/// Runs light traffic; gives the share of its bytes that were on other links than the nearest one, less what the carrier sends
+/// when there is no traffic at all.
+fn light<T>(
+    running: &Running<'_>,
+    figures: &mut Figures,
+    traffic: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let lab = running.lab;
+    let before = carried(lab);
+    std::thread::sleep(QUIET);
+    let quiet = carried(lab);
+    let start = Instant::now();
+    let result = traffic()?;
+    let (after, spans) = (carried(lab), start.elapsed().as_secs_f64() / QUIET.as_secs_f64());
+    let load = |before: f64, quiet: f64, after: f64| (after - quiet - (quiet - before) * spans).max(0.0);
+    let (first, others) = (load(before.0, quiet.0, after.0), load(before.1, quiet.1, after.1));
+    let background = (quiet.0 - before.0 + quiet.1 - before.1) * 8.0 / QUIET.as_secs_f64();
+    figures.insert("others_percent".to_owned(), others * 1e2 / (first + others).max(1.0));
+    figures.insert("background_kbps".to_owned(), background / 1e3);
+    Ok(result)
+}
+
+fn idle(running: &Running<'_>) -> anyhow::Result<Figures> {
+    let mut figures = Figures::new();
+    let ping = Ping {
+        count: 200,
+        interval: Duration::from_millis(20),
+        device: running.device().map(str::to_owned),
+        ..Ping::new(running.server)
+    };
+    let report = light(running, &mut figures, || Ok(ping.run(running.lab.host(Host::Client))?))?;
+    for (permille, name) in [(500, "idle_p50_ms"), (990, "idle_p99_ms")] {
+        if let Some(rtt) = report.percentile(permille) {
+            figures.insert(name.to_owned(), millis(rtt));
+        }
+    }
+    figures.insert("idle_lost_percent".to_owned(), report.loss_ratio() * 1e2);
+    Ok(figures)
+}
+
+fn light_pages(running: &Running<'_>) -> anyhow::Result<Figures> {
+    const PORT: u16 = 8_080;
+    let mut figures = Figures::new();
+    let address = SocketAddr::new(running.server, PORT);
+    let mptcp = running.carrier == Carrier::Mptcp;
+    let _server =
+        PageServer::start(running.lab.host(Host::Server), address, &Sockets { mptcp, device: None })?;
+    let sockets = Sockets { mptcp, device: running.device().map(str::to_owned) };
+    let client = running.lab.host(Host::Client);
+    let times = light(running, &mut figures, || pages::load(client, address, &sockets))?;
+    for (permille, name) in [(500, "page_p50_ms"), (950, "page_p95_ms")] {
+        if let Some(time) = percentile(&times, permille) {
+            figures.insert(name.to_owned(), millis(time));
+        }
+    }
+    Ok(figures)
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}

@@ -1,0 +1,224 @@
+//! What is measured, as data: the rows of the table and the targets that the bond is held to.
+
+use std::time::Duration;
+
+use bonding_lab::tools::IperfDirection;
+use bonding_lab::{Direction, Scenario};
+use serde::{Deserialize, Serialize};
+
+/// Who carries the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Carrier {
+    /// The bond as it is by default.
+    Bond,
+    /// The bond, links listed in the opposite order.
+    Reversed,
+    /// The bond over plain links.
+    Plain,
+    /// The bond with the baseline policy.
+    RoundRobin,
+    /// The kernel over the best link alone.
+    Single,
+    /// The kernel over all links, one subflow each.
+    Mptcp,
+}
+
+impl Carrier {
+    /// As tables name it.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Bond => "bond",
+            Self::Reversed => "bond, order reversed",
+            Self::Plain => "bond, plain links",
+            Self::RoundRobin => "round robin",
+            Self::Single => "best link alone",
+            Self::Mptcp => "kernel MPTCP",
+        }
+    }
+}
+
+/// A bulk transfer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer {
+    pub(crate) direction: IperfDirection,
+    pub(crate) flows: u16,
+    pub(crate) congestion: &'static str,
+}
+
+impl Transfer {
+    /// As the emulator names its way.
+    pub(crate) const fn way(self) -> Direction {
+        match self.direction {
+            IperfDirection::Download => Direction::Down,
+            IperfDirection::Upload => Direction::Up,
+        }
+    }
+}
+
+/// What is put on the carrier.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Load {
+    /// A bulk transfer beside a sparse echo.
+    Transfer(Transfer),
+    /// The same while the first link's rate changes by the scenario's events.
+    Step(Transfer),
+    /// The same beside a flow of somebody else's on the first link.
+    Competing(Transfer),
+    /// Pings, nothing else.
+    Idle,
+    /// Pages of the web, one after the other, with pauses.
+    Pages,
+}
+
+/// What a figure of the bond should be.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Target<F> {
+    pub(crate) figure: F,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) at_least: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) at_most: Option<f64>,
+}
+
+const fn at_least(figure: &'static str, value: f64) -> Target<&'static str> {
+    Target { figure, at_least: Some(value), at_most: None }
+}
+
+const fn at_most(figure: &'static str, value: f64) -> Target<&'static str> {
+    Target { figure, at_least: None, at_most: Some(value) }
+}
+
+const fn between(figure: &'static str, low: f64, high: f64) -> Target<&'static str> {
+    Target { figure, at_least: Some(low), at_most: Some(high) }
+}
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) scenario: &'static str,
+    pub(crate) load: Load,
+    pub(crate) carriers: &'static [Carrier],
+    pub(crate) targets: Vec<Target<&'static str>>,
+}
+
+const DOWN: IperfDirection = IperfDirection::Download;
+const UP: IperfDirection = IperfDirection::Upload;
+const ALL: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single, Carrier::Mptcp];
+const NO_TCP: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single];
+const ORDER: &[Carrier] = &[Carrier::Bond, Carrier::Reversed];
+const SEALING: &[Carrier] = &[Carrier::Bond, Carrier::Plain];
+
+const fn transfer(direction: IperfDirection, flows: u16, congestion: &'static str) -> Load {
+    Load::Transfer(Transfer { direction, flows, congestion })
+}
+
+/// All rows, in the table's order.
+pub(crate) fn all() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut add = |name, scenario, load, carriers, targets: &[Target<&'static str>]| {
+        rows.push(Row { name, scenario, load, carriers, targets: targets.to_vec() });
+    };
+    let share = |percent| at_least("share_percent", percent);
+    let best = at_least("of_best_link", 1.0);
+    let echo = [at_most("echo_p50_ms", 22.0), at_most("echo_p99_ms", 27.0)];
+    let difference = at_most("difference_percent", 3.0);
+
+    let one = [share(95.0), best];
+    add("reference-1-down", "reference", transfer(DOWN, 1, "cubic"), ALL, &one);
+    add("reference-1-up", "reference", transfer(UP, 1, "cubic"), ALL, &one);
+    let four = [share(97.0), best, echo[0], echo[1]];
+    add("reference-4-down", "reference", transfer(DOWN, 4, "cubic"), ALL, &four);
+    add("reference-4-up", "reference", transfer(UP, 4, "cubic"), ALL, &four[..2]);
+    add("reference-bbr-down", "reference", transfer(DOWN, 1, "bbr"), ALL, &one);
+    add("reference-bbr-up", "reference", transfer(UP, 1, "bbr"), ALL, &one);
+    let idle = [at_most("idle_p50_ms", 20.5), at_most("others_percent", 5.0)];
+    add("reference-idle", "reference", Load::Idle, NO_TCP, &idle);
+    add("reference-pages", "reference", Load::Pages, ALL, &[at_most("others_percent", 5.0)]);
+    add("dual-1-down", "dual", transfer(DOWN, 1, "cubic"), ALL, &[share(97.0), best]);
+    add("dual-1-up", "dual", transfer(UP, 1, "cubic"), ALL, &[share(97.0), best]);
+    add("hetero-1-down", "hetero", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), best]);
+    add("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
+    add("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), ALL, &[best]);
+    add("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), ALL, &[best]);
+    let single = [share(97.0), at_most("echo_added_p99_ms", 8.0)];
+    add("single-1-down", "single", transfer(DOWN, 1, "cubic"), NO_TCP, &single);
+    add("single-1-up", "single", transfer(UP, 1, "cubic"), NO_TCP, &single);
+    let varying = [share(85.0), at_most("echo_added_p95_ms", 60.0), at_most("link_queue_p95_ms", 60.0), best];
+    add("varying-4-down", "varying", transfer(DOWN, 4, "cubic"), ALL, &varying);
+    add("varying-4-up", "varying", transfer(UP, 4, "cubic"), ALL, &varying);
+    let step = [at_most("settled_down_s", 1.0), at_most("settled_up_s", 3.0)];
+    let four = |direction| Transfer { direction, flows: 4, congestion: "cubic" };
+    add("step-down", "step", Load::Step(four(DOWN)), ALL, &step);
+    add("step-up", "step", Load::Step(four(UP)), ALL, &step);
+    let fair = [between("rival_percent", 25.0, 75.0)];
+    add("competing-10", "reference", Load::Competing(four(DOWN)), ALL, &fair);
+    add("competing-50", "dual", Load::Competing(four(DOWN)), ALL, &fair);
+    add("order-reference", "reference", transfer(DOWN, 1, "cubic"), ORDER, &[difference]);
+    add("order-dual", "dual", transfer(DOWN, 1, "cubic"), ORDER, &[difference]);
+    add("order-hetero", "hetero", transfer(DOWN, 1, "cubic"), ORDER, &[difference]);
+    add(
+        "satphone-1-down",
+        "satphone",
+        transfer(DOWN, 1, "cubic"),
+        ALL,
+        &[at_least("of_others_percent", 95.0), best],
+    );
+    add("failover-1-down", "failover", transfer(DOWN, 1, "cubic"), ALL, &[best]);
+    add("sealing-4-down", "reference", transfer(DOWN, 4, "cubic"), SEALING, &[at_least("of_plain", 0.97)]);
+    rows
+}
+
+impl Row {
+    /// What it is, in one line.
+    pub(crate) fn about(&self) -> String {
+        let transfer = |transfer: Transfer| {
+            let way = if transfer.direction == DOWN { "download" } else { "upload" };
+            let plural = if transfer.flows == 1 { "" } else { "s" };
+            format!("{} {way}{plural} by TCP {}", transfer.flows, transfer.congestion)
+        };
+        match self.load {
+            Load::Transfer(load) if self.carriers == ORDER => {
+                format!("{}, links listed in the opposite order", transfer(load))
+            }
+            Load::Transfer(load) => transfer(load),
+            Load::Step(load) => format!("{} while the first link changes its rate", transfer(load)),
+            Load::Competing(load) => {
+                format!("{} beside a flow outside the bond on its first link", transfer(load))
+            }
+            Load::Idle => "pings and nothing else".to_owned(),
+            Load::Pages => "web pages, one after the other".to_owned(),
+        }
+    }
+}
+
+/// How long each part takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Not measured: until a transfer is steady.
+    pub(crate) omit: Duration,
+    /// Measured.
+    pub(crate) measured: Duration,
+}
+
+impl Timing {
+    /// A scenario in which something happens needs its time and shows every carrier the same of it; in the others
+    /// every second is like the last, and the baselines need fewer.
+    pub(crate) fn new(scenario: &Scenario, carrier: Carrier, seconds: u64, quick: bool) -> Self {
+        let varies =
+            scenario.links.iter().any(|link| matches!(link.down.rate, bonding_netem::Rate::Trace(_)));
+        let omit = Duration::from_secs(if quick { 3 } else { 5 });
+        let whole = if !scenario.events.is_empty() {
+            scenario.duration.saturating_sub(omit)
+        } else if varies {
+            Duration::from_secs(if quick { 10 } else { 20 })
+        } else {
+            let baseline = matches!(carrier, Carrier::RoundRobin | Carrier::Single | Carrier::Mptcp);
+            let seconds = if quick { 4 } else { seconds };
+            Duration::from_secs(if baseline { seconds.min(5) } else { seconds })
+        };
+        Self { omit, measured: whole }
+    }
+}

@@ -1,0 +1,82 @@
+//! What happened on each link while a load ran, every 100 ms, for a plot: the columns that `cargo xtask bench plot` reads.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bonding_lab::{Direction, Host, Snapshot};
+use serde_json::Value;
+
+use crate::carrier::Running;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// The looks of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    csv: String,
+}
+
+impl Trace {
+    /// Looks at the emulator and asks the sending side of the bond until `stop`.
+    pub(crate) fn record(
+        running: &Running<'_>,
+        direction: Direction,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Self> {
+        let lab = running.lab;
+        let sender = if direction == Direction::Down { Host::Server } else { Host::Client };
+        let mut trace = Self { csv: "time_s,link,rate_mbps,capacity_mbps,queue_ms,rtt_ms\n".to_owned() };
+        let (start, mut last) = (lab.elapsed(), lab.snapshot());
+        for number in 1_u32.. {
+            std::thread::sleep((start + PERIOD * number).saturating_sub(lab.elapsed()));
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let status = running.bond.as_ref().map(|bond| bond.status(sender)).transpose()?;
+            let now = lab.snapshot();
+            trace.add(running, direction, start, (&last, &now), status.as_ref());
+            last = now;
+        }
+        Ok(trace)
+    }
+
+    fn add(
+        &mut self,
+        running: &Running<'_>,
+        direction: Direction,
+        start: Duration,
+        (before, now): (&Snapshot, &Snapshot),
+        status: Option<&Value>,
+    ) {
+        let span = now.at.saturating_sub(before.at).as_secs_f64().max(1e-3);
+        for (index, link) in running.lab.scenario().links.iter().enumerate() {
+            let pipe = |snapshot: &Snapshot| {
+                snapshot.links.get(index).and_then(|pipes| pipes.get(direction as usize)).copied()
+            };
+            let (Some(first), Some(pipe)) = (pipe(before), pipe(now)) else { continue };
+            let bytes = pipe.counters.delivered_bytes - first.counters.delivered_bytes;
+            let capacity = running.lab.link_capacity_bps(index, direction, before.at, now.at);
+            let queue = pipe.queue_delay.map_or(f64::NAN, |delay| delay.as_secs_f64() * 1e3);
+            let rtt = status
+                .and_then(|status| status.pointer(&format!("/links/{index}/rtt_ms")))
+                .and_then(Value::as_f64);
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                self.csv,
+                "{:.2},{},{:.3},{:.3},{queue:.2},{:.2}",
+                now.at.saturating_sub(start).as_secs_f64(),
+                link.name,
+                bytes as f64 * 8e-6 / span,
+                capacity.unwrap_or(0) as f64 / 1e6,
+                rtt.unwrap_or(f64::NAN)
+            );
+        }
+    }
+
+    /// A line per link and look, below a head.
+    pub(crate) fn to_csv(&self) -> &str {
+        &self.csv
+    }
+}
