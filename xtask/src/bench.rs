@@ -1,6 +1,8 @@
-//! `cargo xtask bench lab` and `attack`: build with the release profile and hand over to `crates/bonding/benches`.
+//! `cargo xtask bench lab`, `attack` and `plot`: build with the release profile and hand over to `crates/bonding/benches`, and
+//! for plots to `crates/sim/examples/plot.rs`.
 
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 
@@ -9,9 +11,15 @@ use crate::{prerequisites, process, sandbox, wants_help};
 const HELP: &str = "\
 Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench attack [--yes] [--quick] [--flood]
+       cargo xtask bench plot [--out FOLDER] [SCENARIO...]
+       cargo xtask bench plot --lab [--yes] [ROW...]
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.
+
+plot draws rate, round-trip time and queue of each link over time. Without --lab the data is the simulator's, the same on every
+machine; the plots of reference, varying and step are kept in docs/plots. With --lab the rows of that name (default
+reference-1-down, varying-4-down and step-down) are run by the bond alone, and their plots go to target/bench/plots.
 
 lab measures the bond with the kernel's TCP over emulated links in network namespaces on this machine, beside the best
 single link alone, the round-robin baseline and the kernel's Multipath TCP in the same run. Nothing is configured but the
@@ -38,6 +46,8 @@ Examples:
   cargo xtask bench attack
   cargo xtask bench lab --row reference-1-down --runs 1
   cargo xtask bench lab --row reference-1-down --runs 1 --only bond     # some twenty seconds
+  cargo xtask bench plot
+  cargo xtask bench plot --lab dual-1-down
   cargo xtask bench lab --scenario dual --scenario single --runs 5 --json /tmp/lab.json
 ";
 
@@ -48,23 +58,68 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some((which, rest)) = arguments.split_first() else {
-        return Err(crate::usage("bench: say which: `cargo xtask bench lab` or `attack`".into()));
+        return Err(crate::usage("bench: say which: `cargo xtask bench lab`, `attack` or `plot`".into()));
     };
-    if !["attack", "lab"].contains(&which.as_str()) {
-        return Err(crate::usage(format!("bench: unknown benchmark `{which}`: expected lab or attack")));
+    match which.as_str() {
+        "attack" | "lab" => measure(which, rest),
+        "plot" => plot(rest),
+        _ => Err(crate::usage(format!("bench: unknown benchmark `{which}`: expected lab, attack or plot"))),
     }
+}
+
+/// Relative files on the command line are meant from where the caller stands; cargo starts a benchmark elsewhere.
+const CALLER: &str = "BENCH_WORKING_DIRECTORY";
+
+fn finish(mut cargo: Command, folder: &Path) -> anyhow::Result<ExitCode> {
+    let status = cargo.env(CALLER, folder).status().context("cannot start cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
     let (yes, options): (Vec<&String>, Vec<&String>) = rest.iter().partition(|option| *option == "--yes");
     let more = if which == "lab" && wants_mptcp(rest) { prerequisites::BENCH } else { "" };
     prerequisites::ensure_with(more, !yes.is_empty())?;
     sandbox::ensure(&format!("cargo xtask bench {which}"))?;
-    let status = process::cargo()
-        .args(["bench", "--package", "bonding", "--bench", which, "--"])
-        .args(options)
-        // Relative files on the command line are meant from where the caller stands; cargo starts a benchmark elsewhere.
-        .env("BENCH_WORKING_DIRECTORY", std::env::current_dir().context("no working directory")?)
-        .status()
-        .context("cannot start cargo")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut cargo = process::cargo();
+    cargo.args(["bench", "--package", "bonding", "--bench", which, "--"]).args(options);
+    finish(cargo, &std::env::current_dir().context("no working directory")?)
+}
+
+/// Plots of simulated runs, or of rows measured for them.
+fn plot(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    const FOLDER: &str = "target/bench/plots";
+    let draw = |options: &[String], folder: &Path| {
+        let mut cargo = process::cargo();
+        cargo.args(["run", "--quiet", "--release", "--package", "bonding-sim", "--example", "plot", "--"]);
+        cargo.args(options);
+        finish(cargo, folder)
+    };
+    if !arguments.iter().any(|argument| argument == "--lab") {
+        return draw(arguments, &std::env::current_dir().context("no working directory")?);
+    }
+    let rest = || arguments.iter().filter(|argument| *argument != "--lab");
+    let mut rows: Vec<String> = rest().filter(|argument| *argument != "--yes").cloned().collect();
+    if let Some(option) = rows.iter().find(|row| row.starts_with('-')) {
+        return Err(crate::usage(format!("bench plot --lab: unknown option `{option}`")));
+    }
+    if rows.is_empty() {
+        rows = ["reference-1-down", "varying-4-down", "step-down"].map(str::to_owned).to_vec();
+    }
+    let root = process::root();
+    let traces = root.join(FOLDER);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut options = words(&["--only", "bond", "--runs", "1", "--trace"]);
+    options.push(traces.display().to_string());
+    options.extend(["--json".to_owned(), traces.join("lab.json").display().to_string()]);
+    options.extend(rest().filter(|argument| *argument == "--yes").cloned());
+    options.extend(rows.iter().flat_map(|row| ["--row".to_owned(), row.clone()]));
+    let code = measure("lab", &options)?;
+    if code != ExitCode::SUCCESS {
+        return Ok(code);
+    }
+    let mut options = words(&["--out", FOLDER, "--from"]);
+    options.extend(rows.iter().map(|row| format!("{FOLDER}/{row}.csv")));
+    draw(&options, root)
 }
 
 /// Whether the comparison with Multipath TCP is among what is asked for.

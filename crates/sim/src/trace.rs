@@ -14,7 +14,7 @@ use crate::world::{Observed, World};
 /// The columns.
 pub const HEADER: &str = "time_s,link,state,link_mbps,link_queue_bytes,link_drops,rtt_ms,rtt_min_ms,loss_permille,\
 score,capacity_mbps,goodput_mbps,session_queue_bytes,session_queue_ms,flows_active,reorder_held,reorder_timeouts,\
-released_late,echo_ms_max";
+released_late,echo_ms_max,link_queue_ms,link_capacity_mbps";
 
 /// One moment of a run.
 #[derive(Debug)]
@@ -134,7 +134,10 @@ impl Trace {
             let _ = write!(self.csv, ",{goodput:.2}");
             self.csv.push_str(&sender.as_ref().map_or(",,,".to_owned(), sender_columns));
             self.csv.push_str(&receiver.as_ref().map_or(",,,".to_owned(), receiver_columns));
-            let _ = writeln!(self.csv, ",{}", ms(echo_max));
+            let (carries, queue) = world.link_present(link, sample.direction, Duration::from_secs_f64(span));
+            let carries = carries.map_or(String::new(), |bytes| format!("{:.2}", mbps(bytes)));
+            let queue = queue.map_or(String::new(), |queue| format!("{:.2}", queue.as_secs_f64() * 1e3));
+            let _ = writeln!(self.csv, ",{},{queue},{carries}", ms(echo_max));
         }
     }
 }

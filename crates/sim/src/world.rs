@@ -233,6 +233,23 @@ impl<C: Observed, S: Observed> World<C, S> {
         })
     }
 
+    /// What one direction of a link carries in `span` at its present rate, in bytes, and how long its queue is; nothing of a
+    /// link that does not exist, without a rate, or standing still.
+    pub fn link_present(
+        &mut self,
+        link: usize,
+        direction: Direction,
+        span: Duration,
+    ) -> (Option<u64>, Option<Duration>) {
+        let now = netem_time(self.now);
+        let Some(link) = self.links.get_mut(link) else { return (None, None) };
+        let pipe = link.pipe_mut(direction);
+        pipe.advance(now);
+        let from = bonding_netem::Time::ZERO + (now - bonding_netem::Time::ZERO).saturating_sub(span);
+        let bytes = if pipe.is_out() { Some(0) } else { pipe.config().rate.bytes_between(from, now) };
+        (bytes, pipe.queue_delay())
+    }
+
     /// The handshakes in one direction of a link.
     pub fn handshake_bytes(&mut self, link: usize, direction: Direction) -> HandshakeBytes {
         let link = self.links.get_mut(link);

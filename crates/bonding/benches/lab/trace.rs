@@ -1,4 +1,5 @@
-//! What happened on each link while a load ran, every 100 ms, for a plot: the columns that `cargo xtask bench plot` reads.
+//! What happened on each link while a load ran, every 100 ms, for a plot: columns that `cargo xtask bench plot` reads, named as the
+//! simulator names them. What cannot be said is empty.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,9 @@ impl Trace {
     ) -> anyhow::Result<Self> {
         let lab = running.lab;
         let sender = if direction == Direction::Down { Host::Server } else { Host::Client };
-        let mut trace = Self { csv: "time_s,link,rate_mbps,capacity_mbps,queue_ms,rtt_ms\n".to_owned() };
+        let mut trace = Self {
+            csv: "time_s,link,link_mbps,link_capacity_mbps,link_queue_ms,rtt_ms,capacity_mbps\n".to_owned(),
+        };
         let (start, mut last) = (lab.elapsed(), lab.snapshot());
         for number in 1_u32.. {
             std::thread::sleep((start + PERIOD * number).saturating_sub(lab.elapsed()));
@@ -58,19 +61,21 @@ impl Trace {
             let (Some(first), Some(pipe)) = (pipe(before), pipe(now)) else { continue };
             let bytes = pipe.counters.delivered_bytes - first.counters.delivered_bytes;
             let capacity = running.lab.link_capacity_bps(index, direction, before.at, now.at);
-            let queue = pipe.queue_delay.map_or(f64::NAN, |delay| delay.as_secs_f64() * 1e3);
-            let rtt = status
-                .and_then(|status| status.pointer(&format!("/links/{index}/rtt_ms")))
-                .and_then(Value::as_f64);
+            let queue = pipe.queue_delay.map_or(String::new(), |delay| number(delay.as_secs_f64() * 1e3));
+            let said = |key: &str| {
+                let status = status?.pointer(&format!("/links/{index}/{key}"))?;
+                Some(number(status.as_f64()?))
+            };
             // Writing to a string does not fail.
             let _ = writeln!(
                 self.csv,
-                "{:.2},{},{:.3},{:.3},{queue:.2},{:.2}",
+                "{:.2},{},{},{},{queue},{},{}",
                 now.at.saturating_sub(start).as_secs_f64(),
                 link.name,
-                bytes as f64 * 8e-6 / span,
-                capacity.unwrap_or(0) as f64 / 1e6,
-                rtt.unwrap_or(f64::NAN)
+                number(bytes as f64 * 8e-6 / span),
+                number(capacity.unwrap_or(0) as f64 / 1e6),
+                said("rtt_ms").unwrap_or_default(),
+                said("capacity_mbps").unwrap_or_default(),
             );
         }
     }
@@ -79,4 +84,8 @@ impl Trace {
     pub(crate) fn to_csv(&self) -> &str {
         &self.csv
     }
+}
+
+fn number(value: f64) -> String {
+    format!("{value:.2}")
 }
