@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, Security,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix, Role, Security,
     ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
@@ -80,6 +80,7 @@ pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
     let link = |index: u8| LinkConfig {
         security,
         priority: index + 1,
+        role: LinkRole::Primary,
         tx_rate: rate(choice.wrapping_add(index)),
         rx_rate: rate(choice.wrapping_mul(3).wrapping_add(index)),
         path: Some(client_path(index)),

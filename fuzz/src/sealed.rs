@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bonding_proto::client::{Client, Server};
-use bonding_proto::config::{ClientConfig, Security};
+use bonding_proto::config::{ClientConfig, LinkRole, Security};
 use bonding_proto::crypto::keys::Token;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
@@ -130,6 +130,7 @@ impl Peer {
             echo: None,
             proven: choice & 4 == 0,
             priority: choice,
+            role: LinkRole::Primary,
             rx_ceiling: None,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {

@@ -14,7 +14,7 @@ use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::signals::Signals;
 use bonding_proto::client::{Client, Server};
-use bonding_proto::config::{ClientSealing, LinkConfig, Role, SessionConfig};
+use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Role, SessionConfig};
 use bonding_proto::event::{Event, LinkEvent};
 use bonding_proto::{Instant, LinkId, SocketId};
 
@@ -136,7 +136,9 @@ fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) 
     };
     let sealed = plan.sealing.is_some();
     let fallback = || setup::inner_mtu(None, Overhead { sealed, ipv6: false });
-    plan.links.iter().zip(0..).filter_map(one).min().unwrap_or_else(fallback)
+    // A link that is for no data is no reason for smaller packets.
+    let used = plan.links.iter().zip(0..).filter(|(link, _)| link.role != LinkRole::Never);
+    used.filter_map(one).min().unwrap_or_else(fallback)
 }
 
 /// Every address that a link may send to.
@@ -149,6 +151,7 @@ fn link_config(link: &LinkPlan) -> LinkConfig {
     LinkConfig {
         security: link.security,
         priority: link.priority,
+        role: link.role,
         tx_rate: link.tx_rate,
         rx_rate: link.rx_rate,
         path: None,

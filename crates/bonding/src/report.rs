@@ -6,19 +6,21 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bonding_proto::config::LinkRole;
 use bonding_proto::event::LinkState;
 use bonding_proto::stats::LinkStats;
 
 /// A link that loses this much is called lossy, in permille: twice what a healthy Starlink or LTE link loses.
 const LOSSY_PERMILLE: u16 = 20;
 
-/// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`, `SATURATED`, `OK`.
+/// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`, `SATURATED`, `BACKUP`, `OK`.
 pub fn state_word(link: &LinkStats) -> &'static str {
     match link.state {
         LinkState::Down => "DOWN",
         LinkState::Suspect => "SUSPECT",
         LinkState::Up if link.loss_permille >= LOSSY_PERMILLE => "LOSSY",
         LinkState::Up if link.saturated => "SATURATED",
+        LinkState::Up if link.role == LinkRole::Backup => "BACKUP",
         LinkState::Up => "OK",
     }
 }
@@ -90,6 +92,7 @@ pub(crate) mod tests {
                 local: None,
             }),
             priority: 1,
+            role: LinkRole::Primary,
             score,
             saturated: tx_mbps / capacity_mbps > 0.8,
             rtt: Some(Duration::from_secs_f64(rtt_ms / 1e3)),
@@ -155,5 +158,9 @@ pub(crate) mod tests {
         assert_eq!(state_word(&one), "DOWN");
         (one.state, one.loss_permille, one.saturated) = (LinkState::Up, 19, false);
         assert_eq!(state_word(&one), "OK");
+        one.role = LinkRole::Backup;
+        assert_eq!(state_word(&one), "BACKUP");
+        one.saturated = true;
+        assert_eq!(state_word(&one), "SATURATED");
     }
 }

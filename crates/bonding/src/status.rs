@@ -15,6 +15,7 @@ use bonding_proto::discard::DiscardCounts;
 use bonding_proto::stats::{LinkStats, SessionStats};
 use serde::{Deserialize, Serialize};
 
+use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
 
 /// Which side answers.
@@ -149,7 +150,7 @@ pub struct Link {
     pub remote: Option<String>,
     /// As in the logs.
     pub state: String,
-    /// `primary`.
+    /// `primary`, `secondary`, `backup` or `never`.
     pub role: String,
     /// Lower is preferred.
     pub priority: u8,
@@ -343,7 +344,7 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         local: local.map(|address| address.to_canonical().to_string()),
         remote: figures.path.map(|path| path.remote.to_string()),
         state: state_word(figures).to_owned(),
-        role: "primary".to_owned(),
+        role: role_word(figures.role).to_owned(),
         priority: figures.priority,
         score: figures.score,
         rtt_ms: figures.rtt.map(millis),

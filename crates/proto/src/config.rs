@@ -34,6 +34,20 @@ pub enum Policy {
     RoundRobin,
 }
 
+/// What a link is used for; the earlier ones come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LinkRole {
+    /// Always.
+    #[default]
+    Primary,
+    /// When the primary links are full.
+    Secondary,
+    /// When no other link is usable.
+    Backup,
+    /// Not for data: its heartbeats go on, so that its figures are known.
+    Never,
+}
+
 /// How a link's datagrams are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Security {
@@ -51,6 +65,8 @@ pub struct LinkConfig {
     pub security: Security,
     /// Lower is preferred. A server takes the client's value from its heartbeats.
     pub priority: u8,
+    /// What it is used for. A server takes the client's value from its heartbeats.
+    pub role: LinkRole,
     /// Ceiling for what we send on it; `None`: not limited by us.
     pub tx_rate: Option<BitRate>,
     /// Ceiling for what the peer should send us on it: told to the peer in heartbeats.

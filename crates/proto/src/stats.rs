@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::LinkRole;
 use crate::discard::DiscardCounts;
 use crate::event::LinkState;
 use crate::packet::{LinkId, Path};
@@ -18,6 +19,8 @@ pub struct LinkStats {
     pub path: Option<Path>,
     /// Lower is preferred.
     pub priority: u8,
+    /// What the link is used for.
+    pub role: LinkRole,
     /// The score formula without its saturation term, rounded.
     pub score: u32,
     /// Over 80 % of `capacity` in use.

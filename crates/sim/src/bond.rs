@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bonding_netem::{Direction, LinkSpec, Scenario};
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, Role, Security,
-    ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix, Role,
+    Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::stats::SessionStats;
@@ -43,6 +43,8 @@ pub struct Setup {
     pub scenario: Scenario,
     /// Each link's priority, in the order of the links.
     pub priorities: Vec<u8>,
+    /// Each link's role, in the order of the links.
+    pub roles: Vec<LinkRole>,
     /// Link selection, at both ends.
     pub policy: Policy,
     /// Seed of links and sessions.
@@ -71,8 +73,9 @@ impl Setup {
     /// The first link has priority 1, every other 2: light traffic belongs on the first.
     pub fn new(scenario: Scenario, policy: Policy, seed: u64) -> Self {
         let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
+        let roles = vec![LinkRole::Primary; scenario.links.len()];
         let security = vec![Security::Plain; scenario.links.len()];
-        Self { scenario, priorities, policy, seed, security }
+        Self { scenario, priorities, roles, policy, seed, security }
     }
 
     /// The same over sealed links.
@@ -103,6 +106,7 @@ impl Setup {
     pub fn reversed(mut self) -> Self {
         self.scenario.links.reverse();
         self.priorities.reverse();
+        self.roles.reverse();
         self.security.reverse();
         self
     }
@@ -113,6 +117,7 @@ impl Setup {
         let links = links.map(|(index, ((link, priority), security))| LinkConfig {
             security: *security,
             priority: *priority,
+            role: self.roles.get(index).copied().unwrap_or_default(),
             tx_rate: rate(link, Direction::Up),
             rx_rate: rate(link, Direction::Down),
             path: Some(client_path(index)),

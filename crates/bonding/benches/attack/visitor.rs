@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use bonding_proto::config::{ClientSealing, LinkConfig, Policy, Role, Security, SessionConfig};
+use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Policy, Role, Security, SessionConfig};
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::{Datagram, Path, Session, SocketId, StateMachine as _};
 use bytes::BytesMut;
@@ -34,6 +34,7 @@ impl Visitor {
             links: vec![LinkConfig {
                 security: Security::Sealed,
                 priority: 1,
+                role: LinkRole::Primary,
                 tx_rate: None,
                 rx_rate: None,
                 path: Some(Path { socket: SocketId(0), remote, local: None }),

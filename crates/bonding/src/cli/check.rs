@@ -7,7 +7,7 @@ use bonding_proto::config::{Policy, Prefix};
 use bonding_proto::units::BitRate;
 
 use super::Usage;
-use crate::config::{self, Client, Kind, Loaded, Mtu, Security, Sending, Server, Status};
+use crate::config::{self, Client, Kind, Loaded, Mtu, Security, Sending, Server, Status, role_word};
 use crate::engine::overhead::Overhead;
 use crate::state::keys;
 
@@ -97,10 +97,11 @@ fn describe_client(loaded: &Loaded<Client>) -> String {
             from.push("on the default route".to_owned());
         }
         let value = format!(
-            "{} {}, to port {}, priority {}, up {}, down {}, {}",
+            "{} {}, to port {}, {}, priority {}, up {}, down {}, {}",
             link.name,
             from.join(" "),
             link.port,
+            role_word(link.role),
             link.priority,
             rate(link.up),
             rate(link.down),
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn says_what_it_understood() {
         let text = "[server]\nhost = [\"vps.example.net\", \"203.0.113.7\"]\n[[link]]\nname = \"adsl\"\n\
-                    interface = \"wg0\"\nup = \"10mbit\"\nsecurity = \"plain\"\n";
+                    interface = \"wg0\"\nmetered = true\nup = \"10mbit\"\nsecurity = \"plain\"\n";
         let (_folder, path) = written("x.toml", text);
         let (description, warnings) = check(&path, None).unwrap();
         let lines: Vec<&str> = description.lines().skip(1).collect();
@@ -173,13 +174,13 @@ mod tests {
             [
                 "  server     vps.example.net, else 203.0.113.7, UDP 9001-9005",
                 "  tunnel     tun-bond, 192.168.50.1/24, MTU 1441 (auto, for links of 1500 bytes)",
-                "  link 0     adsl on wg0, to port 9001, priority 1, up 10.0 Mbit/s, down unlimited, plain",
+                "  link 0     adsl on wg0, to port 9001, primary, priority 1, up 10.0 Mbit/s, down unlimited, plain",
                 "  scheduler  adaptive, a heartbeat every 100ms on each link",
                 "  status     /run/bonding/client.sock, a report every 5s",
             ]
         );
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].contains(":3:1: warning: [[link]] \"adsl\" has no `down`"), "{warnings:?}");
+        assert!(warnings[0].contains(": warning: [[link]] metered = true has no effect"), "{warnings:?}");
     }
 
     #[test]

@@ -157,6 +157,7 @@ mod tests {
             security,
             port: 9_001,
             priority: 1,
+            role: bonding_proto::config::LinkRole::Primary,
             tx_rate: None,
             rx_rate: None,
         }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use bonding_proto::config::{Prefix, Security};
+use bonding_proto::config::{LinkRole, Prefix, Security};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
@@ -43,7 +43,7 @@ pub struct Client {
     pub status: Status,
 }
 
-/// One `[[link]]` that may be used.
+/// One `[[link]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Unique among the links.
@@ -56,6 +56,8 @@ pub struct Link {
     pub security: Security,
     /// Lower is preferred.
     pub priority: u8,
+    /// What it is used for.
+    pub role: LinkRole,
     /// Ceiling for what is sent on it.
     pub up: Option<BitRate>,
     /// Ceiling for what is received on it.
@@ -83,7 +85,9 @@ fn overhead(hosts: &[Host], links: &[Link]) -> Overhead {
         let ipv4 = hosts_v4 || matches!(link.source, Some(IpAddr::V4(_)));
         Overhead { sealed: link.security == Security::Sealed, ipv6: !ipv4 }
     };
-    links.iter().map(of).max().unwrap_or(Overhead { sealed: true, ipv6: !hosts_v4 })
+    // A link that is for no data is no reason for smaller packets.
+    let used = links.iter().filter(|link| link.role != LinkRole::Never);
+    used.map(of).max().unwrap_or(Overhead { sealed: true, ipv6: !hosts_v4 })
 }
 
 /// Reads the document. `None` when something that has no default is missing or wrong; that is then reported, as is
@@ -212,20 +216,10 @@ fn addresses(section: &mut Section<'_, '_>) -> Vec<Prefix> {
     written.into_iter().filter_map(|one| one.value).collect()
 }
 
-/// What a `[[link]]` asks to be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Primary,
-    Secondary,
-    Backup,
-    Never,
-}
-
 /// A link and what only its reading needs to know.
 struct Written {
     link: Link,
     name: Located<String>,
-    role: Role,
     at: usize,
 }
 
@@ -251,10 +245,10 @@ fn links(document: &mut Section<'_, '_>, ports: Ports) -> Vec<Link> {
         .collect();
     common::distinct_names(written.iter().map(|one| &one.name), document, "[[link]] sections");
     same_way(&written, document);
-    if !written.is_empty() && written.iter().all(|one| one.role == Role::Never) {
+    if !written.is_empty() && written.iter().all(|one| one.link.role == LinkRole::Never) {
         document.fail_at(0, "every [[link]] has role = \"never\": no link is left to use");
     }
-    written.into_iter().filter(|one| one.role != Role::Never).map(|one| one.link).collect()
+    written.into_iter().map(|one| one.link).collect()
 }
 
 fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
@@ -286,40 +280,31 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
         Located { value: value.unwrap_or_else(|| format!("link{index}")), at }
     };
     let name = name.unwrap_or_else(fallback);
-    let missing: Vec<&str> =
-        [("up", up), ("down", down)].iter().filter(|(_, rate)| rate.is_none()).map(|(key, _)| *key).collect();
-    if !missing.is_empty() && role != Role::Never {
-        section.warn(format!(
-            "[[link]] \"{}\" has no `{}`: this version does not measure rates, so it cannot know when the link \
-             is full",
-            name.value,
-            missing.join("` and no `")
-        ));
-    }
     section.finish(&[]);
     let priority = priority.and_then(|p| u8::try_from(p).ok()).unwrap_or(PRIORITY_DEFAULT);
-    let link = Link { name: name.value.clone(), interface, source, security, priority, up, down, port };
-    Written { link, name, role, at }
+    let link = Link { name: name.value.clone(), interface, source, security, priority, role, up, down, port };
+    Written { link, name, at }
 }
 
-fn role(section: &mut Section<'_, '_>) -> Role {
-    let choices = [
-        ("primary", Role::Primary),
-        ("secondary", Role::Secondary),
-        ("backup", Role::Backup),
-        ("never", Role::Never),
-    ];
-    let Some(item) = section.item("role") else { return Role::Primary };
-    let role = item.choice(&choices).unwrap_or(Role::Primary);
-    if matches!(role, Role::Secondary | Role::Backup) {
-        item.no_effect(": the link is used like a primary one (a higher `priority` makes it less preferred)");
+fn role(section: &mut Section<'_, '_>) -> LinkRole {
+    let roles = [LinkRole::Primary, LinkRole::Secondary, LinkRole::Backup, LinkRole::Never];
+    let choices = roles.map(|role| (role_word(role), role));
+    section.item("role").and_then(|item| item.choice(&choices)).unwrap_or_default()
+}
+
+/// A role as it is written.
+pub fn role_word(role: LinkRole) -> &'static str {
+    match role {
+        LinkRole::Primary => "primary",
+        LinkRole::Secondary => "secondary",
+        LinkRole::Backup => "backup",
+        LinkRole::Never => "never",
     }
-    role
 }
 
 /// Links that leave by the same way share one line; that is rarely meant.
 fn same_way(written: &[Written], document: &Section<'_, '_>) {
-    let used = |one: &&Written| one.role != Role::Never;
+    let used = |one: &&Written| one.link.role != LinkRole::Never;
     for (index, one) in written.iter().enumerate().filter(|(_, one)| used(one)) {
         let way = |one: &Written| (one.link.interface.clone(), one.link.source);
         let before = written.iter().take(index).filter(used).find(|other| way(other) == way(one));

@@ -20,6 +20,7 @@ impl Client {
             port: link.port,
             security: link.security,
             priority: link.priority,
+            role: link.role,
             tx_rate: link.up,
             rx_rate: link.down,
         };
@@ -99,6 +100,8 @@ fn fixed(mtu: Mtu) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use bonding_proto::config::LinkRole;
+
     use super::super::{client_from_text, server_from_text};
 
     #[test]
@@ -120,7 +123,10 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(links, [("a", 9_001, Some(1_000_000), None), ("c", 9_001, None, Some(2_000_000))]);
+        let never = ("b", 9_002, None, None);
+        assert_eq!(links, [("a", 9_001, Some(1_000_000), None), never, ("c", 9_001, None, Some(2_000_000))]);
+        let roles: Vec<_> = plan.links.iter().map(|link| link.role).collect();
+        assert_eq!(roles, [LinkRole::Primary, LinkRole::Never, LinkRole::Primary]);
         assert_eq!(plan.tunnel.mtu, None);
         assert_eq!(plan.run.state_file, std::path::Path::new("/run/x/c.state"));
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bonding_proto::config::Policy;
+use bonding_proto::config::{LinkRole, Policy};
 use bonding_proto::crypto::keys::PublicKey;
 use proptest::prelude::*;
 
@@ -478,10 +478,6 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
             "metered = true",
             "[[link]] metered = true has no effect in this version: heartbeats go on while the link is idle",
         ),
-        (
-            "role = \"backup\"",
-            "[[link]] role = \"backup\" has no effect in this version: the link is used like a primary one (a higher `priority` makes it less preferred)",
-        ),
     ];
     for (line, expected) in links {
         let warnings =
@@ -492,26 +488,28 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
 }
 
 #[test]
-fn a_link_without_rates_is_warned_about() {
-    let loaded = client(&client_with("up = \"10mbit\"\n", ""));
-    let lines: Vec<String> = loaded.warning_lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "client.toml:4:1: warning: [[link]] \"adsl\" has no `up`: this version does not measure rates, so it \
-          cannot know when the link is full"
-        ]
-    );
+fn rates_are_optional() {
+    let loaded = client(&client_with("up = \"10mbit\"\ndown = \"10mbit\"\n", ""));
+    assert_eq!(loaded.warnings, []);
+    assert_eq!((loaded.config.links[0].up, loaded.config.links[0].down), (None, None));
 }
 
 #[test]
-fn a_link_that_must_never_be_used_is_not() {
-    let text = format!(
-        "{CLIENT}[[link]]\nname = \"lte\"\ninterface = \"wwan0\"\nrole = \"never\"\nsecurity = \"plain\"\n"
-    );
-    let loaded = client(&text);
-    assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.config.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["adsl"]);
+fn every_link_has_a_role() {
+    for (line, role) in [
+        ("", LinkRole::Primary),
+        ("role = \"primary\"\n", LinkRole::Primary),
+        ("role = \"secondary\"\n", LinkRole::Secondary),
+        ("role = \"backup\"\n", LinkRole::Backup),
+        ("role = \"never\"\n", LinkRole::Never),
+    ] {
+        let text =
+            format!("{CLIENT}[[link]]\nname = \"lte\"\ninterface = \"wwan0\"\n{line}security = \"plain\"\n");
+        let loaded = client(&text);
+        assert_eq!(loaded.warnings, []);
+        let roles: Vec<_> = loaded.config.links.iter().map(|link| (link.name.as_str(), link.role)).collect();
+        assert_eq!(roles, [("adsl", LinkRole::Primary), ("lte", role)]);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bonding_proto::config::{ClientConfig, Policy, Prefix};
+use bonding_proto::config::{ClientConfig, LinkRole, Policy, Prefix};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
@@ -75,6 +75,8 @@ pub struct LinkPlan {
     pub port: u16,
     /// Lower is preferred.
     pub priority: u8,
+    /// What it is used for.
+    pub role: LinkRole,
     /// Ceiling for what is sent on it.
     pub tx_rate: Option<BitRate>,
     /// Ceiling for what is received on it.

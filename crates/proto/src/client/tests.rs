@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, Role, Security, ServerSealing,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, Role, Security,
+    ServerSealing,
 };
 use crate::crypto::keys::PrivateKey;
 use crate::endpoint::Endpoint;
@@ -59,6 +60,7 @@ fn client(now: Instant) -> Client {
     let link = LinkConfig {
         security: Security::Sealed,
         priority: 1,
+        role: LinkRole::Primary,
         tx_rate: None,
         rx_rate: None,
         path: None,

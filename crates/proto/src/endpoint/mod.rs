@@ -23,7 +23,9 @@ pub use self::admission::{Enrolment, EnrolmentAnswer};
 use self::indices::IndexTable;
 use self::routes::RouteTable;
 use crate::StateMachine;
-use crate::config::{ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig};
+use crate::config::{
+    ClientConfig, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Role, Security, SessionConfig,
+};
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -418,6 +420,7 @@ fn link_config(plain: Option<&PlainPeer>, sealed_rate: Option<BitRate>) -> LinkC
     LinkConfig {
         security: if plain.is_some() { Security::Plain } else { Security::Sealed },
         priority: 1,
+        role: LinkRole::Primary,
         tx_rate: plain.map_or(sealed_rate, |peer| peer.tx_rate),
         rx_rate: None,
         path: None,

@@ -16,6 +16,7 @@ impl Link {
             // No data for an address that has not proven that it wants it.
             state: if self.path.is_trusted() { self.health.state() } else { LinkState::Down },
             priority: self.priority,
+            role: self.link_role,
             rtt: self.rtt.srtt().unwrap_or_default(),
             loss_permille: self.loss.permille(),
             random_loss_permille: self.random_loss.permille(),
@@ -41,6 +42,7 @@ impl Link {
             state: view.state,
             path: self.path.current(),
             priority: self.priority,
+            role: self.link_role,
             score: score::score(&view, score::Saturation::Ignored),
             saturated: view.utilisation_permille > SATURATED_PERMILLE,
             rtt: self.rtt.srtt(),

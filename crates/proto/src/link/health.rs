@@ -41,6 +41,11 @@ impl Health {
         Self { interval, state: LinkState::Down, proven_at: None, proofs: 0, failed: false, carrier: true }
     }
 
+    /// The link is measured every `interval` from now on.
+    pub(super) const fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// The state as of the last call of any `on_*`.
     pub(super) const fn state(&self) -> LinkState {
         self.state

@@ -33,7 +33,7 @@ use self::pacer::Pacer;
 use self::path::PathState;
 use self::rate::RateControl;
 use self::rtt::{DelayEstimator, RttEstimator};
-use crate::config::{LinkConfig, Role, Security};
+use crate::config::{LinkConfig, LinkRole, Role, Security};
 use crate::discard::Discard;
 use crate::event::LinkState;
 use crate::packet::{LinkId, Path};
@@ -49,6 +49,9 @@ const SUSPECT_INTERVAL: Duration = Duration::from_millis(50);
 /// A link that carries much is probed at most this often, and at most for this share of what it carries.
 const BUSY_INTERVAL: Duration = Duration::from_millis(25);
 const HEARTBEAT_COST_PERMILLE: u64 = 10;
+
+/// A link that is for no data is measured this many times more rarely: what is metered costs 100 MB a month then, not 5 GB.
+const UNUSED_INTERVALS: u32 = 50;
 
 /// Answers to heartbeats keep this distance from the last heartbeat.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
@@ -78,6 +81,7 @@ pub struct Link {
     security: Security,
     interval: Duration,
     priority: u8,
+    link_role: LinkRole,
     rx_ceiling: Option<BitRate>,
     path: PathState,
     control: VecDeque<Control>,
@@ -110,6 +114,8 @@ pub struct Link {
     /// Datagrams received since the peer's run began.
     rx_run_packets: u64,
     last_seq: u64,
+    /// When the newest data frame arrived.
+    data_at: Option<Instant>,
 }
 
 impl Link {
@@ -121,10 +127,11 @@ impl Link {
             interval,
             security: config.security,
             priority: config.priority,
+            link_role: config.role,
             rx_ceiling: config.rx_rate,
             path: PathState::new(config.path.iter().chain(&config.alternatives).copied().collect()),
             control: VecDeque::new(),
-            health: Health::new(interval),
+            health: Health::new(rhythm(interval, config.role)),
             rtt: RttEstimator::new(),
             tx_delay: DelayEstimator::new(),
             rx_delay: DelayEstimator::new(),
@@ -148,6 +155,7 @@ impl Link {
             rx_bytes: 0,
             rx_run_packets: 0,
             last_seq: 0,
+            data_at: None,
         }
     }
 
@@ -168,7 +176,7 @@ impl Link {
 
     /// The heartbeat that is due may not go yet.
     pub fn skip_heartbeat(&mut self, now: Instant) {
-        self.heartbeat_at = Some(now + self.interval);
+        self.heartbeat_at = Some(now + rhythm(self.interval, self.link_role));
     }
 
     /// A heartbeat at once.
@@ -214,8 +222,30 @@ impl Link {
     }
 
     /// A data frame with this counter arrived.
-    pub const fn on_data(&mut self, counter: u64) {
+    pub const fn on_data(&mut self, counter: u64, now: Instant) {
         self.last_seq = counter;
+        self.data_at = Some(now);
+    }
+
+    /// When the newest data frame arrived.
+    pub const fn data_at(&self) -> Option<Instant> {
+        self.data_at
+    }
+
+    /// What the link is used for.
+    pub const fn link_role(&self) -> LinkRole {
+        self.link_role
+    }
+
+    fn take_role(&mut self, role: LinkRole) {
+        self.link_role = role;
+        self.health.set_interval(rhythm(self.interval, role));
+    }
+
+    /// The link is used for something else from now on; the peer is to know at once.
+    pub fn set_link_role(&mut self, role: LinkRole, now: Instant) {
+        self.take_role(role);
+        self.hasten_heartbeat(now);
     }
 
     /// The peer was restarted, or ended the session: all that its clock and counters told is void.
@@ -271,6 +301,7 @@ impl Link {
         self.rate.on_peer_ceiling(heartbeat.rx_ceiling);
         if self.role == Role::Server {
             self.priority = heartbeat.priority;
+            self.take_role(heartbeat.role);
         }
         // On a sealed link the datagram itself has moved the path.
         let moved = self.security == Security::Plain && self.path.adopt(path);
@@ -296,8 +327,8 @@ impl Link {
     pub fn next_heartbeat(&mut self, epoch: u32, now: Instant) -> (u64, Heartbeat) {
         self.heartbeats_sent += 1;
         let interval = match self.health.state() {
-            LinkState::Suspect => self.interval.min(SUSPECT_INTERVAL),
-            LinkState::Up | LinkState::Down => self.interval,
+            LinkState::Suspect if self.link_role != LinkRole::Never => self.interval.min(SUSPECT_INTERVAL),
+            LinkState::Suspect | LinkState::Up | LinkState::Down => rhythm(self.interval, self.link_role),
         };
         if self.health.state() == LinkState::Down {
             self.path.rotate();
@@ -318,6 +349,7 @@ impl Link {
                 echo: None,
                 proven: self.health.state() == LinkState::Up,
                 priority: self.priority,
+                role: self.link_role,
                 rx_ceiling: self.rx_ceiling,
             },
         )
@@ -366,6 +398,11 @@ impl Link {
     }
 }
 
+/// How often a link of this role is measured.
+fn rhythm(interval: Duration, role: LinkRole) -> Duration {
+    if role == LinkRole::Never { interval * UNUSED_INTERVALS } else { interval }
+}
+
 /// `later` − `earlier` of two different clocks, saturating.
 fn micros_between(later: u64, earlier: u64) -> i64 {
     i64::try_from(i128::from(later) - i128::from(earlier)).unwrap_or(if later > earlier {
@@ -392,6 +429,7 @@ mod tests {
         let config = LinkConfig {
             security: Security::Plain,
             priority: 1,
+            role: LinkRole::Primary,
             tx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
             rx_rate: None,
             path: Some(Path { socket: SocketId(0), local: None, remote: "192.0.2.1:9000".parse().unwrap() }),
@@ -428,6 +466,7 @@ mod tests {
         let config = LinkConfig {
             security: Security::Sealed,
             priority: 1,
+            role: LinkRole::Primary,
             tx_rate: None,
             rx_rate: None,
             path: None,
@@ -442,6 +481,7 @@ mod tests {
             echo: None,
             proven: false,
             priority: 1,
+            role: LinkRole::Primary,
             rx_ceiling: None,
         };
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));

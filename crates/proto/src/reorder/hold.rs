@@ -26,7 +26,7 @@ const SWAP_SLACK: Duration = Duration::from_millis(2);
 /// counts only for links that carried nothing of the slot lately; where traffic flows, later packets decide. Simulated,
 /// one TCP flow: with 2 ms whole batches on newly added links were given up (reference: 4 % of the attainable, 89 % with 6
 /// ms); links whose rate varies carry 11.2 Mbit/s with 6 ms, 19.6 with 16, 24.8 with 30 and 25.4 with 60.
-const DELAY_SLACK: Duration = Duration::from_millis(30);
+pub(super) const DELAY_SLACK: Duration = Duration::from_millis(30);
 
 const _: () = assert!(DELAY_SLACK.as_millis() > BURST.as_millis());
 

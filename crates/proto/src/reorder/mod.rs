@@ -71,12 +71,20 @@ use std::time::Duration;
 use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
+use hold::DELAY_SLACK;
 use slot::{Filed, Shared, Slot};
 
 /// After so long without progress a slot's memory of duplicates is dropped: no link delivers that late.
 const DORMANT_AFTER: Duration = Duration::from_secs(10);
 /// Slots fall dormant in batches, so that an idle session wakes rarely.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a packet may be held. Ours.
+pub(crate) const HOLD_MAX: Duration = Duration::from_millis(150);
+
+/// Links whose delays differ by more cannot carry one flow in order: what the slower one carries is given up before it
+/// arrives.
+pub(crate) const SPREAD_MAX: Duration = HOLD_MAX.saturating_sub(DELAY_SLACK);
 
 /// Bounds of a [`Resequencer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +102,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Enough for 700 Mbit/s in 1,400-byte packets with 150 ms of skew.
     fn default() -> Self {
-        Self {
-            bytes_max: 16 << 20,
-            slot_packets_max: 16_384,
-            slots_max: 4_096,
-            hold_max: Duration::from_millis(150),
-        }
+        Self { bytes_max: 16 << 20, slot_packets_max: 16_384, slots_max: 4_096, hold_max: HOLD_MAX }
     }
 }
 

@@ -4,20 +4,43 @@
 //! the time until which waiting is better. It knows no keys, no sockets, no IP headers. Its answer does not depend on the
 //! order of the links but for ties, which the lower [`LinkId`] wins.
 //!
-//! Only proven links are candidates; where there is none, suspect ones are: the least bad link, always.
+//! # Roles
+//! Every policy keeps to the links' roles ([`LinkRole`]), as [`Service`] and [`are_full`] say:
+//! - Of four kinds of links the first that has any serves: proven primary and secondary ones; proven backups; suspect
+//!   primary and secondary ones; suspect backups. (The least bad link, always: but a backup that is proven is better than
+//!   a primary that may be dead.) A link whose role is `never` carries no data, whatever happens to the others.
+//! - A secondary link is a candidate only while the primary ones are *full*: none of them has credit, and what waits behind
+//!   the head packet would take all of them together longer than 10 ms. Where no primary link serves, that is so.
+//!
+//! # In step
+//! Packets of one flow that take links of very different delay arrive further apart than the receiver waits
+//! ([`SPREAD_MAX`]), and what it gives up its sender takes for lost. So [`Step`] picks the links for bulk: of all
+//! ranges of delay that are no wider than that, the one whose links carry most together.
 
 pub mod adaptive;
 pub mod round_robin;
 pub mod score;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use crate::config::Policy;
+use crate::config::{LinkRole, Policy};
 use crate::event::LinkState;
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
+use crate::reorder::SPREAD_MAX;
 use crate::time::Instant;
 use crate::units::BitRate;
+
+/// A backlog that the primary links clear within this is not worth a secondary one. Ours: below the delay that the queue
+/// accepts for good (15 ms), so that what one flow adds to it shows here before the flow is told to slow down.
+const SPILL_AFTER: Duration = Duration::from_millis(10);
+
+/// Stands for the rate of a link that is not paced: more than any that is.
+const UNPACED: BitRate = BitRate::from_bps(100_000_000_000);
+
+/// Another range of delays must carry so much more than the present one to replace it, permille.
+const STEP_GAIN_PERMILLE: u64 = 1_100;
 
 /// What a policy may know about a link.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +51,8 @@ pub struct LinkView {
     pub state: LinkState,
     /// Lower is preferred.
     pub priority: u8,
+    /// What it is used for.
+    pub role: LinkRole,
     /// Smoothed.
     pub rtt: Duration,
     /// Share of what we sent lately that did not arrive.
@@ -51,6 +76,10 @@ impl LinkView {
     fn time_to_send(&self, bytes: u64) -> Duration {
         self.rate.map_or(Duration::ZERO, |rate| rate.time_to_send(bytes))
     }
+
+    fn has_credit(&self, now: Instant) -> bool {
+        self.free_at <= now
+    }
 }
 
 /// Where the head packet goes.
@@ -58,8 +87,10 @@ impl LinkView {
 pub enum Decision {
     /// Over this link, now.
     Send(LinkId),
-    /// Nowhere before this time, unless something changes.
+    /// Nowhere before this time, unless something changes: no link that it may take has credit.
     Wait(Instant),
+    /// The same by choice: a link has credit, and a better one will still deliver sooner.
+    Hold(Instant),
     /// No link is usable.
     NoLink,
 }
@@ -79,17 +110,120 @@ pub fn of(policy: Policy) -> Box<dyn Scheduler> {
     }
 }
 
-/// The state that candidates have: proven, or suspect while none is proven; `None` when no link is usable.
-fn candidate_state(links: &[LinkView]) -> Option<LinkState> {
-    [LinkState::Up, LinkState::Suspect]
-        .into_iter()
-        .find(|state| links.iter().any(|link| link.state == *state))
+/// How much longer the slowest link that may carry bulk takes than the fastest.
+pub(crate) fn delay_spread(links: &[LinkView]) -> Duration {
+    let Some(service) = Service::among(links) else { return Duration::ZERO };
+    let serving = links.iter().filter(|link| service.includes(link.state, link.role));
+    let Some(step) = Step::of(serving.clone(), None) else { return Duration::ZERO };
+    let most = serving.filter(|link| step.includes(link)).map(|link| link.delay_us).max();
+    let spread_us = most.unwrap_or(step.from_us).saturating_sub(step.from_us);
+    Duration::from_micros(u64::try_from(spread_us).unwrap_or(0))
 }
 
-/// The links that may carry data now.
-fn candidates(links: &[LinkView]) -> impl Iterator<Item = &LinkView> {
-    let state = candidate_state(links);
-    links.iter().filter(move |link| Some(link.state) == state)
+/// Which links serve at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Service {
+    state: LinkState,
+    backups: bool,
+}
+
+impl Service {
+    /// In the order of preference.
+    const KINDS: [Self; 4] = [
+        Self { state: LinkState::Up, backups: false },
+        Self { state: LinkState::Up, backups: true },
+        Self { state: LinkState::Suspect, backups: false },
+        Self { state: LinkState::Suspect, backups: true },
+    ];
+
+    /// The first kind that any of the links is of; `None`: no link is usable.
+    pub(crate) fn of(links: impl Iterator<Item = (LinkState, LinkRole)> + Clone) -> Option<Self> {
+        Self::KINDS.into_iter().find(|kind| links.clone().any(|(state, role)| kind.includes(state, role)))
+    }
+
+    fn among(links: &[LinkView]) -> Option<Self> {
+        Self::of(links.iter().map(|link| (link.state, link.role)))
+    }
+
+    /// Whether a link is of this kind.
+    pub(crate) fn includes(self, state: LinkState, role: LinkRole) -> bool {
+        state == self.state
+            && match role {
+                LinkRole::Primary | LinkRole::Secondary => !self.backups,
+                LinkRole::Backup => self.backups,
+                LinkRole::Never => false,
+            }
+    }
+}
+
+/// Whether these primary links leave work for secondary ones: none has credit, and what waits behind the head would take
+/// them too long.
+fn are_full<'a>(primaries: impl Iterator<Item = &'a LinkView> + Clone, head: &Queued, now: Instant) -> bool {
+    if primaries.clone().next().is_none() {
+        return true;
+    }
+    let rate: u64 = primaries.clone().map(|link| link.rate.unwrap_or(UNPACED).as_bps()).sum();
+    let behind_bytes = head.backlog_bytes.saturating_sub(head.bytes) as u64;
+    !primaries.clone().any(|link| link.has_credit(now))
+        && BitRate::from_bps(rate).time_to_send(behind_bytes) > SPILL_AFTER
+}
+
+/// The links that may carry the head now, as far as roles decide.
+fn candidates<'a>(
+    links: &'a [LinkView],
+    head: &Queued,
+    now: Instant,
+) -> impl Iterator<Item = &'a LinkView> + Clone {
+    let service = Service::among(links);
+    let serves = move |link: &&LinkView| service.is_some_and(|kind| kind.includes(link.state, link.role));
+    let serving = links.iter().filter(serves);
+    let full = are_full(serving.clone().filter(|link| link.role == LinkRole::Primary), head, now);
+    serving.filter(move |link| full || link.role != LinkRole::Secondary)
+}
+
+/// A range of delays no wider than [`SPREAD_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    from_us: i64,
+    /// The link with that delay.
+    first: LinkId,
+}
+
+impl Step {
+    /// The range whose links carry most, counted first over those of the first role among `links`; of those that carry
+    /// the same, the one of shorter delays. The range that begins with `present` is kept unless another carries a tenth
+    /// more. `None`: there are no links.
+    pub(crate) fn of<'a>(
+        links: impl Iterator<Item = &'a LinkView> + Clone,
+        present: Option<LinkId>,
+    ) -> Option<Self> {
+        let steps = links.clone().map(|link| Self { from_us: link.delay_us, first: link.id });
+        let fastest = steps.clone().min_by_key(|step| (step.from_us, step.first))?;
+        if links.clone().all(|link| fastest.includes(link)) {
+            return Some(fastest);
+        }
+        let leading = links.clone().map(|link| link.role).min();
+        let carried = |step: &Self, role: Option<LinkRole>| -> u64 {
+            let counts = |link: &&LinkView| step.includes(link) && role.is_none_or(|role| link.role == role);
+            let rates = links.clone().filter(counts).map(|link| link.rate.unwrap_or(UNPACED));
+            let bps = rates.map(BitRate::as_bps).fold(0, u64::saturating_add);
+            if Some(step.first) == present { bps.saturating_mul(STEP_GAIN_PERMILLE) / 1_000 } else { bps }
+        };
+        steps.min_by_key(|step| {
+            (Reverse(carried(step, leading)), Reverse(carried(step, None)), step.from_us, step.first)
+        })
+    }
+
+    /// The link that the range begins with.
+    pub(crate) const fn first(self) -> LinkId {
+        self.first
+    }
+
+    /// Whether a link's delay lies in it.
+    pub(crate) fn includes(self, link: &LinkView) -> bool {
+        let above_us = link.delay_us.saturating_sub(self.from_us);
+        u64::try_from(above_us).is_ok_and(|above_us| Duration::from_micros(above_us) <= SPREAD_MAX)
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +240,7 @@ pub(crate) mod tests {
             id: LinkId(id),
             state: LinkState::Up,
             priority: 1,
+            role: LinkRole::Primary,
             rtt: Duration::from_millis(rtt_ms),
             loss_permille: 0,
             random_loss_permille: 0,
@@ -121,9 +256,11 @@ pub(crate) mod tests {
         Queued { flow: FlowId(1), bytes: 1_400, tier: Tier::Bulk, backlog_bytes, waited: Duration::ZERO }
     }
 
+    const POLICIES: [Policy; 3] = [Policy::Adaptive, Policy::Score, Policy::RoundRobin];
+
     #[test]
     fn suspect_links_carry_only_when_nothing_better_is_there() {
-        for policy in [Policy::Adaptive, Policy::Score, Policy::RoundRobin] {
+        for policy in POLICIES {
             let mut scheduler = of(policy);
             let mut links = [link(0, 10, 20), link(1, 70, 80)];
             links[0].state = LinkState::Suspect;
@@ -133,5 +270,79 @@ pub(crate) mod tests {
             links[0].state = LinkState::Down;
             assert_eq!(scheduler.select(&head(1_400), &links, NOW), Decision::NoLink);
         }
+    }
+
+    /// The primary link is the worse one in every other respect.
+    fn with_roles(second: LinkRole) -> [LinkView; 2] {
+        let mut links = [link(0, 10, 80), link(1, 70, 20)];
+        links[0].priority = 3;
+        links[1].role = second;
+        links
+    }
+
+    #[test]
+    fn a_secondary_link_is_used_when_the_primary_one_is_full() {
+        for policy in POLICIES {
+            let mut links = with_roles(LinkRole::Secondary);
+            let select = |links: &[LinkView], backlog| of(policy).select(&head(backlog), links, NOW);
+            assert_eq!(select(&links, 1_000_000), Decision::Send(LinkId(0)), "{policy:?}: it has credit");
+            links[0].free_at = NOW + Duration::from_millis(1);
+            links[0].utilisation_permille = 990;
+            // 10 Mbit/s carry 12,500 bytes in 10 ms.
+            let wait = select(&links, 1_400 + 12_500);
+            assert!(matches!(wait, Decision::Wait(_)), "{policy:?}: {wait:?}");
+            assert_eq!(select(&links, 1_400 + 12_600), Decision::Send(LinkId(1)), "{policy:?}");
+            links[0].state = LinkState::Suspect;
+            assert_eq!(select(&links, 1_400), Decision::Send(LinkId(1)), "{policy:?}: it is suspect");
+        }
+    }
+
+    #[test]
+    fn a_backup_carries_when_no_other_link_is_proven_and_an_unused_link_never() {
+        for policy in POLICIES {
+            let mut links = with_roles(LinkRole::Backup);
+            let select = |links: &[LinkView]| of(policy).select(&head(1_000_000), links, NOW);
+            links[0].free_at = NOW + Duration::from_millis(1);
+            assert!(matches!(select(&links), Decision::Wait(_)), "{policy:?}: full is not down");
+            links[0].state = LinkState::Suspect;
+            assert_eq!(select(&links), Decision::Send(LinkId(1)), "{policy:?}");
+            links[0].free_at = NOW;
+            links[1].state = LinkState::Suspect;
+            assert_eq!(select(&links), Decision::Send(LinkId(0)), "{policy:?}: of two suspects the primary");
+            links[0].state = LinkState::Down;
+            assert_eq!(select(&links), Decision::Send(LinkId(1)), "{policy:?}: the last one");
+            links[1].role = LinkRole::Never;
+            links[1].state = LinkState::Up;
+            assert_eq!(select(&links), Decision::NoLink, "{policy:?}: never");
+        }
+    }
+
+    #[test]
+    fn of_links_too_far_apart_those_that_carry_most_together_are_in_step() {
+        let mut links = [link(0, 1, 600), link(1, 50, 30), link(2, 50, 40)];
+        let step = |links: &[LinkView], present| {
+            let step = Step::of(links.iter(), present).unwrap();
+            links.iter().filter(|link| step.includes(link)).map(|link| link.id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(step(&links, None), [1, 2]);
+        // A satellite that carries more than the lines beside it, and by how much it must to take over.
+        links[0].rate = Some(BitRate::from_bps(105_000_000));
+        assert_eq!(step(&links, None), [0]);
+        assert_eq!(step(&links, Some(LinkId(1))), [1, 2]);
+        links[0].rate = Some(BitRate::from_bps(111_000_000));
+        assert_eq!(step(&links, Some(LinkId(1))), [0]);
+        // What is as far apart as the receiver waits is in step.
+        links[0].delay_us = links[1].delay_us + 120_000;
+        assert_eq!(step(&links, None), [0, 1, 2]);
+        links[0].delay_us += 1;
+        assert_eq!(step(&links, None), [0, 2]);
+        // The link with the better role decides, however little it carries.
+        links[1].role = LinkRole::Secondary;
+        links[2].role = LinkRole::Secondary;
+        links[0] = LinkView { role: LinkRole::Primary, ..link(0, 1, 600) };
+        assert_eq!(step(&links, None), [0]);
+        links[2].delay_us = 200_000;
+        assert_eq!(step(&links, None), [0, 2]);
+        assert_eq!(Step::of([].iter(), None), None);
     }
 }

@@ -13,14 +13,15 @@ pub struct RoundRobin {
 }
 
 impl Scheduler for RoundRobin {
-    fn select(&mut self, _head: &Queued, links: &[LinkView], now: Instant) -> Decision {
-        let free = || candidates(links).filter(|link| link.free_at <= now);
+    fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        let candidates = candidates(links, head, now);
+        let free = || candidates.clone().filter(|link| link.has_credit(now));
         let next = free().find(|link| Some(link.id) > self.last).or_else(|| free().next());
         if let Some(link) = next {
             self.last = Some(link.id);
             return Decision::Send(link.id);
         }
-        match candidates(links).map(|link| link.free_at).min() {
+        match candidates.map(|link| link.free_at).min() {
             Some(free_at) => Decision::Wait(free_at),
             None => Decision::NoLink,
         }

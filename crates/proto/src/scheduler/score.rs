@@ -36,9 +36,12 @@ pub fn score(link: &LinkView, saturation: Saturation) -> u32 {
 pub struct Score;
 
 impl Scheduler for Score {
-    fn select(&mut self, _head: &Queued, links: &[LinkView], now: Instant) -> Decision {
-        match candidates(links).min_by_key(|link| score(link, Saturation::Counted)) {
-            Some(link) if link.free_at <= now => Decision::Send(link.id),
+    fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        match candidates(links, head, now).min_by_key(|link| score(link, Saturation::Counted)) {
+            Some(link) if link.has_credit(now) => Decision::Send(link.id),
+            Some(link) if candidates(links, head, now).any(|link| link.has_credit(now)) => {
+                Decision::Hold(link.free_at)
+            }
             Some(link) => Decision::Wait(link.free_at),
             None => Decision::NoLink,
         }
@@ -78,7 +81,7 @@ mod tests {
         assert_eq!(Score.select(&head(1_400), &links, NOW), Decision::Send(LinkId(0)));
         let free_at = NOW + Duration::from_millis(1);
         links[0].free_at = free_at;
-        assert_eq!(Score.select(&head(1_400), &links, NOW), Decision::Wait(free_at));
+        assert_eq!(Score.select(&head(1_400), &links, NOW), Decision::Hold(free_at));
         links[0].utilisation_permille = 900;
         assert_eq!(Score.select(&head(1_400), &links, NOW), Decision::Send(LinkId(1)));
     }

@@ -36,7 +36,7 @@ use zeroize::Zeroizing;
 use self::dial::Dialer;
 use self::keyring::{KeyLimits, Keyring};
 use crate::StateMachine;
-use crate::config::{Role, Security, SessionConfig};
+use crate::config::{LinkRole, Role, Security, SessionConfig};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent, LinkState};
@@ -45,8 +45,8 @@ use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Transmit};
 use crate::qos::flow::{self, FlowHasher, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig};
-use crate::reorder::{Limits, LinkDelay, Resequencer};
-use crate::scheduler::{self, LinkView, Scheduler};
+use crate::reorder::{HOLD_MAX, Limits, LinkDelay, Resequencer};
+use crate::scheduler::{self, LinkView, Scheduler, Service};
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::control::CloseReason;
@@ -56,6 +56,9 @@ const RETIRED_EPOCHS: usize = 4;
 
 /// So many heartbeats of a retired epoch, with none of the current one between them, show that it was retired wrongly.
 const REVIVAL_HEARTBEATS: u8 = 3;
+
+/// A link that delivered data this lately carries.
+const CARRIES: Duration = Duration::from_secs(1);
 
 /// One session.
 #[derive(Debug)]
@@ -208,19 +211,18 @@ impl Session {
         }
         self.events.push_back(Event::LinkState { link, from: before, to: after });
         self.note_proof(before, after, now);
-        let connected = self.links.iter().any(|link| link.state() != LinkState::Down);
-        if connected != self.connected {
-            self.connected = connected;
-            self.events.push_back(if connected { Event::Connected } else { Event::Disconnected });
-        }
+        self.note_connected();
         self.on_links_changed(now);
     }
 
     /// Rates or states of links changed: the queue and the resequencer want to know.
     fn on_links_changed(&mut self, now: Instant) {
-        let usable = || self.links.iter().filter(|link| link.state() == LinkState::Up);
-        // Unknown as soon as one usable link's is.
-        let rate: Option<u64> = usable().map(|link| link.capacity().map(BitRate::as_bps)).sum();
+        let roles = self.links.iter().map(|link| (link.state(), link.link_role()));
+        let service = Service::of(roles);
+        let serves = |link: &&Link| service.is_some_and(|kind| kind.includes(link.state(), link.link_role()));
+        // Unknown as soon as one serving link's is.
+        let serving = self.links.iter().filter(serves);
+        let rate: Option<u64> = serving.map(|link| link.capacity().map(BitRate::as_bps)).sum();
         self.queue.set_drain_rate(rate.filter(|bps| *bps > 0).map(BitRate::from_bps));
         self.refresh_delays(now);
         self.reorder.on_links_changed(&self.delays, now, &mut self.released);
@@ -228,17 +230,65 @@ impl Session {
     }
 
     fn refresh_delays(&mut self, now: Instant) {
-        let usable = self.links.iter().filter(|link| link.state() == LinkState::Up);
-        let (least, most) = usable
-            .filter_map(Link::tx_delay_us)
-            .fold((i64::MAX, i64::MIN), |(least, most), delay| (least.min(delay), most.max(delay)));
-        let spread = u64::try_from(most.saturating_sub(least)).unwrap_or(0);
-        self.queue.set_delay_spread(Duration::from_micros(spread));
+        self.refresh_views(now);
+        self.queue.set_delay_spread(scheduler::delay_spread(&self.views));
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
             let (delay_us, jitter_us) = link.rx_delay_us(now);
             LinkDelay { usable: link.state() != LinkState::Down, delay_us, jitter_us }
         }));
+        // A link that carries nothing is waited for where it could carry the next packet: not a backup beside others, and
+        // not one so slow that the wait would end before.
+        let carries = |link: &Link| link.data_at().is_some_and(|at| now.saturating_since(at) < CARRIES);
+        let service = Service::of(self.links.iter().map(|link| (link.state(), link.link_role())));
+        let serves = |link: &Link| {
+            service.is_some_and(|kind| match link.link_role() {
+                LinkRole::Primary | LinkRole::Secondary => true,
+                role @ (LinkRole::Backup | LinkRole::Never) => kind.includes(link.state(), role),
+            })
+        };
+        let known = || self.links.iter().zip(&self.delays).filter(|(_, delay)| delay.usable);
+        let fastest =
+            known().filter(|(link, _)| serves(link) || carries(link)).map(|(_, delay)| delay.delay_us);
+        let latest_us = fastest
+            .min()
+            .unwrap_or(0)
+            .saturating_add(i64::try_from(HOLD_MAX.as_micros()).unwrap_or(i64::MAX));
+        for (link, delay) in self.links.iter().zip(&mut self.delays) {
+            delay.usable &= carries(link) || (serves(link) && delay.delay_us <= latest_us);
+        }
+    }
+
+    /// The links as the scheduler is to see them.
+    fn refresh_views(&mut self, now: Instant) {
+        let sealed = self.keyring.can_seal(now);
+        self.views.clear();
+        self.views.extend(self.links.iter().map(|link| {
+            let mut view = link.view(now);
+            if !sealed && link.security() == Security::Sealed {
+                view.state = LinkState::Down;
+            }
+            view
+        }));
+    }
+
+    /// A link of ours is used for something else from now on. A server's links follow their client's.
+    pub fn set_link_role(&mut self, link: LinkId, role: LinkRole, now: Instant) {
+        let Some(link) = self.links.get_mut(link.index()).filter(|link| link.link_role() != role) else {
+            return;
+        };
+        link.set_link_role(role, now);
+        self.note_connected();
+        self.on_links_changed(now);
+    }
+
+    fn note_connected(&mut self) {
+        let carries = |link: &Link| link.state() != LinkState::Down && link.link_role() != LinkRole::Never;
+        let connected = self.links.iter().any(carries);
+        if connected != self.connected {
+            self.connected = connected;
+            self.events.push_back(if connected { Event::Connected } else { Event::Disconnected });
+        }
     }
 
     /// The peer's run is `epoch`; `Err` when that run is over.

@@ -5,7 +5,7 @@ use bytes::Buf;
 use super::Session;
 use crate::config::{Role, Security};
 use crate::discard::Discard;
-use crate::event::Event;
+use crate::event::{Event, LinkState};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path};
 use crate::time::Instant;
 use crate::wire::heartbeat::Heartbeat;
@@ -75,16 +75,17 @@ impl Session {
         self.note_epoch(heartbeat.epoch, now)?;
         let epoch = self.epoch;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
-        let (before, capacity_before) = (link.state(), link.capacity());
+        let (before, role_before, capacity_before) = (link.state(), link.link_role(), link.capacity());
         let known = link.path().is_some();
         let moved = link.on_heartbeat(seq_num, heartbeat, path, epoch, now)?;
-        let (after, capacity) = (link.state(), link.capacity());
+        let (after, role, capacity) = (link.state(), link.link_role(), link.capacity());
         if let Some(path) = moved
             && known
         {
             self.events.push_back(Event::PathChanged { link: id, path });
         }
-        if before == after && capacity_before != capacity {
+        if before == after && (role_before, capacity_before) != (role, capacity) {
+            self.note_connected();
             self.on_links_changed(now);
         }
         self.note_state(id, before, after, now);
@@ -100,7 +101,12 @@ impl Session {
         now: Instant,
     ) -> Result<(), Discard> {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
-        link.on_data(seq_num & ((1 << COUNTER_BITS) - 1));
+        link.on_data(seq_num & ((1 << COUNTER_BITS) - 1), now);
+        let waited_for = self.delays.get(id.index()).is_some_and(|delay| delay.usable);
+        if !waited_for && link.state() != LinkState::Down {
+            // It carries again, so it may be what others wait for.
+            self.refresh_delays(now);
+        }
         self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)
     }
 }

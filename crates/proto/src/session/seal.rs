@@ -4,7 +4,7 @@ use bytes::Buf as _;
 
 use super::Session;
 use super::keyring::{Keyring, Opened, SEALING_BYTES};
-use crate::config::{LINKS_MAX, LinkConfig, Role, Security};
+use crate::config::{LINKS_MAX, LinkConfig, LinkRole, Role, Security};
 use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
 use crate::event::{Event, LinkState};
@@ -251,6 +251,7 @@ impl Session {
             let config = LinkConfig {
                 security: Security::Sealed,
                 priority: 1,
+                role: LinkRole::Primary,
                 tx_rate: self.tx_rates.get(at).copied().flatten(),
                 rx_rate: None,
                 path: None,

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::config::{ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, ServerSealing};
+use crate::config::{
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, ServerSealing,
+};
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
 use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
@@ -57,6 +59,7 @@ fn session(who: &Who, links: u8, now: Instant) -> Session {
     let link = |id: u8| LinkConfig {
         security: Security::Sealed,
         priority: 1,
+        role: LinkRole::Primary,
         tx_rate: Some(BitRate::from_bps(50_000_000)),
         rx_rate: None,
         path: Some(Path { socket: SocketId(id), remote: server_address(id), local: None }),
@@ -609,6 +612,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         echo: None,
         proven: false,
         priority: 1,
+        role: LinkRole::Primary,
         rx_ceiling: None,
     };
     wire::put_frame_header(&mut frames, 1, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);

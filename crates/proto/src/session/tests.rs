@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::config::{LinkConfig, Policy};
+use crate::config::{LinkConfig, LinkRole, Policy};
 use crate::packet::{Path, SocketId};
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -50,6 +50,7 @@ fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
             .map(|(id, (mbit, _))| LinkConfig {
                 security: Security::Plain,
                 priority: 1,
+                role: LinkRole::Primary,
                 tx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
                 rx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
                 path: (role == Role::Client).then(|| path(id)),

@@ -8,7 +8,6 @@ use std::num::NonZeroUsize;
 use super::Session;
 use super::keyring::{Keyring, SEALING_BYTES};
 use crate::config::Security;
-use crate::event::LinkState;
 use crate::link::Link;
 use crate::packet::{LinkId, PacketBuf, Path, Transmit};
 use crate::qos::flow::FlowId;
@@ -63,15 +62,7 @@ impl Session {
             self.queue.forget_idle(now);
             return None;
         }
-        self.views.clear();
-        let sealed = self.keyring.can_seal(now);
-        self.views.extend(self.links.iter().map(|link| {
-            let mut view = link.view(now);
-            if !sealed && link.security() == Security::Sealed {
-                view.state = LinkState::Down;
-            }
-            view
-        }));
+        self.refresh_views(now);
         for tier in [Tier::Sparse, Tier::Bulk] {
             let Some(head) = self.queue.head(tier, now) else { continue };
             match self.scheduler.select(&head, &self.views, now) {
@@ -79,11 +70,11 @@ impl Session {
                     let path = self.links.get(link.index())?.path()?;
                     return Some(self.fill(buf, link, path, head, max_segments, now));
                 }
+                Decision::Hold(until) => {
+                    self.queue.on_deliberate_wait(tier, now, until);
+                    self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
+                }
                 Decision::Wait(until) => {
-                    // A link with credit is there: the wait is for a better one.
-                    if self.views.iter().any(|view| view.free_at <= now) {
-                        self.queue.on_deliberate_wait(tier, now, until);
-                    }
                     self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
                 }
                 // Links come back by an input.

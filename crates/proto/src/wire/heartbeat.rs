@@ -1,7 +1,7 @@
 //! The heartbeat's payload, version 1: what a link's measurement needs, in both directions at once.
 //!
 //! ```text
-//!  0  version (1)        1  flags          2  priority      3  reserved, zero
+//!  0  version (1)        1  flags          2  priority      3  role
 //!  4  epoch              4 B   the sender's run; changes when it restarts
 //!  8  echo epoch         4 B   the run whose heartbeat is echoed
 //! 12  stamp              8 B   the sender's clock when sending, µs
@@ -14,8 +14,9 @@
 //! ```
 //! RTT = now − echo stamp − echo delay. The one-way delays, each with an offset that is the same on all links:
 //! forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of what we sent = 1 − Δ echo received / Δ
-//! echo sent. A longer payload is read like this one: later versions may append.
+//! echo sent. Role: 0 primary, 1 secondary, 2 backup, 3 never; what a later version may add is read as backup. A longer payload is read like this one: later versions may append.
 
+use crate::config::LinkRole;
 use crate::discard::Discard;
 use crate::units::BitRate;
 
@@ -56,6 +57,8 @@ pub struct Heartbeat {
     pub proven: bool,
     /// The sender's priority for the link.
     pub priority: u8,
+    /// What the sender wants the link to be used for.
+    pub role: LinkRole,
     /// What the sender wants to be sent at most.
     pub rx_ceiling: Option<BitRate>,
 }
@@ -75,7 +78,7 @@ impl Heartbeat {
         let ceiling = self
             .rx_ceiling
             .map_or(0, |rate| u32::try_from((rate.as_bps() / 1_000).max(1)).unwrap_or(u32::MAX));
-        buf.extend_from_slice(&[VERSION, flags, self.priority, 0]);
+        buf.extend_from_slice(&[VERSION, flags, self.priority, role_number(self.role)]);
         buf.extend_from_slice(&self.epoch.to_be_bytes());
         buf.extend_from_slice(&echo.epoch.to_be_bytes());
         buf.extend_from_slice(&self.stamp_us.to_be_bytes());
@@ -90,7 +93,7 @@ impl Heartbeat {
     /// Reads the payload.
     pub fn parse(payload: &[u8]) -> Result<Self, Discard> {
         let mut reader = Reader(payload);
-        let [version, flags, priority, _] = reader.take()?;
+        let [version, flags, priority, role] = reader.take()?;
         if version != VERSION {
             return Err(Discard::HeartbeatMalformed);
         }
@@ -118,8 +121,28 @@ impl Heartbeat {
             echo: (flags & FLAG_ECHO != 0).then_some(echo),
             proven: flags & FLAG_PROVEN != 0,
             priority,
+            role: role_of(role),
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
         })
+    }
+}
+
+const fn role_number(role: LinkRole) -> u8 {
+    match role {
+        LinkRole::Primary => 0,
+        LinkRole::Secondary => 1,
+        LinkRole::Backup => 2,
+        LinkRole::Never => 3,
+    }
+}
+
+/// A role that is unknown here is meant for rare use: were it wanted always, it would be primary.
+const fn role_of(number: u8) -> LinkRole {
+    match number {
+        0 => LinkRole::Primary,
+        1 => LinkRole::Secondary,
+        3 => LinkRole::Never,
+        _ => LinkRole::Backup,
     }
 }
 
@@ -148,6 +171,7 @@ mod tests {
             echo: Some(Echo { epoch: 0x0a0b_0c0d, stamp_us: 2_000_000, delay_us: 500, sent: 9, received: 8 }),
             proven: true,
             priority: 2,
+            role: LinkRole::Secondary,
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
         }
     }
@@ -160,12 +184,32 @@ mod tests {
         let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             text,
-            "01030200010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+            "01030201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
              0000000000000007000000000000000900000000000000080000 2710"
                 .replace(' ', "")
         );
         assert_eq!(buf.len(), usize::from(HEARTBEAT_BYTES));
         assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
+    }
+
+    #[test]
+    fn every_role_is_told_and_an_unknown_one_is_a_backup() {
+        let mut buf = Vec::new();
+        sample().put(&mut buf);
+        for (number, role) in [
+            (0, LinkRole::Primary),
+            (1, LinkRole::Secondary),
+            (2, LinkRole::Backup),
+            (3, LinkRole::Never),
+            (4, LinkRole::Backup),
+            (255, LinkRole::Backup),
+        ] {
+            buf[3] = number;
+            assert_eq!(Heartbeat::parse(&buf).unwrap().role, role);
+            let mut again = Vec::new();
+            Heartbeat { role, ..sample() }.put(&mut again);
+            assert_eq!(again[3], number.min(3) - u8::from(number > 3));
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, Role, Security, ServerSealing,
-    SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, Role, Security,
+    ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::units::BitRate;
@@ -49,6 +49,7 @@ fn client(number: u16, links: u8, now: Instant) -> Session {
     let link = |link: u8| LinkConfig {
         security: Security::Sealed,
         priority: link,
+        role: LinkRole::Primary,
         tx_rate: Some(BitRate::from_bps(10_000_000)),
         rx_rate: Some(BitRate::from_bps(10_000_000)),
         path: Some(Path { socket: SocketId(link), remote: server_address(link), local: None }),

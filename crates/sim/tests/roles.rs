@@ -1,0 +1,197 @@
+//! What links of different worth are used for: roles, and links that are too slow to be of use.
+
+mod load;
+
+use std::time::Duration;
+
+use bonding_netem::{Change, Direction, Scenario};
+use bonding_proto::LinkId;
+use bonding_proto::config::{LinkRole, Policy};
+use bonding_proto::event::LinkState;
+use bonding_sim::bond::{BondWorld, Setup};
+use bonding_sim::host::tcp::CongestionControl;
+use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
+
+use load::{assert_sound, at, built_in, load, rates};
+
+/// Links of these rates in Mbit/s, RTTs in ms and losses.
+fn links(links: &[(&str, u32, u32, &str)]) -> Scenario {
+    let mut text = "name = \"made\"\ndescription = \"made\"\nduration = \"8s\"\n".to_owned();
+    for (name, mbit, rtt, loss) in links {
+        text += &format!(
+            "[[link]]\nname = \"{name}\"\nrate = \"{mbit}mbit\"\nrtt = \"{rtt}ms\"\nqueue = \"100ms\"\nloss = \"{loss}\"\n"
+        );
+    }
+    Scenario::parse(&text, "made", None).expect("a scenario")
+}
+
+const PHONE: (&str, u32, u32, &str) = ("phone", 1, 600, "0%");
+
+/// Mbit/s of one TCP flow.
+fn goodput(scenario: &Scenario, direction: Direction) -> f64 {
+    let transport = Transport::Tcp(CongestionControl::Cubic);
+    let workload = Workload { transport, direction, flows: 1 };
+    let row = run(&RunSpec::new(scenario.clone(), System::Bond(Policy::Adaptive), workload, 1), None);
+    assert_eq!(row.problems, Vec::<String>::new());
+    row.goodput_mbps
+}
+
+#[test]
+fn a_satellite_phone_takes_nothing_from_the_links_beside_it() {
+    let (a, b) = (("a", 50, 30, "0%"), ("b", 50, 40, "0%"));
+    for direction in Direction::BOTH {
+        let alone = goodput(&links(&[a, b]), direction);
+        assert!(alone > 85.0, "{direction:?}: {alone}");
+        for order in [[a, b, PHONE], [PHONE, a, b]] {
+            let with = goodput(&links(&order), direction);
+            assert!(with > alone * 0.97, "{direction:?}, {order:?}: {with} beside {alone}");
+        }
+    }
+}
+
+#[test]
+fn a_satellite_that_carries_most_is_not_held_up_by_a_slow_line() {
+    let scenario = links(&[("line", 2, 30, "0%"), ("satellite", 50, 600, "0%")]);
+    let mut world = Setup::new(scenario, Policy::Adaptive, 1).world();
+    let load = load(&mut world, 0, 40_000, 6.0);
+    let (_, down) = rates(&mut world, &load, 3.0, 6.0);
+    assert!(down > 39.5, "{down}");
+    world.run_until(at(8.0));
+    assert_sound(&world, &load);
+    let stats = world.client.machine.stats(world.now());
+    assert_eq!((stats.released_late, stats.reorder_timeouts), (0, 0));
+}
+
+/// What is lost on a good link is known at once: nobody waits for what the phone does not carry.
+#[test]
+fn a_gap_is_not_held_for_a_link_that_is_too_slow_to_fill_it() {
+    let held_most = |with_phone: bool| {
+        let mut all = vec![("a", 50, 30, "0.5%"), ("b", 50, 40, "0.5%")];
+        all.extend(with_phone.then_some(PHONE));
+        let mut world = Setup::new(links(&all), Policy::Adaptive, 1).world();
+        let load = load(&mut world, 0, 60_000, 8.0);
+        world.run_until(at(9.0));
+        assert_sound(&world, &load);
+        world.client.machine.stats(world.now()).reorder_held_max
+    };
+    let (without, with) = (held_most(false), held_most(true));
+    assert!(without > 0 && with <= without * 3 / 2, "{with} packets held with the phone, {without} without");
+}
+
+/// Two links of 50 Mbit/s, with roles.
+fn pair(roles: [LinkRole; 2], policy: Policy) -> BondWorld {
+    let mut setup = Setup::new(built_in("dual"), policy, 1);
+    setup.roles = roles.to_vec();
+    setup.world()
+}
+
+fn data_bytes(world: &mut BondWorld, link: usize) -> [u64; 2] {
+    [Direction::Up, Direction::Down].map(|direction| world.link_counters(link, direction).delivered_bytes)
+}
+
+#[test]
+fn a_secondary_link_joins_when_the_primary_one_is_full_and_a_backup_does_not() {
+    for policy in [Policy::Adaptive, Policy::Score, Policy::RoundRobin] {
+        for (role, light, heavy) in [
+            (LinkRole::Primary, 20.0..20.5, 79.0..80.5),
+            (LinkRole::Secondary, 20.0..20.5, 79.0..80.5),
+            (LinkRole::Backup, 20.0..20.5, 46.0..50.0),
+        ] {
+            // Nothing but heartbeats for the second link: 100 bytes, ten a second.
+            let mut world = pair([LinkRole::Primary, role], policy);
+            let load = load(&mut world, 20_000, 20_000, 5.0);
+            let (up, down) = rates(&mut world, &load, 2.0, 5.0);
+            assert!(
+                light.contains(&up) && light.contains(&down),
+                "{policy:?} {role:?}: {up} up, {down} down"
+            );
+            let idle = data_bytes(&mut world, 1);
+            if role != LinkRole::Primary {
+                assert!(idle.iter().all(|bytes| *bytes < 10_000), "{policy:?} {role:?}: {idle:?}");
+            }
+            assert_sound(&world, &load);
+            // The score fills only what it has not found full.
+            if policy != Policy::Score {
+                let mut world = pair([LinkRole::Primary, role], policy);
+                let load = self::load(&mut world, 80_000, 80_000, 5.0);
+                let (up, down) = rates(&mut world, &load, 2.0, 5.0);
+                assert!(
+                    heavy.contains(&up) && heavy.contains(&down),
+                    "{policy:?} {role:?}: {up} up, {down} down"
+                );
+                assert_sound(&world, &load);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backup_takes_over_and_gives_back() {
+    for policy in [Policy::Adaptive, Policy::Score, Policy::RoundRobin] {
+        let mut world = pair([LinkRole::Primary, LinkRole::Backup], policy);
+        let load = load(&mut world, 10_000, 10_000, 12.0);
+        world.run_until(at(3.0));
+        let unused = data_bytes(&mut world, 1);
+        assert!(unused.iter().all(|bytes| *bytes < 10_000), "{policy:?}: {unused:?}");
+        for direction in Direction::BOTH {
+            world.change_link(0, direction, Change::Outage(true));
+        }
+        let (up, down) = rates(&mut world, &load, 4.0, 6.0);
+        assert!((9.9..10.1).contains(&up) && (9.9..10.1).contains(&down), "{policy:?}: {up} up, {down} down");
+        for direction in Direction::BOTH {
+            world.change_link(0, direction, Change::Outage(false));
+        }
+        world.run_until(at(8.0));
+        let before = data_bytes(&mut world, 1);
+        let (up, down) = rates(&mut world, &load, 8.0, 10.0);
+        let after = data_bytes(&mut world, 1);
+        assert!((9.9..10.1).contains(&up) && (9.9..10.1).contains(&down), "{policy:?}: {up} up, {down} down");
+        assert!(
+            after[0] - before[0] < 6_000 && after[1] - before[1] < 6_000,
+            "{policy:?}: {before:?} {after:?}"
+        );
+        assert_sound(&world, &load);
+    }
+}
+
+#[test]
+fn a_link_for_no_data_is_measured_and_connects_nobody() {
+    let mut world = pair([LinkRole::Never, LinkRole::Never], Policy::Adaptive);
+    let load = load(&mut world, 1_000, 1_000, 3.0);
+    world.run_until(at(4.0));
+    assert_eq!((load.up(&world).received, load.down(&world).received), (0, 0));
+    let stats = world.client.machine.stats(world.now());
+    assert!(!stats.connected);
+    for link in &stats.links {
+        assert_eq!(link.role, LinkRole::Never);
+        assert!(link.rtt.is_some_and(|rtt| rtt < Duration::from_millis(25)), "{link:?}");
+    }
+    // It costs little: a heartbeat of 99 bytes every 5 s, and nobody takes that for an outage.
+    for step in 4..60 {
+        world.run_until(at(f64::from(step)));
+        let stats = world.server.machine.stats(world.now()).remove(0).1;
+        assert!(stats.links.iter().all(|link| link.state == LinkState::Up), "{stats:?}");
+    }
+    for link in 0..2 {
+        let bytes = data_bytes(&mut world, link);
+        assert!(bytes.iter().all(|bytes| *bytes < 1_700), "{bytes:?}");
+    }
+}
+
+/// As when a link's data cap is used up: the server follows the client's word within a round trip.
+#[test]
+fn a_role_changes_while_traffic_flows() {
+    let mut world = pair([LinkRole::Primary, LinkRole::Primary], Policy::RoundRobin);
+    let load = load(&mut world, 20_000, 20_000, 6.0);
+    world.run_until(at(3.0));
+    let now = world.now();
+    world.client.machine.set_link_role(LinkId(1), LinkRole::Backup, now);
+    world.run_until(at(3.05));
+    let before = data_bytes(&mut world, 1);
+    let (up, down) = rates(&mut world, &load, 3.1, 5.0);
+    let after = data_bytes(&mut world, 1);
+    assert!((19.9..20.1).contains(&up) && (19.9..20.1).contains(&down), "{up} up, {down} down");
+    assert!(before[0] > 1_000_000 && before[1] > 1_000_000, "{before:?}");
+    assert!(after[0] - before[0] < 10_000 && after[1] - before[1] < 10_000, "{before:?} {after:?}");
+    assert_sound(&world, &load);
+}
