@@ -37,8 +37,10 @@ Options of lab:
   --runs N          runs of each row (default 3)
   --seconds N       measured length of one transfer (default 8), after 5 s that are not measured
   --json FILE       where the figures go (default target/bench/lab.json); tables go beside it, ending in .md
+  --keep            keep the figures of other rows that are in that file already
   --trace FOLDER    also write what happened on each link every 100 ms to ROW.csv
-  --document FILE   measure nothing: put the tables of the figures in --json into FILE, as docs/benchmarks.md has them
+  --document FILE   measure nothing: put the tables of the figures in --json into FILE, as docs/benchmarks.md and README.md have
+                    them
   --list            name the rows and end
 
 Examples:

@@ -177,8 +177,8 @@ fn configure_mptcp(lab: &Lab) -> anyhow::Result<()> {
 pub(crate) fn best_link(scenario: &Scenario, direction: Direction, timing: Timing) -> usize {
     let value = |index: usize| {
         let link = scenario.links.get(index)?;
-        let end = timing.omit + timing.measured;
-        let bytes = scenario.capacity_bytes(link, direction, timing.omit, end)?;
+        let from = timing.start + timing.omit;
+        let bytes = scenario.capacity_bytes(link, direction, from, from + timing.measured)?;
         let share = if matches!(link.pipe(direction).loss, Loss::None) { 10 } else { 1 };
         Some((bytes * share, std::cmp::Reverse(link.rtt())))
     };

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bonding_lab::sandbox;
 use bonding_netem::scenario;
 use clap::Parser;
@@ -66,6 +66,9 @@ struct Arguments {
     /// Where the figures go; tables go beside it, with the ending .md
     #[arg(long, default_value = "target/bench/lab.json")]
     json: PathBuf,
+    /// Keep the figures of other rows that are in the JSON already
+    #[arg(long)]
+    keep: bool,
     /// Also write what happened on each link in the bond's first run to ROW.csv in this folder
     #[arg(long, value_name = "FOLDER")]
     trace: Option<PathBuf>,
@@ -140,18 +143,24 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(missing.is_empty(), "programs are missing: {missing:?}");
     let runs = if arguments.quick { 1 } else { arguments.runs.max(1) };
     let mut report = Report {
-        at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        ceilings: arguments.ceilings,
         rows: Vec::new(),
     };
     let json = anchored(&arguments.json);
-    for row in chosen(arguments)? {
+    if arguments.keep && json.exists() {
+        report.rows = read_report(&json)?.rows;
+    }
+    let mut chosen = chosen(arguments)?;
+    if !arguments.only.is_empty() {
+        chosen.retain(|row| row.carriers.iter().any(|carrier| arguments.only.contains(carrier)));
+    }
+    for row in &chosen {
         println!("\n{} ({}): {}", row.name, row.scenario, row.about());
-        let mut measured = Measured::new(&row);
+        let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let mut measured = Measured::new(row, at, arguments.ceilings);
         for seed in 1..=runs {
-            measured.runs.push(run(&row, arguments, seed).with_context(|| row.name)?);
+            measured.runs.push(run(row, arguments, seed).with_context(|| row.name)?);
         }
         for carrier in row.carriers {
             if measured.runs.iter().any(|run| run.carriers.contains_key(carrier)) {
@@ -159,11 +168,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
         measured.print_targets();
-        report.rows.push(measured);
+        report.put(measured);
         // What is measured is kept, whatever comes.
         save(&report, &json)?;
     }
-    if report.rows.len() > 1 {
+    if chosen.len() > 1 {
         report.print_targets();
     }
     println!("\nFigures: {}, {}", json.display(), json.with_extension("md").display());
@@ -218,21 +227,24 @@ fn save(report: &Report, json: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the tables between the two marks of a document.
+fn read_report(json: &Path) -> anyhow::Result<Report> {
+    let text = std::fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
+    serde_json::from_str(&text).with_context(|| json.display().to_string())
+}
+
+/// Puts the tables between the marks that a document has for them: all of them (`table`), the short one (`figures`), or both.
 fn write_document(json: &Path, document: &Path) -> anyhow::Result<()> {
-    const BEGIN: &str = "<!-- table -->\n";
-    const END: &str = "<!-- /table -->";
-    let read = |file: &Path| {
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
-    };
-    let report: Report = serde_json::from_str(&read(json)?).with_context(|| json.display().to_string())?;
-    let text = read(document)?;
-    let Some((before, rest)) = text.split_once(BEGIN) else {
-        bail!("{} has no line {}", document.display(), BEGIN.trim());
-    };
-    let Some((_, after)) = rest.split_once(END) else {
-        bail!("{} has no line {END}", document.display());
-    };
-    let text = format!("{before}{BEGIN}{}{END}{after}", report.to_markdown());
-    std::fs::write(document, text).with_context(|| format!("cannot write {}", document.display()))
+    let report = read_report(json)?;
+    let name = document.display();
+    let mut text = std::fs::read_to_string(document).with_context(|| format!("cannot read {name}"))?;
+    let mut written = false;
+    for (mark, table) in [("table", report.to_markdown()), ("figures", report.to_summary())] {
+        let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
+        let Some((before, rest)) = text.split_once(&begin) else { continue };
+        let (_, after) = rest.split_once(&end).with_context(|| format!("{name} has no {end}"))?;
+        text = format!("{before}{begin}{table}{end}{after}");
+        written = true;
+    }
+    ensure!(written, "{name} has neither a line <!-- table --> nor <!-- figures -->");
+    std::fs::write(document, text).with_context(|| format!("cannot write {name}"))
 }

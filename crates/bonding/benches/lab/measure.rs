@@ -89,6 +89,7 @@ impl Plan<'_> {
         if echo.is_some() {
             std::thread::sleep(ALONE);
         }
+        std::thread::sleep(self.timing.start.saturating_sub(lab.elapsed()));
         let cpu = Processor::start(running)?;
         let iperf3 = running.iperf3(transfer, self.timing);
         let (host, devices) = running.receiving(transfer.direction);

@@ -11,12 +11,8 @@ use crate::rows::{Carrier, Row, Target};
 /// All that was measured, as it stands in the JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// When, as RFC 3339.
-    pub(crate) at: String,
     pub(crate) kernel: String,
     pub(crate) processors: usize,
-    /// Rates were configured.
-    pub(crate) ceilings: bool,
     pub(crate) rows: Vec<Measured>,
 }
 
@@ -26,6 +22,10 @@ pub(crate) struct Measured {
     pub(crate) name: String,
     pub(crate) scenario: String,
     pub(crate) about: String,
+    /// When, as RFC 3339.
+    pub(crate) at: String,
+    /// Rates were configured.
+    pub(crate) ceilings: bool,
     pub(crate) targets: Vec<Target<String>>,
     pub(crate) runs: Vec<Run>,
 }
@@ -107,7 +107,7 @@ struct Verdict<'a> {
 }
 
 impl Measured {
-    pub(crate) fn new(row: &Row) -> Self {
+    pub(crate) fn new(row: &Row, at: String, ceilings: bool) -> Self {
         let own = |target: &Target<&str>| Target {
             figure: target.figure.to_owned(),
             at_least: target.at_least,
@@ -117,6 +117,8 @@ impl Measured {
             name: row.name.to_owned(),
             scenario: row.scenario.to_owned(),
             about: row.about(),
+            at,
+            ceilings,
             targets: row.targets.iter().map(own).collect(),
             runs: Vec::new(),
         }
@@ -241,7 +243,8 @@ impl Report {
         }
         let verdicts: Vec<_> = self.rows.iter().flat_map(Measured::verdicts).collect();
         let missed = verdicts.iter().filter(|verdict| verdict.met == Some(false)).count();
-        println!("  {} targets, {missed} missed", verdicts.len());
+        let unknown = verdicts.iter().filter(|verdict| verdict.met.is_none()).count();
+        println!("  {} targets, {missed} missed, {unknown} not measured", verdicts.len());
     }
 
     /// What to say of the machine.
@@ -251,17 +254,61 @@ impl Report {
         let late = |row: &Measured| row.figure(Carrier::Bond, "emulator_late");
         let late = self.rows.iter().filter_map(late).fold(0.0, f64::max);
         let runs = self.rows.iter().map(|row| row.runs.len()).min().unwrap_or(0);
+        let times = || self.rows.iter().map(|row| row.at.as_str());
+        let configured = self.rows.iter().filter(|row| row.ceilings).count();
         format!(
-            "Medians of {runs} run{}, made {} on Linux {} with {} processors, links' rates {}. Before each run other work took {:.0} % of \
-             the processors (median; at most {:.0} %). The emulator was over a millisecond late at most {late:.0} times per row.",
+            "Medians of {runs} run{}, made from {} to {} on Linux {} with {} processors; rates of links configured in {configured} of {} \
+             rows. Before each run other work took {:.0} % of the processors (median; at most {:.0} %). The emulator was over a \
+             millisecond late at most {late:.0} times in a row's transfer.",
             if runs == 1 { "" } else { "s" },
-            self.at,
+            times().min().unwrap_or("?"),
+            times().max().unwrap_or("?"),
             self.kernel,
             self.processors,
-            if self.ceilings { "configured" } else { "not configured" },
+            self.rows.len(),
             median(busy.iter().copied()).unwrap_or(0.0),
             busy.iter().copied().fold(0.0, f64::max),
         )
+    }
+
+    /// Takes a row, in the place of an earlier one of that name.
+    pub(crate) fn put(&mut self, row: Measured) {
+        match self.rows.iter_mut().find(|other| other.name == row.name) {
+            Some(other) => *other = row,
+            None => self.rows.push(row),
+        }
+        let order: Vec<&str> = crate::rows::all().iter().map(|row| row.name).collect();
+        let place = |row: &Measured| order.iter().position(|name| *name == row.name);
+        self.rows.sort_by_key(|row| place(row).unwrap_or(order.len()));
+    }
+
+    /// The short table of the README: one download with nothing configured, beside the others.
+    pub(crate) fn to_summary(&self) -> String {
+        let mut text = String::from(
+            "| download, Mbit/s | best link alone | round robin | kernel MPTCP | bond | of attainable | echo, alone → during it |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for row in self.rows.iter().filter(|row| SUMMARY.contains(&row.name.as_str())) {
+            let bond = |name: &str| cell(row.figure(Carrier::Bond, name), 1);
+            let goodput = |carrier: Carrier| cell(row.figure(carrier, "goodput_mbps"), 1);
+            let scenario = bonding_netem::scenario::find(&row.scenario);
+            let about = scenario.map_or(row.scenario.clone(), |scenario| scenario.description);
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {}: {about}; {} | {} | {} | {} | {} | {} % | {} → {} ms |",
+                row.scenario,
+                row.about,
+                goodput(Carrier::Single),
+                goodput(Carrier::RoundRobin),
+                goodput(Carrier::Mptcp),
+                goodput(Carrier::Bond),
+                bond("share_percent"),
+                bond("echo_base_ms"),
+                bond("echo_p50_ms"),
+            );
+        }
+        text
     }
 
     /// The tables of docs/benchmarks.md.
@@ -299,6 +346,19 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 }
+
+/// The rows of the short table.
+const SUMMARY: [&str; 9] = [
+    "reference-1-down",
+    "reference-4-down",
+    "dual-1-down",
+    "hetero-1-down",
+    "lossy-1-down",
+    "failover-1-down",
+    "varying-4-down",
+    "satphone-1-down",
+    "single-1-down",
+];
 
 /// A figure in a cell of a table.
 fn cell(value: Option<f64>, decimals: usize) -> String {

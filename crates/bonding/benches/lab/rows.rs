@@ -194,9 +194,14 @@ impl Row {
     }
 }
 
+/// By then any carrier is up and the echo has been alone for long enough.
+const READY: Duration = Duration::from_secs(4);
+
 /// How long each part takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
+    /// When the load begins at the earliest, since the links' start: every carrier is to see the same of a rate that varies.
+    pub(crate) start: Duration,
     /// Not measured: until a transfer is steady.
     pub(crate) omit: Duration,
     /// Measured.
@@ -219,6 +224,7 @@ impl Timing {
             let seconds = if quick { 4 } else { seconds };
             Duration::from_secs(if baseline { seconds.min(5) } else { seconds })
         };
-        Self { omit, measured: whole }
+        let start = if varies { READY } else { Duration::ZERO };
+        Self { start, omit, measured: whole }
     }
 }
