@@ -79,6 +79,17 @@ pub struct Snapshot {
     pub links: Vec<[PipeSnapshot; 2]>,
 }
 
+impl Snapshot {
+    /// One direction of link `index`; nothing for a link that does not exist.
+    pub fn pipe(&self, index: usize, direction: Direction) -> Option<&PipeSnapshot> {
+        let [up, down] = self.links.get(index)?;
+        Some(match direction {
+            Direction::Up => up,
+            Direction::Down => down,
+        })
+    }
+}
+
 /// A message to the driver.
 enum Message {
     Apply(usize, Direction, Change),

@@ -22,7 +22,6 @@ mod probe;
 mod report;
 mod rows;
 mod trace;
-mod watch;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Ping, percentile};
+use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Ping, Record, percentile};
 use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
 use bonding_netem::Rate;
 
@@ -16,7 +16,6 @@ use crate::pages::{self, PageServer, Sockets};
 use crate::probe::{cpu_time, peak_rss_bytes};
 use crate::rows::{Carrier, Load, Timing, Transfer};
 use crate::trace::Trace;
-use crate::watch::{Record, watch};
 
 /// Figures by name; one that was not to be had is missing.
 pub(crate) type Figures = BTreeMap<String, f64>;
@@ -98,7 +97,7 @@ impl Plan<'_> {
         let start = lab.elapsed();
         let echo_start = echo.as_ref().map(|echo| echo.echo.elapsed());
         let (report, rival, record, trace) = std::thread::scope(|scope| {
-            let watching = scope.spawn(|| watch(lab, lab.host(host), &devices, &stop));
+            let watching = scope.spawn(|| Record::watch(lab, lab.host(host), &devices, &stop));
             let tracing = scope.spawn(|| self.trace.map(|_| Trace::record(running, transfer.way(), &stop)));
             let rival = scope.spawn(|| self.rival(lab, transfer.direction));
             let report = iperf3.run(lab, lab.host(Host::Client));

@@ -55,9 +55,7 @@ impl Trace {
     ) {
         let span = now.at.saturating_sub(before.at).as_secs_f64().max(1e-3);
         for (index, link) in running.lab.scenario().links.iter().enumerate() {
-            let pipe = |snapshot: &Snapshot| {
-                snapshot.links.get(index).and_then(|pipes| pipes.get(direction as usize)).copied()
-            };
+            let pipe = |snapshot: &Snapshot| snapshot.pipe(index, direction).copied();
             let (Some(first), Some(pipe)) = (pipe(before), pipe(now)) else { continue };
             let bytes = pipe.counters.delivered_bytes - first.counters.delivered_bytes;
             let capacity = running.lab.link_capacity_bps(index, direction, before.at, now.at);
