@@ -26,6 +26,15 @@ const PLAIN_BYTES: f64 = 39.0;
 /// What the bond's tunnel has over links of 1500 bytes, sealed.
 const TUNNEL_MTU: f64 = 1_429.0;
 
+/// The share of payload in the bytes of full packets. A carrier that is not the bond is held to what the bond could attain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shares {
+    /// On a link.
+    pub(crate) link: f64,
+    /// On the device that the receiving host takes them from.
+    pub(crate) device: f64,
+}
+
 /// A carrier at work in a lab.
 pub(crate) struct Running<'lab> {
     pub(crate) lab: &'lab Lab,
@@ -35,10 +44,6 @@ pub(crate) struct Running<'lab> {
     pub(crate) server: IpAddr,
     /// The one link, if it is one.
     device: Option<String>,
-    /// The share of payload in the bytes on a link, when packets are full.
-    pub(crate) payload_share: f64,
-    /// The same of the bytes on the device that a host receives from.
-    pub(crate) device_share: f64,
 }
 
 impl<'lab> Running<'lab> {
@@ -52,24 +57,12 @@ impl<'lab> Running<'lab> {
         let policy = if carrier == Carrier::RoundRobin { "round_robin" } else { "adaptive" };
         let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
         let options = Options { policy, security, rates: ceilings, ..Options::default() };
-        let mut running = Self {
-            lab,
-            carrier,
-            bond: None,
-            server: addr::SERVER_V4.into(),
-            device: None,
-            payload_share: (TUNNEL_MTU - INNER_HEADERS_BYTES) / (TUNNEL_MTU + SEALED_BYTES),
-            device_share: 1_448.0 / 1_500.0,
-        };
+        let mut running = Self { lab, carrier, bond: None, server: addr::SERVER_V4.into(), device: None };
         match carrier {
             Carrier::Bond | Carrier::Reversed | Carrier::Plain | Carrier::RoundRobin => {
                 let bond = Bond::start(lab, options)?;
                 running.bond = Some(bond);
                 running.server = SERVER_V4;
-                let mtu = running.tunnel_mtu()?;
-                let outer = if carrier == Carrier::Plain { PLAIN_BYTES } else { SEALED_BYTES };
-                running.payload_share = (mtu - INNER_HEADERS_BYTES) / (mtu + outer);
-                running.device_share = (mtu - INNER_HEADERS_BYTES) / mtu;
             }
             Carrier::Single => {
                 let link = lab.scenario().links.get(best).context("no such link")?;
@@ -78,6 +71,18 @@ impl<'lab> Running<'lab> {
             Carrier::Mptcp => configure_mptcp(lab)?,
         }
         Ok(running)
+    }
+
+    /// The shares of payload, as of now: the tunnel's MTU is what the links were found to carry.
+    pub(crate) fn shares(&self) -> anyhow::Result<Shares> {
+        if self.bond.is_none() {
+            let link = (TUNNEL_MTU - INNER_HEADERS_BYTES) / (TUNNEL_MTU + SEALED_BYTES);
+            return Ok(Shares { link, device: 1_448.0 / 1_500.0 });
+        }
+        let mtu = self.tunnel_mtu()?;
+        let outer = if self.carrier == Carrier::Plain { PLAIN_BYTES } else { SEALED_BYTES };
+        let payload = mtu - INNER_HEADERS_BYTES;
+        Ok(Shares { link: payload / (mtu + outer), device: payload / mtu })
     }
 
     /// The tunnel's MTU, which decides what a full packet is.

@@ -11,7 +11,7 @@ use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection,
 use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
 use bonding_netem::Rate;
 
-use crate::carrier::{RIVAL_PORT, Running, best_link};
+use crate::carrier::{RIVAL_PORT, Running, Shares, best_link};
 use crate::pages::{self, PageServer, Sockets};
 use crate::probe::{cpu_time, peak_rss_bytes};
 use crate::rows::{Carrier, Load, Timing, Transfer};
@@ -173,7 +173,7 @@ impl Seen<'_> {
         let mut figures = Figures::new();
         let mut put = |name: &str, value: f64| figures.insert(name.to_owned(), value);
         let rate = lab.capacity_bps(direction, from, to).context("an unlimited link")? as f64;
-        let share = self.running.payload_share;
+        let Shares { link: share, device } = self.running.shares()?;
         put("goodput_mbps", goodput_bps / 1e6);
         put("attainable_mbps", rate * share / 1e6);
         put("share_percent", goodput_bps * 1e2 / (rate * share));
@@ -190,7 +190,7 @@ impl Seen<'_> {
             let rate = lab.capacity_bps(direction, from, to).unwrap_or(u64::MAX) as f64;
             let bytes = rate / 8.0 * (to - from).as_secs_f64() * share;
             // What arrives on the device has headers of its own.
-            0.95 * bytes / self.running.device_share
+            0.95 * bytes / device
         };
         if let Some(after) = self.record.first_reached(self.start, wanted) {
             put("first95_s", after.as_secs_f64());
