@@ -9,6 +9,10 @@
 //! datagram, because that is what it is to a protocol over UDP. Addresses of both families look native: IPv4-mapped
 //! ones never leave this module.
 //!
+//! No datagram is ever cut on the way: quinn-udp sets "don't fragment" (`IP_PMTUDISC_PROBE` for both families, which also leaves
+//! the kernel's own idea of a path's MTU out of it). One that is larger than the interface carries is refused and counted as
+//! `too_big`.
+//!
 //! Does not know what the datagrams mean.
 //!
 //! Sources: udp(7) `UDP_SEGMENT`, `UDP_GRO`; ip(7) `IP_PKTINFO`; socket(7) `SO_BINDTODEVICE`; the quinn-udp crate.
@@ -331,7 +335,10 @@ impl UdpSocket {
     }
 
     fn report(&mut self, doing: &str, error: &io::Error, count: u64) {
-        if let Some(more) = self.log.pass() {
+        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            // Whoever looks for what a path carries asks for too much now and then.
+            tracing::debug!(socket = self.label, datagrams = count, "larger than the interface carries");
+        } else if let Some(more) = self.log.pass() {
             tracing::warn!(socket = self.label, %error, datagrams = count, more, "{doing} failed");
         }
     }

@@ -85,6 +85,7 @@ fn a_socket_uses_its_interface_only() {
         assert_eq!(socket.send(&batch), Sent::Done);
         let packet = receive_ipv4(&mut capture, |packet| packet[9] == 17);
         assert_eq!(packet[16..20], [10, 7, 0, 2]);
+        assert_eq!(packet[6] & 0x40, 0x40, "may be fragmented on the way");
 
         // Larger than the interface carries: lost and counted, and the offload stays.
         run(&["ip", "link", "set", "va", "mtu", "800"]);
@@ -95,6 +96,26 @@ fn a_socket_uses_its_interface_only() {
         run(&["ip", "link", "set", "va", "mtu", "1500"]);
         assert_eq!(socket.send(&batch), Sent::Done);
         assert_eq!(socket.counters().sent, 6);
+
+        // IPv6 is not cut by its sender either.
+        run(&["ip", "addr", "add", "fd07::1/64", "dev", "va", "nodad"]);
+        run(&["ip", "-6", "neigh", "add", "fd07::2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
+        run(&["ip", "link", "set", "va", "mtu", "1300"]);
+        let config = UdpConfig { bind: "[::]:0".parse().unwrap(), interface: Some("va".to_owned()) };
+        let mut dual = UdpSocket::bind(&config).unwrap();
+        for remote in ["[fd07::2]:9", "10.7.0.2:9"] {
+            for (size, too_big) in [(1_252, 0), (1_273, 1)] {
+                let before = dual.counters().too_big;
+                let batch = Batch {
+                    remote: remote.parse().unwrap(),
+                    local: None,
+                    contents: &contents[..size],
+                    segment_size: size,
+                };
+                assert_eq!(dual.send(&batch), Sent::Done);
+                assert_eq!(dual.counters().too_big - before, too_big, "{size} bytes to {remote}");
+            }
+        }
 
         // The interface vanishes under the socket: still nothing worse than lost datagrams.
         run(&["ip", "link", "del", "va"]);
