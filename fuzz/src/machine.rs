@@ -83,6 +83,7 @@ pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
         role: LinkRole::Primary,
         tx_rate: rate(choice.wrapping_add(index)),
         rx_rate: rate(choice.wrapping_mul(3).wrapping_add(index)),
+        mtu: 1_500,
         path: Some(client_path(index)),
         alternatives: Vec::new(),
     };
@@ -92,6 +93,7 @@ pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
         policy: policy(choice / 8),
         heartbeat_interval: Duration::from_millis(100),
         mtu: MTU,
+        mss_clamp: true,
         seed: 7,
         epoch: 11,
         sealing: (security == Security::Sealed).then(|| ClientSealing {
@@ -145,6 +147,7 @@ pub(crate) fn new_endpoint(choice: u8, security: Security, now: Instant) -> Endp
         policy: policy(choice / 8),
         heartbeat_interval: Duration::from_millis(100),
         mtu: MTU,
+        mss_clamp: true,
         seed: 13,
         epoch: 17,
         sealing: sealed.then(|| ServerSealing {

@@ -14,7 +14,7 @@ use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::signals::Signals;
 use bonding_proto::client::{Client, Server};
-use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Role, SessionConfig};
+use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Role, Security, SessionConfig};
 use bonding_proto::event::{Event, LinkEvent};
 use bonding_proto::{Instant, LinkId, SocketId};
 
@@ -46,10 +46,11 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let clock = Clock::start();
     let config = SessionConfig {
         role: Role::Client,
-        links: plan.links.iter().map(link_config).collect(),
+        links: plan.links.iter().map(|link| link_config(link, &monitor)).collect(),
         policy: plan.run.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
+        mss_clamp: plan.run.mss_clamp,
         seed,
         epoch,
         sealing,
@@ -126,19 +127,26 @@ fn servers(
     }
 }
 
-/// What fits every link, whichever of its addresses a server is reached at.
+/// What fits every plain link and the largest sealed one, whichever of its addresses a server is reached at: what sealed links carry is
+/// found out, and the tunnel follows.
 fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) -> u16 {
     let one = |(link, at): (&LinkPlan, usize)| {
-        let interface = link.interface.as_deref().and_then(|name| monitor.interface(name));
-        let link_mtu = interface.map(|interface| interface.mtu);
         let remotes = remotes(servers, at).map(|remote| Overhead::of(remote.ip(), link.security));
-        remotes.max().map(|overhead| setup::inner_mtu(link_mtu, overhead))
+        let fits = |overhead| setup::inner_mtu(link_mtu(link, monitor), overhead);
+        remotes.max().map(|overhead| (link.security, fits(overhead)))
     };
+    // A link that is for no data is no reason for smaller packets.
+    let used = |(link, _): &(&LinkPlan, usize)| link.role != LinkRole::Never;
+    let each = || plan.links.iter().zip(0..).filter(used).filter_map(one);
+    let of = |wanted| each().filter(move |(security, _)| *security == wanted).map(|(_, mtu)| mtu);
     let sealed = plan.sealing.is_some();
     let fallback = || setup::inner_mtu(None, Overhead { sealed, ipv6: false });
-    // A link that is for no data is no reason for smaller packets.
-    let used = plan.links.iter().zip(0..).filter(|(link, _)| link.role != LinkRole::Never);
-    used.filter_map(one).min().unwrap_or_else(fallback)
+    of(Security::Plain).min().into_iter().chain(of(Security::Sealed).max()).min().unwrap_or_else(fallback)
+}
+
+/// What the link's interface carries, where it is there.
+fn link_mtu(link: &LinkPlan, monitor: &Monitor) -> Option<u32> {
+    link.interface.as_deref().and_then(|name| monitor.interface(name)).map(|interface| interface.mtu)
 }
 
 /// Every address that a link may send to.
@@ -147,13 +155,15 @@ fn remotes(servers: &[(Host, Server)], link: usize) -> impl Iterator<Item = Sock
     paths.flatten().map(|path| path.remote)
 }
 
-fn link_config(link: &LinkPlan) -> LinkConfig {
+fn link_config(link: &LinkPlan, monitor: &Monitor) -> LinkConfig {
     LinkConfig {
         security: link.security,
         priority: link.priority,
         role: link.role,
         tx_rate: link.tx_rate,
         rx_rate: link.rx_rate,
+        // What is not known the kernel tells, by refusing.
+        mtu: link_mtu(link, monitor).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(u16::MAX),
         path: None,
         alternatives: Vec::new(),
     }
@@ -214,10 +224,14 @@ impl Shell<Client> for ClientShell<'_> {
     fn handle_events(&mut self, client: &mut Client, _: Instant) -> bool {
         while let Some(event) = client.poll_event() {
             self.on_event(&event);
+            let Some(session) = client.session() else { continue };
             if event == Event::Leased
-                && let Some(lease) = client.session().and_then(|session| session.lease())
+                && let Some(lease) = session.lease()
             {
                 self.tunnel.lease(lease);
+            }
+            if matches!(event, Event::Leased | Event::TunnelMtu(_)) {
+                self.tunnel.resize(session.lease().and_then(|lease| lease.mtu), session.tunnel_mtu());
             }
         }
         false

@@ -107,6 +107,7 @@ pub(crate) mod tests {
             rx_packets: 15_234,
             rx_bytes: 18_432_156,
             last_seq: 15_234,
+            mtu: Some(1_492),
         }
     }
 

@@ -62,6 +62,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         policy: plan.run.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
+        mss_clamp: plan.run.mss_clamp,
         seed,
         epoch,
         sealing: Some(ServerSealing {

@@ -160,6 +160,8 @@ pub struct Link {
     pub rtt_ms: Option<f64>,
     /// Smallest of the last 10 s.
     pub rtt_min_ms: Option<f64>,
+    /// The largest IP packet that is known to pass, in bytes; none on plain links, where nobody asks.
+    pub mtu: Option<u16>,
     /// Of what we sent.
     pub loss_permille: u16,
     /// Sent lately.
@@ -349,6 +351,7 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         score: figures.score,
         rtt_ms: figures.rtt.map(millis),
         rtt_min_ms: figures.rtt_min.map(millis),
+        mtu: figures.mtu,
         loss_permille: figures.loss_permille,
         tx_mbps: rounded(figures.tx_rate.as_mbps()),
         rx_mbps: rounded(figures.rx_rate.as_mbps()),
@@ -447,7 +450,7 @@ pub(crate) mod tests {
                 "links": [{
                     "id": 0, "name": "adsl", "interface": "wg0", "local": "10.200.0.1",
                     "remote": "10.200.0.1:54321", "state": "SATURATED", "role": "primary", "priority": 1,
-                    "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "loss_permille": 0, "tx_mbps": 8.2,
+                    "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "mtu": 1492, "loss_permille": 0, "tx_mbps": 8.2,
                     "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2,
                     "rx_bytes": 18432156, "queue_ms": 11.25
                 }],

@@ -71,6 +71,8 @@ pub struct LinkConfig {
     pub tx_rate: Option<BitRate>,
     /// Ceiling for what the peer should send us on it: told to the peer in heartbeats.
     pub rx_rate: Option<BitRate>,
+    /// The largest IP packet that the link's interface takes, in bytes. What the path carries is found out, on sealed links.
+    pub mtu: u16,
     /// Client: where to send from the first moment. Server: `None`, learnt from what arrives.
     pub path: Option<Path>,
     /// Client: other addresses of the server on this link, say of the other family; whichever answers first is used.
@@ -151,8 +153,10 @@ pub struct SessionConfig {
     pub policy: Policy,
     /// How often each link is measured.
     pub heartbeat_interval: Duration,
-    /// Largest inner packet accepted; the TUN device's MTU.
+    /// Largest inner packet accepted; the TUN device's MTU at most.
     pub mtu: u16,
+    /// Whether TCP connections are told to send no larger segments than the links carry.
+    pub mss_clamp: bool,
     /// Seed of the flow hash; from the driver's random numbers.
     pub seed: u64,
     /// Differs from run to run, so that a peer notices a restart; from the driver's random numbers.
@@ -211,6 +215,8 @@ pub struct EndpointConfig {
     pub heartbeat_interval: Duration,
     /// The TUN device's MTU.
     pub mtu: u16,
+    /// As in [`SessionConfig`].
+    pub mss_clamp: bool,
     /// As in [`SessionConfig`].
     pub seed: u64,
     /// As in [`SessionConfig`].

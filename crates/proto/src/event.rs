@@ -53,6 +53,15 @@ pub enum Event {
         /// The one used now.
         to: usize,
     },
+    /// What a link carries is known, or another size than before.
+    LinkMtu {
+        /// Which.
+        link: LinkId,
+        /// The largest IP packet that passes, in bytes.
+        bytes: u16,
+    },
+    /// The tunnel's MTU should be this: every link in use carries it, but for those that are far too small.
+    TunnelMtu(u16),
     /// The server leased addresses, or others than before.
     Leased,
 }

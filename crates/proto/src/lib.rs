@@ -14,6 +14,7 @@ pub mod discard;
 pub mod endpoint;
 pub mod event;
 pub mod handshake;
+mod inner;
 pub mod link;
 pub mod packet;
 pub mod qos;
@@ -41,6 +42,8 @@ pub trait StateMachine {
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard>;
     /// Takes one datagram from a socket. An error is already counted.
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard>;
+    /// The kernel refused to send a datagram of `bytes` on `path`: it is larger than the interface carries. Counted by the driver.
+    fn handle_refused(&mut self, _path: &Path, _bytes: usize, _now: Instant) {}
     /// To be called when [`Self::poll_timeout`] is due; early or late calls do no harm.
     fn handle_timeout(&mut self, now: Instant);
     /// Appends datagrams for one path to `buf`, at most `max_segments` and all but the last of one size.

@@ -49,6 +49,8 @@ pub struct LinkStats {
     pub rx_bytes: u64,
     /// The sequence number of the newest data frame received on it (lower 48 bits), 0 before the first.
     pub last_seq: u64,
+    /// The largest IP packet that is known to pass, in bytes; `None`: a plain link, where nobody asks.
+    pub mtu: Option<u16>,
 }
 
 /// One session's figures at one moment.

@@ -120,6 +120,7 @@ impl Setup {
             role: self.roles.get(index).copied().unwrap_or_default(),
             tx_rate: rate(link, Direction::Up),
             rx_rate: rate(link, Direction::Down),
+            mtu: 1_500,
             path: Some(client_path(index)),
             alternatives: Vec::new(),
         });
@@ -129,6 +130,7 @@ impl Setup {
             policy: self.policy,
             heartbeat_interval: HEARTBEAT,
             mtu: self.mtu(),
+            mss_clamp: true,
             seed: self.seed,
             epoch,
             sealing: self.seals().then(|| ClientSealing {
@@ -171,6 +173,7 @@ impl Setup {
             policy: self.policy,
             heartbeat_interval: HEARTBEAT,
             mtu: self.mtu(),
+            mss_clamp: true,
             seed: self.seed ^ 1,
             epoch,
             sealing: self.seals().then(|| ServerSealing {

@@ -1,7 +1,7 @@
 //! The oracle at the two mouths of the bond: what went in comes out at most once, unchanged, and in order.
 //!
 //! A packet is known by a hash of its bytes without the fields that the way may change (ECN, and so the IPv4 header's
-//! checksum). Hosts give every packet an identification of its own, so equal packets do not occur within any time that
+//! checksum; a SYN's options, and so the TCP checksum). Hosts give every packet an identification of its own, so equal packets do not occur within any time that
 //! matters. It knows nothing of links, sequence numbers or frames.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,6 +11,12 @@ use bonding_proto::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::inet::{self, FlowKey};
+
+/// IANA's number, and where a segment has its flags and its checksum.
+const TCP: u8 = 6;
+const TCP_FLAGS: usize = 13;
+const TCP_CHECKSUM: usize = 16;
+const SYN: u8 = 0x02;
 
 /// A packet inside the bond.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +91,13 @@ fn name_of(packet: &[u8]) -> u64 {
     header[1] &= !3;
     header[10] = 0;
     header[11] = 0;
-    xxh3_64_with_seed(rest, xxh3_64(&header))
+    let seed = xxh3_64(&header);
+    match rest.get(TCP_FLAGS) {
+        Some(flags) if header[9] == TCP && flags & SYN != 0 => {
+            xxh3_64_with_seed(rest.get(..TCP_CHECKSUM).unwrap_or(rest), seed)
+        }
+        _ => xxh3_64_with_seed(rest, seed),
+    }
 }
 
 impl Inside {

@@ -8,7 +8,7 @@ use bonding_netem::{Change, Direction, Jitter, Loss, Rate, Scenario};
 use bonding_proto::config::{Policy, Security};
 use bonding_proto::event::LinkState;
 use bonding_proto::{Discard, Instant};
-use bonding_sim::bond::{BondWorld, Setup};
+use bonding_sim::bond::{BondWorld, MTU, SEALED_MTU, Setup};
 use bonding_sim::host::tcp::CongestionControl;
 use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
@@ -232,11 +232,15 @@ fn goodput(setup: Setup) -> f64 {
     row.goodput_mbps
 }
 
-/// Sealing costs the bytes of its header and tag, and nothing else of what TCP gets.
+/// Sealing costs the bytes of its header and tag, and nothing else of what TCP gets; one seed's luck is 2 %.
 #[test]
 fn sealing_costs_its_bytes() {
-    let plain = Setup::new(built_in("hetero"), Policy::Adaptive, 1);
-    let bytes = f64::from(plain.clone().sealed().mtu()) / f64::from(plain.mtu());
-    let (sealed, plain) = (goodput(plain.clone().sealed()), goodput(plain));
-    assert!(sealed > plain * bytes * 0.98, "{sealed} of {plain} Mbit/s");
+    let mut sums = [0.0, 0.0];
+    for seed in 1..=8 {
+        let plain = Setup::new(built_in("hetero"), Policy::Adaptive, seed);
+        sums[0] += goodput(plain.clone().sealed());
+        sums[1] += goodput(plain);
+    }
+    let bytes = f64::from(SEALED_MTU) / f64::from(MTU);
+    assert!(sums[0] > sums[1] * bytes * 0.97, "{sums:?} Mbit/s");
 }

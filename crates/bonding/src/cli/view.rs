@@ -99,6 +99,7 @@ fn links<'a>(links: impl Iterator<Item = &'a Link>, style: Style) -> String {
         ("STATE", Align::Left),
         ("RTT", Align::Right),
         ("LOSS", Align::Right),
+        ("MTU", Align::Right),
         ("SENDS", Align::Right),
         ("OF", Align::Right),
         ("RECEIVES", Align::Right),
@@ -112,6 +113,7 @@ fn links<'a>(links: impl Iterator<Item = &'a Link>, style: Style) -> String {
             Cell::coloured(link.state.as_str(), state_colour(&link.state)),
             link.rtt_ms.map_or_else(|| "–".to_owned(), |rtt| format!("{rtt:.1} ms")).into(),
             format!("{:.1} %", f64::from(link.loss_permille) / 10.0).into(),
+            link.mtu.map_or_else(|| "–".to_owned(), |mtu| mtu.to_string()).into(),
             format!("{:.1} Mbit/s", link.tx_mbps).into(),
             link.capacity_mbps.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1}")).into(),
             format!("{:.1} Mbit/s", link.rx_mbps).into(),
@@ -162,8 +164,8 @@ mod tests {
         assert_eq!(
             render(&status, at(75), Style::PLAIN),
             "client · up for 1 min 15 s with 10.200.0.1 · tun-bond 192.168.50.1/24 MTU 1461\n\n\
-             \x20 LINK  STATE          RTT   LOSS       SENDS    OF    RECEIVES  SENT  RECEIVED  PEER\n\
-             \x20 adsl  SATURATED  22.5 ms  0.0 %  8.2 Mbit/s  10.0  4.1 Mbit/s   2 B   18.4 MB  10.200.0.1:54321\n\n\
+             \x20 LINK  STATE          RTT   LOSS   MTU       SENDS    OF    RECEIVES  SENT  RECEIVED  PEER\n\
+             \x20 adsl  SATURATED  22.5 ms  0.0 %  1492  8.2 Mbit/s  10.0  4.1 Mbit/s   2 B   18.4 MB  10.200.0.1:54321\n\n\
              \x20 flows 3 · reordering holds 4 · released late 5 · discarded stale 2, unknown_peer 1\n"
         );
     }

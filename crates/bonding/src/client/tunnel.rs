@@ -59,9 +59,6 @@ impl Tunnel {
             );
             tracing::debug!(configured = %foreign.address, leased = ?lease.addresses, "addresses in the tunnel");
         }
-        if let Some(mtu) = lease.mtu {
-            self.narrow(mtu);
-        }
     }
 
     /// What is there and stays is not touched: routes hang on it.
@@ -89,14 +86,15 @@ impl Tunnel {
         Ok(())
     }
 
-    /// The server's end takes packets up to `theirs`.
-    fn narrow(&mut self, theirs: u16) {
-        let mtu = theirs.min(self.mtu_max).max(setup::TUNNEL_MTU_MIN);
+    /// The server's end takes packets up to `theirs`, if it says so, and the links in use carry `ours`.
+    pub(super) fn resize(&mut self, theirs: Option<u16>, ours: u16) {
+        let mtu = theirs.map_or(ours, |theirs| theirs.min(ours));
+        let mtu = mtu.min(self.mtu_max).max(setup::TUNNEL_MTU_MIN);
         if mtu == self.mtu {
             return;
         }
         if self.mtu_fixed {
-            if theirs < self.mtu {
+            if let Some(theirs) = theirs.filter(|theirs| *theirs < self.mtu) {
                 tracing::warn!(
                     mtu = self.mtu,
                     server = theirs,
@@ -107,7 +105,7 @@ impl Tunnel {
         }
         match Requests::open().and_then(|mut requests| requests.set_mtu(self.index, u32::from(mtu))) {
             Ok(()) => {
-                tracing::info!(mtu, was = self.mtu, "the tunnel's MTU, as the server's end has it");
+                tracing::info!(mtu, was = self.mtu, "the tunnel's MTU");
                 self.mtu = mtu;
             }
             Err(error) => tracing::warn!(%error, "the tunnel's MTU stays"),

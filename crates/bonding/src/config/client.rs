@@ -8,7 +8,7 @@ use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
 use super::common::{self, Mtu, Sending, Status};
-use super::section::{Item, Located, Section};
+use super::section::{Located, Section};
 use super::value::{self, Host, Ports};
 use super::{CLIENT_KEY, CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
 use crate::engine::overhead::Overhead;
@@ -35,6 +35,8 @@ pub struct Client {
     pub addresses: Vec<Prefix>,
     /// `[tunnel] mtu`.
     pub mtu: Mtu,
+    /// `[routing] mss_clamp`.
+    pub mss_clamp: bool,
     /// `[[link]]`: from 1 to [`LINKS_MAX`].
     pub links: Vec<Link>,
     /// How packets are sent.
@@ -110,7 +112,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     tunnel.finish(&[]);
     discovery(document.section("discovery", "[discovery]"));
     let sending = common::sending(&mut document);
-    routing(document.section("routing", "[routing]"));
+    let mss_clamp = routing(document.section("routing", "[routing]"));
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
     if server.hosts.is_empty() || links.is_empty() {
@@ -125,6 +127,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
         interface,
         addresses,
         mtu,
+        mss_clamp,
         links,
         sending,
         status,
@@ -339,7 +342,8 @@ fn discovery(mut section: Section<'_, '_>) {
     section.finish(&[]);
 }
 
-fn routing(mut section: Section<'_, '_>) {
+/// Whether TCP's segment sizes are clamped.
+fn routing(mut section: Section<'_, '_>) -> bool {
     if let Some(item) = section.item("capture")
         && item.choice(&[("none", false), ("lan", true), ("all", true)]) == Some(true)
     {
@@ -348,6 +352,7 @@ fn routing(mut section: Section<'_, '_>) {
     if let Some(item) = section.item("lan") {
         item.list(value::PREFIX, value::prefix);
     }
-    section.item("mss_clamp").and_then(Item::boolean);
+    let mss_clamp = common::mss_clamp(&mut section);
     section.finish(&[]);
+    mss_clamp
 }

@@ -78,10 +78,15 @@ pub(super) fn tunnel_mtu(section: &mut Section<'_, '_>, inner_ipv6: bool, overhe
     if bytes > auto {
         item.warn(format!(
             "[tunnel] mtu = {bytes} is more than links of 1500 bytes carry in one datagram ({auto}): \
-             every full packet is fragmented on such a link"
+             such links get smaller packets only"
         ));
     }
     Mtu::Fixed(bytes)
+}
+
+/// `[routing] mss_clamp`.
+pub(super) fn mss_clamp(section: &mut Section<'_, '_>) -> bool {
+    section.item("mss_clamp").and_then(Item::boolean).unwrap_or(true)
 }
 
 /// What both sides configure about sending.

@@ -37,7 +37,7 @@ impl Client {
                 preshared_key_file: self.preshared_key_file.clone(),
             }),
             links: self.links.iter().map(link).collect(),
-            run: run(&self.sending, &self.status),
+            run: run(&self.sending, &self.status, self.mss_clamp),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Server {
             private_key_file: self.private_key_file.clone(),
             clients: self.clients.iter().map(peer).collect(),
             nat: self.nat.as_ref().map(|nat| NatPlan { egress: nat.egress.clone() }),
-            run: run(&self.sending, &self.status),
+            run: run(&self.sending, &self.status, self.mss_clamp),
         }
     }
 }
@@ -82,10 +82,11 @@ fn peer(peer: &Peer) -> PeerPlan {
     }
 }
 
-fn run(sending: &Sending, status: &Status) -> RunPlan {
+fn run(sending: &Sending, status: &Status, mss_clamp: bool) -> RunPlan {
     RunPlan {
         policy: sending.policy,
         heartbeat_interval: sending.heartbeat_interval,
+        mss_clamp,
         status_interval: status.interval,
         state_file: status.state_file(),
     }

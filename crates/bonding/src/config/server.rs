@@ -36,6 +36,8 @@ pub struct Server {
     pub addresses: Vec<Prefix>,
     /// `[tunnel] mtu`.
     pub mtu: Mtu,
+    /// `[routing] mss_clamp`.
+    pub mss_clamp: bool,
     /// `[nat]`; `None` when it is switched off.
     pub nat: Option<Nat>,
     /// `[[client]]`.
@@ -122,15 +124,25 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let inner_ipv6 = addresses.iter().any(|prefix| prefix.address.is_ipv6());
     let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(listen, &clients));
     tunnel.finish(&[]);
+    let mut routing = document.section("routing", "[routing]");
+    let mss_clamp = common::mss_clamp(&mut routing);
+    routing.finish(&[("capture", "client.toml"), ("lan", "client.toml")]);
     let sending = common::sending(&mut document);
     let status = common::status(&mut document, SERVER_SOCKET);
-    document.finish(&[
-        ("server", "client.toml"),
-        ("link", "client.toml"),
-        ("discovery", "client.toml"),
-        ("routing", "client.toml"),
-    ]);
-    Server { listen, ports, private_key_file, interface, addresses, mtu, nat, clients, sending, status }
+    document.finish(&[("server", "client.toml"), ("link", "client.toml"), ("discovery", "client.toml")]);
+    Server {
+        listen,
+        ports,
+        private_key_file,
+        interface,
+        addresses,
+        mtu,
+        mss_clamp,
+        nat,
+        clients,
+        sending,
+        status,
+    }
 }
 
 fn listen(mut section: Section<'_, '_>) -> (IpAddr, Ports) {

@@ -112,6 +112,18 @@ fn mtu_depends_on_what_the_links_may_be() {
 }
 
 #[test]
+fn segments_are_clamped_unless_either_side_says_no() {
+    for (section, clamp) in
+        [("", true), ("[routing]\nmss_clamp = true\n", true), ("[routing]\nmss_clamp = false\n", false)]
+    {
+        let client = client(&format!("{CLIENT}{section}"));
+        let server = server(&format!("{SERVER}{section}"));
+        assert_eq!((client.config.plan().run.mss_clamp, client.warnings.len()), (clamp, 0));
+        assert_eq!((server.config.plan().run.mss_clamp, server.warnings.len()), (clamp, 0));
+    }
+}
+
+#[test]
 fn links_are_sealed_unless_they_say_plain() {
     let text = CLIENT
         .replace("security = \"plain\"\n", "")
@@ -461,7 +473,7 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
         ),
         (
             "[tunnel]\nmtu = 1500",
-            "[tunnel] mtu = 1500 is more than links of 1500 bytes carry in one datagram (1461): every full packet is fragmented on such a link",
+            "[tunnel] mtu = 1500 is more than links of 1500 bytes carry in one datagram (1461): such links get smaller packets only",
         ),
     ];
     for (text, expected) in cases {
@@ -591,6 +603,7 @@ fn fragment() -> impl Strategy<Value = String> {
         "class",
         "capture",
         "lan",
+        "mss_clamp",
         "socket",
         "metrics",
         "egress",

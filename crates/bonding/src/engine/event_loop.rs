@@ -367,6 +367,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             };
             let bytes = self.batch.get(..transmit.size).unwrap_or(&self.batch);
             self.sockets.send(&self.poller, transmit.path, bytes, transmit.segment_size);
+            while let Some((path, bytes)) = self.sockets.poll_refused() {
+                self.machine.handle_refused(&path, bytes, now);
+            }
         }
         while let Some(packet) = self.machine.poll_packet() {
             self.released.push(packet);

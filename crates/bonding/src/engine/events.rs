@@ -56,6 +56,12 @@ impl Journalist {
                 tracing::error!(%peer, "the server does not take this client: {}", why(*refusal))
             }
             Event::ServerChanged { .. } => tracing::warn!(%peer, "this server is used from now on"),
+            Event::LinkMtu { link, bytes } => {
+                tracing::info!(%peer, link = self.link(*link), bytes, "the link carries packets of this size");
+            }
+            Event::TunnelMtu(bytes) => {
+                tracing::debug!(%peer, bytes, "the links in use carry inner packets of this size")
+            }
             Event::Leased => tracing::debug!(%peer, "the server told this client's addresses"),
             Event::PeerRestarted => tracing::info!(%peer, "the peer was restarted"),
             other => tracing::info!(%peer, ?other, "event"),

@@ -17,7 +17,7 @@ pub struct TunnelPlan {
     pub interface: String,
     /// Its addresses, host bits included; none: a client gets them from its server.
     pub addresses: Vec<Prefix>,
-    /// Largest inner packet, in bytes. `None`: what the links carry, as far as their interfaces tell.
+    /// Largest inner packet, in bytes. `None`: what the links carry; at first as far as their interfaces tell.
     pub mtu: Option<u16>,
 }
 
@@ -28,6 +28,8 @@ pub struct RunPlan {
     pub policy: Policy,
     /// How often each link is measured.
     pub heartbeat_interval: Duration,
+    /// Whether TCP connections are told to send segments that the links carry.
+    pub mss_clamp: bool,
     /// How often [`super::Service::handle_interval`] is called.
     pub status_interval: Duration,
     /// Where changes to the machine are written down until they are undone; one process at a time holds it.

@@ -29,6 +29,8 @@ pub(crate) const FIRST_TOKEN: u64 = 16;
 const SMALL_BYTES_MAX: usize = 512;
 /// Large batches kept for a full socket: the refused one and the next.
 const LARGE_KEPT_MAX: usize = 2;
+/// Refusals that wait to be told; each teaches the core, so that more of them come.
+const REFUSED_MAX: usize = 64;
 /// Batches of any size kept for a full socket.
 const KEPT_MAX: usize = 16;
 
@@ -74,6 +76,8 @@ struct Slot {
 pub(crate) struct Sockets {
     slots: Vec<Slot>,
     buffers: ReceiveBuffers,
+    /// What was larger than an interface carries, and where it was to go.
+    refused: VecDeque<(Path, usize)>,
 }
 
 impl Sockets {
@@ -94,7 +98,7 @@ impl Sockets {
             past: UdpCounters::default(),
             complained: false,
         });
-        Self { slots: slots.collect(), buffers: ReceiveBuffers::new() }
+        Self { slots: slots.collect(), buffers: ReceiveBuffers::new(), refused: VecDeque::new() }
     }
 
     /// Opens every socket now, or says which one cannot be.
@@ -147,7 +151,9 @@ impl Sockets {
             slot.dropped += bytes.len().div_ceil(segment_size.max(1)) as u64;
             return;
         };
-        if let Sent::Blocked { done } = socket.send(&batch(&path, bytes, segment_size)) {
+        let (sent, too_big) = try_send(socket, &path, bytes, segment_size);
+        note_refused(&mut self.refused, &path, too_big);
+        if let Sent::Blocked { done } = sent {
             slot.keep(path, bytes.get(done..).unwrap_or_default(), segment_size);
             slot.watch(poller, token(path.socket), Interest::ReadableWritable);
         }
@@ -157,7 +163,9 @@ impl Sockets {
     pub(crate) fn flush(&mut self, poller: &Poller, id: SocketId) {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         while let (Some(socket), Some(kept)) = (&mut slot.socket, slot.kept.front_mut()) {
-            match socket.send(&batch(&kept.path, &kept.bytes, kept.segment_size)) {
+            let (sent, too_big) = try_send(socket, &kept.path, &kept.bytes, kept.segment_size);
+            note_refused(&mut self.refused, &kept.path, too_big);
+            match sent {
                 Sent::Done => drop(slot.kept.pop_front()),
                 Sent::Blocked { done } => {
                     kept.bytes.drain(..done);
@@ -166,6 +174,11 @@ impl Sockets {
             }
         }
         slot.watch(poller, token(id), Interest::Readable);
+    }
+
+    /// The next datagram that was larger than the interface carries: to whom, and its bytes.
+    pub(crate) fn poll_refused(&mut self) -> Option<(Path, usize)> {
+        self.refused.pop_front()
     }
 
     /// Adds the datagrams that did not leave.
@@ -281,6 +294,20 @@ impl Slot {
     fn counters(&self) -> UdpCounters {
         let now = self.socket.as_ref().map(UdpSocket::counters).unwrap_or_default();
         self.past.plus(&now)
+    }
+}
+
+/// Sends, and says how large a datagram was that the interface does not carry.
+fn try_send(socket: &mut UdpSocket, path: &Path, bytes: &[u8], segment_size: usize) -> (Sent, Option<usize>) {
+    let before = socket.counters().too_big;
+    let sent = socket.send(&batch(path, bytes, segment_size));
+    let refused = socket.counters().too_big > before;
+    (sent, refused.then(|| segment_size.min(bytes.len())))
+}
+
+fn note_refused(refused: &mut VecDeque<(Path, usize)>, path: &Path, bytes: Option<usize>) {
+    if let Some(bytes) = bytes.filter(|_| refused.len() < REFUSED_MAX) {
+        refused.push_back((*path, bytes));
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
         let links = status.pointer("/links").and_then(Value::as_array).context("links is no array")?;
         ensure!(links.len() == lab.scenario().links.len(), "{status}");
         for (index, (link, spec)) in links.iter().zip(&lab.scenario().links).enumerate() {
-            let keys = "id name interface local remote state role priority score rtt_ms rtt_min_ms loss_permille \
+            let keys = "id name interface local remote state role priority score rtt_ms rtt_min_ms mtu loss_permille \
                         tx_mbps rx_mbps capacity_mbps utilisation tx_bytes rx_bytes queue_ms";
             has_keys(link, "", keys)?;
             ensure!(link.pointer("/id") == Some(&Value::from(index)), "{link}");

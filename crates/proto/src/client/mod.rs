@@ -265,6 +265,12 @@ impl StateMachine for Client {
         result
     }
 
+    fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
+        let mut sessions = self.seats.iter_mut().filter_map(|seat| seat.session.as_mut());
+        sessions.find_map(|session| session.handle_refused(path, bytes, now).then_some(()));
+        self.review(now);
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
             session.handle_timeout(now);

@@ -45,6 +45,7 @@ fn endpoint(server: u8, epoch: u8, now: Instant) -> Endpoint {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
+        mss_clamp: true,
         seed: 2,
         epoch: u64::from(epoch),
         sealing: Some(ServerSealing {
@@ -63,6 +64,7 @@ fn client(now: Instant) -> Client {
         role: LinkRole::Primary,
         tx_rate: None,
         rx_rate: None,
+        mtu: 1_500,
         path: None,
         alternatives: Vec::new(),
     };
@@ -72,6 +74,7 @@ fn client(now: Instant) -> Client {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
+        mss_clamp: true,
         seed: 1,
         epoch: 1,
         sealing: Some(ClientSealing {

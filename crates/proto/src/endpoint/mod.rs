@@ -78,6 +78,7 @@ struct Settings {
     policy: crate::config::Policy,
     heartbeat_interval: std::time::Duration,
     mtu: u16,
+    mss_clamp: bool,
 }
 
 /// A session and what the endpoint keeps about it.
@@ -113,6 +114,7 @@ impl Endpoint {
                 policy: config.policy,
                 heartbeat_interval: config.heartbeat_interval,
                 mtu: config.mtu,
+                mss_clamp: config.mss_clamp,
             },
             rng: SecretRng::new(seed),
             slots: Vec::new(),
@@ -237,13 +239,19 @@ impl Endpoint {
         self.slots.get_mut(usize::from(id.0))?.as_mut()
     }
 
-    /// The session has been given something to do: collects what it has for TUN and logs, and lets it transmit.
+    /// The session has been given something to do: takes what it has for TUN and logs, and lets it transmit.
     fn mark(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
         if !slot.pending {
             slot.pending = true;
             self.pending.push_back(id);
         }
+        self.collect(id);
+    }
+
+    /// Collects what the session has for TUN and logs.
+    fn collect(&mut self, id: SessionId) {
+        let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
         while let Some(event) = slot.session.poll_event() {
             self.events.push_back((id, event));
         }
@@ -351,6 +359,17 @@ impl StateMachine for Endpoint {
         result
     }
 
+    fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
+        // Rare: after it the session sends nothing as large there.
+        let refused = |slot: &mut Option<Slot>| {
+            slot.as_mut().is_some_and(|slot| slot.session.handle_refused(path, bytes, now))
+        };
+        let found = self.slots.iter_mut().position(refused);
+        if let Some(id) = found.and_then(|at| u16::try_from(at).ok()).map(SessionId) {
+            self.mark(id);
+        }
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
@@ -381,6 +400,8 @@ impl StateMachine for Endpoint {
                 return Some(transmit);
             }
             self.pending.pop_front();
+            // Sending may have found packets that are too big.
+            self.collect(id);
             self.settle(id);
         }
         None
@@ -409,6 +430,7 @@ fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: 
         policy: settings.policy,
         heartbeat_interval: settings.heartbeat_interval,
         mtu: settings.mtu,
+        mss_clamp: settings.mss_clamp,
         seed,
         epoch,
         sealing: None,
@@ -423,6 +445,8 @@ fn link_config(plain: Option<&PlainPeer>, sealed_rate: Option<BitRate>) -> LinkC
         role: LinkRole::Primary,
         tx_rate: plain.map_or(sealed_rate, |peer| peer.tx_rate),
         rx_rate: None,
+        // Which interface leads to the client is not known; the kernel refuses what is too large for it.
+        mtu: u16::MAX,
         path: None,
         alternatives: Vec::new(),
     }

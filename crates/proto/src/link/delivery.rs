@@ -14,6 +14,9 @@ use crate::wire::heartbeat::Echo;
 /// What scheduling of a busy host adds to an echo's way is below this.
 const OVERDUE_SLACK: Duration = Duration::from_millis(15);
 
+/// More loss than any queue makes for long: perhaps large datagrams do not pass any more.
+const HEAVY_LOSS_PERMILLE: u64 = 500;
+
 /// Echoes closer together than this say too little about a rate.
 const DELIVERY_SPAN: Duration = Duration::from_millis(50);
 
@@ -101,6 +104,9 @@ impl Link {
             delivered: BitRate::from_bytes_over(u64::try_from(arrived_bytes).unwrap_or(bytes), arriving),
             lost_permille: (packets - arrived) * 1_000 / packets.max(1),
         };
+        if sample.lost_permille >= HEAVY_LOSS_PERMILLE {
+            self.mtu.on_heavy_loss();
+        }
         let clear = self.rate.on_delivery(&sample, now);
         // Unclamped: what was late in one interval comes in the next.
         let received = echo.received.saturating_sub(last.received);

@@ -25,6 +25,7 @@ impl Link {
             delay_us: self.tx_delay.delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
             header_bytes: self.header_bytes(),
+            mtu: self.packet_max(),
         }
     }
 
@@ -57,6 +58,7 @@ impl Link {
             rx_packets: self.rx_packets,
             rx_bytes: self.rx_bytes,
             last_seq: self.last_seq,
+            mtu: self.path_mtu(),
         }
     }
 }

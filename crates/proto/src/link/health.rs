@@ -51,6 +51,11 @@ impl Health {
         self.state
     }
 
+    /// When the newest heartbeat of ours was sent that is known to have arrived.
+    pub(super) const fn proven_at(&self) -> Option<Instant> {
+        self.proven_at
+    }
+
     /// Our heartbeat sent at `sent_at` came back echoed. Older than what is known: no news.
     pub(super) fn on_proof(&mut self, sent_at: Instant) {
         if self.proven_at.is_some_and(|known| sent_at <= known) {

@@ -14,21 +14,26 @@ mod figures;
 mod health;
 mod loss;
 mod meter;
+mod mtu;
 mod pacer;
 mod path;
+mod probe;
 mod rate;
 mod rtt;
 mod window;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
+pub(crate) use self::mtu::BASE_BYTES;
 pub use self::pacer::{BURST, QUANTUM};
 
 use self::delivery::{Echoed, Logged};
 use self::health::Health;
 use self::loss::LossMeter;
 use self::meter::RateMeter;
+use self::mtu::PathMtu;
 use self::pacer::Pacer;
 use self::path::PathState;
 use self::rate::RateControl;
@@ -97,6 +102,10 @@ pub struct Link {
     echoed: Option<Echoed>,
     rate: RateControl,
     pacer: Pacer,
+    mtu: PathMtu,
+    /// What the interface takes, and the peer's address that `mtu` was found for.
+    mtu_max: u16,
+    mtu_of: Option<IpAddr>,
     tx_meter: RateMeter,
     rx_meter: RateMeter,
     heartbeat_at: Option<Instant>,
@@ -141,6 +150,9 @@ impl Link {
             echoed: None,
             rate: RateControl::new(config.tx_rate),
             pacer: Pacer::default(),
+            mtu: PathMtu::new(config.mtu),
+            mtu_max: config.mtu,
+            mtu_of: None,
             tx_meter: RateMeter::default(),
             rx_meter: RateMeter::default(),
             heartbeat_at: config.path.map(|_| now),
@@ -388,6 +400,7 @@ impl Link {
         self.tx_packets += 1;
         self.tx_bytes += bytes;
         self.tx_meter.on_bytes(bytes, now);
+        self.mtu.on_sent(bytes);
         self.pacer.on_sent(bytes, self.rate.pacing_rate(self.overdue(now), now), now);
         self.note_carried(bytes);
     }
@@ -432,6 +445,7 @@ mod tests {
             role: LinkRole::Primary,
             tx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
             rx_rate: None,
+            mtu: 1_500,
             path: Some(Path { socket: SocketId(0), local: None, remote: "192.0.2.1:9000".parse().unwrap() }),
             alternatives: Vec::new(),
         };
@@ -469,6 +483,7 @@ mod tests {
             role: LinkRole::Primary,
             tx_rate: None,
             rx_rate: None,
+            mtu: 1_500,
             path: None,
             alternatives: Vec::new(),
         };

@@ -11,6 +11,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::PacketBuf;
+use crate::inner::checksum;
 
 const CE: u8 = 3;
 
@@ -46,19 +47,11 @@ fn set_ce(packet: &mut [u8]) {
             let before = u16::from_be_bytes([*version, *tos]);
             *tos |= CE;
             let after = u16::from_be_bytes([*version, *tos]);
-            // RFC 1624 eqn. 3: HC' = ~(~HC + ~m + m') in one's complement.
-            let sum = ones_add(ones_add(!u16::from_be_bytes([*sum_0, *sum_1]), !before), after);
-            [*sum_0, *sum_1] = (!sum).to_be_bytes();
+            let sum = checksum::update(u16::from_be_bytes([*sum_0, *sum_1]), before, after);
+            [*sum_0, *sum_1] = sum.to_be_bytes();
         }
         _ => {}
     }
-}
-
-/// One's complement addition.
-fn ones_add(a: u16, b: u16) -> u16 {
-    let (sum, carry) = a.overflowing_add(b);
-    // Cannot overflow again: after a carry the sum is at most 0xfffe.
-    sum + u16::from(carry)
 }
 
 #[cfg(test)]
@@ -69,7 +62,7 @@ mod tests {
 
     /// The one's complement sum over a header; 0xffff when its checksum is right.
     fn header_sum(header: &[u8]) -> u16 {
-        header.chunks(2).fold(0, |sum, word| ones_add(sum, u16::from_be_bytes([word[0], word[1]])))
+        header.chunks(2).fold(0, |sum, word| checksum::add(sum, u16::from_be_bytes([word[0], word[1]])))
     }
 
     fn v4(tos: u8, ident: u16) -> Vec<u8> {

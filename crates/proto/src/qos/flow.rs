@@ -120,7 +120,8 @@ fn parse_v6(packet: &[u8]) -> Result<InnerHeader, Discard> {
     if usize::from(u16::from_be_bytes([length_0, length_1])) != payload.len() {
         return Err(Discard::NotIp);
     }
-    let (protocol, ports) = walk_extensions(next, payload)?;
+    let Behind { protocol, rest, is_fragment, .. } = walk_extensions(next, payload)?;
+    let ports = if is_fragment { None } else { ports(protocol, rest) };
     let traffic_class = (version << 4) | (class >> 4);
     Ok(InnerHeader {
         source: Ipv6Addr::from(*source).into(),
@@ -132,9 +133,21 @@ fn parse_v6(packet: &[u8]) -> Result<InnerHeader, Discard> {
     })
 }
 
-/// The protocol behind the extension headers, and its ports. An extension header that claims more bytes than
-/// the packet has is an error.
-fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<(u8, Option<(u16, u16)>), Discard> {
+/// What stands behind the extension headers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Behind<'a> {
+    /// What `rest` is; an extension header's number where there are too many of them.
+    pub(crate) protocol: u8,
+    /// The packet from there on.
+    pub(crate) rest: &'a [u8],
+    /// It is a fragment.
+    pub(crate) is_fragment: bool,
+    /// It is a fragment, and not the first.
+    pub(crate) is_rest: bool,
+}
+
+/// Walks over the extension headers. One that claims more bytes than the packet has is an error.
+pub(crate) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Behind<'_>, Discard> {
     for _ in 0..EXTENSION_HEADERS_MAX {
         let header_bytes = match protocol {
             // RFC 8200 §4.3, §4.4, §4.6; RFC 6275, 7401 and 5533 use the same form: the length counts units
@@ -145,7 +158,7 @@ fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<(u8, Option<(u16
             // RFC 4302 §2.2: units of 4 bytes, minus 2.
             AUTHENTICATION => (usize::from(*rest.get(1).ok_or(Discard::NotIp)?) + 2) * 4,
             FRAGMENT => 8,
-            _ => return Ok((protocol, ports(protocol, rest))),
+            _ => return Ok(Behind { protocol, rest, is_fragment: false, is_rest: false }),
         };
         let (header, behind) = rest.split_at_checked(header_bytes).ok_or(Discard::NotIp)?;
         let next = *header.first().ok_or(Discard::NotIp)?;
@@ -153,13 +166,14 @@ fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<(u8, Option<(u16
             // RFC 8200 §4.5: offset in the upper 13 bits, more-fragments in the lowest.
             let offset_and_more = header.get(2..4).map_or(0, |field| be16(field) & 0xfff9);
             if offset_and_more != 0 {
-                return Ok((next, None));
+                let is_rest = offset_and_more & 0xfff8 != 0;
+                return Ok(Behind { protocol: next, rest: behind, is_fragment: true, is_rest });
             }
         }
         protocol = next;
         rest = behind;
     }
-    Ok((protocol, None))
+    Ok(Behind { protocol, rest, is_fragment: false, is_rest: false })
 }
 
 /// Both ports, where `protocol` has them and `transport` is long enough.

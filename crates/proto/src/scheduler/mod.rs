@@ -69,6 +69,9 @@ pub struct LinkView {
     pub free_at: Instant,
     /// IP and UDP header bytes of a datagram.
     pub header_bytes: u64,
+    /// The largest inner packet that it carries, in bytes. A policy need not look: links that are too small for the head are shown to it
+    /// as down.
+    pub mtu: usize,
 }
 
 impl LinkView {
@@ -249,6 +252,7 @@ pub(crate) mod tests {
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,
             free_at: NOW,
             header_bytes: 28,
+            mtu: 1_500,
         }
     }
 

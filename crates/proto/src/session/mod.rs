@@ -5,6 +5,7 @@
 //! - `receive`: datagrams: open, read the frames, dispatch by kind; data goes to the resequencer.
 //! - `seal`: what only sealed links have: handshakes, keys, paths that prove themselves.
 //! - `keyring`, `dial`: the keys, and a client's handshakes.
+//! - `sizes`: how large packets may be, and probes that find it out.
 //! - `report`: figures.
 //!
 //! Client and server run the same session. They differ in how a link's path is known (configured, or learnt from the first
@@ -20,10 +21,13 @@ mod keyring;
 mod receive;
 mod report;
 mod seal;
+mod sizes;
 mod transmit;
 
 #[cfg(test)]
 mod sealed_tests;
+#[cfg(test)]
+mod size_tests;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +39,7 @@ use zeroize::Zeroizing;
 
 use self::dial::Dialer;
 use self::keyring::{KeyLimits, Keyring};
+use self::sizes::Sizes;
 use crate::StateMachine;
 use crate::config::{LinkRole, Role, Security, SessionConfig};
 use crate::crypto::rng::SecretRng;
@@ -42,7 +47,7 @@ use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent, LinkState};
 use crate::handshake::Welcome;
 use crate::link::Link;
-use crate::packet::{Datagram, LinkId, PacketBuf, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::flow::{self, FlowHasher, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig};
 use crate::reorder::{HOLD_MAX, Limits, LinkDelay, Resequencer};
@@ -66,6 +71,7 @@ pub struct Session {
     role: Role,
     epoch: u32,
     mtu: usize,
+    sizes: Sizes,
     links: Vec<Link>,
     flows: FlowHasher,
     queue: Queue,
@@ -92,6 +98,8 @@ pub struct Session {
     heartbeat_interval: Duration,
     /// Kept to be reused; valid within one `poll_transmit`.
     views: Vec<LinkView>,
+    /// The same for a packet that not every link carries.
+    fitting: Vec<LinkView>,
     delays: Vec<LinkDelay>,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
@@ -127,6 +135,7 @@ impl Session {
             // The wire carries 32 bits.
             epoch,
             mtu: usize::from(config.mtu),
+            sizes: Sizes::new(config.mtu, config.mss_clamp),
             links,
             flows: FlowHasher::new(config.seed),
             queue: Queue::new(QueueConfig::default()),
@@ -146,6 +155,7 @@ impl Session {
             tx_rates: Vec::new(),
             heartbeat_interval: config.heartbeat_interval,
             views: Vec::new(),
+            fitting: Vec::new(),
             delays: Vec::new(),
             transmit_at: None,
             counters: Counters::default(),
@@ -166,19 +176,14 @@ impl Session {
         header: &InnerHeader,
         now: Instant,
     ) -> Result<(), Discard> {
-        let refused = if packet.len() > self.mtu {
-            Some(Discard::TooBig)
-        } else if !self.connected {
-            Some(Discard::NotConnected)
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
-            self.counters.discards.count(reason);
-            return Err(reason);
+        if !self.connected {
+            self.counters.discards.count(Discard::NotConnected);
+            return Err(Discard::NotConnected);
         }
         // What the queue drops it counts itself.
-        self.queue.push(self.flows.flow(header), packet, now)?;
+        if let Some(packet) = self.fitted(packet, header, now)? {
+            self.queue.push(self.flows.flow(header), packet, now)?;
+        }
         self.counters.packets_in += 1;
         // Whatever is waited for, this packet may not have to wait for it.
         self.transmit_at = Some(now);
@@ -225,6 +230,7 @@ impl Session {
         let rate: Option<u64> = serving.map(|link| link.capacity().map(BitRate::as_bps)).sum();
         self.queue.set_drain_rate(rate.filter(|bps| *bps > 0).map(BitRate::from_bps));
         self.refresh_delays(now);
+        self.refresh_sizes();
         self.reorder.on_links_changed(&self.delays, now, &mut self.released);
         self.transmit_at = Some(now);
     }
@@ -345,6 +351,10 @@ impl StateMachine for Session {
         }
     }
 
+    fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
+        Self::handle_refused(self, path, bytes, now);
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         for at in 0..self.links.len() {
             let Some(link) = self.links.get_mut(at) else { break };
@@ -354,6 +364,7 @@ impl StateMachine for Session {
             self.note_state(id, before, after, now);
         }
         self.on_sealing_time(now);
+        self.on_probe_time(now);
         if self.reorder.poll_timeout().is_some_and(|due| due <= now) {
             self.reorder.on_timeout(&self.delays, now, &mut self.released);
         }
@@ -368,6 +379,7 @@ impl StateMachine for Session {
         self.transmit_handshake(buf)
             .or_else(|| self.transmit_control(buf, now))
             .or_else(|| self.transmit_heartbeat(buf, now))
+            .or_else(|| self.transmit_probe(buf, now))
             .or_else(|| self.transmit_data(buf, max_segments, now))
     }
 
@@ -376,7 +388,10 @@ impl StateMachine for Session {
     }
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {
-        let packet = self.released.pop_front()?;
+        if let Some(answer) = self.sizes.poll_answer() {
+            return Some(answer);
+        }
+        let packet = self.sizes.clamped(self.released.pop_front()?);
         self.counters.packets_out += 1;
         self.counters.bytes_out += packet.len() as u64;
         Some(packet)
@@ -389,6 +404,7 @@ impl StateMachine for Session {
                 link.heartbeat_at().filter(|_| speaks).map(|at| (at, "heartbeat")),
                 link.control_at().filter(|_| speaks).map(|at| (at, "control")),
                 link.poll_timeout().map(|at| (at, "link state")),
+                link.probe_timeout().map(|at| (at, "MTU probe")),
             ]
         });
         let own = [

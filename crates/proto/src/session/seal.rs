@@ -159,6 +159,7 @@ impl Session {
 
     fn try_sealed(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
         let Datagram { path, mut data } = datagram;
+        let datagram_bytes = data.len();
         let header = SealedHeader::parse(&data)?;
         let id = LinkId(header.link);
         match self.role {
@@ -196,7 +197,7 @@ impl Session {
             match kind {
                 Kind::Heartbeat => self.on_sealed_heartbeat(id, seq_num, &payload, path, now)?,
                 Kind::Data => self.on_data(id, seq_num, PacketBuf::from(payload), now)?,
-                Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, now),
+                Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, datagram_bytes, now),
                 Kind::Feedback | Kind::Repair => return Err(Discard::KindUnsupported),
             }
         }
@@ -254,6 +255,7 @@ impl Session {
                 role: LinkRole::Primary,
                 tx_rate: self.tx_rates.get(at).copied().flatten(),
                 rx_rate: None,
+                mtu: u16::MAX,
                 path: None,
                 alternatives: Vec::new(),
             };
@@ -264,7 +266,8 @@ impl Session {
         }
     }
 
-    fn on_control(&mut self, id: LinkId, control: Control, path: &Path, now: Instant) {
+    /// A control frame came over the link, in a datagram of `bytes`.
+    fn on_control(&mut self, id: LinkId, control: Control, path: &Path, bytes: usize, now: Instant) {
         match control {
             Control::Challenge(token) => {
                 if let Some(link) = self.links.get_mut(id.index()) {
@@ -278,6 +281,8 @@ impl Session {
                 }
             }
             Control::Close(reason) => self.on_close(reason, now),
+            Control::Probe { id: probe, .. } => self.on_probe(id, probe, bytes),
+            Control::ProbeReceived { id: probe, bytes } => self.on_probe_answer(id, probe, bytes, now),
             Control::Unknown => {}
         }
     }

@@ -22,7 +22,7 @@ const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 2));
 
 /// An IPv4 UDP packet, numbered.
-fn packet(up: bool, number: u32) -> PacketBuf {
+pub(super) fn packet(up: bool, number: u32) -> PacketBuf {
     let mut bytes = vec![0; 200];
     let (client, other) = ([10, 99, 0, 2], [198, 51, 100, 2]);
     bytes[0] = 0x45;
@@ -45,7 +45,7 @@ fn server_address(link: u8) -> SocketAddr {
 
 /// How a client differs from another.
 #[derive(Clone)]
-struct Who {
+pub(super) struct Who {
     key: u8,
     run: u8,
     psk: Option<u8>,
@@ -53,7 +53,7 @@ struct Who {
     aes: bool,
 }
 
-const HOME: Who = Who { key: 1, run: 1, psk: None, token: None, aes: true };
+pub(super) const HOME: Who = Who { key: 1, run: 1, psk: None, token: None, aes: true };
 
 fn session(who: &Who, links: u8, now: Instant) -> Session {
     let link = |id: u8| LinkConfig {
@@ -62,6 +62,7 @@ fn session(who: &Who, links: u8, now: Instant) -> Session {
         role: LinkRole::Primary,
         tx_rate: Some(BitRate::from_bps(50_000_000)),
         rx_rate: None,
+        mtu: 1_500,
         path: Some(Path { socket: SocketId(id), remote: server_address(id), local: None }),
         alternatives: Vec::new(),
     };
@@ -71,6 +72,7 @@ fn session(who: &Who, links: u8, now: Instant) -> Session {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
+        mss_clamp: true,
         seed: 1,
         epoch: u64::from(who.run),
         sealing: Some(ClientSealing {
@@ -86,7 +88,7 @@ fn session(who: &Who, links: u8, now: Instant) -> Session {
     Session::new(config, now)
 }
 
-fn enrolled(key: u8, psk: Option<u8>) -> ClientConfig {
+pub(super) fn enrolled(key: u8, psk: Option<u8>) -> ClientConfig {
     ClientConfig {
         name: format!("client{key}"),
         prefixes: vec![Prefix { address: CLIENT, length: 32 }],
@@ -104,6 +106,7 @@ fn endpoint(clients: Vec<ClientConfig>, epoch: u8, now: Instant) -> Endpoint {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
+        mss_clamp: true,
         seed: 2,
         epoch: u64::from(epoch),
         sealing: Some(ServerSealing {
@@ -118,30 +121,35 @@ fn endpoint(clients: Vec<ClientConfig>, epoch: u8, now: Instant) -> Endpoint {
 /// A datagram on its way: to the server or not, socket, sender's address, bytes.
 type Flight = (bool, u8, SocketAddr, Vec<u8>);
 
-struct World {
-    client: Session,
-    server: Endpoint,
-    now: Instant,
-    delay: Duration,
+pub(super) struct World {
+    pub(super) client: Session,
+    pub(super) server: Endpoint,
+    pub(super) now: Instant,
+    pub(super) delay: Duration,
     /// The client's address on each link as the server sees it.
-    addresses: Vec<SocketAddr>,
-    cut: Vec<bool>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) cut: Vec<bool>,
     /// Every how-manieth datagram is lost; 0: none.
-    lose_every: u64,
-    flying: BTreeMap<(Instant, u64), Flight>,
-    order: u64,
-    up: Vec<u32>,
-    down: Vec<u32>,
-    events: Vec<Event>,
+    pub(super) lose_every: u64,
+    pub(super) flying: BTreeMap<(Instant, u64), Flight>,
+    pub(super) order: u64,
+    pub(super) up: Vec<u32>,
+    pub(super) down: Vec<u32>,
+    pub(super) events: Vec<Event>,
     /// Datagrams and bytes that the server sent to each address.
-    to: BTreeMap<SocketAddr, (u64, u64)>,
-    from: BTreeMap<SocketAddr, u64>,
+    pub(super) to: BTreeMap<SocketAddr, (u64, u64)>,
+    pub(super) from: BTreeMap<SocketAddr, u64>,
     /// What went to the server, for attackers.
-    seen: Vec<(u8, Vec<u8>)>,
+    pub(super) seen: Vec<(u8, Vec<u8>)>,
+    /// What each link carries, as whole IP packets, up and down.
+    pub(super) limits: Vec<[usize; 2]>,
+    /// What came out, to the client and to its server: whatever is not UDP, and the size of what is.
+    pub(super) others: [Vec<PacketBuf>; 2],
+    pub(super) sizes: [Vec<usize>; 2],
 }
 
 impl World {
-    fn new(who: &Who, clients: Vec<ClientConfig>, links: u8) -> Self {
+    pub(super) fn new(who: &Who, clients: Vec<ClientConfig>, links: u8) -> Self {
         let now = Instant::from_nanos(5_000_000_000);
         Self {
             client: session(who, links, now),
@@ -159,13 +167,18 @@ impl World {
             to: BTreeMap::new(),
             from: BTreeMap::new(),
             seen: Vec::new(),
+            limits: vec![[usize::MAX; 2]; usize::from(links)],
+            others: [Vec::new(), Vec::new()],
+            sizes: [Vec::new(), Vec::new()],
         }
     }
 
     fn fly(&mut self, link: u8, flight: Flight) {
         self.order += 1;
         let lost = self.lose_every > 0 && self.order.is_multiple_of(self.lose_every);
-        if !self.cut[usize::from(link)] && !lost {
+        let limit = self.limits[usize::from(link)][usize::from(!flight.0)];
+        let too_big = flight.3.len() + 28 > limit;
+        if !self.cut[usize::from(link)] && !lost && !too_big {
             self.flying.insert((self.now + self.delay, self.order), flight);
         }
     }
@@ -197,9 +210,19 @@ impl World {
             buf.clear();
         }
         while let Some(packet) = self.client.poll_packet() {
+            if packet[9] != 17 {
+                self.others[0].push(packet);
+                continue;
+            }
+            self.sizes[0].push(packet.len());
             self.down.push(number(&packet));
         }
         while let Some(packet) = self.server.poll_packet() {
+            if packet[9] != 17 {
+                self.others[1].push(packet);
+                continue;
+            }
+            self.sizes[1].push(packet.len());
             self.up.push(number(&packet));
         }
         while let Some(event) = self.client.poll_event() {
@@ -219,7 +242,7 @@ impl World {
     }
 
     /// Runs for `ms`, calling `each` every millisecond.
-    fn run(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
+    pub(super) fn run(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
         for _ in 0..ms {
             self.now = self.now + Duration::from_millis(1);
             while let Some(flight) = self.flying.first_entry().filter(|flight| flight.key().0 <= self.now) {
@@ -237,12 +260,12 @@ impl World {
         }
     }
 
-    fn idle(&mut self, ms: u64) {
+    pub(super) fn idle(&mut self, ms: u64) {
         self.run(ms, |_| {});
     }
 
     /// Sends packets both ways, one each per millisecond.
-    fn traffic(&mut self, ms: u64, from: u32) -> u32 {
+    pub(super) fn traffic(&mut self, ms: u64, from: u32) -> u32 {
         let mut next = from;
         self.run(ms, |world| {
             let _ = world.client.handle_packet(packet(true, next), world.now);
@@ -252,7 +275,7 @@ impl World {
         next
     }
 
-    fn states(&self) -> Vec<LinkState> {
+    pub(super) fn states(&self) -> Vec<LinkState> {
         self.client.stats(self.now).links.iter().map(|link| link.state).collect()
     }
 
@@ -262,7 +285,7 @@ impl World {
 }
 
 /// Whether these are all numbers below `end`, in order.
-fn complete(numbers: &[u32], end: u32) -> bool {
+pub(super) fn complete(numbers: &[u32], end: u32) -> bool {
     numbers.iter().copied().eq(0..end)
 }
 

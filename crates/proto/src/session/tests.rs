@@ -53,6 +53,7 @@ fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
                 role: LinkRole::Primary,
                 tx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
                 rx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
+                mtu: 1_500,
                 path: (role == Role::Client).then(|| path(id)),
                 alternatives: Vec::new(),
             })
@@ -60,6 +61,7 @@ fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_461,
+        mss_clamp: true,
         seed: 1,
         epoch,
         sealing: None,

@@ -64,8 +64,8 @@ impl Session {
         }
         self.refresh_views(now);
         for tier in [Tier::Sparse, Tier::Bulk] {
-            let Some(head) = self.queue.head(tier, now) else { continue };
-            match self.scheduler.select(&head, &self.views, now) {
+            let Some(head) = self.fitting_head(tier, now) else { continue };
+            match self.select(&head, now) {
                 Decision::Send(link) => {
                     let path = self.links.get(link.index())?.path()?;
                     return Some(self.fill(buf, link, path, head, max_segments, now));
@@ -112,7 +112,7 @@ impl Session {
             let Some(next) = self.queue.head(head.tier, now) else { break };
             if overhead + next.bytes > segment_size
                 || buf.len() - start + overhead + next.bytes > BATCH_BYTES_MAX
-                || self.scheduler.select(&next, &self.views, now) != Decision::Send(link)
+                || self.select(&next, now) != Decision::Send(link)
             {
                 break;
             }
@@ -134,7 +134,7 @@ impl Session {
         let start = buf.len();
         begin_datagram(security, buf);
         let seq_num = self.next_seq_num(flow);
-        // The queue holds no packet over the MTU, which is a u16.
+        // The queue holds no packet over the MTU, which is a u16, and the link was chosen among those that carry it.
         let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
         wire::put_frame_header(buf, seq_num, Kind::Data, Modifiers::NONE, len);
         buf.extend_from_slice(packet);

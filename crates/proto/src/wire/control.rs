@@ -4,13 +4,18 @@
 //!  0 type 1B
 //!  1 path challenge: 8 B that only this path has seen      2 path response: the same 8 B
 //!  3 close: reason 1B (0 the sender stops, 1 the client was revoked)
+//!  4 MTU probe: id 4B | padding of zeros                    5 its answer: the same id 4B | bytes of UDP payload received 2B
 //! ```
 //! `seq_num` is 0. A longer payload is read as far as this; an unknown type is for later versions and does nothing.
+//! A probe's size is that of its datagram: padding is all that makes it.
 
 use crate::discard::Discard;
 
 /// Bytes of a challenge.
 pub const CHALLENGE_BYTES: usize = 8;
+
+/// Bytes of a probe's payload without padding.
+pub const PROBE_BYTES: u16 = 5;
 
 /// Why a peer closes the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,20 @@ pub enum Control {
     Response([u8; CHALLENGE_BYTES]),
     /// The session is over.
     Close(CloseReason),
+    /// Say whether a datagram of this size arrives.
+    Probe {
+        /// Names the probe.
+        id: u32,
+        /// Zeros behind it.
+        padding: u16,
+    },
+    /// It did.
+    ProbeReceived {
+        /// The probe's name.
+        id: u32,
+        /// UDP payload of the datagram that brought it.
+        bytes: u16,
+    },
     /// Of a later version.
     Unknown,
 }
@@ -47,6 +66,16 @@ impl Control {
                 1 => Ok(Self::Close(CloseReason::Revoked)),
                 _ => Ok(Self::Close(CloseReason::Shutdown)),
             },
+            4 => {
+                let (id, padding) = rest.split_first_chunk().ok_or(Discard::ControlMalformed)?;
+                let padding = u16::try_from(padding.len()).map_err(|_| Discard::ControlMalformed)?;
+                Ok(Self::Probe { id: u32::from_be_bytes(*id), padding })
+            }
+            5 => {
+                let (id, rest) = rest.split_first_chunk().ok_or(Discard::ControlMalformed)?;
+                let bytes = rest.first_chunk().ok_or(Discard::ControlMalformed)?;
+                Ok(Self::ProbeReceived { id: u32::from_be_bytes(*id), bytes: u16::from_be_bytes(*bytes) })
+            }
             _ => Ok(Self::Unknown),
         }
     }
@@ -56,6 +85,8 @@ impl Control {
         match self {
             Self::Challenge(_) | Self::Response(_) => 9,
             Self::Close(_) => 2,
+            Self::Probe { padding, .. } => PROBE_BYTES.saturating_add(*padding),
+            Self::ProbeReceived { .. } => 7,
             Self::Unknown => 1,
         }
     }
@@ -72,6 +103,17 @@ impl Control {
                 buf.extend_from_slice(token);
             }
             Self::Close(reason) => buf.extend_from_slice(&[3, *reason as u8]),
+            Self::Probe { id, .. } => {
+                let end = buf.len() + usize::from(self.payload_bytes());
+                buf.push(4);
+                buf.extend_from_slice(&id.to_be_bytes());
+                buf.resize(end, 0);
+            }
+            Self::ProbeReceived { id, bytes } => {
+                buf.push(5);
+                buf.extend_from_slice(&id.to_be_bytes());
+                buf.extend_from_slice(&bytes.to_be_bytes());
+            }
             Self::Unknown => buf.push(0),
         }
     }
@@ -91,6 +133,8 @@ mod tests {
             (Control::Response(token), vec![2, 1, 2, 3, 4, 5, 6, 7, 8]),
             (Control::Close(CloseReason::Shutdown), vec![3, 0]),
             (Control::Close(CloseReason::Revoked), vec![3, 1]),
+            (Control::Probe { id: 0x0102_0304, padding: 0 }, vec![4, 1, 2, 3, 4]),
+            (Control::ProbeReceived { id: 0x0102_0304, bytes: 1_472 }, vec![5, 1, 2, 3, 4, 5, 0xc0]),
         ];
         for (control, expected) in cases {
             let mut bytes = Vec::new();
@@ -100,6 +144,11 @@ mod tests {
             assert_eq!(Control::parse(&bytes), Ok(control));
             assert_eq!(Control::parse(&bytes[..bytes.len() - 1]), Err(Discard::ControlMalformed));
         }
+        let padded = Control::Probe { id: 0x0102_0304, padding: 3 };
+        let mut bytes = Vec::new();
+        padded.put(&mut bytes);
+        assert_eq!(bytes, [4, 1, 2, 3, 4, 0, 0, 0]);
+        assert_eq!(Control::parse(&bytes), Ok(padded));
         assert_eq!(Control::parse(&[]), Err(Discard::ControlMalformed));
         assert_eq!(Control::parse(&[9, 1]), Ok(Control::Unknown));
     }

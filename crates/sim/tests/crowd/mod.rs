@@ -52,6 +52,7 @@ fn client(number: u16, links: u8, now: Instant) -> Session {
         role: LinkRole::Primary,
         tx_rate: Some(BitRate::from_bps(10_000_000)),
         rx_rate: Some(BitRate::from_bps(10_000_000)),
+        mtu: 1_500,
         path: Some(Path { socket: SocketId(link), remote: server_address(link), local: None }),
         alternatives: Vec::new(),
     };
@@ -62,6 +63,7 @@ fn client(number: u16, links: u8, now: Instant) -> Session {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
+        mss_clamp: true,
         seed: u64::from(number),
         epoch: u64::from(number),
         sealing: Some(ClientSealing {
@@ -93,6 +95,7 @@ pub(crate) fn server(clients: u16, run: u8, now: Instant) -> Endpoint {
         policy: Policy::Adaptive,
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
+        mss_clamp: true,
         seed: 1,
         epoch: u64::from(run),
         sealing: Some(ServerSealing { identity: server_key(), aes_fast: true, entropy: [run; 32] }),

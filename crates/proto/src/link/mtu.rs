@@ -1,0 +1,638 @@
+//! Path MTU of one sealed link, in the direction of sending: a search of sizes with probes (DPLPMTUD, RFC 8899).
+//!
+//! A probe is a padded control datagram that the peer answers over the same link. What an answer names does pass; data is
+//! never larger than what was answered last. Sizes are those of whole IP packets, headers included.
+//!
+//! ```text
+//!            answered            given up: nothing larger is left
+//! Opening ──────────────► Complete ◄───────────────────────── Searching
+//!    │  the maximum                │  three in a row of the size in use are lost ▲ ▲
+//!    │                             └── back to the base ──────────────────────────┘ │
+//!    └──────── the maximum is lost ─────────────────────────────────────────────────┘
+//! ```
+//! - **Base**: 1,200 bytes pass everywhere (RFC 8899 §5.1.2). A link that does not carry them carries small packets only.
+//! - **Search**: the maximum first, since most links carry it; then the middle of the common sizes between what passed and what
+//!   was lost, each asked once; the smallest that was lost is asked twice more before it is given up. Six or seven probes for
+//!   a link that carries less than its interface says. Sizes between two of the table are not looked for: it costs 1.6 % at most.
+//! - **Lost** is a probe whose answer is overdue while something smaller that was sent later did arrive. So an outage says nothing
+//!   about sizes. An answer that comes late counts all the same.
+//! - **Confirmation**: while the link carries more than the base, the size in use is asked for again: every second at most, for at
+//!   most 1 % of what is sent but at least every 5 s, and at once when the link begins to lose most of what is sent on it. When
+//!   three of these are lost in a row, the size is a black hole (RFC 8899 §4.3).
+//! - **Raise**: 600 s after a search that ended below the maximum, if the link is used.
+//!
+//! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss, and calls `on_time` when
+//! `poll_timeout` is due. An idle link sends no probes once its search is over, and no deadline stands.
+//!
+//! It knows neither headers nor keys, and nothing of other links.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// RFC 8899 §5.1.2: `BASE_PLPMTU`.
+pub(crate) const BASE_BYTES: u16 = 1_200;
+/// RFC 8899 §5.1.2: `MAX_PROBES`.
+const PROBES_MAX: u8 = 3;
+/// RFC 8899 §5.1.1: `PMTU_RAISE_TIMER`.
+const RAISE_AFTER: Duration = Duration::from_secs(600);
+
+/// Ours: what is asked for below the maximum. RFC 1191 §7.1's plateaus above Ethernet; then Ethernet, PPPoE, tunnels over
+/// IPv4 and IPv6, WireGuard, and steps of 20 down to what IPv6 requires.
+const COMMON_BYTES: [u16; 19] = [
+    32_000, 17_914, 9_000, 8_166, 4_352, 2_002, 1_500, 1_492, 1_480, 1_460, 1_440, 1_420, 1_400, 1_380,
+    1_360, 1_340, 1_320, 1_300, 1_280,
+];
+
+/// Ours: the size in use is confirmed at most this often ...
+const CONFIRM_MIN: Duration = Duration::from_secs(1);
+/// ... at least this often while something large is sent ...
+const CONFIRM_MAX: Duration = Duration::from_secs(5);
+/// ... and in between when so many times its bytes were sent: 1 %.
+const CONFIRM_SHARE: u64 = 100;
+/// A datagram of this size says that sizes matter to this link.
+const USED_BYTES: u16 = 1_000;
+/// Probes whose answers are understood.
+const RECENT_MAX: usize = 8;
+
+/// Where the search is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Searching,
+    Complete,
+}
+
+/// A probe under way.
+#[derive(Debug, Clone, Copy)]
+struct Underway {
+    id: u32,
+    bytes: u16,
+    sent_at: Instant,
+    timeout: Duration,
+    overdue_at: Instant,
+}
+
+/// A probe to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// Its name.
+    pub(super) id: u32,
+    /// The size of its IP packet.
+    pub(super) bytes: u16,
+}
+
+/// The search of one link.
+#[derive(Debug, Clone)]
+pub(super) struct PathMtu {
+    max: u16,
+    /// The largest size that is known to pass.
+    confirmed: u16,
+    /// The smallest size that was given up; above the maximum: none.
+    ceiling: u16,
+    phase: Phase,
+    /// Sizes that were lost, and how often; fewer than the table has.
+    losses: Vec<(u16, u8)>,
+    underway: Option<Underway>,
+    recent: VecDeque<(u32, u16)>,
+    next_id: u32,
+    /// Confirmations lost in a row.
+    unconfirmed: u8,
+    proven_at: Instant,
+    /// Bytes of datagrams above the base since then.
+    large_bytes: u64,
+    /// The link loses most of what is sent.
+    suspected: bool,
+    used: bool,
+    raise_at: Option<Instant>,
+}
+
+impl PathMtu {
+    /// Nothing is known but that no more than `max` is to be asked for.
+    pub(super) fn new(max: u16) -> Self {
+        let mut mtu = Self {
+            max,
+            confirmed: BASE_BYTES,
+            ceiling: u16::MAX,
+            phase: Phase::Opening,
+            losses: Vec::new(),
+            underway: None,
+            recent: VecDeque::new(),
+            next_id: 0,
+            unconfirmed: 0,
+            proven_at: Instant::ZERO,
+            large_bytes: 0,
+            suspected: false,
+            used: false,
+            raise_at: None,
+        };
+        mtu.restart(max);
+        mtu
+    }
+
+    /// Another path: what was learnt is void.
+    pub(super) fn restart(&mut self, max: u16) {
+        self.max = max;
+        self.confirmed = BASE_BYTES;
+        self.ceiling = max.saturating_add(1);
+        self.phase = if max > BASE_BYTES { Phase::Opening } else { Phase::Complete };
+        self.losses.clear();
+        self.underway = None;
+        self.recent.clear();
+        self.unconfirmed = 0;
+        self.suspected = false;
+        self.raise_at = None;
+    }
+
+    /// The size in use.
+    pub(super) const fn bytes(&self) -> u16 {
+        self.confirmed
+    }
+
+    /// The largest size that is ever asked for.
+    pub(super) const fn max(&self) -> u16 {
+        self.max
+    }
+
+    /// The first answer is still to come: a packet that is too large now may not be in a moment.
+    pub(super) fn is_opening(&self) -> bool {
+        self.phase == Phase::Opening
+    }
+
+    /// The size in use is the largest that passes, as far as is known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.phase == Phase::Complete
+    }
+
+    /// A datagram went out, in an IP packet of `bytes`.
+    pub(super) fn on_sent(&mut self, bytes: u64) {
+        self.used |= bytes >= u64::from(USED_BYTES);
+        if bytes > u64::from(BASE_BYTES) {
+            self.large_bytes = self.large_bytes.saturating_add(bytes);
+        }
+    }
+
+    /// The link has begun to lose most of what is sent.
+    pub(super) const fn on_heavy_loss(&mut self) {
+        self.suspected = true;
+    }
+
+    /// The probe to send now; its answer is overdue after `timeout`. To be called only while the link is proven to deliver.
+    pub(super) fn poll_probe(&mut self, timeout: Duration, now: Instant) -> Option<Probe> {
+        if self.underway.is_some() {
+            return None;
+        }
+        if self.phase == Phase::Complete && self.raise_at.is_some_and(|at| at <= now && self.used) {
+            self.raise_at = None;
+            self.ceiling = self.max.saturating_add(1);
+            self.phase = Phase::Searching;
+        }
+        let bytes = match self.phase {
+            Phase::Opening | Phase::Searching => self.next_size()?,
+            Phase::Complete => self.confirmation_due(now).then_some(self.confirmed)?,
+        };
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        self.underway = Some(Underway { id, bytes, sent_at: now, timeout, overdue_at: now + timeout });
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((id, bytes));
+        Some(Probe { id, bytes })
+    }
+
+    /// The peer received probe `id` with `bytes`. Whether the size in use or the search's state changed.
+    pub(super) fn on_answer(&mut self, id: u32, bytes: u16, now: Instant) -> bool {
+        // Of another size than it was sent with, or of before the present path: it says nothing.
+        if !self.recent.contains(&(id, bytes)) {
+            return false;
+        }
+        if self.underway.is_some_and(|probe| probe.id == id) {
+            self.underway = None;
+        }
+        if bytes < self.confirmed {
+            return false;
+        }
+        self.proven_at = now;
+        self.large_bytes = 0;
+        self.unconfirmed = 0;
+        self.suspected = false;
+        let before = (self.confirmed, self.phase);
+        self.confirmed = bytes;
+        self.ceiling = self.ceiling.max(bytes.saturating_add(1));
+        self.losses.retain(|(lost, _)| *lost > bytes);
+        self.conclude(now);
+        before != (self.confirmed, self.phase)
+    }
+
+    /// Time has passed; `delivered_at` is when the newest datagram was sent that is known to have arrived, and `up` whether the link
+    /// is proven at all. Whether the size in use or the search's state changed.
+    pub(super) fn on_time(&mut self, delivered_at: Option<Instant>, up: bool, now: Instant) -> bool {
+        let Some(probe) = self.underway.filter(|probe| probe.overdue_at <= now) else { return false };
+        if !up {
+            self.underway = None;
+            return false;
+        }
+        if delivered_at.is_none_or(|at| at <= probe.sent_at) {
+            // RFC 8899 §3, item 7: loss of everything is not loss by size.
+            self.underway = Some(Underway { overdue_at: now + probe.timeout, ..probe });
+            return false;
+        }
+        self.underway = None;
+        let before = (self.confirmed, self.phase);
+        if self.phase == Phase::Complete {
+            self.unconfirmed += 1;
+            if self.unconfirmed >= PROBES_MAX {
+                self.on_black_hole(now);
+            }
+        } else {
+            self.phase = Phase::Searching;
+            let lost = match self.losses.iter_mut().find(|(bytes, _)| *bytes == probe.bytes) {
+                Some((_, count)) => {
+                    *count += 1;
+                    *count
+                }
+                None => {
+                    self.losses.push((probe.bytes, 1));
+                    1
+                }
+            };
+            if lost >= PROBES_MAX {
+                self.give_up(probe.bytes);
+            }
+            self.conclude(now);
+        }
+        before != (self.confirmed, self.phase)
+    }
+
+    /// This machine sends nothing of `bytes` on the link's interface. Whether the size in use or the search's state changed.
+    pub(super) fn on_refused(&mut self, bytes: u16, now: Instant) -> bool {
+        if bytes <= BASE_BYTES || bytes >= self.ceiling {
+            return false;
+        }
+        let before = (self.confirmed, self.phase);
+        if self.underway.is_some_and(|probe| probe.bytes >= bytes) {
+            self.underway = None;
+        }
+        self.give_up(bytes);
+        if self.confirmed >= bytes {
+            self.confirmed = BASE_BYTES;
+            self.recent.clear();
+        } else if self.phase == Phase::Complete {
+            return false;
+        }
+        self.phase = Phase::Searching;
+        self.conclude(now);
+        before != (self.confirmed, self.phase)
+    }
+
+    /// When [`Self::on_time`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.underway.map(|probe| probe.overdue_at)
+    }
+
+    fn give_up(&mut self, bytes: u16) {
+        self.ceiling = self.ceiling.min(bytes);
+        self.losses.retain(|(lost, _)| *lost < bytes);
+    }
+
+    /// RFC 8899 §4.3: what was confirmed passes no more.
+    fn on_black_hole(&mut self, now: Instant) {
+        self.recent.clear();
+        self.give_up(self.confirmed);
+        self.confirmed = BASE_BYTES;
+        self.unconfirmed = 0;
+        self.phase = Phase::Searching;
+        self.conclude(now);
+    }
+
+    /// Ends the search if nothing larger is left to be asked for.
+    fn conclude(&mut self, now: Instant) {
+        if self.phase == Phase::Complete || self.next_size().is_some() {
+            return;
+        }
+        self.phase = Phase::Complete;
+        self.losses.clear();
+        self.proven_at = now;
+        self.large_bytes = 0;
+        self.suspected = false;
+        self.used = false;
+        self.raise_at = (self.confirmed < self.max).then(|| now + RAISE_AFTER);
+    }
+
+    fn confirmation_due(&self, now: Instant) -> bool {
+        if self.confirmed <= BASE_BYTES || self.large_bytes == 0 {
+            return false;
+        }
+        let age = now.saturating_since(self.proven_at);
+        let worth = self.large_bytes >= CONFIRM_SHARE * u64::from(self.confirmed);
+        self.suspected || self.unconfirmed > 0 || (age >= CONFIRM_MIN && worth) || age >= CONFIRM_MAX
+    }
+
+    /// The size to ask for next; `None`: nothing is left.
+    fn next_size(&self) -> Option<u16> {
+        let larger = |bytes: &u16| *bytes > self.confirmed && *bytes < self.ceiling;
+        let common = COMMON_BYTES.into_iter().filter(|bytes| *bytes < self.max);
+        let open = || std::iter::once(self.max).chain(common.clone()).filter(larger);
+        let Some(lost) = self.losses.iter().map(|(bytes, _)| *bytes).filter(larger).min() else {
+            // Nothing was lost yet, or what was lost is given up.
+            let count = open().count();
+            return if self.ceiling > self.max { open().next() } else { open().nth(count / 2) };
+        };
+        let below = || open().filter(|bytes| *bytes < lost);
+        below().nth(below().count() / 2).or(Some(lost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(150);
+    const RTT: Duration = Duration::from_millis(80);
+
+    /// A search over a link that carries `limit` bytes, in virtual time. Small datagrams arrive unless `dead`.
+    struct Bench {
+        mtu: PathMtu,
+        now: Instant,
+        limit: u16,
+        dead: bool,
+        /// Sizes asked for.
+        asked: Vec<u16>,
+        /// The `n`-th probe from now is lost by chance.
+        unlucky: Option<usize>,
+    }
+
+    impl Bench {
+        fn new(max: u16, limit: u16) -> Self {
+            let now = Instant::from_nanos(1_000_000_000);
+            Self { mtu: PathMtu::new(max), now, limit, dead: false, asked: Vec::new(), unlucky: None }
+        }
+
+        /// Lets one probe go out and be answered, or be overdue. `false`: none was due.
+        fn step(&mut self) -> bool {
+            let Some(probe) = self.mtu.poll_probe(TIMEOUT, self.now) else { return false };
+            assert_eq!(self.mtu.poll_probe(TIMEOUT, self.now), None, "one at a time");
+            self.asked.push(probe.bytes);
+            let unlucky = self.unlucky == Some(0);
+            self.unlucky = self.unlucky.and_then(|left| left.checked_sub(1));
+            if probe.bytes <= self.limit && !unlucky && !self.dead {
+                self.now = self.now + RTT;
+                self.mtu.on_answer(probe.id, probe.bytes, self.now);
+            } else {
+                let due = self.mtu.poll_timeout().unwrap();
+                assert_eq!(due, self.now + TIMEOUT);
+                let delivered_at = if self.dead { self.now } else { self.now + Duration::from_millis(10) };
+                self.now = due;
+                self.mtu.on_time(Some(delivered_at), true, self.now);
+            }
+            true
+        }
+
+        fn search(&mut self) -> Duration {
+            let start = self.now;
+            while !self.mtu.is_settled() {
+                assert!(self.step(), "{:?}", self.mtu);
+            }
+            assert_eq!(self.mtu.poll_timeout(), None);
+            self.now - start
+        }
+
+        /// Full packets for `span`, and whatever probes that brings.
+        fn carry(&mut self, span: Duration) {
+            let end = self.now + span;
+            while self.now < end {
+                self.mtu.on_sent(u64::from(self.mtu.bytes()));
+                if !self.step() {
+                    self.now = self.now + Duration::from_millis(1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_carries_the_maximum_costs_one_probe() {
+        let mut bench = Bench::new(1_500, 1_500);
+        assert_eq!((bench.mtu.bytes(), bench.mtu.is_opening()), (1_200, true));
+        assert_eq!(bench.search(), RTT);
+        assert_eq!((bench.mtu.bytes(), bench.asked.as_slice()), (1_500, [1_500].as_slice()));
+    }
+
+    #[test]
+    fn a_narrow_link_is_found_in_few_probes_and_used_meanwhile() {
+        let mut bench = Bench::new(1_500, 1_300);
+        bench.step();
+        assert!(!bench.mtu.is_opening() && !bench.mtu.is_settled());
+        bench.search();
+        assert_eq!(bench.mtu.bytes(), 1_300);
+        assert_eq!(bench.asked, [1_500, 1_380, 1_320, 1_280, 1_300, 1_320, 1_320]);
+        assert!(bench.now - Instant::from_nanos(1_000_000_000) < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn every_limit_is_found_to_the_next_common_size_below() {
+        for max in [1_500, 1_480, 9_000] {
+            for limit in (1_200..=max).step_by(7) {
+                let mut bench = Bench::new(max, limit);
+                bench.search();
+                let best = COMMON_BYTES.into_iter().chain([max, BASE_BYTES]);
+                let best = best.filter(|bytes| *bytes <= limit.min(max)).max().unwrap();
+                assert_eq!(bench.mtu.bytes(), best, "{limit} of {max}");
+                assert!(bench.asked.len() <= 9, "{limit} of {max}: {:?}", bench.asked);
+            }
+        }
+    }
+
+    #[test]
+    fn a_probe_lost_by_chance_changes_nothing_in_the_end() {
+        for limit in [1_500, 1_400, 1_200] {
+            for unlucky in 0..9 {
+                let mut bench = Bench::new(1_500, limit);
+                bench.unlucky = Some(unlucky);
+                bench.search();
+                assert_eq!(bench.mtu.bytes(), limit, "unlucky {unlucky}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_outage_says_nothing_about_sizes() {
+        let mut bench = Bench::new(1_500, 1_500);
+        bench.mtu.poll_probe(TIMEOUT, bench.now).unwrap();
+        let sent_at = bench.now;
+        for _ in 0..10 {
+            bench.now = bench.mtu.poll_timeout().unwrap();
+            assert!(!bench.mtu.on_time(Some(sent_at), true, bench.now));
+            assert!(bench.mtu.is_opening());
+        }
+        // Down: it is forgotten, and asked again when the link is back.
+        bench.now = bench.mtu.poll_timeout().unwrap();
+        assert!(!bench.mtu.on_time(Some(sent_at), false, bench.now));
+        assert_eq!(bench.mtu.poll_timeout(), None);
+        bench.search();
+        assert_eq!(bench.mtu.bytes(), 1_500);
+    }
+
+    #[test]
+    fn a_late_answer_counts() {
+        let mut bench = Bench::new(1_500, 1_200);
+        let probe = bench.mtu.poll_probe(TIMEOUT, bench.now).unwrap();
+        bench.now = bench.now + TIMEOUT;
+        bench.mtu.on_time(Some(bench.now), true, bench.now);
+        assert!(!bench.mtu.on_answer(probe.id, 1_499, bench.now), "not what was sent");
+        assert!(!bench.mtu.on_answer(probe.id + 1, 1_500, bench.now), "nobody asked");
+        assert!(bench.mtu.on_answer(probe.id, 1_500, bench.now));
+        assert_eq!((bench.mtu.bytes(), bench.mtu.is_settled()), (1_500, true));
+    }
+
+    #[test]
+    fn a_black_hole_is_found_within_seconds_and_the_link_used_again() {
+        for limit in [1_200, 1_300, 1_492] {
+            let mut bench = Bench::new(1_500, 1_500);
+            bench.search();
+            bench.carry(Duration::from_secs(3));
+            bench.limit = limit;
+            bench.asked.clear();
+            let start = bench.now;
+            while bench.mtu.bytes() == 1_500 {
+                bench.carry(Duration::from_millis(1));
+            }
+            assert_eq!(bench.asked, [1_500; 3]);
+            assert!(bench.now - start < Duration::from_millis(1_700), "{:?}", bench.now - start);
+            bench.search();
+            assert_eq!(bench.mtu.bytes(), limit);
+            assert!(bench.now - start < Duration::from_millis(2_800), "{:?}", bench.now - start);
+        }
+    }
+
+    #[test]
+    fn heavy_loss_has_the_size_asked_for_at_once() {
+        let mut bench = Bench::new(1_500, 1_500);
+        bench.search();
+        bench.mtu.on_heavy_loss();
+        assert!(!bench.step(), "nothing large was sent");
+        bench.mtu.on_sent(1_400);
+        assert!(bench.step());
+        assert!(!bench.step(), "answered");
+    }
+
+    #[test]
+    fn confirmation_costs_a_hundredth_and_nothing_when_idle() {
+        let mut bench = Bench::new(1_500, 1_500);
+        bench.search();
+        bench.now = bench.now + Duration::from_secs(3_600);
+        assert!(!bench.step());
+        // Little that is large: every 5 s.
+        bench.asked.clear();
+        for _ in 0..60 {
+            bench.now = bench.now + Duration::from_secs(1);
+            bench.mtu.on_sent(1_300);
+            bench.step();
+        }
+        assert_eq!(bench.asked.len(), 12);
+        // Small packets only: never, but for what is still to be confirmed.
+        bench.now = bench.now + CONFIRM_MAX;
+        bench.step();
+        for _ in 0..100 {
+            bench.now = bench.now + Duration::from_secs(1);
+            bench.mtu.on_sent(1_200);
+            assert!(!bench.step());
+        }
+        // 0.5 Mbit/s of full packets: 62.5 kB/s allow one probe in 2.4 s.
+        bench.asked.clear();
+        for _ in 0..60 * 42 {
+            bench.now = bench.now + Duration::from_millis(24);
+            bench.mtu.on_sent(1_500);
+            bench.step();
+        }
+        assert!((25..=26).contains(&bench.asked.len()), "{}", bench.asked.len());
+    }
+
+    #[test]
+    fn a_link_that_is_used_is_asked_for_more_after_ten_minutes() {
+        let mut bench = Bench::new(1_500, 1_300);
+        bench.search();
+        bench.asked.clear();
+        bench.limit = 1_500;
+        bench.now = bench.now + Duration::from_secs(599);
+        bench.mtu.on_sent(1_100);
+        assert!(!bench.step());
+        bench.now = bench.now + Duration::from_secs(1);
+        assert!(bench.step());
+        assert_eq!((bench.asked.as_slice(), bench.mtu.bytes()), ([1_500].as_slice(), 1_500));
+        // And an idle one is not.
+        let mut bench = Bench::new(1_500, 1_300);
+        bench.search();
+        bench.now = bench.now + Duration::from_secs(6_000);
+        bench.mtu.on_sent(100);
+        assert!(!bench.step());
+    }
+
+    #[test]
+    fn what_the_machine_itself_refuses_is_not_asked_for_again() {
+        let mut bench = Bench::new(1_500, 1_420);
+        let probe = bench.mtu.poll_probe(TIMEOUT, bench.now).unwrap();
+        assert!(bench.mtu.on_refused(probe.bytes, bench.now));
+        bench.search();
+        assert_eq!(bench.mtu.bytes(), 1_420);
+        assert!(!bench.asked.contains(&1_500));
+        // The interface shrinks: the size in use is refused.
+        assert!(bench.mtu.on_refused(1_420, bench.now));
+        assert_eq!((bench.mtu.bytes(), bench.mtu.is_settled()), (1_200, false));
+        bench.limit = 1_380;
+        bench.search();
+        assert_eq!(bench.mtu.bytes(), 1_380);
+        assert!(!bench.mtu.on_refused(1_200, bench.now), "the base is what it is");
+    }
+
+    #[test]
+    fn a_maximum_at_or_below_the_base_needs_no_search() {
+        for max in [0, 576, 1_200] {
+            let mut bench = Bench::new(max, 1_500);
+            assert_eq!((bench.mtu.bytes(), bench.mtu.is_settled()), (1_200, true));
+            assert!(!bench.step());
+        }
+    }
+
+    proptest! {
+        /// Whatever happens, it asks only for what may be, ends, and what is in use was answered.
+        #[test]
+        fn any_history_keeps_the_bounds(
+            max in 1_000u16.., steps in proptest::collection::vec((0u8..6, any::<u16>(), 0u64..400), 0..200),
+        ) {
+            let mut mtu = PathMtu::new(max);
+            let mut now = Instant::from_nanos(1);
+            let mut asked: Vec<Probe> = Vec::new();
+            let mut answered = vec![BASE_BYTES];
+            for (what, size, ms) in steps {
+                now = now + Duration::from_millis(ms * ms / 10);
+                match what {
+                    0 | 1 => {
+                        if let Some(probe) = mtu.poll_probe(TIMEOUT, now) {
+                            prop_assert!(probe.bytes > BASE_BYTES && probe.bytes <= max);
+                            asked.push(probe);
+                        }
+                    }
+                    2 => {
+                        if let Some(probe) = asked.get(usize::from(size) % (asked.len() + 1)) {
+                            answered.push(probe.bytes);
+                            mtu.on_answer(probe.id, probe.bytes, now);
+                        }
+                    }
+                    3 => {
+                        let up = size % 8 > 0;
+                        mtu.on_time(Some(now).filter(|_| size % 3 > 0), up, now);
+                        prop_assert!(mtu.poll_timeout().is_none_or(|at| at > now));
+                    }
+                    4 => { mtu.on_refused(size, now); }
+                    _ => mtu.on_sent(u64::from(size)),
+                }
+                prop_assert!(answered.contains(&mtu.bytes()));
+                prop_assert!(mtu.losses.len() <= COMMON_BYTES.len() + 1 && mtu.recent.len() <= RECENT_MAX);
+            }
+        }
+    }
+}
