@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::{Iperf3, Iperf3Report, Iperf3Server, IperfDirection, Ping};
-use bonding_lab::{Host, Lab, addr};
+use bonding_lab::{Change, Direction, Host, Lab, addr};
 
 use crate::harness::bond::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, TUNNEL, run};
 use crate::harness::wait::eventually;
@@ -118,6 +118,55 @@ pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
         ensure!(mtu == Some(1_461), "1500 less 20 + 8 + 11 bytes of headers, not {mtu:?}");
     }
     packets_pass_up_to(lab, 1_461)?;
+    bond.stop()
+}
+
+/// All links silently drop what is larger than 1,400 bytes, and later one of them what is larger than 1,300: both sides find out, the
+/// client's device follows the first and not the second, the server tells who sends more, and files arrive whole.
+pub(crate) fn narrow_links_are_found_out(lab: &Lab) -> anyhow::Result<()> {
+    let narrow = |index: usize, bytes: u32| {
+        for direction in [Direction::Up, Direction::Down] {
+            lab.apply(index, direction, Change::Mtu(Some(bytes)));
+        }
+    };
+    let links = lab.scenario().links.len();
+    (0..links).for_each(|index| narrow(index, 1_400));
+    let bond = Bond::start(lab, Options::default())?;
+    eventually("every link's MTU is known", || {
+        for host in [Host::Client, Host::Server] {
+            let found = bond.link_figures(host, "mtu")?;
+            ensure!(found == vec![1_400; links], "{}: {found:?}", host.name());
+        }
+        Ok(())
+    })?;
+    let tunnel = |expected: u64| {
+        let status = bond.status(Host::Client)?;
+        ensure!(status.pointer("/tunnel/mtu") == Some(&expected.into()), "{status}");
+        Ok(())
+    };
+    // 1,400 less 71.
+    eventually("the tunnel follows", || tunnel(1_329))?;
+    packets_pass_up_to(lab, 1_329)?;
+    let mut ping = lab.host(Host::Server).command("ping");
+    let output =
+        ping.args(["-M", "do", "-c", "1", "-W", "2", "-s", "1302"]).arg(CLIENT_V4.to_string()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.contains("Frag needed and DF set (mtu = 1329)"), "{said}");
+
+    narrow(0, 1_300);
+    eventually("the first link is found to be narrower", || {
+        // It is the one that light traffic takes.
+        let mut ping = lab.host(Host::Client).command("ping");
+        ping.args(["-c", "10", "-i", "0.02", "-W", "1", "-s", "1300"]).arg(SERVER_V4.to_string()).output()?;
+        for host in [Host::Client, Host::Server] {
+            let found = bond.link_figures(host, "mtu")?;
+            ensure!(found.first() == Some(&1_300), "{}: {found:?}", host.name());
+        }
+        Ok(())
+    })?;
+    tunnel(1_329)?;
+    packets_pass_up_to(lab, 1_329)?;
+    files_arrive_whole(lab)?;
     bond.stop()
 }
 
