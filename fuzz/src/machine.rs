@@ -48,10 +48,11 @@ pub(crate) fn server_path(link: u8) -> Path {
 }
 
 fn policy(choice: u8) -> Policy {
-    match choice % 3 {
+    match choice % 4 {
         0 => Policy::Adaptive,
         1 => Policy::Score,
-        _ => Policy::RoundRobin,
+        2 => Policy::RoundRobin,
+        _ => Policy::Redundant,
     }
 }
 

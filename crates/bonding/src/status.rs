@@ -196,6 +196,9 @@ pub struct Reorder {
     pub held: u64,
     /// Packets that came after their gap had been given up.
     pub released_late: u64,
+    /// Copies of packets that had come over another link.
+    #[serde(default)]
+    pub duplicates: u64,
 }
 
 /// Recovery counters.
@@ -234,6 +237,7 @@ impl Snapshot {
             flows.active += count(stats.flows_active);
             reorder.held += count(stats.reorder_held);
             reorder.released_late += stats.released_late;
+            reorder.duplicates += stats.duplicates;
             for (index, figures) in stats.links.iter().enumerate() {
                 let label = session.links.get(index).cloned().unwrap_or_default();
                 links.push(link(label, figures, server.then(|| session.name.clone())));
@@ -406,6 +410,7 @@ pub(crate) mod tests {
                 reorder_held_max: 0,
                 reorder_timeouts: 0,
                 released_late: 5,
+                duplicates: 6,
                 packets_in: 0,
                 packets_out: 0,
                 bytes_out: 0,
@@ -455,7 +460,7 @@ pub(crate) mod tests {
                     "rx_bytes": 18432156, "queue_ms": 11.25
                 }],
                 "flows": {"active": 3, "realtime": 0},
-                "reorder": {"held": 4, "released_late": 5},
+                "reorder": {"held": 4, "released_late": 5, "duplicates": 6},
                 "recovery": {"resent": 0, "recovered": 0, "fec_recovered": 0, "lost": 0},
                 "discards": discards
             })

@@ -30,6 +30,8 @@ pub enum Policy {
     Adaptive,
     /// The score formula alone.
     Score,
+    /// Every packet over all links that have credit.
+    Redundant,
     /// In turn: the baseline.
     RoundRobin,
 }

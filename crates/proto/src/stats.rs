@@ -76,6 +76,8 @@ pub struct SessionStats {
     pub reorder_timeouts: u64,
     /// Packets delivered after their gap had been given up.
     pub released_late: u64,
+    /// Copies of packets that had arrived over another link.
+    pub duplicates: u64,
     /// Inner packets accepted for sending.
     pub packets_in: u64,
     /// Inner packets delivered.

@@ -53,6 +53,7 @@ impl System {
             Self::Single => "best link alone",
             Self::Bond(Policy::Adaptive) => "adaptive",
             Self::Bond(Policy::Score) => "score",
+            Self::Bond(Policy::Redundant) => "redundant",
             Self::Bond(Policy::RoundRobin) => "round_robin",
         }
     }

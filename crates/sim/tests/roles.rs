@@ -4,10 +4,10 @@ mod load;
 
 use std::time::Duration;
 
-use bonding_netem::{Change, Direction, Scenario};
-use bonding_proto::LinkId;
+use bonding_netem::{Change, Direction, Loss, Scenario};
 use bonding_proto::config::{LinkRole, Policy};
 use bonding_proto::event::LinkState;
+use bonding_proto::{Discard, LinkId};
 use bonding_sim::bond::{BondWorld, Setup};
 use bonding_sim::host::tcp::CongestionControl;
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
@@ -194,4 +194,82 @@ fn a_role_changes_while_traffic_flows() {
     assert!(before[0] > 1_000_000 && before[1] > 1_000_000, "{before:?}");
     assert!(after[0] - before[0] < 10_000 && after[1] - before[1] < 10_000, "{before:?} {after:?}");
     assert_sound(&world, &load);
+}
+
+/// A link that loses is left out, and used again once it has proven that it does not any more.
+#[test]
+fn a_link_that_has_healed_is_used_again() {
+    let mut world = Setup::new(built_in("lossy"), Policy::Adaptive, 1).world();
+    let load = load(&mut world, 0, 60_000, 60.0);
+    world.run_until(at(15.0));
+    let bytes = |world: &mut BondWorld, second: f64| {
+        let before = data_bytes(world, 1)[1];
+        world.run_until(at(second));
+        data_bytes(world, 1)[1] - before
+    };
+    // 2 % of 50 Mbit/s for 5 s, and heartbeats; as data it would be 6 MB and more.
+    let left_out = bytes(&mut world, 20.0);
+    assert!((500_000..1_000_000).contains(&left_out), "{left_out}");
+    for direction in Direction::BOTH {
+        world.change_link(1, direction, Change::Loss(Loss::None));
+    }
+    world.run_until(at(45.0));
+    let healed = bytes(&mut world, 50.0);
+    assert!(healed > 6_000_000, "{healed}");
+    world.run_until(at(62.0));
+    assert_sound(&world, &load);
+}
+
+#[test]
+fn redundant_packets_survive_what_one_link_loses_and_arrive_once() {
+    // Copies over the phone come 285 ms later.
+    let scenario = links(&[("a", 50, 30, "5%"), ("b", 50, 40, "5%"), PHONE]);
+    let lost = |policy| {
+        let mut world = Setup::new(scenario.clone(), policy, 1).world();
+        let load = load(&mut world, 300, 10_000, 9.0);
+        world.run_until(at(11.0));
+        assert_sound(&world, &load);
+        let now = world.now();
+        let (client, server) = (world.client.machine.stats(now), world.server.machine.stats(now).remove(0).1);
+        for stats in [&client, &server] {
+            assert_eq!(
+                stats.discards.of(Discard::Duplicate) + stats.discards.of(Discard::Stale),
+                0,
+                "{stats:?}"
+            );
+        }
+        if policy == Policy::Redundant {
+            let received = [client.packets_out, server.packets_out];
+            let duplicates = [client.duplicates, server.duplicates];
+            assert!(
+                duplicates[0] > received[0] / 2 && duplicates[1] > received[1] / 2,
+                "{duplicates:?} of {received:?}"
+            );
+        }
+        let sent = [world.client.host.report(0).sent, world.server.host.report(0).sent];
+        let received = [load.up(&world).received, load.down(&world).received];
+        [0, 1].map(|way| (sent[way] - received[way]) as f64 / sent[way] as f64)
+    };
+    let [up, down] = lost(Policy::Redundant);
+    // 5 % of 5 %, and for what is sparse hardly ever.
+    assert!(up < 0.004 && down < 0.005, "{up} up, {down} down");
+    let [up, down] = lost(Policy::Adaptive);
+    assert!(up > 0.02 && down > 0.02, "{up} up, {down} down");
+}
+
+#[test]
+fn redundant_is_not_slower_than_the_best_link_alone() {
+    let transport = Transport::Tcp(CongestionControl::Cubic);
+    let workload = Workload { transport, direction: Direction::Down, flows: 1 };
+    for name in ["hetero", "satphone", "reference"] {
+        let goodput = |system| {
+            let mut spec = RunSpec::new(built_in(name), system, workload, 1);
+            spec.duration = Duration::from_secs(10);
+            let row = run(&spec, None);
+            assert_eq!(row.problems, Vec::<String>::new(), "{name}");
+            row.goodput_mbps
+        };
+        let (alone, all) = (goodput(System::Single), goodput(System::Bond(Policy::Redundant)));
+        assert!(all > alone * 0.9, "{name}: {all} beside {alone}");
+    }
 }

@@ -58,6 +58,7 @@ impl Lines {
         let policy = match sending.policy {
             Policy::Adaptive => "adaptive",
             Policy::Score => "score",
+            Policy::Redundant => "redundant",
             Policy::RoundRobin => "round_robin",
         };
         self.add(

@@ -129,27 +129,15 @@ pub(super) fn sending(document: &mut Section<'_, '_>) -> Sending {
 }
 
 fn scheduler(mut section: Section<'_, '_>) -> Policy {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Written {
-        Now(Policy),
-        Later,
-    }
     let choices = [
-        ("adaptive", Written::Now(Policy::Adaptive)),
-        ("score", Written::Now(Policy::Score)),
-        ("round_robin", Written::Now(Policy::RoundRobin)),
-        ("redundant", Written::Later),
+        ("adaptive", Policy::Adaptive),
+        ("score", Policy::Score),
+        ("redundant", Policy::Redundant),
+        ("round_robin", Policy::RoundRobin),
     ];
-    let mut policy = Policy::default();
-    if let Some(item) = section.item("policy") {
-        match item.choice(&choices) {
-            Some(Written::Now(chosen)) => policy = chosen,
-            Some(Written::Later) => item.no_effect("; packets are scheduled as by \"adaptive\""),
-            None => {}
-        }
-    }
+    let policy = section.item("policy").and_then(|item| item.choice(&choices));
     section.finish(&[]);
-    policy
+    policy.unwrap_or_default()
 }
 
 fn heartbeat(mut section: Section<'_, '_>) -> Duration {

@@ -444,7 +444,7 @@ fn garbage_does_not_fill_the_screen() {
 
 #[test]
 fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
-    let silent = "[discovery]\nenabled = false\n[scheduler]\npolicy = \"score\"\n[recovery]\nresend = true\nfec = \"auto\"\n\
+    let silent = "[discovery]\nenabled = false\n[scheduler]\npolicy = \"redundant\"\n[recovery]\nresend = true\nfec = \"auto\"\n\
                   [compression]\nmode = \"auto\"\n[routing]\ncapture = \"none\"\nmss_clamp = true\n\
                   [status]\nmetrics = \"off\"\n[identity]\nprivate_key_file = \"/var/lib/bonding/client.key\"\n";
     assert_eq!(client(&format!("{CLIENT}{silent}")).warnings, []);
@@ -454,10 +454,6 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
         (
             "[discovery]\nenabled = true",
             "[discovery] enabled = true has no effect in this version: only the [[link]] sections are used",
-        ),
-        (
-            "[scheduler]\npolicy = \"redundant\"",
-            "[scheduler] policy = \"redundant\" has no effect in this version; packets are scheduled as by \"adaptive\"",
         ),
         (
             "[status]\nmetrics = \"127.0.0.1:9400\"",

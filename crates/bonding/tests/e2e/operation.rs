@@ -71,7 +71,7 @@ pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
         has_keys(&status, "/session", "state since peer cipher rekeys")?;
         has_keys(&status, "/tunnel", "interface address mtu")?;
         has_keys(&status, "/flows", "active realtime")?;
-        has_keys(&status, "/reorder", "held released_late")?;
+        has_keys(&status, "/reorder", "held released_late duplicates")?;
         has_keys(&status, "/recovery", "resent recovered fec_recovered lost")?;
         ensure!(status.pointer("/role") == Some(&Value::from(host.name())), "{status}");
         let links = status.pointer("/links").and_then(Value::as_array).context("links is no array")?;

@@ -17,7 +17,8 @@
 //! # What is left out
 //! - A link that loses over half a percent more than others of its role, and not to a queue, when those others carry together
 //!   what one loss-based flow would get over this one: such a flow over the bundle gets less with it than without it.
-//!   Heartbeats go on measuring it. (The second condition is for a clean link that is slow: simulated, two links of
+//!   A copy of every 50th bulk packet goes over it all the same, so that it can prove that it has healed; the packet itself takes
+//!   another link, so a lost copy harms nobody. (The second condition is for a clean link that is slow: simulated, two links of
 //!   50 Mbit/s with 0.5 % loss beside a satellite phone, the load went to the phone at times.)
 //! - For bulk, a link that is not in step with the others ([`Step`]), counted over those that are preferred by role. Where
 //!   most is carried by the slow ones, that is the fast ones: sparse traffic still goes over these.
@@ -30,7 +31,7 @@
 use std::time::Duration;
 
 use super::score::{Saturation, score};
-use super::{Decision, LinkView, Scheduler, Service, Step, UNPACED, are_full};
+use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, UNPACED, are_full};
 use crate::config::LinkRole;
 use crate::link::QUANTUM;
 use crate::packet::LinkId;
@@ -41,6 +42,9 @@ use crate::units::BitRate;
 /// More loss than the best link's by this leaves a link out.
 const LOSS_EXCESS_PERMILLE: u16 = 5;
 
+/// Of so many bulk packets one is copied over the links that are left out for their loss: 2 %.
+const TRICKLE_EVERY_PKTS: u32 = 50;
+
 /// Earliest arrival in the order of scores.
 #[derive(Debug, Default)]
 pub struct Adaptive {
@@ -48,6 +52,10 @@ pub struct Adaptive {
     order: Vec<(LinkRole, u32, LinkId, usize)>,
     /// The link that the present range of delays begins with.
     step: Option<LinkId>,
+    /// Left out for their loss.
+    lossy: LinkSet,
+    /// Bulk packets since the last that was copied over those.
+    uncopied_pkts: u32,
 }
 
 /// The busy links before the one that is looked at.
@@ -119,6 +127,8 @@ impl Adaptive {
             let carried_bps = rates.fold(0, u64::saturating_add);
             carried_bps == 0 || carried_bps < loss_based_bps(link)
         };
+        let lossy = serving().filter(|(_, link)| !sound(link));
+        self.lossy = lossy.map(|(_, link)| link.id).collect();
         for (at, link) in serving().filter(|(_, link)| sound(link)) {
             self.order.push((link.role, score(link, Saturation::Ignored), link.id, at));
         }
@@ -158,7 +168,25 @@ impl Scheduler for Adaptive {
             None => Decision::NoLink,
         }
     }
+
+    fn copies(&mut self, head: &Queued, _link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
+        if self.lossy.is_empty() || head.tier != Tier::Bulk {
+            return LinkSet::NONE;
+        }
+        self.uncopied_pkts += 1;
+        if self.uncopied_pkts < TRICKLE_EVERY_PKTS {
+            return LinkSet::NONE;
+        }
+        self.uncopied_pkts = 0;
+        let lossy = links.iter().filter(|link| self.lossy.contains(link.id) && link.has_credit(now));
+        lossy.map(|link| link.id).collect()
+    }
 }
+
+// # Explored and removed
+// Sending 2 % of the bulk packets themselves over a link that is left out, instead of copies. Simulated, `lossy`, one download
+// (tcp-cubic-down-1, median of 5 seeds): 19.0 Mbit/s, against 45.3 with copies and 45.3 without either. A link that stops losing
+// is used again after 11.5 s with packets, 12.4 s with copies, and not within 50 s by heartbeats alone.
 
 #[cfg(test)]
 mod tests {
@@ -230,6 +258,31 @@ mod tests {
         links[0].role = LinkRole::Secondary;
         links[0].free_at = NOW;
         assert_eq!(select(&links, &head(500_000)), Decision::Send(LinkId(1)));
+    }
+
+    #[test]
+    fn a_link_left_out_for_its_loss_gets_two_percent_of_the_bulk_as_copies() {
+        let mut links = [link(0, 10, 20), link(1, 70, 80)];
+        links[1].random_loss_permille = 20;
+        let mut adaptive = Adaptive::default();
+        let mut copies = |links: &[LinkView], tier| {
+            let mut count = 0;
+            for _ in 0..500 {
+                let head = Queued { tier, ..head(100_000) };
+                assert_eq!(adaptive.select(&head, links, NOW), Decision::Send(LinkId(0)));
+                let copies = adaptive.copies(&head, LinkId(0), links, NOW);
+                assert!(!copies.contains(LinkId(0)));
+                count += u32::from(copies.contains(LinkId(1)));
+            }
+            count
+        };
+        assert_eq!(copies(&links, Tier::Bulk), 10);
+        assert_eq!(copies(&links, Tier::Sparse), 0);
+        links[1].free_at = NOW + Duration::from_millis(1);
+        assert_eq!(copies(&links, Tier::Bulk), 0, "without credit");
+        links[1].random_loss_permille = 0;
+        links[1].free_at = NOW;
+        assert_eq!(copies(&links, Tier::Bulk), 0, "it is not left out");
     }
 
     #[test]

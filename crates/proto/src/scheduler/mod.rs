@@ -18,13 +18,14 @@
 //! ranges of delay that are no wider than that, the one whose links carry most together.
 
 pub mod adaptive;
+pub mod redundant;
 pub mod round_robin;
 pub mod score;
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use crate::config::{LinkRole, Policy};
+use crate::config::{LINKS_MAX, LinkRole, Policy};
 use crate::event::LinkState;
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
@@ -102,6 +103,43 @@ pub enum Decision {
 pub trait Scheduler: std::fmt::Debug + Send {
     /// Picks the link for `head`.
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision;
+
+    /// The other links that are to carry a copy of `head`, which goes over `link` as just selected. Each has credit.
+    fn copies(&mut self, head: &Queued, link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
+        let _ = (head, link, links, now);
+        LinkSet::NONE
+    }
+}
+
+/// Some of a session's links. One whose number is not below [`LINKS_MAX`] is never among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkSet(u32);
+
+const _: () = assert!(LINKS_MAX <= 32);
+
+impl LinkSet {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `link` is among them.
+    pub fn contains(self, link: LinkId) -> bool {
+        self.0 & Self::bit(link) != 0
+    }
+
+    fn bit(link: LinkId) -> u32 {
+        1_u32.checked_shl(u32::from(link.0)).unwrap_or(0)
+    }
+}
+
+impl FromIterator<LinkId> for LinkSet {
+    fn from_iter<T: IntoIterator<Item = LinkId>>(links: T) -> Self {
+        Self(links.into_iter().fold(0, |set, link| set | Self::bit(link)))
+    }
 }
 
 /// The scheduler of a policy.
@@ -109,6 +147,7 @@ pub fn of(policy: Policy) -> Box<dyn Scheduler> {
     match policy {
         Policy::Adaptive => Box::new(adaptive::Adaptive::default()),
         Policy::Score => Box::new(score::Score),
+        Policy::Redundant => Box::new(redundant::Redundant::default()),
         Policy::RoundRobin => Box::new(round_robin::RoundRobin::default()),
     }
 }

@@ -2,6 +2,7 @@
 //! between modules.
 //!
 //! - `transmit`: heartbeats that are due, then data: the queue's head, the scheduler's link, a run for one batch.
+//! - `copies`: the same packet over further links.
 //! - `receive`: datagrams: open, read the frames, dispatch by kind; data goes to the resequencer.
 //! - `seal`: what only sealed links have: handshakes, keys, paths that prove themselves.
 //! - `keyring`, `dial`: the keys, and a client's handshakes.
@@ -16,6 +17,7 @@
 //! what an old run still had in flight on a slow link does not come back as news. Which of two epochs is the old one is a guess when
 //! this side is fresh itself: a retired one that goes on speaking while the current one is silent is taken back.
 
+mod copies;
 mod dial;
 mod keyring;
 mod receive;
@@ -37,6 +39,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use self::copies::Copies;
 use self::dial::Dialer;
 use self::keyring::{KeyLimits, Keyring};
 use self::sizes::Sizes;
@@ -101,6 +104,7 @@ pub struct Session {
     /// The same for a packet that not every link carries.
     fitting: Vec<LinkView>,
     delays: Vec<LinkDelay>,
+    copies: Copies,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
     counters: Counters,
@@ -112,6 +116,8 @@ struct Counters {
     packets_in: u64,
     packets_out: u64,
     bytes_out: u64,
+    /// Packets that had come over another link before.
+    duplicates: u64,
     discards: DiscardCounts,
 }
 
@@ -157,6 +163,7 @@ impl Session {
             views: Vec::new(),
             fitting: Vec::new(),
             delays: Vec::new(),
+            copies: Copies::default(),
             transmit_at: None,
             counters: Counters::default(),
         };
@@ -380,6 +387,7 @@ impl StateMachine for Session {
             .or_else(|| self.transmit_control(buf, now))
             .or_else(|| self.transmit_heartbeat(buf, now))
             .or_else(|| self.transmit_probe(buf, now))
+            .or_else(|| self.transmit_copies(buf, max_segments, now))
             .or_else(|| self.transmit_data(buf, max_segments, now))
     }
 

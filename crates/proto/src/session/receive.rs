@@ -107,7 +107,13 @@ impl Session {
             // It carries again, so it may be what others wait for.
             self.refresh_delays(now);
         }
-        self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)
+        let result = self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released);
+        // A datagram that is replayed does not get here: this is a copy that the peer sent over several links.
+        if result == Err(Discard::Duplicate) {
+            self.counters.duplicates += 1;
+            return Ok(());
+        }
+        result
     }
 }
 

@@ -19,6 +19,7 @@ impl Session {
             reorder_held_max: reorder.held_max,
             reorder_timeouts: reorder.timeouts,
             released_late: reorder.released_late,
+            duplicates: self.counters.duplicates,
             packets_in: self.counters.packets_in,
             packets_out: self.counters.packets_out,
             bytes_out: self.counters.bytes_out,

@@ -18,8 +18,8 @@ use crate::wire::heartbeat::HEARTBEAT_BYTES;
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
 /// What one GSO send can hold.
-const BATCH_BYTES_MAX: usize = 65_507;
-const BATCH_SEGMENTS_MAX: usize = 64;
+pub(super) const BATCH_BYTES_MAX: usize = 65_507;
+pub(super) const BATCH_SEGMENTS_MAX: usize = 64;
 
 impl Session {
     /// One heartbeat that is due.
@@ -102,9 +102,11 @@ impl Session {
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
         let mut segments = 0;
         while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
-            let size = self.put_data(buf, link, security, flow, &packet, now);
+            let seq_num = self.next_seq_num(flow);
+            let size = self.put_data(buf, link, security, seq_num, &packet, now);
             segments += 1;
             self.on_data_sent(link, size, now);
+            self.plan_copies(&head, link, seq_num, packet, now);
             // GSO: only the last datagram may be shorter.
             if size < segment_size || segments == segments_max {
                 break;
@@ -122,18 +124,17 @@ impl Session {
     }
 
     /// Appends one packet as a datagram and returns its size.
-    fn put_data(
+    pub(super) fn put_data(
         &mut self,
         buf: &mut Vec<u8>,
         link: LinkId,
         security: Security,
-        flow: FlowId,
+        seq_num: u64,
         packet: &PacketBuf,
         now: Instant,
     ) -> usize {
         let start = buf.len();
         begin_datagram(security, buf);
-        let seq_num = self.next_seq_num(flow);
         // The queue holds no packet over the MTU, which is a u16, and the link was chosen among those that carry it.
         let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
         wire::put_frame_header(buf, seq_num, Kind::Data, Modifiers::NONE, len);
@@ -144,7 +145,7 @@ impl Session {
         buf.len() - start
     }
 
-    fn on_data_sent(&mut self, link: LinkId, size: usize, now: Instant) {
+    pub(super) fn on_data_sent(&mut self, link: LinkId, size: usize, now: Instant) {
         let Some(state) = self.links.get_mut(link.index()) else { return };
         state.on_sent(size, now);
         if let Some(view) = self.views.get_mut(link.index()) {
@@ -166,7 +167,7 @@ impl Session {
 }
 
 /// Bytes around a frame's payload.
-const fn overhead(security: Security) -> usize {
+pub(super) const fn overhead(security: Security) -> usize {
     match security {
         Security::Plain => FRAME_HEADER_BYTES,
         Security::Sealed => FRAME_HEADER_BYTES + SEALING_BYTES,

@@ -12,7 +12,7 @@ use bonding_sim::trace::{Trace, packets};
 
 const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED]
 Writes FOLDER/links.csv, a line per link and 100 ms, and FOLDER/packets.csv, a line per packet of the load's direction.
-POLICY: best, adaptive, score or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4";
+POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "best" => System::Single,
         "adaptive" => System::Bond(Policy::Adaptive),
         "score" => System::Bond(Policy::Score),
+        "redundant" => System::Bond(Policy::Redundant),
         "round_robin" => System::Bond(Policy::RoundRobin),
         other => anyhow::bail!("no policy '{other}'\n{USAGE}"),
     };

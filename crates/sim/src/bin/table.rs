@@ -1,7 +1,7 @@
 //! Makes the scenario table and writes it to `docs/simulation.md`.
 //!
 //! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
-//! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `round_robin`) and
+//! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`, `round_robin`) and
 //! workloads (such as `tcp-cubic-down-1`), in any order, and `seeds=N`: the run of median goodput of N. Then it only prints.
 
 use std::io::Write as _;
@@ -21,6 +21,7 @@ fn system(name: &str) -> Option<System> {
         "best" => Some(System::Single),
         "adaptive" => Some(System::Bond(Policy::Adaptive)),
         "score" => Some(System::Bond(Policy::Score)),
+        "redundant" => Some(System::Bond(Policy::Redundant)),
         "round_robin" => Some(System::Bond(Policy::RoundRobin)),
         _ => None,
     }
