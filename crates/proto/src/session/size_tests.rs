@@ -243,3 +243,27 @@ fn connections_are_told_segments_that_every_link_carries() {
         [[1_189], [1_189]]
     );
 }
+
+/// Much or little traffic, quick or satellite: 5 s after a path became narrow, the sender of what it does not carry is told.
+#[test]
+fn a_narrow_path_is_known_within_5_s_whatever_its_delay() {
+    for (delay_ms, every_ms) in [(10, 1), (10, 1_000), (150, 10), (150, 1_000), (300, 1), (300, 1_000)] {
+        let mut world = world(&[1_500]);
+        world.delay = Duration::from_millis(delay_ms);
+        world.idle(5_000);
+        let mut next = 0;
+        let mut load = |world: &mut World| {
+            next += 1;
+            if next % every_ms == 0 {
+                let packet = sized(true, next, 1_429, DONT_FRAGMENT);
+                let _ = world.client.handle_packet(packet, world.now);
+            }
+        };
+        world.run(5_000, &mut load);
+        assert_eq!(mtus(&world)[0], [Some(1_500)]);
+        world.limits[0] = [1_300; 2];
+        world.run(5_000, &mut load);
+        assert_eq!(mtus(&world)[0], [Some(1_300)], "{delay_ms} ms, a packet every {every_ms} ms");
+        assert_eq!(world.others[0].iter().map(told).max(), Some(1_229));
+    }
+}
