@@ -172,7 +172,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         save(&report, &json)?;
     }
     if chosen.len() > 1 {
-        report.print_targets();
+        report.print_targets(&chosen);
     }
     println!("\nFigures: {}, {}", json.display(), json.with_extension("md").display());
     Ok(())

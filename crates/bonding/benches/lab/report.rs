@@ -235,13 +235,14 @@ impl Verdict<'_> {
 }
 
 impl Report {
-    /// All targets.
-    pub(crate) fn print_targets(&self) {
+    /// All targets of some rows.
+    pub(crate) fn print_targets(&self, chosen: &[Row]) {
         println!("\nTargets");
-        for row in &self.rows {
+        let is_chosen = |row: &&Measured| chosen.iter().any(|other| other.name == row.name);
+        for row in self.rows.iter().filter(is_chosen) {
             row.print_targets();
         }
-        let verdicts: Vec<_> = self.rows.iter().flat_map(Measured::verdicts).collect();
+        let verdicts: Vec<_> = self.rows.iter().filter(is_chosen).flat_map(Measured::verdicts).collect();
         let missed = verdicts.iter().filter(|verdict| verdict.met == Some(false)).count();
         let unknown = verdicts.iter().filter(|verdict| verdict.met.is_none()).count();
         println!("  {} targets, {missed} missed, {unknown} not measured", verdicts.len());
