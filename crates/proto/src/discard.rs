@@ -36,6 +36,8 @@ discards! {
     UnknownPeer => "unknown_peer",
     /// A control frame that is none.
     ControlMalformed => "control_malformed",
+    /// A feedback frame that is none, or about what was never sent.
+    FeedbackMalformed => "feedback_malformed",
     /// Sealed, and not by who it claims to be.
     Unauthenticated => "unauthenticated",
     /// Sealed and seen before, or too old to tell.

@@ -5,6 +5,7 @@
 //! something on a link is the session's decision.
 
 pub mod control;
+pub mod feedback;
 pub mod heartbeat;
 pub mod sealed;
 

@@ -51,15 +51,12 @@ pub struct Setup {
     pub seed: u64,
     /// How each link is protected, in the order of the links.
     pub security: Vec<Security>,
+    /// Whether the links' rates are configured; else they are to be found out.
+    pub has_ceilings: bool,
 }
 
 /// The world of a bonded client and server.
 pub type BondWorld = World<Session, Endpoint>;
-
-/// The rate to configure for one direction of a link; a configured rate is a ceiling, so a changing one's is its peak.
-fn rate(link: &LinkSpec, direction: Direction) -> Option<BitRate> {
-    link.pipe(direction).rate.peak_bps().map(BitRate::from_bps)
-}
 
 fn client_key() -> PrivateKey {
     PrivateKey::from_bytes([1; 32])
@@ -75,7 +72,18 @@ impl Setup {
         let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
         let roles = vec![LinkRole::Primary; scenario.links.len()];
         let security = vec![Security::Plain; scenario.links.len()];
-        Self { scenario, priorities, roles, policy, seed, security }
+        Self { scenario, priorities, roles, policy, seed, security, has_ceilings: false }
+    }
+
+    /// The same with the links' rates configured.
+    pub fn with_ceilings(mut self) -> Self {
+        self.has_ceilings = true;
+        self
+    }
+
+    /// The rate to configure for one direction of a link; a configured rate is a ceiling, so a changing one's is its peak.
+    fn rate(&self, link: &LinkSpec, direction: Direction) -> Option<BitRate> {
+        link.pipe(direction).rate.peak_bps().filter(|_| self.has_ceilings).map(BitRate::from_bps)
     }
 
     /// The same over sealed links.
@@ -118,8 +126,8 @@ impl Setup {
             security: *security,
             priority: *priority,
             role: self.roles.get(index).copied().unwrap_or_default(),
-            tx_rate: rate(link, Direction::Up),
-            rx_rate: rate(link, Direction::Down),
+            tx_rate: self.rate(link, Direction::Up),
+            rx_rate: self.rate(link, Direction::Down),
             mtu: 1_500,
             path: Some(client_path(index)),
             alternatives: Vec::new(),
@@ -153,7 +161,7 @@ impl Setup {
         let plain = plain.map(|(index, (link, _))| PlainPeer {
             link: LinkId(u8::try_from(index).unwrap_or(u8::MAX)),
             remote: client_address(index).ip(),
-            tx_rate: rate(link, Direction::Down),
+            tx_rate: self.rate(link, Direction::Down),
         });
         ClientConfig {
             name: "simulated".to_owned(),
@@ -162,7 +170,7 @@ impl Setup {
             public_key: self.seals().then(|| client_key().public()),
             preshared: None,
             addresses: vec![Prefix { address: IpAddr::V4(inet::CLIENT), length: 24 }],
-            tx_rates: self.scenario.links.iter().map(|link| rate(link, Direction::Down)).collect(),
+            tx_rates: self.scenario.links.iter().map(|link| self.rate(link, Direction::Down)).collect(),
         }
     }
 

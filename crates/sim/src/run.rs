@@ -183,7 +183,7 @@ impl RunSpec {
             System::Single => Policy::default(),
         };
         let duration = scenario.duration;
-        let setup = Setup::new(scenario, policy, seed);
+        let setup = Setup::new(scenario, policy, seed).sealed();
         Self { setup, system, workload, warmup: Duration::from_secs(3), duration }
     }
 

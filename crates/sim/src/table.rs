@@ -27,8 +27,8 @@ pub const INTRO: &str = "# Simulation
 
 Written by `cargo run --release -p bonding-sim --bin table`; do not edit. The bond's own state machines, client and server,
 over emulated links in virtual time, with real transports inside: smoltcp (a pessimistic TCP: no selective
-acknowledgement) and quinn-proto (QUIC with cubic or BBR). The scenarios are the files in `scenarios/`; link rates are
-configured (a changing rate as its peak), the first link has priority 1, all others 2. A change of behaviour shows
+acknowledgement) and quinn-proto (QUIC with cubic or BBR). The scenarios are the files in `scenarios/`; links
+are sealed, nothing is configured but that the first link has priority 1, all others 2. A change of behaviour shows
 as a change of this file: run the command and commit the result with its reason (`--bin table fingerprints` makes only
 the last part again, in seconds). `cargo run --release -p bonding-sim --bin replay -- SCENARIO POLICY WORKLOAD FOLDER`
 writes what happened in one run, per link every 100 ms and per packet.

@@ -71,8 +71,10 @@ fn light_traffic_uses_the_first_link_alone_and_sees_its_round_trip_time() {
 fn a_growing_load_fills_the_first_link_and_then_adds_the_others() {
     let shares_at = |mbit: u32| {
         let mut world = Setup::new(built_in("reference"), Policy::Adaptive, 1).world();
-        keep_logs(&mut world);
         let load = load(&mut world, 1_000, u64::from(mbit) * 1_000, 6.0);
+        // By then the links know what they carry.
+        world.run_until(at(2.0));
+        keep_logs(&mut world);
         let (_, down) = rates(&mut world, &load, 2.0, 6.0);
         assert_sound(&world, &load);
         assert!(down > f64::from(mbit) * 0.99, "{down} of {mbit} Mbit/s");

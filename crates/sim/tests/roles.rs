@@ -9,6 +9,7 @@ use bonding_proto::config::{LinkRole, Policy};
 use bonding_proto::event::LinkState;
 use bonding_proto::{Discard, LinkId};
 use bonding_sim::bond::{BondWorld, Setup};
+use bonding_sim::host::quic::QuicControl;
 use bonding_sim::host::tcp::CongestionControl;
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
 
@@ -27,9 +28,9 @@ fn links(links: &[(&str, u32, u32, &str)]) -> Scenario {
 
 const PHONE: (&str, u32, u32, &str) = ("phone", 1, 600, "0%");
 
-/// Mbit/s of one TCP flow.
+/// Mbit/s of one QUIC flow: smoltcp's TCP takes seconds to get over a queue's signal, and the links' start decides how many come.
 fn goodput(scenario: &Scenario, direction: Direction) -> f64 {
-    let transport = Transport::Tcp(CongestionControl::Cubic);
+    let transport = Transport::Quic(QuicControl::Cubic);
     let workload = Workload { transport, direction, flows: 1 };
     let row = run(&RunSpec::new(scenario.clone(), System::Bond(Policy::Adaptive), workload, 1), None);
     assert_eq!(row.problems, Vec::<String>::new());
@@ -41,7 +42,7 @@ fn a_satellite_phone_takes_nothing_from_the_links_beside_it() {
     let (a, b) = (("a", 50, 30, "0%"), ("b", 50, 40, "0%"));
     for direction in Direction::BOTH {
         let alone = goodput(&links(&[a, b]), direction);
-        assert!(alone > 85.0, "{direction:?}: {alone}");
+        assert!(alone > 80.0, "{direction:?}: {alone}");
         for order in [[a, b, PHONE], [PHONE, a, b]] {
             let with = goodput(&links(&order), direction);
             assert!(with > alone * 0.97, "{direction:?}, {order:?}: {with} beside {alone}");
@@ -52,7 +53,7 @@ fn a_satellite_phone_takes_nothing_from_the_links_beside_it() {
 #[test]
 fn a_satellite_that_carries_most_is_not_held_up_by_a_slow_line() {
     let scenario = links(&[("line", 2, 30, "0%"), ("satellite", 50, 600, "0%")]);
-    let mut world = Setup::new(scenario, Policy::Adaptive, 1).world();
+    let mut world = Setup::new(scenario, Policy::Adaptive, 1).with_ceilings().world();
     let load = load(&mut world, 0, 40_000, 6.0);
     let (_, down) = rates(&mut world, &load, 3.0, 6.0);
     assert!(down > 39.5, "{down}");
@@ -68,7 +69,7 @@ fn a_gap_is_not_held_for_a_link_that_is_too_slow_to_fill_it() {
     let held_most = |with_phone: bool| {
         let mut all = vec![("a", 50, 30, "0.5%"), ("b", 50, 40, "0.5%")];
         all.extend(with_phone.then_some(PHONE));
-        let mut world = Setup::new(links(&all), Policy::Adaptive, 1).world();
+        let mut world = Setup::new(links(&all), Policy::Adaptive, 1).with_ceilings().world();
         let load = load(&mut world, 0, 60_000, 8.0);
         world.run_until(at(9.0));
         assert_sound(&world, &load);
@@ -80,7 +81,7 @@ fn a_gap_is_not_held_for_a_link_that_is_too_slow_to_fill_it() {
 
 /// Two links of 50 Mbit/s, with roles.
 fn pair(roles: [LinkRole; 2], policy: Policy) -> BondWorld {
-    let mut setup = Setup::new(built_in("dual"), policy, 1);
+    let mut setup = Setup::new(built_in("dual"), policy, 1).with_ceilings();
     setup.roles = roles.to_vec();
     setup.world()
 }

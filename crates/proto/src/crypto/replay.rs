@@ -35,6 +35,33 @@ impl ReplayWindow {
         if seen { Err(Discard::Replayed) } else { Ok(()) }
     }
 
+    /// The newest counter of all; `None`: none yet.
+    pub const fn newest(&self) -> Option<u64> {
+        self.next.checked_sub(1)
+    }
+
+    /// How many counters in a row from `counter` downwards are seen (or are not), within the window.
+    pub fn run(&self, counter: u64, seen: bool) -> u64 {
+        let Some(bits) = &self.bits else { return 0 };
+        let lowest = self.next.saturating_sub(WINDOW);
+        let mut at = counter;
+        loop {
+            let (word, bit) = place(at);
+            let bits = bits.get(word).copied().unwrap_or(0);
+            // The bits up to this one, as ones where they are not as asked.
+            let others = if seen { !bits } else { bits } & (bit | (bit - 1));
+            let word_start = at / WORD_BITS * WORD_BITS;
+            if others != 0 {
+                let last = word_start + u64::from(u64::BITS - 1 - others.leading_zeros());
+                return (counter + 1).saturating_sub((last + 1).max(lowest));
+            }
+            if word_start <= lowest {
+                return (counter + 1).saturating_sub(lowest);
+            }
+            at = word_start - 1;
+        }
+    }
+
     /// Notes `counter`, which was checked and then authenticated. Whether it is the newest of all.
     pub fn accept(&mut self, counter: u64) -> bool {
         let bits = self.bits.get_or_insert_with(|| Box::new([0; WORDS]));
@@ -116,6 +143,15 @@ mod tests {
                     seen.insert(counter);
                 }
                 base = base.max(counter);
+                if let Some(newest) = window.newest() {
+                    let lowest = (newest + 1).saturating_sub(WINDOW);
+                    let from = newest - far % (newest - lowest + 1);
+                    let model = |is: bool| {
+                        (lowest..=from).rev().take_while(|at| seen.contains(at) == is).count() as u64
+                    };
+                    prop_assert_eq!(window.run(from, true), model(true), "seen from {}", from);
+                    prop_assert_eq!(window.run(from, false), model(false), "not seen from {}", from);
+                }
             }
         }
     }

@@ -1,14 +1,17 @@
-//! What the peer's echoes tell of the link: proof, round trip, delay, loss, and what arrived of what was sent.
+//! What the peer tells of the link, by echoed heartbeats and by feedback: proof, round trip, delay, loss, and what arrived of what
+//! was sent. On sealed links feedback feeds the rate control, on plain ones echoes do.
 
 use std::time::Duration;
 
+use super::feedback::{Arrival, Report};
 use super::loss::LossMeter;
-use super::rate::{Delay, Delivery};
+use super::rate::Sample;
 use super::{BUSY_INTERVAL, Link, micros_between};
+use crate::config::Security;
 use crate::discard::Discard;
 use crate::event::LinkState;
 use crate::time::Instant;
-use crate::units::BitRate;
+use crate::wire::feedback::Feedback;
 use crate::wire::heartbeat::Echo;
 
 /// What scheduling of a busy host adds to an echo's way is below this.
@@ -17,8 +20,23 @@ const OVERDUE_SLACK: Duration = Duration::from_millis(15);
 /// More loss than any queue makes for long: perhaps large datagrams do not pass any more.
 const HEAVY_LOSS_PERMILLE: u64 = 500;
 
-/// Echoes closer together than this say too little about a rate.
+/// Echoes closer together than this say too little about loss.
 const DELIVERY_SPAN: Duration = Duration::from_millis(50);
+
+/// Delays are brought up to date this often by feedback.
+const DELAY_STEP: Duration = Duration::from_millis(25);
+
+/// A link that carried so much since has feedback on its way; one that carried less is answered with the next heartbeat.
+const FEEDBACK_AFTER_BYTES: u64 = 20_000;
+
+/// Feedback of a link that carries much is not missed before this.
+pub(super) const FEEDBACK_GAP_MIN: Duration = Duration::from_millis(25);
+
+/// Of a heartbeat in a plain datagram, IP and UDP headers included.
+const HEARTBEAT_DATAGRAM_BYTES: u64 = 99;
+
+/// Bytes of a feedback frame with two ranges, sealed, without IP and UDP headers.
+const FEEDBACK_BYTES: u64 = 85;
 
 /// A heartbeat of ours: the counts when it was sent.
 #[derive(Debug, Clone, Copy)]
@@ -26,26 +44,25 @@ pub(super) struct Logged {
     pub(super) sent_at: Instant,
     pub(super) packets: u64,
     pub(super) bytes: u64,
+    pub(super) idle: Duration,
 }
 
 /// A heartbeat of ours as the peer saw it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Echoed {
     logged: Logged,
-    /// Arrival by the peer's clock, µs.
-    arrived_us: u64,
     received: u64,
 }
 
 impl Link {
     /// What was delivered before says nothing about what will be.
-    pub(super) fn forget_delivery(&mut self) {
+    pub(super) fn forget_delivery(&mut self, now: Instant) {
         self.loss = LossMeter::default();
         self.random_loss = LossMeter::default();
         self.log.clear();
         self.echoed = None;
         self.echo_rhythm = None;
-        self.rate.on_restart();
+        self.rate.on_restart(now);
     }
 
     /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes one of ours.
@@ -56,7 +73,7 @@ impl Link {
         self.health.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)));
         if was_down && self.health.state() == LinkState::Up {
             // Three good probes healed it: the outage's losses would keep it unused for as long as their window.
-            self.forget_delivery();
+            self.forget_delivery(now);
         }
         self.rtt.on_sample(Duration::from_micros(rtt_us), now);
         let gap =
@@ -77,47 +94,131 @@ impl Link {
         let Some(logged) = self.log.front().copied().filter(|logged| logged.packets == echo.sent) else {
             return;
         };
-        let newest = Echoed { logged, arrived_us, received: echo.received };
-        let delay = Delay {
-            delay_us,
-            rtt_min: self.rtt.min(now).unwrap_or_default(),
-            age: now.saturating_since(logged.sent_at),
-            since_bytes: self.tx_bytes.saturating_sub(logged.bytes),
-        };
-        self.rate.on_delay(&delay, now);
+        let newest = Echoed { logged, received: echo.received };
         let Some(last) = self.echoed else {
             self.echoed = Some(newest);
             return;
         };
         let sending = logged.sent_at.saturating_since(last.logged.sent_at);
+        let packets = logged.packets - last.logged.packets;
+        if self.security == Security::Plain && packets > 0 {
+            // Datagrams are counted, not named: those that are missing had the mean size.
+            let arrived = echo.received.saturating_sub(last.received).min(packets);
+            let lost = u128::from(logged.bytes - last.logged.bytes) * u128::from(packets - arrived);
+            let lost = u64::try_from(lost / u128::from(packets)).unwrap_or(0);
+            let sample = Sample {
+                sent_at: logged.sent_at,
+                sent: logged.bytes,
+                idle: logged.idle,
+                arrived_us,
+                delivered: logged.bytes.saturating_sub(self.plain_lost + lost),
+                lost: self.plain_lost + lost,
+                delay_us,
+                delay_bytes: HEARTBEAT_DATAGRAM_BYTES,
+                total: self.tx_bytes,
+                rtt_min: self.rtt.min(now).unwrap_or_default(),
+            };
+            self.rate.on_sample(&sample, now);
+            if sending >= DELIVERY_SPAN {
+                self.plain_lost += lost;
+            }
+        }
         if sending < DELIVERY_SPAN {
             return;
         }
         self.echoed = Some(newest);
-        // Never much quicker than sent: what a stalled link lets go at once says nothing about its rate.
-        let arriving = Duration::from_micros(arrived_us.saturating_sub(last.arrived_us)).max(sending / 2);
-        let (packets, bytes) = (logged.packets - last.logged.packets, logged.bytes - last.logged.bytes);
         let arrived = echo.received.saturating_sub(last.received).min(packets);
-        let arrived_bytes = u128::from(bytes) * u128::from(arrived) / u128::from(packets.max(1));
-        let sample = Delivery {
-            sent: BitRate::from_bytes_over(bytes, sending),
-            delivered: BitRate::from_bytes_over(u64::try_from(arrived_bytes).unwrap_or(bytes), arriving),
-            lost_permille: (packets - arrived) * 1_000 / packets.max(1),
-        };
-        if sample.lost_permille >= HEAVY_LOSS_PERMILLE {
+        if (packets - arrived) * 1_000 >= packets * HEAVY_LOSS_PERMILLE {
             self.mtu.on_heavy_loss();
         }
-        let clear = self.rate.on_delivery(&sample, now);
         // Unclamped: what was late in one interval comes in the next.
         let received = echo.received.saturating_sub(last.received);
         self.loss.on_interval(packets, received, now);
-        if clear {
+        if self.rate.take_clear() {
             self.random_loss.on_interval(packets, received, now);
         }
     }
 
-    /// How long an echo of ours is overdue: the queue that its heartbeat waits in is at least that long.
+    /// A sealed datagram arrived.
+    pub fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
+        self.arrivals.on_arrival(arrival, now);
+    }
+
+    /// Whether feedback may ride in a heartbeat that goes now.
+    pub const fn has_feedback(&self) -> bool {
+        self.arrivals.has_news()
+    }
+
+    /// When a datagram of feedback is due.
+    pub fn feedback_at(&self) -> Option<Instant> {
+        let cost = FEEDBACK_BYTES + self.header_bytes();
+        self.arrivals.due_at(cost, self.rtt.srtt().unwrap_or_default(), self.rate.capacity())
+    }
+
+    /// What feedback is to tell now; it counts as told.
+    pub fn report(&mut self, now: Instant) -> Option<Report> {
+        let report = self.arrivals.report(now)?;
+        if now.saturating_since(self.rx_delay_at) >= DELAY_STEP
+            && let Some(received) = self.received
+        {
+            // The peer's clock now, give or take the delay; the stamp wraps after 6.5 s.
+            let near = received.clock_us(now) / 100;
+            let near_stamp = u16::try_from(near % (1 << 16)).unwrap_or_default();
+            let ahead = i64::from(report.largest_stamp.wrapping_sub(near_stamp).cast_signed());
+            let stamp_us = near.saturating_add_signed(ahead).saturating_mul(100);
+            self.rx_delay.on_sample(micros_between(report.largest_at.as_micros(), stamp_us), now);
+            self.rx_delay_at = now;
+        }
+        Some(report)
+    }
+
+    /// The peer told what arrived.
+    pub fn on_feedback(&mut self, feedback: &Feedback, now: Instant) -> Result<(), Discard> {
+        let srtt = self.rtt.srtt().unwrap_or_default();
+        let Some(told) = self.sent.on_feedback(feedback, srtt)?.filter(|told| told.is_newer) else {
+            return Ok(());
+        };
+        self.health.on_proof(told.largest.at);
+        let Some(received) = self.received else { return Ok(()) };
+        let near = received.clock_us(now);
+        let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();
+        let ahead = i64::from(feedback.arrival_us.wrapping_sub(near_low).cast_signed());
+        let arrived_us = near.saturating_add_signed(ahead);
+        let least_us = arrived_us.saturating_sub(u64::from(feedback.least_before) * 16);
+        let delay_us = micros_between(arrived_us, told.largest.at.as_micros());
+        if now.saturating_since(self.tx_delay_at) >= DELAY_STEP {
+            self.tx_delay.on_sample(delay_us, now);
+            self.tx_delay_at = now;
+        }
+        if let Some(at) = self.feedback_taken_at.replace(now) {
+            let gap = now.saturating_since(at).min(self.interval);
+            self.feedback_gap = ((self.feedback_gap * 3 + gap) / 4).max(FEEDBACK_GAP_MIN);
+        }
+        let sample = Sample {
+            sent_at: told.largest.at,
+            sent: told.largest.total,
+            idle: told.largest.idle(),
+            arrived_us,
+            delivered: self.sent.delivered(),
+            lost: self.sent.lost(),
+            delay_us: micros_between(least_us, told.least.at.as_micros()).min(delay_us),
+            delay_bytes: u64::from(told.least.bytes),
+            total: self.sent.total(),
+            rtt_min: self.rtt.min(now).unwrap_or(srtt),
+        };
+        self.rate.on_sample(&sample, now);
+        Ok(())
+    }
+
+    /// How long an answer is overdue: the queue that waits ahead of what it answers is at least that long.
     pub(super) fn overdue(&self, now: Instant) -> Duration {
+        if self.security == Security::Sealed {
+            let Some(waiting) = self.sent.waiting() else { return Duration::ZERO };
+            let rtt = self.rtt.min(now).unwrap_or_default() + self.rate.queue();
+            let is_much = self.sent.total() - waiting.total > FEEDBACK_AFTER_BYTES;
+            let gap = if is_much { self.feedback_gap } else { self.interval };
+            return now.saturating_since(waiting.at + rtt + gap + OVERDUE_SLACK);
+        }
         let (Some(next), Some((rtt, gap))) = (self.log.get(1), self.echo_rhythm) else {
             return Duration::ZERO;
         };

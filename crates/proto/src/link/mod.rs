@@ -4,12 +4,14 @@
 //! heartbeat carries RTT, one-way delay, loss and proof at once ([`crate::wire::heartbeat`]). A heartbeat of a peer that
 //! has no proof yet is answered at once: a link is proven on both sides within 1.5 RTT of the first heartbeat.
 //! At most one answer for a heartbeat, and not closer than 5 ms to the last.
-//! A link that carries much has heartbeats more often, so that its rate can be followed: the next one is due when a hundred
-//! times its bytes were carried, either way, but not within 25 ms of the last, nor for over 1 % of what the link is
-//! known to carry. Health knows nothing of that: what is overdue as proof counts in regular intervals.
+//! A sealed link that carries data is told by feedback ([`crate::wire::feedback`]) what arrived. A plain one has heartbeats more
+//! often instead, so that its rate can be followed: the next one is due when a hundred times its bytes were carried,
+//! either way, but not within 25 ms of the last, nor for over 1 % of what the link is known to carry. Health knows nothing of
+//! that: what is overdue as proof counts in regular intervals.
 
 mod address;
 mod delivery;
+mod feedback;
 mod figures;
 mod health;
 mod loss;
@@ -20,16 +22,19 @@ mod path;
 mod probe;
 mod rate;
 mod rtt;
+mod sent;
 mod window;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use self::feedback::{Arrival, Report};
 pub(crate) use self::mtu::BASE_BYTES;
 pub use self::pacer::{BURST, QUANTUM};
 
-use self::delivery::{Echoed, Logged};
+use self::delivery::{Echoed, FEEDBACK_GAP_MIN, Logged};
+use self::feedback::Acknowledger;
 use self::health::Health;
 use self::loss::LossMeter;
 use self::meter::RateMeter;
@@ -38,6 +43,7 @@ use self::pacer::Pacer;
 use self::path::PathState;
 use self::rate::RateControl;
 use self::rtt::{DelayEstimator, RttEstimator};
+use self::sent::SentLog;
 use crate::config::{LinkConfig, LinkRole, Role, Security};
 use crate::discard::Discard;
 use crate::event::LinkState;
@@ -57,6 +63,8 @@ const HEARTBEAT_COST_PERMILLE: u64 = 10;
 
 /// A link that is for no data is measured this many times more rarely: what is metered costs 100 MB a month then, not 5 GB.
 const UNUSED_INTERVALS: u32 = 50;
+/// A link that sent data this long and a round trip ago is in use.
+const START_SLACK: Duration = Duration::from_millis(150);
 
 /// Answers to heartbeats keep this distance from the last heartbeat.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
@@ -76,6 +84,13 @@ struct Received {
     /// The peer's count of datagrams sent, and ours of those received.
     sent: u64,
     received: u64,
+}
+
+impl Received {
+    /// The peer's clock now, µs, less the link's delay.
+    fn clock_us(&self, now: Instant) -> u64 {
+        self.stamp_us.saturating_add(now.as_micros().saturating_sub(self.at.as_micros()))
+    }
 }
 
 /// One link.
@@ -100,6 +115,20 @@ pub struct Link {
     random_loss: LossMeter,
     log: VecDeque<Logged>,
     echoed: Option<Echoed>,
+    /// What a sealed link sent.
+    sent: SentLog,
+    /// What arrived on a sealed link.
+    arrivals: Acknowledger,
+    /// When the delays were last brought up to date by feedback: of what we send, of what we receive.
+    tx_delay_at: Instant,
+    rx_delay_at: Instant,
+    /// When feedback came last, and how far apart it comes.
+    feedback_taken_at: Option<Instant>,
+    feedback_gap: Duration,
+    /// When data was sent last.
+    data_sent_at: Option<Instant>,
+    /// Bytes lost on a plain link.
+    plain_lost: u64,
     rate: RateControl,
     pacer: Pacer,
     mtu: PathMtu,
@@ -148,6 +177,14 @@ impl Link {
             random_loss: LossMeter::default(),
             log: VecDeque::new(),
             echoed: None,
+            sent: SentLog::default(),
+            arrivals: Acknowledger::default(),
+            tx_delay_at: Instant::ZERO,
+            rx_delay_at: Instant::ZERO,
+            feedback_taken_at: None,
+            feedback_gap: FEEDBACK_GAP_MIN,
+            data_sent_at: None,
+            plain_lost: 0,
             rate: RateControl::new(config.tx_rate),
             pacer: Pacer::default(),
             mtu: PathMtu::new(config.mtu),
@@ -208,6 +245,23 @@ impl Link {
         self.rate.capacity()
     }
 
+    /// What may be sent, or is taken for it until that is known.
+    pub fn likely_capacity(&self, now: Instant) -> BitRate {
+        self.rate.capacity().unwrap_or_else(|| self.rate.pacing_rate(Duration::ZERO, now))
+    }
+
+    /// Whether data uses the link while what it carries is being found out.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        let recent = self.rtt.srtt().unwrap_or_default() + START_SLACK;
+        self.rate.capacity().is_none()
+            && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent)
+    }
+
+    /// Whether the path is known to receive.
+    pub const fn is_trusted(&self) -> bool {
+        self.path.is_trusted()
+    }
+
     /// The delay of what arrives on this link, µs with an offset common to all links, and its deviation.
     pub fn rx_delay_us(&self, now: Instant) -> (i64, u32) {
         (self.rx_delay.delay_us().unwrap_or(0), self.rx_delay.jitter_us(now))
@@ -261,13 +315,15 @@ impl Link {
     }
 
     /// The peer was restarted, or ended the session: all that its clock and counters told is void.
-    pub fn on_peer_restart(&mut self) {
+    pub fn on_peer_restart(&mut self, now: Instant) {
         self.health.on_peer_restart();
         self.rtt = RttEstimator::new();
         self.tx_delay = DelayEstimator::new();
         self.rx_delay = DelayEstimator::new();
         self.received = None;
         self.rx_run_packets = 0;
+        self.sent.clear();
+        self.arrivals.clear();
         if self.security == Security::Sealed {
             self.path.forget();
             if self.path.current().is_none() {
@@ -275,7 +331,7 @@ impl Link {
                 self.control.clear();
             }
         }
-        self.forget_delivery();
+        self.forget_delivery(now);
     }
 
     /// The interface lost its carrier (`false`) or has it again.
@@ -351,7 +407,8 @@ impl Link {
         if self.log.len() == LOG_MAX {
             self.log.pop_front();
         }
-        self.log.push_back(Logged { sent_at: now, packets: self.tx_packets + 1, bytes: self.tx_bytes });
+        let idle = self.pacer.idle();
+        self.log.push_back(Logged { sent_at: now, packets: self.tx_packets + 1, bytes: self.tx_bytes, idle });
         (
             self.heartbeats_sent,
             Heartbeat {
@@ -367,8 +424,11 @@ impl Link {
         )
     }
 
-    /// Bytes went out or came in: heartbeats of a link that carries much are closer together.
+    /// Bytes went out or came in: heartbeats of a plain link that carries much are closer together.
     fn note_carried(&mut self, bytes: u64) {
+        if self.security == Security::Sealed {
+            return;
+        }
         let heartbeat_bytes = FRAME_HEADER_BYTES as u64 + u64::from(HEARTBEAT_BYTES) + self.header_bytes();
         self.carried_bytes += bytes;
         if self.carried_bytes < heartbeat_bytes * 1_000 / HEARTBEAT_COST_PERMILLE
@@ -394,14 +454,20 @@ impl Link {
         })
     }
 
-    /// A datagram with `bytes` of UDP payload goes out.
-    pub fn on_sent(&mut self, bytes: usize, now: Instant) {
+    /// A datagram with `bytes` of UDP payload goes out; a sealed one as `counter` under `key`. `asks`: it carries data.
+    pub fn on_sent(&mut self, bytes: usize, sealed: Option<(u32, u64)>, asks: bool, now: Instant) {
         let bytes = bytes as u64 + self.header_bytes();
         self.tx_packets += 1;
         self.tx_bytes += bytes;
         self.tx_meter.on_bytes(bytes, now);
         self.mtu.on_sent(bytes);
         self.pacer.on_sent(bytes, self.rate.pacing_rate(self.overdue(now), now), now);
+        if let Some((key, counter)) = sealed {
+            self.sent.on_sent(key, counter, bytes, asks, self.pacer.idle(), now);
+        }
+        if asks {
+            self.data_sent_at = Some(now);
+        }
         self.note_carried(bytes);
     }
 
@@ -457,7 +523,7 @@ mod tests {
             if receive {
                 link.on_datagram(1_400, at);
             } else {
-                link.on_sent(1_400, at);
+                link.on_sent(1_400, None, true, at);
             }
         }
         link.heartbeat_at().unwrap()
@@ -500,7 +566,7 @@ mod tests {
             rx_ceiling: None,
         };
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));
-        link.on_peer_restart();
+        link.on_peer_restart(ms(0));
         assert_eq!(link.on_heartbeat(1, &heartbeat, path, 1, ms(0)), Ok(None));
         assert_eq!(link.heartbeat_at(), None);
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(1));

@@ -23,6 +23,7 @@ pub const QUANTUM: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pacer {
     free_at: Instant,
+    idle: Duration,
 }
 
 impl Pacer {
@@ -31,14 +32,16 @@ impl Pacer {
         self.free_at
     }
 
+    /// For how long, in all, there was nothing to send that it could have been saved up for.
+    pub(super) const fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// `bytes` went at `now`, on a link paced at `rate`.
-    pub(super) fn on_sent(&mut self, bytes: u64, rate: Option<BitRate>, now: Instant) {
-        let Some(rate) = rate else {
-            self.free_at = Instant::ZERO;
-            return;
-        };
-        let start = self.free_at.max(now.saturating_sub(BURST));
-        self.free_at = start + rate.time_to_send(bytes);
+    pub(super) fn on_sent(&mut self, bytes: u64, rate: BitRate, now: Instant) {
+        let saved_from = now.saturating_sub(BURST);
+        self.idle += saved_from.saturating_since(self.free_at);
+        self.free_at = self.free_at.max(saved_from) + rate.time_to_send(bytes);
     }
 }
 
@@ -56,7 +59,7 @@ mod tests {
         // Late by up to 3 ms, irregularly: nothing is lost, as that is less than the burst.
         for step in 0..10_000u64 {
             while pacer.free_at() <= now {
-                pacer.on_sent(1_500, Some(rate), now);
+                pacer.on_sent(1_500, rate, now);
                 sent += 1_500;
             }
             now = now.max(pacer.free_at()) + Duration::from_micros(step * 7_919 % 3_000);
@@ -67,10 +70,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_it_is_always_free() {
+    fn idle_time_is_what_could_not_be_saved_up() {
+        let rate = BitRate::from_bps(10_000_000);
         let mut pacer = Pacer::default();
-        pacer.on_sent(1_500, Some(BitRate::from_bps(1_000)), Instant::from_nanos(1));
-        pacer.on_sent(1_500, None, Instant::from_nanos(2));
-        assert_eq!(pacer.free_at(), Instant::ZERO);
+        let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        pacer.on_sent(1_250, rate, at(0));
+        let idle = pacer.idle();
+        // Free at -3 ms: nothing is lost until 1 ms.
+        pacer.on_sent(1_250, rate, at(1));
+        assert_eq!(pacer.idle(), idle);
+        pacer.on_sent(1_250, rate, at(10));
+        assert_eq!(pacer.idle(), idle + Duration::from_millis(8));
     }
 }

@@ -75,8 +75,8 @@ impl Link {
 
     /// A probe of `bytes` of UDP payload goes out. It takes its share of the link's rate, but heartbeats do not count it as a
     /// datagram: its loss says nothing about the link.
-    pub fn on_probe_sent(&mut self, bytes: usize, now: Instant) {
-        self.on_sent(bytes, now);
+    pub fn on_probe_sent(&mut self, bytes: usize, sealed: Option<(u32, u64)>, now: Instant) {
+        self.on_sent(bytes, sealed, false, now);
         self.tx_packets = self.tx_packets.saturating_sub(1);
     }
 
@@ -106,6 +106,8 @@ impl Link {
             // What the black hole swallowed would keep the link unused for as long as its window.
             self.loss = LossMeter::default();
             self.random_loss = LossMeter::default();
+            self.log.clear();
+            self.echoed = None;
         }
         changed
     }

@@ -1,34 +1,60 @@
-//! What a link can carry in the direction we send, and how fast to send on it.
+//! What a link carries in the direction we send, and how fast to send on it: an estimate of the bottleneck's rate, and a control
+//! that keeps its queue all but empty. Nothing is configured; a configured rate is a ceiling and a first guess.
 //!
-//! **Ceiling.** What configuration says: our own `up` (a server: `down` of the client's link) and what the peer tells in its
-//! heartbeats; the smaller counts. A link with a ceiling is paced just below it from the first packet.
+//! # The model
+//! A link is a queue that is served at a rate C, and a delay. From what the peer tells (feedback on sealed links, echoed heartbeats on
+//! plain ones) we know for each sample: what was delivered and when, when that was sent, and how long it took. So
+//! - the **queue** is the delay (less the datagram's own time at C) above its least in 10 s, the *base*, and above twice the
+//!   *noise*: what delays jump about from sample to sample (a radio's scheduling, a busy host);
+//! - a link whose queue was never empty between two samples, 20 ms apart at least, was busy: **what it delivered is C**;
+//! - a link without a queue delivered what was sent: C is no less.
 //!
-//! **Guard.** A ceiling may be wrong for a while (LTE) or missing. When two samples in a row find that more than a twentieth of a
-//! used link's datagrams were lost, or a queue (one-way delay above its base) of more than max(15 ms, a quarter of the
-//! smallest RTT) on a link that is used to the full or delivers less than it is sent (at four times the limit one sample is
-//! enough), the guard takes what was delivered for what the link carries. From then on, until it is back at the ceiling, a short
-//! queue is kept in the link, two thirds of that limit: a link that is never idle delivers what it carries, so that each
-//! sample tells its rate, up or down.
-//! - The queue as of now is what the newest echoed heartbeat met, plus what was sent since, less what the link took since. The
-//!   pacing rate leaves the guard's by what brings that queue to its target in 75 ms.
-//! - An echo that is overdue slows the link before it tells why.
-//! - Every 5 s the queue is drained until the delay falls no more: else it would become the base.
-//! - A queue that should drain and neither does nor grows is none of ours: the path became longer, and what is measured
-//!   now is the base (a satellite's slot change). Until that is decided such samples do not lower the rate.
-//! - A link that varies is trusted, after a pause, with a quarter of what it carried, and then with twice what it delivers.
+//! Rates are taken over a window of one round trip, 40 to 100 ms, and at least 12 datagrams.
 //!
-//! A link that carries little keeps its rate. Contract: a link that was never found below its ceiling is paced as if there were no
-//! guard. This is no estimator of idle links: it finds out what a link carries by filling it.
+//! # The phases
+//! **Start.** C is unknown. Pacing is 2.2 times what was delivered, at least 16 datagrams a round trip (and at most 5 Mbit/s of
+//! that), until a queue stands or a tenth is lost; then C is what is delivered. With a ceiling: C is the ceiling from the
+//! beginning.
 //!
-//! Source: the model of the queue is that of a Smith predictor; overdue echoes are RACK's idea (RFC 8985) for a rate.
+//! **Steady.** Pace at C × (1 + (q* − q) / T + a).
+//! - q is the queue *now*: what the newest sample met, plus what was sent since, less what C took since (a Smith predictor), and at least
+//!   as long as an answer is overdue. q* is the queue to keep, [`TARGET_MIN`] on a steady link, more on one whose C varies: a queue
+//!   that never runs dry tells C at every sample. T is 75 ms.
+//! - a is what looks for more: where the pacer was used to the full and no queue was seen for a round trip and a window, it starts with
+//!   1.5 % and doubles with each further round without a queue, up to a quarter. What is then delivered is the new C. The first
+//!   sign of a queue ends it. Links do so each for itself.
+//! - When the queue has not been seen empty for 5 s, it is emptied until the delay falls no more: else it would become the base.
+//! - A queue that should drain and neither does nor grows is none: the path became longer (a satellite's slot change). What is
+//!   measured now is the base.
+//! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
+//!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual.
+//!
+//! **Shared.** Where the queue twice in a row did not drain when it should have, somebody else fills it, who does not yield to delay. Then
+//! yielding starves: the link is shared as one TCP flow would (RFC 5681's additive increase and RFC 9438's decrease to 70 %,
+//! on what is in flight) until, in a test every 5 s, the queue drains after all.
+//!
+//! A link that carries little keeps its C. One whose C varied lately is trusted, after a pause, with a quarter of it, and then with
+//! twice what it delivers.
+//!
+//! It knows no packets, no other links, and no clock.
+//!
+//! # Sources
+//! draft-cheng-iccrg-delivery-rate-estimation and draft-ietf-ccwg-bbr (delivery rates, application-limited samples); Smith 1957
+//! (control over a dead time); Copa (NSDI 2018) for telling a competitor by a queue that does not drain; RACK, RFC 8985
+//! (overdue answers); srtla_send (loss that cuts do not lower).
 //!
 //! # Explored and removed
 //! Simulated, one flow over `varying`, up; share of the attainable, ceilings at the walk's peak. Cuts to 95 % of what was delivered,
-//! a drain of up to 0.4 s and 5 % more with each heartbeat of 100 ms: 16 % (QUIC), 13 % (smoltcp), against 62 and 33 % of this
-//! control; the best single link has 50 and 24 %.
+//! a drain of up to 0.4 s and 5 % more with each heartbeat of 100 ms: 16 % (QUIC), 13 % (smoltcp), against 62 and 33 % of
+//! a queue that is kept.
+
+mod shared;
+mod window;
 
 use std::time::Duration;
 
+use self::shared::Shared;
+use self::window::{Mark, Marks, Span};
 use super::window::WindowedMin;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -36,74 +62,118 @@ use crate::units::BitRate;
 /// Pace at this share of the ceiling, so that rounding and clocks never build a queue in the link.
 const PACING_PERMILLE: u64 = 990;
 
-/// Ours: what scheduling of a busy host adds to a delay is below this, and players of games do not notice it.
-const STANDING_MIN: Duration = Duration::from_millis(15);
+/// A full datagram.
+const DATAGRAM_BYTES: f64 = 1_500.0;
 
-/// Samples in a row before the guard steps in.
-const STANDING_SAMPLES: u32 = 2;
-
-/// A growing queue of so many times the limit needs no second sample.
-const SUDDEN_THRESHOLDS: u32 = 4;
+/// Start: so many datagrams in a round trip, but not over this rate; then so many times what was delivered.
+const INITIAL_DATAGRAMS: f64 = 16.0;
+const INITIAL_BPS_MAX: f64 = 5e6;
+const INITIAL_ROUND_MAX_S: f64 = 0.15;
+const START_GAIN: f64 = 2.2;
+/// Start ends with a queue of this and one and a half datagrams' time, seen twice, or with this share lost.
+const START_QUEUE_S: f64 = 0.002;
+const START_LOSS: f64 = 0.1;
+const START_LOST_BYTES: f64 = 10.0 * DATAGRAM_BYTES;
+const START_WINDOW_MIN: Duration = Duration::from_millis(8);
 
 /// The queue is brought to its target within this time.
-const CONTROL_SPAN: Duration = Duration::from_millis(75);
+const CONTROL_S: f64 = 0.075;
+/// Bounds of what is paced at, as a share of C.
+const GAIN_MIN: f64 = 0.1;
+const GAIN_MAX: f64 = 1.25;
 
-/// Bounds of the share of the guard's rate that is paced at.
-const SHARE_PERMILLE_MIN: u64 = 100;
-const SHARE_PERMILLE_MAX: u64 = 1_250;
+/// The queue to keep: none on a steady link, and a little less than that; while looking for more; at most; and what a wholly
+/// uncertain C adds.
+const TARGET_STEADY: f64 = -0.000_75;
+const TARGET_MIN: f64 = 0.001_5;
+const TARGET_MAX: f64 = 0.012;
+const TARGET_VOLATILITY_S: f64 = 0.08;
 
-/// A queue below this is none.
-const EMPTY: Duration = Duration::from_millis(3);
+/// A queue below this (and half a datagram's time) is none.
+const EMPTY_S: f64 = 0.001;
 
-/// So often the queue is drained until the delay falls no more: else it would become the base.
+/// A delay of so many deviations above the base is no queue, and one outlier counts for at most four deviations and this.
+const NOISE_HEADROOM: f64 = 2.0;
+const NOISE_STEP_S: f64 = 0.000_5;
+
+/// Probing for more: the first step, and the largest, as shares of C.
+const PROBE_MIN: f64 = 0.02;
+const PROBE_MAX: f64 = 0.25;
+/// The same on a link that carried twice as much within [`BEST_WINDOW`] (it was out, or slow for a while), and on one whose start
+/// ended with a queue that may have been chance.
+const REGROW_MIN: f64 = 0.25;
+const REGROW_MAX: f64 = 1.0;
+const BEST_WINDOW: Duration = Duration::from_secs(60);
+/// What a link that was out is believed to carry, of what it did.
+const RETURN_SHARE: f64 = 0.25;
+/// When looking found a queue on a steady link, it is left alone for so long.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Without having been empty for so long, the queue is emptied.
 const DRAIN_EVERY: Duration = Duration::from_secs(5);
+/// ... by so much less than none, for a round trip at least.
+const DRAIN_S: f64 = 0.01;
 
-/// A queue that we sent this much too little for and that is as long as before is none: the path is longer.
-const VAIN: Duration = Duration::from_millis(30);
+/// A queue that should have drained by this much, and by one and a half times itself at most, and did not by half of it, is none.
+const VAIN_S: f64 = 0.01;
 
-/// Delivered more or less than sent by this: the queue changed.
-const CHANGE_PERMILLE: u64 = 80;
+/// Sent and delivered differ by this: the queue changed.
+const CHANGE: f64 = 0.08;
+/// Below this share of C the queue is meant to drain.
+const DRAINING: f64 = 0.95;
+/// A link with a queue for this long was busy.
+const BUSY_WINDOW_MIN: Duration = Duration::from_millis(20);
+/// A sample that differs by this replaces the estimate; less moves it by the gain.
+const JUMP: f64 = 0.1;
+const ESTIMATE_GAIN: f64 = 0.3;
 
-/// Utilisation from which a link counts as used to the full.
-const USED_PERMILLE: u64 = 700;
+/// Loss beyond the usual that counts as a policer's; beyond the second the link is out, and nothing is learnt.
+const POLICED_LOSS: f64 = 0.05;
+const OUTAGE_LOSS: f64 = 0.8;
+/// What is usual follows each sample without a queue by this.
+const USUAL_GAIN: f64 = 0.02;
+const LIGHT_LOAD: f64 = 0.7;
 
-/// Loss of a used link that counts as congestion.
-const LOSS_PERMILLE: u64 = 50;
-const LOSS_CUT_PERMILLE: u64 = 950;
-
-/// No cut goes below this: heartbeats must still find out what the link carries.
-const RATE_MIN: BitRate = BitRate::from_bps(200_000);
-
-/// A link that was below its ceiling this lately is trusted with twice what it delivered within the window, and at least with
-/// this share of what it is taken to carry.
-const DISTRUST: Duration = Duration::from_secs(30);
-const TRUST_WINDOW: Duration = Duration::from_secs(1);
-const TRUST_PERMILLE_MIN: u64 = 250;
+/// No estimate goes below this: it must still be found out what the link carries.
+const RATE_MIN_BPS: f64 = 200_000.0;
 
 const BASE_WINDOW: Duration = Duration::from_secs(10);
 
-/// What one heartbeat that the peer echoed tells of the queue it met.
+/// A C that varied by more than this, relative and on average, is distrusted after a pause.
+const VOLATILE: f64 = 0.05;
+const TRUST_WINDOW: Duration = Duration::from_secs(1);
+const TRUST_MIN: f64 = 0.25;
+/// Volatility is forgotten over this many seconds.
+const VOLATILITY_S: f64 = 20.0;
+
+/// What the peer told of one datagram and all before it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Delay {
-    /// One-way delay, µs with an unknown offset.
+pub(super) struct Sample {
+    /// When the newest datagram that arrived was sent.
+    pub(super) sent_at: Instant,
+    /// Bytes sent up to then, it included.
+    pub(super) sent: u64,
+    /// The pacer's idle time up to then.
+    pub(super) idle: Duration,
+    /// When it arrived, µs of the peer's clock.
+    pub(super) arrived_us: u64,
+    /// Bytes delivered in all, and lost.
+    pub(super) delivered: u64,
+    pub(super) lost: u64,
+    /// The least delay since the last sample, µs with an unknown offset, and the size of that datagram.
     pub(super) delay_us: i64,
-    /// The link's smallest RTT.
+    pub(super) delay_bytes: u64,
+    /// Bytes sent up to now.
+    pub(super) total: u64,
+    /// The smallest round trip lately.
     pub(super) rtt_min: Duration,
-    /// How long ago it was sent.
-    pub(super) age: Duration,
-    /// What we sent since.
-    pub(super) since_bytes: u64,
 }
 
-/// What two heartbeats that the peer echoed tell of the time between them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Delivery {
-    /// What we sent.
-    pub(super) sent: BitRate,
-    /// What of it arrived, over the time in which it arrived.
-    pub(super) delivered: BitRate,
-    /// Datagrams that did not arrive, permille.
-    pub(super) lost_permille: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Start,
+    Steady,
+    Shared,
 }
 
 /// Whether a queue drains that should.
@@ -111,11 +181,19 @@ pub(super) struct Delivery {
 struct Vain {
     /// Only what was sent from here on met less of ours.
     from: Instant,
-    /// When the newest heartbeat that was looked at was sent.
-    at: Instant,
-    queue: Duration,
+    /// The newest send time looked at; `None`: none yet.
+    at: Option<Instant>,
+    queue_s: f64,
     /// How much shorter the queue should have become.
-    expected: Duration,
+    expected_s: f64,
+}
+
+/// A cut because of loss, under test.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    at: Instant,
+    loss: f64,
+    before_bps: f64,
 }
 
 /// The rate model of one link and direction.
@@ -123,195 +201,453 @@ struct Vain {
 pub(super) struct RateControl {
     configured: Option<BitRate>,
     peer_ceiling: Option<BitRate>,
-    /// What the link carries while that is below the ceiling.
-    guard: Option<BitRate>,
-    /// Share of the guard's rate to pace at.
-    share_permille: u64,
+    phase: Phase,
+    /// C; in the first phase, the most that was delivered. 0: nothing is known.
+    rate_bps: f64,
+    /// Share of C to pace at.
+    gain: f64,
+    /// Share of C to look for more with.
+    probe: f64,
+    /// C was never proven by a queue while looking for more.
+    is_fresh: bool,
+    /// Since when no queue was seen and the pacer was used to the full.
+    quiet_since: Option<Instant>,
     base: WindowedMin,
-    /// The queue that the newest heartbeat met, and above which one stands.
-    queue: Duration,
-    threshold: Duration,
-    /// The smallest and the largest queue since the last delivery sample, its own included.
-    queue_min: Duration,
-    queue_max: Duration,
-    /// When the link's queue was emptied last.
-    drained_at: Instant,
-    /// Until when it is being emptied, and the least delay seen meanwhile.
-    draining: Option<(Instant, i64)>,
-    /// Samples in a row that showed congestion.
+    queue_s: f64,
+    /// Deviation of delays that no queue explains, and the last two delays that it was found from.
+    noise_s: f64,
+    noise_from: Option<(Instant, i64, i64)>,
+    /// The longest queue since it was last asked for.
+    queue_max_s: f64,
+    /// Samples in a row with a queue that ends the first phase.
     standing: u32,
+    /// When the queue was last seen empty, and until when it is being emptied, with the least seen meanwhile.
+    empty_at: Instant,
+    draining: Option<(Instant, f64)>,
     vain: Option<Vain>,
-    /// The most that was delivered lately, bit/s, negated.
+    /// When a queue last did not drain, how often in a row, and the base before.
+    vain_at: Option<(Instant, u32, i64)>,
+    usual_loss: f64,
+    cut: Option<Cut>,
+    /// No probing before this.
+    probe_after: Instant,
+    probe_pause: Duration,
+    /// Mean relative change of C, and when it was last brought up to date.
+    volatility: f64,
+    volatility_at: Instant,
+    /// The most that was delivered lately, bit/s, negated; and the largest C in a longer while.
     delivered: WindowedMin,
-    /// When the link was found below its ceiling last.
-    guarded_at: Option<Instant>,
+    best: WindowedMin,
+    rtt_min: Duration,
+    marks: Marks,
+    shared: Shared,
 }
 
 impl RateControl {
     /// With the ceiling from our own configuration.
     pub(super) fn new(configured: Option<BitRate>) -> Self {
-        Self {
+        let mut control = Self {
             configured,
             peer_ceiling: None,
-            guard: None,
-            share_permille: 1_000,
+            phase: Phase::Start,
+            rate_bps: 0.0,
+            gain: 1.0,
+            probe: 0.0,
+            is_fresh: true,
+            quiet_since: None,
             base: WindowedMin::new(BASE_WINDOW),
-            queue: Duration::ZERO,
-            threshold: STANDING_MIN,
-            queue_min: Duration::MAX,
-            queue_max: Duration::ZERO,
-            drained_at: Instant::ZERO,
-            draining: None,
+            queue_s: 0.0,
+            noise_s: 0.0,
+            noise_from: None,
+            queue_max_s: 0.0,
             standing: 0,
+            empty_at: Instant::ZERO,
+            draining: None,
             vain: None,
+            vain_at: None,
+            usual_loss: 0.0,
+            cut: None,
+            probe_after: Instant::ZERO,
+            probe_pause: Duration::from_secs(1),
+            volatility: 0.0,
+            volatility_at: Instant::ZERO,
             delivered: WindowedMin::new(TRUST_WINDOW),
-            guarded_at: None,
-        }
+            best: WindowedMin::new(BEST_WINDOW),
+            rtt_min: Duration::from_millis(50),
+            marks: Marks::default(),
+            shared: Shared::default(),
+        };
+        control.take_hint();
+        control
     }
 
     /// The peer told what it wants to be sent at most.
-    pub(super) const fn on_peer_ceiling(&mut self, ceiling: Option<BitRate>) {
+    pub(super) fn on_peer_ceiling(&mut self, ceiling: Option<BitRate>) {
         self.peer_ceiling = ceiling;
+        self.take_hint();
     }
 
-    /// The peer was restarted or the link was down: delays begin anew, the rate is kept.
-    pub(super) fn on_restart(&mut self) {
+    /// A ceiling is the first guess.
+    fn take_hint(&mut self) {
+        if let (Phase::Start, Some(ceiling)) = (self.phase, self.ceiling()) {
+            self.phase = Phase::Steady;
+            self.rate_bps = bps(ceiling);
+        }
+    }
+
+    /// The peer was restarted or the link was down: delays begin anew, the rate is kept as far as it is likely.
+    pub(super) fn on_restart(&mut self, now: Instant) {
         self.base = WindowedMin::new(BASE_WINDOW);
-        self.queue = Duration::ZERO;
-        self.share_permille = 1_000;
+        self.marks = Marks::default();
+        self.queue_s = 0.0;
+        self.noise_from = None;
+        self.gain = 1.0;
         self.standing = 0;
         self.vain = None;
+        self.vain_at = None;
+        self.quiet_since = None;
+        self.probe = 0.0;
+        self.cut = None;
+        if self.phase == Phase::Shared {
+            self.phase = Phase::Steady;
+        }
+        if self.phase == Phase::Steady {
+            self.rate_bps = self.rate_bps.max(self.best_bps(now) * RETURN_SHARE);
+            self.is_fresh = true;
+        }
     }
 
-    /// Takes the delay that a heartbeat met.
-    pub(super) fn on_delay(&mut self, sample: &Delay, now: Instant) {
-        self.base.push(sample.delay_us, now);
-        let base_us = self.base.min(now).unwrap_or(sample.delay_us);
-        self.queue =
-            Duration::from_micros(u64::try_from(sample.delay_us.saturating_sub(base_us)).unwrap_or(0));
-        self.threshold = STANDING_MIN.max(sample.rtt_min / 4);
-        self.queue_min = self.queue_min.min(self.queue);
-        self.queue_max = self.queue_max.max(self.queue);
-        let Some(guard) = self.guard else { return };
-        self.note_vain(sample, now);
-        let target_us = self.target_us(sample, now);
-        // What stood there when the heartbeat arrived at its end, what came since, what went since.
-        let expected = (self.queue + guard.time_to_send(sample.since_bytes)).saturating_sub(sample.age);
-        let span = i64::try_from(CONTROL_SPAN.as_micros()).unwrap_or(i64::MAX);
-        let excess = target_us.saturating_sub(micros(expected)).saturating_mul(1_000) / span;
-        let share = u64::try_from(excess.saturating_add(1_000)).unwrap_or(0);
-        self.share_permille = share.clamp(SHARE_PERMILLE_MIN, SHARE_PERMILLE_MAX);
+    fn best_bps(&self, now: Instant) -> f64 {
+        self.best.min(now).map_or(0.0, |negated| negated.saturating_neg() as f64)
     }
 
-    /// The queue to keep; less than none while it is found out how short the delay can be.
-    fn target_us(&mut self, sample: &Delay, now: Instant) -> i64 {
-        let regular = micros(self.threshold * 2 / 3);
-        if now.saturating_since(self.drained_at) < DRAIN_EVERY {
+    /// Takes a sample.
+    pub(super) fn on_sample(&mut self, sample: &Sample, now: Instant) {
+        self.rtt_min = sample.rtt_min;
+        self.note_delay(sample, now);
+        self.marks.push(Mark {
+            arrived_us: sample.arrived_us,
+            sent_at: sample.sent_at,
+            sent: sample.sent,
+            delivered: sample.delivered,
+            lost: sample.lost,
+            idle: sample.idle,
+            queue_s: self.queue_s,
+        });
+        if self.phase == Phase::Start {
+            self.on_start(now);
+        } else if let Some(span) = self.marks.span(self.window()) {
+            self.delivered.push(-rounded(span.delivered_bps), now);
+            match self.phase {
+                Phase::Start => {}
+                Phase::Steady => self.on_steady(&span, now),
+                Phase::Shared => {}
+            }
+        }
+        match self.phase {
+            Phase::Start => {}
+            Phase::Steady => {
+                self.note_vain(sample, now);
+                self.set_gain(sample, now);
+            }
+            Phase::Shared => self.on_shared(sample, now),
+        }
+    }
+
+    /// Rates are taken over this.
+    fn window(&self) -> Duration {
+        let round = self.rtt_min.clamp(Duration::from_millis(40), Duration::from_millis(100));
+        match self.phase {
+            Phase::Start => round,
+            Phase::Steady | Phase::Shared => {
+                round.max(Duration::from_secs_f64((12.0 * self.datagram_s()).min(0.25)))
+            }
+        }
+    }
+
+    /// How long a full datagram takes at C.
+    fn datagram_s(&self) -> f64 {
+        if self.rate_bps > 0.0 { DATAGRAM_BYTES * 8.0 / self.rate_bps } else { 0.0 }
+    }
+
+    /// A queue below this is none.
+    fn empty_s(&self) -> f64 {
+        EMPTY_S.max(self.datagram_s() / 2.0)
+    }
+
+    fn note_delay(&mut self, sample: &Sample, now: Instant) {
+        let own_us = if self.rate_bps > 0.0 && self.phase != Phase::Start {
+            sample.delay_bytes as f64 * 8e6 / self.rate_bps
+        } else {
+            0.0
+        };
+        let delay_us = sample.delay_us.saturating_sub(rounded(own_us));
+        self.base.push(delay_us, now);
+        let base_us = self.base.min(now).unwrap_or(delay_us);
+        self.note_noise(delay_us, now);
+        let above_s = delay_us.saturating_sub(base_us) as f64 / 1e6;
+        self.queue_s = (above_s - self.noise_s * NOISE_HEADROOM).max(0.0);
+        self.queue_max_s = self.queue_max_s.max(self.queue_s);
+        if self.queue_s <= self.empty_s() {
+            self.empty_at = now;
+        }
+    }
+
+    /// How far delays jump about: a queue grows and shrinks steadily, so what is left after two differences is noise.
+    fn note_noise(&mut self, delay_us: i64, now: Instant) {
+        let (at, last_us, before_us) = self.noise_from.unwrap_or((now, delay_us, delay_us));
+        let bend_us = delay_us.saturating_add(before_us).saturating_sub(last_us.saturating_mul(2));
+        // Of independent samples, 1.95 mean deviations.
+        let seen = bend_us.unsigned_abs() as f64 / 1e6 / 1.95;
+        let seen = seen.min(self.noise_s * 4.0 + NOISE_STEP_S);
+        let weight = now.saturating_since(at).as_secs_f64().min(0.1);
+        self.noise_s += (seen - self.noise_s) * weight;
+        self.noise_from = Some((now, delay_us, last_us));
+    }
+
+    fn on_start(&mut self, now: Instant) {
+        let limit = START_QUEUE_S.max(self.rtt_min.as_secs_f64() / 24.0) + 1.5 * self.datagram_s();
+        self.standing = if self.queue_s > limit { self.standing + 1 } else { 0 };
+        let is_standing = self.standing >= 2;
+        // A queue ends it at once, with what little is known of the rate.
+        let window = if is_standing { self.window().min(self.marks.reach()) } else { self.window() };
+        let Some(span) = self.marks.span(window.max(START_WINDOW_MIN)) else { return };
+        if span.loss > OUTAGE_LOSS {
+            return;
+        }
+        self.rate_bps = self.rate_bps.max(span.delivered_bps);
+        self.best.push(-rounded(self.rate_bps), now);
+        let is_lossy = span.is_full && span.loss > START_LOSS && span.lost_bytes > START_LOST_BYTES;
+        if is_standing || is_lossy {
+            self.phase = Phase::Steady;
+            self.rate_bps = span.delivered_bps.max(RATE_MIN_BPS);
+            self.empty_at = now;
+            if !is_standing {
+                self.cut = Some(Cut { at: now, loss: span.loss, before_bps: span.sent_bps });
+                self.is_fresh = false;
+                self.probe_after = now + self.probe_pause;
+            }
+        }
+    }
+
+    fn on_steady(&mut self, span: &Span, now: Instant) {
+        // Only loss that little traffic meets too is known not to be ours.
+        let is_light =
+            span.sent_bps < self.rate_bps * LIGHT_LOAD && span.loss < self.usual_loss + POLICED_LOSS;
+        if self.queue_s <= self.empty_s() && (is_light || span.loss < self.usual_loss) {
+            self.usual_loss += (span.loss - self.usual_loss) * USUAL_GAIN;
+        }
+        if let Some(busy) = self.marks.busy_span(self.empty_s(), BUSY_WINDOW_MIN, self.window()) {
+            self.end_probe(now);
+            self.on_busy(&busy, now);
+            return;
+        }
+        if self.on_loss(span, now) {
+            return;
+        }
+        let carried_bps = self.carried_bps(span);
+        if carried_bps > self.rate_bps {
+            // Nothing that waited in a stalled link and came at once: no more than was sent.
+            let seen = carried_bps.min(span.sent_bps * 1.02);
+            if seen > self.rate_bps {
+                self.adopt(self.rate_bps + (seen - self.rate_bps) * 0.5, now);
+            }
+        }
+        self.look_for_more(span, now);
+    }
+
+    /// The link had a queue all the time: what it delivered is what it carries.
+    fn on_busy(&mut self, span: &Span, now: Instant) {
+        let carried_bps = self.carried_bps(span);
+        let ratio = carried_bps / span.sent_bps.max(1.0);
+        let is_flat = (1.0 - CHANGE..=1.0 + CHANGE).contains(&ratio);
+        // A queue that should drain, and of which nothing else is known, may be none.
+        if span.sent_bps < self.rate_bps * DRAINING && is_flat {
+            return;
+        }
+        if !is_flat {
+            self.vain = None;
+        }
+        // What drains came quicker than it was sent, and so does what a stalled link lets go: a little is believed.
+        let seen = if ratio > 1.0 + CHANGE { carried_bps.min(self.rate_bps * 1.1) } else { carried_bps };
+        let error = seen / self.rate_bps - 1.0;
+        let gain = if error.abs() > JUMP { 1.0 } else { ESTIMATE_GAIN };
+        self.adopt(self.rate_bps + (seen - self.rate_bps) * gain, now);
+    }
+
+    /// What the link carried: what is usually lost took its time too.
+    fn carried_bps(&self, span: &Span) -> f64 {
+        span.delivered_bps / (1.0 - self.usual_loss.min(0.5))
+    }
+
+    /// C is `rate_bps`.
+    fn adopt(&mut self, rate_bps: f64, now: Instant) {
+        let rate_bps = rate_bps.max(RATE_MIN_BPS);
+        let change = (rate_bps - self.rate_bps).abs() / self.rate_bps.max(rate_bps);
+        let age = now.saturating_since(self.volatility_at).as_secs_f64();
+        self.volatility = (self.volatility * (1.0 - age / VOLATILITY_S).max(0.0) + change / 10.0).min(1.0);
+        self.volatility_at = now;
+        self.rate_bps = rate_bps;
+        self.best.push(-rounded(rate_bps), now);
+        if let Some(ceiling) = self.ceiling() {
+            self.rate_bps = self.rate_bps.min(bps(ceiling));
+        }
+    }
+
+    fn look_for_more(&mut self, span: &Span, now: Instant) {
+        if self.queue_s > self.empty_s() {
+            self.end_probe(now);
+            return;
+        }
+        if !span.is_full {
+            (self.probe, self.quiet_since) = (0.0, None);
+            return;
+        }
+        let since = *self.quiet_since.get_or_insert(now);
+        if now.saturating_since(since) >= self.rtt_min + self.window() / 2 && now >= self.probe_after {
+            let is_likely = self.is_fresh || self.rate_bps < self.best_bps(now) / 2.0;
+            let (least, most) = if is_likely { (REGROW_MIN, REGROW_MAX) } else { (PROBE_MIN, PROBE_MAX) };
+            self.probe = (self.probe * 2.0).clamp(least, most);
+            self.quiet_since = Some(now);
+        }
+    }
+
+    /// There is a queue: no more is to be had.
+    fn end_probe(&mut self, now: Instant) {
+        if self.probe > 0.0 {
+            self.is_fresh = false;
+            if self.volatility(now) < VOLATILE / 2.0 {
+                self.probe_after = self.probe_after.max(now + PROBE_PAUSE);
+            }
+        }
+        (self.probe, self.quiet_since) = (0.0, None);
+    }
+
+    /// Loss that no queue explains. Whether it was acted upon.
+    fn on_loss(&mut self, span: &Span, now: Instant) -> bool {
+        if let Some(cut) = self.cut {
+            if now.saturating_since(cut.at) < self.rtt_min * 2 + self.window() * 2 {
+                return false;
+            }
+            self.cut = None;
+            if span.loss > cut.loss * 0.7 {
+                self.usual_loss = span.loss;
+                self.rate_bps = self.rate_bps.max(cut.before_bps);
+                self.probe_pause = Duration::from_secs(1);
+            }
+            return false;
+        }
+        if span.loss > OUTAGE_LOSS {
+            return true;
+        }
+        if !span.is_full || span.loss < self.usual_loss + POLICED_LOSS {
+            return false;
+        }
+        self.cut = Some(Cut { at: now, loss: span.loss, before_bps: self.rate_bps });
+        self.adopt(span.delivered_bps, now);
+        (self.probe, self.is_fresh) = (0.0, false);
+        self.probe_after = now + self.probe_pause;
+        self.probe_pause = (self.probe_pause * 2).min(Duration::from_secs(8));
+        true
+    }
+
+    /// Sees whether a queue drains that should.
+    fn note_vain(&mut self, sample: &Sample, now: Instant) {
+        if self.queue_s <= 2.0 * self.empty_s() || self.gain >= 1.0 {
+            self.vain = None;
+            return;
+        }
+        let start = Vain { from: now, at: None, queue_s: self.queue_s, expected_s: 0.0 };
+        let vain = self.vain.get_or_insert(start);
+        if sample.sent_at < vain.from {
+            vain.queue_s = self.queue_s;
+            return;
+        }
+        let Some(at) = vain.at.replace(sample.sent_at) else {
+            vain.queue_s = self.queue_s;
+            return;
+        };
+        vain.expected_s += sample.sent_at.saturating_since(at).as_secs_f64() * (1.0 - self.gain);
+        let enough = VAIN_S.max(vain.queue_s.min(VAIN_S * 3.0));
+        if vain.expected_s < enough {
+            return;
+        }
+        let drained = vain.queue_s - self.queue_s;
+        let (from, half) = (vain.from, vain.expected_s / 2.0);
+        self.vain = None;
+        if drained > half {
+            self.vain_at = None;
+            return;
+        }
+        self.on_vain(sample, from, now);
+    }
+
+    /// The queue is not ours: the path is longer, or somebody else fills it.
+    fn on_vain(&mut self, sample: &Sample, from: Instant, now: Instant) {
+        let recent = self.vain_at.filter(|(at, ..)| from.saturating_since(*at) < Duration::from_secs(2));
+        let base_us =
+            recent.map_or_else(|| self.base.min(now).unwrap_or(sample.delay_us), |(.., base_us)| base_us);
+        let times = recent.map_or(1, |(_, times, _)| times + 1);
+        self.vain_at = Some((now, times, base_us));
+        if times >= 3 {
+            self.phase = Phase::Shared;
+            self.shared = Shared::new(self.rate_bps, self.rtt_min, self.queue_s, base_us, now);
+            return;
+        }
+        self.base = WindowedMin::new(BASE_WINDOW);
+        self.queue_s = 0.0;
+        self.note_delay(sample, now);
+    }
+
+    fn on_shared(&mut self, sample: &Sample, now: Instant) {
+        let lost = self.marks.newly_lost();
+        let delivered_bps = self.marks.span(self.window()).map_or(0.0, |span| span.delivered_bps);
+        if self.shared.on_sample(sample, lost, self.queue_s, now) {
+            self.rate_bps = delivered_bps.max(RATE_MIN_BPS);
+            self.phase = Phase::Steady;
+            self.vain_at = None;
+            self.empty_at = now;
+        }
+    }
+
+    fn set_gain(&mut self, sample: &Sample, now: Instant) {
+        let age = now.saturating_since(sample.sent_at).as_secs_f64();
+        let since_bytes = sample.total.saturating_sub(sample.sent);
+        let expected_s = (self.queue_s + since_bytes as f64 * 8.0 / self.rate_bps - age).max(0.0);
+        let target_s = self.target_s(sample, now);
+        let gain = 1.0 + (target_s - expected_s) / CONTROL_S + self.probe;
+        self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + self.probe));
+    }
+
+    /// The queue to keep; less than none while it is being emptied.
+    fn target_s(&mut self, sample: &Sample, now: Instant) -> f64 {
+        let volatility = self.volatility(now);
+        let regular = if self.probe > 0.0 || volatility >= VOLATILE / 2.0 {
+            (TARGET_VOLATILITY_S * volatility).clamp(TARGET_MIN, TARGET_MAX)
+        } else {
+            TARGET_STEADY
+        };
+        if now.saturating_since(self.empty_at) < DRAIN_EVERY {
+            self.draining = None;
             return regular;
         }
-        let (until, least) = self.draining.get_or_insert((now + sample.age + CONTROL_SPAN, sample.delay_us));
-        if sample.delay_us < *least - micros(EMPTY) {
-            (*until, *least) = ((*until).max(now + CONTROL_SPAN), sample.delay_us);
+        let age = now.saturating_since(sample.sent_at);
+        let span = Duration::from_secs_f64(CONTROL_S);
+        let (until, least) = self.draining.get_or_insert((now + age + span, self.queue_s));
+        if self.queue_s < *least - EMPTY_S {
+            (*until, *least) = ((*until).max(now + span), self.queue_s);
         }
         if now < *until {
-            return -micros(self.threshold);
+            return -DRAIN_S;
         }
         self.draining = None;
-        self.drained_at = now;
+        self.empty_at = now;
         regular
     }
 
-    /// Sees whether a queue that should drain does.
-    fn note_vain(&mut self, sample: &Delay, now: Instant) {
-        if self.queue <= self.threshold || self.share_permille >= 950 {
-            self.vain = None;
-            return;
-        }
-        let sent_at = now.saturating_sub(sample.age);
-        let vain =
-            self.vain.get_or_insert(Vain { from: now, at: now, queue: self.queue, expected: Duration::ZERO });
-        if sent_at < vain.from || vain.at == vain.from {
-            (vain.at, vain.queue) = (sent_at.max(vain.from), self.queue);
-            return;
-        }
-        let passed = sent_at.saturating_since(vain.at);
-        vain.at = sent_at;
-        vain.expected += passed * u32::try_from(1_000 - self.share_permille).unwrap_or(0) / 1_000;
-        if vain.expected < VAIN {
-            return;
-        }
-        let flat = vain.queue.abs_diff(self.queue) < vain.expected / 2;
-        self.vain = None;
-        if flat {
-            self.base = WindowedMin::new(BASE_WINDOW);
-            self.base.push(sample.delay_us, now);
-            self.queue = Duration::ZERO;
-        }
-    }
-
-    /// Takes a sample; tells whether the link was free of a standing queue, so that what was lost was not lost to one.
-    pub(super) fn on_delivery(&mut self, sample: &Delivery, now: Instant) -> bool {
-        let used = self.is_used(sample.sent);
-        let queue_min = std::mem::replace(&mut self.queue_min, self.queue).min(self.queue);
-        let queue_max = std::mem::replace(&mut self.queue_max, self.queue).max(self.queue);
-        let grew = sample.delivered < sample.sent.permille(1_000 - CHANGE_PERMILLE);
-        let shrank = sample.delivered > sample.sent.permille(1_000 + CHANGE_PERMILLE);
-        let lossy = used && sample.lost_permille > LOSS_PERMILLE;
-        let standing = self.queue > self.threshold && (used || grew);
-        self.standing = if lossy || standing { self.standing + 1 } else { 0 };
-        let sudden = grew && self.queue > self.threshold * SUDDEN_THRESHOLDS;
-        match self.guard {
-            None if sudden || self.standing >= STANDING_SAMPLES => self.set_guard(now, sample.delivered),
-            None => {}
-            Some(guard) if lossy && self.standing >= STANDING_SAMPLES => {
-                self.standing = 0;
-                self.set_guard(now, guard.min(sample.delivered.permille(LOSS_CUT_PERMILLE)));
-            }
-            // What little traffic delivers says nothing about the link.
-            Some(_) if !(used || grew) => {}
-            Some(guard) if queue_min <= EMPTY => self.set_guard(now, guard.max(sample.delivered)),
-            // The link was busy all the time: it delivered what it carries. But nothing is known from a queue
-            // that should drain and does neither that nor grow: it may be none.
-            Some(guard) => {
-                let drains = self.share_permille < 950;
-                if !drains || grew || shrank {
-                    if drains {
-                        self.vain = None;
-                    }
-                    self.set_guard(
-                        now,
-                        BitRate::from_bps(guard.as_bps().midpoint(sample.delivered.as_bps())),
-                    );
-                }
-            }
-        }
-        self.delivered
-            .push(i64::try_from(sample.delivered.as_bps()).unwrap_or(i64::MAX).saturating_neg(), now);
-        queue_max <= self.threshold
-    }
-
-    fn set_guard(&mut self, now: Instant, rate: BitRate) {
-        let rate = rate.max(RATE_MIN);
-        if self.guard.is_none() {
-            self.share_permille = 1_000;
-            self.vain = None;
-            (self.drained_at, self.draining) = (now, None);
-        }
-        self.guard = self.ceiling().is_none_or(|ceiling| rate < ceiling).then_some(rate);
-        self.guarded_at = Some(now);
-    }
-
-    /// What a link that was found below its ceiling lately may be trusted with: it may have changed since it carried that much.
-    fn trusted(&self, now: Instant) -> Option<BitRate> {
-        self.guarded_at.filter(|at| now.saturating_since(*at) < DISTRUST)?;
-        let delivered = self.delivered.min(now).map_or(0, |bps| bps.unsigned_abs());
-        let known = self.capacity()?.permille(TRUST_PERMILLE_MIN);
-        Some(BitRate::from_bps(delivered.saturating_mul(2)).max(known))
-    }
-
-    /// Whether `sent` uses what we may send; a link that nothing limits is used by anything that fills a queue in it.
-    fn is_used(&self, sent: BitRate) -> bool {
-        self.own_rate().is_none_or(|rate| sent >= rate.permille(USED_PERMILLE))
+    fn volatility(&self, now: Instant) -> f64 {
+        let age = now.saturating_since(self.volatility_at).as_secs_f64();
+        self.volatility * (1.0 - age / VOLATILITY_S).max(0.0)
     }
 
     fn ceiling(&self) -> Option<BitRate> {
@@ -321,276 +657,64 @@ impl RateControl {
         }
     }
 
+    /// Whether nothing stood in the link since this was asked last: what was lost was not lost to a queue.
+    pub(super) fn take_clear(&mut self) -> bool {
+        let limit = 0.015_f64.max(self.rtt_min.as_secs_f64() / 4.0);
+        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit
+    }
+
+    /// The queue that the newest sample met.
+    pub(super) fn queue(&self) -> Duration {
+        Duration::from_secs_f64(self.queue_s.min(3_600.0))
+    }
+
     /// What the link carries, IP headers included; `None` when unknown.
     pub(super) fn capacity(&self) -> Option<BitRate> {
-        match (self.guard, self.ceiling()) {
-            (Some(guard), Some(ceiling)) => Some(guard.min(ceiling)),
-            (guard, ceiling) => guard.or(ceiling),
+        match self.phase {
+            Phase::Start => None,
+            Phase::Steady | Phase::Shared => Some(rate(self.rate_bps)),
         }
     }
 
-    /// What ceiling and guard allow.
-    fn own_rate(&self) -> Option<BitRate> {
-        let ceiling = self.ceiling().map(|rate| rate.permille(PACING_PERMILLE));
-        let guarded = self.guard.map(|rate| rate.permille(self.share_permille));
-        match (ceiling, guarded) {
-            (Some(ceiling), Some(guarded)) => Some(ceiling.min(guarded)),
-            (ceiling, guarded) => ceiling.or(guarded),
-        }
+    /// The rate to pace at while an answer is `overdue`.
+    pub(super) fn pacing_rate(&self, overdue: Duration, now: Instant) -> BitRate {
+        let paced = match self.phase {
+            Phase::Start => {
+                let round = self.rtt_min.as_secs_f64().clamp(1e-3, INITIAL_ROUND_MAX_S);
+                let initial = INITIAL_DATAGRAMS * DATAGRAM_BYTES * 8.0 / round;
+                (self.rate_bps * START_GAIN).max(initial.min(INITIAL_BPS_MAX))
+            }
+            Phase::Steady => self.trusted(self.rate_bps * self.gain, now),
+            Phase::Shared => self.shared.rate_bps(),
+        };
+        let late = 1.0 - overdue.as_secs_f64() / CONTROL_S;
+        let paced = rate((paced * late.max(GAIN_MIN)).max(RATE_MIN_BPS));
+        self.ceiling().map_or(paced, |ceiling| paced.min(ceiling.permille(PACING_PERMILLE)))
     }
 
-    /// The rate to pace at while an echo is `overdue`; `None`: not paced.
-    pub(super) fn pacing_rate(&self, overdue: Duration, now: Instant) -> Option<BitRate> {
-        let mut rate = self.own_rate()?;
-        if let Some(trusted) = self.trusted(now) {
-            rate = rate.min(trusted);
+    /// What a link that varies may be trusted with: it may have changed since it carried that much.
+    fn trusted(&self, paced_bps: f64, now: Instant) -> f64 {
+        if self.volatility(now) < VOLATILE {
+            return paced_bps;
         }
-        if overdue.is_zero() {
-            return Some(rate);
-        }
-        let excess = micros(overdue).saturating_mul(1_000) / micros(CONTROL_SPAN);
-        let share = 1_000u64.saturating_sub(u64::try_from(excess).unwrap_or(0)).max(SHARE_PERMILLE_MIN);
-        Some(rate.permille(share))
+        let delivered = self.delivered.min(now).map_or(0.0, |negated| negated.saturating_neg() as f64);
+        paced_bps.min((delivered * 2.0).max(self.rate_bps * TRUST_MIN))
     }
 }
 
-fn micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+fn bps(rate: BitRate) -> f64 {
+    rate.as_bps() as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+fn rate(bps: f64) -> BitRate {
+    BitRate::from_bps(bps as u64)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates")]
+fn rounded(value: f64) -> i64 {
+    value.round() as i64
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-
-    fn mbit(rate: u64) -> BitRate {
-        BitRate::from_bps(rate * 1_000_000)
-    }
-
-    const RTT: Duration = Duration::from_millis(40);
-
-    /// A heartbeat under way and back.
-    struct Pending {
-        sent_at: Instant,
-        due: Instant,
-        delay_us: i64,
-        total_bytes: u64,
-        delivery: Delivery,
-    }
-
-    /// A link with a deep queue, what a sender at the control's own rate sees of it, and how late.
-    struct Bench {
-        control: RateControl,
-        queue: Duration,
-        base_us: i64,
-        now: Instant,
-        sent_bytes: u64,
-        lost_permille: u64,
-        pending: VecDeque<Pending>,
-    }
-
-    impl Bench {
-        fn new(configured: Option<BitRate>) -> Self {
-            Self {
-                control: RateControl::new(configured),
-                queue: Duration::ZERO,
-                base_us: -5_000_000,
-                now: Instant::from_nanos(1_000_000_000),
-                sent_bytes: 0,
-                lost_permille: 0,
-                pending: VecDeque::new(),
-            }
-        }
-
-        /// After a second of little traffic: the base is known.
-        fn rested(configured: BitRate) -> Self {
-            let mut bench = Self::new(Some(configured));
-            bench.run(1_000, BitRate::from_bps(10_000), configured);
-            bench
-        }
-
-        /// 25 ms on a link of `capacity`; returns the queue's length.
-        fn step(&mut self, offered: BitRate, capacity: BitRate) -> Duration {
-            const INTERVAL: Duration = Duration::from_millis(25);
-            self.now = self.now + INTERVAL;
-            let echo_due = |first: &Pending| first.sent_at + RTT + self.control.queue + INTERVAL * 2;
-            let overdue = self
-                .pending
-                .front()
-                .map_or(Duration::ZERO, |first| self.now.saturating_since(echo_due(first)));
-            let rate = self.control.pacing_rate(overdue, self.now);
-            let sent = rate.map_or(offered, |rate| rate.min(offered));
-            self.sent_bytes += sent.bytes_in(INTERVAL);
-            let busy = self.queue + capacity.time_to_send(sent.bytes_in(INTERVAL));
-            let queue = busy.saturating_sub(INTERVAL);
-            let arriving = (INTERVAL + queue).saturating_sub(self.queue).max(INTERVAL / 2);
-            self.queue = queue;
-            self.pending.push_back(Pending {
-                sent_at: self.now,
-                due: self.now + RTT + queue,
-                delay_us: self.base_us + i64::try_from(queue.as_micros()).unwrap(),
-                total_bytes: self.sent_bytes,
-                delivery: Delivery {
-                    sent,
-                    delivered: BitRate::from_bytes_over(sent.bytes_in(INTERVAL), arriving),
-                    lost_permille: self.lost_permille,
-                },
-            });
-            while self.pending.front().is_some_and(|first| first.due <= self.now) {
-                let first = self.pending.pop_front().unwrap();
-                let delay = Delay {
-                    delay_us: first.delay_us,
-                    rtt_min: RTT,
-                    age: self.now - first.sent_at,
-                    since_bytes: self.sent_bytes - first.total_bytes,
-                };
-                self.control.on_delay(&delay, self.now);
-                self.control.on_delivery(&first.delivery, self.now);
-            }
-            self.queue
-        }
-
-        /// That for `ms`; the longest queue.
-        fn run(&mut self, ms: u64, offered: BitRate, capacity: BitRate) -> Duration {
-            (0..ms / 25).map(|_| self.step(offered, capacity)).max().unwrap()
-        }
-    }
-
-    #[test]
-    fn the_smaller_ceiling_counts() {
-        let paced = |rate: &RateControl| rate.pacing_rate(Duration::ZERO, Instant::ZERO);
-        let mut rate = RateControl::new(None);
-        assert_eq!((rate.capacity(), paced(&rate)), (None, None));
-        rate.on_peer_ceiling(Some(mbit(10)));
-        assert_eq!(rate.capacity(), Some(mbit(10)));
-        let mut rate = RateControl::new(Some(mbit(20)));
-        rate.on_peer_ceiling(Some(mbit(10)));
-        assert_eq!(rate.capacity(), Some(mbit(10)));
-        rate.on_peer_ceiling(Some(mbit(30)));
-        assert_eq!(rate.capacity(), Some(mbit(20)));
-        assert_eq!(paced(&rate), Some(BitRate::from_bps(19_800_000)));
-    }
-
-    #[test]
-    fn a_right_ceiling_is_never_touched() {
-        let mut bench = Bench::rested(mbit(20));
-        for _ in 0..800 {
-            bench.step(mbit(100), mbit(20));
-            assert_eq!(bench.control.capacity(), Some(mbit(20)));
-        }
-    }
-
-    #[test]
-    fn a_link_that_became_slower_is_followed_and_its_return_too() {
-        let mut bench = Bench::rested(mbit(50));
-        bench.run(2_000, mbit(100), mbit(50));
-        bench.run(1_000, mbit(100), mbit(10));
-        let worst = bench.run(20_000, mbit(100), mbit(10));
-        let rate = bench.control.capacity().unwrap();
-        assert!((mbit(9)..mbit(11)).contains(&rate), "{rate}");
-        assert!(worst < Duration::from_millis(25), "{worst:?}");
-        bench.run(3_000, mbit(100), mbit(50));
-        assert!(bench.control.capacity().unwrap() >= mbit(49));
-    }
-
-    #[test]
-    fn a_rate_that_walks_is_followed_both_ways_with_a_short_queue() {
-        let mut bench = Bench::rested(mbit(60));
-        bench.run(2_000, mbit(100), mbit(40));
-        let (mut carried, mut worst) = (0, Duration::ZERO);
-        for kbit in [30, 20, 14, 10, 14, 20, 30, 40, 30, 40, 50, 40, 30, 20, 30] {
-            let before = bench.sent_bytes;
-            worst = worst.max(bench.run(200, mbit(100), mbit(kbit)));
-            carried += (bench.sent_bytes - before) * 8_000 / (kbit * 1_000_000);
-        }
-        assert!(carried > 15 * 200 * 85 / 100, "{carried}");
-        assert!(worst < Duration::from_millis(80), "{worst:?}");
-    }
-
-    #[test]
-    fn without_a_ceiling_the_queue_tells_the_rate() {
-        let mut bench = Bench::new(None);
-        bench.run(10_000, mbit(40), mbit(10));
-        let rate = bench.control.capacity().unwrap();
-        assert!((mbit(9)..mbit(11)).contains(&rate), "{rate}");
-        let mut idle = Bench::new(None);
-        idle.run(10_000, mbit(5), mbit(10));
-        assert_eq!(idle.control.capacity(), None);
-    }
-
-    #[test]
-    fn a_queue_from_the_start_does_not_become_the_base() {
-        let mut bench = Bench::new(Some(mbit(50)));
-        bench.run(60_000, mbit(100), mbit(20));
-        let worst = bench.run(20_000, mbit(100), mbit(20));
-        assert!(worst < Duration::from_millis(25), "{worst:?}");
-    }
-
-    #[test]
-    fn a_longer_path_is_not_congestion() {
-        for ceiling in [mbit(20), mbit(40)] {
-            let mut bench = Bench::rested(ceiling);
-            bench.run(2_000, mbit(100), mbit(20));
-            bench.base_us += 40_000;
-            bench.run(1_500, mbit(100), mbit(20));
-            let rate = bench.control.capacity().unwrap();
-            assert!(rate >= mbit(19), "{rate}");
-            bench.base_us -= 40_000;
-            let worst = bench.run(1_500, mbit(100), mbit(20));
-            assert!(bench.control.capacity().unwrap() >= mbit(19));
-            assert!(worst < Duration::from_millis(80), "{worst:?}");
-        }
-    }
-
-    #[test]
-    fn light_traffic_never_cuts() {
-        let mut bench = Bench::rested(mbit(20));
-        bench.step(mbit(1), mbit(20));
-        bench.base_us += 100_000;
-        for _ in 0..80 {
-            bench.step(mbit(1), mbit(20));
-            assert_eq!(bench.control.capacity(), Some(mbit(20)));
-        }
-    }
-
-    #[test]
-    fn light_traffic_that_the_link_cannot_carry_cuts() {
-        let mut bench = Bench::rested(mbit(60));
-        bench.run(1_000, mbit(4), mbit(60));
-        bench.run(1_000, mbit(4), mbit(1));
-        let rate = bench.control.capacity().unwrap();
-        assert!(rate < mbit(2), "{rate}");
-    }
-
-    #[test]
-    fn random_loss_costs_no_rate() {
-        let mut bench = Bench::rested(mbit(20));
-        bench.lost_permille = 30;
-        bench.run(10_000, mbit(100), mbit(20));
-        assert_eq!(bench.control.capacity(), Some(mbit(20)));
-    }
-
-    #[test]
-    fn an_overdue_echo_slows_the_link() {
-        let bench = Bench::rested(mbit(20));
-        let rate = |overdue| bench.control.pacing_rate(Duration::from_millis(overdue), bench.now).unwrap();
-        assert_eq!(rate(0), BitRate::from_bps(19_800_000));
-        assert!(rate(15) < mbit(16) && rate(15) > mbit(15), "{}", rate(15));
-        assert_eq!(rate(500), rate(0).permille(SHARE_PERMILLE_MIN));
-    }
-
-    #[test]
-    fn a_link_that_varies_is_trusted_step_by_step_after_a_pause() {
-        let mut bench = Bench::rested(mbit(60));
-        bench.run(2_000, mbit(100), mbit(20));
-        let paced = |bench: &Bench| bench.control.pacing_rate(Duration::ZERO, bench.now).unwrap();
-        assert!(paced(&bench) > mbit(18), "{}", paced(&bench));
-        bench.run(2_000, BitRate::from_bps(10_000), mbit(20));
-        assert!(paced(&bench) < mbit(6), "{}", paced(&bench));
-        let worst = bench.run(400, mbit(100), mbit(2));
-        assert!(worst < Duration::from_millis(450), "{worst:?}");
-        bench.run(3_000, mbit(100), mbit(20));
-        assert!(paced(&bench) > mbit(18), "{}", paced(&bench));
-    }
-}
+mod tests;

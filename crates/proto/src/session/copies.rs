@@ -84,7 +84,6 @@ impl Session {
             let (mut segments, mut segment_size, mut room) = (0, 0, usize::MAX);
             while let Some((seq_num, packet)) = self.copies.pop(link, room) {
                 let size = self.put_data(buf, link, security, seq_num, &packet, now);
-                self.on_data_sent(link, size, now);
                 segments += 1;
                 segment_size = segment_size.max(size);
                 // GSO: only the last datagram may be shorter.

@@ -19,6 +19,7 @@ use crate::crypto::replay::ReplayWindow;
 use crate::discard::Discard;
 use crate::handshake::TransportKeys;
 use crate::time::Instant;
+use crate::wire::feedback::{Range, Runs};
 use crate::wire::sealed::{self, SEALED_HEADER_BYTES, SealedHeader};
 
 /// Bytes that sealing adds to frames.
@@ -95,6 +96,20 @@ impl KeySet {
     }
 }
 
+/// What a sealed datagram is called: the peer's index of the key, and its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SealedAs {
+    pub(super) key: u32,
+    pub(super) counter: u64,
+}
+
+impl SealedAs {
+    /// Key and counter.
+    pub(super) const fn name(self) -> (u32, u64) {
+        (self.key, self.counter)
+    }
+}
+
 /// What opening a datagram told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Opened {
@@ -102,6 +117,8 @@ pub(super) struct Opened {
     pub(super) size: usize,
     /// No newer datagram of this link was seen.
     pub(super) newest: bool,
+    /// It came under the keys in use, not under those before.
+    pub(super) is_current: bool,
     /// These keys were used by the client for the first time: the peer's run that they belong to.
     pub(super) confirmed: Option<u32>,
 }
@@ -187,7 +204,7 @@ impl Keyring {
         let keys = if is_current { &mut self.current } else { &mut self.previous };
         let keys = keys.as_mut().filter(|keys| keys.local_index == index).ok_or(Discard::UnknownSession)?;
         let (size, newest) = open_under(keys, header, datagram, self.limits, now)?;
-        Ok(Opened { size, newest: newest && is_current, confirmed: None })
+        Ok(Opened { size, newest: newest && is_current, is_current, confirmed: None })
     }
 
     /// The first datagram under keys that no datagram came under yet.
@@ -205,7 +222,7 @@ impl Keyring {
         // Handshakes begun before this one are over; the client may still come to use a later one.
         self.freed.extend(self.next.drain(..at).map(|over| over.local_index));
         self.promote(keys);
-        Ok(Opened { size, newest, confirmed: Some(peer_epoch) })
+        Ok(Opened { size, newest, is_current: true, confirmed: Some(peer_epoch) })
     }
 
     /// Whether there are keys to seal with.
@@ -232,16 +249,33 @@ impl Keyring {
     }
 
     /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when [`Self::can_seal`]: without keys
-    /// what was to be sealed is overwritten, since nothing of it may leave in the clear.
-    pub(super) fn seal(&mut self, link: u8, buf: &mut Vec<u8>, start: usize, now: Instant) {
-        let Some(datagram) = buf.get_mut(start..) else { return };
+    /// what was to be sealed is overwritten, since nothing of it may leave in the clear. Returns what it is called on the wire.
+    pub(super) fn seal(
+        &mut self,
+        link: u8,
+        buf: &mut Vec<u8>,
+        start: usize,
+        now: Instant,
+    ) -> Option<SealedAs> {
+        let datagram = buf.get_mut(start..)?;
         match self.seal_in_place(link, datagram, now) {
-            Some(tag) => buf.extend_from_slice(&tag),
-            None => datagram.fill(0),
+            Some((tag, name)) => {
+                buf.extend_from_slice(&tag);
+                Some(name)
+            }
+            None => {
+                datagram.fill(0);
+                None
+            }
         }
     }
 
-    fn seal_in_place(&mut self, link: u8, datagram: &mut [u8], now: Instant) -> Option<[u8; TAG_BYTES]> {
+    fn seal_in_place(
+        &mut self,
+        link: u8,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Option<([u8; TAG_BYTES], SealedAs)> {
         let keys = self.current.as_mut()?;
         keys.sealed += 1;
         let receiver_index = keys.remote_index;
@@ -251,7 +285,26 @@ impl Keyring {
         let header = SealedHeader { link, stamp: sealed::stamp(now), receiver_index, counter }.to_bytes();
         let (head, frames) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>()?;
         *head = header;
-        Some(keys.send.seal(link, counter, &header, frames))
+        Some((keys.send.seal(link, counter, &header, frames), SealedAs { key: receiver_index, counter }))
+    }
+
+    /// Which counters arrived on a link under the key of this index, from `largest` downwards.
+    pub(super) fn runs(&self, local_index: u32, link: u8, largest: u64) -> Option<Runs> {
+        let keys = self.all().find(|keys| keys.local_index == local_index)?;
+        let window = &keys.lanes.get(usize::from(link))?.window;
+        let counts = |counter: u64, seen: bool| u16::try_from(window.run(counter, seen)).unwrap_or(u16::MAX);
+        let mut runs = Runs::new(counts(largest, true).max(1));
+        let mut at = largest.checked_sub(u64::from(runs.first));
+        while let Some(highest_missing) = at {
+            let gap = counts(highest_missing, false);
+            let Some(high) = highest_missing.checked_sub(u64::from(gap)) else { break };
+            let run = counts(high, true);
+            if gap == 0 || run == 0 || !runs.push(Range { gap, run }) {
+                break;
+            }
+            at = high.checked_sub(u64::from(run));
+        }
+        Some(runs)
     }
 
     /// When a client is to make new keys because of their age; `None`: there are none.

@@ -229,16 +229,20 @@ impl Session {
 
     /// Rates or states of links changed: the queue and the resequencer want to know.
     fn on_links_changed(&mut self, now: Instant) {
-        let roles = self.links.iter().map(|link| (link.state(), link.link_role()));
-        let service = Service::of(roles);
-        let serves = |link: &&Link| service.is_some_and(|kind| kind.includes(link.state(), link.link_role()));
-        // Unknown as soon as one serving link's is.
-        let serving = self.links.iter().filter(serves);
-        let rate: Option<u64> = serving.map(|link| link.capacity().map(BitRate::as_bps)).sum();
-        self.queue.set_drain_rate(rate.filter(|bps| *bps > 0).map(BitRate::from_bps));
+        self.on_rates_changed(now);
         self.refresh_delays(now);
         self.refresh_sizes();
         self.reorder.on_links_changed(&self.delays, now, &mut self.released);
+    }
+
+    /// Rates of links changed: the queue wants to know.
+    pub(super) fn on_rates_changed(&mut self, now: Instant) {
+        let service = Service::of(self.links.iter().map(|link| (link.state(), link.link_role())));
+        let serves = |link: &&Link| service.is_some_and(|kind| kind.includes(link.state(), link.link_role()));
+        let serving = || self.links.iter().filter(serves);
+        let bps: u64 = serving().map(|link| link.likely_capacity(now).as_bps()).sum();
+        let is_starting = serving().any(|link| link.is_starting(now));
+        self.queue.set_drain_rate(Some(bps).filter(|bps| *bps > 0).map(BitRate::from_bps), is_starting);
         self.transmit_at = Some(now);
     }
 
@@ -328,7 +332,7 @@ impl Session {
             for at in 0..self.links.len() {
                 let Some(link) = self.links.get_mut(at) else { break };
                 let (id, before) = (link.id(), link.state());
-                link.on_peer_restart();
+                link.on_peer_restart(now);
                 let after = link.state();
                 self.note_state(id, before, after, now);
             }
@@ -386,6 +390,7 @@ impl StateMachine for Session {
         self.transmit_handshake(buf)
             .or_else(|| self.transmit_control(buf, now))
             .or_else(|| self.transmit_heartbeat(buf, now))
+            .or_else(|| self.transmit_feedback(buf, now))
             .or_else(|| self.transmit_probe(buf, now))
             .or_else(|| self.transmit_copies(buf, max_segments, now))
             .or_else(|| self.transmit_data(buf, max_segments, now))
@@ -411,6 +416,7 @@ impl StateMachine for Session {
             [
                 link.heartbeat_at().filter(|_| speaks).map(|at| (at, "heartbeat")),
                 link.control_at().filter(|_| speaks).map(|at| (at, "control")),
+                link.feedback_at().filter(|_| speaks && link.is_trusted()).map(|at| (at, "feedback")),
                 link.poll_timeout().map(|at| (at, "link state")),
                 link.probe_timeout().map(|at| (at, "MTU probe")),
             ]

@@ -75,20 +75,21 @@ impl Session {
         self.note_epoch(heartbeat.epoch, now)?;
         let epoch = self.epoch;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
-        let (before, role_before, capacity_before) = (link.state(), link.link_role(), link.capacity());
+        let (before, role_before) = (link.state(), link.link_role());
         let known = link.path().is_some();
         let moved = link.on_heartbeat(seq_num, heartbeat, path, epoch, now)?;
-        let (after, role, capacity) = (link.state(), link.link_role(), link.capacity());
+        let (after, role) = (link.state(), link.link_role());
         if let Some(path) = moved
             && known
         {
             self.events.push_back(Event::PathChanged { link: id, path });
         }
-        if before == after && (role_before, capacity_before) != (role, capacity) {
+        if before == after && role_before != role {
             self.note_connected();
             self.on_links_changed(now);
         }
         self.note_state(id, before, after, now);
+        self.on_rates_changed(now);
         self.refresh_delays(now);
         Ok(())
     }

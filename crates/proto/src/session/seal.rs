@@ -1,18 +1,19 @@
 //! What only sealed links have: handshakes in and out, sealed datagrams in, control frames, paths that prove themselves.
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 
 use super::Session;
-use super::keyring::{Keyring, Opened, SEALING_BYTES};
+use super::keyring::{Keyring, Opened, SEALING_BYTES, SealedAs};
 use crate::config::{LINKS_MAX, LinkConfig, LinkRole, Role, Security};
 use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
 use crate::event::{Event, LinkState};
 use crate::handshake::{Outcome, TransportKeys, Welcome};
-use crate::link::Link;
+use crate::link::{Arrival, Link};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
 use crate::time::Instant;
 use crate::wire::control::{CloseReason, Control};
+use crate::wire::feedback::Feedback;
 use crate::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
@@ -126,8 +127,8 @@ impl Session {
                 Keyring::begin(buf);
                 wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, len);
                 control.put(buf);
-                self.keyring.seal(link.id().0, buf, start, now);
-                link.on_sent(size, now);
+                let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
+                link.on_sent(size, sealed_as.map(SealedAs::name), false, now);
                 return Some(Transmit { link: link.id(), path, size, segment_size: size });
             }
         }
@@ -182,10 +183,33 @@ impl Session {
         if let Some(epoch) = opened.confirmed {
             self.on_confirmed(epoch, now);
         }
-        self.on_authenticated(id, path, &opened, data.len(), now)?;
+        self.on_authenticated(id, path, &opened, datagram_bytes, now)?;
         data.truncate(SEALED_HEADER_BYTES + opened.size);
         data.advance(SEALED_HEADER_BYTES);
-        let mut frames = data.freeze();
+        let mut arrival = Arrival {
+            key: header.receiver_index,
+            is_current: opened.is_current,
+            counter: header.counter,
+            stamp: header.stamp,
+            bytes: datagram_bytes,
+            asks: false,
+        };
+        let result = self.on_frames(id, data.freeze(), path, &mut arrival, now);
+        if let Some(link) = self.links.get_mut(id.index()) {
+            link.on_arrival(&arrival, now);
+        }
+        result
+    }
+
+    /// The frames of a datagram. `arrival` asks for feedback if one of them does.
+    fn on_frames(
+        &mut self,
+        id: LinkId,
+        mut frames: Bytes,
+        path: Path,
+        arrival: &mut Arrival,
+        now: Instant,
+    ) -> Result<(), Discard> {
         while !frames.is_empty() {
             let (frame, rest) = wire::parse_frame(&frames)?;
             let (seq_num, kind, len, left) = (frame.seq_num, frame.kind, frame.payload.len(), rest.len());
@@ -196,11 +220,26 @@ impl Session {
             let payload = frames.split_to(len);
             match kind {
                 Kind::Heartbeat => self.on_sealed_heartbeat(id, seq_num, &payload, path, now)?,
-                Kind::Data => self.on_data(id, seq_num, PacketBuf::from(payload), now)?,
-                Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, datagram_bytes, now),
-                Kind::Feedback | Kind::Repair => return Err(Discard::KindUnsupported),
+                Kind::Data => {
+                    arrival.asks = true;
+                    self.on_data(id, seq_num, PacketBuf::from(payload), now)?;
+                }
+                Kind::Feedback => self.on_feedback(id, &payload, now)?,
+                Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, arrival.bytes, now),
+                Kind::Repair => return Err(Discard::KindUnsupported),
             }
         }
+        Ok(())
+    }
+
+    fn on_feedback(&mut self, id: LinkId, payload: &[u8], now: Instant) -> Result<(), Discard> {
+        let feedback = Feedback::parse(payload)?;
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        let before = link.state();
+        link.on_feedback(&feedback, now)?;
+        let after = link.state();
+        self.note_state(id, before, after, now);
+        self.on_rates_changed(now);
         Ok(())
     }
 
@@ -298,7 +337,7 @@ impl Session {
                 continue;
             };
             let (id, before) = (link.id(), link.state());
-            link.on_peer_restart();
+            link.on_peer_restart(now);
             self.note_state(id, before, LinkState::Down, now);
         }
         if let Some(dialer) = &mut self.dialer {

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Session;
-use super::keyring::{Keyring, SEALING_BYTES};
+use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use crate::config::LinkRole;
 use crate::discard::Discard;
 use crate::event::{Event, LinkState};
@@ -139,9 +139,9 @@ impl Session {
             Keyring::begin(buf);
             wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, probe.payload_bytes());
             probe.put(buf);
-            self.keyring.seal(link.id().0, buf, start, now);
+            let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             let size = buf.len() - start;
-            link.on_probe_sent(size, now);
+            link.on_probe_sent(size, sealed_as.map(SealedAs::name), now);
             transmit = Some(Transmit { link: link.id(), path, size, segment_size: size });
             break;
         }

@@ -250,7 +250,7 @@ fn a_restarted_peer_is_noticed_and_traffic_flows_again() {
         let mut pair = Pair::new(&links);
         pair.run(500, |_| ());
         for number in 0..200 {
-            pair.send(packet(1, number, 1_400)).unwrap();
+            pair.send(packet(1, number, 500)).unwrap();
             pair.run(1, |_| ());
         }
         let role = if restarted == 0 { Role::Client } else { Role::Server };
@@ -259,7 +259,7 @@ fn a_restarted_peer_is_noticed_and_traffic_flows_again() {
         assert_eq!(pair.states(), [LinkState::Up; 2], "side {restarted}");
         pair.delivered[1].clear();
         for number in 0..200 {
-            pair.send(packet(1, number, 1_400)).unwrap();
+            pair.send(packet(1, number, 500)).unwrap();
             pair.run(1, |_| ());
         }
         pair.run(300, |_| ());

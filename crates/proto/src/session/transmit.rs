@@ -1,4 +1,4 @@
-//! Datagrams out. Heartbeats that are due go first and never wait behind data. Then data: the most urgent head, the link
+//! Datagrams out. Heartbeats and feedback that are due go first and never wait behind data. Then data: the most urgent head, the link
 //! that the scheduler picks for it, and as many of the packets behind it as go the same way at the same size, up to one
 //! GSO batch. Sequence numbers are given here, at the moment of sending: within a flow slot their order is the order of sending
 //! over all links, which is what the receiver's resequencer relies on.
@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 
 use super::Session;
-use super::keyring::{Keyring, SEALING_BYTES};
+use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use crate::config::Security;
 use crate::link::Link;
 use crate::packet::{LinkId, PacketBuf, Path, Transmit};
@@ -14,6 +14,7 @@ use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler::Decision;
 use crate::time::Instant;
+use crate::wire::feedback::Feedback;
 use crate::wire::heartbeat::HEARTBEAT_BYTES;
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
@@ -41,10 +42,38 @@ impl Session {
             begin_datagram(link.security(), buf);
             wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
             heartbeat.put(buf);
+            let mut sealed_as = None;
             if link.security() == Security::Sealed {
-                self.keyring.seal(link.id().0, buf, start, now);
+                // On a path that is still to prove itself every byte counts.
+                if link.has_feedback() && link.is_trusted() {
+                    put_feedback(link, &self.keyring, buf, now);
+                }
+                sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             }
-            link.on_sent(size, now);
+            let size = buf.len() - start;
+            link.on_sent(size, sealed_as.map(SealedAs::name), false, now);
+            return Some(Transmit { link: link.id(), path, size, segment_size: size });
+        }
+        None
+    }
+
+    /// A datagram of feedback that is due.
+    pub(super) fn transmit_feedback(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        if !self.keyring.can_seal(now) {
+            return None;
+        }
+        for link in &mut self.links {
+            let is_due = link.feedback_at().is_some_and(|at| at <= now) && link.is_trusted();
+            let Some(path) = link.path().filter(|_| is_due) else { continue };
+            let start = buf.len();
+            Keyring::begin(buf);
+            if !put_feedback(link, &self.keyring, buf, now) {
+                buf.truncate(start);
+                continue;
+            }
+            let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
+            let size = buf.len() - start;
+            link.on_sent(size, sealed_as.map(SealedAs::name), false, now);
             return Some(Transmit { link: link.id(), path, size, segment_size: size });
         }
         None
@@ -105,7 +134,6 @@ impl Session {
             let seq_num = self.next_seq_num(flow);
             let size = self.put_data(buf, link, security, seq_num, &packet, now);
             segments += 1;
-            self.on_data_sent(link, size, now);
             self.plan_copies(&head, link, seq_num, packet, now);
             // GSO: only the last datagram may be shorter.
             if size < segment_size || segments == segments_max {
@@ -123,7 +151,7 @@ impl Session {
         Transmit { link, path, size: buf.len() - start, segment_size }
     }
 
-    /// Appends one packet as a datagram and returns its size.
+    /// Appends one packet as a datagram, which counts as sent, and returns its size.
     pub(super) fn put_data(
         &mut self,
         buf: &mut Vec<u8>,
@@ -139,15 +167,23 @@ impl Session {
         let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
         wire::put_frame_header(buf, seq_num, Kind::Data, Modifiers::NONE, len);
         buf.extend_from_slice(packet);
-        if security == Security::Sealed {
-            self.keyring.seal(link.0, buf, start, now);
-        }
-        buf.len() - start
+        let sealed_as = match security {
+            Security::Sealed => self.keyring.seal(link.0, buf, start, now),
+            Security::Plain => None,
+        };
+        let size = buf.len() - start;
+        self.on_data_sent(link, size, sealed_as, now);
+        size
     }
 
-    pub(super) fn on_data_sent(&mut self, link: LinkId, size: usize, now: Instant) {
+    fn on_data_sent(&mut self, link: LinkId, size: usize, sealed_as: Option<SealedAs>, now: Instant) {
         let Some(state) = self.links.get_mut(link.index()) else { return };
-        state.on_sent(size, now);
+        let was_starting = state.is_starting(now);
+        state.on_sent(size, sealed_as.map(SealedAs::name), true, now);
+        if was_starting != state.is_starting(now) {
+            self.on_rates_changed(now);
+        }
+        let Some(state) = self.links.get(link.index()) else { return };
         if let Some(view) = self.views.get_mut(link.index()) {
             view.free_at = state.free_at();
         }
@@ -172,6 +208,28 @@ pub(super) const fn overhead(security: Security) -> usize {
         Security::Plain => FRAME_HEADER_BYTES,
         Security::Sealed => FRAME_HEADER_BYTES + SEALING_BYTES,
     }
+}
+
+/// Appends a feedback frame; `false`: there is nothing to tell.
+fn put_feedback(link: &mut Link, keyring: &Keyring, buf: &mut Vec<u8>, now: Instant) -> bool {
+    let Some(report) = link.report(now) else { return false };
+    let Some(runs) = keyring.runs(report.key, link.id().0, report.largest) else { return false };
+    let hold = now.saturating_since(report.largest_at).as_micros();
+    let before = report.largest_at.saturating_since(report.least_at).as_micros() / 16;
+    let feedback = Feedback {
+        marked: 0,
+        key: report.key,
+        largest: report.largest,
+        arrival_us: u32::try_from(report.largest_at.as_micros() % (1 << 32)).unwrap_or_default(),
+        hold_us: u32::try_from(hold).unwrap_or(u32::MAX),
+        least_back: u16::try_from(report.largest.saturating_sub(report.least)).unwrap_or(0),
+        least_before: u16::try_from(before).unwrap_or(u16::MAX),
+        received: report.received,
+        runs,
+    };
+    wire::put_frame_header(buf, 0, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
+    feedback.put(buf);
+    true
 }
 
 /// Makes room for what goes ahead of the frames.

@@ -2,7 +2,8 @@
 //!
 //! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
 //! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`, `round_robin`) and
-//! workloads (such as `tcp-cubic-down-1`), in any order, and `seeds=N`: the run of median goodput of N. Then it only prints.
+//! workloads (such as `tcp-cubic-down-1`), in any order, `seeds=N`: the run of median goodput of N, `ceilings`: with the links' rates
+//! configured, `plain`: over plain links. Then it only prints.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
-use bonding_proto::config::Policy;
+use bonding_proto::config::{Policy, Security};
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 use bonding_sim::table;
 
@@ -36,8 +37,13 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut systems = Vec::new();
     let mut workloads = Vec::new();
     let mut seeds = 1;
+    let (mut plain, mut ceilings) = (false, false);
     for argument in std::env::args().skip(1) {
-        if let Some(count) = argument.strip_prefix("seeds=") {
+        if argument == "plain" {
+            plain = true;
+        } else if argument == "ceilings" {
+            ceilings = true;
+        } else if let Some(count) = argument.strip_prefix("seeds=") {
             seeds = count.parse().with_context(|| format!("'{count}' is no number of seeds"))?;
         } else if let Some(system) = system(&argument) {
             systems.push(system);
@@ -49,7 +55,12 @@ fn main() -> anyhow::Result<ExitCode> {
             scenarios.push(scenario);
         }
     }
-    let whole = scenarios.is_empty() && systems.is_empty() && workloads.is_empty() && seeds == 1;
+    let whole = scenarios.is_empty()
+        && systems.is_empty()
+        && workloads.is_empty()
+        && seeds == 1
+        && !plain
+        && !ceilings;
     if scenarios.is_empty() {
         scenarios = table::scenarios();
     }
@@ -63,7 +74,12 @@ fn main() -> anyhow::Result<ExitCode> {
     for workload in &workloads {
         for scenario in &scenarios {
             for system in &systems {
-                specs.push(RunSpec::new(scenario.clone(), *system, *workload, table::SEED));
+                let mut spec = RunSpec::new(scenario.clone(), *system, *workload, table::SEED);
+                spec.setup.has_ceilings = ceilings;
+                if plain {
+                    spec.setup.security.fill(Security::Plain);
+                }
+                specs.push(spec);
             }
         }
     }

@@ -50,7 +50,7 @@ fn serial(packet: &[u8]) -> u64 {
 
 fn queue(rate: Option<BitRate>) -> Queue {
     let mut queue = Queue::new(rfc_8290());
-    queue.set_drain_rate(rate);
+    queue.set_drain_rate(rate, false);
     queue
 }
 
@@ -350,7 +350,7 @@ fn sparse_flows_do_not_starve_bulk() {
 /// One flow offered more than the link carries; the times of drops in milliseconds.
 fn drop_times(config: QueueConfig, rate: BitRate, until: u64, ecn: Option<u8>) -> (Vec<u64>, Queue) {
     let (mut queue, mut link) = (Queue::new(config), Link::new(rate));
-    queue.set_drain_rate(Some(rate));
+    queue.set_drain_rate(Some(rate), false);
     let mut times = Vec::new();
     let mut marked_before = 0;
     for step in 0..until {
@@ -427,7 +427,7 @@ fn a_marked_packet_has_ce_and_a_right_checksum() {
 /// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is 18 ms.
 #[test]
 fn the_target_follows_the_drain_rate() {
-    let params = |rate| super::params(&rfc_8290(), rate, Duration::ZERO);
+    let params = |rate| super::params(&rfc_8290(), rate, Duration::ZERO, false);
     assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
     assert_eq!(params(Some(mbps(100))).target, ms(5));
     assert_eq!(params(Some(mbps(1))).target, Duration::from_micros(18_168));
@@ -441,7 +441,7 @@ fn the_target_follows_the_drain_rate() {
     for next in 0..20 {
         queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
     }
-    queue.set_drain_rate(Some(BitRate::from_bps(0)));
+    queue.set_drain_rate(Some(BitRate::from_bps(0)), false);
     assert_eq!(queue.params.target, ms(5));
 }
 
@@ -655,7 +655,7 @@ fn apply(queue: &mut Queue, model: &mut Model, now: &mut Instant, step: &Step) {
             let until = *now + Duration::from_micros(u64::from(us));
             queue.on_deliberate_wait(tier, *now, until);
         }
-        Step::Rate(rate) => queue.set_drain_rate(rate.map(|rate| BitRate::from_bps(u64::from(rate)))),
+        Step::Rate(rate) => queue.set_drain_rate(rate.map(|rate| BitRate::from_bps(u64::from(rate))), false),
     }
     let discards = queue.take_discards();
     model.discarded += discards.of(Discard::QueueFull) + discards.of(Discard::QueueDelay);

@@ -207,7 +207,7 @@ impl World {
         // Counters from 1, so that the first one is news.
         let newest = known.used.last() == Some(&keys) && header.counter + 1 > *highest;
         *highest = (*highest).max(header.counter + 1);
-        assert_eq!(opened, Opened { size: 20, newest, confirmed: first.map(|_| keys) });
+        assert_eq!((opened.size, opened.newest, opened.confirmed), (20, newest, first.map(|_| keys)));
         self.opened.push(flight.clone());
     }
 }

@@ -1,0 +1,148 @@
+//! The receiver's half of feedback: what arrived on one sealed link, and when its sender is to be told.
+//!
+//! Feedback is due when so much data came that it costs at most [`COST_PERMILLE`] of it, but not within [`SPACING_MIN`], an eighth of
+//! the round trip (at most [`SPACING_MAX`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other way allow.
+//! What little traffic brings is told with the next heartbeat, in the same datagram. Only data asks for feedback, so that two
+//! sides never answer each other's answers.
+//!
+//! When the peer changes to a new key, the old one's last datagrams are told first, or they would count as lost.
+//!
+//! It does not know what is missing: the replay window does.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::wire::sealed;
+
+/// Share of what is received that feedback may cost.
+const COST_PERMILLE: u64 = 13;
+/// Share of what the link is known to carry the other way.
+const RETURN_PERMILLE: u64 = 30;
+const SPACING_MIN: Duration = Duration::from_millis(5);
+const SPACING_MAX: Duration = Duration::from_millis(25);
+
+/// A sealed datagram that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The receiver index it bears.
+    pub key: u32,
+    /// Whether that key is the newest in use.
+    pub is_current: bool,
+    /// Its counter.
+    pub counter: u64,
+    /// Its stamp.
+    pub stamp: u16,
+    /// Its bytes of UDP payload.
+    pub bytes: usize,
+    /// Whether it carries what is to be answered.
+    pub asks: bool,
+}
+
+/// What to tell of one key; the session adds what is missing.
+#[derive(Debug, Clone, Copy)]
+pub struct Report {
+    /// The receiver index.
+    pub key: u32,
+    /// The largest counter.
+    pub largest: u64,
+    /// When it came.
+    pub largest_at: Instant,
+    /// Its stamp.
+    pub largest_stamp: u16,
+    /// The datagram of the least delay since the last report.
+    pub least: u64,
+    /// When it came.
+    pub least_at: Instant,
+    /// Its delay, 100 µs, modulo 2^16 with an unknown offset.
+    least_delay: u16,
+    /// Datagrams received, modulo 2^32.
+    pub received: u32,
+}
+
+/// What arrived on one link.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledger {
+    now: Option<Report>,
+    /// The key before, while its last datagrams are untold.
+    before: Option<Report>,
+    /// Bytes that ask, since the last report.
+    asking_bytes: u64,
+    told_at: Option<Instant>,
+}
+
+impl Acknowledger {
+    /// A datagram came.
+    pub(super) fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
+        let delay = sealed::stamp(now).wrapping_sub(arrival.stamp);
+        match &mut self.now {
+            Some(report) if report.key == arrival.key => {
+                report.received = report.received.wrapping_add(1);
+                if self.asking_bytes == 0 || is_less(delay, report.least_delay) {
+                    (report.least, report.least_at, report.least_delay) = (arrival.counter, now, delay);
+                }
+                if arrival.counter > report.largest {
+                    (report.largest, report.largest_at) = (arrival.counter, now);
+                    report.largest_stamp = arrival.stamp;
+                }
+            }
+            // Late ones of the key before are few, and told by count only.
+            Some(_) if !arrival.is_current => return,
+            other => {
+                let over = other.replace(Report {
+                    key: arrival.key,
+                    largest: arrival.counter,
+                    largest_at: now,
+                    largest_stamp: arrival.stamp,
+                    least: arrival.counter,
+                    least_at: now,
+                    least_delay: delay,
+                    received: 1,
+                });
+                self.before = over.filter(|_| self.asking_bytes > 0);
+            }
+        }
+        if arrival.asks {
+            self.asking_bytes += arrival.bytes as u64;
+        }
+    }
+
+    /// Whether there is something to tell.
+    pub(super) const fn has_news(&self) -> bool {
+        self.asking_bytes > 0 || self.before.is_some()
+    }
+
+    /// When a datagram of `cost_bytes` of feedback alone is due on a link of this round trip and rate; `None`: not before
+    /// more data comes.
+    pub(super) fn due_at(&self, cost_bytes: u64, rtt: Duration, rate: Option<BitRate>) -> Option<Instant> {
+        if self.before.is_some() {
+            return Some(Instant::ZERO);
+        }
+        if self.asking_bytes * COST_PERMILLE < cost_bytes * 1_000 {
+            return None;
+        }
+        let affordable =
+            rate.map_or(Duration::ZERO, |rate| rate.permille(RETURN_PERMILLE).time_to_send(cost_bytes));
+        let spacing = (rtt / 8).clamp(SPACING_MIN, SPACING_MAX).max(affordable.min(SPACING_MAX * 4));
+        Some(self.told_at.map_or(Instant::ZERO, |told_at| told_at + spacing))
+    }
+
+    /// What is to be told now; it counts as told.
+    pub(super) fn report(&mut self, now: Instant) -> Option<Report> {
+        if let Some(before) = self.before.take() {
+            return Some(before);
+        }
+        self.asking_bytes = 0;
+        self.told_at = Some(now);
+        self.now
+    }
+
+    /// The peer was restarted.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn is_less(one: u16, other: u16) -> bool {
+    one.wrapping_sub(other) > u16::MAX / 2
+}

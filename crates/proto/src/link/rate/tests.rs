@@ -1,0 +1,290 @@
+//! The control against a link with a queue, in virtual time: steps of 5 ms, answers a round trip later.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+const RTT: Duration = Duration::from_millis(40);
+const STEP: Duration = Duration::from_millis(5);
+
+fn mbit(rate: u64) -> BitRate {
+    BitRate::from_bps(rate * 1_000_000)
+}
+
+/// A sender at the control's own rate, a link, and what comes back.
+struct Bench {
+    control: RateControl,
+    now: Instant,
+    base_us: i64,
+    queue_max: Duration,
+    /// Share of what is sent that is lost whatever the load, permille.
+    lost_permille: u64,
+    /// What others keep in the queue whatever we do.
+    foreign_queue: Duration,
+    /// Delays jump about by so much.
+    jitter: Duration,
+    random: u64,
+    queue_bytes: f64,
+    sent: u64,
+    delivered: u64,
+    lost: u64,
+    idle: Duration,
+    under_way: VecDeque<(Instant, Sample)>,
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+fn bytes(value: f64) -> u64 {
+    value as u64
+}
+
+impl Bench {
+    fn new(configured: Option<BitRate>) -> Self {
+        Self {
+            control: RateControl::new(configured),
+            now: Instant::from_nanos(10_000_000_000),
+            base_us: -5_000_000,
+            queue_max: Duration::from_secs(10),
+            lost_permille: 0,
+            foreign_queue: Duration::ZERO,
+            jitter: Duration::ZERO,
+            random: 1,
+            queue_bytes: 0.0,
+            sent: 0,
+            delivered: 0,
+            lost: 0,
+            idle: Duration::ZERO,
+            under_way: VecDeque::new(),
+        }
+    }
+
+    /// 5 ms on a link of `capacity`; returns the queue's length.
+    fn step(&mut self, offered: BitRate, capacity: BitRate) -> Duration {
+        self.now = self.now + STEP;
+        let expected =
+            |sample: &Sample| sample.sent_at + RTT + self.control.queue() + Duration::from_millis(40);
+        let overdue = self
+            .under_way
+            .front()
+            .map_or(Duration::ZERO, |(_, sample)| self.now.saturating_since(expected(sample)));
+        let pace = self.control.pacing_rate(overdue, self.now);
+        let rate = pace.min(offered);
+        if offered < pace {
+            self.idle +=
+                STEP * u32::try_from(1_000 - offered.as_bps() * 1_000 / pace.as_bps()).unwrap() / 1_000;
+        }
+        let new = rate.bytes_in(STEP);
+        self.sent += new;
+        let before = self.queue_bytes;
+        let served = capacity.bytes_in(STEP) as f64;
+        let room = capacity.bytes_in(self.queue_max) as f64;
+        let kept = (before + new as f64 - served).max(0.0);
+        let dropped = (kept - room).max(0.0);
+        self.queue_bytes = kept - dropped;
+        let gone = before + new as f64 - dropped - self.queue_bytes;
+        let lost = gone * self.lost_permille as f64 / 1_000.0;
+        self.delivered += bytes(gone - lost);
+        self.lost += bytes(dropped + lost);
+        let queue = capacity.time_to_send(bytes(self.queue_bytes));
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let jitter = self.jitter * u32::try_from(self.random >> 40).unwrap() / (1 << 24);
+        let total = queue + self.foreign_queue + jitter;
+        // The newest datagram is still behind the queue when this much of the others has arrived.
+        let sample = Sample {
+            sent_at: self.now,
+            sent: self.sent,
+            idle: self.idle,
+            arrived_us: (self.now + RTT / 2 + total).as_micros(),
+            delivered: self.delivered + bytes(self.queue_bytes),
+            lost: self.lost,
+            delay_us: self.base_us + i64::try_from(total.as_micros()).unwrap(),
+            delay_bytes: 0,
+            total: 0,
+            rtt_min: RTT,
+        };
+        self.under_way.push_back((self.now + RTT + total, sample));
+        while self.under_way.front().is_some_and(|(due, _)| *due <= self.now) {
+            let (_, sample) = self.under_way.pop_front().unwrap();
+            self.control.on_sample(&Sample { total: self.sent, ..sample }, self.now);
+        }
+        queue
+    }
+
+    /// That for `ms`; the longest queue.
+    fn run(&mut self, ms: u64, offered: BitRate, capacity: BitRate) -> Duration {
+        (0..ms / 5).map(|_| self.step(offered, capacity)).max().unwrap()
+    }
+
+    /// That for `ms`, and what was delivered of what the link could have carried, in percent.
+    fn share(&mut self, ms: u64, offered: BitRate, capacity: BitRate) -> u64 {
+        let before = self.delivered;
+        self.run(ms, offered, capacity);
+        (self.delivered - before) * 100 / capacity.bytes_in(Duration::from_millis(ms))
+    }
+
+    fn capacity(&self) -> BitRate {
+        self.control.capacity().unwrap()
+    }
+}
+
+fn assert_near(rate: BitRate, expected: u64) {
+    let (low, high) = (mbit(expected).permille(930), mbit(expected).permille(1_050));
+    assert!((low..=high).contains(&rate), "{rate} is not near {expected}");
+}
+
+#[test]
+fn the_smaller_ceiling_counts() {
+    let paced = |rate: &RateControl| rate.pacing_rate(Duration::ZERO, Instant::ZERO);
+    let mut rate = RateControl::new(None);
+    assert_eq!(rate.capacity(), None);
+    rate.on_peer_ceiling(Some(mbit(10)));
+    assert_eq!(rate.capacity(), Some(mbit(10)));
+    let mut rate = RateControl::new(Some(mbit(20)));
+    rate.on_peer_ceiling(Some(mbit(10)));
+    assert_eq!(paced(&rate), BitRate::from_bps(9_900_000));
+    rate.on_peer_ceiling(Some(mbit(30)));
+    assert_eq!(paced(&rate), BitRate::from_bps(19_800_000));
+}
+
+#[test]
+fn a_right_ceiling_is_never_exceeded_and_used_from_the_start() {
+    let mut bench = Bench::new(Some(mbit(20)));
+    let worst = bench.run(4_000, mbit(100), mbit(20));
+    assert!(worst < Duration::from_millis(1), "{worst:?}");
+    assert!(bench.share(1_000, mbit(100), mbit(20)) >= 98);
+}
+
+#[test]
+fn an_unknown_link_is_found_out_within_a_second_and_then_filled_without_a_queue() {
+    for rate in [1, 10, 70, 400, 2_000] {
+        let mut bench = Bench::new(None);
+        bench.run(100, BitRate::from_bps(100_000), mbit(rate));
+        let worst = bench.run(1_500, mbit(rate * 10), mbit(rate));
+        assert!(worst < Duration::from_millis(if rate == 1 { 2_000 } else { 120 }), "{rate}: {worst:?}");
+        assert_near(bench.capacity(), rate);
+        assert!(bench.share(5_000, mbit(rate * 10), mbit(rate)) >= 97, "{rate}");
+        let worst = bench.run(10_000, mbit(rate * 10), mbit(rate));
+        assert!(worst < Duration::from_millis(if rate == 1 { 40 } else { 6 }), "{rate}: {worst:?}");
+    }
+}
+
+#[test]
+fn little_traffic_neither_raises_nor_lowers() {
+    let mut bench = Bench::new(None);
+    bench.run(3_000, mbit(100), mbit(20));
+    let known = bench.capacity();
+    bench.run(10_000, mbit(1), mbit(20));
+    assert_eq!(bench.capacity(), known);
+    assert!(bench.share(1_000, mbit(100), mbit(20)) >= 95);
+}
+
+#[test]
+fn a_step_down_is_followed_within_a_second_and_up_within_three() {
+    let mut bench = Bench::new(None);
+    bench.run(4_000, mbit(200), mbit(50));
+    bench.run(1_000, mbit(200), mbit(10));
+    assert_near(bench.capacity(), 10);
+    let worst = bench.run(10_000, mbit(200), mbit(10));
+    assert!(worst < Duration::from_millis(150), "{worst:?}");
+    bench.run(3_000, mbit(200), mbit(50));
+    assert_near(bench.capacity(), 50);
+}
+
+#[test]
+fn a_rate_that_walks_is_followed_both_ways_with_a_short_queue() {
+    let mut bench = Bench::new(None);
+    bench.run(2_000, mbit(100), mbit(40));
+    let (mut carried, mut long) = (0, 0);
+    let rates = [30, 20, 14, 10, 14, 20, 30, 40, 30, 40, 50, 40, 30, 20, 30];
+    for rate in rates {
+        let before = bench.delivered;
+        let queues = (0..40).map(|_| bench.step(mbit(100), mbit(rate)));
+        long += queues.filter(|queue| *queue > Duration::from_millis(60)).count();
+        carried += (bench.delivered - before) * 8_000 / (rate * 1_000_000);
+    }
+    assert!(carried > 15 * 200 * 85 / 100, "{carried}");
+    assert!(long <= rates.len() * 40 / 20, "{long}");
+}
+
+#[test]
+fn a_longer_path_is_not_congestion() {
+    let mut bench = Bench::new(None);
+    bench.run(4_000, mbit(100), mbit(20));
+    for shift in [40_000, -40_000, 8_000] {
+        bench.base_us += shift;
+        bench.run(1_000, mbit(100), mbit(20));
+        assert_near(bench.capacity(), 20);
+        assert!(bench.share(1_000, mbit(100), mbit(20)) >= 96, "{shift}");
+        let worst = bench.run(8_000, mbit(100), mbit(20));
+        assert!(worst < Duration::from_millis(30), "{shift}: {worst:?}");
+    }
+}
+
+#[test]
+fn the_queue_does_not_become_the_base() {
+    let mut bench = Bench::new(None);
+    let mut last = Duration::ZERO;
+    for _ in 0..6 {
+        last = bench.run(10_000, mbit(100), mbit(20));
+    }
+    assert!(last < Duration::from_millis(8), "{last:?}");
+}
+
+#[test]
+fn random_loss_costs_no_rate() {
+    for permille in [20, 100] {
+        let mut bench = Bench::new(None);
+        bench.lost_permille = permille;
+        bench.run(6_000, mbit(100), mbit(20));
+        let share = bench.share(6_000, mbit(100), mbit(20));
+        assert!(share >= (1_000 - permille) * 96 / 1_000, "{permille}: {share}");
+    }
+}
+
+#[test]
+fn jitter_is_no_queue() {
+    for ms in [2, 8, 20] {
+        let mut bench = Bench::new(None);
+        bench.jitter = Duration::from_millis(ms);
+        bench.run(2_000, BitRate::from_bps(100_000), mbit(20));
+        bench.run(4_000, mbit(100), mbit(20));
+        let share = bench.share(10_000, mbit(100), mbit(20));
+        assert!(share >= 94, "{ms}: {share}");
+        let worst = bench.run(5_000, mbit(100), mbit(20));
+        assert!(worst < Duration::from_millis(10 + 3 * ms), "{ms}: {worst:?}");
+    }
+}
+
+#[test]
+fn a_policer_is_not_overrun() {
+    let mut bench = Bench::new(None);
+    bench.queue_max = Duration::from_micros(500);
+    bench.run(4_000, mbit(100), mbit(20));
+    let (lost, delivered) = (bench.lost, bench.delivered);
+    bench.run(10_000, mbit(100), mbit(20));
+    let (lost, delivered) = (bench.lost - lost, bench.delivered - delivered);
+    assert!(lost * 100 < delivered * 4, "{lost} of {delivered}");
+    assert!(delivered * 8 > 20_000_000 * 10 * 93 / 100, "{delivered}");
+}
+
+#[test]
+fn an_answer_that_is_overdue_slows_the_link() {
+    let bench = Bench::new(Some(mbit(20)));
+    let rate = |overdue| bench.control.pacing_rate(Duration::from_millis(overdue), bench.now);
+    assert_eq!(rate(0), BitRate::from_bps(19_800_000));
+    assert_eq!(rate(15), mbit(16));
+    assert_eq!(rate(500), mbit(2));
+}
+
+#[test]
+fn a_link_that_varies_is_trusted_step_by_step_after_a_pause() {
+    let mut bench = Bench::new(None);
+    for rate in [40, 10, 40, 8, 30] {
+        bench.run(600, mbit(100), mbit(rate));
+    }
+    bench.run(1_500, BitRate::from_bps(10_000), mbit(30));
+    let paced = bench.control.pacing_rate(Duration::ZERO, bench.now);
+    assert!(paced < bench.capacity().permille(300), "{paced}");
+    bench.run(1_000, mbit(100), mbit(30));
+    assert_near(bench.capacity(), 30);
+}
