@@ -3,6 +3,7 @@
 //! Nothing about a link is fatal: an interface that is not there is waited for, a name that cannot be looked up is asked
 //! for again. Missing rights, a missing key, a taken device and a second instance are fatal, with a message that says so.
 
+mod caps;
 mod resolve;
 mod tunnel;
 
@@ -18,6 +19,7 @@ use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Role, Security,
 use bonding_proto::event::{Event, LinkEvent};
 use bonding_proto::{Instant, LinkId, SocketId};
 
+use self::caps::Caps;
 use self::tunnel::Tunnel;
 use crate::config::Host;
 use crate::engine::clock::Clock;
@@ -44,9 +46,14 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mtu = tunnel_mtu(plan, &servers, &monitor);
     let tun = setup::tun(&plan.tunnel, mtu)?;
     let clock = Clock::start();
+    let caps = Caps::load(&plan.links, plan.usage_file.clone(), SystemTime::now(), clock.now())?;
+    let links = (0..u8::MAX).zip(&plan.links).map(|(number, link)| LinkConfig {
+        role: caps.role(LinkId(number)).unwrap_or(link.role),
+        ..link_config(link, &monitor)
+    });
     let config = SessionConfig {
         role: Role::Client,
-        links: plan.links.iter().map(|link| link_config(link, &monitor)).collect(),
+        links: links.collect(),
         policy: plan.run.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
@@ -61,7 +68,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
-    let mut shell = ClientShell::new(plan, tunnel, hosts);
+    let mut shell = ClientShell::new(plan, tunnel, caps, hosts);
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         shell.on_socket_event(&mut machine, socket, event, clock.now());
     }
@@ -76,7 +83,9 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         clock,
         status_interval: plan.run.status_interval,
     };
-    Ok(Engine::new(parts)?.run(&mut shell, service)?)
+    let result = Engine::new(parts)?.run(&mut shell, service);
+    shell.caps.save();
+    Ok(result?)
 }
 
 /// Reads the keys and begins a run.
@@ -185,6 +194,7 @@ fn spec(link: &LinkPlan, at: usize, servers: &[(Host, Server)]) -> SocketSpec {
 struct ClientShell<'a> {
     plan: &'a ClientPlan,
     tunnel: Tunnel,
+    caps: Caps,
     /// The servers' names, as configured.
     hosts: Vec<String>,
     journalist: Journalist,
@@ -193,10 +203,10 @@ struct ClientShell<'a> {
 }
 
 impl<'a> ClientShell<'a> {
-    fn new(plan: &'a ClientPlan, tunnel: Tunnel, hosts: Vec<String>) -> Self {
+    fn new(plan: &'a ClientPlan, tunnel: Tunnel, caps: Caps, hosts: Vec<String>) -> Self {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        Self { plan, tunnel, hosts, journalist: Journalist::new(peer, links), refused: false }
+        Self { plan, tunnel, caps, hosts, journalist: Journalist::new(peer, links), refused: false }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -221,7 +231,7 @@ impl Shell<Client> for ClientShell<'_> {
         client.handle_link_event(LinkId(socket.0), event, now);
     }
 
-    fn handle_events(&mut self, client: &mut Client, _: Instant) -> bool {
+    fn handle_events(&mut self, client: &mut Client, now: Instant) -> bool {
         while let Some(event) = client.poll_event() {
             self.on_event(&event);
             let Some(session) = client.session() else { continue };
@@ -234,7 +244,7 @@ impl Shell<Client> for ClientShell<'_> {
                 self.tunnel.resize(session.lease().and_then(|lease| lease.mtu), session.tunnel_mtu());
             }
         }
-        false
+        self.caps.review(client, now)
     }
 
     fn handle_command(&mut self, _: &mut Client, _: Command, _: Instant) -> Result<Reply, String> {
@@ -252,6 +262,7 @@ impl Shell<Client> for ClientShell<'_> {
                 name: link.name.clone(),
                 interface: link.interface.clone(),
                 local: sockets.address(SocketId(id), remote(id)),
+                cap: self.caps.of(LinkId(id)),
             };
             sessions.push(SessionSnapshot {
                 name: self.journalist.peer.clone(),

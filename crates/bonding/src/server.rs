@@ -268,7 +268,8 @@ impl<'a> ServerShell<'a> {
 
     fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
         let journalist = &self.members.get(&id)?.journalist;
-        let label = |at| LinkLabel { name: journalist.link_name(at), interface: None, local: None };
+        let label =
+            |at| LinkLabel { name: journalist.link_name(at), interface: None, local: None, cap: None };
         Some(SessionSnapshot {
             name: journalist.peer.clone(),
             since: journalist.since,

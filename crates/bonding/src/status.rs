@@ -73,6 +73,17 @@ pub struct LinkLabel {
     pub interface: Option<String>,
     /// Our address on it.
     pub local: Option<IpAddr>,
+    /// What of its data cap is used, where it has one.
+    pub cap: Option<Cap>,
+}
+
+/// A link's data cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// Carried in this month.
+    pub used_bytes: u64,
+    /// What it may carry in a month.
+    pub cap_bytes: u64,
 }
 
 impl LinkLabel {
@@ -178,6 +189,12 @@ pub struct Link {
     pub rx_bytes: u64,
     /// What stands in queues along the link: smoothed less smallest RTT.
     pub queue_ms: Option<f64>,
+    /// What it may carry in a month, both ways, where it has a cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_bytes: Option<u64>,
+    /// What of that it has carried in this month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_used_bytes: Option<u64>,
 }
 
 /// Flow counts.
@@ -364,6 +381,8 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         tx_bytes: figures.tx_bytes,
         rx_bytes: figures.rx_bytes,
         queue_ms: queue.map(millis),
+        cap_bytes: label.cap.map(|cap| cap.cap_bytes),
+        cap_used_bytes: label.cap.map(|cap| cap.used_bytes),
     }
 }
 
@@ -395,6 +414,7 @@ pub(crate) mod tests {
                 name: "adsl".to_owned(),
                 interface: Some("wg0".to_owned()),
                 local: Some("10.200.0.1".parse().unwrap()),
+                cap: None,
             }],
             cipher: None,
             rekeys: 0,

@@ -28,6 +28,7 @@ pub(crate) fn render(status: &Status, now: SystemTime, style: Style) -> String {
             }
         }
     }
+    text.push_str(&caps(&status.links));
     let discarded: Vec<String> = status
         .discards
         .iter()
@@ -44,6 +45,16 @@ pub(crate) fn render(status: &Status, now: SystemTime, style: Style) -> String {
         if discarded.is_empty() { "nothing".to_owned() } else { discarded.join(", ") }
     ));
     text
+}
+
+/// What of the links' data caps is used.
+fn caps(links: &[Link]) -> String {
+    let of = |link: &Link| {
+        let (used, cap) = link.cap_used_bytes.zip(link.cap_bytes)?;
+        Some(format!("\n  {} has used {} of {} this month", link.name, bytes(used), bytes(cap)))
+    };
+    let lines: String = links.iter().filter_map(of).collect();
+    if lines.is_empty() { lines } else { lines + "\n" }
 }
 
 fn heading(status: &Status, now: SystemTime, style: Style) -> String {
@@ -168,6 +179,19 @@ mod tests {
              \x20 LINK  STATE          RTT   LOSS   MTU       SENDS    OF    RECEIVES  SENT  RECEIVED  PEER\n\
              \x20 adsl  SATURATED  22.5 ms  0.0 %  1492  8.2 Mbit/s  10.0  4.1 Mbit/s   2 B   18.4 MB  10.200.0.1:54321\n\n\
              \x20 flows 3 · reordering holds 4 · released late 5 · duplicates 6 · discarded stale 2, unknown_peer 1\n"
+        );
+    }
+
+    #[test]
+    fn a_cap_and_what_is_used_of_it_stand_below_the_links() {
+        let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
+        assert_eq!(caps(&status.links), "");
+        status.links[0].cap_bytes = Some(100_000_000_000);
+        status.links[0].cap_used_bytes = Some(80_150_000_000);
+        let text = render(&status, at(0), Style::PLAIN);
+        assert!(
+            text.contains("10.200.0.1:54321\n\n  adsl has used 80.1 GB of 100.0 GB this month\n\n  flows"),
+            "{text}"
         );
     }
 

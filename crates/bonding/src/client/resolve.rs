@@ -160,6 +160,7 @@ mod tests {
             role: bonding_proto::config::LinkRole::Primary,
             tx_rate: None,
             rx_rate: None,
+            cap: None,
         }
     }
 

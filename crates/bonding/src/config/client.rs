@@ -64,6 +64,8 @@ pub struct Link {
     pub up: Option<BitRate>,
     /// Ceiling for what is received on it.
     pub down: Option<BitRate>,
+    /// What it may carry in a month, both ways, in bytes; then it is a backup.
+    pub cap: Option<u64>,
     /// The server's port that it sends to.
     pub port: u16,
 }
@@ -266,11 +268,9 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
     let role = role(&mut section);
     let mut rate = |key| section.item(key).and_then(|item| item.parsed(value::RATE, value::rate));
     let (up, down) = (rate("up"), rate("down"));
-    if let Some(item) = section.item("cap")
-        && item.parsed("an amount such as \"100GB/month\"", value::monthly_bytes).is_some()
-    {
-        item.no_effect(": the link is used without a limit");
-    }
+    let cap = section
+        .item("cap")
+        .and_then(|item| item.parsed("an amount such as \"100GB/month\"", value::monthly_bytes));
     if let Some(item) = section.item("metered")
         && item.boolean() == Some(true)
     {
@@ -285,7 +285,8 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
     let name = name.unwrap_or_else(fallback);
     section.finish(&[]);
     let priority = priority.and_then(|p| u8::try_from(p).ok()).unwrap_or(PRIORITY_DEFAULT);
-    let link = Link { name: name.value.clone(), interface, source, security, priority, role, up, down, port };
+    let link =
+        Link { name: name.value.clone(), interface, source, security, priority, role, up, down, cap, port };
     Written { link, name, at }
 }
 

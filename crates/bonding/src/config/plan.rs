@@ -9,6 +9,7 @@ use super::server::{Peer, PeerLink, Server};
 use crate::engine::plan::{
     ClientPlan, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, TunnelPlan,
 };
+use crate::state::usage;
 
 impl Client {
     /// The engine's part of it.
@@ -23,6 +24,7 @@ impl Client {
             role: link.role,
             tx_rate: link.up,
             rx_rate: link.down,
+            cap: link.cap,
         };
         ClientPlan {
             tunnel: TunnelPlan {
@@ -37,6 +39,7 @@ impl Client {
                 preshared_key_file: self.preshared_key_file.clone(),
             }),
             links: self.links.iter().map(link).collect(),
+            usage_file: usage::file(&self.private_key_file),
             run: run(&self.sending, &self.status, self.mss_clamp),
         }
     }

@@ -477,16 +477,10 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
         let messages: Vec<&str> = warnings.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(messages, [expected]);
     }
-    let links = [
-        (
-            "cap = \"100GB/month\"",
-            "[[link]] cap = \"100GB/month\" has no effect in this version: the link is used without a limit",
-        ),
-        (
-            "metered = true",
-            "[[link]] metered = true has no effect in this version: heartbeats go on while the link is idle",
-        ),
-    ];
+    let links = [(
+        "metered = true",
+        "[[link]] metered = true has no effect in this version: heartbeats go on while the link is idle",
+    )];
     for (line, expected) in links {
         let warnings =
             client(&client_with("interface = \"wg0\"", &format!("interface = \"wg0\"\n{line}"))).warnings;
@@ -500,6 +494,16 @@ fn rates_are_optional() {
     let loaded = client(&client_with("up = \"10mbit\"\ndown = \"10mbit\"\n", ""));
     assert_eq!(loaded.warnings, []);
     assert_eq!((loaded.config.links[0].up, loaded.config.links[0].down), (None, None));
+}
+
+#[test]
+fn a_cap_is_in_bytes_a_month() {
+    let loaded = client(&client_with("interface = \"wg0\"", "interface = \"wg0\"\ncap = \"1.5GB/month\""));
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.links[0].cap, Some(1_500_000_000));
+    let plan = loaded.config.plan();
+    assert_eq!(plan.links[0].cap, Some(1_500_000_000));
+    assert_eq!(plan.usage_file, Path::new("/var/lib/bonding/client.usage"));
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub struct ClientPlan {
     pub sealing: Option<SealingPlan>,
     /// Its links, in the order of their numbers.
     pub links: Vec<LinkPlan>,
+    /// Where what links with a cap have used is written down.
+    pub usage_file: PathBuf,
     /// The rest.
     pub run: RunPlan,
 }
@@ -83,6 +85,8 @@ pub struct LinkPlan {
     pub tx_rate: Option<BitRate>,
     /// Ceiling for what is received on it.
     pub rx_rate: Option<BitRate>,
+    /// What it may carry in a month, both ways, in bytes.
+    pub cap: Option<u64>,
 }
 
 /// A server.

@@ -1,12 +1,12 @@
 //! The state directory: what outlives a run.
 //!
 //! It is the folder of the private key (`[identity] private_key_file`, by default in `/var/lib/bonding`), made with mode
-//! 0700 when it is missing. Beside a key `NAME.key` stand `NAME.run`, a client's run number, and `NAME.clients`, a
-//! server's register; all are files of mode 0600.
+//! 0700 when it is missing. Beside a key `NAME.key` stand `NAME.run`, a client's run number, `NAME.usage`, what its links with
+//! a data cap have used, and `NAME.clients`, a server's register; all are files of mode 0600.
 //!
 //! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies. A file that
 //! is damaged or that others can read is an error that names it and says what to do; it is never taken for an empty one.
-//! Everything here blocks for as long as the disk takes, and is rare: a start, an invitation, an enrolment.
+//! Everything here blocks for as long as the disk takes, and is rare: a start, an invitation, an enrolment, a thousandth of a cap.
 //!
 //! It deliberately does not know sockets, sessions or the configuration's file.
 
@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lease;
 pub mod register;
 pub mod run;
+pub mod usage;
 
 use std::fs::DirBuilder;
 use std::io;

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::StateMachine;
-use crate::config::SessionConfig;
+use crate::config::{LinkRole, SessionConfig};
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -61,6 +61,8 @@ pub struct Client {
     template: SessionConfig,
     /// Sessions begun: each is a run of its own to its server.
     opened: u64,
+    /// What links carried in sessions that are over.
+    past_bytes: Vec<u64>,
     rng: SecretRng,
     seats: Vec<Seat>,
     active: usize,
@@ -84,6 +86,7 @@ impl Client {
         let mut client = Self {
             template,
             opened: 0,
+            past_bytes: Vec::new(),
             rng: SecretRng::new(entropy),
             seats: servers.into_iter().map(seat).collect(),
             active: 0,
@@ -120,6 +123,24 @@ impl Client {
         self.review(now);
     }
 
+    /// A link is used for something else from now on, with every server.
+    pub fn set_link_role(&mut self, link: LinkId, role: LinkRole, now: Instant) {
+        if let Some(config) = self.template.links.get_mut(link.index()) {
+            config.role = role;
+        }
+        for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
+            session.set_link_role(link, role, now);
+        }
+        self.review(now);
+    }
+
+    /// Bytes that a link sent and received so far, with all servers; handshakes are not counted.
+    pub fn link_bytes(&self, link: LinkId) -> u64 {
+        let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
+        let present: u64 = sessions.map(|session| session.link_bytes(link)).sum();
+        self.past_bytes.get(link.index()).copied().unwrap_or(0) + present
+    }
+
     fn open(&mut self, at: usize, now: Instant) {
         let Some(seat) = self.seats.get_mut(at) else { return };
         let mut config = self.template.clone();
@@ -138,7 +159,9 @@ impl Client {
         let mut session = Session::new(config, now);
         // Its first handshake is due at once.
         session.handle_timeout(now);
-        seat.session = Some(session);
+        if let Some(over) = seat.session.replace(session) {
+            retire(&mut self.past_bytes, &over);
+        }
         seat.connected_since = None;
         seat.closing = false;
     }
@@ -246,6 +269,16 @@ impl Client {
     }
 }
 
+/// A session is over: what its links carried goes on counting.
+fn retire(past_bytes: &mut Vec<u64>, session: &Session) {
+    for (number, bytes) in session.links_bytes().enumerate() {
+        match past_bytes.get_mut(number) {
+            Some(past) => *past += bytes,
+            None => past_bytes.push(bytes),
+        }
+    }
+}
+
 impl StateMachine for Client {
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
         let session = self.seats.get_mut(self.active).and_then(|seat| seat.session.as_mut());
@@ -290,7 +323,9 @@ impl StateMachine for Client {
                 return Some(transmit);
             }
             if seat.closing {
-                seat.session = None;
+                if let Some(over) = seat.session.take() {
+                    retire(&mut self.past_bytes, &over);
+                }
                 seat.closing = false;
             }
         }

@@ -286,3 +286,33 @@ fn an_outage_of_everything_changes_no_server() {
     world.run(20_000);
     assert_eq!((world.client.active, world.switches.len()), (0, 0), "{:?}", world.switches);
 }
+
+#[test]
+fn a_link_counts_over_all_servers_and_keeps_its_role_with_each() {
+    let mut world = World::new();
+    world.start(0);
+    world.start(1);
+    world.run(500);
+    world.client.set_link_role(LinkId(0), LinkRole::Backup, world.now);
+    let role = |world: &World| {
+        let session = world.client.session().expect("one is active");
+        session.stats(world.now).links[0].role
+    };
+    assert_eq!(role(&world), LinkRole::Backup);
+    let mut bytes = world.client.link_bytes(LinkId(0));
+    assert!(bytes > 1_000, "{bytes}");
+    world.servers[0] = None;
+    world.run(6_000);
+    world.start(0);
+    for _ in 0..300 {
+        world.run(100);
+        // Whatever sessions end meanwhile.
+        let more = world.client.link_bytes(LinkId(0));
+        assert!(more > bytes, "{more} after {bytes}");
+        bytes = more;
+    }
+    let switches: Vec<usize> = world.switches.iter().map(|(_, to)| *to).collect();
+    assert_eq!(switches, [1, 0]);
+    assert_eq!(role(&world), LinkRole::Backup);
+    assert_eq!(world.client.link_bytes(LinkId(7)), 0);
+}

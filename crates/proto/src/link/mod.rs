@@ -298,6 +298,11 @@ impl Link {
         self.data_at
     }
 
+    /// Bytes sent and received so far, IP and UDP headers included.
+    pub const fn carried_total_bytes(&self) -> u64 {
+        self.tx_bytes + self.rx_bytes
+    }
+
     /// What the link is used for.
     pub const fn link_role(&self) -> LinkRole {
         self.link_role

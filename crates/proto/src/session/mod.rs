@@ -289,6 +289,16 @@ impl Session {
         }));
     }
 
+    /// Bytes that a link sent and received so far, IP and UDP headers included; handshakes are not counted.
+    pub fn link_bytes(&self, link: LinkId) -> u64 {
+        self.links.get(link.index()).map_or(0, Link::carried_total_bytes)
+    }
+
+    /// The same of all links, by number.
+    pub fn links_bytes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.links.iter().map(Link::carried_total_bytes)
+    }
+
     /// A link of ours is used for something else from now on. A server's links follow their client's.
     pub fn set_link_role(&mut self, link: LinkId, role: LinkRole, now: Instant) {
         let Some(link) = self.links.get_mut(link.index()).filter(|link| link.link_role() != role) else {

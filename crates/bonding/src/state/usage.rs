@@ -1,0 +1,149 @@
+//! What links with a data cap have carried in the present month: `NAME.usage` beside the key `NAME.key`.
+//!
+//! A month is that of the machine's clock in UTC. It only moves on: a clock that is behind (a router without a battery, before it
+//! has heard the time) counts towards the month that the file names.
+//!
+//! JSON: `{"month":"2026-11","bytes":{"lte":123}}`; links are known by their names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{StateError, atomic, prepare_folder};
+
+/// Far more than 32 links need.
+const BYTES_MAX: u64 = 65_536;
+
+/// One month's count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    month: String,
+    bytes: BTreeMap<String, u64>,
+}
+
+/// The file beside a key.
+pub fn file(private_key_file: &Path) -> PathBuf {
+    private_key_file.with_extension("usage")
+}
+
+impl Usage {
+    /// Reads the file; nothing was used where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn load(path: &Path) -> Result<Self, StateError> {
+        let content = atomic::read(path, BYTES_MAX).map_err(StateError::io("read", path))?;
+        let Some(content) = content else { return Ok(Self::default()) };
+        let damaged = |why: String| StateError::Damaged {
+            path: path.to_owned(),
+            why,
+            remedy: "remove it, and this month's count begins anew",
+        };
+        let usage: Self = serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
+        let is_month = |text: &str| {
+            let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+            text.split_once('-').is_some_and(|(year, month)| {
+                (year.len(), month.len()) == (4, 2) && digits(year) && digits(month)
+            })
+        };
+        if usage.month.is_empty() || is_month(&usage.month) {
+            return Ok(usage);
+        }
+        Err(damaged(format!("\"{}\" is no month", usage.month.escape_debug())))
+    }
+
+    /// Writes the file, and makes its folder.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was there before stays.
+    pub fn save(&self, path: &Path) -> Result<(), StateError> {
+        prepare_folder(path)?;
+        let content = serde_json::to_vec(self).map_err(std::io::Error::from);
+        content.and_then(|content| atomic::replace(path, &content)).map_err(StateError::io("write", path))
+    }
+
+    /// The month is that of `now`, unless a later one has begun before. `true`: a new one has begun, with nothing used.
+    pub fn turn(&mut self, now: SystemTime) -> bool {
+        // 1970-01-01T… to 9999-12-31T….
+        let time = humantime::format_rfc3339_seconds(now.max(SystemTime::UNIX_EPOCH)).to_string();
+        let month = time.get(..7).unwrap_or_default();
+        if month <= self.month.as_str() {
+            return false;
+        }
+        let is_first = self.month.is_empty();
+        month.clone_into(&mut self.month);
+        self.bytes.clear();
+        !is_first
+    }
+
+    /// Counts `bytes` more of a link.
+    pub fn add(&mut self, link: &str, bytes: u64) {
+        match self.bytes.get_mut(link) {
+            Some(used) => *used = used.saturating_add(bytes),
+            None => {
+                self.bytes.insert(link.to_owned(), bytes);
+            }
+        }
+    }
+
+    /// What a link has used in this month.
+    pub fn of(&self, link: &str) -> u64 {
+        self.bytes.get(link).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(time: &str) -> SystemTime {
+        humantime::parse_rfc3339(time).unwrap()
+    }
+
+    #[test]
+    fn months_only_move_on_and_begin_with_nothing() {
+        let mut usage = Usage::default();
+        assert!(!usage.turn(at("2026-11-22T06:00:00Z")), "the first is no new one");
+        usage.add("lte", 5);
+        usage.add("lte", 7);
+        assert!(!usage.turn(at("2026-11-30T23:59:59Z")));
+        assert_eq!((usage.of("lte"), usage.of("adsl")), (12, 0));
+        // Clocks that have not heard the time.
+        for behind in [at("1970-01-01T00:00:00Z"), SystemTime::UNIX_EPOCH - Duration::from_secs(1)] {
+            assert!(!usage.turn(behind));
+            assert_eq!(usage.of("lte"), 12);
+        }
+        assert!(usage.turn(at("2026-12-01T00:00:00Z")));
+        assert_eq!(usage.of("lte"), 0);
+        assert!(usage.turn(at("2027-01-01T00:00:00Z")), "over the turn of the year");
+        usage.add("lte", u64::MAX);
+        usage.add("lte", 1);
+        assert_eq!(usage.of("lte"), u64::MAX);
+    }
+
+    #[test]
+    fn what_was_used_outlives_the_process_and_damage_is_no_empty_month() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder.path().join("state/client.key"));
+        assert!(path.ends_with("state/client.usage"));
+        assert_eq!(Usage::load(&path).unwrap(), Usage::default());
+        let mut usage = Usage::default();
+        usage.turn(at("2026-11-22T06:00:00Z"));
+        usage.add("lte", 123);
+        usage.save(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), r#"{"month":"2026-11","bytes":{"lte":123}}"#);
+        assert_eq!(Usage::load(&path).unwrap(), usage);
+        for damage in
+            ["", "{}", r#"{"month":"soon","bytes":{}}"#, r#"{"month":"2026-11","bytes":{"lte":-1}}"#]
+        {
+            std::fs::write(&path, damage).unwrap();
+            let error = Usage::load(&path).unwrap_err().to_string();
+            assert!(error.contains("is damaged") && error.contains("remove it"), "{error}");
+        }
+    }
+}
