@@ -22,9 +22,9 @@ Writes FOLDER/NAME.svg for each; FOLDER is docs/plots unless named, the scenario
 
 /// The plots that are kept in the repository, each with its load.
 const KEPT: [(&str, &str); 3] =
-    [("reference", "tcp-cubic-down-4"), ("varying", "tcp-cubic-down-4"), ("step", "tcp-cubic-down-4")];
+    [("reference", "quic-cubic-down-4"), ("varying", "quic-cubic-down-4"), ("step", "quic-cubic-down-4")];
 /// The load of any other scenario.
-const LOAD: &str = "tcp-cubic-down-4";
+const LOAD: &str = "quic-cubic-down-4";
 const KEPT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots");
 const SIZE: (u32, u32) = (900, 780);
 /// A colour for each link, told apart also by those who see few (Okabe and Ito, 2008).
