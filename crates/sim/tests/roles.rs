@@ -274,3 +274,27 @@ fn redundant_is_not_slower_than_the_best_link_alone() {
         assert!(all > alone * 0.9, "{name}: {all} beside {alone}");
     }
 }
+
+/// Links that are alike but for chance: packets of light traffic keep to one of them.
+#[test]
+fn light_traffic_does_not_alternate_between_links_that_are_alike() {
+    let mut text = "name = \"made\"\ndescription = \"made\"\nduration = \"20s\"\n".to_owned();
+    for name in ["a", "b"] {
+        text +=
+            &format!("[[link]]\nname = \"{name}\"\nrate = \"50mbit\"\nrtt = \"40ms\"\njitter = \"5ms\"\n");
+    }
+    let scenario = Scenario::parse(&text, "made", None).expect("a scenario");
+    let mut setup = Setup::new(scenario, Policy::Adaptive, 1).with_ceilings();
+    setup.priorities = vec![1, 1];
+    let mut world = setup.world();
+    world.run_until(at(1.0));
+    let now = world.now();
+    world.ledger_up.keep_log(now);
+    let load = load(&mut world, 300, 300, 20.0);
+    world.run_until(at(21.0));
+    assert_sound(&world, &load);
+    let links: Vec<usize> =
+        world.ledger_up.take_log().iter().filter_map(|passage| passage.sent).map(|sent| sent.0).collect();
+    let changes = links.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(links.len() > 600 && changes <= 4, "{changes} changes in {} packets", links.len());
+}

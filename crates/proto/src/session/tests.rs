@@ -294,3 +294,31 @@ fn idle_sessions_wake_for_heartbeats_only() {
     // A tick a millisecond of our own, ten heartbeats of each side sent and received.
     assert!(pair.steps - before < 1_000 + 60, "{}", pair.steps - before);
 }
+
+/// Pages of 60 kB over connections of their own, as bursty as slow start can be: a window of 10 segments at once, then of 20, then the
+/// rest, a round trip apart. They stay on the best link, although it needs 48 ms for one.
+#[test]
+fn pages_stay_on_the_best_link() {
+    let mut pair = Pair::new(&[(10, 10), (70, 40), (70, 40), (70, 40), (70, 40)]);
+    pair.run(500, |_| {});
+    let mut sent = 0;
+    for page in 0..30 {
+        let mut at = 0;
+        pair.run(500, |pair| {
+            let segments = match at {
+                0 => 10,
+                25 => 20,
+                50 => 11,
+                _ => 0,
+            };
+            at += 1;
+            for _ in 0..segments {
+                pair.sides[0].handle_packet(packet(2_000 + page, sent, 1_461), pair.now).unwrap();
+                sent += 1;
+            }
+        });
+    }
+    assert_eq!(pair.delivered[1].len(), 30 * 41);
+    let all: usize = pair.data_bytes.iter().sum();
+    assert!(pair.data_bytes[0] * 100 >= all * 95, "{:?}", pair.data_bytes);
+}
