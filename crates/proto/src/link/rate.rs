@@ -447,8 +447,8 @@ impl RateControl {
         }
         let carried_bps = self.carried_bps(span);
         if carried_bps > self.rate_bps {
-            // Nothing that waited in a stalled link and came at once: no more than was sent.
-            let seen = carried_bps.min(span.sent_bps * 1.02);
+            // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at once.
+            let seen = carried_bps.min(span.sent_bps);
             if seen > self.rate_bps {
                 self.adopt(self.rate_bps + (seen - self.rate_bps) * 0.5, now);
             }
