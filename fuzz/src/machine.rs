@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix, Role, Security,
-    ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix, Role,
+    Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::LinkEvent;

@@ -23,7 +23,8 @@
 //! - a is what looks for more: where the pacer was used to the full and no queue was seen for a round trip and a window, it starts with
 //!   1.5 % and doubles with each further round without a queue, up to a quarter. What is then delivered is the new C. The first
 //!   sign of a queue ends it. Links do so each for itself.
-//! - When the queue has not been seen empty for 5 s, it is emptied until the delay falls no more: else it would become the base.
+//! - A link that was used to the full for 5 s is emptied until the delay falls no more: else a queue too short to be told from noise would
+//!   become the base.
 //! - A queue that should drain and neither does nor grows is none: the path became longer (a satellite's slot change). What is
 //!   measured now is the base.
 //! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
@@ -95,6 +96,9 @@ const EMPTY_S: f64 = 0.001;
 /// A delay of so many deviations above the base is no queue, and one outlier counts for at most four deviations and this.
 const NOISE_HEADROOM: f64 = 2.0;
 const NOISE_STEP_S: f64 = 0.000_5;
+/// On a link that is used to the full it is at most so many times what it was before, or this.
+const NOISE_GROWTH: f64 = 1.5;
+const NOISE_FULL_S: f64 = 0.000_7;
 
 /// Probing for more: the first step, and the largest, as shares of C.
 const PROBE_MIN: f64 = 0.02;
@@ -109,13 +113,16 @@ const RETURN_SHARE: f64 = 0.25;
 /// When looking found a queue on a steady link, it is left alone for so long.
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Without having been empty for so long, the queue is emptied.
+/// After so long without a pause the queue is emptied.
 const DRAIN_EVERY: Duration = Duration::from_secs(5);
 /// ... by so much less than none, for a round trip at least.
-const DRAIN_S: f64 = 0.01;
+const DRAIN_S: f64 = 0.006;
 
 /// A queue that should have drained by this much, and by one and a half times itself at most, and did not by half of it, is none.
 const VAIN_S: f64 = 0.01;
+
+/// A link whose queue did not drain within this time may be shared, and what it loses is no chance.
+const CONTESTED_FOR: Duration = Duration::from_secs(5);
 
 /// Sent and delivered differ by this: the queue changed.
 const CHANGE: f64 = 0.08;
@@ -143,8 +150,10 @@ const BASE_WINDOW: Duration = Duration::from_secs(10);
 const VOLATILE: f64 = 0.05;
 const TRUST_WINDOW: Duration = Duration::from_secs(1);
 const TRUST_MIN: f64 = 0.25;
-/// Volatility is forgotten over this many seconds.
-const VOLATILITY_S: f64 = 20.0;
+/// Volatility is the mean, over so many seconds, of how far C is from its own mean; a link without traffic keeps it for so long.
+const VOLATILITY_S: f64 = 5.0;
+const USUAL_RATE_S: f64 = 1.0;
+const VOLATILITY_KEPT_S: f64 = 40.0;
 
 /// What the peer told of one datagram and all before it.
 #[derive(Debug, Clone, Copy)]
@@ -216,12 +225,15 @@ pub(super) struct RateControl {
     queue_s: f64,
     /// Deviation of delays that no queue explains, and the last two delays that it was found from.
     noise_s: f64,
+    /// The same while the link was not used to the full, and whether it is.
+    calm_noise_s: f64,
+    is_full: bool,
     noise_from: Option<(Instant, i64, i64)>,
     /// The longest queue since it was last asked for.
     queue_max_s: f64,
     /// Samples in a row with a queue that ends the first phase.
     standing: u32,
-    /// When the queue was last seen empty, and until when it is being emptied, with the least seen meanwhile.
+    /// When the queue was last empty for certain, and until when it is being emptied, with the least seen meanwhile.
     empty_at: Instant,
     draining: Option<(Instant, f64)>,
     vain: Option<Vain>,
@@ -232,8 +244,9 @@ pub(super) struct RateControl {
     /// No probing before this.
     probe_after: Instant,
     probe_pause: Duration,
-    /// Mean relative change of C, and when it was last brought up to date.
+    /// Mean relative distance of C from its mean of a second, and when both were last brought up to date.
     volatility: f64,
+    usual_bps: f64,
     volatility_at: Instant,
     /// The most that was delivered lately, bit/s, negated; and the largest C in a longer while.
     delivered: WindowedMin,
@@ -258,6 +271,8 @@ impl RateControl {
             base: WindowedMin::new(BASE_WINDOW),
             queue_s: 0.0,
             noise_s: 0.0,
+            calm_noise_s: 0.0,
+            is_full: false,
             noise_from: None,
             queue_max_s: 0.0,
             standing: 0,
@@ -270,6 +285,7 @@ impl RateControl {
             probe_after: Instant::ZERO,
             probe_pause: Duration::from_secs(1),
             volatility: 0.0,
+            usual_bps: 0.0,
             volatility_at: Instant::ZERO,
             delivered: WindowedMin::new(TRUST_WINDOW),
             best: WindowedMin::new(BEST_WINDOW),
@@ -338,6 +354,7 @@ impl RateControl {
             self.on_start(now);
         } else if let Some(span) = self.marks.span(self.window()) {
             self.delivered.push(-rounded(span.delivered_bps), now);
+            self.is_full = span.is_full;
             match self.phase {
                 Phase::Start => {}
                 Phase::Steady => self.on_steady(&span, now),
@@ -347,6 +364,7 @@ impl RateControl {
         match self.phase {
             Phase::Start => {}
             Phase::Steady => {
+                self.note_volatility(now);
                 self.note_vain(sample, now);
                 self.set_gain(sample, now);
             }
@@ -388,9 +406,6 @@ impl RateControl {
         let above_s = delay_us.saturating_sub(base_us) as f64 / 1e6;
         self.queue_s = (above_s - self.noise_s * NOISE_HEADROOM).max(0.0);
         self.queue_max_s = self.queue_max_s.max(self.queue_s);
-        if self.queue_s <= self.empty_s() {
-            self.empty_at = now;
-        }
     }
 
     /// How far delays jump about: a queue grows and shrinks steadily, so what is left after two differences is noise.
@@ -402,6 +417,12 @@ impl RateControl {
         let seen = seen.min(self.noise_s * 4.0 + NOISE_STEP_S);
         let weight = now.saturating_since(at).as_secs_f64().min(0.1);
         self.noise_s += (seen - self.noise_s) * weight;
+        if self.is_full {
+            // Our own queue comes and goes too.
+            self.noise_s = self.noise_s.min((self.calm_noise_s * NOISE_GROWTH).max(NOISE_FULL_S));
+        } else {
+            self.calm_noise_s = self.noise_s;
+        }
         self.noise_from = Some((now, delay_us, last_us));
     }
 
@@ -450,7 +471,8 @@ impl RateControl {
             // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at once.
             let seen = carried_bps.min(span.sent_bps);
             if seen > self.rate_bps {
-                self.adopt(self.rate_bps + (seen - self.rate_bps) * 0.5, now);
+                let gain = if self.probe >= REGROW_MIN { 1.0 } else { 0.5 };
+                self.adopt(self.rate_bps + (seen - self.rate_bps) * gain, now);
             }
         }
         self.look_for_more(span, now);
@@ -483,15 +505,23 @@ impl RateControl {
     /// C is `rate_bps`.
     fn adopt(&mut self, rate_bps: f64, now: Instant) {
         let rate_bps = rate_bps.max(RATE_MIN_BPS);
-        let change = (rate_bps - self.rate_bps).abs() / self.rate_bps.max(rate_bps);
-        let age = now.saturating_since(self.volatility_at).as_secs_f64();
-        self.volatility = (self.volatility * (1.0 - age / VOLATILITY_S).max(0.0) + change / 10.0).min(1.0);
-        self.volatility_at = now;
         self.rate_bps = rate_bps;
         self.best.push(-rounded(rate_bps), now);
         if let Some(ceiling) = self.ceiling() {
             self.rate_bps = self.rate_bps.min(bps(ceiling));
         }
+    }
+
+    /// How far C is from what it was on average in the last second.
+    fn note_volatility(&mut self, now: Instant) {
+        let span = now.saturating_since(self.volatility_at).as_secs_f64().min(0.1);
+        self.volatility_at = now;
+        if self.usual_bps == 0.0 {
+            self.usual_bps = self.rate_bps;
+        }
+        self.usual_bps += (self.rate_bps - self.usual_bps) * span / USUAL_RATE_S;
+        let off = (self.rate_bps - self.usual_bps).abs() / self.rate_bps.max(self.usual_bps);
+        self.volatility += (off - self.volatility) * span / VOLATILITY_S;
     }
 
     fn look_for_more(&mut self, span: &Span, now: Instant) {
@@ -500,10 +530,12 @@ impl RateControl {
             return;
         }
         if !span.is_full {
-            (self.probe, self.quiet_since) = (0.0, None);
+            // A link that is not used to the full is empty now and then.
+            (self.probe, self.quiet_since, self.empty_at) = (0.0, None, now);
             return;
         }
         let since = *self.quiet_since.get_or_insert(now);
+        // What a larger step brought must show before the next.
         if now.saturating_since(since) >= self.rtt_min + self.window() / 2 && now >= self.probe_after {
             let is_likely = self.is_fresh || self.rate_bps < self.best_bps(now) / 2.0;
             let (least, most) = if is_likely { (REGROW_MIN, REGROW_MAX) } else { (PROBE_MIN, PROBE_MAX) };
@@ -647,7 +679,7 @@ impl RateControl {
 
     fn volatility(&self, now: Instant) -> f64 {
         let age = now.saturating_since(self.volatility_at).as_secs_f64();
-        self.volatility * (1.0 - age / VOLATILITY_S).max(0.0)
+        self.volatility * (1.0 - age / VOLATILITY_KEPT_S).clamp(0.0, 1.0)
     }
 
     fn ceiling(&self) -> Option<BitRate> {
@@ -657,10 +689,12 @@ impl RateControl {
         }
     }
 
-    /// Whether nothing stood in the link since this was asked last: what was lost was not lost to a queue.
-    pub(super) fn take_clear(&mut self) -> bool {
+    /// Whether nothing stood in the link since this was asked last: what was lost was not lost to a queue, ours or another's.
+    pub(super) fn take_clear(&mut self, now: Instant) -> bool {
+        let is_contested = self.phase == Phase::Shared
+            || self.vain_at.is_some_and(|(at, ..)| now.saturating_since(at) < CONTESTED_FOR);
         let limit = 0.015_f64.max(self.rtt_min.as_secs_f64() / 4.0);
-        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit
+        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit && !is_contested
     }
 
     /// The queue that the newest sample met.

@@ -33,7 +33,7 @@
 //!
 //! While a link's rate is still being found out, the drain rate doubles with each round trip: the queue that a flow in slow
 //! start builds meanwhile goes by itself, and a signal would end its slow start at a fraction of what the links carry. `target` and
-//! `interval` are then at least [`STARTING_TARGET`]. (Simulated, one QUIC flow over the reference links: 63 % of the attainable
+//! `interval` are then at least `STARTING_TARGET`. (Simulated, one QUIC flow over the reference links: 63 % of the attainable
 //! with CoDel as usual.)
 //!
 //! **Signals.** Where the packet is ECT, the signal is a CE mark instead of a drop (RFC 8290 §4.2, RFC 3168);

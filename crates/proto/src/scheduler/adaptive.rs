@@ -22,7 +22,7 @@
 //!   A copy of every 50th bulk packet goes over it all the same, so that it can prove that it has healed; the packet itself takes
 //!   another link, so a lost copy harms nobody. (The second condition is for a clean link that is slow: simulated, two links of
 //!   50 Mbit/s with 0.5 % loss beside a satellite phone, the load went to the phone at times.)
-//! - For bulk, a link that is not in step with the others ([`Step`]), counted over those that are preferred by role. Where
+//! - For bulk, a link that is not in step with the others (`Step`), counted over those that are preferred by role. Where
 //!   most is carried by the slow ones, that is the fast ones: sparse traffic still goes over these.
 //!
 //! What a link that is left out could take is no reason for a wait to count as chosen ([`Decision::Hold`]): the queue behind

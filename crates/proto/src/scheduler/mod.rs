@@ -5,7 +5,7 @@
 //! order of the links but for ties, which the lower [`LinkId`] wins.
 //!
 //! # Roles
-//! Every policy keeps to the links' roles ([`LinkRole`]), as [`Service`] and [`are_full`] say:
+//! Every policy keeps to the links' roles ([`LinkRole`]), as `Service` and `are_full` say:
 //! - Of four kinds of links the first that has any serves: proven primary and secondary ones; proven backups; suspect
 //!   primary and secondary ones; suspect backups. (The least bad link, always: but a backup that is proven is better than
 //!   a primary that may be dead.) A link whose role is `never` carries no data, whatever happens to the others.
@@ -14,7 +14,7 @@
 //!
 //! # In step
 //! Packets of one flow that take links of very different delay arrive further apart than the receiver waits
-//! ([`SPREAD_MAX`]), and what it gives up its sender takes for lost. So [`Step`] picks the links for bulk: of all
+//! (`SPREAD_MAX`), and what it gives up its sender takes for lost. So `Step` picks the links for bulk: of all
 //! ranges of delay that are no wider than that, the one whose links carry most together.
 
 pub mod adaptive;
@@ -223,7 +223,7 @@ fn candidates<'a>(
     serving.filter(move |link| full || link.role != LinkRole::Secondary)
 }
 
-/// A range of delays no wider than [`SPREAD_MAX`].
+/// A range of delays no wider than `SPREAD_MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     from_us: i64,

@@ -7,7 +7,7 @@
 //! where all that it takes has been saved up: then sparse traffic finds credit there right after it.
 //! (Simulated, `reference`, one download: the sparse flow's RTT is 20.6 ms, and 50.3 ms where bulk takes any credit.)
 //!
-//! Bulk is copied only over links in step with the one that sets the pace ([`super::Step`]): what came much earlier over another would
+//! Bulk is copied only over links in step with the one that sets the pace (`Step`): what came much earlier over another would
 //! be held in vain, and what came much later is of no use. Sparse traffic has copies everywhere: it leaves no gaps.
 
 use std::cmp::Reverse;

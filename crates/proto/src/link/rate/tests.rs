@@ -19,8 +19,11 @@ struct Bench {
     queue_max: Duration,
     /// Share of what is sent that is lost whatever the load, permille.
     lost_permille: u64,
-    /// What others keep in the queue whatever we do.
-    foreign_queue: Duration,
+    /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the queue, and was carried.
+    rival_bytes: f64,
+    rival_queue: f64,
+    rival_carried: f64,
+    rival_cut_at: Instant,
     /// Delays jump about by so much.
     jitter: Duration,
     random: u64,
@@ -45,7 +48,10 @@ impl Bench {
             base_us: -5_000_000,
             queue_max: Duration::from_secs(10),
             lost_permille: 0,
-            foreign_queue: Duration::ZERO,
+            rival_bytes: 0.0,
+            rival_queue: 0.0,
+            rival_carried: 0.0,
+            rival_cut_at: Instant::ZERO,
             jitter: Duration::ZERO,
             random: 1,
             queue_bytes: 0.0,
@@ -55,6 +61,17 @@ impl Bench {
             idle: Duration::ZERO,
             under_way: VecDeque::new(),
         }
+    }
+
+    /// What the rival sends in a step: what it keeps in flight each round trip, a datagram more with each.
+    fn rival(&mut self, bytes_per_second: f64) -> f64 {
+        if self.rival_bytes == 0.0 {
+            return 0.0;
+        }
+        let waits = (self.queue_bytes + self.rival_queue) / bytes_per_second;
+        let rounds = STEP.as_secs_f64() / (RTT.as_secs_f64() + waits);
+        self.rival_bytes += 1_500.0 * rounds;
+        self.rival_bytes * rounds
     }
 
     /// 5 ms on a link of `capacity`; returns the queue's length.
@@ -74,21 +91,29 @@ impl Bench {
         }
         let new = rate.bytes_in(STEP);
         self.sent += new;
-        let before = self.queue_bytes;
         let served = capacity.bytes_in(STEP) as f64;
         let room = capacity.bytes_in(self.queue_max) as f64;
-        let kept = (before + new as f64 - served).max(0.0);
-        let dropped = (kept - room).max(0.0);
-        self.queue_bytes = kept - dropped;
-        let gone = before + new as f64 - dropped - self.queue_bytes;
-        let lost = gone * self.lost_permille as f64 / 1_000.0;
-        self.delivered += bytes(gone - lost);
-        self.lost += bytes(dropped + lost);
-        let queue = capacity.time_to_send(bytes(self.queue_bytes));
+        let rival = self.rival(served / STEP.as_secs_f64());
+        let (ours, theirs) = (self.queue_bytes + new as f64, self.rival_queue + rival);
+        let waiting = (ours + theirs).max(1.0);
+        let kept = (waiting - served).max(0.0);
+        // Ours and theirs are served and dropped alike.
+        let (gone, dropped) = ((waiting - kept) / waiting, (kept - room).max(0.0) / waiting);
+        let lost = ours * gone * self.lost_permille as f64 / 1_000.0;
+        self.delivered += bytes(ours * gone - lost);
+        self.lost += bytes(ours * dropped + lost);
+        self.rival_carried += theirs * gone;
+        if theirs * dropped > 0.0 && self.now.saturating_since(self.rival_cut_at) > RTT * 3 {
+            self.rival_bytes *= 0.7;
+            self.rival_cut_at = self.now;
+        }
+        self.queue_bytes = ours * (1.0 - gone - dropped);
+        self.rival_queue = theirs * (1.0 - gone - dropped);
+        let queue = capacity.time_to_send(bytes(self.queue_bytes + self.rival_queue));
         self.random =
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let jitter = self.jitter * u32::try_from(self.random >> 40).unwrap() / (1 << 24);
-        let total = queue + self.foreign_queue + jitter;
+        let total = queue + jitter;
         // The newest datagram is still behind the queue when this much of the others has arrived.
         let sample = Sample {
             sent_at: self.now,
@@ -238,6 +263,22 @@ fn random_loss_costs_no_rate() {
         bench.run(6_000, mbit(100), mbit(20));
         let share = bench.share(6_000, mbit(100), mbit(20));
         assert!(share >= (1_000 - permille) * 96 / 1_000, "{permille}: {share}");
+    }
+}
+
+#[test]
+fn a_link_is_shared_with_a_flow_that_fills_its_queue() {
+    for rate in [10, 50] {
+        let mut bench = Bench::new(None);
+        bench.queue_max = Duration::from_millis(100);
+        bench.run(3_000, mbit(200), mbit(rate));
+        bench.rival_bytes = 15_000.0;
+        bench.run(10_000, mbit(200), mbit(rate));
+        let (ours, theirs) = (bench.delivered, bench.rival_carried);
+        bench.run(20_000, mbit(200), mbit(rate));
+        let (ours, theirs) = (bench.delivered - ours, bytes(bench.rival_carried - theirs));
+        let share = theirs * 100 / (ours + theirs);
+        assert!((25..=75).contains(&share), "{rate}: {share}");
     }
 }
 
