@@ -115,6 +115,25 @@ pub fn put_frame_header(buf: &mut Vec<u8>, seq_num: u64, kind: Kind, modifiers: 
     buf.extend_from_slice(&len.to_be_bytes());
 }
 
+/// Takes fixed-size fields off the front of a payload.
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// The error where it ends too early.
+    malformed: Discard,
+}
+
+impl<'a> Reader<'a> {
+    const fn new(payload: &'a [u8], malformed: Discard) -> Self {
+        Self { rest: payload, malformed }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Discard> {
+        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or(self.malformed)?;
+        self.rest = rest;
+        Ok(*field)
+    }
+}
+
 /// The `seq_num` of a data frame.
 pub const fn data_seq_num(slot: u16, counter: u64) -> u64 {
     ((slot as u64) << COUNTER_BITS) | (counter & ((1 << COUNTER_BITS) - 1))

@@ -18,10 +18,11 @@
 //!
 //! **Steady.** Pace at C × (1 + (q* − q) / T + a).
 //! - q is the queue *now*: what the newest sample met, plus what was sent since, less what C took since (a Smith predictor), and at least
-//!   as long as an answer is overdue. q* is the queue to keep, [`TARGET_MIN`] on a steady link, more on one whose C varies: a queue
-//!   that never runs dry tells C at every sample. T is 75 ms.
-//! - a is what looks for more: where the pacer was used to the full and no queue was seen for a round trip and a window, it starts with
-//!   1.5 % and doubles with each further round without a queue, up to a quarter. What is then delivered is the new C. The first
+//!   as long as an answer is overdue. q* is the queue to keep: none on a steady link (a little less than that), up to [`TARGET_MAX`] on one
+//!   whose C varies, since a queue that never runs dry tells C at every sample. T is 75 ms.
+//! - a is what looks for more: where the pacer was used to the full and no queue was seen for a round trip and half a window, it starts
+//!   with 2 % and doubles with each further round without a queue, up to a quarter; on a link that is likely to carry more it
+//!   starts with a quarter and goes up to all of C. On a steady link a second passes between one queue and the next look. What is then delivered is the new C. The first
 //!   sign of a queue ends it. Links do so each for itself.
 //! - A link that was used to the full for 5 s is emptied until the delay falls no more: else a queue too short to be told from noise would
 //!   become the base.
@@ -30,7 +31,7 @@
 //! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
 //!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual.
 //!
-//! **Shared.** Where the queue twice in a row did not drain when it should have, somebody else fills it, who does not yield to delay. Then
+//! **Shared.** Where the queue three times in a row did not drain when it should have, somebody else fills it, who does not yield to delay. Then
 //! yielding starves: the link is shared as one TCP flow would (RFC 5681's additive increase and RFC 9438's decrease to 70 %,
 //! on what is in flight) until, in a test every 5 s, the queue drains after all.
 //!
@@ -118,7 +119,7 @@ const DRAIN_EVERY: Duration = Duration::from_secs(5);
 /// ... by so much less than none, for a round trip at least.
 const DRAIN_S: f64 = 0.006;
 
-/// A queue that should have drained by this much, and by one and a half times itself at most, and did not by half of it, is none.
+/// A queue that should have drained by this much, or by itself where that is more (at most three times this), and did not by half of it, is none.
 const VAIN_S: f64 = 0.01;
 
 /// A link whose queue did not drain within this time may be shared, and what it loses is no chance.
@@ -223,11 +224,12 @@ pub(super) struct RateControl {
     quiet_since: Option<Instant>,
     base: WindowedMin,
     queue_s: f64,
-    /// Deviation of delays that no queue explains, and the last two delays that it was found from.
+    /// Deviation of delays that no queue explains.
     noise_s: f64,
     /// The same while the link was not used to the full, and whether it is.
     calm_noise_s: f64,
     is_full: bool,
+    /// The last two delays that it was found from, and when the newer came.
     noise_from: Option<(Instant, i64, i64)>,
     /// The longest queue since it was last asked for.
     queue_max_s: f64,
@@ -535,7 +537,6 @@ impl RateControl {
             return;
         }
         let since = *self.quiet_since.get_or_insert(now);
-        // What a larger step brought must show before the next.
         if now.saturating_since(since) >= self.rtt_min + self.window() / 2 && now >= self.probe_after {
             let is_likely = self.is_fresh || self.rate_bps < self.best_bps(now) / 2.0;
             let (least, most) = if is_likely { (REGROW_MIN, REGROW_MAX) } else { (PROBE_MIN, PROBE_MAX) };

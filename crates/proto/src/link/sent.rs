@@ -2,8 +2,8 @@
 //!
 //! Every datagram is noted in the order of sending. Counters on the wire begin anew with each key; here they go on, so that a
 //! rekey loses no knowledge. A datagram is *delivered* when feedback names it, *lost* when one that was sent three later is
-//! delivered, or one that was sent later by an eighth of the round trip is (RFC 9002 §6.1; nothing is ever lost by time
-//! alone: what is silent is for the link's health to judge). One that was taken for lost and arrives after all counts as
+//! delivered, or one that was sent later by an eighth of the round trip is (RFC 9002 §6.1; no timer of silence
+//! decides: what is silent is for the link's health to judge). One that was taken for lost and arrives after all counts as
 //! delivered.
 //!
 //! Contract: `on_feedback` is given frames whose runs were checked. Memory: at most [`LOG_MAX`] datagrams, and none older than [`WAIT_MAX`];
@@ -137,7 +137,7 @@ impl SentLog {
         self.log.push_back(Sent { at: now, bytes, fate: Fate::Underway, asks, total: self.total, idle_us });
     }
 
-    /// Takes a frame. `rtt`: the longer of the smoothed and the latest round trip.
+    /// Takes a frame. `rtt`: the smoothed round trip.
     pub(super) fn on_feedback(
         &mut self,
         feedback: &Feedback,

@@ -18,6 +18,7 @@
 //!
 //! Sources: QUIC's ACK frame (RFC 9000 §19.3) for the ranges, RFC 9000 §13.2.5 for the hold.
 
+use super::Reader;
 use crate::discard::Discard;
 
 /// Pairs of gap and run at most.
@@ -131,7 +132,7 @@ impl Feedback {
 
     /// Reads a payload. Its runs lie within the counters from 0 to `largest`.
     pub fn parse(payload: &[u8]) -> Result<Self, Discard> {
-        let mut reader = Reader(payload);
+        let mut reader = Reader::new(payload, Discard::FeedbackMalformed);
         let [version, count] = reader.take()?;
         if version != VERSION || usize::from(count) > RANGES_MAX {
             return Err(Discard::FeedbackMalformed);
@@ -157,17 +158,6 @@ impl Feedback {
         // A run of none, or one that reaches below zero, ends the iteration early.
         let whole = feedback.runs.counters(feedback.largest).count() == usize::from(count) + 1;
         if whole { Ok(feedback) } else { Err(Discard::FeedbackMalformed) }
-    }
-}
-
-/// Takes fixed-size fields off the front.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Discard> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(Discard::FeedbackMalformed)?;
-        self.0 = rest;
-        Ok(*field)
     }
 }
 

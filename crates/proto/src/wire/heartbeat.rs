@@ -16,6 +16,7 @@
 //! forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of what we sent = 1 − Δ echo received / Δ
 //! echo sent. Role: 0 primary, 1 secondary, 2 backup, 3 never; what a later version may add is read as backup. A longer payload is read like this one: later versions may append.
 
+use super::Reader;
 use crate::config::LinkRole;
 use crate::discard::Discard;
 use crate::units::BitRate;
@@ -92,7 +93,7 @@ impl Heartbeat {
 
     /// Reads the payload.
     pub fn parse(payload: &[u8]) -> Result<Self, Discard> {
-        let mut reader = Reader(payload);
+        let mut reader = Reader::new(payload, Discard::HeartbeatMalformed);
         let [version, flags, priority, role] = reader.take()?;
         if version != VERSION {
             return Err(Discard::HeartbeatMalformed);
@@ -143,17 +144,6 @@ const fn role_of(number: u8) -> LinkRole {
         1 => LinkRole::Secondary,
         3 => LinkRole::Never,
         _ => LinkRole::Backup,
-    }
-}
-
-/// Takes fixed-size fields off the front.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Discard> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(Discard::HeartbeatMalformed)?;
-        self.0 = rest;
-        Ok(*field)
     }
 }
 

@@ -1,15 +1,14 @@
 //! A link that is shared with somebody who fills its queue and does not yield to delay: behave as one TCP flow would.
 //!
 //! What is in flight grows by a datagram with each round trip, and falls to 70 % at a loss, once in a round trip (RFC 5681, RFC 9438: beside a cubic
-//! flow on a short path that is its share). Every [`TEST_EVERY`] half of it is withheld for a round trip and a bit: if the delay then
+//! flow on a short path that is its share). Every [`TEST_EVERY`] half of it is withheld for two round trips. As soon as the delay
 //! comes down to where it was before the queue stood, the other one is gone.
 
 use std::time::Duration;
 
-use super::Sample;
+use super::{DATAGRAM_BYTES, Sample};
 use crate::time::Instant;
 
-const DATAGRAM_BYTES: f64 = 1_500.0;
 const INFLIGHT_MIN: f64 = 4.0 * DATAGRAM_BYTES;
 const DECREASE: f64 = 0.7;
 const TEST_EVERY: Duration = Duration::from_secs(5);
