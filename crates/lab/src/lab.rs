@@ -1,8 +1,10 @@
 //! The lab: hosts, links, and what happens to them.
 
 use std::process::{Child, Command};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bonding_netem::{Change, Counters, Direction, Scenario, Time};
 
@@ -38,6 +40,7 @@ pub struct Lab {
     driver: Driver,
     scenario: Scenario,
     clock: Mutex<Option<Time>>,
+    interfaces: Mutex<Option<Interfaces>>,
     processes: Mutex<Vec<Weak<Mutex<Child>>>>,
     _namespaces: Namespaces,
 }
@@ -59,6 +62,7 @@ impl Lab {
             driver,
             scenario: scenario.clone(),
             clock: Mutex::new(None),
+            interfaces: Mutex::new(None),
             processes: Mutex::new(Vec::new()),
             _namespaces: namespaces,
         };
@@ -107,6 +111,8 @@ impl Lab {
             let now = self.driver.now();
             *clock = Some(now);
             self.driver.start_clock(now);
+            let interfaces = Interfaces::start(&self.scenario);
+            *self.interfaces.lock().unwrap_or_else(PoisonError::into_inner) = interfaces;
         }
     }
 
@@ -126,6 +132,17 @@ impl Lab {
         for direction in Direction::BOTH {
             self.apply(index, direction, Change::Outage(true));
         }
+    }
+
+    /// The client's interface of link `index` is switched off or on again. A link that does not exist changes nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_client_interface(&self, index: usize, up: bool) -> Result<(), LabError> {
+        let (Some(link), Ok(number)) = (self.scenario.links.get(index), u8::try_from(index)) else {
+            return Ok(());
+        };
+        topology::set_client_link(number, &link.name, up)
     }
 
     /// Link `index` carries packets again.
@@ -187,6 +204,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // While there are namespaces.
+        *self.interfaces.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         let processes = self.processes.get_mut().unwrap_or_else(PoisonError::into_inner);
         let children: Vec<_> = processes.iter().filter_map(Weak::upgrade).collect();
         // First all are asked, then each is waited for. There is nobody to tell of failure; the sandbox's end kills what this
@@ -196,6 +215,53 @@ impl Drop for Lab {
         }
         for child in &children {
             let _ = terminate(child);
+        }
+    }
+}
+
+/// Switches the client's interfaces when the scenario says so. Stops when dropped.
+#[derive(Debug)]
+struct Interfaces {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Interfaces {
+    /// From now on; nothing if the scenario leaves them alone.
+    fn start(scenario: &Scenario) -> Option<Self> {
+        let start = Instant::now();
+        let steps: Vec<_> = scenario
+            .carriers
+            .iter()
+            .filter_map(|event| {
+                let index = u8::try_from(scenario.link_index(&event.link)?).ok()?;
+                Some((start + event.at, index, event.link.clone(), event.present))
+            })
+            .collect();
+        if steps.is_empty() {
+            return None;
+        }
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            for (at, index, name, present) in steps {
+                let wait = at.saturating_duration_since(Instant::now());
+                if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                if let Err(error) = topology::set_client_link(index, &name, present) {
+                    eprintln!("lab: interface {name}: {error}");
+                }
+            }
+        });
+        Some(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Interfaces {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

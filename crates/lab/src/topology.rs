@@ -131,6 +131,24 @@ fn client_commands(names: &[&str], ipv6: bool) -> String {
     text
 }
 
+/// The client's end of link `index` is switched off, or on again with what it had: addresses and routes.
+pub(crate) fn set_client_link(index: u8, name: &str, up: bool) -> Result<(), LabError> {
+    if !up {
+        return batch(Host::Client, &format!("link set dev {name} down\n"));
+    }
+    let metric = METRIC + u16::from(index);
+    let (v4, v6) = (addr::client_v4(index), addr::client_v6(index));
+    let mut text = format!("link set dev {name} up\n");
+    // The kernel forgot what does not work without the interface.
+    line(&mut text, &format!("address replace {v4}/24 dev {name}"));
+    line(&mut text, &format!("route replace {}/32 dev {name} src {v4} metric {metric}", addr::SERVER_V4));
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        line(&mut text, &format!("address replace {v6}/64 dev {name} nodad"));
+        line(&mut text, &format!("route replace {}/128 dev {name} metric {metric}", addr::SERVER_V6));
+    }
+    batch(Host::Client, &text)
+}
+
 fn server_commands(names: &[&str], ipv6: bool) -> String {
     let eth = addr::EGRESS_DEVICE;
     let mut text = String::from("link set dev lo up\n");

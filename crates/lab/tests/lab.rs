@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A sandbox holds one lab at a time.
     arguments.test_threads = Some(1);
-    let tests: [Test; 12] = [
+    let tests: [Test; 13] = [
         (
             "every_link_reaches_the_server_over_both_families",
             every_link_reaches_the_server_over_both_families,
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         ("packets_are_as_large_as_the_mtu_and_no_larger", packets_are_as_large_as_the_mtu_and_no_larger),
         ("a_cut_link_swallows_packets_until_restored", a_cut_link_swallows_packets_until_restored),
         ("events_wait_for_the_clock", events_wait_for_the_clock),
+        ("an_interface_goes_down_and_comes_back", an_interface_goes_down_and_comes_back),
         ("tcp_and_udp_flow_and_are_counted", tcp_and_udp_flow_and_are_counted),
         ("an_echo_sees_loss", an_echo_sees_loss),
         ("processes_end_with_their_guard_or_the_lab", processes_end_with_their_guard_or_the_lab),
@@ -137,6 +138,34 @@ fn a_cut_link_swallows_packets_until_restored() -> Outcome {
     lab.apply(0, Direction::Down, Change::Delay(Duration::from_millis(52)));
     let fastest = quick("one").run(lab.host(Host::Client))?.percentile(0).ok_or("no times")?;
     check(fastest >= Duration::from_millis(54), format!("a longer delay changed nothing: {fastest:?}"))
+}
+
+/// Whether the client's interface of the first link is up, as the kernel says.
+fn is_up(lab: &Lab) -> Result<bool, Failed> {
+    let output = lab.host(Host::Client).command("ip").args(["-o", "link", "show", "dev", "one"]).output()?;
+    Ok(String::from_utf8(output.stdout)?.contains(",UP"))
+}
+
+fn an_interface_goes_down_and_comes_back() -> Outcome {
+    let event = |at, carrier| format!("[[event]]\nat = '{at}ms'\nlink = 'one'\ncarrier = '{carrier}'\n");
+    let text = format!("{TWO_LINKS}{}{}", event(100, "lost"), event(1_000, "found"));
+    let lab = Lab::start(&scenario(&text)?, LabOptions::default())?;
+    check(is_up(&lab)?, "it begins switched on")?;
+    lab.start_clock();
+    let start = Instant::now();
+    let wait_until =
+        |millis| std::thread::sleep(Duration::from_millis(millis).saturating_sub(start.elapsed()));
+    wait_until(400);
+    check(!is_up(&lab)?, "it was not switched off")?;
+    check(ping(addr::SERVER_V4, Some("two")).run(lab.host(Host::Client))?.received == 5, "the other link")?;
+    wait_until(1_300);
+    check(is_up(&lab)?, "it was not switched on")?;
+    for target in [IpAddr::from(addr::SERVER_V4), IpAddr::from(addr::SERVER_V6)] {
+        let report = ping(target, Some("one")).run(lab.host(Host::Client))?;
+        check(report.received == 5, format!("{target}: {report:?}"))?;
+    }
+    lab.set_client_interface(0, false)?;
+    check(!is_up(&lab)?, "it can be switched off at will")
 }
 
 fn events_wait_for_the_clock() -> Outcome {

@@ -45,7 +45,7 @@ pub use counters::{Counters, Drops};
 pub use loss::Loss;
 pub use pipe::{Change, DropReason, Jitter, Limit, Outcome, Pipe, PipeConfig};
 pub use rate::Rate;
-pub use scenario::{Direction, Event, LinkSpec, Scenario, ScenarioError};
+pub use scenario::{CarrierEvent, Direction, Event, LinkSpec, Scenario, ScenarioError};
 pub use time::Time;
 pub use trace::{Trace, TraceError, Walk};
 

@@ -22,8 +22,11 @@
 //!
 //! [[event]]
 //! at = "8s"
+//! every = "15s"               # again and again; default once
+//! until = "60s"               # not from then on; default the scenario's duration
 //! link = "a"
 //! direction = "both"          # both | up | down; default both
+//! carrier = "lost"            # or "found": an outage, and the client's interface is down
 //! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu, duplicate as above
 //! ```
 //!
@@ -71,6 +74,8 @@ pub struct Scenario {
     pub links: Vec<LinkSpec>,
     /// What happens, in order of time.
     pub events: Vec<Event>,
+    /// What the client's interfaces are told besides, in order of time; the outage that goes with it is among the events.
+    pub carriers: Vec<CarrierEvent>,
 }
 
 /// One link.
@@ -110,6 +115,17 @@ pub struct Event {
     pub direction: Direction,
     /// What changes.
     pub change: Change,
+}
+
+/// The client's end of a link loses its carrier, or has it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarrierEvent {
+    /// When, since the start.
+    pub at: Duration,
+    /// The link's name.
+    pub link: String,
+    /// It has it again.
+    pub present: bool,
 }
 
 /// Why a scenario is refused.
@@ -158,7 +174,7 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 9] = [
+const BUILTIN: [(&str, &str); 16] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
@@ -168,6 +184,13 @@ const BUILTIN: [(&str, &str); 9] = [
     ("single", include_str!("../../../scenarios/single.toml")),
     ("step", include_str!("../../../scenarios/step.toml")),
     ("satphone", include_str!("../../../scenarios/satphone.toml")),
+    ("carrier", include_str!("../../../scenarios/carrier.toml")),
+    ("flapping", include_str!("../../../scenarios/flapping.toml")),
+    ("turns", include_str!("../../../scenarios/turns.toml")),
+    ("turns-carrier", include_str!("../../../scenarios/turns-carrier.toml")),
+    ("starlink", include_str!("../../../scenarios/starlink.toml")),
+    ("lossy-3", include_str!("../../../scenarios/lossy-3.toml")),
+    ("bursts", include_str!("../../../scenarios/bursts.toml")),
 ];
 
 /// The names of the built-in scenarios, in the order in which tables show them.

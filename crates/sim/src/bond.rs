@@ -9,6 +9,7 @@ use bonding_proto::config::{
     Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
+use bonding_proto::event::LinkEvent;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Endpoint, Instant, LinkId, Session};
@@ -27,6 +28,12 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 impl Observed for Session {
     fn session_stats(&self, now: Instant) -> Option<SessionStats> {
         Some(self.stats(now))
+    }
+
+    fn handle_carrier(&mut self, link: usize, present: bool, now: Instant) {
+        let link = LinkId(u8::try_from(link).unwrap_or(u8::MAX));
+        let event = if present { LinkEvent::CarrierFound } else { LinkEvent::CarrierLost };
+        self.handle_link_event(link, event, now);
     }
 }
 

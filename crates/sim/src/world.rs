@@ -10,7 +10,7 @@
 //! It deliberately does not know what is inside a datagram, but for the log of packets, which recognises the inner packet
 //! of a plain data frame, and for the handshakes' bytes, which no session counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -42,6 +42,11 @@ const DUE_AGAIN_MAX: u32 = 8;
 pub trait Observed: StateMachine {
     /// The figures of its (only) session; `None` where it has none.
     fn session_stats(&self, now: Instant) -> Option<SessionStats>;
+
+    /// A link's interface lost its carrier or has it again.
+    fn handle_carrier(&mut self, link: usize, present: bool, now: Instant) {
+        let _ = (link, present, now);
+    }
 }
 
 /// A datagram on its way.
@@ -158,6 +163,8 @@ pub struct World<C, S> {
     /// The server.
     pub server: Node<S>,
     links: Vec<Link>,
+    /// What the client's interfaces have still to be told: when, which link, whether it has a carrier.
+    carriers: VecDeque<(Instant, usize, bool)>,
     /// What entered the bond at the client and left at the server.
     pub ledger_up: Ledger,
     /// What entered the bond at the server and left at the client.
@@ -182,11 +189,15 @@ impl<C: Observed, S: Observed> World<C, S> {
             server: server_address(index),
             handshakes: [HandshakeBytes::default(); 2],
         });
+        let carriers = scenario.carriers.iter().filter_map(|event| {
+            Some((Instant::ZERO + event.at, scenario.link_index(&event.link)?, event.present))
+        });
         Self {
             now: Instant::ZERO,
             client: Node::new(client),
             server: Node::new(server),
             links: links.collect(),
+            carriers: carriers.collect(),
             ledger_up: Ledger::new(),
             ledger_down: Ledger::new(),
             mangler: None,
@@ -338,6 +349,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         .into_iter()
         .flatten()
         .chain(links)
+        .chain(self.carriers.front().map(|(due, ..)| (*due, "carrier")))
         .min_by_key(|(due, _)| *due)
     }
 
@@ -348,6 +360,9 @@ impl<C: Observed, S: Observed> World<C, S> {
             self.deliver(index, Direction::Down);
         }
         let now = self.now;
+        while let Some((_, link, present)) = self.carriers.pop_front_if(|(due, ..)| *due <= now) {
+            self.client.machine.handle_carrier(link, present, now);
+        }
         self.client.host.handle_timeout(now);
         self.server.host.handle_timeout(now);
         self.settle();

@@ -109,6 +109,7 @@ fn scenario(course: &Course, rng: &mut Rng) -> Scenario {
         duration: millis(course.faults.end),
         links,
         events: Vec::new(),
+        carriers: Vec::new(),
     }
 }
 

@@ -29,6 +29,8 @@ const QUIET: Duration = Duration::from_secs(3);
 /// When a rival joins the load, and for how long it is not measured.
 const RIVAL_AFTER: Duration = Duration::from_secs(2);
 const RIVAL_OMIT: Duration = Duration::from_secs(3);
+/// So long after a link went out what arrives is compared with what the others carry.
+const SETTLING: Duration = Duration::from_secs(1);
 /// What a full packet of the kernel's TCP carries.
 const KERNEL_SHARE: f64 = 1_448.0 / 1_500.0;
 
@@ -55,21 +57,28 @@ impl Plan<'_> {
             scenario.links.reverse();
         }
         let direction = match self.load {
-            Load::Transfer(transfer) | Load::Step(transfer) | Load::Competing(transfer) => transfer.way(),
-            Load::Idle | Load::Pages => Direction::Down,
+            Load::Transfer(transfer)
+            | Load::Step(transfer)
+            | Load::Competing(transfer)
+            | Load::Outage(transfer) => transfer.way(),
+            Load::Echo | Load::Idle | Load::Pages => Direction::Down,
         };
         let best = match self.load {
             // Light traffic has no use for rates; a rival is on the first link.
-            Load::Idle | Load::Pages => nearest(&scenario),
+            Load::Echo | Load::Idle | Load::Pages => nearest(&scenario),
             Load::Competing(_) => 0,
-            Load::Transfer(_) | Load::Step(_) => best_link(&scenario, direction, self.timing),
+            Load::Transfer(_) | Load::Step(_) | Load::Outage(_) => {
+                best_link(&scenario, direction, self.timing)
+            }
         };
         let lab = Lab::start(&scenario, LabOptions { seed: self.seed, ..LabOptions::default() })?;
         let running = Running::start(&lab, self.carrier, self.ceilings, best)?;
         let figures = match self.load {
-            Load::Transfer(transfer) | Load::Step(transfer) | Load::Competing(transfer) => {
-                self.transfer(&running, transfer)
-            }
+            Load::Transfer(transfer)
+            | Load::Step(transfer)
+            | Load::Competing(transfer)
+            | Load::Outage(transfer) => self.transfer(&running, transfer),
+            Load::Echo => self.echo(&running),
             Load::Idle => idle(&running),
             Load::Pages => light_pages(&running),
         };
@@ -121,10 +130,26 @@ impl Plan<'_> {
         if matches!(self.load, Load::Step(_)) {
             seen.steps(&mut figures);
         }
+        if matches!(self.load, Load::Outage(_)) {
+            seen.outages(&mut figures)?;
+        }
         if let (Some(echo), Some(echo_start)) = (echo, echo_start) {
             echo.figures(echo_start, self.timing, &mut figures);
         }
         cpu.figures(running, &mut figures)?;
+        Ok(figures)
+    }
+
+    /// An echo alone, from before the scenario's first event to its end.
+    fn echo(&self, running: &Running<'_>) -> anyhow::Result<Figures> {
+        let echo = EchoPair::start(running)?.context("no way for an echo")?;
+        std::thread::sleep(ALONE);
+        running.lab.start_clock();
+        let start = echo.echo.elapsed();
+        std::thread::sleep(self.scenario.duration);
+        let mut figures = Figures::new();
+        let timing = Timing { start: Duration::ZERO, omit: Duration::ZERO, measured: self.scenario.duration };
+        echo.figures(start, timing, &mut figures);
         Ok(figures)
     }
 
@@ -212,6 +237,53 @@ impl Seen<'_> {
         Ok(figures)
     }
 
+    /// What arrived while links were out, beside what those carry that never are; and how soon all was used again.
+    fn outages(&self, figures: &mut Figures) -> anyhow::Result<()> {
+        let (lab, (_, end)) = (self.running.lab, self.window);
+        let scenario = lab.scenario();
+        let goes_out = |name: &str, begins: bool| {
+            let mut times = scenario.events_of(name, self.direction).filter_map(move |event| {
+                matches!(event.change, Change::Outage(out) if out == begins).then_some(event.at)
+            });
+            (times.next(), times.last())
+        };
+        let names = || scenario.links.iter().map(|link| link.name.as_str());
+        let first = names().filter_map(|name| goes_out(name, true).0).min();
+        let last = names().filter_map(|name| {
+            let (first, last) = goes_out(name, false);
+            last.or(first)
+        });
+        let (Some(first), Some(last)) = (first, last.max()) else { return Ok(()) };
+        let (first, last) = (self.start + first, self.start + last);
+        let Shares { link: share, device } = self.running.shares()?;
+        // What arrives on the device has headers of its own.
+        let share = share / device;
+        let survivors = |from: Duration, to: Duration| {
+            let stays = |(_, name): &(usize, &str)| goes_out(name, true).0.is_none();
+            let stay = names().enumerate().filter(stays);
+            stay.filter_map(|(index, _)| lab.link_capacity_bps(index, self.direction, from, to))
+                .fold(0.0, |sum, bps| sum + bps as f64)
+        };
+        let enough =
+            |bps: f64, from: Duration, to: Duration| 0.95 * bps / 8.0 * (to - from).as_secs_f64() * share;
+        let settled = first + SETTLING;
+        if let Some(bps) = self.record.received_bps(settled, last) {
+            figures.insert("survivor_percent".to_owned(), bps * 1e2 / (survivors(settled, last) * share));
+        }
+        let wanted = |from, to| enough(survivors(from, to), from, to);
+        if let Some(after) = self.record.first_reached(first, wanted) {
+            // The half second that is looked at is not counted.
+            let after = after.saturating_sub(Record::REACHED_SPAN);
+            figures.insert("survivor_s".to_owned(), after.as_secs_f64());
+        }
+        let all = |from, to| lab.capacity_bps(self.direction, from, to).unwrap_or(u64::MAX) as f64;
+        let wanted = |from, to| enough(all(from, to), from, to);
+        // Not at all is longer than there was time for.
+        let after = self.record.first_reached(last, wanted).unwrap_or(end.saturating_sub(last));
+        figures.insert("returned_s".to_owned(), after.saturating_sub(Record::REACHED_SPAN).as_secs_f64());
+        Ok(())
+    }
+
     /// How long the first link's changes of rate took to show.
     fn steps(&self, figures: &mut Figures) {
         let scenario = self.running.lab.scenario();
@@ -268,6 +340,7 @@ impl EchoPair {
             let added = rtt.zip(base).map(|(rtt, base)| rtt.saturating_sub(base));
             put(&format!("echo_added_{name}_ms"), added);
         }
+        figures.insert("echo_silence_ms".to_owned(), millis(load.longest_silence()));
         figures.insert("echo_lost_permille".to_owned(), load.loss_ratio() * 1e3);
     }
 }

@@ -91,6 +91,11 @@ fn describe(figure: &str) -> (&str, &str, usize) {
         "others_percent" => ("bytes on other links than the nearest", " %", 1),
         "settled_down_s" => ("within 10 % of the lower rate after", " s", 2),
         "settled_up_s" => ("within 10 % of the higher rate after", " s", 2),
+        "pause_ms" => ("longest pause in what arrives", " ms", 0),
+        "survivor_percent" => ("of what the links carry that stay, from 1 s after the outage", " %", 1),
+        "survivor_s" => ("95 % of that after", " s", 2),
+        "returned_s" => ("95 % of all links again after", " s", 2),
+        "echo_silence_ms" => ("longest time without an answer", " ms", 0),
         "rival_percent" => ("the other flow's share of the first link", " %", 0),
         other => (other, "", 2),
     }
@@ -178,6 +183,10 @@ impl Measured {
         add(&|value| format!("  queue {value:.1} ms"), "link_queue_p95_ms");
         add(&|value| format!("  down {value:.2} s"), "settled_down_s");
         add(&|value| format!(" up {value:.2} s"), "settled_up_s");
+        add(&|value| format!("  survivor {value:.1} %"), "survivor_percent");
+        add(&|value| format!(" after {value:.2} s"), "survivor_s");
+        add(&|value| format!("  back after {value:.2} s"), "returned_s");
+        add(&|value| format!("  silent {value:.0} ms"), "echo_silence_ms");
         add(&|value| format!("  rival {value:.0} %"), "rival_percent");
         add(&|value| format!("  others {value:.1} %"), "others_percent");
         let links: Vec<String> = self.link_uses(carrier);

@@ -66,6 +66,10 @@ pub(crate) enum Load {
     Step(Transfer),
     /// The same beside a flow of somebody else's on the first link.
     Competing(Transfer),
+    /// The same while links are out by the scenario's events.
+    Outage(Transfer),
+    /// An echo alone, while links are out by the scenario's events.
+    Echo,
     /// Pings, nothing else.
     Idle,
     /// Pages of the web, one after the other, with pauses.
@@ -108,6 +112,7 @@ const DOWN: IperfDirection = IperfDirection::Download;
 const UP: IperfDirection = IperfDirection::Upload;
 const ALL: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single, Carrier::Mptcp];
 const NO_TCP: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single];
+const BOND: &[Carrier] = &[Carrier::Bond];
 const ORDER: &[Carrier] = &[Carrier::Bond, Carrier::Reversed];
 const SEALING: &[Carrier] = &[Carrier::Bond, Carrier::Plain];
 
@@ -143,6 +148,12 @@ pub(crate) fn all() -> Vec<Row> {
     add("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
     add("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), ALL, &[best]);
     add("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), ALL, &[best]);
+    // What is lost and sent again takes its share: 5 % and 1 %.
+    let lossy = [share(90.0), best];
+    add("lossy3-1-down", "lossy-3", transfer(DOWN, 1, "cubic"), ALL, &lossy);
+    add("lossy3-1-up", "lossy-3", transfer(UP, 1, "cubic"), ALL, &lossy);
+    add("bursts-1-down", "bursts", transfer(DOWN, 1, "cubic"), ALL, &[share(93.0), best]);
+    add("bursts-1-up", "bursts", transfer(UP, 1, "cubic"), ALL, &[share(93.0), best]);
     let single = [share(97.0), at_most("echo_added_p99_ms", 8.0)];
     add("single-1-down", "single", transfer(DOWN, 1, "cubic"), NO_TCP, &single);
     add("single-1-up", "single", transfer(UP, 1, "cubic"), NO_TCP, &single);
@@ -166,7 +177,21 @@ pub(crate) fn all() -> Vec<Row> {
         ALL,
         &[at_least("of_others_percent", 95.0), best],
     );
-    add("failover-1-down", "failover", transfer(DOWN, 1, "cubic"), ALL, &[best]);
+    let outage = |direction| Load::Outage(Transfer { direction, flows: 1, congestion: "cubic" });
+    let pause = |most| at_most("pause_ms", most);
+    let survives = at_least("survivor_percent", 95.0);
+    let after = [survives, at_most("survivor_s", 1.0), at_most("returned_s", 5.0), best];
+    let failover = [&[pause(150.0)], after.as_slice()].concat();
+    let carrier = [&[pause(60.0)], after.as_slice()].concat();
+    add("failover-1-down", "failover", outage(DOWN), ALL, &failover);
+    add("failover-1-up", "failover", outage(UP), ALL, &failover);
+    add("failover-carrier-down", "carrier", outage(DOWN), NO_TCP, &carrier);
+    add("failover-carrier-up", "carrier", outage(UP), NO_TCP, &carrier);
+    add("failover-echo", "turns", Load::Echo, BOND, &[at_most("echo_silence_ms", 150.0)]);
+    add("failover-echo-carrier", "turns-carrier", Load::Echo, BOND, &[at_most("echo_silence_ms", 60.0)]);
+    add("failover-flapping", "flapping", outage(DOWN), NO_TCP, &[survives, pause(150.0)]);
+    let starlink = [share(90.0), pause(200.0), best];
+    add("failover-starlink", "starlink", outage(DOWN), NO_TCP, &starlink);
     add("sealing-4-down", "reference", transfer(DOWN, 4, "cubic"), SEALING, &[at_least("of_plain", 0.97)]);
     rows
 }
@@ -185,6 +210,8 @@ impl Row {
             }
             Load::Transfer(load) => transfer(load),
             Load::Step(load) => format!("{} while the first link changes its rate", transfer(load)),
+            Load::Outage(load) => format!("{} while links are out", transfer(load)),
+            Load::Echo => "50 echoes a second and nothing else while links are out".to_owned(),
             Load::Competing(load) => {
                 format!("{} beside a flow outside the bond on its first link", transfer(load))
             }

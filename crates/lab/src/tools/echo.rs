@@ -238,6 +238,15 @@ impl EchoReport {
         self.samples.iter().filter(|sample| sample.rtt.is_none()).count() as f64 / self.samples.len() as f64
     }
 
+    /// The longest time without an answer: between two that arrived one after the other, whatever was lost meanwhile.
+    pub fn longest_silence(&self) -> Duration {
+        let mut arrivals: Vec<_> =
+            self.samples.iter().filter_map(|sample| Some(sample.sent_at + sample.rtt?)).collect();
+        arrivals.sort_unstable();
+        let silences = arrivals.iter().zip(arrivals.iter().skip(1)).map(|(one, next)| *next - *one);
+        silences.max().unwrap_or_default()
+    }
+
     /// The longest time in which no request that was sent got an answer.
     pub fn longest_gap(&self) -> Duration {
         let mut longest = Duration::ZERO;
@@ -272,6 +281,12 @@ mod tests {
         assert_eq!(report.percentile(500), Some(Duration::from_millis(30)));
         let part = report.between(Duration::from_millis(20), Duration::from_millis(60));
         assert_eq!((part.samples.len(), part.percentile(500)), (2, None));
+        // Answers at 30 and 90 ms, and one that was late enough to arrive with the second.
+        assert_eq!(report.longest_silence(), Duration::from_millis(60));
+        let mut late = report.clone();
+        late.samples[1].rtt = Some(Duration::from_millis(70));
+        assert_eq!(late.longest_silence(), Duration::from_millis(60));
+        assert_eq!(EchoReport::default().longest_silence(), Duration::ZERO);
         assert_eq!(EchoReport::default().loss_ratio(), 0.0);
     }
 }

@@ -81,13 +81,25 @@ impl Record {
         longest
     }
 
+    /// What [`Record::first_reached`] looks at.
+    pub const REACHED_SPAN: Duration = Duration::from_millis(500);
+
+    /// What arrived between the two looks that are nearest to `from` and `to`, bits per second; nothing without two looks.
+    pub fn received_bps(&self, from: Duration, to: Duration) -> Option<f64> {
+        let mut within = self.0.iter().filter(|moment| (from..to).contains(&moment.at));
+        let first = within.next()?;
+        let last = within.next_back()?;
+        let bytes = last.received_bytes.saturating_sub(first.received_bytes);
+        Some(bytes as f64 * 8.0 / last.at.saturating_sub(first.at).as_secs_f64().max(1e-3))
+    }
+
     /// When, counted from `start`, what arrived in the half second before first came to `wanted(from, to)` bytes.
     pub fn first_reached(
         &self,
         start: Duration,
         wanted: impl Fn(Duration, Duration) -> f64,
     ) -> Option<Duration> {
-        const SPAN: Duration = Duration::from_millis(500);
+        const SPAN: Duration = Record::REACHED_SPAN;
         let mut before = self.0.iter();
         let mut first = before.next()?;
         for moment in self.0.iter().filter(|moment| moment.at >= start + SPAN) {
@@ -267,6 +279,10 @@ mod tests {
         });
         assert_eq!(seen.longest_pause(ms(0), ms(2_000)), ms(290));
         assert_eq!(seen.longest_pause(ms(900), ms(2_000)), Duration::ZERO);
+        // A packet a millisecond in the 190 ms between the looks at 800 and 990 ms; nothing while it paused.
+        assert_eq!(seen.received_bps(ms(800), ms(1_000)), Some(8_000.0));
+        assert_eq!(seen.received_bps(ms(500), ms(800)), Some(0.0));
+        assert_eq!(seen.received_bps(ms(500), ms(505)), None);
         assert_eq!(seen.queue_percentile(0, Direction::Down, ms(0), ms(2_000), 950), Some(ms(30)));
         assert_eq!(seen.queue_percentile(0, Direction::Down, ms(1_000), ms(2_000), 950), Some(ms(5)));
         assert_eq!(seen.queue_percentile(1, Direction::Down, ms(0), ms(2_000), 950), None);

@@ -6,12 +6,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Direction, Event, LINK_NAME_BYTES_MAX, LINKS_MAX, LinkSpec, Scenario, ScenarioError};
+use super::{
+    CarrierEvent, Direction, Event, LINK_NAME_BYTES_MAX, LINKS_MAX, LinkSpec, Scenario, ScenarioError,
+};
 use crate::loss::Loss;
 use crate::pipe::{Change, Jitter, Limit, PipeConfig};
 use crate::rate::Rate;
 use crate::trace::{Trace, Walk};
 use crate::units::{UnitError, parse_duration, parse_rate_bps, parse_ratio, parse_size_bytes};
+
+/// Bounds of what happens again and again: what a file asks for must fit into memory.
+const EVERY_MIN: Duration = Duration::from_millis(10);
+const UNTIL_MAX: Duration = Duration::from_secs(3_600);
 
 /// A quantity as text, checked while reading, so that the error names the line.
 macro_rules! quantity {
@@ -86,10 +92,13 @@ struct PipeTable {
 #[serde(deny_unknown_fields)]
 struct EventTable {
     at: Span,
+    every: Option<Span>,
+    until: Option<Span>,
     link: String,
     #[serde(default)]
     direction: DirectionValue,
     outage: Option<OutageValue>,
+    carrier: Option<CarrierValue>,
     rate: Option<RateValue>,
     delay: Option<Span>,
     jitter: Option<Span>,
@@ -114,6 +123,13 @@ enum DirectionValue {
 enum OutageValue {
     Begin,
     End,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum CarrierValue {
+    Lost,
+    Found,
 }
 
 #[derive(Deserialize)]
@@ -348,65 +364,100 @@ impl Context<'_> {
         Ok(LinkSpec { up: self.overlay(&base, &up)?, down: self.overlay(&base, &down)?, name })
     }
 
-    /// One event table makes an event per direction and thing changed.
-    fn events(&self, table: EventTable, links: &[LinkSpec]) -> Result<Vec<Event>, ScenarioError> {
-        let EventTable {
-            at,
-            link,
-            direction,
-            outage,
-            rate,
-            delay,
-            jitter,
-            reorder,
-            loss,
-            queue,
-            mtu,
-            duplicate,
-        } = table;
-        let Some(spec) = links.iter().find(|spec| spec.name == link) else {
+    /// One event table makes an event per direction, thing changed and time.
+    fn events(
+        &self,
+        table: &EventTable,
+        links: &[LinkSpec],
+        end: Duration,
+    ) -> Result<Happenings, ScenarioError> {
+        let (at, link) = (table.at.0, &table.link);
+        let Some(spec) = links.iter().find(|spec| spec.name == *link) else {
             let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-            return Err(self.invalid(format!(
-                "event at {:?}: no link '{link}'; there are {}",
-                at.0,
-                names.join(", ")
-            )));
+            return Err(
+                self.invalid(format!("event at {at:?}: no link '{link}'; there are {}", names.join(", ")))
+            );
         };
-        let directions: &[Direction] = match direction {
+        let directions: &[Direction] = match table.direction {
             DirectionValue::Both => &Direction::BOTH,
             DirectionValue::Up => &[Direction::Up],
             DirectionValue::Down => &[Direction::Down],
         };
-        let rate = rate.as_ref().map(|rate| self.rate(rate)).transpose()?;
-        let mut events = Vec::new();
+        if table.carrier.is_some() && (directions.len() != 2 || table.outage.is_some()) {
+            return Err(self.invalid(format!(
+                "event at {at:?} of link '{link}': a carrier is lost or found in both directions, and that is the outage"
+            )));
+        }
+        let times = self.times(table, end)?;
+        let mut happenings = Happenings::default();
         for direction in directions {
-            let old = spec.pipe(*direction).jitter;
-            let jitter = (jitter.is_some() || reorder.is_some()).then(|| Jitter {
-                span: jitter.map_or(old.span, |span| span.0),
-                reorder: reorder.unwrap_or(old.reorder),
-            });
-            let changes = [
-                outage.map(|outage| Change::Outage(matches!(outage, OutageValue::Begin))),
-                rate.clone().map(Change::Rate),
-                delay.map(|delay| Change::Delay(delay.0)),
-                jitter.map(Change::Jitter),
-                loss.as_ref().map(|loss| Change::Loss(loss.0)),
-                queue.map(|queue| Change::Limit(queue.0)),
-                mtu.map(|mtu| Change::Mtu(Some(mtu))),
-                duplicate.map(|ratio| Change::Duplicate(ratio.0)),
-            ];
-            events.extend(changes.into_iter().flatten().map(|change| Event {
-                at: at.0,
-                link: link.clone(),
-                direction: *direction,
-                change,
-            }));
+            for change in self.changes(table, spec.pipe(*direction).jitter)? {
+                let event = |at: &Duration| Event {
+                    at: *at,
+                    link: link.clone(),
+                    direction: *direction,
+                    change: change.clone(),
+                };
+                happenings.events.extend(times.iter().map(event));
+            }
         }
-        if events.is_empty() {
-            return Err(self.invalid(format!("event at {:?} of link '{link}' changes nothing", at.0)));
+        if let Some(carrier) = table.carrier {
+            let present = matches!(carrier, CarrierValue::Found);
+            let event = |at: &Duration| CarrierEvent { at: *at, link: link.clone(), present };
+            happenings.carriers.extend(times.iter().map(event));
         }
-        Ok(events)
+        if happenings.events.is_empty() {
+            return Err(self.invalid(format!("event at {at:?} of link '{link}' changes nothing")));
+        }
+        Ok(happenings)
     }
+
+    /// When an event happens: once, or again and again until before the end.
+    fn times(&self, table: &EventTable, end: Duration) -> Result<Vec<Duration>, ScenarioError> {
+        let at = table.at.0;
+        let Some(Span(every)) = table.every else {
+            if table.until.is_some() {
+                return Err(self.invalid(format!("event at {at:?}: until is for one that has every")));
+            }
+            return Ok(vec![at]);
+        };
+        let until = table.until.map_or(end, |until| until.0);
+        if every < EVERY_MIN || until > UNTIL_MAX {
+            return Err(self.invalid(format!(
+                "event at {at:?}: it can happen every {EVERY_MIN:?} at most, and until {UNTIL_MAX:?}"
+            )));
+        }
+        let times = std::iter::successors(Some(at), |at| at.checked_add(every));
+        Ok(times.take_while(|at| *at < until).collect())
+    }
+
+    /// What an event changes in a direction that has this jitter.
+    fn changes(&self, table: &EventTable, old: Jitter) -> Result<Vec<Change>, ScenarioError> {
+        let outage = table.outage.map(|outage| matches!(outage, OutageValue::Begin));
+        let outage = outage.or(table.carrier.map(|carrier| matches!(carrier, CarrierValue::Lost)));
+        let jitter = (table.jitter.is_some() || table.reorder.is_some()).then(|| Jitter {
+            span: table.jitter.map_or(old.span, |span| span.0),
+            reorder: table.reorder.unwrap_or(old.reorder),
+        });
+        let changes = [
+            outage.map(Change::Outage),
+            table.rate.as_ref().map(|rate| self.rate(rate)).transpose()?.map(Change::Rate),
+            table.delay.map(|delay| Change::Delay(delay.0)),
+            jitter.map(Change::Jitter),
+            table.loss.as_ref().map(|loss| Change::Loss(loss.0)),
+            table.queue.map(|queue| Change::Limit(queue.0)),
+            table.mtu.map(|mtu| Change::Mtu(Some(mtu))),
+            table.duplicate.map(|ratio| Change::Duplicate(ratio.0)),
+        ];
+        Ok(changes.into_iter().flatten().collect())
+    }
+}
+
+/// What event tables make.
+#[derive(Default)]
+struct Happenings {
+    events: Vec<Event>,
+    carriers: Vec<CarrierEvent>,
 }
 
 pub(super) fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Scenario, ScenarioError> {
@@ -424,11 +475,15 @@ pub(super) fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<S
         }
         links.push(link);
     }
-    let mut events = Vec::new();
-    for table in file.event {
-        events.extend(context.events(table, &links)?);
+    let Happenings { mut events, mut carriers } = Happenings::default();
+    for table in &file.event {
+        let more = context.events(table, &links, file.duration.0)?;
+        events.extend(more.events);
+        carriers.extend(more.carriers);
     }
     // Stable: events of one time stay in the order of the file.
     events.sort_by_key(|event| event.at);
-    Ok(Scenario { name: file.name, description: file.description, duration: file.duration.0, links, events })
+    carriers.sort_by_key(|event| event.at);
+    let ScenarioFile { name, description, duration: Span(duration), .. } = file;
+    Ok(Scenario { name, description, duration, links, events, carriers })
 }

@@ -84,6 +84,39 @@ fn events_reach_the_pipe() {
 }
 
 #[test]
+fn what_happens_again_and_again_ends_in_time() {
+    let text = "name='x'\ndescription='x'\nduration='10s'\n[[link]]\nname='l'\nrate='10mbit'\n\
+                [[event]]\nat='1s'\nevery='3s'\nlink='l'\ndirection='up'\nloss='50%'\n\
+                [[event]]\nat='2s'\nevery='3s'\nuntil='8s'\nlink='l'\ndirection='up'\nloss='0%'\n";
+    let scenario = Scenario::parse(text, "x", None).unwrap();
+    let lossy: Vec<_> = scenario
+        .events_of("l", Direction::Up)
+        .map(|event| (event.at.as_secs(), matches!(event.change, Change::Loss(Loss::Random { .. }))))
+        .collect();
+    assert_eq!(lossy, [(1, true), (2, false), (4, true), (5, false), (7, true)]);
+    assert_eq!(scenario.events_of("l", Direction::Down).count(), 0);
+}
+
+#[test]
+fn a_lost_carrier_is_an_outage_and_told() {
+    let scenario = builtin("turns-carrier").unwrap();
+    let told: Vec<_> = scenario
+        .carriers
+        .iter()
+        .map(|event| (event.at.as_secs(), event.link.as_str(), event.present))
+        .collect();
+    assert_eq!(told, [(6, "a", false), (9, "a", true), (14, "b", false), (17, "b", true)]);
+    for direction in Direction::BOTH {
+        let outages: Vec<_> = scenario
+            .events_of("b", direction)
+            .map(|event| (event.at.as_secs(), matches!(event.change, Change::Outage(true))))
+            .collect();
+        assert_eq!(outages, [(14, true), (17, false)]);
+    }
+    assert_eq!(builtin("turns").unwrap().carriers, []);
+}
+
+#[test]
 fn the_order_of_links_changes_no_draw() {
     let text = |first: &str, second: &str| {
         format!(
@@ -128,6 +161,12 @@ fn mistakes_are_named_with_their_place() {
         "no link 'm'; there are l",
     );
     refused(&format!("{head}{link}[[event]]\nat = '1s'\nlink = 'l'"), "changes nothing");
+    let event = format!("{head}{link}[[event]]\nat = '1s'\nlink = 'l'\n");
+    refused(&format!("{event}outage = 'begin'\nuntil = '3s'"), "until is for one that has every");
+    refused(&format!("{event}outage = 'begin'\nevery = '1us'"), "every 10ms at most");
+    refused(&format!("{event}outage = 'begin'\nevery = '1s'\nuntil = '9h'"), "until 3600s");
+    refused(&format!("{event}carrier = 'lost'\ndirection = 'up'"), "in both directions");
+    refused(&format!("{event}carrier = 'lost'\noutage = 'begin'"), "that is the outage");
     refused(&format!("{head}{link}up = {{ rate = {{ trace = 'f' }} }}"), "only a scenario read from a file");
     refused(&format!("{head}link = []"), "1 to 32 links");
 }
