@@ -4,11 +4,14 @@
 //! a device (CAP_NET_RAW), addresses and routes of the tunnel, the settings that are put back and nft(8) at the end
 //! (CAP_NET_ADMIN). Files are then those that this user may write, even for root.
 //!
-//! Sources: capabilities(7); prctl(2); proc(5) `/proc/[pid]/status`; user_namespaces(7).
+//! Sources: capabilities(7); prctl(2); proc(5) `/proc/[pid]/status`; user_namespaces(7); sched_setattr(2), and `custom_slice` and
+//! `PREEMPT_SHORT` in Linux's kernel/sched/fair.c.
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
+use rustix::process;
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 /// Which capabilities are missing.
@@ -32,11 +35,57 @@ pub fn check() -> Result<(), Unprivileged> {
 /// How far above ordinary programs a bond runs: as far as a sound server, say.
 const NICE: i32 = -10;
 
-/// Runs this process before ordinary ones: packets of everybody wait while it waits. Without the right to (a user
-/// namespace, say) it stays as it is, which costs latency on a busy machine and nothing else.
+/// What is asked for at a time of the processor: the least that Linux grants. Whoever asks for less than the program that runs may interrupt it
+/// when it wakes (Linux 6.12 and later); else it waits for that one's turn to end, or for the next tick. Measured on two
+/// processors busy with compilers, and a timer of 2 ms: 99 % of wake-ups late by at most 1.3 to 2.6 ms, against 3.8 to 4.4 ms with the usual
+/// slice of 1.4 ms.
+const SLICE: Duration = Duration::from_micros(100);
+
+/// The kernel weighs sessions against each other before it looks at what is in them (sched(7), "The autogroup feature").
+const AUTOGROUP: &str = "/proc/self/autogroup";
+
+/// Runs this process before ordinary ones, and soon after it wakes: packets of everybody wait while it waits. Without the
+/// right to (a user namespace, say) it stays as it is, which costs latency on a busy machine and nothing else. As the leader of a session,
+/// as every systemd service is, it takes the session with it: a priority counts only within one. (Measured as below, the compilers in other
+/// sessions: half of the wake-ups late by 0.1 to 0.5 ms at nice -10 alone, by 25 µs where the session's is -20.)
+///
+/// Priority belongs to threads: to be called while there is only one.
 pub fn raise_priority() {
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!(%error, "runs at ordinary priority");
+    let nice = process::getpriority_process(None).unwrap_or(0);
+    let raised = nice.min(NICE);
+    let nice = match process::setpriority_process(None, raised) {
+        Ok(()) => raised,
+        Err(error) => {
+            tracing::debug!(%error, "runs at ordinary priority");
+            nice
+        }
+    };
+    let leads = process::getsid(None).is_ok_and(|leader| leader == process::getpid());
+    if leads && let Err(error) = fs::write(AUTOGROUP, NICE.to_string()) {
+        tracing::debug!(%error, "its session has ordinary priority");
+    }
+    if let Err(error) = set_slice(nice, SLICE) {
+        tracing::debug!(%error, "asks for the usual share of time at once");
+    }
+}
+
+/// Asks for `slice` of the processor at a time, at the priority `nice` that this thread has.
+#[expect(unsafe_code, reason = "libc has no wrapper for this system call")]
+fn set_slice(nice: i32, slice: Duration) -> io::Result<()> {
+    let attributes = libc::sched_attr {
+        size: u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?,
+        sched_policy: libc::SCHED_OTHER.cast_unsigned(),
+        sched_flags: 0,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: u64::try_from(slice.as_nanos()).map_err(io::Error::other)?,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: sched_setattr(2) reads `size` bytes at the pointer, which are there and initialised, and keeps nothing.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -65,7 +114,7 @@ pub fn reduce() -> io::Result<()> {
             break;
         }
     }
-    if rustix::process::geteuid().is_root() {
+    if process::geteuid().is_root() {
         thread::clear_ambient_capability_set()?;
     }
     let now = thread::capabilities(None)?;
@@ -89,6 +138,13 @@ fn missing(status: &str) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Older kernels take the request and ignore it.
+    #[test]
+    fn the_kernel_takes_the_slice() {
+        let nice = process::getpriority_process(None).unwrap();
+        set_slice(nice, SLICE).unwrap();
+    }
 
     #[test]
     fn reads_the_effective_set() {
