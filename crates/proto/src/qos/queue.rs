@@ -15,6 +15,12 @@
 //! packets deserve to wait for the fastest link, and which may go over a slow one, so it must not hang on a
 //! packet's luck.
 //!
+//! **Fresh flows.** Within the sparse tier, the first packet of a flow that had none waiting goes before all flows that have a
+//! backlog, and nothing but such packets counts as ahead of it when the scheduler asks what waits. Sparse flows together may want more than the link
+//! that they all prefer carries: then those who want least of it do not wait for the others' round. (Lab, `reference`: the acknowledgements of
+//! four downloads are four sparse flows with 7.6 of the first link's 10 Mbit/s. A round of theirs took 10 to 14 ms, and one echo
+//! in five waited for it.) Others are not starved by that: what their flows hold is bounded by the burst, beyond which they are bulk.
+//!
 //! The caller serves the sparse tier first. That cannot starve bulk flows: beyond the new flows' pool, credit
 //! keeps all sparse flows together at or below three quarters of the drain rate.
 //!
@@ -49,8 +55,8 @@
 //! # Contract
 //! [`Queue::head`] shows a packet and [`Queue::pop`] removes the one that was shown. CoDel judges a packet
 //! once, when it becomes the head, as Linux does when a shaper peeks into `fq_codel`. From then on the head
-//! of a tier changes only through `pop`, through a push that overflows the queue, or through a push that
-//! makes the head's flow bulk.
+//! of a tier changes only through `pop`, through a push that overflows the queue, through a push that
+//! makes the head's flow bulk, or through one that makes a flow fresh.
 //!
 //! Time must not run backwards; if it does, nothing worse happens than that spans count as zero.
 //!
@@ -102,7 +108,8 @@ pub struct Queued {
     pub bytes: usize,
     /// The tier it waits in.
     pub tier: Tier,
-    /// Bytes waiting in this tier and the more urgent ones, this packet included.
+    /// Bytes waiting in this tier and the more urgent ones, this packet included; of a fresh flow's packet, those of such
+    /// packets alone.
     pub backlog_bytes: usize,
     /// Time since the packet arrived, deliberate waiting included.
     pub waited: Duration,
@@ -156,6 +163,8 @@ pub struct Queue {
     pool: Pool,
     table: FlowTable,
     sparse: TierState,
+    /// Of those in the sparse tier, the first packets of fresh flows.
+    fresh_bytes: usize,
     bulk: TierState,
     count_pkts: usize,
     marked_pkts: u64,
@@ -175,6 +184,7 @@ impl Queue {
             pool: Pool::new(None),
             table: FlowTable::default(),
             sparse: TierState::default(),
+            fresh_bytes: 0,
             bulk: TierState::default(),
             count_pkts: 0,
             marked_pkts: 0,
@@ -214,8 +224,10 @@ impl Queue {
     pub fn head(&mut self, tier: Tier, now: Instant) -> Option<Queued> {
         self.table.forget_idle(now);
         let id = self.settle(tier, now)?;
-        let waiting = self.table.flow(id)?.packets.front()?;
+        let flow = self.table.flow(id)?;
+        let waiting = flow.packets.front()?;
         let backlog_bytes = match tier {
+            Tier::Sparse if flow.is_fresh() => self.fresh_bytes,
             Tier::Sparse => self.sparse.bytes,
             Tier::Bulk => self.bytes(),
         };
@@ -331,9 +343,18 @@ impl Queue {
         }
         if was_idle {
             flow.deficit_bytes = signed(self.config.quantum);
-            self.table.move_to_tier(id, tier);
+            match tier {
+                Tier::Sparse => {
+                    self.fresh_bytes += bytes;
+                    self.table.move_to_fresh(id);
+                }
+                Tier::Bulk => self.table.move_to_tier(id, tier),
+            }
         } else if tier != tier_before {
             let moved_bytes = flow.bytes;
+            if flow.is_fresh() {
+                self.fresh_bytes -= flow.packets.front().map_or(0, |first| first.packet.len());
+            }
             if self.table.first(tier_before) == Some(id) {
                 self.tier_mut(tier_before).is_settled = false;
             }
@@ -344,8 +365,12 @@ impl Queue {
         tier
     }
 
-    /// Makes the first packet of the tier's first flow the one that is next: DRR, then CoDel.
+    /// Makes the first packet of the tier's first flow the one that is next: DRR, then CoDel. A fresh flow's is next as it
+    /// is: nothing that could be a queue of its own waits before it.
     fn settle(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
+        if let Some(fresh) = self.table.first_fresh().filter(|_| tier == Tier::Sparse) {
+            return Some(fresh);
+        }
         loop {
             let id = self.table.first(tier)?;
             if self.tier(tier).is_settled {
@@ -398,14 +423,19 @@ impl Queue {
         let flow = self.table.listed_mut(id);
         let packet = flow.packets.pop_front()?.packet;
         flow.bytes -= packet.len();
-        let (tier, is_last) = (flow.tier, flow.packets.is_empty());
+        let (tier, was_fresh, is_last) = (flow.tier, flow.is_fresh(), flow.packets.is_empty());
         let is_first = self.table.first(tier) == Some(id);
         let state = self.tier_mut(tier);
         state.bytes -= packet.len();
         state.is_settled &= !is_first;
         self.count_pkts -= 1;
+        if was_fresh {
+            self.fresh_bytes -= packet.len();
+        }
         if is_last {
             self.table.move_to_idle(id, now);
+        } else if was_fresh {
+            self.table.move_to_tier(id, Tier::Sparse);
         }
         Some(packet)
     }

@@ -1,7 +1,7 @@
-//! The flows that a queue knows, each on exactly one of three lists.
+//! The flows that a queue knows, each on exactly one of four lists.
 //!
-//! A flow is on the list of its tier while it has packets, and on the idle list, in order of falling idle,
-//! while it has none. After [`FORGET_AFTER`] there it is forgotten and costs nothing but an empty table
+//! A flow is on the list of its tier while it has packets; on that of the fresh ones from when it gets its first packet in the
+//! sparse tier until that packet leaves; and on the idle list, in order of falling idle, while it has none. After [`FORGET_AFTER`] there it is forgotten and costs nothing but an empty table
 //! entry; when no flow is left, the table goes too. Lists are linked through the flows, so that moving a flow
 //! is O(1) wherever it stands, and their order never depends on hashing.
 
@@ -46,9 +46,17 @@ pub(super) struct Flow {
     idle_since: Instant,
 }
 
+impl Flow {
+    /// Whether its first packet is the first since it last had none, in the sparse tier.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.place == Place::Fresh
+    }
+}
+
 /// The list that a flow is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    Fresh,
     Tier(Tier),
     Idle,
 }
@@ -65,6 +73,7 @@ pub(super) struct FlowTable {
     /// By flow id; empty while no flow is known.
     slots: Vec<Option<Box<Flow>>>,
     count: usize,
+    fresh: List,
     sparse: List,
     bulk: List,
     idle: List,
@@ -89,14 +98,23 @@ impl FlowTable {
         self.flow_mut(id).expect("a listed flow is in the table")
     }
 
-    /// The first flow of a tier's list.
+    /// The first of the fresh flows.
+    pub(super) fn first_fresh(&self) -> Option<FlowId> {
+        self.fresh.first
+    }
+
+    /// The first flow of a tier's list: of the sparse ones that are not fresh.
     pub(super) fn first(&self, tier: Tier) -> Option<FlowId> {
         self.list(Place::Tier(tier)).first
     }
 
-    /// The flows of a tier, in the list's order.
+    /// The flows of a tier, the fresh ones first, in the lists' order.
     pub(super) fn iter(&self, tier: Tier) -> impl Iterator<Item = (FlowId, &Flow)> + '_ {
-        let mut next = self.first(tier);
+        let fresh = self.fresh.first.filter(|_| tier == Tier::Sparse);
+        self.walk(fresh).chain(self.walk(self.first(tier)))
+    }
+
+    fn walk(&self, mut next: Option<FlowId>) -> impl Iterator<Item = (FlowId, &Flow)> + '_ {
         std::iter::from_fn(move || {
             let id = next?;
             let flow = self.flow(id)?;
@@ -134,6 +152,13 @@ impl FlowTable {
             self.append(id, Place::Idle);
         }
         self.listed_mut(id)
+    }
+
+    /// Puts a flow that gets its first packet in the sparse tier at the end of the fresh ones.
+    pub(super) fn move_to_fresh(&mut self, id: FlowId) {
+        self.unlink(id);
+        self.listed_mut(id).tier = Tier::Sparse;
+        self.append(id, Place::Fresh);
     }
 
     /// Puts a flow that has packets at the end of its tier's list.
@@ -178,6 +203,7 @@ impl FlowTable {
 
     fn list(&self, place: Place) -> &List {
         match place {
+            Place::Fresh => &self.fresh,
             Place::Tier(Tier::Sparse) => &self.sparse,
             Place::Tier(Tier::Bulk) => &self.bulk,
             Place::Idle => &self.idle,
@@ -186,6 +212,7 @@ impl FlowTable {
 
     fn list_mut(&mut self, place: Place) -> &mut List {
         match place {
+            Place::Fresh => &mut self.fresh,
             Place::Tier(Tier::Sparse) => &mut self.sparse,
             Place::Tier(Tier::Bulk) => &mut self.bulk,
             Place::Idle => &mut self.idle,

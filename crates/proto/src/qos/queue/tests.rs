@@ -103,6 +103,8 @@ fn audit(queue: &Queue) {
         }
         assert_eq!(queue.tier(tier).bytes, bytes);
     }
+    let fresh = queue.table.iter(Tier::Sparse).filter(|(_, flow)| flow.is_fresh());
+    assert_eq!(queue.fresh_bytes, fresh.map(|(_, flow)| flow.packets[0].packet.len()).sum::<usize>());
     assert_eq!(queue.count_pkts, count_pkts);
     assert_eq!(queue.is_empty(), count_pkts == 0);
     assert!(queue.memory_bytes() <= queue.config.bytes_max);
@@ -128,7 +130,7 @@ fn head_shows_what_pop_removes() {
     // Larger than any burst: bulk from its first packet on.
     queue.push(FlowId(2), packet(2, 20_000), at(2)).unwrap();
     let sparse =
-        Queued { flow: FlowId(1), bytes: 400, tier: Tier::Sparse, backlog_bytes: 700, waited: ms(5) };
+        Queued { flow: FlowId(1), bytes: 400, tier: Tier::Sparse, backlog_bytes: 400, waited: ms(5) };
     let bulk =
         Queued { flow: FlowId(2), bytes: 20_000, tier: Tier::Bulk, backlog_bytes: 20_700, waited: ms(3) };
     for _ in 0..3 {
@@ -223,7 +225,7 @@ fn a_flow_becomes_bulk_with_all_it_has_and_sparse_again_after_a_rest() {
     for next in 0..10 {
         queue.push(flow, packet(next, 1500), at(0)).unwrap();
     }
-    assert_eq!(queue.head(Tier::Sparse, at(0)).unwrap().backlog_bytes, 15_000);
+    assert_eq!(queue.sparse.bytes, 15_000);
     assert_eq!(queue.head(Tier::Bulk, at(0)), None);
     // The eleventh breaks the burst: all eleven are bulk now.
     queue.push(flow, packet(10, 1500), at(0)).unwrap();
@@ -263,20 +265,61 @@ fn an_empty_queue_alone_does_not_make_a_flow_sparse_again() {
 fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
     let mut queue = queue(Some(mbps(100)));
     let (standing, leaving) = (FlowId(1), FlowId(2));
-    for next in 0..6 {
+    for next in 0..7 {
         queue.push(standing, ecn_packet(next, 1000, 2), at(0)).unwrap();
     }
-    queue.push(leaving, packet(6, 1000), at(0)).unwrap();
-    // Two packets use up the first flow's round; the interval above target begins.
-    for _ in 0..2 {
-        assert_eq!(queue.pop(Tier::Sparse, at(10)).unwrap().1[1], 2);
+    for next in 7..9 {
+        queue.push(leaving, packet(next, 1000), at(0)).unwrap();
     }
+    // Both were fresh.
+    for flow in [standing, leaving] {
+        assert_eq!(queue.pop(Tier::Sparse, at(0)).unwrap().0, flow);
+    }
+    // One more packet uses up the first flow's round; the interval above target begins.
+    assert_eq!(queue.pop(Tier::Sparse, at(10)).unwrap().1[1], 2);
     assert_eq!(queue.head(Tier::Sparse, at(120)).unwrap().flow, leaving);
-    queue.push(leaving, packet(7, 20_000), at(120)).unwrap();
+    queue.push(leaving, packet(9, 20_000), at(120)).unwrap();
     assert_eq!(queue.head(Tier::Sparse, at(120)).unwrap().flow, standing);
     assert_eq!(queue.marked_pkts(), 1);
     assert_eq!(queue.pop(Tier::Sparse, at(120)).unwrap().1[1], 3);
-    assert_eq!(serial(&queue.pop(Tier::Bulk, at(120)).unwrap().1), 6);
+    assert_eq!(serial(&queue.pop(Tier::Bulk, at(120)).unwrap().1), 8);
+}
+
+/// Sparse flows with a backlog share by bytes; one that had no packet goes before them, once.
+#[test]
+fn a_fresh_flow_goes_before_sparse_ones_that_have_a_backlog() {
+    let mut queue = queue(Some(mbps(100)));
+    for flow in 1..=4 {
+        for next in 0..20 {
+            queue.push(FlowId(flow), packet(next, 60), at(0)).unwrap();
+        }
+    }
+    let pop = |queue: &mut Queue| queue.pop(Tier::Sparse, at(1)).unwrap().0;
+    // Each was fresh; then the first has its round.
+    assert_eq!([(); 6].map(|()| pop(&mut queue)), [1, 2, 3, 4, 1, 1].map(FlowId));
+    assert_eq!(queue.head(Tier::Sparse, at(1)).unwrap().backlog_bytes, 74 * 60);
+    queue.push(FlowId(8), packet(0, 100), at(1)).unwrap();
+    queue.push(FlowId(9), packet(0, 200), at(1)).unwrap();
+    queue.push(FlowId(8), packet(1, 100), at(1)).unwrap();
+    audit(&queue);
+    // What waits behind it or in others' backlogs is not before it.
+    assert_eq!(
+        queue.head(Tier::Sparse, at(1)).map(|head| (head.flow, head.backlog_bytes)),
+        Some((FlowId(8), 300))
+    );
+    assert_eq!([(); 3].map(|()| pop(&mut queue)), [8, 9, 1].map(FlowId));
+    audit(&queue);
+    // A fresh flow that becomes bulk is fresh no more.
+    queue.push(FlowId(7), packet(0, 100), at(1)).unwrap();
+    queue.push(FlowId(7), packet(1, 20_000), at(1)).unwrap();
+    audit(&queue);
+    assert_eq!(pop(&mut queue), FlowId(1));
+    let rest =
+        std::iter::from_fn(|| queue.pop(Tier::Sparse, at(1))).map(|(flow, _)| flow).collect::<Vec<_>>();
+    assert_eq!(rest.len(), 73);
+    // The second packet of the last one waited for its round.
+    assert_eq!(rest.last(), Some(&FlowId(8)));
+    audit(&queue);
 }
 
 /// A flow within its rate is still not sparse once more than a burst of it waits.
@@ -286,8 +329,11 @@ fn a_flow_that_builds_a_queue_is_bulk_whatever_its_rate() {
     // 800 kbit/s, and nothing is sent.
     for (step, sent_bytes) in (0..400).zip((100..).step_by(100)) {
         queue.push(FlowId(3), packet(step, 100), at(step)).unwrap();
-        let sparse_bytes = queue.head(Tier::Sparse, at(step)).map_or(0, |head| head.backlog_bytes);
-        assert_eq!(sparse_bytes, if sent_bytes <= BURST_BYTES { sent_bytes } else { 0 }, "at {step} ms");
+        assert_eq!(
+            queue.sparse.bytes,
+            if sent_bytes <= BURST_BYTES { sent_bytes } else { 0 },
+            "at {step} ms"
+        );
     }
     audit(&queue);
 }
