@@ -45,12 +45,6 @@ impl Pacer {
     }
 }
 
-// # Explored and removed
-// Letting sparse traffic go without credit while no more than two full datagrams were on their way through the link at what it carries, so
-// that it waits neither for the bulk datagram before it nor for a queue to drain: it then waits in the link instead. Lab, echo p50 / p99 in ms,
-// two runs each in turn: reference-4-down 22.9 / 28.7 and 22.3 / 26.9 without, 23.3 / 27.4 and 23.8 / 30.7 with it; reference-4-up
-// 22.2 / 26.9 and 21.9 / 26.7, and 22.1 / 27.3 and 23.0 / 25.9; hetero-1-down 21.4 / 23.1 and 21.4 / 23.5, and 21.4 / 23.2 and 21.5 / 25.2.
-
 #[cfg(test)]
 mod tests {
     use super::*;
