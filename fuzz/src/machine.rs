@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix, Role,
-    Security, ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix,
+    RecoveryConfig, Role, Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::LinkEvent;
@@ -95,6 +95,8 @@ pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
         heartbeat_interval: Duration::from_millis(100),
         mtu: MTU,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 7,
         epoch: 11,
         sealing: (security == Security::Sealed).then(|| ClientSealing {
@@ -149,6 +151,8 @@ pub(crate) fn new_endpoint(choice: u8, security: Security, now: Instant) -> Endp
         heartbeat_interval: Duration::from_millis(100),
         mtu: MTU,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 13,
         epoch: 17,
         sealing: sealed.then(|| ServerSealing {

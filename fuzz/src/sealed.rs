@@ -129,6 +129,7 @@ impl Peer {
             sent: self.heartbeats * 2,
             echo: None,
             proven: choice & 4 == 0,
+            at_once: true,
             priority: choice,
             role: LinkRole::Primary,
             rx_ceiling: None,

@@ -58,6 +58,8 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
         mss_clamp: plan.run.mss_clamp,
+        recovery: plan.run.recovery,
+        rules: plan.run.rules.clone(),
         seed,
         epoch,
         sealing,

@@ -63,6 +63,8 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
         mss_clamp: plan.run.mss_clamp,
+        recovery: plan.run.recovery,
+        rules: plan.run.rules.clone(),
         seed,
         epoch,
         sealing: Some(ServerSealing {

@@ -252,6 +252,7 @@ impl Snapshot {
             let stats = &session.stats;
             discards.merge(&stats.discards);
             flows.active += count(stats.flows_active);
+            flows.realtime += count(stats.flows_realtime);
             reorder.held += count(stats.reorder_held);
             reorder.released_late += stats.released_late;
             reorder.duplicates += stats.duplicates;
@@ -423,6 +424,7 @@ pub(crate) mod tests {
                 connected,
                 links: vec![figures(0, 22.5, 8.2, 10.0, 1_225)],
                 flows_active: 3,
+                flows_realtime: 2,
                 queue_bytes: 0,
                 queue_delay: Duration::ZERO,
                 reorder_held: 4,
@@ -479,7 +481,7 @@ pub(crate) mod tests {
                     "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2,
                     "rx_bytes": 18432156, "queue_ms": 11.25
                 }],
-                "flows": {"active": 3, "realtime": 0},
+                "flows": {"active": 3, "realtime": 2},
                 "reorder": {"held": 4, "released_late": 5, "duplicates": 6},
                 "recovery": {"resent": 0, "recovered": 0, "fec_recovered": 0, "lost": 0},
                 "discards": discards

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroize as _;
 
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use crate::packet::{LinkId, Path};
+use crate::qos::rule::Rule;
 use crate::units::BitRate;
 
 /// Links of a session at most; a link's number on the wire is below this.
@@ -58,6 +60,33 @@ pub enum Security {
     Sealed,
     /// Not at all: for links that are private already.
     Plain,
+}
+
+/// How much is sent on top, so that losses can be made good without the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fec {
+    /// For the realtime class, as much as measured losses ask for.
+    #[default]
+    Auto,
+    /// Nothing.
+    Off,
+    /// This share of everything, permille.
+    Fixed(u16),
+}
+
+/// What is done about losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryConfig {
+    /// Whether what is lost is sent again.
+    pub resend: bool,
+    /// Forward error correction.
+    pub fec: Fec,
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        Self { resend: true, fec: Fec::default() }
+    }
 }
 
 /// One link of a session.
@@ -159,6 +188,10 @@ pub struct SessionConfig {
     pub mtu: u16,
     /// Whether TCP connections are told to send no larger segments than the links carry.
     pub mss_clamp: bool,
+    /// What is done about losses of what we send.
+    pub recovery: RecoveryConfig,
+    /// Which class what we send belongs to: the first that matches decides.
+    pub rules: Arc<[Rule]>,
     /// Seed of the flow hash; from the driver's random numbers.
     pub seed: u64,
     /// Differs from run to run, so that a peer notices a restart; from the driver's random numbers.
@@ -185,6 +218,23 @@ pub struct Prefix {
     pub address: IpAddr,
     /// Bits that count.
     pub length: u8,
+}
+
+impl Prefix {
+    /// Whether `address` lies in it. IPv4 addresses lie in no prefix of IPv6.
+    pub const fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differ = network.to_bits() ^ address.to_bits();
+                differ.leading_zeros() >= self.length as u32
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differ = network.to_bits() ^ address.to_bits();
+                differ.leading_zeros() >= self.length as u32
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 /// One client as its server knows it.
@@ -219,6 +269,10 @@ pub struct EndpointConfig {
     pub mtu: u16,
     /// As in [`SessionConfig`].
     pub mss_clamp: bool,
+    /// As in [`SessionConfig`].
+    pub recovery: RecoveryConfig,
+    /// As in [`SessionConfig`].
+    pub rules: Arc<[Rule]>,
     /// As in [`SessionConfig`].
     pub seed: u64,
     /// As in [`SessionConfig`].

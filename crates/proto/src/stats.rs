@@ -62,6 +62,8 @@ pub struct SessionStats {
     pub links: Vec<LinkStats>,
     /// Flows that have packets queued.
     pub flows_active: usize,
+    /// Flows in the realtime class, of what is sent.
+    pub flows_realtime: usize,
     /// Bytes in the queue ahead of the links.
     pub queue_bytes: usize,
     /// How long the oldest of them has waited.

@@ -1,15 +1,17 @@
 //! The two ends of the bond as a scenario wants them configured.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bonding_netem::{Direction, LinkSpec, Scenario};
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix, Role,
-    Security, ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix,
+    RecoveryConfig, Role, Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::LinkEvent;
+use bonding_proto::qos::Rule;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Endpoint, Instant, LinkId, Session};
@@ -60,6 +62,10 @@ pub struct Setup {
     pub security: Vec<Security>,
     /// Whether the links' rates are configured; else they are to be found out.
     pub has_ceilings: bool,
+    /// What is done about losses, at both ends.
+    pub recovery: RecoveryConfig,
+    /// The classes' rules, at both ends.
+    pub rules: Arc<[Rule]>,
 }
 
 /// The world of a bonded client and server.
@@ -79,7 +85,17 @@ impl Setup {
         let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
         let roles = vec![LinkRole::Primary; scenario.links.len()];
         let security = vec![Security::Plain; scenario.links.len()];
-        Self { scenario, priorities, roles, policy, seed, security, has_ceilings: false }
+        Self {
+            scenario,
+            priorities,
+            roles,
+            policy,
+            seed,
+            security,
+            has_ceilings: false,
+            recovery: RecoveryConfig::default(),
+            rules: [].into(),
+        }
     }
 
     /// The same with the links' rates configured.
@@ -146,6 +162,8 @@ impl Setup {
             heartbeat_interval: HEARTBEAT,
             mtu: self.mtu(),
             mss_clamp: true,
+            recovery: self.recovery,
+            rules: self.rules.clone(),
             seed: self.seed,
             epoch,
             sealing: self.seals().then(|| ClientSealing {
@@ -189,6 +207,8 @@ impl Setup {
             heartbeat_interval: HEARTBEAT,
             mtu: self.mtu(),
             mss_clamp: true,
+            recovery: self.recovery,
+            rules: self.rules.clone(),
             seed: self.seed ^ 1,
             epoch,
             sealing: self.seals().then(|| ServerSealing {

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Policy, Role, Security, SessionConfig};
+use bonding_proto::config::{
+    ClientSealing, LinkConfig, LinkRole, Policy, RecoveryConfig, Role, Security, SessionConfig,
+};
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::{Datagram, Path, Session, SocketId, StateMachine as _};
 use bytes::BytesMut;
@@ -45,6 +47,8 @@ impl Visitor {
             heartbeat_interval: Duration::from_millis(100),
             mtu: 1_400,
             mss_clamp: true,
+            recovery: RecoveryConfig::default(),
+            rules: [].into(),
             seed: u64::from(first),
             epoch: run,
             sealing: Some(ClientSealing {

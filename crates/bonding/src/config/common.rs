@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bonding_proto::config::{Policy, Security};
+use bonding_proto::config::{Fec, Policy, Prefix, RecoveryConfig, Security};
 use bonding_proto::crypto::keys::PublicKey;
+use bonding_proto::qos::{Class, Rule, RuleProtocol};
 
 use super::section::{Item, Located, Section, shown};
 use super::value;
@@ -96,6 +97,10 @@ pub struct Sending {
     pub policy: Policy,
     /// `[heartbeat] interval`.
     pub heartbeat_interval: Duration,
+    /// `[recovery]`.
+    pub recovery: RecoveryConfig,
+    /// The `[[qos.rule]]` sections, in their order.
+    pub rules: Vec<Rule>,
 }
 
 /// `[status]`.
@@ -118,14 +123,12 @@ impl Status {
 pub(super) fn sending(document: &mut Section<'_, '_>) -> Sending {
     let policy = scheduler(document.section("scheduler", "[scheduler]"));
     let heartbeat_interval = heartbeat(document.section("heartbeat", "[heartbeat]"));
-    recovery(document.section("recovery", "[recovery]"));
+    let recovery = recovery(document.section("recovery", "[recovery]"));
     compression(document.section("compression", "[compression]"));
     let mut qos = document.section("qos", "[qos]");
-    for rule in qos.sections("rule", "[[qos.rule]]") {
-        qos_rule(rule);
-    }
+    let rules = qos.sections("rule", "[[qos.rule]]").into_iter().filter_map(qos_rule).collect();
     qos.finish(&[]);
-    Sending { policy, heartbeat_interval }
+    Sending { policy, heartbeat_interval, recovery, rules }
 }
 
 fn scheduler(mut section: Section<'_, '_>) -> Policy {
@@ -148,21 +151,24 @@ fn heartbeat(mut section: Section<'_, '_>) -> Duration {
     interval.unwrap_or(HEARTBEAT_DEFAULT)
 }
 
-fn recovery(mut section: Section<'_, '_>) {
-    // Not sending again is what this version does either way.
-    section.item("resend").and_then(Item::boolean);
-    if let Some(item) = section.item("fec")
-        && let Some(asked) = item.parsed("\"auto\", \"off\" or a ratio such as \"10%\"", |text| match text {
-            "auto" | "off" => Ok(false),
+fn recovery(mut section: Section<'_, '_>) -> RecoveryConfig {
+    let default = RecoveryConfig::default();
+    let resend = section.item("resend").and_then(Item::boolean).unwrap_or(default.resend);
+    let fec = section.item("fec").and_then(|item| {
+        let fec = item.parsed("\"auto\", \"off\" or a ratio such as \"10%\"", |text| match text {
+            "auto" => Ok(Fec::Auto),
+            "off" => Ok(Fec::Off),
             ratio => {
-                value::percent(ratio).map(|_| true).map_err(|why| format!("{why}; or \"auto\", \"off\""))
+                value::percent(ratio).map(Fec::Fixed).map_err(|why| format!("{why}; or \"auto\", \"off\""))
             }
-        })
-        && asked
-    {
-        item.no_effect("");
-    }
+        });
+        if matches!(fec, Some(Fec::Fixed(_))) {
+            item.no_effect("");
+        }
+        fec
+    });
     section.finish(&[]);
+    RecoveryConfig { resend, fec: fec.unwrap_or(default.fec) }
 }
 
 fn compression(mut section: Section<'_, '_>) {
@@ -174,44 +180,76 @@ fn compression(mut section: Section<'_, '_>) {
     section.finish(&[]);
 }
 
-fn qos_rule(mut section: Section<'_, '_>) {
-    if let Some(item) = section.item("protocol") {
-        item.choice(&[("tcp", ()), ("udp", ()), ("icmp", ())]);
+/// `None`: without a class, or with one that is none; both are reported.
+fn qos_rule(mut section: Section<'_, '_>) -> Option<Rule> {
+    let protocols = [("tcp", RuleProtocol::Tcp), ("udp", RuleProtocol::Udp), ("icmp", RuleProtocol::Icmp)];
+    let protocol = section.item("protocol").and_then(|item| item.choice(&protocols));
+    let ports_item = section.item("ports");
+    let ports: Vec<(u16, u16)> = ports_item
+        .map(|item| item.list("ports such as [\"27000-27100\"]", value::port_range))
+        .into_iter()
+        .flatten()
+        .map(|located| located.value)
+        .collect();
+    if let Some(item) = ports_item
+        && protocol == Some(RuleProtocol::Icmp)
+    {
+        item.fail("`ports` in [[qos.rule]]: ICMP has no ports, so this rule would match nothing");
     }
-    if let Some(item) = section.item("ports") {
-        item.list("ports such as [\"27000-27100\"]", value::port_range);
-    }
-    for key in ["source", "destination"] {
-        if let Some(item) = section.item(key) {
-            item.list(value::PREFIX, value::prefix);
+    let mut prefixes = |key| -> Vec<Prefix> {
+        let item = section.item(key);
+        let found = item.map(|item| item.list(value::PREFIX, value::prefix));
+        found.into_iter().flatten().map(|located| located.value).collect()
+    };
+    let (source, destination) = (prefixes("source"), prefixes("destination"));
+    let dscp = section.item("dscp").and_then(dscp);
+    let class = match section.item("class") {
+        Some(item) => item.choice(&[
+            ("realtime", Class::Realtime),
+            ("interactive", Class::Interactive),
+            ("bulk", Class::Bulk),
+        ]),
+        None => {
+            section.fail("a [[qos.rule]] without `class`: say \"realtime\", \"interactive\" or \"bulk\"");
+            None
         }
-    }
-    if let Some(item) = section.item("dscp") {
-        dscp(item);
-    }
-    let class = section.item("class");
-    match class {
-        Some(item) => {
-            item.choice(&[("realtime", ()), ("interactive", ()), ("bulk", ())]);
-        }
-        None => section.fail("a [[qos.rule]] without `class`: say \"realtime\", \"interactive\" or \"bulk\""),
-    }
-    section.item("duplicate").and_then(Item::boolean);
-    section.warn("[[qos.rule]] has no effect in this version: all packets are treated alike");
+    };
+    let duplicate = section.item("duplicate").and_then(Item::boolean).unwrap_or(false);
     section.finish(&[]);
+    Some(Rule { protocol, ports, source, destination, dscp, class: class?, duplicate })
 }
 
 /// A DSCP as a number of 6 bits or by its name (RFC 2474, RFC 2597, RFC 3246, RFC 5865, RFC 8622).
-fn dscp(item: Item<'_, '_>) {
+fn dscp(item: Item<'_, '_>) -> Option<u8> {
     if item.is_integer() {
-        item.integer(0..=63, "");
-        return;
+        return item.integer(0..=63, "").and_then(|number| u8::try_from(number).ok());
     }
-    let names = [
-        "cs0", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6", "cs7", "af11", "af12", "af13", "af21", "af22",
-        "af23", "af31", "af32", "af33", "af41", "af42", "af43", "ef", "va", "le", "nqb",
-    ];
-    item.choice(&names.map(|name| (name, ())));
+    item.choice(&[
+        ("cs0", 0),
+        ("cs1", 8),
+        ("cs2", 16),
+        ("cs3", 24),
+        ("cs4", 32),
+        ("cs5", 40),
+        ("cs6", 48),
+        ("cs7", 56),
+        ("af11", 10),
+        ("af12", 12),
+        ("af13", 14),
+        ("af21", 18),
+        ("af22", 20),
+        ("af23", 22),
+        ("af31", 26),
+        ("af32", 28),
+        ("af33", 30),
+        ("af41", 34),
+        ("af42", 36),
+        ("af43", 38),
+        ("ef", 46),
+        ("va", 44),
+        ("le", 1),
+        ("nqb", 45),
+    ])
 }
 
 /// Reads `[status]`; `socket` is where the control socket is by default.

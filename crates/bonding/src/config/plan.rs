@@ -89,6 +89,8 @@ fn run(sending: &Sending, status: &Status, mss_clamp: bool) -> RunPlan {
     RunPlan {
         policy: sending.policy,
         heartbeat_interval: sending.heartbeat_interval,
+        recovery: sending.recovery,
+        rules: sending.rules.as_slice().into(),
         mss_clamp,
         status_interval: status.interval,
         state_file: status.state_file(),

@@ -111,11 +111,6 @@ impl<'a, 'i> Section<'a, 'i> {
         self.findings.error(at, message);
     }
 
-    /// Something to know about the section as a whole.
-    pub(super) fn warn(&self, message: impl Into<String>) {
-        self.findings.warn(self.at, message);
-    }
-
     /// Something to know about a place inside the section.
     pub(super) fn warn_at(&self, at: usize, message: impl Into<String>) {
         self.findings.warn(at, message);

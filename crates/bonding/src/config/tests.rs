@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bonding_proto::config::{LinkRole, Policy};
+use bonding_proto::config::{Fec, LinkRole, Policy, RecoveryConfig};
 use bonding_proto::crypto::keys::PublicKey;
+use bonding_proto::qos::{Class, RuleProtocol};
 use proptest::prelude::*;
 
 use super::*;
@@ -305,6 +306,10 @@ fn client_messages_name_line_problem_and_remedy() {
             "client.toml:11:7: `fec` in [recovery]: \"a bit\" is not a ratio; write it like \"10%\"; or \"auto\", \"off\"",
         ),
         (
+            format!("{CLIENT}[[qos.rule]]\nprotocol = \"icmp\"\nports = [\"7\"]\nclass = \"bulk\""),
+            "client.toml:12:9: `ports` in [[qos.rule]]: ICMP has no ports, so this rule would match nothing",
+        ),
+        (
             format!("{CLIENT}[routing]\nlan = [\"192.168.1.5/24\"]"),
             "client.toml:11:8: `lan` in [routing]: \"192.168.1.5/24\" has bits beyond its length; write \"192.168.1.0/24\"",
         ),
@@ -443,6 +448,39 @@ fn garbage_does_not_fill_the_screen() {
 }
 
 #[test]
+fn rules_are_read_in_their_order() {
+    let text = format!(
+        "{CLIENT}[[qos.rule]]\nprotocol = \"udp\"\nports = [\"27000-27100\", \"53\"]\nclass = \"realtime\"\nduplicate = true\n\
+         [[qos.rule]]\nsource = \"192.168.1.0/24\"\ndestination = [\"2001:db8::/32\"]\ndscp = \"af41\"\nclass = \"bulk\"\n\
+         [[qos.rule]]\nprotocol = \"icmp\"\ndscp = 7\nclass = \"interactive\"\n"
+    );
+    let config = client(&text);
+    assert_eq!(config.warnings, []);
+    let config = config.config;
+    let [game, video, ping] = config.sending.rules.as_slice() else { panic!("{config:?}") };
+    assert_eq!(
+        (game.protocol, game.ports.as_slice()),
+        (Some(RuleProtocol::Udp), &[(27_000, 27_100), (53, 53)][..])
+    );
+    assert_eq!((game.class, game.duplicate, game.dscp), (Class::Realtime, true, None));
+    assert_eq!((video.source.len(), video.destination.len(), video.dscp), (1, 1, Some(34)));
+    assert_eq!((video.class, video.duplicate, video.protocol), (Class::Bulk, false, None));
+    assert_eq!(
+        (ping.protocol, ping.dscp, ping.class),
+        (Some(RuleProtocol::Icmp), Some(7), Class::Interactive)
+    );
+    assert_eq!(*config.plan().run.rules, *config.sending.rules);
+}
+
+#[test]
+fn recovery_is_read() {
+    let recovery = |text: &str| client(&format!("{CLIENT}[recovery]\n{text}\n")).config.sending.recovery;
+    assert_eq!(recovery(""), RecoveryConfig { resend: true, fec: Fec::Auto });
+    assert_eq!(recovery("resend = false\nfec = \"off\""), RecoveryConfig { resend: false, fec: Fec::Off });
+    assert_eq!(recovery("fec = \"12.5%\"").fec, Fec::Fixed(125));
+}
+
+#[test]
 fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
     let silent = "[discovery]\nenabled = false\n[scheduler]\npolicy = \"redundant\"\n[recovery]\nresend = true\nfec = \"auto\"\n\
                   [compression]\nmode = \"auto\"\n[routing]\ncapture = \"none\"\nmss_clamp = true\n\
@@ -462,10 +500,6 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
         (
             "[routing]\ncapture = \"all\"",
             "[routing] capture = \"all\" has no effect in this version: route what is meant for the bond to the tunnel's interface",
-        ),
-        (
-            "[[qos.rule]]\nclass = \"bulk\"",
-            "[[qos.rule]] has no effect in this version: all packets are treated alike",
         ),
         (
             "[tunnel]\nmtu = 1500",

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bonding_proto::config::{ClientConfig, LinkRole, Policy, Prefix};
+use bonding_proto::config::{ClientConfig, LinkRole, Policy, Prefix, RecoveryConfig};
 use bonding_proto::crypto::keys::PublicKey;
+use bonding_proto::qos::Rule;
 use bonding_proto::units::BitRate;
 
 use crate::config::{Host, Ports, Security};
@@ -28,6 +30,10 @@ pub struct RunPlan {
     pub policy: Policy,
     /// How often each link is measured.
     pub heartbeat_interval: Duration,
+    /// What is done about losses.
+    pub recovery: RecoveryConfig,
+    /// Which class packets belong to.
+    pub rules: Arc<[Rule]>,
     /// Whether TCP connections are told to send segments that the links carry.
     pub mss_clamp: bool,
     /// How often [`super::Service::handle_interval`] is called.

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, Role, Security,
-    ServerSealing,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, RecoveryConfig, Role,
+    Security, ServerSealing,
 };
 use crate::crypto::keys::PrivateKey;
 use crate::endpoint::Endpoint;
@@ -46,6 +46,8 @@ fn endpoint(server: u8, epoch: u8, now: Instant) -> Endpoint {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 2,
         epoch: u64::from(epoch),
         sealing: Some(ServerSealing {
@@ -75,6 +77,8 @@ fn client(now: Instant) -> Client {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 1,
         epoch: 1,
         sealing: Some(ClientSealing {

@@ -79,6 +79,8 @@ struct Settings {
     heartbeat_interval: std::time::Duration,
     mtu: u16,
     mss_clamp: bool,
+    recovery: crate::config::RecoveryConfig,
+    rules: std::sync::Arc<[crate::qos::rule::Rule]>,
 }
 
 /// A session and what the endpoint keeps about it.
@@ -115,6 +117,8 @@ impl Endpoint {
                 heartbeat_interval: config.heartbeat_interval,
                 mtu: config.mtu,
                 mss_clamp: config.mss_clamp,
+                recovery: config.recovery,
+                rules: config.rules.clone(),
             },
             rng: SecretRng::new(seed),
             slots: Vec::new(),
@@ -431,6 +435,8 @@ fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: 
         heartbeat_interval: settings.heartbeat_interval,
         mtu: settings.mtu,
         mss_clamp: settings.mss_clamp,
+        recovery: settings.recovery,
+        rules: settings.rules.clone(),
         seed,
         epoch,
         sealing: None,

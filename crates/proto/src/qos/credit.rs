@@ -12,6 +12,13 @@
 //! sparse or new flows there are. Without the pool, 300 new flows at once would hold a 10 Mbit/s bond for
 //! 3.6 s.
 //!
+//! A *realtime* flow (the queue's tier above the sparse one) earns an equal share of half of the drain rate among the realtime flows,
+//! saved up for 100 ms and at least a burst. What they used lately, as a mean over a second, is taken off the drain rate that sparse
+//! flows and the pool count with. So with half of the rate in realtime's use the sparse flows have 3/4 of the other half, and an
+//! eighth of all is bulk's whatever the others do.
+//!
+//! An *interactive* packet earns without the limit of 1 Mbit/s.
+//!
 //! Where the drain rate is unknown, [`DRAIN_RATE_ASSUMED`] stands in: too low a guess makes a flow bulk too
 //! early, which costs it latency; too high a guess starves the others.
 //!
@@ -41,6 +48,9 @@ const POOL_SPAN: Duration = Duration::from_millis(100);
 
 /// The pool holds at least this many bursts.
 const POOL_BURSTS_MIN: u64 = 4;
+
+/// What realtime flows used counts for this long.
+const REALTIME_SPAN_US: u64 = 1_000_000;
 
 /// Longest span that one refill covers; every bucket is full by then or earns next to nothing.
 const REFILL_SPAN_MAX: Duration = Duration::from_secs(10);
@@ -73,6 +83,24 @@ pub(super) struct Pool {
     refilled: Instant,
     drain_per_nano: u64,
     sparse_per_nano_max: u64,
+    /// What realtime flows used over the last [`REALTIME_SPAN_US`] or so.
+    realtime_used: u64,
+    realtime_at: Instant,
+}
+
+/// What a flow earns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Earning {
+    per_nano: u64,
+    /// What it may save up, in credit.
+    max: u64,
+}
+
+impl Earning {
+    /// What the flow may save up, and have waiting.
+    pub(super) fn burst_bytes(&self) -> usize {
+        usize::try_from(self.max >> SHIFT).unwrap_or(usize::MAX)
+    }
 }
 
 impl Pool {
@@ -83,6 +111,8 @@ impl Pool {
             refilled: Instant::ZERO,
             drain_per_nano: 0,
             sparse_per_nano_max: credit_per_nano(SPARSE_RATE_MAX),
+            realtime_used: 0,
+            realtime_at: Instant::ZERO,
         };
         pool.set_drain_rate(drain);
         pool.balance = pool.max;
@@ -97,11 +127,48 @@ impl Pool {
         self.balance = self.balance.min(self.max);
     }
 
-    /// What one of `flows` active flows earns per nanosecond.
-    fn earned_per_nano(&self, flows: usize) -> u64 {
-        let flows = u64::try_from(flows).unwrap_or(u64::MAX).max(1);
-        (self.drain_per_nano / flows.saturating_mul(2)).min(self.sparse_per_nano_max)
+    /// What one of `flows` active flows earns.
+    pub(super) fn sparse(&self, flows: usize, now: Instant) -> Earning {
+        let all = self.interactive(flows, now);
+        Earning { per_nano: all.per_nano.min(self.sparse_per_nano_max), ..all }
     }
+
+    /// The same for what is interactive.
+    pub(super) fn interactive(&self, flows: usize, now: Instant) -> Earning {
+        let per_nano = self.left_per_nano(now) / count(flows).saturating_mul(2);
+        Earning { per_nano, max: credit(BURST_BYTES as u64) }
+    }
+
+    /// What one of `flows` realtime flows earns.
+    pub(super) fn realtime(&self, flows: usize) -> Earning {
+        let per_nano = self.drain_per_nano / 2 / count(flows);
+        let nanos = u64::try_from(POOL_SPAN.as_nanos()).unwrap_or(u64::MAX);
+        Earning { per_nano, max: per_nano.saturating_mul(nanos).max(credit(BURST_BYTES as u64)) }
+    }
+
+    /// A packet of a realtime flow was taken.
+    pub(super) fn on_realtime(&mut self, bytes: usize, now: Instant) {
+        self.realtime_used = self.realtime_lately(now).saturating_add(credit(bytes as u64));
+        self.realtime_at = self.realtime_at.max(now);
+    }
+
+    /// What realtime flows used lately, falling by a straight line.
+    fn realtime_lately(&self, now: Instant) -> u64 {
+        let span = u64::try_from(now.saturating_since(self.realtime_at).as_micros()).unwrap_or(u64::MAX);
+        let left = REALTIME_SPAN_US.saturating_sub(span);
+        u64::try_from(u128::from(self.realtime_used) * u128::from(left) / u128::from(REALTIME_SPAN_US))
+            .unwrap_or(u64::MAX)
+    }
+
+    /// The drain rate without what realtime flows use, at least half of it.
+    fn left_per_nano(&self, now: Instant) -> u64 {
+        let used = self.realtime_lately(now) / (REALTIME_SPAN_US * 1_000);
+        self.drain_per_nano - used.min(self.drain_per_nano / 2)
+    }
+}
+
+fn count(flows: usize) -> u64 {
+    u64::try_from(flows).unwrap_or(u64::MAX).max(1)
 }
 
 /// One flow's credit.
@@ -118,15 +185,14 @@ impl Credit {
         Self { earned: 0, granted: credit(BURST_BYTES as u64), refilled: now }
     }
 
-    /// Earns what is due; `flows` are active, this one included.
-    pub(super) fn earn(&mut self, now: Instant, pool: &Pool, flows: usize) {
-        let max = credit(BURST_BYTES as u64);
-        refill(&mut self.earned, &mut self.refilled, now, pool.earned_per_nano(flows), max);
+    /// Earns what is due.
+    pub(super) fn earn(&mut self, now: Instant, earning: &Earning) {
+        refill(&mut self.earned, &mut self.refilled, now, earning.per_nano, earning.max);
     }
 
     /// Whether half a burst has been saved up: enough for a flow that was bulk to be sparse again.
-    pub(super) fn has_recovered(&self) -> bool {
-        self.earned >= credit(BURST_BYTES as u64 / 2)
+    pub(super) fn has_recovered(&self, earning: &Earning) -> bool {
+        self.earned >= earning.max / 2
     }
 
     /// Pays for a packet. `false`: the credit does not cover it, and all of it is gone.
@@ -142,7 +208,8 @@ impl Credit {
             self.granted = 0;
             return false;
         }
-        refill(&mut pool.balance, &mut pool.refilled, now, pool.drain_per_nano / 4, pool.max);
+        let quarter = pool.left_per_nano(now) / 4;
+        refill(&mut pool.balance, &mut pool.refilled, now, quarter, pool.max);
         if pool.balance < rest {
             self.granted = 0;
             return false;
@@ -179,10 +246,10 @@ mod tests {
         let mut pool = Pool::new(mbps(100));
         let mut credit = Credit::new(at(0));
         assert_eq!(spend_all(&mut credit, &mut pool, at(0)), BURST_BYTES);
-        credit.earn(at(40), &pool, 1);
+        credit.earn(at(40), &pool.sparse(1, at(40)));
         // 1 Mbit/s for 40 ms: 5000 bytes, less what rounding the rate down takes away.
         assert_eq!(spend_all(&mut credit, &mut pool, at(40)), 4_900);
-        credit.earn(at(100_000), &pool, 1);
+        credit.earn(at(100_000), &pool.sparse(1, at(100_000)));
         assert_eq!(spend_all(&mut credit, &mut pool, at(100_000)), BURST_BYTES);
     }
 
@@ -191,12 +258,12 @@ mod tests {
         let mut pool = Pool::new(mbps(10));
         let mut credit = Credit::new(at(0));
         spend_all(&mut credit, &mut pool, at(0));
-        credit.earn(at(1_000), &pool, 100);
+        credit.earn(at(1_000), &pool.sparse(100, at(1_000)));
         // 10 Mbit/s / (2 × 100) for 1 s: 6250 bytes.
-        assert!(!credit.has_recovered());
+        assert!(!credit.has_recovered(&pool.sparse(100, at(1_000))));
         assert_eq!(spend_all(&mut credit, &mut pool, at(1_000)), 6_200);
-        credit.earn(at(2_300), &pool, 100);
-        assert!(credit.has_recovered());
+        credit.earn(at(2_300), &pool.sparse(100, at(2_300)));
+        assert!(credit.has_recovered(&pool.sparse(100, at(2_300))));
     }
 
     #[test]
@@ -205,7 +272,8 @@ mod tests {
         let mut credit = Credit::new(at(0));
         spend_all(&mut credit, &mut pool, at(0));
         for micros in 0..1_000_000 {
-            credit.earn(Instant::from_nanos(micros * 1_000), &pool, 1_000);
+            let now = Instant::from_nanos(micros * 1_000);
+            credit.earn(now, &pool.sparse(1_000, now));
         }
         assert_eq!(spend_all(&mut credit, &mut pool, at(1_000)), 600);
     }
@@ -226,10 +294,13 @@ mod tests {
     fn extreme_rates_and_times_saturate() {
         let mut pool = Pool::new(Some(BitRate::from_bps(u64::MAX)));
         let mut credit = Credit::new(at(0));
-        credit.earn(Instant::from_nanos(u64::MAX), &pool, 0);
+        let end = Instant::from_nanos(u64::MAX);
+        credit.earn(end, &pool.sparse(0, end));
+        credit.earn(end, &pool.realtime(0));
+        pool.on_realtime(usize::MAX, end);
         assert!(!credit.try_spend(usize::MAX, &mut pool, Instant::from_nanos(u64::MAX)));
         pool.set_drain_rate(Some(BitRate::from_bps(0)));
-        credit.earn(at(0), &pool, usize::MAX);
+        credit.earn(at(0), &pool.sparse(usize::MAX, at(0)));
         assert!(!credit.try_spend(100, &mut pool, at(0)));
     }
 }

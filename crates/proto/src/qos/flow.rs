@@ -30,22 +30,36 @@ use siphasher::sip::SipHasher13;
 
 use crate::Discard;
 
-/// How many flow ids there are, the reserved 0 included.
+/// How many flow ids there are of those that are kept in order, the reserved 0 included.
 pub const FLOWS: u16 = 1024;
+
+/// How many flow ids there are. Those from [`FLOWS`] on are the realtime flows', `FLOWS` above the id that the flow would
+/// have otherwise: so what must be handed out at once shares neither queue nor sequence with what must be in order.
+pub const FLOW_IDS: u16 = 2 * FLOWS;
 
 /// How many IPv6 extension headers are walked in search of the ports. RFC 8200 §4.1 names six that may follow
 /// each other, one of them twice; eight leaves room and keeps the work per packet bounded.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 
-/// Names a flow's queue here and its slot in the frame: `1..FLOWS`. 0 is reserved for the one sequence that a
+/// Names a flow's queue here and its slot in the frame: `1..FLOWS`, and `FLOWS` more for a realtime flow. 0 is reserved for the one sequence that a
 /// peer without flows uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(pub u16);
 
 impl FlowId {
-    /// The flow's place in tables with [`FLOWS`] entries.
+    /// The flow's place in tables with [`FLOW_IDS`] entries.
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The same flow in the realtime class.
+    pub const fn realtime(self) -> Self {
+        Self(self.0 % FLOWS + FLOWS)
+    }
+
+    /// Whether it is in the realtime class.
+    pub const fn is_realtime(self) -> bool {
+        self.0 >= FLOWS
     }
 }
 
@@ -66,6 +80,18 @@ pub struct InnerHeader {
     pub ecn: u8,
     /// The DSCP, `0..64`.
     pub dscp: u8,
+}
+
+impl InnerHeader {
+    /// The header of what comes back.
+    pub(crate) fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ports: self.ports.map(|(source, destination)| (destination, source)),
+            ..*self
+        }
+    }
 }
 
 /// Protocols that carry their two ports in their first four bytes: TCP, UDP, DCCP, SCTP, UDP-Lite.
@@ -203,8 +229,19 @@ impl FlowHasher {
         Self { keys: (seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15) }
     }
 
-    /// The flow that packets with this header belong to.
+    /// The flow that packets with this header belong to, in no class.
     pub fn flow(&self, header: &InnerHeader) -> FlowId {
+        Self::flow_of(self.hash(header))
+    }
+
+    /// The flow of a hash.
+    pub(super) fn flow_of(hash: u64) -> FlowId {
+        let spread = hash % u64::from(FLOWS - 1);
+        FlowId(1 + u16::try_from(spread).unwrap_or(0))
+    }
+
+    /// The hash that tells this flow from others in its slot.
+    pub(super) fn hash(&self, header: &InnerHeader) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
         for address in [header.source, header.destination] {
             match address {
@@ -219,8 +256,7 @@ impl FlowHasher {
             hasher.write(&source.to_be_bytes());
             hasher.write(&destination.to_be_bytes());
         }
-        let spread = hasher.finish() % u64::from(FLOWS - 1);
-        FlowId(1 + u16::try_from(spread).unwrap_or(0))
+        hasher.finish()
     }
 }
 

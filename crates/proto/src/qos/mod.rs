@@ -5,18 +5,23 @@
 //!
 //! - [`flow`] turns an inner packet's addresses and ports into a [`flow::FlowId`], which names both the
 //!   flow's queue and its slot in the frame's sequence number.
-//! - [`queue`] is FQ-CoDel (RFC 8290) with two tiers instead of its new and old lists.
+//! - [`queue`] is FQ-CoDel (RFC 8290) with three tiers instead of its new and old lists.
+//! - [`classify`] says how urgent a packet is, by configured rules ([`rule`]) and by what it looks like.
 //!
 //! This module knows neither links nor keys. It is given time and the links' total rate, and gives out
 //! packets.
 
+pub mod classify;
 mod codel;
 mod credit;
 mod ecn;
 pub mod flow;
 pub mod queue;
+pub mod rule;
 mod table;
 mod wait;
 
-pub use flow::{FLOWS, FlowHasher, FlowId, InnerHeader};
+pub use classify::{Class, Classifier};
+pub use flow::{FLOW_IDS, FLOWS, FlowHasher, FlowId, InnerHeader};
 pub use queue::{Queue, QueueConfig, Queued, Tier};
+pub use rule::{Rule, RuleProtocol};

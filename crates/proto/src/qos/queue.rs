@@ -1,4 +1,4 @@
-//! The one queue ahead of all links: FQ-CoDel with two tiers.
+//! The one queue ahead of all links: FQ-CoDel with three tiers.
 //!
 //! # Rules
 //! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with packets
@@ -21,8 +21,13 @@
 //! four downloads are four sparse flows with 7.6 of the first link's 10 Mbit/s. A round of theirs took 10 to 14 ms, and one echo
 //! in five waited for it.) Others are not starved by that: what their flows hold is bounded by the burst, beyond which they are bulk.
 //!
-//! The caller serves the sparse tier first. That cannot starve bulk flows: beyond the new flows' pool, credit
-//! keeps all sparse flows together at or below three quarters of the drain rate.
+//! A flow of the *realtime* class has a tier of its own, above both, while its credit lasts: an equal share of half of the drain
+//! rate, saved up for 100 ms. What exceeds that makes it bulk, by the same rules, so marking everything realtime gains nothing.
+//! A packet of the *interactive* class earns its flow credit up to half of the fair share, without the limit of 1 Mbit/s: the stream
+//! of acknowledgements for a fast download stays sparse. A flow that a rule makes *bulk* is never sparse.
+//!
+//! The caller serves the tiers in that order. That cannot starve bulk flows: credit keeps all realtime flows together at or below half
+//! of the drain rate, and all sparse ones, beyond the new flows' pool, at or below three quarters of what these leave.
 //!
 //! **Delay.** CoDel (RFC 8289) watches each flow, in both tiers. `target` is never below one and a half times
 //! what an MTU takes at the drain rate, and `interval` never below two targets (as in Linux's CAKE): on a
@@ -64,8 +69,9 @@
 
 use std::time::Duration;
 
+use super::classify::Class;
 use super::codel::{Params, Verdict};
-use super::credit::{BURST_BYTES, Pool};
+use super::credit::Pool;
 use super::ecn;
 use super::flow::FlowId;
 use super::table::{FlowTable, Waiting};
@@ -93,10 +99,22 @@ const DROP_BATCH_PKTS: usize = 64;
 /// How urgent a flow's packets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
+    /// The realtime class: ahead of everything, and worth the link that delivers first.
+    Realtime,
     /// Little traffic: to be sent first, and worth waiting for the fastest link.
     Sparse,
     /// Everything else.
     Bulk,
+}
+
+impl Tier {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Realtime, Self::Sparse, Self::Bulk];
+
+    /// The tier of a flow whose credit lasts.
+    pub(super) const fn best(flow: FlowId) -> Self {
+        if flow.is_realtime() { Self::Realtime } else { Self::Sparse }
+    }
 }
 
 /// The packet at the head of a tier.
@@ -162,6 +180,7 @@ pub struct Queue {
     is_starting: bool,
     pool: Pool,
     table: FlowTable,
+    realtime: TierState,
     sparse: TierState,
     /// Of those in the sparse tier, the first packets of fresh flows.
     fresh_bytes: usize,
@@ -183,6 +202,7 @@ impl Queue {
             is_starting: false,
             pool: Pool::new(None),
             table: FlowTable::default(),
+            realtime: TierState::default(),
             sparse: TierState::default(),
             fresh_bytes: 0,
             bulk: TierState::default(),
@@ -192,22 +212,28 @@ impl Queue {
         }
     }
 
-    /// Takes a packet in. When the queue is full, the fattest flow loses its oldest packets, which may
+    /// Takes a packet of a class in; `None`: what it sends decides. A flow of the realtime class says so by its id. When the queue is full, the fattest flow loses its oldest packets, which may
     /// include this one; that is counted and still `Ok`.
     ///
     /// # Errors
     /// [`Discard::QueueFull`], already counted here: the packet alone is larger than the queue.
     ///
     /// # Panics
-    /// When `flow` is not below [`super::flow::FLOWS`].
-    pub fn push(&mut self, flow: FlowId, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+    /// When `flow` is not below [`super::flow::FLOW_IDS`].
+    pub fn push(
+        &mut self,
+        flow: FlowId,
+        class: Option<Class>,
+        packet: PacketBuf,
+        now: Instant,
+    ) -> Result<(), Discard> {
         let bytes = packet.len();
         if bytes.saturating_add(PACKET_OVERHEAD_BYTES) > self.config.bytes_max {
             self.discards.count(Discard::QueueFull);
             return Err(Discard::QueueFull);
         }
         self.table.forget_idle(now);
-        let tier = self.admit(flow, bytes, now);
+        let tier = self.admit(flow, class, bytes, now);
         let queue = self.table.listed_mut(flow);
         queue.packets.push_back(Waiting { packet, arrived: now });
         queue.bytes += bytes;
@@ -227,8 +253,9 @@ impl Queue {
         let flow = self.table.flow(id)?;
         let waiting = flow.packets.front()?;
         let backlog_bytes = match tier {
-            Tier::Sparse if flow.is_fresh() => self.fresh_bytes,
-            Tier::Sparse => self.sparse.bytes,
+            Tier::Realtime => self.realtime.bytes,
+            Tier::Sparse if flow.is_fresh() => self.realtime.bytes + self.fresh_bytes,
+            Tier::Sparse => self.realtime.bytes + self.sparse.bytes,
             Tier::Bulk => self.bytes(),
         };
         Some(Queued {
@@ -289,7 +316,7 @@ impl Queue {
 
     /// Bytes of waiting packets, without overhead.
     pub fn bytes(&self) -> usize {
-        self.sparse.bytes + self.bulk.bytes
+        self.realtime.bytes + self.sparse.bytes + self.bulk.bytes
     }
 
     /// Flows that have packets waiting or had some within the second before [`Self::forget_idle`] was last done.
@@ -300,7 +327,7 @@ impl Queue {
     /// How long the oldest packet has waited. Walks over the flows that have packets: for statistics, not for
     /// every packet.
     pub fn oldest_wait(&self, now: Instant) -> Duration {
-        [Tier::Sparse, Tier::Bulk]
+        Tier::ALL
             .into_iter()
             .flat_map(|tier| self.table.iter(tier))
             .filter_map(|(_, flow)| flow.packets.front())
@@ -326,20 +353,30 @@ impl Queue {
 
     /// Charges a packet that is about to join `id` and puts the flow on its list. The tier that it belongs
     /// to.
-    fn admit(&mut self, id: FlowId, bytes: usize, now: Instant) -> Tier {
+    fn admit(&mut self, id: FlowId, class: Option<Class>, bytes: usize, now: Instant) -> Tier {
         self.table.flow_or_new(id, now);
-        let flows = self.table.count();
+        let (flows, realtime) = (self.table.count(), self.table.realtime_count());
         let flow = self.table.listed_mut(id);
         let was_idle = flow.packets.is_empty();
-        flow.credit.earn(now, &self.pool, flows);
+        let earning = if id.is_realtime() {
+            self.pool.realtime(realtime)
+        } else if class == Some(Class::Interactive) {
+            self.pool.interactive(flows, now)
+        } else {
+            self.pool.sparse(flows, now)
+        };
+        flow.credit.earn(now, &earning);
         let tier_before = flow.tier;
         let mut tier = tier_before;
-        if was_idle && flow.credit.has_recovered() {
-            tier = Tier::Sparse;
+        if was_idle && flow.credit.has_recovered(&earning) {
+            tier = Tier::best(id);
         }
-        let is_covered = flow.credit.try_spend(bytes, &mut self.pool, now);
-        if !is_covered || flow.bytes + bytes > BURST_BYTES {
+        let is_covered = class != Some(Class::Bulk) && flow.credit.try_spend(bytes, &mut self.pool, now);
+        if !is_covered || flow.bytes + bytes > earning.burst_bytes() {
             tier = Tier::Bulk;
+        }
+        if tier == Tier::Realtime {
+            self.pool.on_realtime(bytes, now);
         }
         if was_idle {
             flow.deficit_bytes = signed(self.config.quantum);
@@ -348,7 +385,7 @@ impl Queue {
                     self.fresh_bytes += bytes;
                     self.table.move_to_fresh(id);
                 }
-                Tier::Bulk => self.table.move_to_tier(id, tier),
+                Tier::Realtime | Tier::Bulk => self.table.move_to_tier(id, tier),
             }
         } else if tier != tier_before {
             let moved_bytes = flow.bytes;
@@ -391,6 +428,7 @@ impl Queue {
     /// a flow's last packet, so there is another one.
     fn has_passed_codel(&mut self, id: FlowId, tier: Tier, now: Instant) -> bool {
         let waits = match tier {
+            Tier::Realtime => &self.realtime.waits,
             Tier::Sparse => &self.sparse.waits,
             Tier::Bulk => &self.bulk.waits,
         };
@@ -444,7 +482,7 @@ impl Queue {
     fn drop_from_fattest(&mut self, now: Instant) {
         let mut fattest = None;
         let mut most_bytes = 0;
-        for (id, flow) in [Tier::Bulk, Tier::Sparse].into_iter().flat_map(|tier| self.table.iter(tier)) {
+        for (id, flow) in Tier::ALL.into_iter().rev().flat_map(|tier| self.table.iter(tier)) {
             let held_bytes = flow.bytes + flow.packets.len() * PACKET_OVERHEAD_BYTES;
             if held_bytes > most_bytes {
                 (fattest, most_bytes) = (Some(id), held_bytes);
@@ -463,6 +501,7 @@ impl Queue {
 
     fn tier(&self, tier: Tier) -> &TierState {
         match tier {
+            Tier::Realtime => &self.realtime,
             Tier::Sparse => &self.sparse,
             Tier::Bulk => &self.bulk,
         }
@@ -470,6 +509,7 @@ impl Queue {
 
     fn tier_mut(&mut self, tier: Tier) -> &mut TierState {
         match tier {
+            Tier::Realtime => &mut self.realtime,
             Tier::Sparse => &mut self.sparse,
             Tier::Bulk => &mut self.bulk,
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::codel::CoDel;
 use super::credit::Credit;
-use super::flow::{FLOWS, FlowId};
+use super::flow::{FLOW_IDS, FlowId};
 use super::queue::Tier;
 use crate::{Instant, PacketBuf};
 
@@ -73,6 +73,9 @@ pub(super) struct FlowTable {
     /// By flow id; empty while no flow is known.
     slots: Vec<Option<Box<Flow>>>,
     count: usize,
+    /// Of them in the realtime class.
+    realtime: usize,
+    urgent: List,
     fresh: List,
     sparse: List,
     bulk: List,
@@ -83,6 +86,11 @@ impl FlowTable {
     /// How many flows are known.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// How many of them are in the realtime class.
+    pub(super) fn realtime_count(&self) -> usize {
+        self.realtime
     }
 
     pub(super) fn flow(&self, id: FlowId) -> Option<&Flow> {
@@ -123,17 +131,17 @@ impl FlowTable {
         })
     }
 
-    /// The flow `id`; a new one is sparse, idle, and has a new flow's credit.
+    /// The flow `id`; a new one is in the best tier of its class, idle, and has a new flow's credit.
     ///
     /// # Panics
-    /// When `id` is not below [`FLOWS`].
+    /// When `id` is not below [`FLOW_IDS`].
     pub(super) fn flow_or_new(&mut self, id: FlowId, now: Instant) -> &mut Flow {
-        assert!(id.0 < FLOWS, "flow ids are below FLOWS");
+        assert!(id.0 < FLOW_IDS, "flow ids are below FLOW_IDS");
         if self.flow(id).is_none() {
             let flow = Flow {
                 packets: VecDeque::new(),
                 bytes: 0,
-                tier: Tier::Sparse,
+                tier: Tier::best(id),
                 deficit_bytes: 0,
                 codel: CoDel::default(),
                 credit: Credit::new(now),
@@ -143,12 +151,13 @@ impl FlowTable {
                 idle_since: now,
             };
             if self.slots.is_empty() {
-                self.slots.resize_with(usize::from(FLOWS), || None);
+                self.slots.resize_with(usize::from(FLOW_IDS), || None);
             }
             if let Some(slot) = self.slots.get_mut(id.index()) {
                 *slot = Some(Box::new(flow));
             }
             self.count += 1;
+            self.realtime += usize::from(id.is_realtime());
             self.append(id, Place::Idle);
         }
         self.listed_mut(id)
@@ -189,6 +198,7 @@ impl FlowTable {
                 *slot = None;
             }
             self.count -= 1;
+            self.realtime -= usize::from(id.is_realtime());
             if self.count == 0 {
                 self.slots = Vec::new();
             }
@@ -204,6 +214,7 @@ impl FlowTable {
     fn list(&self, place: Place) -> &List {
         match place {
             Place::Fresh => &self.fresh,
+            Place::Tier(Tier::Realtime) => &self.urgent,
             Place::Tier(Tier::Sparse) => &self.sparse,
             Place::Tier(Tier::Bulk) => &self.bulk,
             Place::Idle => &self.idle,
@@ -213,6 +224,7 @@ impl FlowTable {
     fn list_mut(&mut self, place: Place) -> &mut List {
         match place {
             Place::Fresh => &mut self.fresh,
+            Place::Tier(Tier::Realtime) => &mut self.urgent,
             Place::Tier(Tier::Sparse) => &mut self.sparse,
             Place::Tier(Tier::Bulk) => &mut self.bulk,
             Place::Idle => &mut self.idle,

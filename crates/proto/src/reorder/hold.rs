@@ -182,6 +182,13 @@ impl Hold {
         self.gap = self.gap.saturating_sub(1);
     }
 
+    /// Removes places of the gap, `count` at most.
+    pub(super) fn skip_places(&mut self, count: usize) {
+        let count = count.min(self.gap).min(self.ring.len());
+        self.ring.drain(..count);
+        self.gap -= count;
+    }
+
     /// Removes all places of the gap.
     pub(super) fn skip_gap(&mut self) {
         self.ring.drain(..self.gap.min(self.ring.len()));

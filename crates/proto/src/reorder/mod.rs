@@ -30,6 +30,10 @@
 //! of order (`released_late`); one that had left is a [`Discard::Duplicate`]; one further back is
 //! [`Discard::Stale`].
 //!
+//! # What is to be delivered at once
+//! A packet that its sender marked so leaves when it arrives, unless it left before: the gap below it is given up without being counted,
+//! and what was held there goes first. What is missing there and comes after all leaves at once, too (`released_late`). Senders count such packets in slots of their own, where nothing else waits.
+//!
 //! # A slot's states
 //! ```text
 //!              first packet: counter < 64 → next = 0, else next = counter
@@ -237,6 +241,35 @@ impl Resequencer {
             self.shed(links, now, out);
         }
         self.shared.stats.held_max = self.shared.stats.held_max.max(self.load.packets);
+        result
+    }
+
+    /// Takes one packet that is to be delivered at once. What was held for those before it goes first: a slot in which all packets are
+    /// urgent never holds any.
+    pub fn on_urgent_packet(
+        &mut self,
+        seq: u64,
+        packet: PacketBuf,
+        now: Instant,
+        out: &mut VecDeque<PacketBuf>,
+    ) -> Result<(), Discard> {
+        let (key, wire) = split(seq);
+        let slot = match self.live.get_mut(&key) {
+            Some(slot) => slot,
+            None => {
+                let slot = self.open(key, wire, now, out);
+                self.live.entry(key).or_insert(slot)
+            }
+        };
+        let counter = slot.widen(wire);
+        if slot.advance_in_order(counter, now) {
+            out.push_back(packet);
+            return Ok(());
+        }
+        let before = slot.load();
+        let result = slot.accept_urgent(counter, packet, now, &mut self.shared, out);
+        self.load.replace(before, slot.load());
+        refile(key, slot, &mut self.idle, &mut self.holding);
         result
     }
 

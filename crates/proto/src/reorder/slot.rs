@@ -189,6 +189,49 @@ impl Slot {
         result
     }
 
+    /// Takes one packet that waits for nothing. `counter` is widened.
+    pub(super) fn accept_urgent(
+        &mut self,
+        counter: u64,
+        packet: PacketBuf,
+        now: Instant,
+        shared: &mut Shared,
+        out: &mut VecDeque<PacketBuf>,
+    ) -> Result<(), Discard> {
+        let mut counter = counter;
+        if let Err(reason) = self.place(counter, shared.window) {
+            if !self.starts_anew(counter, now) {
+                return Err(reason);
+            }
+            counter = self.restart(counter, shared, out);
+        }
+        while counter > self.next
+            && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap() as u64 <= counter)
+        {
+            self.give_up_gap(shared, out);
+        }
+        if counter < self.next {
+            // Late, or among what has just been handed out.
+            if self.is_marked(counter) {
+                return Err(Discard::Duplicate);
+            }
+            self.mark(counter);
+            self.seen = now;
+            shared.stats.released_late += 1;
+            out.push_back(packet);
+            return Ok(());
+        }
+        let gap = counter - self.next;
+        if let Some(hold) = &mut self.hold {
+            hold.skip_places(usize::try_from(gap).unwrap_or(usize::MAX).saturating_add(1));
+        }
+        self.pass_over(gap);
+        out.push_back(packet);
+        self.advance(now);
+        self.hand_out_run(shared, out);
+        Ok(())
+    }
+
     /// Whether a packet is one to hand out or to hold, and if not, why.
     fn place(&self, counter: u64, window: u64) -> Result<(), Discard> {
         if counter < self.next {

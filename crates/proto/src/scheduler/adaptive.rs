@@ -16,6 +16,8 @@
 //! A link with a lower score is never passed over for a quicker one behind it: priorities are the user's. Nor are roles: links
 //! are ordered by role first.
 //!
+//! Realtime packets have an order of their own: `realtime` says which.
+//!
 //! # What is left out
 //! - A link that loses over half a percent more than others of its role, and not to a queue, when those others carry together
 //!   what one loss-based flow would get over this one: such a flow over the bundle gets less with it than without it.
@@ -32,6 +34,7 @@
 
 use std::time::Duration;
 
+use super::realtime::Realtime;
 use super::score::{Saturation, score};
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, UNPACED, are_full};
 use crate::config::LinkRole;
@@ -61,6 +64,7 @@ pub struct Adaptive {
     step: Option<LinkId>,
     /// Left out for their loss.
     lossy: LinkSet,
+    realtime: Realtime,
     /// Bulk packets since the last that was copied over those.
     uncopied_pkts: u32,
 }
@@ -169,6 +173,9 @@ impl Adaptive {
 
 impl Scheduler for Adaptive {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        if head.tier == Tier::Realtime {
+            return self.realtime.select(head, links, now);
+        }
         self.arrange(head, links, now);
         let in_order = || self.order.iter().filter_map(|(_, _, _, at)| links.get(*at));
         let mut better: Option<Better> = None;

@@ -18,9 +18,12 @@
 //! ranges of delay that are no wider than that, the one whose links carry most together.
 
 pub mod adaptive;
+mod realtime;
 pub mod redundant;
 pub mod round_robin;
 pub mod score;
+
+pub(crate) use self::realtime::second;
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -129,6 +132,11 @@ impl LinkSet {
     /// Whether `link` is among them.
     pub fn contains(self, link: LinkId) -> bool {
         self.0 & Self::bit(link) != 0
+    }
+
+    /// Adds a link, if there is one.
+    pub(crate) fn insert(&mut self, link: Option<LinkId>) {
+        self.0 |= link.map_or(0, Self::bit);
     }
 
     fn bit(link: LinkId) -> u32 {

@@ -54,7 +54,7 @@ impl Scheduler for Redundant {
     fn copies(&mut self, head: &Queued, link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
         let others = links.iter().filter(|other| other.id != link && self.used.contains(other.id));
         let ready = |other: &&LinkView| match head.tier {
-            Tier::Sparse => other.has_credit(now),
+            Tier::Realtime | Tier::Sparse => other.has_credit(now),
             Tier::Bulk => other.free_at + other.time_to_send(head.bytes as u64 + other.header_bytes) <= now,
         };
         others.filter(ready).map(|other| other.id).collect()

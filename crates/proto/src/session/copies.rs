@@ -1,5 +1,6 @@
 //! Copies: what goes over one link goes over others too, under the same sequence number. The receiver keeps the first that
-//! arrives.
+//! arrives. The scheduler asks for copies; so does a rule that says `duplicate`, and the realtime class on a link that is suspect or
+//! lossy: then one copy goes over the second-best link.
 //!
 //! Contract: copies wait only from the batch that they belong to until the same drain of `poll_transmit` has sent them; the scheduler
 //! asked for them where there was credit, which they are charged for at once.
@@ -8,24 +9,29 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
 use super::Session;
-use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, overhead};
+use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, DataFrame, overhead};
 use crate::config::Security;
+use crate::event::LinkState;
 use crate::link::BURST;
-use crate::packet::{LinkId, PacketBuf, Transmit};
-use crate::qos::queue::Queued;
+use crate::packet::{LinkId, Transmit};
+use crate::qos::queue::{Queued, Tier};
+use crate::scheduler::{self, LinkView};
 use crate::time::Instant;
+
+/// A link that loses so much is no place for a realtime packet alone. As the status calls it lossy.
+const LOSSY_PERMILLE: u16 = 20;
 
 /// By link, in the order in which they are to go.
 #[derive(Debug, Default)]
-pub(super) struct Copies(Vec<VecDeque<(u64, PacketBuf)>>);
+pub(super) struct Copies(Vec<VecDeque<DataFrame>>);
 
 impl Copies {
-    fn push(&mut self, link: LinkId, seq_num: u64, packet: PacketBuf) {
+    fn push(&mut self, link: LinkId, frame: DataFrame) {
         if self.0.len() <= link.index() {
             self.0.resize_with(link.index() + 1, VecDeque::new);
         }
         if let Some(queue) = self.0.get_mut(link.index()) {
-            queue.push_back((seq_num, packet));
+            queue.push_back(frame);
         }
     }
 
@@ -36,32 +42,39 @@ impl Copies {
     }
 
     /// The link's next one, if it has no more than `bytes`.
-    fn pop(&mut self, link: LinkId, bytes: usize) -> Option<(u64, PacketBuf)> {
-        self.0.get_mut(link.index())?.pop_front_if(|(_, packet)| packet.len() <= bytes)
+    fn pop(&mut self, link: LinkId, bytes: usize) -> Option<DataFrame> {
+        self.0.get_mut(link.index())?.pop_front_if(|frame| frame.packet.len() <= bytes)
     }
 }
 
 impl Session {
-    /// `head` goes over `link` as `packet`: the scheduler may want copies.
-    pub(super) fn plan_copies(
-        &mut self,
-        head: &Queued,
-        link: LinkId,
-        seq_num: u64,
-        packet: PacketBuf,
-        now: Instant,
-    ) {
-        let wanted = self.scheduler.copies(head, link, &self.views, now);
+    /// `head` goes over `link` as `frame`: the scheduler may want copies, and so may its class.
+    pub(super) fn plan_copies(&mut self, head: &Queued, link: LinkId, frame: DataFrame, now: Instant) {
+        let mut wanted = self.scheduler.copies(head, link, &self.views, now);
+        if self.goes_twice(head, link) {
+            wanted.insert(scheduler::second(head, link, &self.views, now));
+        }
         if wanted.is_empty() {
             return;
         }
-        for view in self.views.iter_mut().filter(|view| wanted.contains(view.id) && packet.len() <= view.mtu)
-        {
-            let bytes = packet.len() as u64 + view.header_bytes;
+        let fits = |view: &&mut LinkView| wanted.contains(view.id) && frame.packet.len() <= view.mtu;
+        for view in self.views.iter_mut().filter(fits) {
+            let bytes = frame.packet.len() as u64 + view.header_bytes;
             let start = view.free_at.max(now.saturating_sub(BURST));
             view.free_at = view.rate.map_or(view.free_at, |rate| start + rate.time_to_send(bytes));
-            self.copies.push(view.id, seq_num, packet.clone());
+            self.copies.push(view.id, frame.clone());
         }
+    }
+
+    /// Whether the head, which goes over `link`, is to go over a second link too: a rule says so, or it is realtime and the link may
+    /// well lose it.
+    fn goes_twice(&self, head: &Queued, link: LinkId) -> bool {
+        self.classes.goes_twice(head.flow)
+            || (head.tier == Tier::Realtime
+                && self
+                    .views
+                    .get(link.index())
+                    .is_some_and(|view| view.state != LinkState::Up || view.loss_permille >= LOSSY_PERMILLE))
     }
 
     /// A batch of copies for one link.
@@ -82,8 +95,8 @@ impl Session {
             let start = buf.len();
             let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
             let (mut segments, mut segment_size, mut room) = (0, 0, usize::MAX);
-            while let Some((seq_num, packet)) = self.copies.pop(link, room) {
-                let size = self.put_data(buf, link, security, seq_num, &packet, now);
+            while let Some(frame) = self.copies.pop(link, room) {
+                let size = self.put_data(buf, link, security, &frame, now);
                 segments += 1;
                 segment_size = segment_size.max(size);
                 // GSO: only the last datagram may be shorter.

@@ -27,6 +27,8 @@ mod sizes;
 mod transmit;
 
 #[cfg(test)]
+mod class_tests;
+#[cfg(test)]
 mod sealed_tests;
 #[cfg(test)]
 mod size_tests;
@@ -51,7 +53,8 @@ use crate::event::{Event, LinkEvent, LinkState};
 use crate::handshake::Welcome;
 use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
-use crate::qos::flow::{self, FlowHasher, InnerHeader};
+use crate::qos::classify::Classifier;
+use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig};
 use crate::reorder::{HOLD_MAX, Limits, LinkDelay, Resequencer};
 use crate::scheduler::{self, LinkView, Scheduler, Service};
@@ -76,7 +79,7 @@ pub struct Session {
     mtu: usize,
     sizes: Sizes,
     links: Vec<Link>,
-    flows: FlowHasher,
+    classes: Classifier,
     queue: Queue,
     scheduler: Box<dyn Scheduler>,
     /// Next counter of each flow slot, grown on demand.
@@ -85,6 +88,8 @@ pub struct Session {
     released: VecDeque<PacketBuf>,
     events: VecDeque<Event>,
     peer_epoch: Option<u32>,
+    /// The peer takes frames that are to be delivered at once.
+    peer_at_once: bool,
     retired_epochs: VecDeque<u32>,
     /// A retired epoch that spoke last, and how often in a row.
     revenant: Option<(u32, u8)>,
@@ -143,7 +148,7 @@ impl Session {
             mtu: usize::from(config.mtu),
             sizes: Sizes::new(config.mtu, config.mss_clamp),
             links,
-            flows: FlowHasher::new(config.seed),
+            classes: Classifier::new(config.seed, config.rules),
             queue: Queue::new(QueueConfig::default()),
             scheduler: scheduler::of(config.policy),
             slot_counters: Vec::new(),
@@ -151,6 +156,7 @@ impl Session {
             released: VecDeque::new(),
             events: VecDeque::new(),
             peer_epoch: None,
+            peer_at_once: false,
             retired_epochs: VecDeque::new(),
             revenant: None,
             connected: false,
@@ -189,12 +195,18 @@ impl Session {
         }
         // What the queue drops it counts itself.
         if let Some(packet) = self.fitted(packet, header, now)? {
-            self.queue.push(self.flows.flow(header), packet, now)?;
+            self.enqueue(header, packet, now)?;
         }
         self.counters.packets_in += 1;
         // Whatever is waited for, this packet may not have to wait for it.
         self.transmit_at = Some(now);
         Ok(())
+    }
+
+    /// Puts a packet that some link carries into the queue of its flow and class.
+    fn enqueue(&mut self, header: &InnerHeader, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+        let classified = self.classes.classify(header, &packet, now);
+        self.queue.push(classified.flow, classified.class, packet, now)
     }
 
     /// Bytes in the queue ahead of the links.

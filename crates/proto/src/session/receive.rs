@@ -7,14 +7,15 @@ use crate::config::{Role, Security};
 use crate::discard::Discard;
 use crate::event::{Event, LinkState};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path};
+use crate::qos::flow;
 use crate::time::Instant;
 use crate::wire::heartbeat::Heartbeat;
-use crate::wire::{self, COUNTER_BITS, FRAME_HEADER_BYTES, Kind};
+use crate::wire::{self, COUNTER_BITS, FRAME_HEADER_BYTES, Frame, Kind, Modifiers};
 
 /// What a frame asks for, free of the datagram's bytes.
 enum Action {
     Heartbeat(u64, Heartbeat),
-    Data(u64),
+    Data(u64, Modifiers),
 }
 
 impl Session {
@@ -44,9 +45,9 @@ impl Session {
         link.on_datagram(data.len(), now);
         match action {
             Action::Heartbeat(seq_num, heartbeat) => self.on_heartbeat(id, seq_num, &heartbeat, path, now),
-            Action::Data(seq_num) => {
+            Action::Data(seq_num, modifiers) => {
                 data.advance(FRAME_HEADER_BYTES);
-                self.on_data(id, seq_num, PacketBuf::from(data.freeze()), now)
+                self.on_data(id, seq_num, modifiers, PacketBuf::from(data.freeze()), now)
             }
         }
     }
@@ -73,6 +74,7 @@ impl Session {
         now: Instant,
     ) -> Result<(), Discard> {
         self.note_epoch(heartbeat.epoch, now)?;
+        self.peer_at_once = heartbeat.at_once;
         let epoch = self.epoch;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         let (before, role_before) = (link.state(), link.link_role());
@@ -94,10 +96,18 @@ impl Session {
         Ok(())
     }
 
+    /// The peer sends this as realtime: what goes back is so too.
+    fn on_realtime(&mut self, packet: &[u8], now: Instant) {
+        if let Ok(header) = flow::parse(packet) {
+            self.classes.on_realtime_received(&header, now);
+        }
+    }
+
     pub(super) fn on_data(
         &mut self,
         id: LinkId,
         seq_num: u64,
+        modifiers: Modifiers,
         packet: PacketBuf,
         now: Instant,
     ) -> Result<(), Discard> {
@@ -108,7 +118,12 @@ impl Session {
             // It carries again, so it may be what others wait for.
             self.refresh_delays(now);
         }
-        let result = self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released);
+        let result = if modifiers == Modifiers::AT_ONCE {
+            self.on_realtime(&packet, now);
+            self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
+        } else {
+            self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)
+        };
         // A datagram that is replayed does not get here: this is a copy that the peer sent over several links.
         if result == Err(Discard::Duplicate) {
             self.counters.duplicates += 1;
@@ -118,15 +133,20 @@ impl Session {
     }
 }
 
-/// A plain datagram carries one heartbeat or one data frame without modifiers.
+/// Whether a frame's modifiers mean something on its kind.
+pub(super) fn is_known(frame: &Frame<'_>) -> bool {
+    frame.modifiers.is_none() || (frame.kind == Kind::Data && frame.modifiers == Modifiers::AT_ONCE)
+}
+
+/// A plain datagram carries one heartbeat, or one data frame that is to be delivered in order or at once.
 fn read_plain(datagram: &[u8]) -> Result<Action, Discard> {
     let frame = wire::parse_plain(datagram)?;
-    if !frame.modifiers.is_none() {
+    if !is_known(&frame) {
         return Err(Discard::KindUnsupported);
     }
     match frame.kind {
         Kind::Heartbeat => Ok(Action::Heartbeat(frame.seq_num, Heartbeat::parse(frame.payload)?)),
-        Kind::Data => Ok(Action::Data(frame.seq_num)),
+        Kind::Data => Ok(Action::Data(frame.seq_num, frame.modifiers)),
         Kind::Feedback | Kind::Repair | Kind::Control => Err(Discard::KindUnsupported),
     }
 }

@@ -12,6 +12,7 @@ impl Session {
             connected: self.connected,
             links: self.links.iter().map(|link| link.stats(now)).collect(),
             flows_active: self.queue.flows_active(),
+            flows_realtime: self.classes.realtime_flows(now),
             queue_bytes: self.queue.bytes(),
             queue_delay: self.queue.oldest_wait(now),
             reorder_held: reorder.held,

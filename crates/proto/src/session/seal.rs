@@ -4,6 +4,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::Session;
 use super::keyring::{Keyring, Opened, SEALING_BYTES, SealedAs};
+use super::receive::is_known;
 use crate::config::{LINKS_MAX, LinkConfig, LinkRole, Role, Security};
 use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
@@ -212,8 +213,9 @@ impl Session {
     ) -> Result<(), Discard> {
         while !frames.is_empty() {
             let (frame, rest) = wire::parse_frame(&frames)?;
-            let (seq_num, kind, len, left) = (frame.seq_num, frame.kind, frame.payload.len(), rest.len());
-            if !frame.modifiers.is_none() {
+            let (seq_num, kind, modifiers) = (frame.seq_num, frame.kind, frame.modifiers);
+            let (len, left) = (frame.payload.len(), rest.len());
+            if !is_known(&frame) {
                 return Err(Discard::KindUnsupported);
             }
             frames.advance(frames.len() - left - len);
@@ -222,7 +224,7 @@ impl Session {
                 Kind::Heartbeat => self.on_sealed_heartbeat(id, seq_num, &payload, path, now)?,
                 Kind::Data => {
                     arrival.asks = true;
-                    self.on_data(id, seq_num, PacketBuf::from(payload), now)?;
+                    self.on_data(id, seq_num, modifiers, PacketBuf::from(payload), now)?;
                 }
                 Kind::Feedback => self.on_feedback(id, &payload, now)?,
                 Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, arrival.bytes, now),

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, ServerSealing,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, RecoveryConfig,
+    ServerSealing,
 };
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
@@ -73,6 +74,8 @@ fn session(who: &Who, links: u8, now: Instant) -> Session {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 1,
         epoch: u64::from(who.run),
         sealing: Some(ClientSealing {
@@ -107,6 +110,8 @@ fn endpoint(clients: Vec<ClientConfig>, epoch: u8, now: Instant) -> Endpoint {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 2,
         epoch: u64::from(epoch),
         sealing: Some(ServerSealing {
@@ -634,6 +639,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         sent: 1,
         echo: None,
         proven: false,
+        at_once: true,
         priority: 1,
         role: LinkRole::Primary,
         rx_ceiling: None,

@@ -246,7 +246,7 @@ impl Session {
                 }
                 for piece in pieces {
                     let header = flow::parse(&piece)?;
-                    self.queue.push(self.flows.flow(&header), piece, now)?;
+                    self.enqueue(&header, piece, now)?;
                 }
                 return Ok(None);
             }

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::config::{LinkConfig, LinkRole, Policy};
+use crate::config::{LinkConfig, LinkRole, Policy, RecoveryConfig};
 use crate::packet::{Path, SocketId};
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// An IPv4 UDP packet of `size` bytes between fixed hosts, numbered.
-fn packet(port: u16, number: u32, size: usize) -> PacketBuf {
+pub(super) fn packet(port: u16, number: u32, size: usize) -> PacketBuf {
     let mut bytes = vec![0; size];
     bytes[0] = 0x45;
     bytes[2..4].copy_from_slice(&u16::try_from(size).unwrap().to_be_bytes());
@@ -24,16 +24,21 @@ fn packet(port: u16, number: u32, size: usize) -> PacketBuf {
     PacketBuf::from(Bytes::from(bytes))
 }
 
+/// Of a side, a link and a datagram.
+type Loses = Box<dyn FnMut(usize, usize, &[u8]) -> bool>;
+
 /// A pair of sessions; `delay_ms[i]` is link i's one-way delay.
-struct Pair {
-    sides: [Session; 2],
+pub(super) struct Pair {
+    pub(super) sides: [Session; 2],
     delay: Vec<Duration>,
-    cut: Vec<bool>,
-    now: Instant,
+    pub(super) cut: Vec<bool>,
+    /// Whether what a side sends over a link is lost.
+    pub(super) loses: Loses,
+    pub(super) now: Instant,
     /// Arrival time and order, then receiving side, link and bytes.
     flying: BTreeMap<(Instant, u64), (usize, u8, Vec<u8>)>,
     order: u64,
-    delivered: [Vec<PacketBuf>; 2],
+    pub(super) delivered: [Vec<PacketBuf>; 2],
     data_bytes: Vec<usize>,
     steps: u64,
 }
@@ -42,7 +47,7 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
 }
 
-fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
+pub(super) fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
     SessionConfig {
         role,
         links: (0u8..)
@@ -62,6 +67,8 @@ fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionConfig {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_461,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 1,
         epoch,
         sealing: None,
@@ -74,7 +81,7 @@ fn path(link: u8) -> Path {
 
 impl Pair {
     /// `links`: rate in Mbit/s and one-way delay in ms.
-    fn new(links: &[(u64, u64)]) -> Self {
+    pub(super) fn new(links: &[(u64, u64)]) -> Self {
         let now = Instant::from_nanos(5_000_000_000);
         Self {
             sides: [
@@ -83,6 +90,7 @@ impl Pair {
             ],
             delay: links.iter().map(|(_, ms)| Duration::from_millis(*ms)).collect(),
             cut: vec![false; links.len()],
+            loses: Box::new(|_, _, _| false),
             now,
             flying: BTreeMap::new(),
             order: 0,
@@ -102,7 +110,7 @@ impl Pair {
                     if segment[8] == 2 && side == 0 {
                         self.data_bytes[link] += segment.len();
                     }
-                    if self.cut[link] {
+                    if self.cut[link] || (self.loses)(side, link, segment) {
                         continue;
                     }
                     self.order += 1;
@@ -122,7 +130,7 @@ impl Pair {
     }
 
     /// Runs for `ms`, calling `each` every millisecond.
-    fn run(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
+    pub(super) fn run(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
         let mut tick = self.now;
         let end = self.now + Duration::from_millis(ms);
         self.drain();
@@ -154,12 +162,12 @@ impl Pair {
         }
     }
 
-    fn send(&mut self, packet: PacketBuf) -> Result<(), Discard> {
+    pub(super) fn send(&mut self, packet: PacketBuf) -> Result<(), Discard> {
         self.sides[0].handle_packet(packet, self.now)
     }
 
     /// The numbers of the packets that the server delivered.
-    fn numbers(&self) -> Vec<u32> {
+    pub(super) fn numbers(&self) -> Vec<u32> {
         self.delivered[1]
             .iter()
             .map(|packet| u32::from_be_bytes(packet[28..32].try_into().unwrap()))

@@ -10,6 +10,7 @@ use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use crate::config::Security;
 use crate::link::Link;
 use crate::packet::{LinkId, PacketBuf, Path, Transmit};
+use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler::Decision;
@@ -21,6 +22,14 @@ use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 /// What one GSO send can hold.
 pub(super) const BATCH_BYTES_MAX: usize = 65_507;
 pub(super) const BATCH_SEGMENTS_MAX: usize = 64;
+
+/// One packet as a frame says it, whichever link it goes over.
+#[derive(Debug, Clone)]
+pub(super) struct DataFrame {
+    pub(super) seq_num: u64,
+    pub(super) modifiers: Modifiers,
+    pub(super) packet: PacketBuf,
+}
 
 impl Session {
     /// One heartbeat that is due.
@@ -92,7 +101,7 @@ impl Session {
             return None;
         }
         self.refresh_views(now);
-        for tier in [Tier::Sparse, Tier::Bulk] {
+        for tier in Tier::ALL {
             let Some(head) = self.fitting_head(tier, now) else { continue };
             match self.select(&head, now) {
                 Decision::Send(link) => {
@@ -131,10 +140,10 @@ impl Session {
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
         let mut segments = 0;
         while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
-            let seq_num = self.next_seq_num(flow);
-            let size = self.put_data(buf, link, security, seq_num, &packet, now);
+            let frame = self.data_frame(head.tier, flow, packet);
+            let size = self.put_data(buf, link, security, &frame, now);
             segments += 1;
-            self.plan_copies(&head, link, seq_num, packet, now);
+            self.plan_copies(&head, link, frame, now);
             // GSO: only the last datagram may be shorter.
             if size < segment_size || segments == segments_max {
                 break;
@@ -157,16 +166,15 @@ impl Session {
         buf: &mut Vec<u8>,
         link: LinkId,
         security: Security,
-        seq_num: u64,
-        packet: &PacketBuf,
+        frame: &DataFrame,
         now: Instant,
     ) -> usize {
         let start = buf.len();
         begin_datagram(security, buf);
         // The queue holds no packet over the MTU, which is a u16, and the link was chosen among those that carry it.
-        let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
-        wire::put_frame_header(buf, seq_num, Kind::Data, Modifiers::NONE, len);
-        buf.extend_from_slice(packet);
+        let len = u16::try_from(frame.packet.len()).unwrap_or(u16::MAX);
+        wire::put_frame_header(buf, frame.seq_num, Kind::Data, frame.modifiers, len);
+        buf.extend_from_slice(&frame.packet);
         let sealed_as = match security {
             Security::Sealed => self.keyring.seal(link.0, buf, start, now),
             Security::Plain => None,
@@ -187,6 +195,13 @@ impl Session {
         if let Some(view) = self.views.get_mut(link.index()) {
             view.free_at = state.free_at();
         }
+    }
+
+    /// The packet with its number. What is realtime is to be delivered at once, if it may overtake others and the peer knows how.
+    fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf) -> DataFrame {
+        let at_once = tier == Tier::Realtime && self.peer_at_once && !needs_order(&packet);
+        let modifiers = if at_once { Modifiers::AT_ONCE } else { Modifiers::NONE };
+        DataFrame { seq_num: self.next_seq_num(flow), modifiers, packet }
     }
 
     /// Counts the flow's slot on.

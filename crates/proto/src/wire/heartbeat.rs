@@ -27,6 +27,7 @@ pub const HEARTBEAT_BYTES: u16 = 60;
 const VERSION: u8 = 1;
 const FLAG_ECHO: u8 = 0x01;
 const FLAG_PROVEN: u8 = 0x02;
+const FLAG_AT_ONCE: u8 = 0x04;
 
 /// What one side tells about the newest heartbeat that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Heartbeat {
     pub echo: Option<Echo>,
     /// The sender has proof that both directions deliver.
     pub proven: bool,
+    /// The sender takes data frames that are to be delivered at once.
+    pub at_once: bool,
     /// The sender's priority for the link.
     pub priority: u8,
     /// What the sender wants the link to be used for.
@@ -74,6 +77,9 @@ impl Heartbeat {
         }
         if self.proven {
             flags |= FLAG_PROVEN;
+        }
+        if self.at_once {
+            flags |= FLAG_AT_ONCE;
         }
         // At least 1: zero would say "no limit".
         let ceiling = self
@@ -121,6 +127,7 @@ impl Heartbeat {
             sent,
             echo: (flags & FLAG_ECHO != 0).then_some(echo),
             proven: flags & FLAG_PROVEN != 0,
+            at_once: flags & FLAG_AT_ONCE != 0,
             priority,
             role: role_of(role),
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
@@ -160,6 +167,7 @@ mod tests {
             sent: 7,
             echo: Some(Echo { epoch: 0x0a0b_0c0d, stamp_us: 2_000_000, delay_us: 500, sent: 9, received: 8 }),
             proven: true,
+            at_once: false,
             priority: 2,
             role: LinkRole::Secondary,
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
@@ -180,6 +188,8 @@ mod tests {
         );
         assert_eq!(buf.len(), usize::from(HEARTBEAT_BYTES));
         assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
+        buf[1] |= 0x04;
+        assert_eq!(Heartbeat::parse(&buf), Ok(Heartbeat { at_once: true, ..sample() }));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, Role, Security,
-    ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, RecoveryConfig, Role,
+    Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::units::BitRate;
@@ -64,6 +64,8 @@ fn client(number: u16, links: u8, now: Instant) -> Session {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: u64::from(number),
         epoch: u64::from(number),
         sealing: Some(ClientSealing {
@@ -96,6 +98,8 @@ pub(crate) fn server(clients: u16, run: u8, now: Instant) -> Endpoint {
         heartbeat_interval: Duration::from_millis(100),
         mtu: 1_429,
         mss_clamp: true,
+        recovery: RecoveryConfig::default(),
+        rules: [].into(),
         seed: 1,
         epoch: u64::from(run),
         sealing: Some(ServerSealing { identity: server_key(), aes_fast: true, entropy: [run; 32] }),

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::qos::credit::BURST_BYTES;
 
-const TIERS: [Tier; 2] = [Tier::Sparse, Tier::Bulk];
+const TIERS: [Tier; 3] = Tier::ALL;
 
 /// The RFC's constants, so that its schedule can be asserted as it stands there.
 fn rfc_8290() -> QueueConfig {
@@ -54,7 +55,7 @@ fn queue(rate: Option<BitRate>) -> Queue {
     queue
 }
 
-/// As a session does: the sparse tier first.
+/// As a session does: the most urgent tier first.
 fn pop_any(queue: &mut Queue, now: Instant) -> Option<(Tier, FlowId, PacketBuf)> {
     TIERS.into_iter().find_map(|tier| queue.pop(tier, now).map(|(flow, packet)| (tier, flow, packet)))
 }
@@ -97,7 +98,9 @@ fn audit(queue: &Queue) {
             assert_eq!(flow.tier, tier, "{id:?} is on another tier's list");
             assert!(!flow.packets.is_empty(), "{id:?} is listed without packets");
             assert_eq!(flow.bytes, flow.packets.iter().map(|waiting| waiting.packet.len()).sum::<usize>());
-            assert!(tier == Tier::Bulk || flow.bytes <= BURST_BYTES, "{id:?} is sparse with a queue");
+            let within = if tier == Tier::Sparse { flow.bytes <= BURST_BYTES } else { true };
+            assert!(within, "{id:?} is sparse with a queue");
+            assert!(tier == Tier::Bulk || id.is_realtime() == (tier == Tier::Realtime));
             bytes += flow.bytes;
             count_pkts += flow.packets.len();
         }
@@ -125,10 +128,10 @@ fn an_empty_queue_shows_nothing() {
 #[test]
 fn head_shows_what_pop_removes() {
     let mut queue = queue(Some(mbps(10)));
-    queue.push(FlowId(1), packet(0, 400), at(0)).unwrap();
-    queue.push(FlowId(1), packet(1, 300), at(2)).unwrap();
+    queue.push(FlowId(1), None, packet(0, 400), at(0)).unwrap();
+    queue.push(FlowId(1), None, packet(1, 300), at(2)).unwrap();
     // Larger than any burst: bulk from its first packet on.
-    queue.push(FlowId(2), packet(2, 20_000), at(2)).unwrap();
+    queue.push(FlowId(2), None, packet(2, 20_000), at(2)).unwrap();
     let sparse =
         Queued { flow: FlowId(1), bytes: 400, tier: Tier::Sparse, backlog_bytes: 400, waited: ms(5) };
     let bulk =
@@ -155,7 +158,7 @@ fn bulk_flows_share_by_bytes() {
         for step in 0..20_000 {
             for (flow, size) in [(1, size_1), (2, size_2)] {
                 while queue.table.flow(FlowId(flow)).is_none_or(|flow| flow.bytes < 30_000) {
-                    queue.push(FlowId(flow), packet(next, size), at_us(step)).unwrap();
+                    queue.push(FlowId(flow), None, packet(next, size), at_us(step)).unwrap();
                     next += 1;
                 }
             }
@@ -174,10 +177,10 @@ fn bulk_flows_share_by_bytes() {
 #[test]
 fn a_flow_that_ran_empty_starts_a_fresh_round() {
     let mut queue = queue(Some(mbps(100)));
-    queue.push(FlowId(1), packet(0, 20_000), at(0)).unwrap();
+    queue.push(FlowId(1), None, packet(0, 20_000), at(0)).unwrap();
     queue.pop(Tier::Bulk, at(0)).unwrap();
-    queue.push(FlowId(1), packet(1, 20_000), at(1)).unwrap();
-    queue.push(FlowId(2), packet(2, 20_000), at(1)).unwrap();
+    queue.push(FlowId(1), None, packet(1, 20_000), at(1)).unwrap();
+    queue.push(FlowId(2), None, packet(2, 20_000), at(1)).unwrap();
     assert_eq!(queue.head(Tier::Bulk, at(1)).unwrap().flow, FlowId(1));
 }
 
@@ -193,12 +196,12 @@ fn a_sparse_flow_is_next_at_once_under_bulk_load() {
         let now = at(step);
         for flow in 1..=4 {
             while queue.table.flow(FlowId(flow)).is_none_or(|flow| flow.bytes < 20_000) {
-                queue.push(FlowId(flow), packet(next, 1400), now).unwrap();
+                queue.push(FlowId(flow), None, packet(next, 1400), now).unwrap();
                 next += 1;
             }
         }
         if step % 20 == 0 {
-            queue.push(echo, packet(next, 100), now).unwrap();
+            queue.push(echo, None, packet(next, 100), now).unwrap();
             next += 1;
             // Only at the start, while the bulk flows spend their bursts, is there anything before it.
             if step > 100 {
@@ -223,24 +226,24 @@ fn a_flow_becomes_bulk_with_all_it_has_and_sparse_again_after_a_rest() {
     let mut queue = queue(Some(mbps(100)));
     let flow = FlowId(5);
     for next in 0..10 {
-        queue.push(flow, packet(next, 1500), at(0)).unwrap();
+        queue.push(flow, None, packet(next, 1500), at(0)).unwrap();
     }
     assert_eq!(queue.sparse.bytes, 15_000);
     assert_eq!(queue.head(Tier::Bulk, at(0)), None);
     // The eleventh breaks the burst: all eleven are bulk now.
-    queue.push(flow, packet(10, 1500), at(0)).unwrap();
+    queue.push(flow, None, packet(10, 1500), at(0)).unwrap();
     assert_eq!(queue.head(Tier::Sparse, at(0)), None);
     assert_eq!(queue.head(Tier::Bulk, at(0)).unwrap().backlog_bytes, 16_500);
     // At 50 ms it has earned 6.2 kB, less than half a burst; at 70 ms 8.7 kB, but packets still wait.
     for next in 0..10 {
         assert_eq!(serial(&queue.pop(Tier::Bulk, at(1)).unwrap().1), next);
     }
-    queue.push(flow, packet(11, 100), at(70)).unwrap();
+    queue.push(flow, None, packet(11, 100), at(70)).unwrap();
     assert_eq!(queue.head(Tier::Sparse, at(70)), None);
     assert_eq!(serial(&queue.pop(Tier::Bulk, at(70)).unwrap().1), 10);
     assert_eq!(serial(&queue.pop(Tier::Bulk, at(70)).unwrap().1), 11);
     // Empty, and 8.6 kB saved up.
-    queue.push(flow, packet(12, 100), at(71)).unwrap();
+    queue.push(flow, None, packet(12, 100), at(71)).unwrap();
     assert_eq!(serial(&queue.pop(Tier::Sparse, at(71)).unwrap().1), 12);
     audit(&queue);
 }
@@ -249,14 +252,14 @@ fn a_flow_becomes_bulk_with_all_it_has_and_sparse_again_after_a_rest() {
 fn an_empty_queue_alone_does_not_make_a_flow_sparse_again() {
     let mut queue = queue(Some(mbps(100)));
     for next in 0..11 {
-        queue.push(FlowId(5), packet(next, 1500), at(0)).unwrap();
+        queue.push(FlowId(5), None, packet(next, 1500), at(0)).unwrap();
     }
     while pop_any(&mut queue, at(1)).is_some() {}
     // 6.2 kB earned.
-    queue.push(FlowId(5), packet(11, 100), at(50)).unwrap();
+    queue.push(FlowId(5), None, packet(11, 100), at(50)).unwrap();
     assert_eq!(pop_any(&mut queue, at(50)).unwrap().0, Tier::Bulk);
     // 7.5 kB more, less what the packet cost.
-    queue.push(FlowId(5), packet(12, 100), at(110)).unwrap();
+    queue.push(FlowId(5), None, packet(12, 100), at(110)).unwrap();
     assert_eq!(pop_any(&mut queue, at(110)).unwrap().0, Tier::Sparse);
 }
 
@@ -266,10 +269,10 @@ fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
     let mut queue = queue(Some(mbps(100)));
     let (standing, leaving) = (FlowId(1), FlowId(2));
     for next in 0..7 {
-        queue.push(standing, ecn_packet(next, 1000, 2), at(0)).unwrap();
+        queue.push(standing, None, ecn_packet(next, 1000, 2), at(0)).unwrap();
     }
     for next in 7..9 {
-        queue.push(leaving, packet(next, 1000), at(0)).unwrap();
+        queue.push(leaving, None, packet(next, 1000), at(0)).unwrap();
     }
     // Both were fresh.
     for flow in [standing, leaving] {
@@ -278,7 +281,7 @@ fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
     // One more packet uses up the first flow's round; the interval above target begins.
     assert_eq!(queue.pop(Tier::Sparse, at(10)).unwrap().1[1], 2);
     assert_eq!(queue.head(Tier::Sparse, at(120)).unwrap().flow, leaving);
-    queue.push(leaving, packet(9, 20_000), at(120)).unwrap();
+    queue.push(leaving, None, packet(9, 20_000), at(120)).unwrap();
     assert_eq!(queue.head(Tier::Sparse, at(120)).unwrap().flow, standing);
     assert_eq!(queue.marked_pkts(), 1);
     assert_eq!(queue.pop(Tier::Sparse, at(120)).unwrap().1[1], 3);
@@ -291,16 +294,16 @@ fn a_fresh_flow_goes_before_sparse_ones_that_have_a_backlog() {
     let mut queue = queue(Some(mbps(100)));
     for flow in 1..=4 {
         for next in 0..20 {
-            queue.push(FlowId(flow), packet(next, 60), at(0)).unwrap();
+            queue.push(FlowId(flow), None, packet(next, 60), at(0)).unwrap();
         }
     }
     let pop = |queue: &mut Queue| queue.pop(Tier::Sparse, at(1)).unwrap().0;
     // Each was fresh; then the first has its round.
     assert_eq!([(); 6].map(|()| pop(&mut queue)), [1, 2, 3, 4, 1, 1].map(FlowId));
     assert_eq!(queue.head(Tier::Sparse, at(1)).unwrap().backlog_bytes, 74 * 60);
-    queue.push(FlowId(8), packet(0, 100), at(1)).unwrap();
-    queue.push(FlowId(9), packet(0, 200), at(1)).unwrap();
-    queue.push(FlowId(8), packet(1, 100), at(1)).unwrap();
+    queue.push(FlowId(8), None, packet(0, 100), at(1)).unwrap();
+    queue.push(FlowId(9), None, packet(0, 200), at(1)).unwrap();
+    queue.push(FlowId(8), None, packet(1, 100), at(1)).unwrap();
     audit(&queue);
     // What waits behind it or in others' backlogs is not before it.
     assert_eq!(
@@ -310,8 +313,8 @@ fn a_fresh_flow_goes_before_sparse_ones_that_have_a_backlog() {
     assert_eq!([(); 3].map(|()| pop(&mut queue)), [8, 9, 1].map(FlowId));
     audit(&queue);
     // A fresh flow that becomes bulk is fresh no more.
-    queue.push(FlowId(7), packet(0, 100), at(1)).unwrap();
-    queue.push(FlowId(7), packet(1, 20_000), at(1)).unwrap();
+    queue.push(FlowId(7), None, packet(0, 100), at(1)).unwrap();
+    queue.push(FlowId(7), None, packet(1, 20_000), at(1)).unwrap();
     audit(&queue);
     assert_eq!(pop(&mut queue), FlowId(1));
     let rest =
@@ -328,7 +331,7 @@ fn a_flow_that_builds_a_queue_is_bulk_whatever_its_rate() {
     let mut queue = queue(Some(mbps(100)));
     // 800 kbit/s, and nothing is sent.
     for (step, sent_bytes) in (0..400).zip((100..).step_by(100)) {
-        queue.push(FlowId(3), packet(step, 100), at(step)).unwrap();
+        queue.push(FlowId(3), None, packet(step, 100), at(step)).unwrap();
         assert_eq!(
             queue.sparse.bytes,
             if sent_bytes <= BURST_BYTES { sent_bytes } else { 0 },
@@ -359,7 +362,7 @@ fn sparse_flows_do_not_starve_bulk() {
             // Not a loop until it has its 20 kB: in a full queue it may be the fattest.
             for _ in 0..15 {
                 if queue.table.flow(bulk).is_none_or(|flow| flow.bytes < 20_000) {
-                    queue.push(bulk, packet(next, 1400), now).unwrap();
+                    queue.push(bulk, None, packet(next, 1400), now).unwrap();
                     next += 1;
                 }
             }
@@ -369,7 +372,7 @@ fn sparse_flows_do_not_starve_bulk() {
                     *due_bytes -= 200.0;
                     turn = (turn + 1) % 990;
                     let id = if always_new { turn } else { u16::try_from(index).unwrap() };
-                    queue.push(FlowId(1 + id), packet(next, 200), now).unwrap();
+                    queue.push(FlowId(1 + id), None, packet(next, 200), now).unwrap();
                     next += 1;
                 }
             }
@@ -402,7 +405,7 @@ fn drop_times(config: QueueConfig, rate: BitRate, until: u64, ecn: Option<u8>) -
     for step in 0..until {
         // 1500 bytes per ms: 12 Mbit/s.
         let packet = ecn.map_or_else(|| packet(step, 1500), |ecn| ecn_packet(step, 1500, ecn));
-        queue.push(FlowId(1), packet, at(step)).unwrap();
+        queue.push(FlowId(1), None, packet, at(step)).unwrap();
         link.run(&mut queue, at(step), |_, _, _, _| {});
         let discards = queue.take_discards();
         assert_eq!(discards.of(Discard::QueueFull), 0);
@@ -459,7 +462,7 @@ fn a_marked_packet_has_ce_and_a_right_checksum() {
     data[10..12].copy_from_slice(&sum.to_be_bytes());
     let shared = Bytes::from(data);
     for _ in 0..40 {
-        queue.push(FlowId(1), shared.clone().into(), at(0)).unwrap();
+        queue.push(FlowId(1), None, shared.clone().into(), at(0)).unwrap();
     }
     assert_eq!(queue.pop(Tier::Bulk, at(10)).unwrap().1[1], 2);
     let (_, marked) = queue.pop(Tier::Bulk, at(111)).unwrap();
@@ -485,7 +488,7 @@ fn the_target_follows_the_drain_rate() {
 
     let mut queue = queue(Some(mbps(1)));
     for next in 0..20 {
-        queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+        queue.push(FlowId(1), None, packet(next, 1500), at(0)).unwrap();
     }
     queue.set_drain_rate(Some(BitRate::from_bps(0)), false);
     assert_eq!(queue.params.target, ms(5));
@@ -506,7 +509,7 @@ fn a_deliberate_wait_is_not_queueing_delay() {
     ] {
         let mut queue = queue(Some(mbps(100)));
         for next in 0..15 {
-            queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+            queue.push(FlowId(1), None, packet(next, 1500), at(0)).unwrap();
         }
         for round in 0..100 {
             let start = round * 10;
@@ -514,7 +517,7 @@ fn a_deliberate_wait_is_not_queueing_delay() {
                 queue.on_deliberate_wait(Tier::Bulk, at(start), at(start + wait));
             }
             for step in 0..10 {
-                queue.push(FlowId(1), packet(15 + start + step, 1500), at(start + step)).unwrap();
+                queue.push(FlowId(1), None, packet(15 + start + step, 1500), at(start + step)).unwrap();
             }
             if !is_ahead {
                 queue.on_deliberate_wait(Tier::Bulk, at(start), at(start + wait));
@@ -534,7 +537,7 @@ fn a_wait_cut_short_counts_until_then() {
     let mut queue = queue(Some(mbps(100)));
     queue.on_deliberate_wait(Tier::Bulk, at(0), at(10_000));
     for next in 0..60 {
-        queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+        queue.push(FlowId(1), None, packet(next, 1500), at(0)).unwrap();
     }
     for step in 0..30 {
         queue.pop(Tier::Bulk, at(10 + step * 10)).unwrap();
@@ -547,13 +550,13 @@ fn a_full_queue_drops_the_oldest_of_the_fattest_flow() {
     let config = QueueConfig { bytes_max: 1_000 * (1500 + PACKET_OVERHEAD_BYTES), ..rfc_8290() };
     let mut queue = Queue::new(config);
     for next in 0..300 {
-        queue.push(FlowId(1), packet(next, 1500), at(0)).unwrap();
+        queue.push(FlowId(1), None, packet(next, 1500), at(0)).unwrap();
     }
     for next in 300..1_000 {
-        queue.push(FlowId(2), packet(next, 1500), at(0)).unwrap();
+        queue.push(FlowId(2), None, packet(next, 1500), at(0)).unwrap();
     }
     assert_eq!(queue.take_discards(), DiscardCounts::default());
-    queue.push(FlowId(3), packet(1_000, 100), at(0)).unwrap();
+    queue.push(FlowId(3), None, packet(1_000, 100), at(0)).unwrap();
     assert_eq!(queue.take_discards().of(Discard::QueueFull), 64);
     audit(&queue);
     let mut firsts = [None; 4];
@@ -568,7 +571,7 @@ fn a_batch_takes_at_most_half_of_the_fattest_flow() {
     let config = QueueConfig { bytes_max: 10 * (1000 + PACKET_OVERHEAD_BYTES), ..rfc_8290() };
     let mut queue = Queue::new(config);
     for next in 0..11 {
-        queue.push(FlowId(1), packet(next, 1000), at(0)).unwrap();
+        queue.push(FlowId(1), None, packet(next, 1000), at(0)).unwrap();
     }
     assert_eq!(queue.take_discards().of(Discard::QueueFull), 6);
     audit(&queue);
@@ -578,9 +581,9 @@ fn a_batch_takes_at_most_half_of_the_fattest_flow() {
 fn a_packet_larger_than_the_queue_is_refused() {
     let config = QueueConfig { bytes_max: 1_000, ..rfc_8290() };
     let mut queue = Queue::new(config);
-    assert_eq!(queue.push(FlowId(1), packet(0, 873), at(0)), Err(Discard::QueueFull));
+    assert_eq!(queue.push(FlowId(1), None, packet(0, 873), at(0)), Err(Discard::QueueFull));
     assert_eq!(queue.take_discards().of(Discard::QueueFull), 1);
-    assert_eq!(queue.push(FlowId(1), packet(0, 872), at(0)), Ok(()));
+    assert_eq!(queue.push(FlowId(1), None, packet(0, 872), at(0)), Ok(()));
     assert_eq!(queue.flows_active(), 1);
 }
 
@@ -589,7 +592,7 @@ fn a_packet_larger_than_the_queue_is_refused() {
 fn empty_packets_cost_memory_too() {
     let mut queue = Queue::new(QueueConfig { bytes_max: 1_000_000, ..rfc_8290() });
     for _ in 0..20_000 {
-        queue.push(FlowId(1), PacketBuf::from(Bytes::new()), at(0)).unwrap();
+        queue.push(FlowId(1), None, PacketBuf::from(Bytes::new()), at(0)).unwrap();
     }
     audit(&queue);
     assert!(queue.count_pkts <= 1_000_000 / PACKET_OVERHEAD_BYTES);
@@ -600,7 +603,7 @@ fn idle_flows_cost_nothing() {
     let mut queue = queue(Some(mbps(1_000)));
     assert_eq!(queue.table.capacity(), 0);
     for flow in 1..crate::qos::FLOWS {
-        queue.push(FlowId(flow), packet(u64::from(flow), 100), at(u64::from(flow))).unwrap();
+        queue.push(FlowId(flow), None, packet(u64::from(flow), 100), at(u64::from(flow))).unwrap();
         assert!(pop_any(&mut queue, at(u64::from(flow))).is_some());
         assert!(queue.flows_active() <= 1_000, "idle for a second, yet active");
     }
@@ -611,9 +614,9 @@ fn idle_flows_cost_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "flow ids are below FLOWS")]
+#[should_panic(expected = "flow ids are below FLOW_IDS")]
 fn an_impossible_flow_is_a_broken_invariant() {
-    let _ = queue(None).push(FlowId(crate::qos::FLOWS), packet(0, 100), at(0));
+    let _ = queue(None).push(FlowId(crate::qos::FLOW_IDS), None, packet(0, 100), at(0));
 }
 
 #[derive(Debug, Clone)]
@@ -674,7 +677,7 @@ fn apply(queue: &mut Queue, model: &mut Model, now: &mut Instant, step: &Step) {
             for _ in 0..count {
                 let serial = model.pushed;
                 let packet = ecn.map_or_else(|| packet(serial, bytes), |ecn| ecn_packet(serial, bytes, ecn));
-                queue.push(FlowId(flow), packet, *now).unwrap();
+                queue.push(FlowId(flow), None, packet, *now).unwrap();
                 model.pushed += 1;
                 model.waiting[usize::from(flow)].push_back((serial, bytes));
             }
@@ -745,11 +748,89 @@ proptest! {
     ) {
         let mut queue = queue(None);
         for (next, (flow, bytes)) in pushes.iter().enumerate() {
-            queue.push(FlowId(*flow), packet(next as u64, *bytes), at(0)).unwrap();
+            queue.push(FlowId(*flow), None, packet(next as u64, *bytes), at(0)).unwrap();
         }
         let mut popped: Vec<u64> =
             std::iter::from_fn(|| pop_any(&mut queue, at(4))).map(|(_, _, packet)| serial(&packet)).collect();
         popped.sort_unstable();
         prop_assert_eq!(popped, (0..pushes.len() as u64).collect::<Vec<_>>());
+    }
+}
+
+/// `rates`: of flows that send packets of 1,250 bytes evenly, in kbit/s, with their ids and classes. What each got of a link of 10 Mbit/s
+/// in the second half of 4 s, in kbit/s, and how long its packets waited at most.
+fn shares(flows: &[(FlowId, Option<Class>, u64)]) -> Vec<(u64, Duration)> {
+    let rate = mbps(10);
+    let mut queue = queue(Some(rate));
+    let mut link = Link::new(rate);
+    let mut got = vec![(0, Duration::ZERO); flows.len()];
+    let mut sent_at: Vec<VecDeque<Instant>> = vec![VecDeque::new(); flows.len()];
+    for us in (0..4_000_000).step_by(100) {
+        let now = at_us(us);
+        for (place, (flow, class, kbit)) in flows.iter().enumerate() {
+            // 10,000 bits each.
+            let due = us * kbit / 10_000_000 > (us.max(100) - 100) * kbit / 10_000_000;
+            if due {
+                queue.push(*flow, *class, packet(place as u64, 1_250), now).unwrap();
+                sent_at[place].push_back(now);
+            }
+        }
+        link.run(&mut queue, now, |at, _, _, packet| {
+            let place = usize::try_from(serial(packet)).unwrap();
+            let waited = at.saturating_since(sent_at[place].pop_front().unwrap());
+            if at >= at_us(2_000_000) {
+                got[place] = (got[place].0 + 5, got[place].1.max(waited));
+            }
+        });
+        audit(&queue);
+    }
+    got
+}
+
+#[test]
+fn a_realtime_flow_goes_ahead_of_everything_up_to_its_share() {
+    let call = (FlowId(5).realtime(), Some(Class::Realtime), 2_000);
+    let got = shares(&[call, (FlowId(6), None, 900), (FlowId(7), None, 20_000)]);
+    assert!(got[0].0 >= 1_990 && got[0].1 <= ms(2), "{got:?}");
+    assert!(got[1].0 >= 890 && got[1].1 <= ms(4), "{got:?}");
+}
+
+#[test]
+fn marking_everything_realtime_gains_nothing() {
+    let greedy = (FlowId(5).realtime(), Some(Class::Realtime), 20_000);
+    let call = (FlowId(8).realtime(), Some(Class::Realtime), 100);
+    let got = shares(&[greedy, call, (FlowId(7), None, 20_000)]);
+    assert!((4_000..=6_000).contains(&got[2].0), "a fair share: {got:?}");
+    assert!(got[1].0 >= 90 && got[1].1 <= ms(3), "a call is not hurt by it: {got:?}");
+}
+
+#[test]
+fn an_eighth_is_left_whatever_claims_to_be_urgent() {
+    let mut flows: Vec<_> =
+        (0..8).map(|id| (FlowId(100 + id).realtime(), Some(Class::Realtime), 620)).collect();
+    flows.extend((0..8).map(|id| (FlowId(200 + id), Some(Class::Interactive), 300)));
+    flows.push((FlowId(7), None, 20_000));
+    let got = shares(&flows);
+    let bulk = got.last().unwrap().0;
+    assert!(bulk >= 10_000 / 8, "{got:?}");
+    assert!(got[..8].iter().all(|(kbit, waited)| *kbit >= 610 && *waited <= ms(12)), "{got:?}");
+}
+
+#[test]
+fn rules_decide_who_is_sparse() {
+    let rate = mbps(100);
+    let mut queue = queue(Some(rate));
+    let tier_of = |queue: &mut Queue, now| pop_any(queue, now).unwrap().0;
+    queue.push(FlowId(1), Some(Class::Bulk), packet(0, 100), at(0)).unwrap();
+    assert_eq!(tier_of(&mut queue, at(0)), Tier::Bulk);
+    // 5 Mbit/s: over what any flow is sparse with, and within half of a fair share.
+    for (flow, class, last) in [(2, Some(Class::Interactive), Tier::Sparse), (3, None, Tier::Bulk)] {
+        let mut tier = Tier::Sparse;
+        for step in 0..1_000 {
+            let now = at(u64::from(flow) * 10_000 + step * 2);
+            queue.push(FlowId(flow), class, packet(step, 1_250), now).unwrap();
+            tier = tier_of(&mut queue, now);
+        }
+        assert_eq!(tier, last);
     }
 }

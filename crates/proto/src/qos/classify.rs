@@ -1,0 +1,352 @@
+//! How urgent a packet is, and so which flow it belongs to here.
+//!
+//! # Classes
+//! - *realtime*: calls and games. Sent first, over the link that delivers first, handed out at once by the receiver.
+//! - *interactive*: somebody waits for it: DNS, ICMP, TCP's SYNs and pure acknowledgements. (The first packets of any flow are treated
+//!   like it: the queue gives each new flow a credit.)
+//! - *bulk*: only where a rule says so. Everything else has no class: the queue tells by what a flow sends.
+//!
+//! # What makes a flow realtime
+//! The first of the configured rules that matches decides. Without one, any of these is evidence:
+//! 1. its DSCP: EF, VA (RFC 5865), CS5, AF41 to AF43, NQB (draft-ietf-tsvwg-nqb);
+//! 2. what it does: UDP, and in the last second, in four quarters, 10 to 130 packets, less than 1 Mbit/s, a mean packet
+//!    below 600 bytes, and in no quarter less than half or more than twice the quarters' mean, give or take a packet;
+//! 3. the peer sends the other direction of it as realtime.
+//!
+//! A flow stays realtime for 2 s after the last evidence. Over 2 Mbit/s in a quarter of a second ends what was found by 2 or 3, at once,
+//! and it is not looked for again for 4 s: longer than 2 s, so that the two directions cannot hold each other up.
+//!
+//! ```text
+//!                evidence                       2 s without, or over 2 Mbit/s
+//!  no class ─────────────────────► realtime ─────────────────────────────────────► no class
+//!               flow id + 1024                      flow id as before
+//! ```
+//! Realtime flows have ids, and with them queues and sequences, of their own ([`super::flow::FLOW_IDS`]): what must be handed out at once
+//! would else leave gaps for what must be in order. Where two flows share an id, only one is watched at a time.
+//!
+//! # Contract
+//! One look at each packet, in constant time and memory: at most one record for each of the ids, none after
+//! 5 s without a packet. An attacker who marks all packets EF gets the class; the queue bounds what the class is worth.
+//! It knows no links, and not whether the peer can take what is to be handed out at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flow::{FLOW_IDS, FLOWS, FlowHasher, FlowId, InnerHeader};
+use super::rule::Rule;
+use crate::Instant;
+use crate::inner::Layout;
+
+/// How urgent a flow is. Written into rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Calls and games.
+    Realtime,
+    /// Somebody waits for it.
+    Interactive,
+    /// Never urgent.
+    Bulk,
+}
+
+/// RFC 3246, RFC 5865, RFC 2474, RFC 2597 (three), draft-ietf-tsvwg-nqb.
+const REALTIME_DSCPS: [u8; 7] = [46, 44, 40, 34, 36, 38, 45];
+
+/// Ours, from what voice and games send: 20 to 60 ms between packets, up to 128 a second; a call with a small picture below
+/// 1 Mbit/s. A stream of video has large packets and a download many.
+const STEADY_PKTS_MIN: u32 = 10;
+const STEADY_PKTS_MAX: u32 = 130;
+const STEADY_BYTES_MAX: u32 = 1_000_000 / 8;
+const STEADY_MEAN_BYTES: u32 = 600;
+
+/// 2 Mbit/s for 250 ms.
+const BURSTING_BYTES: u32 = 2_000_000 / 8 / 4;
+
+const QUARTER: Duration = Duration::from_millis(250);
+const QUARTERS: usize = 4;
+
+/// How long evidence lasts.
+const HOLD: Duration = Duration::from_secs(2);
+/// How long a flow that sent too much is not looked at.
+const BAR: Duration = Duration::from_secs(4);
+/// Records without packets are forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(5);
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DNS_PORT: u16 = 53;
+
+/// What the classifier says of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Classified {
+    /// Its flow; one of the realtime class says so by its id.
+    pub flow: FlowId,
+    /// Its class; `None`: what its flow sends decides.
+    pub class: Option<Class>,
+}
+
+/// Packets and bytes of a quarter of a second.
+#[derive(Debug, Clone, Copy, Default)]
+struct Quarter {
+    pkts: u32,
+    bytes: u32,
+}
+
+/// What is known of a flow.
+#[derive(Debug)]
+struct Watch {
+    /// Tells it from others with its id.
+    hash: u64,
+    seen: Instant,
+    /// Realtime until then.
+    until: Instant,
+    /// By a rule or its DSCP, at least until then.
+    told_until: Instant,
+    barred_until: Instant,
+    /// The last whole quarters, the oldest first, and how many of them there were since the flow was last silent.
+    past: [Quarter; QUARTERS],
+    whole: usize,
+    current: Quarter,
+    current_since: Instant,
+}
+
+impl Watch {
+    fn new(hash: u64, now: Instant) -> Self {
+        Self {
+            hash,
+            seen: now,
+            until: Instant::ZERO,
+            told_until: Instant::ZERO,
+            barred_until: Instant::ZERO,
+            past: [Quarter::default(); QUARTERS],
+            whole: 0,
+            current: Quarter::default(),
+            current_since: now,
+        }
+    }
+
+    const fn is_realtime(&self, now: Instant) -> bool {
+        now.as_nanos() < self.until.as_nanos()
+    }
+
+    /// Counts a packet, and looks at the quarters that are over.
+    fn count(&mut self, bytes: usize, now: Instant) {
+        while now.saturating_since(self.current_since) >= QUARTER {
+            if now.saturating_since(self.current_since) >= QUARTER * 5 {
+                // Silent: nothing of before says what it is.
+                self.whole = 0;
+                self.current = Quarter::default();
+                self.current_since = now;
+                break;
+            }
+            self.past.rotate_left(1);
+            if let Some(last) = self.past.last_mut() {
+                *last = std::mem::take(&mut self.current);
+            }
+            self.current_since = self.current_since + QUARTER;
+            self.whole = (self.whole + 1).min(QUARTERS);
+            if now >= self.barred_until && self.is_steady() {
+                self.until = self.until.max(now + HOLD);
+            }
+        }
+        self.seen = now;
+        self.current.pkts = self.current.pkts.saturating_add(1);
+        self.current.bytes = self.current.bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if self.current.bytes > BURSTING_BYTES {
+            self.barred_until = now + BAR;
+            self.until = self.told_until;
+        }
+    }
+
+    fn is_steady(&self) -> bool {
+        let sum = |of: fn(&Quarter) -> u32| self.past.iter().map(of).fold(0, u32::saturating_add);
+        let (pkts, bytes) = (sum(|quarter| quarter.pkts), sum(|quarter| quarter.bytes));
+        let evenly = |quarter: &Quarter| {
+            // Times four, so that the mean is a whole number.
+            let four = quarter.pkts.saturating_mul(4);
+            four.saturating_add(4) >= pkts / 2 && four <= pkts.saturating_mul(2).saturating_add(4)
+        };
+        self.whole == QUARTERS
+            && (STEADY_PKTS_MIN..=STEADY_PKTS_MAX).contains(&pkts)
+            && bytes < STEADY_BYTES_MAX
+            && bytes < pkts.saturating_mul(STEADY_MEAN_BYTES)
+            && self.past.iter().all(evenly)
+    }
+}
+
+/// The classifier of one session's direction.
+#[derive(Debug)]
+pub struct Classifier {
+    hasher: FlowHasher,
+    rules: Arc<[Rule]>,
+    /// By flow id in no class; empty while nothing is watched.
+    watches: Vec<Option<Box<Watch>>>,
+    watched: usize,
+    swept: Instant,
+    /// Flows that a rule wants to go over two links, a bit for each id; empty while there are none.
+    twice: Vec<u64>,
+}
+
+impl Classifier {
+    /// Watches nothing. `seed` as for [`FlowHasher::new`].
+    pub const fn new(seed: u64, rules: Arc<[Rule]>) -> Self {
+        Self {
+            hasher: FlowHasher::new(seed),
+            rules,
+            watches: Vec::new(),
+            watched: 0,
+            swept: Instant::ZERO,
+            twice: Vec::new(),
+        }
+    }
+
+    /// The flow and class of a packet that is about to be queued.
+    pub fn classify(&mut self, header: &InnerHeader, packet: &[u8], now: Instant) -> Classified {
+        self.forget_idle(now);
+        let hash = self.hasher.hash(header);
+        let flow = FlowHasher::flow_of(hash);
+        let rule = self.rules.iter().find(|rule| rule.matches(header));
+        let class = match rule {
+            Some(rule) => Some(rule.class),
+            None if REALTIME_DSCPS.contains(&header.dscp) => Some(Class::Realtime),
+            None => None,
+        };
+        let duplicate = rule.is_some_and(|rule| rule.duplicate);
+        let is_realtime = match class {
+            Some(Class::Realtime) => {
+                if let Some(watch) = self.watch(flow, hash, now) {
+                    watch.seen = now;
+                    watch.told_until = now + HOLD;
+                    watch.until = watch.until.max(watch.told_until);
+                }
+                true
+            }
+            Some(Class::Interactive | Class::Bulk) => false,
+            None => {
+                let known = header.protocol == UDP || self.known(flow, hash).is_some();
+                let watch = if known { self.watch(flow, hash, now) } else { None };
+                watch.is_some_and(|watch| {
+                    watch.count(packet.len(), now);
+                    watch.is_realtime(now)
+                })
+            }
+        };
+        let flow = if is_realtime { flow.realtime() } else { flow };
+        self.note_twice(flow, duplicate);
+        if is_realtime {
+            return Classified { flow, class: Some(Class::Realtime) };
+        }
+        let class = class.or_else(|| is_interactive(header, packet).then_some(Class::Interactive));
+        Classified { flow, class }
+    }
+
+    /// The peer sends a packet with this header as realtime: what goes back is so too.
+    pub fn on_realtime_received(&mut self, header: &InnerHeader, now: Instant) {
+        let header = header.reversed();
+        if self.rules.iter().any(|rule| rule.matches(&header)) {
+            return;
+        }
+        let hash = self.hasher.hash(&header);
+        let watch = self.watch(FlowHasher::flow_of(hash), hash, now);
+        if let Some(watch) = watch.filter(|watch| now >= watch.barred_until) {
+            watch.seen = now;
+            watch.until = watch.until.max(now + HOLD);
+        }
+    }
+
+    /// Whether a rule wants the flow to go over two links.
+    pub fn goes_twice(&self, flow: FlowId) -> bool {
+        let word = self.twice.get(flow.index() / 64);
+        word.is_some_and(|word| word & (1 << (flow.index() % 64)) != 0)
+    }
+
+    /// How many flows are realtime. Walks over all: for statistics.
+    pub fn realtime_flows(&self, now: Instant) -> usize {
+        self.watches.iter().flatten().filter(|watch| watch.is_realtime(now)).count()
+    }
+
+    /// Forgets flows that are idle. [`Self::classify`] does it too.
+    pub fn forget_idle(&mut self, now: Instant) {
+        if self.watched == 0 || now.saturating_since(self.swept) < FORGET_AFTER {
+            return;
+        }
+        self.swept = now;
+        for place in &mut self.watches {
+            if place.as_ref().is_some_and(|watch| now.saturating_since(watch.seen) >= FORGET_AFTER) {
+                *place = None;
+                self.watched -= 1;
+            }
+        }
+        if self.watched == 0 {
+            self.watches = Vec::new();
+        }
+    }
+
+    fn known(&self, flow: FlowId, hash: u64) -> Option<&Watch> {
+        self.watches.get(flow.index())?.as_deref().filter(|watch| watch.hash == hash)
+    }
+
+    /// The record of a flow, made if need be; `None`: another flow with its id is watched.
+    fn watch(&mut self, flow: FlowId, hash: u64, now: Instant) -> Option<&mut Watch> {
+        if self.watches.is_empty() {
+            self.watches.resize_with(usize::from(FLOWS), || None);
+            self.swept = now;
+        }
+        let place = self.watches.get_mut(flow.index())?;
+        match place {
+            Some(watch) if watch.hash != hash => {
+                if now.saturating_since(watch.seen) < HOLD {
+                    return None;
+                }
+                **watch = Watch::new(hash, now);
+            }
+            Some(_) => {}
+            None => {
+                *place = Some(Box::new(Watch::new(hash, now)));
+                self.watched += 1;
+            }
+        }
+        place.as_deref_mut()
+    }
+
+    fn note_twice(&mut self, flow: FlowId, twice: bool) {
+        if self.twice.is_empty() {
+            if !twice {
+                return;
+            }
+            self.twice.resize(usize::from(FLOW_IDS) / 64, 0);
+        }
+        let Some(word) = self.twice.get_mut(flow.index() / 64) else { return };
+        let bit = 1 << (flow.index() % 64);
+        *word = if twice { *word | bit } else { *word & !bit };
+    }
+}
+
+/// Whether the packet's own look says that somebody waits for it.
+fn is_interactive(header: &InnerHeader, packet: &[u8]) -> bool {
+    match header.protocol {
+        1 | 58 => true,
+        UDP => {
+            header.ports.is_some_and(|(source, destination)| source == DNS_PORT || destination == DNS_PORT)
+        }
+        TCP => is_bare(packet) == Some(true),
+        _ => false,
+    }
+}
+
+/// Whether a TCP segment begins a connection or carries nothing but an acknowledgement.
+fn is_bare(packet: &[u8]) -> Option<bool> {
+    const FIN_SYN_RST: u8 = 0x07;
+    const SYN: u8 = 0x02;
+    let layout = Layout::of(packet).filter(|layout| !layout.is_rest)?;
+    let offset = usize::from(*packet.get(layout.header_bytes + 12)? >> 4) * 4;
+    let flags = *packet.get(layout.header_bytes + 13)?;
+    Some(flags & SYN != 0 || (flags & FIN_SYN_RST == 0 && layout.header_bytes + offset == packet.len()))
+}
+
+/// Whether a packet's receiver needs it in order: TCP takes what overtakes another for a loss.
+pub fn needs_order(packet: &[u8]) -> bool {
+    Layout::of(packet).is_none_or(|layout| layout.protocol == TCP)
+}
+
+#[cfg(test)]
+mod tests;

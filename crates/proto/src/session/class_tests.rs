@@ -1,0 +1,137 @@
+//! What the classes get of two sessions.
+
+use bytes::Bytes;
+
+use super::tests::{Pair, config, packet};
+use super::*;
+use crate::qos::{Class, Rule, RuleProtocol};
+
+const LINKS: [(u64, u64); 2] = [(10, 10), (70, 40)];
+
+/// A packet that is marked EF.
+fn marked(number: u32, size: usize) -> PacketBuf {
+    let mut bytes = packet(1, number, size).to_vec();
+    bytes[1] = 46 << 2;
+    Bytes::from(bytes).into()
+}
+
+fn is_data(segment: &[u8]) -> bool {
+    segment[8] & 2 != 0
+}
+
+/// 50 packets a second for 10 s; when the server had each after it was sent, in ms.
+fn call(pair: &mut Pair, make: impl Fn(u32) -> PacketBuf) -> Vec<Option<u128>> {
+    let mut sent_at = Vec::new();
+    let mut delays = vec![None; 500];
+    let mut step = 0;
+    pair.run(10_200, |pair| {
+        let server = &pair.delivered[1];
+        for packet in server {
+            let number = u32::from_be_bytes(packet[28..32].try_into().unwrap()) as usize;
+            let delay: &mut Option<u128> = &mut delays[number];
+            assert!(delay.is_none(), "{number} came twice");
+            let sent: Instant = sent_at[number];
+            *delay = Some(pair.now.saturating_since(sent).as_millis());
+        }
+        pair.delivered[1].clear();
+        if step < 10_000 && step % 20 == 0 {
+            sent_at.push(pair.now);
+            pair.send(make(step / 20)).unwrap();
+        }
+        step += 1;
+    });
+    delays
+}
+
+#[test]
+fn a_realtime_packet_waits_for_nothing_that_was_lost() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    let mut count = 0;
+    pair.loses = Box::new(move |_, _, segment| {
+        count += u32::from(is_data(segment));
+        // One in 100: too few for copies.
+        is_data(segment) && count.is_multiple_of(100)
+    });
+    let delays = call(&mut pair, |number| marked(number, 200));
+    assert!(delays.iter().flatten().all(|ms| *ms <= 12), "{delays:?}");
+    assert!((490..=496).contains(&delays.iter().flatten().count()));
+    let now = pair.now;
+    let [client, server] = [0, 1].map(|side: usize| pair.sides[side].stats(now));
+    assert_eq!((client.flows_realtime, server.flows_realtime), (1, 1), "the answer is realtime, too");
+    assert_eq!((server.reorder_held_max, server.released_late, server.reorder_timeouts), (0, 0, 0));
+}
+
+#[test]
+fn a_call_that_nobody_marked_is_found() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    let urgent = std::rc::Rc::new(std::cell::Cell::new(0));
+    let seen = urgent.clone();
+    pair.loses = Box::new(move |_, _, segment| {
+        seen.set(seen.get() + u32::from(segment[8] == 0x42));
+        false
+    });
+    let delays = call(&mut pair, |number| packet(1, number, 200));
+    assert!(delays.iter().all(|ms| ms.is_some_and(|ms| ms <= 12)));
+    assert!((430..=450).contains(&urgent.get()), "{}", urgent.get());
+}
+
+#[test]
+fn what_a_rule_doubles_survives_the_end_of_a_link() {
+    let mut pair = Pair::new(&LINKS);
+    let rule = Rule {
+        protocol: Some(RuleProtocol::Udp),
+        ports: vec![(1, 1)],
+        source: Vec::new(),
+        destination: Vec::new(),
+        dscp: None,
+        class: Class::Realtime,
+        duplicate: true,
+    };
+    let config = SessionConfig { rules: [rule].into(), ..config(Role::Client, 1, &LINKS) };
+    pair.sides[0] = Session::new(config, pair.now);
+    pair.run(500, |_| ());
+    let mut count = 0;
+    pair.loses = Box::new(move |side, link, segment| {
+        count += u32::from(side == 0 && is_data(segment));
+        link == 0 && count > 500
+    });
+    let delays = call(&mut pair, |number| packet(1, number, 200));
+    assert!(delays.iter().all(|ms| ms.is_some_and(|ms| ms <= 42)), "{delays:?}");
+    let duplicates = pair.sides[1].stats(pair.now).duplicates;
+    assert!((240..=260).contains(&duplicates), "{duplicates}");
+}
+
+#[test]
+fn a_lossy_link_has_a_second_beside_it_for_the_call() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    let mut count = 0;
+    pair.loses = Box::new(move |_, link, _| {
+        count += u32::from(link == 0);
+        link == 0 && count.is_multiple_of(25)
+    });
+    // Until the loss is known.
+    call(&mut pair, |number| marked(number, 200));
+    let delays = call(&mut pair, |number| marked(number, 200));
+    assert!(delays.iter().all(|ms| ms.is_some_and(|ms| ms <= 42)), "{delays:?}");
+}
+
+#[test]
+fn tcp_stays_in_order_whatever_its_class() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    let seen = std::rc::Rc::new(std::cell::Cell::new(0));
+    let urgent = seen.clone();
+    pair.loses = Box::new(move |_, _, segment| {
+        seen.set(seen.get() + u32::from(segment[8] == 0x42));
+        false
+    });
+    call(&mut pair, |number| {
+        let mut bytes = marked(number, 200).to_vec();
+        bytes[9] = 6;
+        Bytes::from(bytes).into()
+    });
+    assert_eq!(urgent.get(), 0);
+}
