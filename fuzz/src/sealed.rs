@@ -133,6 +133,7 @@ impl Peer {
             priority: choice,
             role: LinkRole::Primary,
             rx_ceiling: None,
+            resends: false,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {
             heartbeat.echo = Some(bonding_proto::wire::heartbeat::Echo {

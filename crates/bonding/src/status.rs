@@ -221,13 +221,22 @@ pub struct Reorder {
 /// Recovery counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
-    /// Sent again.
+    /// Sent again by this side.
     pub resent: u64,
+    /// Of these, because the link that still carried them was given up.
+    #[serde(default)]
+    pub reinjected: u64,
     /// Arrived by being sent again.
     pub recovered: u64,
+    /// Sent again although the first one arrived.
+    #[serde(default)]
+    pub spurious: u64,
+    /// Not sent again, or in vain.
+    #[serde(default)]
+    pub given_up: u64,
     /// Restored from repair symbols.
     pub fec_recovered: u64,
-    /// Given up.
+    /// Of the other side's packets, those that never came or came out of order.
     pub lost: u64,
 }
 
@@ -247,6 +256,7 @@ impl Snapshot {
         let mut discards = self.discards.clone();
         let mut flows = Flows::default();
         let mut reorder = Reorder::default();
+        let mut recovery = Recovery::default();
         let mut links = Vec::new();
         for session in &self.sessions {
             let stats = &session.stats;
@@ -256,6 +266,12 @@ impl Snapshot {
             reorder.held += count(stats.reorder_held);
             reorder.released_late += stats.released_late;
             reorder.duplicates += stats.duplicates;
+            recovery.resent += stats.recovery.resent;
+            recovery.reinjected += stats.recovery.reinjected;
+            recovery.recovered += stats.recovery.recovered;
+            recovery.spurious += stats.recovery.spurious;
+            recovery.given_up += stats.recovery.given_up;
+            recovery.lost += stats.recovery.lost;
             for (index, figures) in stats.links.iter().enumerate() {
                 let label = session.links.get(index).cloned().unwrap_or_default();
                 links.push(link(label, figures, server.then(|| session.name.clone())));
@@ -277,8 +293,7 @@ impl Snapshot {
             links,
             flows,
             reorder,
-            // This version sends nothing again.
-            recovery: Recovery::default(),
+            recovery,
             discards: discards.iter().map(|(reason, count)| (reason.key().to_owned(), count)).collect(),
             clients: if server { sessions } else { Vec::new() },
         }
@@ -433,6 +448,14 @@ pub(crate) mod tests {
                 reorder_timeouts: 0,
                 released_late: 5,
                 duplicates: 6,
+                recovery: bonding_proto::stats::RecoveryStats {
+                    resent: 7,
+                    reinjected: 2,
+                    recovered: 6,
+                    spurious: 1,
+                    given_up: 1,
+                    lost: 3,
+                },
                 packets_in: 0,
                 packets_out: 0,
                 bytes_out: 0,
@@ -483,7 +506,9 @@ pub(crate) mod tests {
                 }],
                 "flows": {"active": 3, "realtime": 2},
                 "reorder": {"held": 4, "released_late": 5, "duplicates": 6},
-                "recovery": {"resent": 0, "recovered": 0, "fec_recovered": 0, "lost": 0},
+                "recovery": {
+                    "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "fec_recovered": 0, "lost": 3
+                },
                 "discards": discards
             })
         );

@@ -18,6 +18,7 @@ mod inner;
 pub mod link;
 pub mod packet;
 pub mod qos;
+mod recovery;
 pub mod reorder;
 pub mod scheduler;
 pub mod session;

@@ -5,6 +5,8 @@ use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::wire::Modifiers;
+
 /// One inner IP packet, reference counted: the same memory serves the queue, the sender and whoever keeps it
 /// for sending again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,22 @@ impl Deref for PacketBuf {
 impl AsRef<[u8]> for PacketBuf {
     fn as_ref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// One packet as a data frame says it, whichever link it goes over.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFrame {
+    pub(crate) seq_num: u64,
+    pub(crate) modifiers: Modifiers,
+    pub(crate) packet: PacketBuf,
+}
+
+#[cfg(test)]
+impl DataFrame {
+    /// One of zeros.
+    pub(crate) fn zeros(seq_num: u64, bytes: usize) -> Self {
+        Self { seq_num, modifiers: Modifiers::NONE, packet: PacketBuf(Bytes::from(vec![0; bytes])) }
     }
 }
 

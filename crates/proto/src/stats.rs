@@ -53,6 +53,23 @@ pub struct LinkStats {
     pub mtu: Option<u16>,
 }
 
+/// Packets of a session that were lost, sent again, saved. Totals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecoveryStats {
+    /// Sent again by this side.
+    pub resent: u64,
+    /// Of these, because the link that still carried them was given up.
+    pub reinjected: u64,
+    /// Of those sent again, known to have arrived.
+    pub recovered: u64,
+    /// Sent again although the first one arrived.
+    pub spurious: u64,
+    /// Given up by this side: sent again in vain, or too late to be of use.
+    pub given_up: u64,
+    /// Of the peer's packets, those that never came, or so late that they left out of order.
+    pub lost: u64,
+}
+
 /// One session's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionStats {
@@ -80,6 +97,8 @@ pub struct SessionStats {
     pub released_late: u64,
     /// Copies of packets that had arrived over another link.
     pub duplicates: u64,
+    /// What was lost and what became of it.
+    pub recovery: RecoveryStats,
     /// Inner packets accepted for sending.
     pub packets_in: u64,
     /// Inner packets delivered.

@@ -175,7 +175,7 @@ impl Link {
     /// The peer told what arrived.
     pub fn on_feedback(&mut self, feedback: &Feedback, now: Instant) -> Result<(), Discard> {
         let srtt = self.rtt.srtt().unwrap_or_default();
-        let Some(told) = self.sent.on_feedback(feedback, srtt)?.filter(|told| told.is_newer) else {
+        let Some(told) = self.sent.on_feedback(feedback, srtt, now)?.filter(|told| told.is_newer) else {
             return Ok(());
         };
         self.health.on_proof(told.largest.at);

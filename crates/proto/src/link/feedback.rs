@@ -2,12 +2,14 @@
 //!
 //! Feedback is due when so much data came that it costs at most [`COST_PERMILLE`] of it, but not within [`SPACING_MIN`], an eighth of
 //! the round trip (at most [`SPACING_MAX`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other way allow.
-//! What little traffic brings is told with the next heartbeat, in the same datagram. Only data asks for feedback, so that two
+//! A missing datagram is told at once, and so are the three after it, by which the sender knows it for lost.
+//! What little traffic brings is told with the next heartbeat, in the same datagram, or when nothing has followed it
+//! for [`END_AFTER`]: its sender waits to know whether the end of what it sent arrived. Only data asks for feedback, so that two
 //! sides never answer each other's answers.
 //!
 //! When the peer changes to a new key, the old one's last datagrams are told first, or they would count as lost.
 //!
-//! It does not know what is missing: the replay window does.
+//! It does not know everything that is missing: the replay window does.
 
 use std::time::Duration;
 
@@ -21,6 +23,10 @@ const COST_PERMILLE: u64 = 13;
 const RETURN_PERMILLE: u64 = 30;
 const SPACING_MIN: Duration = Duration::from_millis(5);
 const SPACING_MAX: Duration = Duration::from_millis(25);
+/// Data after which so long nothing comes is the end of something.
+pub(super) const END_AFTER: Duration = Duration::from_millis(10);
+/// Of a datagram that is missing its sender knows by so many later ones.
+const LATER_DATAGRAMS: u8 = 3;
 
 /// A sealed datagram that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -61,14 +67,24 @@ pub struct Report {
 }
 
 /// What arrived on one link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Acknowledger {
     now: Option<Report>,
     /// The key before, while its last datagrams are untold.
     before: Option<Report>,
     /// Bytes that ask, since the last report.
     asking_bytes: u64,
+    /// When the last datagram came that asks.
+    asked_at: Instant,
+    /// So many more datagrams are told at once, because one before them is missing.
+    urgent: u8,
     told_at: Option<Instant>,
+}
+
+impl Default for Acknowledger {
+    fn default() -> Self {
+        Self { now: None, before: None, asking_bytes: 0, asked_at: Instant::ZERO, urgent: 0, told_at: None }
+    }
 }
 
 impl Acknowledger {
@@ -78,6 +94,11 @@ impl Acknowledger {
         match &mut self.now {
             Some(report) if report.key == arrival.key => {
                 report.received = report.received.wrapping_add(1);
+                if arrival.counter > report.largest + 1 {
+                    self.urgent = LATER_DATAGRAMS;
+                } else {
+                    self.urgent = self.urgent.saturating_sub(1);
+                }
                 if self.asking_bytes == 0 || is_less(delay, report.least_delay) {
                     (report.least, report.least_at, report.least_delay) = (arrival.counter, now, delay);
                 }
@@ -104,6 +125,7 @@ impl Acknowledger {
         }
         if arrival.asks {
             self.asking_bytes += arrival.bytes as u64;
+            self.asked_at = now;
         }
     }
 
@@ -118,13 +140,17 @@ impl Acknowledger {
         if self.before.is_some() {
             return Some(Instant::ZERO);
         }
-        if self.asking_bytes * COST_PERMILLE < cost_bytes * 1_000 {
+        if self.asking_bytes == 0 {
             return None;
         }
+        let is_urgent = self.urgent > 0;
+        let is_worth_it = self.asking_bytes * COST_PERMILLE >= cost_bytes * 1_000;
         let affordable =
             rate.map_or(Duration::ZERO, |rate| rate.permille(RETURN_PERMILLE).time_to_send(cost_bytes));
-        let spacing = (rtt / 8).clamp(SPACING_MIN, SPACING_MAX).max(affordable.min(SPACING_MAX * 4));
-        Some(self.told_at.map_or(Instant::ZERO, |told_at| told_at + spacing))
+        let at_end = if is_urgent || is_worth_it { Instant::ZERO } else { self.asked_at + END_AFTER };
+        let usual = if is_urgent { SPACING_MIN } else { (rtt / 8).clamp(SPACING_MIN, SPACING_MAX) };
+        let spacing = usual.max(affordable.min(SPACING_MAX * 4));
+        Some(self.told_at.map_or(at_end, |told_at| at_end.max(told_at + spacing)))
     }
 
     /// What is to be told now; it counts as told.

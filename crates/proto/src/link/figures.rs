@@ -20,6 +20,7 @@ impl Link {
             rtt: self.rtt.srtt().unwrap_or_default(),
             loss_permille: self.loss.permille(),
             random_loss_permille: self.random_loss.permille(),
+            recovers: false,
             utilisation_permille: self.utilisation_permille(capacity, now),
             rate: Some(self.rate.pacing_rate(self.overdue(now), now)),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),

@@ -32,9 +32,10 @@ use std::time::Duration;
 pub use self::feedback::{Arrival, Report};
 pub(crate) use self::mtu::BASE_BYTES;
 pub use self::pacer::{BURST, QUANTUM};
+pub use self::sent::{Outgoing, ResendCounts};
 
 use self::delivery::{Echoed, FEEDBACK_GAP_MIN, Logged};
-use self::feedback::Acknowledger;
+use self::feedback::{Acknowledger, END_AFTER};
 use self::health::Health;
 use self::loss::LossMeter;
 use self::meter::RateMeter;
@@ -48,6 +49,7 @@ use crate::config::{LinkConfig, LinkRole, Role, Security};
 use crate::discard::Discard;
 use crate::event::LinkState;
 use crate::packet::{LinkId, Path};
+use crate::recovery::Frame;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::FRAME_HEADER_BYTES;
@@ -65,6 +67,13 @@ const HEARTBEAT_COST_PERMILLE: u64 = 10;
 const UNUSED_INTERVALS: u32 = 50;
 /// A link that sent data this long and a round trip ago is in use.
 const START_SLACK: Duration = Duration::from_millis(150);
+
+/// The end of what was sent is overdue after the round trip, four times its variation (at least the first), the receiver's wait for more, and the
+/// second, which covers scheduling on both hosts (RFC 9002 §6.2.1: the probe timeout).
+const END_VARIATION_MIN: Duration = Duration::from_millis(5);
+const END_SLACK: Duration = Duration::from_millis(10);
+/// So many packets of it are sent again at most: feedback about these tells of the others.
+const END_PACKETS: usize = 8;
 
 /// Answers to heartbeats keep this distance from the last heartbeat.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
@@ -103,6 +112,8 @@ pub struct Link {
     priority: u8,
     link_role: LinkRole,
     rx_ceiling: Option<BitRate>,
+    /// Whether the peer sends again what is lost on it.
+    peer_resends: bool,
     path: PathState,
     control: VecDeque<Control>,
     health: Health,
@@ -125,8 +136,9 @@ pub struct Link {
     /// When feedback came last, and how far apart it comes.
     feedback_taken_at: Option<Instant>,
     feedback_gap: Duration,
-    /// When data was sent last.
+    /// When data was sent last, and when the end of such data was given up last.
     data_sent_at: Option<Instant>,
+    end_given_up_at: Instant,
     /// Bytes lost on a plain link.
     plain_lost: u64,
     rate: RateControl,
@@ -167,6 +179,7 @@ impl Link {
             priority: config.priority,
             link_role: config.role,
             rx_ceiling: config.rx_rate,
+            peer_resends: false,
             path: PathState::new(config.path.iter().chain(&config.alternatives).copied().collect()),
             control: VecDeque::new(),
             health: Health::new(rhythm(interval, config.role)),
@@ -184,6 +197,7 @@ impl Link {
             feedback_taken_at: None,
             feedback_gap: FEEDBACK_GAP_MIN,
             data_sent_at: None,
+            end_given_up_at: Instant::ZERO,
             plain_lost: 0,
             rate: RateControl::new(config.tx_rate),
             pacer: Pacer::default(),
@@ -372,6 +386,7 @@ impl Link {
             received: self.rx_run_packets,
         });
         self.rate.on_peer_ceiling(heartbeat.rx_ceiling);
+        self.peer_resends = heartbeat.resends && self.security == Security::Sealed;
         if self.role == Role::Server {
             self.priority = heartbeat.priority;
             self.take_role(heartbeat.role);
@@ -426,6 +441,7 @@ impl Link {
                 priority: self.priority,
                 role: self.link_role,
                 rx_ceiling: self.rx_ceiling,
+                resends: false,
             },
         )
     }
@@ -460,21 +476,67 @@ impl Link {
         })
     }
 
-    /// A datagram with `bytes` of UDP payload goes out; a sealed one as `counter` under `key`. `asks`: it carries data.
-    pub fn on_sent(&mut self, bytes: usize, sealed: Option<(u32, u64)>, asks: bool, now: Instant) {
+    /// A datagram with `bytes` of UDP payload goes out.
+    pub fn on_sent(&mut self, bytes: usize, outgoing: Outgoing, now: Instant) {
         let bytes = bytes as u64 + self.header_bytes();
         self.tx_packets += 1;
         self.tx_bytes += bytes;
         self.tx_meter.on_bytes(bytes, now);
         self.mtu.on_sent(bytes);
         self.pacer.on_sent(bytes, self.rate.pacing_rate(self.overdue(now), now), now);
-        if let Some((key, counter)) = sealed {
-            self.sent.on_sent(key, counter, bytes, asks, self.pacer.idle(), now);
-        }
-        if asks {
+        if outgoing.asks {
             self.data_sent_at = Some(now);
         }
+        if let Some(sealed) = outgoing.sealed {
+            self.sent.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
+        }
         self.note_carried(bytes);
+    }
+
+    /// The packets found lost since the last call, oldest first.
+    pub fn take_lost(&mut self) -> Vec<Frame> {
+        self.sent.take_lost()
+    }
+
+    /// When packets that end what was sent are overdue: nothing was sent after them that could tell of their loss.
+    pub fn end_overdue_at(&self) -> Option<Instant> {
+        let sent_at = self.data_sent_at.filter(|_| self.sent.kept_bytes() > 0)?;
+        let rtt = self.rtt.srtt()? + (self.rtt.rttvar() * 4).max(END_VARIATION_MIN);
+        Some(sent_at + rtt + END_AFTER + END_SLACK).filter(|at| self.end_given_up_at < *at)
+    }
+
+    /// Those packets, where they are overdue.
+    pub fn take_end(&mut self, now: Instant) -> Vec<Frame> {
+        if self.end_overdue_at().is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        self.end_given_up_at = now;
+        self.sent.take_end(END_PACKETS)
+    }
+
+    /// The packets whose fate is open, oldest first: the link is given up.
+    pub fn take_underway(&mut self) -> Vec<Frame> {
+        self.sent.take_underway()
+    }
+
+    /// Bytes of packets kept until their fate is known.
+    pub const fn kept_bytes(&self) -> usize {
+        self.sent.kept_bytes()
+    }
+
+    /// What became of packets that were sent again.
+    pub const fn resend_counts(&self) -> ResendCounts {
+        self.sent.counts()
+    }
+
+    /// The smoothed round trip; zero before it is known.
+    pub fn rtt(&self) -> Duration {
+        self.rtt.srtt().unwrap_or_default()
+    }
+
+    /// Whether the peer sends again what it learns was lost on the link.
+    pub const fn peer_resends(&self) -> bool {
+        self.peer_resends
     }
 
     /// From when on a datagram may go.
@@ -529,7 +591,7 @@ mod tests {
             if receive {
                 link.on_datagram(1_400, at);
             } else {
-                link.on_sent(1_400, None, true, at);
+                link.on_sent(1_400, Outgoing { sealed: None, asks: true, frame: None }, at);
             }
         }
         link.heartbeat_at().unwrap()
@@ -571,6 +633,7 @@ mod tests {
             priority: 1,
             role: LinkRole::Primary,
             rx_ceiling: None,
+            resends: false,
         };
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));
         link.on_peer_restart(ms(0));

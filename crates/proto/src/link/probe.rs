@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::Link;
 use super::loss::LossMeter;
+use super::{Link, Outgoing};
 use crate::config::{LinkRole, Security};
 use crate::crypto::aead::TAG_BYTES;
 use crate::event::LinkState;
@@ -76,7 +76,7 @@ impl Link {
     /// A probe of `bytes` of UDP payload goes out. It takes its share of the link's rate, but heartbeats do not count it as a
     /// datagram: its loss says nothing about the link.
     pub fn on_probe_sent(&mut self, bytes: usize, sealed: Option<(u32, u64)>, now: Instant) {
-        self.on_sent(bytes, sealed, false, now);
+        self.on_sent(bytes, Outgoing::control(sealed), now);
         self.tx_packets = self.tx_packets.saturating_sub(1);
     }
 

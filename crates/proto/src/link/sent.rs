@@ -4,15 +4,24 @@
 //! rekey loses no knowledge. A datagram is *delivered* when feedback names it, *lost* when one that was sent three later is
 //! delivered, or one that was sent later by an eighth of the round trip is (RFC 9002 §6.1; no timer of silence
 //! decides: what is silent is for the link's health to judge). One that was taken for lost and arrives after all counts as
-//! delivered.
+//! delivered, and as *spurious* where its packet had been given back to be sent again: the link reorders, and `Patience` grows to
+//! what was seen (RFC 8985 §6.2 does the same).
+//!
+//! A datagram can bear the packet that it carries. The log keeps it while its fate is open, and gives it back once it is
+//! lost ([`SentLog::take_lost`]), or when the link is given up ([`SentLog::take_underway`]).
 //!
 //! Contract: `on_feedback` is given frames whose runs were checked. Memory: at most [`LOG_MAX`] datagrams, and none older than [`WAIT_MAX`];
-//! the oldest that waited count as lost. It knows no rates.
+//! the oldest that waited count as lost. How many bytes of packets it keeps is for the caller to bound
+//! ([`SentLog::kept_bytes`]). It knows no rates.
+
+mod kept;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::kept::Kept;
 use crate::discard::Discard;
+use crate::recovery::Frame;
 use crate::time::Instant;
 use crate::wire::feedback::Feedback;
 
@@ -21,6 +30,11 @@ const LOG_MAX: usize = 65_536;
 
 /// RFC 9002 §6.1.1.
 const PACKET_THRESHOLD: u64 = 3;
+/// No link reorders by more for long.
+const PACKET_THRESHOLD_MAX: u64 = 64;
+const TIME_THRESHOLD_MAX: Duration = Duration::from_millis(50);
+/// What reordering taught is forgotten after so long without any.
+const PATIENCE_LASTS: Duration = Duration::from_secs(10);
 /// RFC 9002 §6.1.2: granularity.
 const TIME_THRESHOLD_MIN: Duration = Duration::from_millis(1);
 
@@ -31,7 +45,7 @@ const KEEP_MAX: Duration = Duration::from_millis(400);
 /// What has no answer after this has none coming.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// An idle link keeps room for so many.
-const IDLE_ROOM: usize = 16;
+const IDLE_ROOM: usize = 8;
 
 /// Keys whose feedback may still come.
 const KEYS: usize = 3;
@@ -53,9 +67,60 @@ pub(super) struct Sent {
     fate: Fate,
     /// The peer answers it with feedback.
     asks: bool,
+    /// Its packet was given back to be sent again.
+    is_resent: bool,
     /// Bytes sent up to and including this one.
     pub(super) total: u64,
     idle_us: u64,
+}
+
+/// A datagram as it is about to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The receiver index of the key that sealed it, and its counter; `None`: it is plain.
+    pub sealed: Option<(u32, u64)>,
+    /// It carries data, so the peer answers it with feedback.
+    pub asks: bool,
+    /// What is to be had back if it is lost.
+    pub frame: Option<Frame>,
+}
+
+impl Outgoing {
+    /// One that nobody waits for.
+    pub const fn control(sealed: Option<(u32, u64)>) -> Self {
+        Self { sealed, asks: false, frame: None }
+    }
+}
+
+/// How much later than a delivered datagram another of the link may still arrive.
+#[derive(Debug)]
+struct Patience {
+    packets: u64,
+    /// At least; an eighth of the round trip otherwise.
+    time: Duration,
+    /// When a datagram came that had been given up.
+    learnt_at: Instant,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { packets: PACKET_THRESHOLD, time: TIME_THRESHOLD_MIN, learnt_at: Instant::ZERO }
+    }
+}
+
+impl Patience {
+    /// A datagram arrived although one that was sent `packets` and `time` later had arrived before.
+    fn on_late(&mut self, packets: u64, time: Duration, now: Instant) {
+        self.packets = self.packets.max(packets + 1).min(PACKET_THRESHOLD_MAX);
+        self.time = self.time.max(time + TIME_THRESHOLD_MIN).min(TIME_THRESHOLD_MAX);
+        self.learnt_at = now;
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self.packets > PACKET_THRESHOLD && now.saturating_since(self.learnt_at) > PATIENCE_LASTS {
+            *self = Self::default();
+        }
+    }
 }
 
 impl Sent {
@@ -65,7 +130,11 @@ impl Sent {
     }
 
     fn waits(&self) -> bool {
-        self.asks && self.fate == Fate::Underway
+        self.asks && self.is_underway()
+    }
+
+    fn is_underway(&self) -> bool {
+        self.fate == Fate::Underway
     }
 }
 
@@ -87,6 +156,15 @@ pub(super) struct Told {
     pub(super) is_newer: bool,
 }
 
+/// What became of packets that were sent again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResendCounts {
+    /// Arrived by being sent again.
+    pub recovered: u64,
+    /// Sent again although the first one arrived.
+    pub spurious: u64,
+}
+
 /// The log of one link.
 #[derive(Debug, Default)]
 pub(super) struct SentLog {
@@ -98,22 +176,25 @@ pub(super) struct SentLog {
     total: u64,
     delivered: u64,
     lost: u64,
-    /// All below this number are settled, or ask for nothing.
-    waiting: u64,
+    /// All below this number are settled.
+    underway: u64,
+    patience: Patience,
+    lost_frames: Vec<Frame>,
+    kept: Kept,
+    counts: ResendCounts,
 }
 
 impl SentLog {
-    /// A datagram of `bytes` was sealed as `counter` under `key` and goes out now. `idle`: the pacer's total.
+    /// A datagram of `bytes` goes out now, sealed as `key` and `counter` say. `idle`: the pacer's total.
     pub(super) fn on_sent(
         &mut self,
-        key: u32,
-        counter: u64,
+        (key, counter): (u32, u64),
+        outgoing: Outgoing,
         bytes: u64,
-        asks: bool,
         idle: Duration,
         now: Instant,
     ) {
-        let number = self.first + self.log.len() as u64;
+        let number = self.end();
         let base = number.wrapping_sub(counter);
         if self.keys.back().is_none_or(|known| (known.index, known.base) != (key, base)) {
             if self.keys.len() == KEYS {
@@ -129,12 +210,21 @@ impl SentLog {
             self.give_up_front();
         }
         self.total += bytes;
-        if self.log.capacity() > IDLE_ROOM && self.log.len() < IDLE_ROOM / 2 {
+        if self.log.capacity() > IDLE_ROOM && self.log.len() + 1 < IDLE_ROOM {
             self.log.shrink_to(IDLE_ROOM);
         }
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let idle_us = u64::try_from(idle.as_micros()).unwrap_or(u64::MAX);
-        self.log.push_back(Sent { at: now, bytes, fate: Fate::Underway, asks, total: self.total, idle_us });
+        if let Some(frame) = outgoing.frame {
+            self.kept.put(number, frame);
+        }
+        self.log.push_back(Sent {
+            at: now,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            fate: Fate::Underway,
+            asks: outgoing.asks,
+            is_resent: false,
+            total: self.total,
+            idle_us: u64::try_from(idle.as_micros()).unwrap_or(u64::MAX),
+        });
     }
 
     /// Takes a frame. `rtt`: the smoothed round trip.
@@ -142,26 +232,27 @@ impl SentLog {
         &mut self,
         feedback: &Feedback,
         rtt: Duration,
+        now: Instant,
     ) -> Result<Option<Told>, Discard> {
         let key = self.keys.iter().rev().find(|key| key.index == feedback.key);
         let base = key.ok_or(Discard::Stale)?.base;
         let number = base.wrapping_add(feedback.largest);
-        let end = self.first + self.log.len() as u64;
-        if number >= end {
+        if number >= self.end() {
             return Err(Discard::FeedbackMalformed);
         }
         let Some(largest) = self.get(number) else { return Ok(None) };
+        let is_newer = self.largest_delivered.is_none_or(|known| number > known);
         for (low, high) in feedback.runs.counters(feedback.largest) {
             let (low, high) = (base.wrapping_add(low), base.wrapping_add(high));
             if high < self.first {
                 break;
             }
-            self.deliver(low.max(self.first), high);
+            self.deliver(low.max(self.first), high, now);
         }
-        let is_newer = self.largest_delivered.is_none_or(|known| number > known);
         if is_newer {
             self.largest_delivered = Some(number);
         }
+        self.patience.on_time(now);
         self.find_lost(largest.at, rtt);
         self.forget_settled();
         let least = number.checked_sub(u64::from(feedback.least_back)).and_then(|number| self.get(number));
@@ -183,18 +274,59 @@ impl SentLog {
         self.lost
     }
 
+    /// Bytes of packets that are kept.
+    pub(super) const fn kept_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
+    /// What became of packets that were sent again.
+    pub(super) const fn counts(&self) -> ResendCounts {
+        self.counts
+    }
+
     /// The oldest datagram that waits for feedback.
     pub(super) fn waiting(&self) -> Option<Sent> {
-        let from = usize::try_from(self.waiting.saturating_sub(self.first)).ok()?;
-        self.log.iter().skip(from).find(|sent| sent.waits()).copied()
+        let from = usize::try_from(self.underway.saturating_sub(self.first)).ok()?;
+        self.log.range(from.min(self.log.len())..).find(|sent| sent.waits()).copied()
+    }
+
+    /// The packets found lost since the last call, oldest first.
+    pub(super) fn take_lost(&mut self) -> Vec<Frame> {
+        std::mem::take(&mut self.lost_frames)
+    }
+
+    /// The oldest packets whose fate is open, at most `count`: their end was not heard of.
+    pub(super) fn take_end(&mut self, count: usize) -> Vec<Frame> {
+        let mut taken = Vec::new();
+        while taken.len() < count
+            && let Some(number) = self.kept.first()
+        {
+            taken.extend(self.kept.take(number));
+            if let Some(sent) = self.get_mut(number) {
+                sent.is_resent = true;
+            }
+        }
+        taken
+    }
+
+    /// The packets whose fate is open: the caller does not expect them to arrive.
+    pub(super) fn take_underway(&mut self) -> Vec<Frame> {
+        self.take_end(usize::MAX)
     }
 
     /// The peer was restarted: it knows nothing of what was sent.
     pub(super) fn clear(&mut self) {
-        self.first += self.log.len() as u64;
+        self.first = self.end();
         self.log.clear();
         self.keys.clear();
+        self.lost_frames.clear();
+        self.kept.clear();
         self.largest_delivered = None;
+    }
+
+    /// The number of the next datagram.
+    fn end(&self) -> u64 {
+        self.first + self.log.len() as u64
     }
 
     fn get(&self, number: u64) -> Option<Sent> {
@@ -202,19 +334,36 @@ impl SentLog {
         self.log.get(at).copied()
     }
 
-    /// Numbers `low` to `high`, both in the log or `low` at its front.
-    fn deliver(&mut self, low: u64, high: u64) {
+    fn get_mut(&mut self, number: u64) -> Option<&mut Sent> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.log.get_mut(at)
+    }
+
+    /// Numbers `low` to `high`, both in the log or `low` at its front. Called before the frame's largest counts as delivered:
+    /// what was given up then comes late.
+    fn deliver(&mut self, low: u64, high: u64, now: Instant) {
         let Ok(from) = usize::try_from(low.saturating_sub(self.first)) else { return };
         let Ok(count) = usize::try_from((high + 1).saturating_sub(low)) else { return };
-        for sent in self.log.iter_mut().skip(from).take(count) {
+        let newest = self.largest_delivered.and_then(|number| Some((number, self.get(number)?.at)));
+        for (number, sent) in (low..).zip(self.log.iter_mut().skip(from).take(count)) {
             let bytes = u64::from(sent.bytes);
             match std::mem::replace(&mut sent.fate, Fate::Delivered) {
-                Fate::Delivered => {}
+                Fate::Delivered => continue,
                 Fate::Underway => self.delivered += bytes,
                 Fate::Lost => {
                     self.delivered += bytes;
                     self.lost = self.lost.saturating_sub(if sent.asks { bytes } else { 0 });
+                    if let Some((newest, newest_at)) = newest {
+                        let later = newest_at.saturating_since(sent.at);
+                        self.patience.on_late(newest.saturating_sub(number), later, now);
+                    }
                 }
+            }
+            if std::mem::take(&mut sent.is_resent) {
+                self.counts.spurious += 1;
+            }
+            if let Some(frame) = self.kept.take(number) {
+                self.counts.recovered += u64::from(frame.is_resend());
             }
         }
     }
@@ -222,13 +371,15 @@ impl SentLog {
     /// What the newest delivered datagram, sent at `newest_at`, shows to be lost.
     fn find_lost(&mut self, newest_at: Instant, rtt: Duration) {
         let Some(largest) = self.largest_delivered else { return };
-        let slack = (rtt / 8).max(TIME_THRESHOLD_MIN);
-        let Ok(count) = usize::try_from(largest.saturating_sub(self.first)) else { return };
-        for (number, sent) in (self.first..).zip(self.log.iter_mut().take(count)) {
-            if sent.fate != Fate::Underway {
+        let slack = (rtt / 8).max(self.patience.time);
+        let from = self.underway.max(self.first);
+        let Ok(skipped) = usize::try_from(from - self.first) else { return };
+        let Ok(count) = usize::try_from(largest.saturating_sub(from)) else { return };
+        for (number, sent) in (from..).zip(self.log.iter_mut().skip(skipped).take(count)) {
+            if !sent.is_underway() {
                 continue;
             }
-            if number + PACKET_THRESHOLD > largest && sent.at + slack > newest_at {
+            if number + self.patience.packets > largest && sent.at + slack > newest_at {
                 continue;
             }
             sent.fate = Fate::Lost;
@@ -236,6 +387,14 @@ impl SentLog {
             if sent.asks {
                 self.lost += u64::from(sent.bytes);
             }
+            if let Some(frame) = self.kept.take(number) {
+                sent.is_resent = true;
+                self.lost_frames.push(frame);
+            }
+        }
+        self.underway = from;
+        while self.get(self.underway).is_some_and(|sent| !sent.is_underway()) {
+            self.underway += 1;
         }
     }
 
@@ -243,13 +402,7 @@ impl SentLog {
     /// that of any datagram since the last feedback.
     fn forget_settled(&mut self) {
         let Some(largest) = self.largest_delivered else { return };
-        self.waiting = self.waiting.max(self.first);
-        while self.get(self.waiting).is_some_and(|sent| !sent.waits()) {
-            self.waiting += 1;
-        }
-        while self.first + LATE_MAX <= largest
-            && self.log.front().is_some_and(|front| front.fate != Fate::Underway)
-        {
+        while self.first + LATE_MAX <= largest && self.log.front().is_some_and(|front| !front.is_underway()) {
             self.log.pop_front();
             self.first += 1;
         }
@@ -257,9 +410,13 @@ impl SentLog {
 
     fn give_up_front(&mut self) {
         let Some(front) = self.log.pop_front() else { return };
+        self.lost_frames.extend(self.kept.take(self.first));
         self.first += 1;
         if front.waits() {
             self.lost += u64::from(front.bytes);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

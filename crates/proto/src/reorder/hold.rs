@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{LinkDelay, Load};
+use super::{LinkDelay, Load, RESEND_HOLD_MAX};
 use crate::link::BURST;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
@@ -212,13 +212,13 @@ impl Hold {
     /// When the gap from `next` to the first held packet is lost, by the rules at the head of [`super`].
     ///
     /// The result is a maximum over links and a minimum with the cap: the order of the links cannot matter.
-    pub(super) fn loss(&mut self, next: u64, links: &[LinkDelay], hold_max: Duration) -> Loss {
+    pub(super) fn loss(&mut self, next: u64, links: &[LinkDelay], mut hold_max: Duration) -> Loss {
         self.forget_below(next);
         let Some(first) = self.ring.get(self.gap).and_then(Option::as_ref) else {
             return Loss { at: Instant::ZERO, known_at: Some(Instant::ZERO) };
         };
         let oldest = self.arrivals.iter().filter_map(|link| link.records.front()).map(|&(_, at)| at).min();
-        let cap = oldest.unwrap_or(first.at).min(first.at) + hold_max;
+        let oldest = oldest.unwrap_or(first.at).min(first.at);
 
         let first_delay_us = links.get(first.link.index()).map(|link| link.delay_us);
         let mut at = None;
@@ -230,9 +230,16 @@ impl Hold {
             let jitter = Duration::from_micros(u64::from(link.jitter_us)) * JITTERS;
             let in_time = first.at + skew + jitter + DELAY_SLACK;
             let passed = proof.map_or(in_time, |proof| proof.min(in_time));
+            let passed = if link.resend.is_zero() {
+                passed
+            } else {
+                hold_max = hold_max.max(RESEND_HOLD_MAX);
+                passed.max(first.at + skew + link.resend)
+            };
             at = at.max(Some(passed));
             known_at = known_at.zip(proof).map(|(all, one)| all.max(one));
         }
+        let cap = oldest + hold_max;
         match at {
             Some(at) => Loss { at: at.min(cap), known_at },
             None => Loss { at: cap, known_at: None },

@@ -20,8 +20,13 @@
 //!    lately. It is also what protects the first packets on a link that has just been added and is slow: fast
 //!    links passing them proves nothing.
 //!
-//! A link that is not usable counts as having passed, so a dead link's gaps are released at once. If no link is
-//! usable nothing is known, and only the cap counts: **no packet is held longer than `hold_max`** after it arrived
+//! Where the sender sends losses again, a link has not passed a gap before what it may have lost had time to come again:
+//! until the arrival of F plus how much longer L takes plus `LinkDelay::resend`, which covers two rounds of loss,
+//! feedback and resend. Most gaps are filled long before that.
+//!
+//! A link that is not usable counts as having passed, so a dead link's gaps wait only for resends over the others. If no link is
+//! usable nothing is known, and only the cap counts: **no packet is held longer than `hold_max`**, or 300 ms where losses are sent
+//! again, after it arrived
 //! (counted from the oldest arrival that is held). After a release the rules are applied to the next gap with the
 //! arrivals already noted. Only differences of delays are used: an offset common to all links cancels.
 //!
@@ -58,7 +63,7 @@
 //! slot made after that counts everything behind its first packet as stale.
 //!
 //! # What it does not know
-//! Why a packet is late, what is inside it, whether a resend is coming, where delays come from. It reads no clock.
+//! Why a packet is late, what is inside it, whether a resend is under way, where delays come from. It reads no clock.
 //! Its results do not depend on the order of the links.
 //!
 //! # Sources
@@ -85,6 +90,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a packet may be held. Ours.
 pub(crate) const HOLD_MAX: Duration = Duration::from_millis(150);
+
+/// How long a packet may be held where what is missing may be on its way again: two rounds of loss, feedback and
+/// resend over links of 80 ms, below what an inner TCP waits before it takes everything for lost (200 ms above its
+/// round trip, RFC 6298 as Linux has it).
+pub(crate) const RESEND_HOLD_MAX: Duration = Duration::from_millis(300);
 
 /// Links whose delays differ by more cannot carry one flow in order: what the slower one carries is given up before it
 /// arrives.
@@ -119,6 +129,8 @@ pub struct LinkDelay {
     pub delay_us: i64,
     /// Mean deviation of that delay, in µs.
     pub jitter_us: u32,
+    /// How much later than on this link what it lost may come, sent again; zero: it does not come again.
+    pub resend: Duration,
 }
 
 /// Figures of a [`Resequencer`]. All but the first two are totals since it was made.
@@ -136,6 +148,8 @@ pub struct ReorderStats {
     pub timeouts: u64,
     /// Gaps given up for want of room.
     pub overflows: u64,
+    /// Packets of gaps that were given up. One that comes after that is in here and in `released_late`.
+    pub lost: u64,
     /// Packets handed out after their gap had been given up.
     pub released_late: u64,
     /// Slots that started anew elsewhere in their sequence.

@@ -295,7 +295,12 @@ fn link(told_right: bool) -> impl Strategy<Value = Link> {
         |(delay_us, spread_us, error_us, jitter_us, usable, flip_us)| Link {
             delay_us,
             spread_us,
-            told: LinkDelay { usable, delay_us: delay_us as i64 + error_us - 1_000_000, jitter_us },
+            told: LinkDelay {
+                usable,
+                delay_us: delay_us as i64 + error_us - 1_000_000,
+                jitter_us,
+                resend: Duration::ZERO,
+            },
             flip_us,
         },
     )
@@ -389,13 +394,18 @@ proptest! {
             (any::<u8>(), prop_oneof![any::<u64>(), 0..64_u64, (1_u64 << 48) - 64..1 << 48], any::<u8>(), any::<u64>()),
             1..300,
         ),
-        links in prop::collection::vec((any::<bool>(), any::<i64>(), any::<u32>()), 0..4),
+        links in prop::collection::vec((any::<bool>(), any::<i64>(), any::<u32>(), 0..500_u64), 0..4),
         (bytes_max, slot_packets_max, slots_max) in (0..50_000_usize, 0..5_000_usize, 0..5_usize),
         steps_us in prop::collection::vec(0..3_000_000_u64, 300),
     ) {
         let links: Vec<LinkDelay> = links
             .into_iter()
-            .map(|(usable, delay_us, jitter_us)| LinkDelay { usable, delay_us, jitter_us })
+            .map(|(usable, delay_us, jitter_us, resend_ms)| LinkDelay {
+                usable,
+                delay_us,
+                jitter_us,
+                resend: Duration::from_millis(resend_ms),
+            })
             .collect();
         let limits = Limits { bytes_max, slot_packets_max, slots_max, ..Limits::default() };
         let mut reorder = Resequencer::new(limits);

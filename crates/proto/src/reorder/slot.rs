@@ -292,6 +292,7 @@ impl Slot {
     pub(super) fn give_up_gap(&mut self, shared: &mut Shared, out: &mut VecDeque<PacketBuf>) {
         if let Some(hold) = &mut self.hold {
             let gap = hold.gap() as u64;
+            shared.stats.lost += gap;
             hold.skip_gap();
             self.pass_over(gap);
             self.hand_out_run(shared, out);

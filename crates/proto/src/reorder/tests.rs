@@ -14,7 +14,7 @@ fn us(us: u64) -> Duration {
 }
 
 fn link(delay_ms: i64) -> LinkDelay {
-    LinkDelay { usable: true, delay_us: delay_ms * 1_000, jitter_us: 0 }
+    LinkDelay { usable: true, delay_us: delay_ms * 1_000, jitter_us: 0, resend: Duration::ZERO }
 }
 
 /// A resequencer with its links and a clock; a packet's content is its sequence number.

@@ -19,7 +19,7 @@
 //! Realtime packets have an order of their own: `realtime` says which.
 //!
 //! # What is left out
-//! - A link that loses over half a percent more than others of its role, and not to a queue, when those others carry together
+//! - A link that loses over half a percent more (15 % where losses are sent again) than others of its role, and not to a queue, when those others carry together
 //!   what one loss-based flow would get over this one: such a flow over the bundle gets less with it than without it.
 //!   A copy of every 50th bulk packet goes over it all the same, so that it can prove that it has healed; the packet itself takes
 //!   another link, so a lost copy harms nobody. (The second condition is for a clean link that is slow: simulated, two links of
@@ -49,6 +49,13 @@ const SCORE_CHANGE_PERMILLE: u64 = 100;
 
 /// More loss than the best link's by this leaves a link out.
 const LOSS_EXCESS_PERMILLE: u16 = 5;
+/// The same where losses are sent again: of what is sent three times 0.3 % are lost for good.
+const RESENT_LOSS_EXCESS_PERMILLE: u16 = 150;
+
+/// How much more a link may lose than another.
+const fn excess_permille(link: &LinkView) -> u16 {
+    if link.recovers { RESENT_LOSS_EXCESS_PERMILLE } else { LOSS_EXCESS_PERMILLE }
+}
 
 /// Of so many bulk packets one is copied over the links that are left out for their loss: 2 %.
 const TRICKLE_EVERY_PKTS: u32 = 50;
@@ -139,10 +146,10 @@ impl Adaptive {
         let sound = |link: &LinkView| {
             let is_cleaner = |peer: &&LinkView| {
                 peer.role == link.role
-                    && peer.random_loss_permille + LOSS_EXCESS_PERMILLE < link.random_loss_permille
+                    && peer.random_loss_permille + excess_permille(link) < link.random_loss_permille
             };
             // Most links lose nothing.
-            if link.random_loss_permille <= LOSS_EXCESS_PERMILLE {
+            if link.random_loss_permille <= excess_permille(link) {
                 return true;
             }
             let cleaner = serving().map(|(_, peer)| peer).filter(is_cleaner);

@@ -63,6 +63,8 @@ pub struct LinkView {
     pub loss_permille: u16,
     /// The same without what a standing queue lost.
     pub random_loss_permille: u16,
+    /// Whether what it loses is sent again.
+    pub recovers: bool,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
     /// Pacing rate; `None`: not paced.
@@ -80,7 +82,7 @@ pub struct LinkView {
 
 impl LinkView {
     /// How long `bytes` in datagrams like the head's occupy the link.
-    fn time_to_send(&self, bytes: u64) -> Duration {
+    pub(crate) fn time_to_send(&self, bytes: u64) -> Duration {
         self.rate.map_or(Duration::ZERO, |rate| rate.time_to_send(bytes))
     }
 
@@ -191,7 +193,8 @@ impl Service {
         Self::KINDS.into_iter().find(|kind| links.clone().any(|(state, role)| kind.includes(state, role)))
     }
 
-    fn among(links: &[LinkView]) -> Option<Self> {
+    /// The same of views.
+    pub(crate) fn among(links: &[LinkView]) -> Option<Self> {
         Self::of(links.iter().map(|link| (link.state, link.role)))
     }
 
@@ -294,6 +297,7 @@ pub(crate) mod tests {
             rtt: Duration::from_millis(rtt_ms),
             loss_permille: 0,
             random_loss_permille: 0,
+            recovers: false,
             utilisation_permille: 0,
             rate: Some(BitRate::from_bps(mbit * 1_000_000)),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,

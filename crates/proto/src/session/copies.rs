@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
 use super::Session;
-use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, DataFrame, overhead};
+use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, overhead};
 use crate::config::Security;
 use crate::event::LinkState;
 use crate::link::BURST;
-use crate::packet::{LinkId, Transmit};
+use crate::packet::{DataFrame, LinkId, Transmit};
 use crate::qos::queue::{Queued, Tier};
-use crate::scheduler::{self, LinkView};
+use crate::scheduler;
 use crate::time::Instant;
 
 /// A link that loses so much is no place for a realtime packet alone. As the status calls it lossy.
@@ -57,13 +57,22 @@ impl Session {
         if wanted.is_empty() {
             return;
         }
-        let fits = |view: &&mut LinkView| wanted.contains(view.id) && frame.packet.len() <= view.mtu;
-        for view in self.views.iter_mut().filter(fits) {
-            let bytes = frame.packet.len() as u64 + view.header_bytes;
-            let start = view.free_at.max(now.saturating_sub(BURST));
-            view.free_at = view.rate.map_or(view.free_at, |rate| start + rate.time_to_send(bytes));
-            self.copies.push(view.id, frame.clone());
+        for at in 0..self.views.len() {
+            let view =
+                self.views.get(at).filter(|view| wanted.contains(view.id) && frame.packet.len() <= view.mtu);
+            if let Some(link) = view.map(|view| view.id) {
+                self.copy_to(link, frame.clone(), now);
+            }
         }
+    }
+
+    /// `frame` goes over `link` too.
+    pub(super) fn copy_to(&mut self, link: LinkId, frame: DataFrame, now: Instant) {
+        let Some(view) = self.views.get_mut(link.index()) else { return };
+        let bytes = frame.packet.len() as u64 + view.header_bytes;
+        let start = view.free_at.max(now.saturating_sub(BURST));
+        view.free_at = view.rate.map_or(view.free_at, |rate| start + rate.time_to_send(bytes));
+        self.copies.push(link, frame);
     }
 
     /// Whether the head, which goes over `link`, is to go over a second link too: a rule says so, or it is realtime and the link may
@@ -96,7 +105,7 @@ impl Session {
             let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
             let (mut segments, mut segment_size, mut room) = (0, 0, usize::MAX);
             while let Some(frame) = self.copies.pop(link, room) {
-                let size = self.put_data(buf, link, security, &frame, now);
+                let size = self.put_data(buf, link, security, &frame, None, now);
                 segments += 1;
                 segment_size = segment_size.max(size);
                 // GSO: only the last datagram may be shorter.

@@ -3,6 +3,7 @@
 //!
 //! - `transmit`: heartbeats that are due, then data: the queue's head, the scheduler's link, a run for one batch.
 //! - `copies`: the same packet over further links.
+//! - `resend`: packets that were lost, once more.
 //! - `receive`: datagrams: open, read the frames, dispatch by kind; data goes to the resequencer.
 //! - `seal`: what only sealed links have: handshakes, keys, paths that prove themselves.
 //! - `keyring`, `dial`: the keys, and a client's handshakes.
@@ -22,6 +23,7 @@ mod dial;
 mod keyring;
 mod receive;
 mod report;
+mod resend;
 mod seal;
 mod sizes;
 mod transmit;
@@ -56,7 +58,8 @@ use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig};
-use crate::reorder::{HOLD_MAX, Limits, LinkDelay, Resequencer};
+use crate::recovery::{Recovery, TRIES_MAX};
+use crate::reorder::{HOLD_MAX, Limits, LinkDelay, RESEND_HOLD_MAX, Resequencer};
 use crate::scheduler::{self, LinkView, Scheduler, Service};
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -67,6 +70,13 @@ const RETIRED_EPOCHS: usize = 4;
 
 /// So many heartbeats of a retired epoch, with none of the current one between them, show that it was retired wrongly.
 const REVIVAL_HEARTBEATS: u8 = 3;
+
+/// Counters of flow slots in one allocation.
+const COUNTERS: usize = 32;
+
+/// What a loss takes to be known to the sender and sent again, beside the round trip: three later packets, feedback's
+/// spacing, a turn in the other link's credit, jitter.
+const RESEND_SLACK: Duration = Duration::from_millis(40);
 
 /// A link that delivered data this lately carries.
 const CARRIES: Duration = Duration::from_secs(1);
@@ -82,8 +92,8 @@ pub struct Session {
     classes: Classifier,
     queue: Queue,
     scheduler: Box<dyn Scheduler>,
-    /// Next counter of each flow slot, grown on demand.
-    slot_counters: Vec<u64>,
+    /// Next counter of each flow slot, so many together; made on demand, because most sessions have few flows.
+    slot_counters: Vec<Option<Box<[u64; COUNTERS]>>>,
     reorder: Resequencer,
     released: VecDeque<PacketBuf>,
     events: VecDeque<Event>,
@@ -110,6 +120,10 @@ pub struct Session {
     fitting: Vec<LinkView>,
     delays: Vec<LinkDelay>,
     copies: Copies,
+    /// Whether losses are sent again, and whether the batch at hand is kept for that.
+    recovers: bool,
+    keeps: bool,
+    recovery: Recovery,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
     counters: Counters,
@@ -170,6 +184,9 @@ impl Session {
             fitting: Vec::new(),
             delays: Vec::new(),
             copies: Copies::default(),
+            recovers: config.recovery.resend,
+            keeps: false,
+            recovery: Recovery::default(),
             transmit_at: None,
             counters: Counters::default(),
         };
@@ -235,6 +252,7 @@ impl Session {
         }
         self.events.push_back(Event::LinkState { link, from: before, to: after });
         self.note_proof(before, after, now);
+        self.reinject(link, before, after, now);
         self.note_connected();
         self.on_links_changed(now);
     }
@@ -264,7 +282,8 @@ impl Session {
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
             let (delay_us, jitter_us) = link.rx_delay_us(now);
-            LinkDelay { usable: link.state() != LinkState::Down, delay_us, jitter_us }
+            let usable = link.state() != LinkState::Down;
+            LinkDelay { usable, delay_us, jitter_us, resend: Duration::ZERO }
         }));
         // A link that carries nothing is waited for where it could carry the next packet: not a backup beside others, and
         // not one so slow that the wait would end before.
@@ -286,6 +305,12 @@ impl Session {
         for (link, delay) in self.links.iter().zip(&mut self.delays) {
             delay.usable &= carries(link) || (serves(link) && delay.delay_us <= latest_us);
         }
+        let usable = || self.links.iter().zip(&self.delays).filter(|(_, delay)| delay.usable);
+        let round = usable().map(|(link, _)| link.rtt()).max().unwrap_or_default() + RESEND_SLACK;
+        let resend = (round * u32::from(TRIES_MAX)).min(RESEND_HOLD_MAX);
+        for (link, delay) in self.links.iter().zip(&mut self.delays) {
+            delay.resend = if link.peer_resends() { resend } else { Duration::ZERO };
+        }
     }
 
     /// The links as the scheduler is to see them.
@@ -294,6 +319,7 @@ impl Session {
         self.views.clear();
         self.views.extend(self.links.iter().map(|link| {
             let mut view = link.view(now);
+            view.recovers = self.recovers && link.security() == Security::Sealed;
             if !sealed && link.security() == Security::Sealed {
                 view.state = LinkState::Down;
             }
@@ -351,6 +377,7 @@ impl Session {
             }
             self.retired_epochs.push_back(over);
             self.reorder.reset(&mut self.released);
+            self.recovery.clear();
             for at in 0..self.links.len() {
                 let Some(link) = self.links.get_mut(at) else { break };
                 let (id, before) = (link.id(), link.state());
@@ -398,6 +425,7 @@ impl StateMachine for Session {
         }
         self.on_sealing_time(now);
         self.on_probe_time(now);
+        self.on_resend_time(now);
         if self.reorder.poll_timeout().is_some_and(|due| due <= now) {
             self.reorder.on_timeout(&self.delays, now, &mut self.released);
         }
@@ -440,6 +468,7 @@ impl StateMachine for Session {
                 link.control_at().filter(|_| speaks).map(|at| (at, "control")),
                 link.feedback_at().filter(|_| speaks && link.is_trusted()).map(|at| (at, "feedback")),
                 link.poll_timeout().map(|at| (at, "link state")),
+                link.end_overdue_at().map(|at| (at, "resend")),
                 link.probe_timeout().map(|at| (at, "MTU probe")),
             ]
         });

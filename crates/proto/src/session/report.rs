@@ -1,7 +1,8 @@
 //! Figures of a session, for status and logs.
 
 use super::Session;
-use crate::stats::SessionStats;
+use crate::link::Link;
+use crate::stats::{RecoveryStats, SessionStats};
 use crate::time::Instant;
 
 impl Session {
@@ -21,10 +22,21 @@ impl Session {
             reorder_timeouts: reorder.timeouts,
             released_late: reorder.released_late,
             duplicates: self.counters.duplicates,
+            recovery: self.recovery_stats(),
             packets_in: self.counters.packets_in,
             packets_out: self.counters.packets_out,
             bytes_out: self.counters.bytes_out,
             discards: self.counters.discards.clone(),
         }
+    }
+
+    fn recovery_stats(&self) -> RecoveryStats {
+        let mut stats = self.recovery.stats();
+        for counts in self.links.iter().map(Link::resend_counts) {
+            stats.recovered += counts.recovered;
+            stats.spurious += counts.spurious;
+        }
+        stats.lost = self.reorder.stats().lost;
+        stats
     }
 }

@@ -10,7 +10,7 @@ use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
 use crate::event::{Event, LinkState};
 use crate::handshake::{Outcome, TransportKeys, Welcome};
-use crate::link::{Arrival, Link};
+use crate::link::{Arrival, Link, Outgoing};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
 use crate::time::Instant;
 use crate::wire::control::{CloseReason, Control};
@@ -129,7 +129,7 @@ impl Session {
                 wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, len);
                 control.put(buf);
                 let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
-                link.on_sent(size, sealed_as.map(SealedAs::name), false, now);
+                link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
                 return Some(Transmit { link: link.id(), path, size, segment_size: size });
             }
         }
@@ -241,6 +241,7 @@ impl Session {
         link.on_feedback(&feedback, now)?;
         let after = link.state();
         self.note_state(id, before, after, now);
+        self.collect_lost(id, now);
         self.on_rates_changed(now);
         Ok(())
     }
@@ -334,6 +335,7 @@ impl Session {
         self.events.push_back(Event::Closed(reason));
         self.keyring.clear();
         self.reorder.reset(&mut self.released);
+        self.recovery.clear();
         for at in 0..self.links.len() {
             let Some(link) = self.links.get_mut(at).filter(|link| link.security() == Security::Sealed) else {
                 continue;

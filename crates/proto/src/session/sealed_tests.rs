@@ -639,6 +639,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         sent: 1,
         echo: None,
         proven: false,
+        resends: false,
         at_once: true,
         priority: 1,
         role: LinkRole::Primary,

@@ -1,18 +1,20 @@
-//! Datagrams out. Heartbeats and feedback that are due go first and never wait behind data. Then data: the most urgent head, the link
+//! Datagrams out. Heartbeats and feedback that are due go first and never wait behind data. Then data: sparse packets, what has to be
+//! sent again, bulk. Of each tier the most urgent head, the link
 //! that the scheduler picks for it, and as many of the packets behind it as go the same way at the same size, up to one
 //! GSO batch. Sequence numbers are given here, at the moment of sending: within a flow slot their order is the order of sending
 //! over all links, which is what the receiver's resequencer relies on.
 
 use std::num::NonZeroUsize;
 
-use super::Session;
 use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
+use super::{COUNTERS, Session};
 use crate::config::Security;
-use crate::link::Link;
-use crate::packet::{LinkId, PacketBuf, Path, Transmit};
+use crate::link::{Link, Outgoing};
+use crate::packet::{DataFrame, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
+use crate::recovery::Frame;
 use crate::scheduler::Decision;
 use crate::time::Instant;
 use crate::wire::feedback::Feedback;
@@ -23,19 +25,11 @@ use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 pub(super) const BATCH_BYTES_MAX: usize = 65_507;
 pub(super) const BATCH_SEGMENTS_MAX: usize = 64;
 
-/// One packet as a frame says it, whichever link it goes over.
-#[derive(Debug, Clone)]
-pub(super) struct DataFrame {
-    pub(super) seq_num: u64,
-    pub(super) modifiers: Modifiers,
-    pub(super) packet: PacketBuf,
-}
-
 impl Session {
     /// One heartbeat that is due.
     pub(super) fn transmit_heartbeat(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
         let sealed = self.keyring.can_seal(now);
-        let (epoch, peer_epoch) = (self.epoch, self.peer_epoch);
+        let (epoch, peer_epoch, recovers) = (self.epoch, self.peer_epoch, self.recovers);
         for link in &mut self.links {
             let due = link.heartbeat_at().is_some_and(|at| at <= now);
             let speaks = sealed || link.security() == Security::Plain;
@@ -47,6 +41,7 @@ impl Session {
                 continue;
             }
             let (seq_num, mut heartbeat) = link.next_heartbeat(epoch, now);
+            heartbeat.resends = recovers && link.security() == Security::Sealed;
             heartbeat.echo = peer_epoch.and_then(|epoch| link.echo(epoch, now));
             begin_datagram(link.security(), buf);
             wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
@@ -60,7 +55,7 @@ impl Session {
                 sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             }
             let size = buf.len() - start;
-            link.on_sent(size, sealed_as.map(SealedAs::name), false, now);
+            link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
             return Some(Transmit { link: link.id(), path, size, segment_size: size });
         }
         None
@@ -82,7 +77,7 @@ impl Session {
             }
             let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             let size = buf.len() - start;
-            link.on_sent(size, sealed_as.map(SealedAs::name), false, now);
+            link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
             return Some(Transmit { link: link.id(), path, size, segment_size: size });
         }
         None
@@ -96,12 +91,18 @@ impl Session {
         now: Instant,
     ) -> Option<Transmit> {
         self.transmit_at = None;
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.recovery.queued_bytes() == 0 {
             self.queue.forget_idle(now);
+            self.classes.forget_idle(now);
             return None;
         }
         self.refresh_views(now);
         for tier in Tier::ALL {
+            if tier == Tier::Bulk
+                && let Some(resends) = self.transmit_resends(buf, max_segments, now)
+            {
+                return Some(resends);
+            }
             let Some(head) = self.fitting_head(tier, now) else { continue };
             match self.select(&head, now) {
                 Decision::Send(link) => {
@@ -138,10 +139,12 @@ impl Session {
         let overhead = overhead(security);
         let segment_size = overhead + head.bytes;
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
+        self.keeps = self.may_keep(security);
         let mut segments = 0;
         while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
             let frame = self.data_frame(head.tier, flow, packet);
-            let size = self.put_data(buf, link, security, &frame, now);
+            let kept = self.kept(link, &frame, now);
+            let size = self.put_data(buf, link, security, &frame, kept, now);
             segments += 1;
             self.plan_copies(&head, link, frame, now);
             // GSO: only the last datagram may be shorter.
@@ -160,13 +163,15 @@ impl Session {
         Transmit { link, path, size: buf.len() - start, segment_size }
     }
 
-    /// Appends one packet as a datagram, which counts as sent, and returns its size.
+    /// Appends one packet as a datagram, which counts as sent, and returns its size. With the packet: its sequence number, and what is
+    /// kept to send it again.
     pub(super) fn put_data(
         &mut self,
         buf: &mut Vec<u8>,
         link: LinkId,
         security: Security,
         frame: &DataFrame,
+        kept: Option<Frame>,
         now: Instant,
     ) -> usize {
         let start = buf.len();
@@ -180,14 +185,15 @@ impl Session {
             Security::Plain => None,
         };
         let size = buf.len() - start;
-        self.on_data_sent(link, size, sealed_as, now);
+        let outgoing = Outgoing { sealed: sealed_as.map(SealedAs::name), asks: true, frame: kept };
+        self.on_data_sent(link, size, outgoing, now);
         size
     }
 
-    fn on_data_sent(&mut self, link: LinkId, size: usize, sealed_as: Option<SealedAs>, now: Instant) {
+    fn on_data_sent(&mut self, link: LinkId, size: usize, outgoing: Outgoing, now: Instant) {
         let Some(state) = self.links.get_mut(link.index()) else { return };
         let was_starting = state.is_starting(now);
-        state.on_sent(size, sealed_as.map(SealedAs::name), true, now);
+        state.on_sent(size, outgoing, now);
         if was_starting != state.is_starting(now) {
             self.on_rates_changed(now);
         }
@@ -206,11 +212,12 @@ impl Session {
 
     /// Counts the flow's slot on.
     fn next_seq_num(&mut self, flow: FlowId) -> u64 {
-        let at = usize::from(flow.0);
+        let (at, within) = (flow.index() / COUNTERS, flow.index() % COUNTERS);
         if at >= self.slot_counters.len() {
-            self.slot_counters.resize(at + 1, 0);
+            self.slot_counters.resize_with(at + 1, || None);
         }
-        let Some(counter) = self.slot_counters.get_mut(at) else { return 0 };
+        let counters = self.slot_counters.get_mut(at).map(|some| some.get_or_insert_default());
+        let Some(counter) = counters.and_then(|some| some.get_mut(within)) else { return 0 };
         let seq_num = wire::data_seq_num(flow.0, *counter);
         *counter += 1;
         seq_num

@@ -22,7 +22,7 @@ use super::Reader;
 use crate::discard::Discard;
 
 /// Pairs of gap and run at most.
-pub const RANGES_MAX: usize = 16;
+pub const RANGES_MAX: usize = 32;
 
 /// Bytes of a payload without ranges.
 const FIXED_BYTES: u16 = 34;

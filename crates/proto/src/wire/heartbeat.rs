@@ -28,6 +28,7 @@ const VERSION: u8 = 1;
 const FLAG_ECHO: u8 = 0x01;
 const FLAG_PROVEN: u8 = 0x02;
 const FLAG_AT_ONCE: u8 = 0x04;
+const FLAG_RESENDS: u8 = 0x08;
 
 /// What one side tells about the newest heartbeat that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Heartbeat {
     pub role: LinkRole,
     /// What the sender wants to be sent at most.
     pub rx_ceiling: Option<BitRate>,
+    /// The sender sends again what feedback shows to be lost on this link.
+    pub resends: bool,
 }
 
 impl Heartbeat {
@@ -80,6 +83,9 @@ impl Heartbeat {
         }
         if self.at_once {
             flags |= FLAG_AT_ONCE;
+        }
+        if self.resends {
+            flags |= FLAG_RESENDS;
         }
         // At least 1: zero would say "no limit".
         let ceiling = self
@@ -130,6 +136,7 @@ impl Heartbeat {
             at_once: flags & FLAG_AT_ONCE != 0,
             priority,
             role: role_of(role),
+            resends: flags & FLAG_RESENDS != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
         })
     }
@@ -167,10 +174,11 @@ mod tests {
             sent: 7,
             echo: Some(Echo { epoch: 0x0a0b_0c0d, stamp_us: 2_000_000, delay_us: 500, sent: 9, received: 8 }),
             proven: true,
-            at_once: false,
+            at_once: true,
             priority: 2,
             role: LinkRole::Secondary,
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
+            resends: true,
         }
     }
 
@@ -182,7 +190,7 @@ mod tests {
         let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             text,
-            "01030201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+            "010f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
              0000000000000007000000000000000900000000000000080000 2710"
                 .replace(' ', "")
         );

@@ -3,7 +3,7 @@
 //! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
 //! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`, `round_robin`) and
 //! workloads (such as `tcp-cubic-down-1`), in any order, `seeds=N`: the run of median goodput of N, `ceilings`: with the links' rates
-//! configured, `plain`: over plain links. Then it only prints.
+//! configured, `plain`: over plain links, `no-resend`: nothing is sent again. Then it only prints.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -37,10 +37,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut systems = Vec::new();
     let mut workloads = Vec::new();
     let mut seeds = 1;
-    let (mut plain, mut ceilings) = (false, false);
+    let (mut plain, mut ceilings, mut resend) = (false, false, true);
     for argument in std::env::args().skip(1) {
         if argument == "plain" {
             plain = true;
+        } else if argument == "no-resend" {
+            resend = false;
         } else if argument == "ceilings" {
             ceilings = true;
         } else if let Some(count) = argument.strip_prefix("seeds=") {
@@ -60,7 +62,8 @@ fn main() -> anyhow::Result<ExitCode> {
         && workloads.is_empty()
         && seeds == 1
         && !plain
-        && !ceilings;
+        && !ceilings
+        && resend;
     if scenarios.is_empty() {
         scenarios = table::scenarios();
     }
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<ExitCode> {
             for system in &systems {
                 let mut spec = RunSpec::new(scenario.clone(), *system, *workload, table::SEED);
                 spec.setup.has_ceilings = ceilings;
+                spec.setup.recovery.resend = resend;
                 if plain {
                     spec.setup.security.fill(Security::Plain);
                 }

@@ -1,0 +1,211 @@
+//! What was sent and did not arrive is sent again, over whichever link delivers it first.
+//!
+//! # Where losses come from
+//! A link's log of what it sent ([`crate::link`]) keeps each packet until feedback tells its fate, and gives it back when the link
+//! has lost it, when it was the end of what was sent and no feedback came in time, or when the link itself is given up with packets under
+//! way. All land in [`Recovery`]'s queue. A packet keeps its
+//! sequence number and gets a new counter on its new link, so the receiver's resequencer sees one packet, however often it
+//! was sent.
+//!
+//! # Which link, and whether at all
+//! With `arrival(L) = max(now, when L is free) + bytes / rate of L + delay of L` the link of the least arrival carries it; it need not be another
+//! one than the first. That arrival is compared with when the first one would have arrived: the receiver waits at most
+//! [`RESENT_WITHIN`] longer for a gap, and what cannot be there by then is given up. A packet is sent again
+//! at most [`TRIES_MAX`] times, the last time over two links where there are two: with independent losses `p` what stays
+//! lost is `p⁴`, for `p + 2p²` of extra bytes.
+//!
+//! Resends go ahead of bulk and behind sparse traffic; they spend the link's pacing credit like everything else.
+//!
+//! # Bounds
+//! Packets that are kept under way or wait to be resent are at most [`KEPT_BYTES_MAX`] together; what is sent beyond that is not
+//! kept, and its loss is the inner transport's to repair.
+//!
+//! # What it does not know
+//! How a loss is found, what is inside a packet, keys. It sees links as a scheduler does.
+//!
+//! # Sources
+//! RFC 9002 §6 (loss detection), XLINK (SIGCOMM 2021: re-injection by the remaining deadline).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::config::LinkRole;
+use crate::packet::{DataFrame, LinkId};
+use crate::reorder::RESEND_HOLD_MAX;
+use crate::scheduler::{LinkView, Service};
+use crate::stats::RecoveryStats;
+use crate::time::Instant;
+
+/// A packet is sent again so often at most.
+pub(crate) const TRIES_MAX: u8 = 2;
+
+/// How much later than the first one a resend may arrive: the receiver holds no gap for longer.
+const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
+
+/// What one session keeps: 300 ms of 850 Mbit/s.
+pub(crate) const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// What a kept packet takes beside its bytes.
+const KEEPING_BYTES: usize = 128;
+
+/// A packet that was sent, as long as it may be sent again.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    data: DataFrame,
+    /// When it was sent first, and the delay of the link that it took, as a scheduler sees it.
+    first_at: Instant,
+    delay_us: i64,
+    tries: u8,
+}
+
+impl Frame {
+    /// A packet that goes out for the first time now over a link of this delay.
+    pub(crate) const fn new(data: DataFrame, delay_us: i64, now: Instant) -> Self {
+        Self { data, first_at: now, delay_us, tries: 0 }
+    }
+
+    /// The packet with its number.
+    pub(crate) const fn data(&self) -> &DataFrame {
+        &self.data
+    }
+
+    /// How often it was sent again, this time included.
+    pub(crate) const fn tries(&self) -> u8 {
+        self.tries
+    }
+
+    /// Whether it was sent before.
+    pub(crate) const fn is_resend(&self) -> bool {
+        self.tries > 0
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.data.packet.len() + KEEPING_BYTES
+    }
+}
+
+/// Where the next resend goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Over this link, now.
+    Now(LinkId),
+    /// Its link has no credit before this.
+    At(Instant),
+}
+
+/// The packets that wait to be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Recovery {
+    queue: VecDeque<Frame>,
+    queued_bytes: usize,
+    stats: RecoveryStats,
+}
+
+impl Recovery {
+    /// These were lost.
+    pub(crate) fn on_lost(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        for frame in frames {
+            self.push(frame);
+        }
+    }
+
+    /// These are under way on a link that was given up.
+    pub(crate) fn on_link_lost(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        for frame in frames {
+            self.stats.reinjected += u64::from(self.push(frame));
+        }
+    }
+
+    fn push(&mut self, frame: Frame) -> bool {
+        if frame.tries >= TRIES_MAX {
+            self.stats.given_up += 1;
+            return false;
+        }
+        self.queued_bytes += frame.kept_bytes();
+        self.queue.push_back(frame);
+        true
+    }
+
+    /// Bytes that wait.
+    pub(crate) const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// What is counted here; the rest is the links' and the resequencer's.
+    pub(crate) const fn stats(&self) -> RecoveryStats {
+        self.stats
+    }
+
+    /// The peer knows nothing of what was sent.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.queued_bytes = 0;
+    }
+
+    /// The way of the oldest packet that can still be in time; what cannot is given up. `None`: nothing waits, or no link is usable.
+    pub(crate) fn next(&mut self, links: &[LinkView], now: Instant) -> Option<Way> {
+        Service::among(links)?;
+        while let Some(frame) = self.queue.front() {
+            let best = candidates(links, frame).min_by_key(|link| (arrival_us(link, frame, now), link.id));
+            let first_us = frame.delay_us.saturating_sub(micros(now.saturating_since(frame.first_at)));
+            let in_time = |link: &&LinkView| {
+                arrival_us(link, frame, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
+            };
+            if let Some(best) = best.filter(in_time) {
+                let is_free = best.free_at <= now;
+                return Some(if is_free { Way::Now(best.id) } else { Way::At(best.free_at) });
+            }
+            self.pop_front();
+            self.stats.given_up += 1;
+        }
+        None
+    }
+
+    /// The oldest packet, which goes out again now, if it has no more than `bytes`.
+    pub(crate) fn pop(&mut self, bytes: usize) -> Option<Frame> {
+        self.queue.front().filter(|frame| frame.data.packet.len() <= bytes)?;
+        let mut frame = self.pop_front()?;
+        frame.tries += 1;
+        self.stats.resent += 1;
+        Some(frame)
+    }
+
+    fn pop_front(&mut self) -> Option<Frame> {
+        let frame = self.queue.pop_front()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(frame.kept_bytes());
+        Some(frame)
+    }
+}
+
+/// The link beside `first` that is to carry the last try too.
+pub(crate) fn second_link(links: &[LinkView], frame: &Frame, first: LinkId, now: Instant) -> Option<LinkId> {
+    let others = candidates(links, frame).filter(|link| link.id != first && link.free_at <= now);
+    others.min_by_key(|link| (arrival_us(link, frame, now), link.id)).map(|link| link.id)
+}
+
+/// The links that may carry it.
+fn candidates<'a>(links: &'a [LinkView], frame: &Frame) -> impl Iterator<Item = &'a LinkView> + Clone {
+    let service = Service::among(links);
+    let bytes = frame.data.packet.len();
+    let serves = move |link: &&LinkView| {
+        service.is_some_and(|kind| kind.includes(link.state, link.role)) && link.mtu >= bytes
+    };
+    let serving = links.iter().filter(serves);
+    let first = serving.clone().map(|link| link.role).min().unwrap_or(LinkRole::Primary);
+    serving.filter(move |link| link.role == first)
+}
+
+/// When it would arrive over the link, µs from now with the offset that all delays have.
+fn arrival_us(link: &LinkView, frame: &Frame, now: Instant) -> i64 {
+    let busy = link.free_at.saturating_since(now);
+    let sending = link.time_to_send(frame.data.packet.len() as u64 + link.header_bytes);
+    link.delay_us.saturating_add(micros(busy + sending))
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
