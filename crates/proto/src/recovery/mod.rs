@@ -11,8 +11,8 @@
 //! With `arrival(L) = max(now, when L is free) + bytes / rate of L + delay of L` the link of the least arrival carries it; it need not be another
 //! one than the first. That arrival is compared with when the first one would have arrived: the receiver waits at most
 //! [`RESENT_WITHIN`] longer for a gap, and what cannot be there by then is given up. A packet is sent again
-//! at most [`TRIES_MAX`] times, the last time over two links where there are two: with independent losses `p` what stays
-//! lost is `p⁴`, for `p + 2p²` of extra bytes.
+//! at most [`TRIES_MAX`] times, the last time over two links where there are two, and the first time too where the link is lossy
+//! itself: with independent losses `p` what stays lost is `p⁴`, for `p + 2p²` of extra bytes, or `p⁵` for `2p + 2p³`.
 //!
 //! Resends go ahead of bulk and behind sparse traffic; they spend the link's pacing credit like everything else.
 //!
@@ -38,6 +38,10 @@ use crate::time::Instant;
 
 /// A packet is sent again so often at most.
 pub(crate) const TRIES_MAX: u8 = 2;
+
+/// On a link that loses so much a resend is not sent alone: what is lost twice stops its flow for two more rounds, and with 5 % on each of three
+/// links that is most of the time.
+const RISKY_PERMILLE: u16 = 20;
 
 /// How much later than the first one a resend may arrive: the receiver holds no gap for longer.
 const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
@@ -67,11 +71,6 @@ impl Frame {
     /// The packet with its number.
     pub(crate) const fn data(&self) -> &DataFrame {
         &self.data
-    }
-
-    /// How often it was sent again, this time included.
-    pub(crate) const fn tries(&self) -> u8 {
-        self.tries
     }
 
     /// Whether it was sent before.
@@ -178,7 +177,12 @@ impl Recovery {
     }
 }
 
-/// The link beside `first` that is to carry the last try too.
+/// Whether a resend over this link goes over a second one too.
+pub(crate) const fn is_risky(frame: &Frame, link: &LinkView) -> bool {
+    frame.tries >= TRIES_MAX || link.loss_permille >= RISKY_PERMILLE
+}
+
+/// The link beside `first` that is to carry a resend too.
 pub(crate) fn second_link(links: &[LinkView], frame: &Frame, first: LinkId, now: Instant) -> Option<LinkId> {
     let others = candidates(links, frame).filter(|link| link.id != first && link.free_at <= now);
     others.min_by_key(|link| (arrival_us(link, frame, now), link.id)).map(|link| link.id)

@@ -66,10 +66,13 @@ fn two_tries_and_the_second_over_two_links() {
     let mut recovery = lost(frame(1_400, NOW, 10_000));
     assert_eq!(recovery.pop(1_300).map(|frame| frame.tries), None, "the batch has no room for it");
     let first = recovery.pop(1_400).unwrap();
-    assert_eq!((first.tries(), recovery.queued_bytes()), (1, 0));
+    assert_eq!((first.tries, recovery.queued_bytes()), (1, 0));
+    let lossy = LinkView { loss_permille: RISKY_PERMILLE, ..links[0] };
+    assert_eq!((is_risky(&first, &links[0]), is_risky(&first, &lossy)), (false, true));
     recovery.on_link_lost([first]);
     let second = recovery.pop(1_400).unwrap();
-    assert_eq!((second.tries(), second.is_resend()), (TRIES_MAX, true));
+    assert_eq!((second.tries, second.is_resend()), (TRIES_MAX, true));
+    assert!(is_risky(&second, &links[0]));
     assert_eq!(second_link(&links, &second, LinkId(0), NOW), Some(LinkId(1)));
     assert_eq!(second_link(&links[..1], &second, LinkId(0), NOW), None);
     recovery.on_lost([second]);

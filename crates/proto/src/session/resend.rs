@@ -9,7 +9,7 @@ use crate::config::Security;
 use crate::event::LinkState;
 use crate::link::Link;
 use crate::packet::{DataFrame, LinkId, Transmit};
-use crate::recovery::{Frame, KEPT_BYTES_MAX, TRIES_MAX, Way, second_link};
+use crate::recovery::{Frame, KEPT_BYTES_MAX, Way, is_risky, second_link};
 use crate::time::Instant;
 
 impl Session {
@@ -83,7 +83,7 @@ impl Session {
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
         let (mut segments, mut segment_size, mut room) = (0, 0, usize::MAX);
         while let Some(frame) = self.recovery.pop(room) {
-            self.copy_last_try(&frame, link, now);
+            self.copy_risky(&frame, link, now);
             let data = frame.data().clone();
             let size = self.put_data(buf, link, security, &data, Some(frame), now);
             segments += 1;
@@ -101,12 +101,10 @@ impl Session {
         (segments > 0).then(|| Transmit { link, path, size: buf.len() - start, segment_size })
     }
 
-    /// A packet's last try goes over a second link too.
-    fn copy_last_try(&mut self, frame: &Frame, link: LinkId, now: Instant) {
-        if frame.tries() < TRIES_MAX {
-            return;
-        }
-        if let Some(second) = second_link(&self.views, frame, link, now) {
+    /// What is likely to be lost again, or may not be, goes over a second link too.
+    fn copy_risky(&mut self, frame: &Frame, link: LinkId, now: Instant) {
+        let view = self.views.get(link.index()).filter(|view| is_risky(frame, view));
+        if let Some(second) = view.and_then(|_| second_link(&self.views, frame, link, now)) {
             self.copy_to(second, frame.data().clone(), now);
         }
     }
