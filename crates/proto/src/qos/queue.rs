@@ -36,7 +36,8 @@
 //! other time limit applies to them: what a stalled sparse flow can hold is bounded by the burst, and CoDel
 //! never takes its last packet, so a thin flow (voice, DNS) loses nothing to it.
 //!
-//! Links of different delay add their spread (the slowest's delay less the fastest's, at most 60 ms) to `target`. Up
+//! Links of different delay add their spread (the slowest's delay less the fastest's, or the round trip for which resends stop a flow on lossy links,
+//! if that is more; at most 60 ms) to `target`. Up
 //! to there a packet loses nothing by waiting: over the fastest link it still arrives before one that leaves
 //! now over the slowest. A scheduler that fills links in the order of their delay needs that backlog before it adds
 //! the slow ones, and flows in the sparse tier do not wait behind it. (Simulated without: the slow link of 50 Mbit/s at

@@ -43,6 +43,9 @@ pub(crate) const TRIES_MAX: u8 = 2;
 /// links that is most of the time.
 const RISKY_PERMILLE: u16 = 20;
 
+/// From this loss on some packet of a busy flow is missing most of the time.
+const STOPPING_PERMILLE: u16 = 10;
+
 /// How much later than the first one a resend may arrive: the receiver holds no gap for longer.
 const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
 
@@ -186,6 +189,16 @@ pub(crate) const fn is_risky(frame: &Frame, link: &LinkView) -> bool {
 pub(crate) fn second_link(links: &[LinkView], frame: &Frame, first: LinkId, now: Instant) -> Option<LinkId> {
     let others = candidates(links, frame).filter(|link| link.id != first && link.free_at <= now);
     others.min_by_key(|link| (arrival_us(link, frame, now), link.id)).map(|link| link.id)
+}
+
+/// For how long resends stop a flow at a time: the longest round trip of the lossy links in use. What it brings then comes at once, its
+/// acknowledgements too, and so does what these let its sender send.
+pub(crate) fn longest_stop(links: &[LinkView]) -> Duration {
+    let Some(service) = Service::among(links) else { return Duration::ZERO };
+    let stops = links.iter().filter(|link| {
+        link.recovers && link.loss_permille >= STOPPING_PERMILLE && service.includes(link.state, link.role)
+    });
+    stops.map(|link| link.rtt).max().unwrap_or_default()
 }
 
 /// The links that may carry it.

@@ -82,3 +82,15 @@ fn two_tries_and_the_second_over_two_links() {
         RecoveryStats { resent: 2, reinjected: 1, given_up: 1, ..RecoveryStats::default() }
     );
 }
+
+#[test]
+fn a_lossy_link_in_use_stops_flows_for_its_round_trip() {
+    let mut links = [link(0, 10, 20), link(1, 70, 80)];
+    assert_eq!(longest_stop(&links), Duration::ZERO);
+    links[1].loss_permille = STOPPING_PERMILLE;
+    assert_eq!(longest_stop(&links), Duration::ZERO, "its losses are not sent again");
+    links[1].recovers = true;
+    assert_eq!(longest_stop(&links), Duration::from_millis(80));
+    links[1].state = LinkState::Suspect;
+    assert_eq!(longest_stop(&links), Duration::ZERO, "nothing goes there");
+}

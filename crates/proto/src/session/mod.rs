@@ -58,7 +58,7 @@ use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig};
-use crate::recovery::{Recovery, TRIES_MAX};
+use crate::recovery::{self, Recovery, TRIES_MAX};
 use crate::reorder::{HOLD_MAX, Limits, LinkDelay, RESEND_HOLD_MAX, Resequencer};
 use crate::scheduler::{self, LinkView, Scheduler, Service};
 use crate::time::Instant;
@@ -278,7 +278,8 @@ impl Session {
 
     fn refresh_delays(&mut self, now: Instant) {
         self.refresh_views(now);
-        self.queue.set_delay_spread(scheduler::delay_spread(&self.views));
+        let stop = recovery::longest_stop(&self.views);
+        self.queue.set_delay_spread(scheduler::delay_spread(&self.views).max(stop));
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
             let (delay_us, jitter_us) = link.rx_delay_us(now);
