@@ -134,6 +134,7 @@ impl Peer {
             role: LinkRole::Primary,
             rx_ceiling: None,
             resends: false,
+            failed: 0,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {
             heartbeat.echo = Some(bonding_proto::wire::heartbeat::Echo {

@@ -102,11 +102,25 @@ pub struct UdpCounters {
     pub send_errors: u64,
     /// Of these, larger than the interface carries.
     pub too_big: u64,
+    /// Of these, because there is no way at present: no route, no device, no address, or a rule against it.
+    pub no_way: u64,
     /// Times that the socket's buffer was full.
     pub blocked: u64,
     /// Errors on receiving.
     pub receive_errors: u64,
 }
+
+/// What sending fails with while the link has no way: udp(7), ip(7), netdevice(7).
+const NO_WAY: [i32; 8] = [
+    libc::ENETUNREACH,
+    libc::EHOSTUNREACH,
+    libc::ENETDOWN,
+    libc::ENODEV,
+    libc::ENXIO,
+    libc::EADDRNOTAVAIL,
+    libc::EPERM,
+    libc::EACCES,
+];
 
 impl UdpCounters {
     /// The sums.
@@ -118,6 +132,7 @@ impl UdpCounters {
             receive_calls: self.receive_calls + other.receive_calls,
             send_errors: self.send_errors + other.send_errors,
             too_big: self.too_big + other.too_big,
+            no_way: self.no_way + other.no_way,
             blocked: self.blocked + other.blocked,
             receive_errors: self.receive_errors + other.receive_errors,
         }
@@ -330,6 +345,9 @@ impl UdpSocket {
         self.counters.send_errors += count;
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             self.counters.too_big += count;
+        }
+        if error.raw_os_error().is_some_and(|code| NO_WAY.contains(&code)) {
+            self.counters.no_way += count;
         }
         self.report("sending", error, count);
     }

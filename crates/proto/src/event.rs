@@ -10,7 +10,7 @@ pub enum LinkState {
     /// No proof that both directions deliver, for long.
     #[default]
     Down,
-    /// Proof is overdue: not used while another link is usable.
+    /// Proof is overdue, or the link failed and is on its way back: not used while another link is usable.
     Suspect,
     /// Both directions are proven.
     Up,
@@ -71,6 +71,8 @@ pub enum Event {
 pub enum LinkEvent {
     /// The interface lost its carrier or vanished.
     CarrierLost,
+    /// The system refused to send on it: no route, no device, not permitted.
+    SendFailed,
     /// The interface is there (again); `path` replaces the old one where it changed.
     CarrierFound,
 }

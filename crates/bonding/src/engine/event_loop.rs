@@ -67,7 +67,7 @@ impl Device for Tun {
 
 /// What client and server do differently.
 pub(crate) trait Shell<M> {
-    /// A socket's interface came or went.
+    /// A socket's interface came or went, or it cannot send.
     fn on_socket_event(&mut self, machine: &mut M, socket: SocketId, event: LinkEvent, now: Instant);
     /// Takes the machine's events and does what they ask for. `true`: the machine was given something, and may have
     /// something to send.
@@ -219,7 +219,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         self.ready = ready;
         self.work(tun_ready)?;
         let now = self.clock.now();
-        if shell.handle_events(&mut self.machine, now) {
+        let told = self.tell_no_way(shell, now);
+        if shell.handle_events(&mut self.machine, now) || told {
             self.drain(now)?;
             self.write_released()?;
         }
@@ -303,6 +304,16 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         for (socket, event) in self.sockets.refresh(monitor, &self.poller) {
             shell.on_socket_event(&mut self.machine, socket, event, now);
         }
+    }
+
+    /// Whether a socket had no way to send, which its link is told.
+    fn tell_no_way(&mut self, shell: &mut dyn Shell<M>, now: Instant) -> bool {
+        let mut told = false;
+        while let Some(socket) = self.sockets.poll_no_way() {
+            shell.on_socket_event(&mut self.machine, socket, LinkEvent::SendFailed, now);
+            told = true;
+        }
+        told
     }
 
     /// Rounds of input, time and output until nothing is ready or it is others' turn.

@@ -78,6 +78,8 @@ pub(crate) struct Sockets {
     buffers: ReceiveBuffers,
     /// What was larger than an interface carries, and where it was to go.
     refused: VecDeque<(Path, usize)>,
+    /// Sockets that had no way to send since this was asked last, each once.
+    no_way: Vec<SocketId>,
 }
 
 impl Sockets {
@@ -98,7 +100,12 @@ impl Sockets {
             past: UdpCounters::default(),
             complained: false,
         });
-        Self { slots: slots.collect(), buffers: ReceiveBuffers::new(), refused: VecDeque::new() }
+        Self {
+            slots: slots.collect(),
+            buffers: ReceiveBuffers::new(),
+            refused: VecDeque::new(),
+            no_way: Vec::new(),
+        }
     }
 
     /// Opens every socket now, or says which one cannot be.
@@ -151,8 +158,12 @@ impl Sockets {
             slot.dropped += bytes.len().div_ceil(segment_size.max(1)) as u64;
             return;
         };
+        let no_way = socket.counters().no_way;
         let (sent, too_big) = try_send(socket, &path, bytes, segment_size);
         note_refused(&mut self.refused, &path, too_big);
+        if socket.counters().no_way > no_way && !self.no_way.contains(&path.socket) {
+            self.no_way.push(path.socket);
+        }
         if let Sent::Blocked { done } = sent {
             slot.keep(path, bytes.get(done..).unwrap_or_default(), segment_size);
             slot.watch(poller, token(path.socket), Interest::ReadableWritable);
@@ -179,6 +190,11 @@ impl Sockets {
     /// The next datagram that was larger than the interface carries: to whom, and its bytes.
     pub(crate) fn poll_refused(&mut self) -> Option<(Path, usize)> {
         self.refused.pop_front()
+    }
+
+    /// The next socket that had no way to send.
+    pub(crate) fn poll_no_way(&mut self) -> Option<SocketId> {
+        self.no_way.pop()
     }
 
     /// Adds the datagrams that did not leave.
@@ -398,6 +414,22 @@ mod tests {
         sockets.send(&poller, path, &[0; 2500], 1000);
         assert_eq!(discards(&sockets, Discard::SocketBlocked), 3);
         assert!(!sockets.recv(ID, &mut Vec::new()));
+    }
+
+    #[test]
+    fn a_socket_without_a_way_is_told_of_once() {
+        let poller = Poller::new().unwrap();
+        let mut sockets = sockets("127.0.0.1:0", None);
+        sockets.open_all(&poller).unwrap();
+        let near = Path { socket: ID, remote: "127.0.0.1:9".parse().unwrap(), local: None };
+        sockets.send(&poller, near, &[0; 10], 10);
+        assert_eq!(sockets.poll_no_way(), None);
+        // Not permitted to a socket that did not ask for it.
+        let broadcast = Path { remote: "127.255.255.255:9".parse().unwrap(), ..near };
+        sockets.send(&poller, broadcast, &[0; 10], 10);
+        sockets.send(&poller, broadcast, &[0; 10], 10);
+        assert_eq!(discards(&sockets, Discard::SendRefused), 2);
+        assert_eq!((sockets.poll_no_way(), sockets.poll_no_way()), (Some(ID), None));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use super::rate::Sample;
 use super::{BUSY_INTERVAL, Link, micros_between};
 use crate::config::Security;
 use crate::discard::Discard;
-use crate::event::LinkState;
 use crate::time::Instant;
 use crate::wire::feedback::Feedback;
 use crate::wire::heartbeat::Echo;
@@ -69,9 +68,7 @@ impl Link {
     pub(super) fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
         let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
         let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
-        let was_down = self.health.state() == LinkState::Down;
-        self.health.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)));
-        if was_down && self.health.state() == LinkState::Up {
+        if self.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)), now) {
             // Three good probes healed it: the outage's losses would keep it unused for as long as their window.
             self.forget_delivery(now);
         }
@@ -84,6 +81,12 @@ impl Link {
         self.tx_delay.on_sample(delay_us, now);
         self.on_delivery(echo, arrived_us, delay_us, now);
         Ok(())
+    }
+
+    /// What was sent at `sent_at` arrived. Whether the link is back after a failure.
+    fn on_proof(&mut self, sent_at: Instant, now: Instant) -> bool {
+        let unproven_at = self.sent.first_asked_after(sent_at);
+        self.health.on_proof(sent_at, unproven_at, now)
     }
 
     /// What was sent between the last heartbeat echoed and this one, and what of it arrived.
@@ -178,7 +181,9 @@ impl Link {
         let Some(told) = self.sent.on_feedback(feedback, srtt, now)?.filter(|told| told.is_newer) else {
             return Ok(());
         };
-        self.health.on_proof(told.largest.at);
+        if self.on_proof(told.largest.at, now) {
+            self.forget_delivery(now);
+        }
         let Some(received) = self.received else { return Ok(()) };
         let near = received.clock_us(now);
         let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();

@@ -4,7 +4,8 @@
 //! the round trip (at most [`SPACING_MAX`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other way allow.
 //! A missing datagram is told at once, and so are the three after it, by which the sender knows it for lost.
 //! What little traffic brings is told with the next heartbeat, in the same datagram, or when nothing has followed it
-//! for [`END_AFTER`]: its sender waits to know whether the end of what it sent arrived. Only data asks for feedback, so that two
+//! for [`END_AFTER`]: its sender waits to know whether the end of what it sent arrived; and after [`ACK_DELAY_MAX`] in any case: silence is how a
+//! sender notices that a link died, so it must not be the rule. Only data asks for feedback, so that two
 //! sides never answer each other's answers.
 //!
 //! When the peer changes to a new key, the old one's last datagrams are told first, or they would count as lost.
@@ -27,6 +28,9 @@ const SPACING_MAX: Duration = Duration::from_millis(25);
 pub(super) const END_AFTER: Duration = Duration::from_millis(10);
 /// Of a datagram that is missing its sender knows by so many later ones.
 const LATER_DATAGRAMS: u8 = 3;
+
+/// Data is not left without an answer for longer (RFC 9000 §18.2's default for max_ack_delay), where the way back is not slow.
+pub(super) const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
 /// A sealed datagram that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +78,8 @@ pub(super) struct Acknowledger {
     before: Option<Report>,
     /// Bytes that ask, since the last report.
     asking_bytes: u64,
-    /// When the last datagram came that asks.
+    /// When the first and the last datagram came since then that ask.
+    first_asked_at: Instant,
     asked_at: Instant,
     /// So many more datagrams are told at once, because one before them is missing.
     urgent: u8,
@@ -83,7 +88,15 @@ pub(super) struct Acknowledger {
 
 impl Default for Acknowledger {
     fn default() -> Self {
-        Self { now: None, before: None, asking_bytes: 0, asked_at: Instant::ZERO, urgent: 0, told_at: None }
+        Self {
+            now: None,
+            before: None,
+            asking_bytes: 0,
+            first_asked_at: Instant::ZERO,
+            asked_at: Instant::ZERO,
+            urgent: 0,
+            told_at: None,
+        }
     }
 }
 
@@ -124,6 +137,9 @@ impl Acknowledger {
             }
         }
         if arrival.asks {
+            if self.asking_bytes == 0 {
+                self.first_asked_at = now;
+            }
             self.asking_bytes += arrival.bytes as u64;
             self.asked_at = now;
         }
@@ -147,7 +163,8 @@ impl Acknowledger {
         let is_worth_it = self.asking_bytes * COST_PERMILLE >= cost_bytes * 1_000;
         let affordable =
             rate.map_or(Duration::ZERO, |rate| rate.permille(RETURN_PERMILLE).time_to_send(cost_bytes));
-        let at_end = if is_urgent || is_worth_it { Instant::ZERO } else { self.asked_at + END_AFTER };
+        let at_end = (self.asked_at + END_AFTER).min(self.first_asked_at + ACK_DELAY_MAX);
+        let at_end = if is_urgent || is_worth_it { Instant::ZERO } else { at_end };
         let usual = if is_urgent { SPACING_MIN } else { (rtt / 8).clamp(SPACING_MIN, SPACING_MAX) };
         let spacing = usual.max(affordable.min(SPACING_MAX * 4));
         Some(self.told_at.map_or(at_end, |told_at| at_end.max(told_at + spacing)))

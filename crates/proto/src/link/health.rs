@@ -1,17 +1,31 @@
 //! Whether a link may be used, from proof of delivery.
 //!
-//! Proof is a heartbeat of ours that the peer echoed in a heartbeat that reached us: both directions delivered. Its
-//! age counts from when that heartbeat of ours was *sent*. Bytes that arrive prove nothing about the other direction.
+//! Proof is a datagram of ours that the peer is known to have received: a heartbeat that it echoed, or one that its feedback names. Both
+//! directions delivered. Its age counts from when that datagram was *sent*. Bytes that arrive prove nothing about the other direction.
 //!
 //! ```text
-//!        first proof                       proof overdue
-//! Down ───────────────► Up ──────────────────────────────────────► Suspect
-//!  ▲  (after a failure: ◄────────────────────────────────────────── │ │
-//!  │   three in a row)              newer proof                       │
-//!  └──────────── proof older than a second, or carrier lost ◄────────┘
+//!        first proof              silence, or no heartbeat proven for long; a send that failed
+//! Down ───────────────► Up ───────────────────────────────────────────► Suspect
+//!  ▲ │                   ▲                     newer proof                 │ │
+//!  │ │                   └──────────────────────────────────────────────── ┘ │
+//!  │ └─ first proof after a failure: Suspect, and Up after three and a wait ┘│
+//!  └──────── no proof for longer; carrier lost; the peer says so ────────────┘
 //! ```
-//! Overdue: in the worst regular case proof is as old as two heartbeat intervals (ours and the peer's, which run
-//! out of step) and one RTT; one lost heartbeat in either direction adds an interval and is forgiven.
+//! **Silence** is about data in flight (sealed links, where it is answered by feedback): none of what was sent after the newest proof is
+//! answered within max(1.5 srtt + 4 rttvar + the peer's [`ACK_DELAY`], [`SILENCE_MIN`]), *and* nothing was heard for [`SILENCE_MIN`] and two
+//! and a half times the usual distance of two feedbacks. The second keeps a link whose queue grows while it delivers: there answers come
+//! later and later, but they come. So a burst of loss (half of 100 ms), a step of delay, a lost feedback or a peer that was not scheduled for 50 ms
+//! raise no alarm. Before, when an answer is late by [`DOUBT_SLACK`], the peer is asked with heartbeats, and silence takes [`TRIES`] datagrams
+//! that were each answered alone if at all: where traffic is light a lost packet, or its feedback, is no alarm either. A stall of our own is no silence either: it counts only if it is still there [`CONFIRM`] after it was
+//! noticed, when what had waited in the sockets was read. A suspect link is probed at once and every 50 ms; the first answer makes it usable again, with its
+//! rate. Without an answer it is down after three PTO (RFC 9002 §6.2.1), or three probes where that is longer.
+//!
+//! **A quiet link** is judged by heartbeats: in the worst regular case proof is as old as two heartbeat intervals (ours and the peer's,
+//! which run out of step) and one RTT; one lost heartbeat in either direction adds an interval and is forgiven.
+//!
+//! **The way back.** A link that failed is suspect from its first proof, so it carries where no other can, and up after three. One that failed
+//! again within [`STABLE`] of coming up must besides be proven for a second, then two, four, up to [`DAMPING_MAX`]: what flaps is left alone,
+//! and each [`STABLE`] that it stays up halves that.
 
 use std::time::Duration;
 
@@ -19,26 +33,84 @@ use super::rtt::RttEstimator;
 use crate::event::LinkState;
 use crate::time::Instant;
 
-/// Proofs in a row that bring a failed link back.
+/// Proofs that bring a failed link back.
 const PROOFS_AFTER_FAILURE: u32 = 3;
+
+/// The least time without an answer that counts as silence. Ours: above the bursts and stalls that links are known for (Starlink's
+/// 100 ms of half loss at a slot change, 50 ms of a busy host), and below what a person takes for a pause.
+const SILENCE_MIN: Duration = Duration::from_millis(100);
+/// The peer answers data within this ([`super::feedback`]).
+const ACK_DELAY: Duration = super::feedback::ACK_DELAY_MAX;
+/// An answer is in doubt when it is later than it should be by this, and nothing was heard for so long.
+const DOUBT_SLACK: Duration = Duration::from_millis(15);
+const DOUBT_QUIET: Duration = Duration::from_millis(50);
+/// So many datagrams without an answer, so far apart that one feedback does not answer two, and a lossy link's losses are not all of them:
+/// at 5 % each way one in ten thousand.
+const TRIES: u32 = 4;
+const TRY_GAP: Duration = Duration::from_millis(20);
+/// Silence must last this much longer after it was noticed; or until an answer to what is then asked can be there, if that is soon.
+const CONFIRM: Duration = Duration::from_millis(10);
+const ASK_MAX: Duration = Duration::from_millis(60);
+/// RFC 9002 §6.1.2: granularity.
+const GRANULARITY: Duration = Duration::from_millis(1);
+/// A suspect link is down after so many PTO.
+const PTOS_TO_DOWN: u32 = 3;
+/// ... and not before three probes, 50 ms apart, had their chance.
+const DOWN_MIN: Duration = Duration::from_millis(150);
+
+/// A link that was up for so long is stable.
+const STABLE: Duration = Duration::from_secs(10);
+/// What a link must be proven for that failed twice in a row, and at most.
+const DAMPING_MIN: Duration = Duration::from_secs(1);
+const DAMPING_MAX: Duration = Duration::from_secs(32);
 
 /// State of one link.
 #[derive(Debug, Clone)]
 pub(super) struct Health {
     interval: Duration,
     state: LinkState,
-    /// When our newest proven heartbeat was sent.
+    /// When our newest proven datagram was sent, and when we heard of it.
     proven_at: Option<Instant>,
-    /// Proofs since the link went down.
-    proofs: u32,
+    heard_at: Instant,
+    /// The first data that was sent after the newest proof.
+    unproven_at: Option<Instant>,
+    /// Datagrams since the newest proof, at most one for each [`TRY_GAP`], and the newest.
+    tries: u32,
+    tried_at: Instant,
+    /// Silence was noticed then.
+    noticed_at: Option<Instant>,
+    /// While suspect: when it is down.
+    down_at: Option<Instant>,
     failed: bool,
     carrier: bool,
+    /// Proofs since the link went down, and when the first one came.
+    proofs: u32,
+    returned_at: Instant,
+    /// Failures in a row; since when it has been up or down.
+    failures: u32,
+    since: Instant,
 }
 
 impl Health {
     /// A link without proof, measured every `interval`.
     pub(super) const fn new(interval: Duration) -> Self {
-        Self { interval, state: LinkState::Down, proven_at: None, proofs: 0, failed: false, carrier: true }
+        Self {
+            interval,
+            state: LinkState::Down,
+            proven_at: None,
+            heard_at: Instant::ZERO,
+            unproven_at: None,
+            tries: 0,
+            tried_at: Instant::ZERO,
+            noticed_at: None,
+            down_at: None,
+            failed: false,
+            carrier: true,
+            proofs: 0,
+            returned_at: Instant::ZERO,
+            failures: 0,
+            since: Instant::ZERO,
+        }
     }
 
     /// The link is measured every `interval` from now on.
@@ -51,68 +123,209 @@ impl Health {
         self.state
     }
 
-    /// When the newest heartbeat of ours was sent that is known to have arrived.
+    /// When the newest datagram of ours was sent that is known to have arrived.
     pub(super) const fn proven_at(&self) -> Option<Instant> {
         self.proven_at
     }
 
-    /// Our heartbeat sent at `sent_at` came back echoed. Older than what is known: no news.
-    pub(super) fn on_proof(&mut self, sent_at: Instant) {
-        if self.proven_at.is_some_and(|known| sent_at <= known) {
-            return;
-        }
-        self.proven_at = Some(sent_at);
-        self.proofs = self.proofs.saturating_add(1);
-        if self.carrier
-            && (self.state != LinkState::Down || !self.failed || self.proofs >= PROOFS_AFTER_FAILURE)
-        {
-            self.state = LinkState::Up;
+    /// It was up once, and is down for a reason.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed && self.state == LinkState::Down
+    }
+
+    /// Whether the link is to be asked more often than usual.
+    pub(super) const fn is_urgent(&self) -> bool {
+        match self.state {
+            LinkState::Up => self.is_in_doubt(),
+            // One that is proven, and only has to wait, is in no hurry.
+            LinkState::Suspect => !self.failed || self.proofs < PROOFS_AFTER_FAILURE,
+            LinkState::Down => false,
         }
     }
 
-    /// Time has passed.
-    pub(super) fn on_time(&mut self, rtt: &RttEstimator, now: Instant) {
-        let Some(proven_at) = self.proven_at else { return };
-        let age = now.saturating_since(proven_at);
-        if age >= self.down_after(rtt) {
-            self.fail();
-        } else if age >= self.suspect_after(rtt) && self.state == LinkState::Up {
+    /// An answer is late: the peer is to be asked.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.noticed_at.is_some()
+    }
+
+    /// Data that the peer is to answer goes out.
+    pub(super) fn on_asked(&mut self, now: Instant) {
+        self.unproven_at.get_or_insert(now);
+        self.on_try(now);
+    }
+
+    /// A datagram goes out that the peer is to answer, data or not.
+    pub(super) fn on_try(&mut self, now: Instant) {
+        if self.tries < TRIES && now.saturating_since(self.tried_at) >= TRY_GAP {
+            self.tries += 1;
+            self.tried_at = now;
+        }
+    }
+
+    /// Our datagram sent at `sent_at` is known to have arrived. `unproven_at`: the first data that was sent later. Older than what is
+    /// known: no news. Whether the link is back after a failure.
+    pub(super) fn on_proof(&mut self, sent_at: Instant, unproven_at: Option<Instant>, now: Instant) -> bool {
+        if self.proven_at.is_some_and(|known| sent_at <= known) {
+            return false;
+        }
+        self.proven_at = Some(sent_at);
+        self.heard_at = now;
+        self.unproven_at = unproven_at;
+        self.tries = 0;
+        self.noticed_at = None;
+        self.proofs = self.proofs.saturating_add(1);
+        if !self.carrier {
+            return false;
+        }
+        if !self.failed {
+            if self.state == LinkState::Down {
+                self.since = now;
+            }
+            self.state = LinkState::Up;
+            self.down_at = None;
+            return false;
+        }
+        if self.state == LinkState::Down {
             self.state = LinkState::Suspect;
+            self.returned_at = now;
+        }
+        self.down_at = None;
+        let waited = now.saturating_since(self.returned_at) >= self.damping();
+        let is_back = waited && self.proofs >= PROOFS_AFTER_FAILURE;
+        if is_back {
+            self.state = LinkState::Up;
+            self.failed = false;
+            self.since = now;
+        }
+        is_back
+    }
+
+    /// Time has passed. `gap`: how far apart feedback usually comes.
+    pub(super) fn on_time(&mut self, rtt: &RttEstimator, gap: Duration, now: Instant) {
+        match self.state {
+            LinkState::Up => {
+                if self.overdue_at(rtt).is_some_and(|at| now >= at) {
+                    self.suspect(self.proven_at.unwrap_or(now) + self.down_after(rtt));
+                } else if let Some(noticed_at) = self.noticed_at {
+                    if self.silent_at(rtt, gap, noticed_at).is_some_and(|at| now >= at) {
+                        self.suspect(now + down_after_silence(rtt));
+                    }
+                } else if self.doubt_at(rtt, gap).is_some_and(|at| now >= at) {
+                    self.noticed_at = Some(now);
+                }
+            }
+            LinkState::Suspect => {
+                if self.lost_at(rtt).is_some_and(|at| now >= at) {
+                    self.fail(now);
+                }
+            }
+            LinkState::Down => {}
+        }
+    }
+
+    /// The system refused to send on the link.
+    pub(super) fn on_send_failed(&mut self, rtt: &RttEstimator, now: Instant) {
+        if self.state == LinkState::Up {
+            self.suspect(now + down_after_silence(rtt));
         }
     }
 
     /// The interface lost its carrier or has it again.
-    pub(super) fn on_carrier(&mut self, carrier: bool) {
+    pub(super) fn on_carrier(&mut self, carrier: bool, now: Instant) {
         self.carrier = carrier;
         if !carrier {
-            self.fail();
+            self.fail(now);
         }
+    }
+
+    /// The peer says that the link failed.
+    pub(super) fn on_peer_failure(&mut self, now: Instant) {
+        self.fail(now);
     }
 
     /// The peer was restarted: what was proven is void, but nothing failed.
     pub(super) fn on_peer_restart(&mut self) {
-        self.state = LinkState::Down;
-        self.proven_at = None;
-        self.proofs = 0;
-        self.failed = false;
+        *self = Self { carrier: self.carrier, ..Self::new(self.interval) };
     }
 
     /// When [`Self::on_time`] has something to do next.
-    pub(super) fn poll_timeout(&self, rtt: &RttEstimator) -> Option<Instant> {
-        let proven_at = self.proven_at?;
+    pub(super) fn poll_timeout(&self, rtt: &RttEstimator, gap: Duration) -> Option<Instant> {
         match self.state {
-            LinkState::Up => Some(proven_at + self.suspect_after(rtt)),
-            LinkState::Suspect => Some(proven_at + self.down_after(rtt)),
+            LinkState::Up => {
+                let silence = match self.noticed_at {
+                    Some(noticed_at) => self.silent_at(rtt, gap, noticed_at),
+                    None => self.doubt_at(rtt, gap),
+                };
+                [self.overdue_at(rtt), silence].into_iter().flatten().min()
+            }
+            LinkState::Suspect => self.lost_at(rtt),
             LinkState::Down => None,
         }
     }
 
-    fn fail(&mut self) {
-        if self.state != LinkState::Down {
-            self.failed = true;
+    fn suspect(&mut self, down_at: Instant) {
+        self.state = LinkState::Suspect;
+        self.down_at = Some(down_at);
+        self.noticed_at = None;
+    }
+
+    fn fail(&mut self, now: Instant) {
+        self.proofs = 0;
+        self.down_at = None;
+        self.noticed_at = None;
+        self.unproven_at = None;
+        if self.state == LinkState::Down {
+            return;
         }
         self.state = LinkState::Down;
-        self.proofs = 0;
+        // On its way back it was not used, and what it did not carry is no second failure.
+        if !self.failed {
+            let stable = now.saturating_since(self.since).as_secs() / STABLE.as_secs();
+            self.failures =
+                self.failures.checked_shr(u32::try_from(stable).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
+            self.failed = true;
+        }
+        self.since = now;
+    }
+
+    /// How long a failed link must be proven before it is up.
+    fn damping(&self) -> Duration {
+        match self.failures.checked_sub(2) {
+            None => Duration::ZERO,
+            Some(more) => (DAMPING_MIN * 2_u32.saturating_pow(more.min(16))).min(DAMPING_MAX),
+        }
+    }
+
+    /// When an answer is late enough to ask for one.
+    fn doubt_at(&self, rtt: &RttEstimator, gap: Duration) -> Option<Instant> {
+        let answered_at = self.unproven_at? + rtt.srtt()? + rtt.rttvar() * 4 + ACK_DELAY + DOUBT_SLACK;
+        Some(answered_at.max(self.heard_at + DOUBT_QUIET.max(gap * 5 / 4)))
+    }
+
+    /// When a link that is up has been silent for too long, which was noticed at `noticed_at`.
+    fn silent_at(&self, rtt: &RttEstimator, gap: Duration, noticed_at: Instant) -> Option<Instant> {
+        let patience = rtt.srtt()? * 3 / 2 + rtt.rttvar() * 4 + ACK_DELAY;
+        let answered_at = self.unproven_at? + patience.max(SILENCE_MIN);
+        if self.tries < TRIES {
+            return None;
+        }
+        let asked = rtt.srtt()? * 5 / 4 + CONFIRM;
+        let confirmed_at = noticed_at + if asked <= ASK_MAX { asked } else { CONFIRM };
+        let confirmed_at = confirmed_at.max(self.tried_at + CONFIRM);
+        Some(answered_at.max(self.heard_at + SILENCE_MIN.max(gap * 5 / 2)).max(confirmed_at))
+    }
+
+    /// When a link that is up has been without proof for too long.
+    fn overdue_at(&self, rtt: &RttEstimator) -> Option<Instant> {
+        // Where answers come late but come, a queue grows.
+        let quiet_at = self.heard_at + self.interval * 5 / 2;
+        Some((self.proven_at? + self.suspect_after(rtt)).max(quiet_at))
+    }
+
+    /// When a suspect link is down.
+    fn lost_at(&self, rtt: &RttEstimator) -> Option<Instant> {
+        // On its way back each proof gives it more time.
+        self.down_at.or_else(|| Some(self.heard_at + self.interval + down_after_silence(rtt)))
     }
 
     /// 3.5 intervals + srtt + 4 × rttvar.
@@ -126,88 +339,12 @@ impl Health {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INTERVAL: Duration = Duration::from_millis(100);
-
-    fn rtt() -> RttEstimator {
-        let mut rtt = RttEstimator::new();
-        for _ in 0..50 {
-            rtt.on_sample(Duration::from_millis(20), Instant::ZERO);
-        }
-        rtt
-    }
-
-    fn ms(ms: u64) -> Instant {
-        Instant::ZERO + Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn up_by_proof_suspect_and_down_without_it() {
-        let rtt = rtt();
-        let mut health = Health::new(INTERVAL);
-        health.on_time(&rtt, ms(10_000));
-        assert_eq!((health.state(), health.poll_timeout(&rtt)), (LinkState::Down, None));
-        health.on_proof(ms(10_000));
-        assert_eq!(health.state(), LinkState::Up);
-        // Two intervals, one RTT and one lost heartbeat are regular.
-        health.on_time(&rtt, ms(10_320));
-        assert_eq!(health.state(), LinkState::Up);
-        let due = health.poll_timeout(&rtt).unwrap();
-        health.on_time(&rtt, due);
-        assert_eq!(health.state(), LinkState::Suspect);
-        health.on_proof(ms(10_300));
-        assert_eq!(health.state(), LinkState::Up);
-        health.on_time(&rtt, ms(10_800));
-        assert_eq!(health.state(), LinkState::Suspect);
-        let due = health.poll_timeout(&rtt).unwrap();
-        health.on_time(&rtt, due);
-        assert_eq!((health.state(), health.poll_timeout(&rtt)), (LinkState::Down, None));
-    }
-
-    #[test]
-    fn a_failed_link_needs_three_proofs_and_old_ones_do_not_count() {
-        let rtt = rtt();
-        let mut health = Health::new(INTERVAL);
-        health.on_proof(ms(100));
-        health.on_time(&rtt, ms(5_000));
-        assert_eq!(health.state(), LinkState::Down);
-        for (sent, state) in [
-            (90, LinkState::Down),
-            (5_000, LinkState::Down),
-            (5_100, LinkState::Down),
-            (5_100, LinkState::Down),
-            (5_200, LinkState::Up),
-        ] {
-            health.on_proof(ms(sent));
-            assert_eq!(health.state(), state, "{sent}");
-        }
-    }
-
-    #[test]
-    fn a_lost_carrier_is_down_at_once_and_proof_does_not_help() {
-        let mut health = Health::new(INTERVAL);
-        health.on_proof(ms(100));
-        health.on_carrier(false);
-        assert_eq!(health.state(), LinkState::Down);
-        for sent in 2..9 {
-            health.on_proof(ms(sent * 100));
-        }
-        assert_eq!(health.state(), LinkState::Down);
-        health.on_carrier(true);
-        health.on_proof(ms(1_000));
-        assert_eq!(health.state(), LinkState::Up);
-    }
-
-    #[test]
-    fn a_restarted_peer_is_up_at_its_first_proof() {
-        let mut health = Health::new(INTERVAL);
-        health.on_proof(ms(100));
-        health.on_peer_restart();
-        assert_eq!(health.state(), LinkState::Down);
-        health.on_proof(ms(200));
-        assert_eq!(health.state(), LinkState::Up);
-    }
+/// How long a silent link has to answer probes.
+fn down_after_silence(rtt: &RttEstimator) -> Duration {
+    // RFC 9002 §6.2.1.
+    let pto = rtt.srtt().unwrap_or_default() + (rtt.rttvar() * 4).max(GRANULARITY) + ACK_DELAY;
+    (pto * PTOS_TO_DOWN).max(DOWN_MIN)
 }
+
+#[cfg(test)]
+mod tests;

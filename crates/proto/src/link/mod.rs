@@ -56,7 +56,7 @@ use crate::wire::FRAME_HEADER_BYTES;
 use crate::wire::control::Control;
 use crate::wire::heartbeat::{Echo, HEARTBEAT_BYTES, Heartbeat};
 
-/// A suspect link is probed this often.
+/// A suspect link, and one whose answer is late, is asked this often.
 const SUSPECT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A link that carries much is probed at most this often, and at most for this share of what it carries.
@@ -355,10 +355,29 @@ impl Link {
 
     /// The interface lost its carrier (`false`) or has it again.
     pub fn on_carrier(&mut self, carrier: bool, now: Instant) {
-        self.health.on_carrier(carrier);
+        self.health.on_carrier(carrier, now);
         if carrier && self.path.current().is_some() {
             self.heartbeat_at = Some(now);
         }
+    }
+
+    /// The system refused to send on the link: it is asked at once whether it still delivers.
+    pub fn on_send_failed(&mut self, now: Instant) {
+        let before = self.health.state();
+        self.health.on_send_failed(&self.rtt, now);
+        if before != self.health.state() {
+            self.hasten_heartbeat(now);
+        }
+    }
+
+    /// The peer says that the link failed.
+    pub fn on_peer_failure(&mut self, now: Instant) {
+        self.health.on_peer_failure(now);
+    }
+
+    /// It was up, is down, and not yet on its way back.
+    pub fn has_failed(&self) -> bool {
+        self.health.has_failed()
     }
 
     /// A heartbeat of the peer's present run arrived, answering a run `epoch` of ours or none. Returns the new path where
@@ -403,26 +422,33 @@ impl Link {
 
     /// Time has passed: the state may change.
     pub fn on_time(&mut self, now: Instant) {
-        self.health.on_time(&self.rtt, now);
+        let before = (self.health.state(), self.health.is_in_doubt());
+        self.health.on_time(&self.rtt, self.feedback_gap, now);
+        let after = (self.health.state(), self.health.is_in_doubt());
+        if before != after && after != (LinkState::Down, false) && self.link_role != LinkRole::Never {
+            self.hasten_heartbeat(now);
+        }
     }
 
     /// When the state may change by time alone.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.health.poll_timeout(&self.rtt)
+        self.health.poll_timeout(&self.rtt, self.feedback_gap)
     }
 
     /// The heartbeat to send now, with its sequence number, and the next one's time set.
     pub fn next_heartbeat(&mut self, epoch: u32, now: Instant) -> (u64, Heartbeat) {
         self.heartbeats_sent += 1;
-        let interval = match self.health.state() {
-            LinkState::Suspect if self.link_role != LinkRole::Never => self.interval.min(SUSPECT_INTERVAL),
-            LinkState::Suspect | LinkState::Up | LinkState::Down => rhythm(self.interval, self.link_role),
+        let interval = if self.health.is_urgent() && self.link_role != LinkRole::Never {
+            self.interval.min(SUSPECT_INTERVAL)
+        } else {
+            rhythm(self.interval, self.link_role)
         };
         if self.health.state() == LinkState::Down {
             self.path.rotate();
         }
         self.heartbeat_at = Some(now + interval);
         self.heartbeat_sent_at = Some(now);
+        self.health.on_try(now);
         self.carried_bytes = 0;
         if self.log.len() == LOG_MAX {
             self.log.pop_front();
@@ -436,12 +462,13 @@ impl Link {
                 stamp_us: now.as_micros(),
                 sent: self.tx_packets + 1,
                 echo: None,
-                proven: self.health.state() == LinkState::Up,
+                proven: self.health.state() == LinkState::Up && !self.health.is_in_doubt(),
                 at_once: true,
                 priority: self.priority,
                 role: self.link_role,
                 rx_ceiling: self.rx_ceiling,
                 resends: false,
+                failed: 0,
             },
         )
     }
@@ -486,6 +513,9 @@ impl Link {
         self.pacer.on_sent(bytes, self.rate.pacing_rate(self.overdue(now), now), now);
         if outgoing.asks {
             self.data_sent_at = Some(now);
+            if outgoing.sealed.is_some() {
+                self.health.on_asked(now);
+            }
         }
         if let Some(sealed) = outgoing.sealed {
             self.sent.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
@@ -585,7 +615,7 @@ mod tests {
         };
         let mut link = Link::new(LinkId(0), Role::Client, &config, INTERVAL, ms(0));
         link.next_heartbeat(1, ms(0));
-        link.health.on_proof(ms(0));
+        link.health.on_proof(ms(0), None, ms(0));
         for datagram in 0..datagrams {
             let at = ms(20 * datagram / datagrams);
             if receive {
@@ -634,6 +664,7 @@ mod tests {
             role: LinkRole::Primary,
             rx_ceiling: None,
             resends: false,
+            failed: 0,
         };
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));
         link.on_peer_restart(ms(0));

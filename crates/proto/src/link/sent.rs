@@ -314,6 +314,12 @@ impl SentLog {
         self.take_end(usize::MAX)
     }
 
+    /// When the first datagram that asks for an answer was sent after `at`.
+    pub(super) fn first_asked_after(&self, at: Instant) -> Option<Instant> {
+        let from = self.log.partition_point(|sent| sent.at <= at);
+        self.log.iter().skip(from).find(|sent| sent.asks).map(|sent| sent.at)
+    }
+
     /// The peer was restarted: it knows nothing of what was sent.
     pub(super) fn clear(&mut self) {
         self.first = self.end();

@@ -21,6 +21,9 @@ use crate::packet::{LinkId, Path};
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
 
+/// All links together may be silent for a moment: where the peer was, say. Keys are not what is missing then.
+const UNPROVEN_PAUSE: Duration = Duration::from_millis(250);
+
 /// Pauses between attempts; the last one stands from then on.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(500),
@@ -94,10 +97,12 @@ impl Dialer {
         self.attempts.iter().any(|attempt| attempt.local_index() == local_index)
     }
 
-    /// No link is proven any more: new keys may be what is missing.
+    /// No link is proven any more: new keys may be what is missing, if none comes back soon.
     pub(super) fn on_unproven(&mut self, now: Instant) {
         self.tries = 0;
-        self.hasten(now);
+        if self.attempts.is_empty() {
+            self.due = Some(now + UNPROVEN_PAUSE);
+        }
     }
 
     /// A link is proven under keys that are to be renewed at `rekey_at`.

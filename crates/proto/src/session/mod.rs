@@ -64,6 +64,7 @@ use crate::scheduler::{self, LinkView, Scheduler, Service};
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::control::CloseReason;
+use crate::wire::heartbeat::Heartbeat;
 
 /// Epochs of the peer that are over.
 const RETIRED_EPOCHS: usize = 4;
@@ -100,6 +101,8 @@ pub struct Session {
     peer_epoch: Option<u32>,
     /// The peer takes frames that are to be delivered at once.
     peer_at_once: bool,
+    /// Links that the peer counts as failed, a bit each, and its clock when it said so, µs.
+    peer_failed: (u32, u64),
     retired_epochs: VecDeque<u32>,
     /// A retired epoch that spoke last, and how often in a row.
     revenant: Option<(u32, u8)>,
@@ -171,6 +174,7 @@ impl Session {
             events: VecDeque::new(),
             peer_epoch: None,
             peer_at_once: false,
+            peer_failed: (0, 0),
             retired_epochs: VecDeque::new(),
             revenant: None,
             connected: false,
@@ -226,16 +230,20 @@ impl Session {
         self.queue.push(classified.flow, classified.class, packet, now)
     }
 
-    /// Bytes of packets that wait to be sent, or are kept to be sent again.
+    /// Bytes in the queue ahead of the links.
     pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes() + self.kept_bytes()
+        self.queue.bytes()
     }
 
     /// What the world tells about a link.
     pub fn handle_link_event(&mut self, link: LinkId, event: LinkEvent, now: Instant) {
         let Some(link) = self.links.get_mut(link.index()) else { return };
         let (id, before) = (link.id(), link.state());
-        link.on_carrier(event == LinkEvent::CarrierFound, now);
+        match event {
+            LinkEvent::CarrierFound => link.on_carrier(true, now),
+            LinkEvent::CarrierLost => link.on_carrier(false, now),
+            LinkEvent::SendFailed => link.on_send_failed(now),
+        }
         let after = link.state();
         self.note_state(id, before, after, now);
     }
@@ -245,16 +253,49 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// A link may have changed from `before` to `after`.
+    /// A link may have changed from `before` to `after`: everything that follows from a link's change of state begins here.
     fn note_state(&mut self, link: LinkId, before: LinkState, after: LinkState, now: Instant) {
         if before == after {
             return;
         }
         self.events.push_back(Event::LinkState { link, from: before, to: after });
+        if after == LinkState::Down {
+            // The peer need not find out by itself.
+            self.links.iter_mut().filter(|other| other.state() == LinkState::Up).for_each(|other| {
+                other.hasten_heartbeat(now);
+            });
+        }
         self.note_proof(before, after, now);
         self.reinject(link, before, after, now);
         self.note_connected();
         self.on_links_changed(now);
+    }
+
+    /// The links that failed, a bit each.
+    fn failed_links(&self) -> u32 {
+        let failed = self.links.iter().filter(|link| link.has_failed());
+        failed.fold(0, |bits, link| bits | 1_u32.checked_shl(u32::from(link.id().0)).unwrap_or(0))
+    }
+
+    /// The peer says which links failed. What it says anew is so here as well: a lost carrier is known at one end only, and one
+    /// direction alone is no link. It comes over all links, and what was said before something else may arrive after it.
+    fn note_peer_failures(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        let (known, said_at) = self.peer_failed;
+        if heartbeat.stamp_us < said_at {
+            return;
+        }
+        self.peer_failed = (heartbeat.failed, heartbeat.stamp_us);
+        let news = heartbeat.failed & !known;
+        for at in 0..self.links.len() {
+            let Some(link) = self.links.get_mut(at).filter(|_| news != 0) else { break };
+            let (id, before) = (link.id(), link.state());
+            if news.checked_shr(u32::from(id.0)).unwrap_or(0) & 1 == 0 {
+                continue;
+            }
+            link.on_peer_failure(now);
+            let after = link.state();
+            self.note_state(id, before, after, now);
+        }
     }
 
     /// Rates or states of links changed: the queue and the resequencer want to know.
@@ -377,6 +418,7 @@ impl Session {
                 self.retired_epochs.pop_front();
             }
             self.retired_epochs.push_back(over);
+            self.peer_failed = (0, 0);
             self.reorder.reset(&mut self.released);
             self.recovery.clear();
             for at in 0..self.links.len() {

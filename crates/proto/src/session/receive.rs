@@ -91,6 +91,7 @@ impl Session {
             self.on_links_changed(now);
         }
         self.note_state(id, before, after, now);
+        self.note_peer_failures(heartbeat, now);
         self.on_rates_changed(now);
         self.refresh_delays(now);
         Ok(())

@@ -644,6 +644,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         priority: 1,
         role: LinkRole::Primary,
         rx_ceiling: None,
+        failed: 0,
     };
     wire::put_frame_header(&mut frames, 1, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
     heartbeat.put(&mut frames);

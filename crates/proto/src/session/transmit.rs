@@ -18,7 +18,7 @@ use crate::recovery::Frame;
 use crate::scheduler::Decision;
 use crate::time::Instant;
 use crate::wire::feedback::Feedback;
-use crate::wire::heartbeat::HEARTBEAT_BYTES;
+use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
 /// What one GSO send can hold.
@@ -30,21 +30,24 @@ impl Session {
     pub(super) fn transmit_heartbeat(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
         let sealed = self.keyring.can_seal(now);
         let (epoch, peer_epoch, recovers) = (self.epoch, self.peer_epoch, self.recovers);
+        let failed = self.failed_links();
         for link in &mut self.links {
             let due = link.heartbeat_at().is_some_and(|at| at <= now);
             let speaks = sealed || link.security() == Security::Plain;
             let Some(path) = link.path().filter(|_| due && speaks) else { continue };
             let start = buf.len();
-            let size = overhead(link.security()) + usize::from(HEARTBEAT_BYTES);
+            let payload = if failed == 0 { HEARTBEAT_BYTES } else { HEARTBEAT_FAILED_BYTES };
+            let size = overhead(link.security()) + usize::from(payload);
             if !link.try_spend(size) {
                 link.skip_heartbeat(now);
                 continue;
             }
             let (seq_num, mut heartbeat) = link.next_heartbeat(epoch, now);
             heartbeat.resends = recovers && link.security() == Security::Sealed;
+            heartbeat.failed = failed;
             heartbeat.echo = peer_epoch.and_then(|epoch| link.echo(epoch, now));
             begin_datagram(link.security(), buf);
-            wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
+            wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, heartbeat.payload_bytes());
             heartbeat.put(buf);
             let mut sealed_as = None;
             if link.security() == Security::Sealed {

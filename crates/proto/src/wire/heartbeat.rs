@@ -11,18 +11,23 @@
 //! 40  echo sent          8 B   the echoed heartbeat's "datagrams sent"
 //! 48  echo received      8 B   how many of those had arrived when it arrived
 //! 56  receive ceiling    4 B   kbit/s that the sender wants to be sent on this link at most; 0: no limit
+//! 60  failed             4 B   links that the sender counts as failed: bit 0 is link 0; absent where there are none
 //! ```
 //! RTT = now − echo stamp − echo delay. The one-way delays, each with an offset that is the same on all links:
 //! forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of what we sent = 1 − Δ echo received / Δ
-//! echo sent. Role: 0 primary, 1 secondary, 2 backup, 3 never; what a later version may add is read as backup. A longer payload is read like this one: later versions may append.
+//! echo sent. Role: 0 primary, 1 secondary, 2 backup, 3 never; what a later version may add is read as backup. A longer
+//! payload is read like this one: later versions may append. A
+//! sender without failed links leaves the last field out.
 
 use super::Reader;
 use crate::config::LinkRole;
 use crate::discard::Discard;
 use crate::units::BitRate;
 
-/// Bytes of the payload.
+/// Bytes of the payload where no link failed.
 pub const HEARTBEAT_BYTES: u16 = 60;
+/// The same where one did.
+pub const HEARTBEAT_FAILED_BYTES: u16 = 64;
 
 const VERSION: u8 = 1;
 const FLAG_ECHO: u8 = 0x01;
@@ -68,9 +73,16 @@ pub struct Heartbeat {
     pub rx_ceiling: Option<BitRate>,
     /// The sender sends again what feedback shows to be lost on this link.
     pub resends: bool,
+    /// Links of this session that the sender counts as failed, a bit each.
+    pub failed: u32,
 }
 
 impl Heartbeat {
+    /// Bytes of the payload.
+    pub const fn payload_bytes(&self) -> u16 {
+        if self.failed == 0 { HEARTBEAT_BYTES } else { HEARTBEAT_FAILED_BYTES }
+    }
+
     /// Appends the payload.
     pub fn put(&self, buf: &mut Vec<u8>) {
         let echo = self.echo.unwrap_or(Echo { epoch: 0, stamp_us: 0, delay_us: 0, sent: 0, received: 0 });
@@ -101,6 +113,9 @@ impl Heartbeat {
         buf.extend_from_slice(&echo.sent.to_be_bytes());
         buf.extend_from_slice(&echo.received.to_be_bytes());
         buf.extend_from_slice(&ceiling.to_be_bytes());
+        if self.failed != 0 {
+            buf.extend_from_slice(&self.failed.to_be_bytes());
+        }
     }
 
     /// Reads the payload.
@@ -138,6 +153,7 @@ impl Heartbeat {
             role: role_of(role),
             resends: flags & FLAG_RESENDS != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
+            failed: reader.take().map_or(0, u32::from_be_bytes),
         })
     }
 }
@@ -179,6 +195,7 @@ mod tests {
             role: LinkRole::Secondary,
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
             resends: true,
+            failed: 0x0000_0102,
         }
     }
 
@@ -191,10 +208,10 @@ mod tests {
         assert_eq!(
             text,
             "010f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
-             0000000000000007000000000000000900000000000000080000 2710"
+             0000000000000007000000000000000900000000000000080000 271000000102"
                 .replace(' ', "")
         );
-        assert_eq!(buf.len(), usize::from(HEARTBEAT_BYTES));
+        assert_eq!(buf.len(), usize::from(sample().payload_bytes()));
         assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
         buf[1] |= 0x04;
         assert_eq!(Heartbeat::parse(&buf), Ok(Heartbeat { at_once: true, ..sample() }));
@@ -221,13 +238,25 @@ mod tests {
     }
 
     #[test]
+    fn failed_links_are_told_where_there_are_any() {
+        let mut buf = Vec::new();
+        let healthy = Heartbeat { failed: 0, ..sample() };
+        healthy.put(&mut buf);
+        assert_eq!((buf.len(), healthy.payload_bytes()), (60, 60));
+        assert_eq!(Heartbeat::parse(&buf), Ok(healthy));
+    }
+
+    #[test]
     fn a_longer_payload_is_read_and_a_shorter_or_foreign_one_refused() {
         let mut buf = Vec::new();
         sample().put(&mut buf);
         buf.push(0xff);
         assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
-        for cut in 0..usize::from(HEARTBEAT_BYTES) {
+        for cut in 0..60 {
             assert_eq!(Heartbeat::parse(&buf[..cut]), Err(Discard::HeartbeatMalformed));
+        }
+        for cut in 60..64 {
+            assert_eq!(Heartbeat::parse(&buf[..cut]), Ok(Heartbeat { failed: 0, ..sample() }));
         }
         buf[0] = 2;
         assert_eq!(Heartbeat::parse(&buf), Err(Discard::HeartbeatMalformed));
