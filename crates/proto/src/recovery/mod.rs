@@ -18,7 +18,7 @@
 //!
 //! # Bounds
 //! Packets that are kept under way or wait to be resent are at most [`KEPT_BYTES_MAX`] together; what is sent beyond that is not
-//! kept, and its loss is the inner transport's to repair.
+//! kept, and its loss is the inner transport's to repair. A server counts them among what its sessions may queue together.
 //!
 //! # What it does not know
 //! How a loss is found, what is inside a packet, keys. It sees links as a scheduler does.

@@ -230,9 +230,9 @@ impl Session {
         self.queue.push(classified.flow, classified.class, packet, now)
     }
 
-    /// Bytes in the queue ahead of the links.
+    /// Bytes of packets that wait to be sent, or are kept to be sent again.
     pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
+        self.queue.bytes() + self.kept_bytes()
     }
 
     /// What the world tells about a link.
