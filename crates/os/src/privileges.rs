@@ -60,13 +60,22 @@ pub fn raise_priority() {
             nice
         }
     };
-    let leads = process::getsid(None).is_ok_and(|leader| leader == process::getpid());
-    if leads && let Err(error) = fs::write(AUTOGROUP, NICE.to_string()) {
+    if leads_session()
+        && let Err(error) = fs::write(AUTOGROUP, NICE.to_string())
+    {
         tracing::debug!(%error, "its session has ordinary priority");
     }
     if let Err(error) = set_slice(nice, SLICE) {
         tracing::debug!(%error, "asks for the usual share of time at once");
     }
+}
+
+/// Whether this process leads its session. In a process namespace whose session began outside of it the leader has no number, 0 is what the
+/// kernel says then, and rustix takes that for impossible.
+#[expect(unsafe_code, reason = "rustix panics where the session's leader is outside of the namespace")]
+fn leads_session() -> bool {
+    // SAFETY: getsid(2) and getpid(2) take no pointers and change nothing.
+    unsafe { libc::getsid(0) == libc::getpid() }
 }
 
 /// Asks for `slice` of the processor at a time, at the priority `nice` that this thread has.
