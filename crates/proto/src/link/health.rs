@@ -202,6 +202,17 @@ impl Health {
 
     /// Time has passed. `gap`: how far apart feedback usually comes.
     pub(super) fn on_time(&mut self, rtt: &RttEstimator, gap: Duration, now: Instant) {
+        // After a long time several changes may be due.
+        loop {
+            let before = (self.state, self.noticed_at);
+            self.step(rtt, gap, now);
+            if before == (self.state, self.noticed_at) {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, rtt: &RttEstimator, gap: Duration, now: Instant) {
         match self.state {
             LinkState::Up => {
                 if self.overdue_at(rtt).is_some_and(|at| now >= at) {
