@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use bonding_proto::config::LinkRole;
 use bonding_proto::event::LinkState;
+use bonding_proto::link::LOSSY_PERMILLE;
 use bonding_proto::stats::LinkStats;
-
-/// A link that loses this much is called lossy, in permille: twice what a healthy Starlink or LTE link loses.
-const LOSSY_PERMILLE: u16 = 20;
 
 /// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`, `SATURATED`, `BACKUP`, `OK`.
 pub fn state_word(link: &LinkStats) -> &'static str {

@@ -66,7 +66,7 @@ pub struct RecoveryStats {
     pub spurious: u64,
     /// Given up by this side: sent again in vain, or too late to be of use.
     pub given_up: u64,
-    /// Of the peer's packets, those that never came, or so late that they left out of order.
+    /// Of the peer's packets, those that never came, or so late that they left out of order; what is delivered at once is not counted.
     pub lost: u64,
 }
 

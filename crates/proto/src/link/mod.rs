@@ -81,6 +81,9 @@ const ANSWER_GAP: Duration = Duration::from_millis(5);
 /// Utilisation above which a link counts as saturated, permille (the score's 80 %).
 pub const SATURATED_PERMILLE: u16 = 800;
 
+/// Loss from which a link counts as lossy, permille: twice what a healthy Starlink or LTE link loses.
+pub const LOSSY_PERMILLE: u16 = 20;
+
 /// Heartbeats in flight that are remembered: 10 s of them.
 const LOG_MAX: usize = 400;
 

@@ -39,10 +39,6 @@ use crate::time::Instant;
 /// A packet is sent again so often at most.
 pub(crate) const TRIES_MAX: u8 = 2;
 
-/// On a link that loses so much a resend is not sent alone: what is lost twice stops its flow for two more rounds, and with 5 % on each of three
-/// links that is most of the time.
-const RISKY_PERMILLE: u16 = 20;
-
 /// From this loss on some packet of a busy flow is missing most of the time.
 const STOPPING_PERMILLE: u16 = 10;
 
@@ -180,9 +176,10 @@ impl Recovery {
     }
 }
 
-/// Whether a resend over this link goes over a second one too.
+/// Whether a resend over this link goes over a second one too: what is lost twice stops its flow for two more rounds, and with 5 % on each of
+/// three links that would be most of the time.
 pub(crate) const fn is_risky(frame: &Frame, link: &LinkView) -> bool {
-    frame.tries >= TRIES_MAX || link.loss_permille >= RISKY_PERMILLE
+    frame.tries >= TRIES_MAX || link.is_lossy()
 }
 
 /// The link beside `first` that is to carry a resend too.

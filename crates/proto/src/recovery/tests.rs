@@ -1,5 +1,6 @@
 use super::*;
 use crate::event::LinkState;
+use crate::link::LOSSY_PERMILLE;
 use crate::scheduler::tests::{NOW, link};
 
 fn frame(bytes: usize, sent: Instant, delay_us: i64) -> Frame {
@@ -67,7 +68,7 @@ fn two_tries_and_the_second_over_two_links() {
     assert_eq!(recovery.pop(1_300).map(|frame| frame.tries), None, "the batch has no room for it");
     let first = recovery.pop(1_400).unwrap();
     assert_eq!((first.tries, recovery.queued_bytes()), (1, 0));
-    let lossy = LinkView { loss_permille: RISKY_PERMILLE, ..links[0] };
+    let lossy = LinkView { loss_permille: LOSSY_PERMILLE, ..links[0] };
     assert_eq!((is_risky(&first, &links[0]), is_risky(&first, &lossy)), (false, true));
     recovery.on_link_lost([first]);
     let second = recovery.pop(1_400).unwrap();

@@ -234,28 +234,7 @@ impl Resequencer {
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        let (key, wire) = split(seq);
-        let slot = match self.live.get_mut(&key) {
-            Some(slot) => slot,
-            None => {
-                let slot = self.open(key, wire, now, out);
-                self.live.entry(key).or_insert(slot)
-            }
-        };
-        let counter = slot.widen(wire);
-        if slot.advance_in_order(counter, now) {
-            out.push_back(packet);
-            return Ok(());
-        }
-        let before = slot.load();
-        let result = slot.accept(counter, (link, now), packet, links, &mut self.shared, out);
-        self.load.replace(before, slot.load());
-        refile(key, slot, &mut self.idle, &mut self.holding);
-        if self.load.memory_bytes > self.limits.bytes_max {
-            self.shed(links, now, out);
-        }
-        self.shared.stats.held_max = self.shared.stats.held_max.max(self.load.packets);
-        result
+        self.take(seq, packet, Some((link, links)), now, out)
     }
 
     /// Takes one packet that is to be delivered at once. What was held for those before it goes first: a slot in which all packets are
@@ -264,6 +243,18 @@ impl Resequencer {
         &mut self,
         seq: u64,
         packet: PacketBuf,
+        now: Instant,
+        out: &mut VecDeque<PacketBuf>,
+    ) -> Result<(), Discard> {
+        self.take(seq, packet, None, now, out)
+    }
+
+    /// `arrival`: the link it came on, and all links; `None`: it waits for nothing.
+    fn take(
+        &mut self,
+        seq: u64,
+        packet: PacketBuf,
+        arrival: Option<(LinkId, &[LinkDelay])>,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
@@ -281,9 +272,18 @@ impl Resequencer {
             return Ok(());
         }
         let before = slot.load();
-        let result = slot.accept_urgent(counter, packet, now, &mut self.shared, out);
+        let result = match arrival {
+            Some((link, links)) => slot.accept(counter, (link, now), packet, links, &mut self.shared, out),
+            None => slot.accept_urgent(counter, packet, now, &mut self.shared, out),
+        };
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
+        if let Some((_, links)) = arrival
+            && self.load.memory_bytes > self.limits.bytes_max
+        {
+            self.shed(links, now, out);
+        }
+        self.shared.stats.held_max = self.shared.stats.held_max.max(self.load.packets);
         result
     }
 

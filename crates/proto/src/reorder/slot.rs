@@ -156,13 +156,7 @@ impl Slot {
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
         let (link, now) = arrival;
-        let mut counter = counter;
-        if let Err(reason) = self.place(counter, shared.window) {
-            if !self.starts_anew(counter, now) {
-                return Err(reason);
-            }
-            counter = self.restart(counter, shared, out);
-        }
+        let counter = self.placed(counter, now, shared, out)?;
         if counter < self.next {
             self.mark(counter);
             shared.stats.released_late += 1;
@@ -198,13 +192,7 @@ impl Slot {
         shared: &mut Shared,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        let mut counter = counter;
-        if let Err(reason) = self.place(counter, shared.window) {
-            if !self.starts_anew(counter, now) {
-                return Err(reason);
-            }
-            counter = self.restart(counter, shared, out);
-        }
+        let counter = self.placed(counter, now, shared, out)?;
         while counter > self.next
             && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap() as u64 <= counter)
         {
@@ -230,6 +218,21 @@ impl Slot {
         self.advance(now);
         self.hand_out_run(shared, out);
         Ok(())
+    }
+
+    /// The counter of a packet that is to be handed out or held, which may be where the slot starts anew.
+    fn placed(
+        &mut self,
+        counter: u64,
+        now: Instant,
+        shared: &mut Shared,
+        out: &mut VecDeque<PacketBuf>,
+    ) -> Result<u64, Discard> {
+        match self.place(counter, shared.window) {
+            Ok(()) => Ok(counter),
+            Err(_) if self.starts_anew(counter, now) => Ok(self.restart(counter, shared, out)),
+            Err(reason) => Err(reason),
+        }
     }
 
     /// Whether a packet is one to hand out or to hold, and if not, why.

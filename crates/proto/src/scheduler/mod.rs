@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crate::config::{LINKS_MAX, LinkRole, Policy};
 use crate::event::LinkState;
+use crate::link::LOSSY_PERMILLE;
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::reorder::SPREAD_MAX;
@@ -84,6 +85,11 @@ impl LinkView {
     /// How long `bytes` in datagrams like the head's occupy the link.
     pub(crate) fn time_to_send(&self, bytes: u64) -> Duration {
         self.rate.map_or(Duration::ZERO, |rate| rate.time_to_send(bytes))
+    }
+
+    /// Whether what matters is not to go over it alone.
+    pub(crate) const fn is_lossy(&self) -> bool {
+        self.loss_permille >= LOSSY_PERMILLE
     }
 
     fn has_credit(&self, now: Instant) -> bool {

@@ -18,9 +18,6 @@ use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
 use crate::time::Instant;
 
-/// A link that loses so much is no place for a realtime packet alone. As the status calls it lossy.
-const LOSSY_PERMILLE: u16 = 20;
-
 /// By link, in the order in which they are to go.
 #[derive(Debug, Default)]
 pub(super) struct Copies(Vec<VecDeque<DataFrame>>);
@@ -83,7 +80,7 @@ impl Session {
                 && self
                     .views
                     .get(link.index())
-                    .is_some_and(|view| view.state != LinkState::Up || view.loss_permille >= LOSSY_PERMILLE))
+                    .is_some_and(|view| view.state != LinkState::Up || view.is_lossy()))
     }
 
     /// A batch of copies for one link.

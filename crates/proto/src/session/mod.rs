@@ -123,9 +123,8 @@ pub struct Session {
     fitting: Vec<LinkView>,
     delays: Vec<LinkDelay>,
     copies: Copies,
-    /// Whether losses are sent again, and whether the batch at hand is kept for that.
+    /// Whether losses are sent again.
     recovers: bool,
-    keeps: bool,
     recovery: Recovery,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
@@ -189,7 +188,6 @@ impl Session {
             delays: Vec::new(),
             copies: Copies::default(),
             recovers: config.recovery.resend,
-            keeps: false,
             recovery: Recovery::default(),
             transmit_at: None,
             counters: Counters::default(),

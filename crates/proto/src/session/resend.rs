@@ -13,9 +13,9 @@ use crate::recovery::{Frame, KEPT_BYTES_MAX, Way, is_risky, second_link};
 use crate::time::Instant;
 
 impl Session {
-    /// What has to be kept to send this packet again, if it may be.
+    /// What has to be kept to send this packet again.
     pub(super) fn kept(&self, link: LinkId, data: &DataFrame, now: Instant) -> Option<Frame> {
-        let view = self.views.get(link.index()).filter(|_| self.keeps)?;
+        let view = self.views.get(link.index())?;
         Some(Frame::new(data.clone(), view.delay_us, now))
     }
 

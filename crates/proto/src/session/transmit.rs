@@ -1,5 +1,5 @@
-//! Datagrams out. Heartbeats and feedback that are due go first and never wait behind data. Then data: sparse packets, what has to be
-//! sent again, bulk. Of each tier the most urgent head, the link
+//! Datagrams out. Heartbeats and feedback that are due go first and never wait behind data. Then data: realtime and sparse packets,
+//! what has to be sent again, bulk. Of each tier the most urgent head, the link
 //! that the scheduler picks for it, and as many of the packets behind it as go the same way at the same size, up to one
 //! GSO batch. Sequence numbers are given here, at the moment of sending: within a flow slot their order is the order of sending
 //! over all links, which is what the receiver's resequencer relies on.
@@ -142,11 +142,11 @@ impl Session {
         let overhead = overhead(security);
         let segment_size = overhead + head.bytes;
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
-        self.keeps = self.may_keep(security);
+        let keeps = self.may_keep(security);
         let mut segments = 0;
         while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
             let frame = self.data_frame(head.tier, flow, packet);
-            let kept = self.kept(link, &frame, now);
+            let kept = if keeps { self.kept(link, &frame, now) } else { None };
             let size = self.put_data(buf, link, security, &frame, kept, now);
             segments += 1;
             self.plan_copies(&head, link, frame, now);
