@@ -1,4 +1,4 @@
-//! `cargo xtask bench lab`, `attack` and `plot`: build with the release profile and hand over to `crates/bonding/benches`, and
+//! `cargo xtask bench lab`, `cpu`, `attack` and `plot`: build with the release profile and hand over to `crates/bonding/benches`, and
 //! for plots to `crates/sim/examples/plot.rs`.
 
 use std::path::Path;
@@ -10,9 +10,14 @@ use crate::{prerequisites, process, sandbox, wants_help};
 
 const HELP: &str = "\
 Usage: cargo xtask bench lab [--yes] [OPTIONS]
+       cargo xtask bench cpu [--yes] [OPTIONS]
        cargo xtask bench attack [--yes] [--quick] [--flood]
        cargo xtask bench plot [--out FOLDER] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
+
+cpu measures what packets cost: the bond over wires of this machine, as fast as it goes, beside the bare wire, a bare tunnel with the
+same offloads and cipher, wireguard-go and openvpn (Debian) and boringtun-cli (crates.io), in alternating runs. Five runs of all take
+about half an hour.
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.
@@ -43,8 +48,17 @@ Options of lab:
                     them
   --list            name the rows and end
 
+Options of cpu:
+  --yes             install missing Debian packages, and boringtun-cli into target/bench/peers, without asking
+  --only CARRIER    only wire, bare, plain, bond, bond-4, bond-16, wireguard-go, boringtun or openvpn; may be repeated
+  --load LOAD       only bulk, paced, small, small-1000, latency or idle; may be repeated
+  --runs N          alternating runs (default 5)
+  --seconds N       measured length of one transfer (default 5)
+  --json FILE       where the figures go (default target/bench/cpu.json); a table goes beside it
+
 Examples:
   cargo xtask bench lab
+  cargo xtask bench cpu --only wire --only bare --only bond --runs 1    # nothing to install
   cargo xtask bench attack
   cargo xtask bench lab --row reference-1-down --runs 1
   cargo xtask bench lab --row reference-1-down --runs 1 --only bond     # some twenty seconds
@@ -60,12 +74,17 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some((which, rest)) = arguments.split_first() else {
-        return Err(crate::usage("bench: say which: `cargo xtask bench lab`, `attack` or `plot`".into()));
+        return Err(crate::usage(
+            "bench: say which: `cargo xtask bench lab`, `cpu`, `attack` or `plot`".into(),
+        ));
     };
     match which.as_str() {
         "attack" | "lab" => measure(which, rest),
+        "cpu" => cpu(rest),
         "plot" => plot(rest),
-        _ => Err(crate::usage(format!("bench: unknown benchmark `{which}`: expected lab, attack or plot"))),
+        _ => Err(crate::usage(format!(
+            "bench: unknown benchmark `{which}`: expected lab, cpu, attack or plot"
+        ))),
     }
 }
 
@@ -78,9 +97,37 @@ fn finish(mut cargo: Command, folder: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn measure(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
-    let (yes, options): (Vec<&String>, Vec<&String>) = rest.iter().partition(|option| *option == "--yes");
-    let more = if which == "lab" && wants_mptcp(rest) { prerequisites::BENCH } else { "" };
-    prerequisites::ensure_with(more, !yes.is_empty())?;
+    let more = if which == "lab" && wants(rest, "mptcp") { prerequisites::BENCH } else { "" };
+    prerequisites::ensure_with(more, wants_yes(rest))?;
+    hand_over(which, rest)
+}
+
+/// Processor time, beside tunnels of other people.
+fn cpu(rest: &[String]) -> anyhow::Result<ExitCode> {
+    const PEERS: &str = "target/bench/peers";
+    let debian = wants(rest, "wireguard-go") || wants(rest, "openvpn") || wants(rest, "boringtun");
+    prerequisites::ensure_with(if debian { prerequisites::CPU } else { "" }, wants_yes(rest))?;
+    let folder = process::root().join(PEERS);
+    let there = process::find("boringtun-cli").is_some() || folder.join("bin/boringtun-cli").is_file();
+    if wants(rest, "boringtun") && !there {
+        let mut cargo = process::cargo();
+        cargo.args(["install", "boringtun-cli", "--locked", "--root"]).arg(&folder);
+        if !prerequisites::may_run(&format!("cargo install boringtun-cli --root {PEERS}"), wants_yes(rest))? {
+            println!("boringtun-cli is left out: it is not installed");
+        } else if !cargo.status().context("cannot start cargo")?.success() {
+            anyhow::bail!("boringtun-cli cannot be built; leave it out with --only");
+        }
+    }
+    let peers = ["--peers".to_owned(), folder.join("bin").display().to_string()];
+    hand_over("cpu", &[rest, peers.as_slice()].concat())
+}
+
+fn wants_yes(options: &[String]) -> bool {
+    options.iter().any(|option| option == "--yes")
+}
+
+fn hand_over(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
+    let options = rest.iter().filter(|option| *option != "--yes");
     sandbox::ensure(&format!("cargo xtask bench {which}"))?;
     let mut cargo = process::cargo();
     cargo.args(["bench", "--package", "bonding", "--bench", which, "--"]).args(options);
@@ -124,8 +171,8 @@ fn plot(arguments: &[String]) -> anyhow::Result<ExitCode> {
     draw(&options, root)
 }
 
-/// Whether the comparison with Multipath TCP is among what is asked for.
-fn wants_mptcp(options: &[String]) -> bool {
+/// Whether a carrier is among what is asked for.
+fn wants(options: &[String], carrier: &str) -> bool {
     let value = |option: &str, next: Option<&String>| match option.strip_prefix("--only") {
         Some("") => next.cloned(),
         Some(joined) => joined.strip_prefix('=').map(str::to_owned),
@@ -133,7 +180,7 @@ fn wants_mptcp(options: &[String]) -> bool {
     };
     let only = options.iter().zip(options.iter().skip(1).map(Some).chain([None]));
     let named: Vec<String> = only.filter_map(|(option, next)| value(option, next)).collect();
-    named.is_empty() || named.iter().any(|carrier| carrier == "mptcp")
+    named.is_empty() || named.iter().any(|one| one == carrier)
 }
 
 #[cfg(test)]
@@ -143,7 +190,7 @@ mod tests {
     #[test]
     fn only_named_carriers_need_their_programs() {
         let wanted =
-            |line: &str| wants_mptcp(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+            |line: &str| wants(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), "mptcp");
         assert!(wanted(""));
         assert!(wanted("--row dual --only bond --only mptcp"));
         assert!(wanted("--only=mptcp"));

@@ -23,6 +23,7 @@ Commands:
   demo         build the bond and show it: two hosts and five shaped links on this machine, a real download
   test         run every test, end-to-end ones included
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
+  bench cpu    measure what packets cost, beside WireGuard implementations and OpenVPN
   bench plot   draw rate, round-trip time and queue of each link over time
   bench attack measure a loaded tunnel under attack, and many sessions on one server
   help         this text

@@ -1,7 +1,7 @@
 //! What a command needs besides the Rust toolchain: found, installed, or named.
 //!
-//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `xtask/prerequisites-bench.txt` has what only the
-//! benchmark needs. On Debian and its descendants, as root, a
+//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `xtask/prerequisites-bench.txt` and `-cpu.txt` have what only
+//! the benchmarks need. On Debian and its descendants, as root, a
 //! missing package is installed with apt-get: without asking when `CI=true` or `--yes` was given, after a question on
 //! a terminal. In every other case the exact command is printed and nothing is changed.
 
@@ -16,6 +16,8 @@ use crate::process;
 const LIST: &str = include_str!("../prerequisites.txt");
 /// What only the benchmark over emulated links needs.
 pub(crate) const BENCH: &str = include_str!("../prerequisites-bench.txt");
+/// What only the benchmark of processor time is compared with.
+pub(crate) const CPU: &str = include_str!("../prerequisites-cpu.txt");
 const TUN: &str = "/dev/net/tun";
 
 /// One line of the list.
@@ -88,7 +90,7 @@ fn install(names: &BTreeSet<&str>, assume_yes: bool) -> anyhow::Result<()> {
     if !root {
         bail!("install them with: sudo sh -c '{by_hand}'");
     }
-    if !(assume_yes || std::env::var("CI").is_ok_and(|ci| ci == "true") || confirm(&by_hand)?) {
+    if !may_run(&by_hand, assume_yes)? {
         bail!("install them with: {by_hand}");
     }
     for arguments in [vec!["update"], [vec!["install", "-y", "--no-install-recommends"], names].concat()] {
@@ -103,6 +105,14 @@ fn install(names: &BTreeSet<&str>, assume_yes: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether to run `what`, which installs something.
+///
+/// # Errors
+/// When the terminal cannot be read.
+pub(crate) fn may_run(what: &str, assume_yes: bool) -> anyhow::Result<bool> {
+    Ok(assume_yes || std::env::var("CI").is_ok_and(|ci| ci == "true") || confirm(what)?)
 }
 
 /// Asks on a terminal; without one the answer is no.

@@ -32,7 +32,7 @@ use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
 use crate::state::{keys, run};
-use crate::status::{self, LinkLabel, SessionSnapshot, Snapshot};
+use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
 /// How long to wait before names are looked up again.
 const RESOLVE_RETRY: Duration = Duration::from_secs(2);
@@ -283,6 +283,7 @@ impl Shell<Client> for ClientShell<'_> {
             mtu: self.tunnel.mtu(),
             sessions,
             discards: client.discards().clone(),
+            io: Io::default(),
         }
     }
 }

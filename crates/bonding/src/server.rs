@@ -32,7 +32,7 @@ use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
 use crate::state::keys;
 use crate::state::register::EnrolError;
-use crate::status::{self, LinkLabel, SessionSnapshot, Snapshot};
+use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
 /// Runs until SIGINT or SIGTERM; whatever was changed on the machine is undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
@@ -341,6 +341,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
             mtu: self.tunnel.mtu,
             sessions: sessions.filter_map(|(id, stats)| self.session(endpoint, id, stats)).collect(),
             discards,
+            io: Io::default(),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub sessions: Vec<SessionSnapshot>,
     /// What was thrown away before it belonged to a session.
     pub discards: DiscardCounts,
+    /// Filled in by the event loop, which alone knows it.
+    pub io: Io,
 }
 
 /// One session at that moment.
@@ -112,6 +114,9 @@ pub struct Status {
     pub recovery: Recovery,
     /// What was thrown away, by reason.
     pub discards: BTreeMap<String, u64>,
+    /// Packets per system call, for who looks at what they cost.
+    #[serde(default)]
+    pub io: Io,
     /// A server's sessions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<Client>,
@@ -240,6 +245,27 @@ pub struct Recovery {
     pub lost: u64,
 }
 
+/// What went through the device and the sockets since the start, and in how many system calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    /// Packets read from the TUN device.
+    pub tun_packets_in: u64,
+    /// Reads that took.
+    pub tun_reads: u64,
+    /// Packets written to the TUN device.
+    pub tun_packets_out: u64,
+    /// Writes that took.
+    pub tun_writes: u64,
+    /// Datagrams received.
+    pub udp_received: u64,
+    /// Calls that took.
+    pub udp_receive_calls: u64,
+    /// Datagrams sent.
+    pub udp_sent: u64,
+    /// Calls that took.
+    pub udp_send_calls: u64,
+}
+
 /// One client of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
@@ -295,6 +321,7 @@ impl Snapshot {
             reorder,
             recovery,
             discards: discards.iter().map(|(reason, count)| (reason.key().to_owned(), count)).collect(),
+            io: self.io,
             clients: if server { sessions } else { Vec::new() },
         }
     }
@@ -475,6 +502,7 @@ pub(crate) mod tests {
             mtu: 1_461,
             sessions,
             discards,
+            io: Io { tun_packets_in: 1, udp_send_calls: 8, ..Io::default() },
         }
     }
 
@@ -509,7 +537,11 @@ pub(crate) mod tests {
                 "recovery": {
                     "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "fec_recovered": 0, "lost": 3
                 },
-                "discards": discards
+                "discards": discards,
+                "io": {
+                    "tun_packets_in": 1, "tun_reads": 0, "tun_packets_out": 0, "tun_writes": 0, "udp_received": 0,
+                    "udp_receive_calls": 0, "udp_sent": 0, "udp_send_calls": 8
+                }
             })
         );
         assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);

@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bonding_netem::{Change, Counters, Direction, Scenario, Time};
+use bonding_netem::{Change, Counters, Direction, LinkSpec, PipeConfig, Scenario, Time};
 
 use crate::driver::{Driver, DriverStats, Snapshot};
 use crate::error::LabError;
 use crate::host::{Host, HostRef};
 use crate::process::{Process, ask_to_end, terminate};
 use crate::sandbox;
-use crate::topology::{self, Namespaces};
+use crate::topology::{self, LinkEnds, Namespaces};
 
 /// How a lab starts.
 #[derive(Debug, Clone, Copy)]
@@ -52,20 +52,9 @@ impl Lab {
     /// # Errors
     /// Outside a [`sandbox`]; when another lab runs in it; when the kernel or a program refuses a step.
     pub fn start(scenario: &Scenario, options: LabOptions) -> Result<Self, LabError> {
-        if !sandbox::is_inside() {
-            return Err(LabError::NotInSandbox);
-        }
-        let namespaces = Namespaces::create()?;
+        let namespaces = namespaces()?;
         let ends = topology::build(scenario)?;
-        let driver = Driver::start(scenario, ends, options.seed)?;
-        let lab = Self {
-            driver,
-            scenario: scenario.clone(),
-            clock: Mutex::new(None),
-            interfaces: Mutex::new(None),
-            processes: Mutex::new(Vec::new()),
-            _namespaces: namespaces,
-        };
+        let lab = Self::assemble(scenario.clone(), ends, options.seed, namespaces)?;
         if !lab.driver_stats().realtime {
             eprintln!(
                 "lab: no real-time priority (it takes root): what else runs will show in the measurements"
@@ -75,6 +64,46 @@ impl Lab {
             lab.start_clock();
         }
         Ok(lab)
+    }
+
+    /// Builds the hosts with `links` veth pairs between client and server instead of emulated links: as fast as the machine, to
+    /// measure what packets cost. [`Lab::apply`] and what it serves change nothing there, and nothing is counted.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_wired(links: u8) -> Result<Self, LabError> {
+        let link = |index| LinkSpec {
+            name: format!("wire{index}"),
+            up: PipeConfig::default(),
+            down: PipeConfig::default(),
+        };
+        let scenario = Scenario {
+            name: format!("wired-{links}"),
+            description: "Wires on one machine".to_owned(),
+            duration: Duration::from_secs(20),
+            links: (0..links).map(link).collect(),
+            events: Vec::new(),
+            carriers: Vec::new(),
+        };
+        let namespaces = namespaces()?;
+        topology::build_wired(&scenario)?;
+        Self::assemble(scenario, Vec::new(), LabOptions::default().seed, namespaces)
+    }
+
+    fn assemble(
+        scenario: Scenario,
+        ends: Vec<LinkEnds>,
+        seed: u64,
+        namespaces: Namespaces,
+    ) -> Result<Self, LabError> {
+        Ok(Self {
+            driver: Driver::start(&scenario, ends, seed)?,
+            scenario,
+            clock: Mutex::new(None),
+            interfaces: Mutex::new(None),
+            processes: Mutex::new(Vec::new()),
+            _namespaces: namespaces,
+        })
     }
 
     /// A host, to run programs on.
@@ -200,6 +229,13 @@ impl Lab {
         }
         scenario
     }
+}
+
+fn namespaces() -> Result<Namespaces, LabError> {
+    if !sandbox::is_inside() {
+        return Err(LabError::NotInSandbox);
+    }
+    Namespaces::create()
 }
 
 impl Drop for Lab {

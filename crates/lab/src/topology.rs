@@ -68,17 +68,51 @@ pub(crate) struct LinkEnds {
 
 /// Makes devices, addresses and routes in the empty namespaces.
 pub(crate) fn build(scenario: &Scenario) -> Result<Vec<LinkEnds>, LabError> {
-    let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    let names = names(scenario);
+    set_up_hosts()?;
+    let client = HostRef::new(Host::Client).run(|| open_devices(&names))??;
+    let server = HostRef::new(Host::Server).run(|| open_devices(&names))??;
+    address(&names, false)?;
+    Ok(client.into_iter().zip(server).map(|(client, server)| LinkEnds { client, server }).collect())
+}
+
+/// The same with a veth pair for each link.
+pub(crate) fn build_wired(scenario: &Scenario) -> Result<(), LabError> {
+    let names = names(scenario);
+    set_up_hosts()?;
+    let mut text = String::new();
+    for name in &names {
+        line(
+            &mut text,
+            &format!("link add name {name} type veth peer name {name} netns {}", Host::Server.name()),
+        );
+    }
+    batch(Host::Client, &text)?;
+    address(&names, true)
+}
+
+fn names(scenario: &Scenario) -> Vec<&str> {
+    scenario.links.iter().map(|link| link.name.as_str()).collect()
+}
+
+fn set_up_hosts() -> Result<(), LabError> {
+    let ipv6 = has_ipv6();
     for host in Host::ALL {
         HostRef::new(host).run(|| set_kernel_parameters(ipv6))??;
     }
-    let names: Vec<&str> = scenario.links.iter().map(|link| link.name.as_str()).collect();
-    let client = HostRef::new(Host::Client).run(|| open_devices(&names))??;
-    let server = HostRef::new(Host::Server).run(|| open_devices(&names))??;
-    batch(Host::Client, &client_commands(&names, ipv6))?;
-    batch(Host::Server, &server_commands(&names, ipv6))?;
-    batch(Host::Internet, &internet_commands(ipv6))?;
-    Ok(client.into_iter().zip(server).map(|(client, server)| LinkEnds { client, server }).collect())
+    Ok(())
+}
+
+/// Addresses and routes, once the devices of the links are there.
+fn address(names: &[&str], wired: bool) -> Result<(), LabError> {
+    let ipv6 = has_ipv6();
+    batch(Host::Client, &client_commands(names, ipv6, wired))?;
+    batch(Host::Server, &server_commands(names, ipv6))?;
+    batch(Host::Internet, &internet_commands(ipv6))
+}
+
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// On the thread of a host: routes may be asymmetric, nothing is sent unasked, no TCP connection learns from an earlier one.
@@ -116,7 +150,7 @@ fn open_devices(names: &[&str]) -> Result<Vec<SyncDevice>, LabError> {
     names.iter().map(|name| open(name).map_err(LabError::io(format!("make the device {name}")))).collect()
 }
 
-fn client_commands(names: &[&str], ipv6: bool) -> String {
+fn client_commands(names: &[&str], ipv6: bool, wired: bool) -> String {
     let mut text = String::from("link set dev lo up\n");
     for (name, index) in names.iter().zip(0_u8..) {
         let metric = METRIC + u16::from(index);
@@ -125,7 +159,9 @@ fn client_commands(names: &[&str], ipv6: bool) -> String {
         line(&mut text, &format!("route add {}/32 dev {name} src {v4} metric {metric}", addr::SERVER_V4));
         if ipv6 {
             line(&mut text, &format!("address add {v6}/64 dev {name} nodad"));
-            line(&mut text, &format!("route add {}/128 dev {name} metric {metric}", addr::SERVER_V6));
+            // On Ethernet nobody answers for an address of another of his devices, as he does for IPv4.
+            let via = if wired { format!("via {}", addr::server_v6(index)) } else { String::new() };
+            line(&mut text, &format!("route add {}/128 {via} dev {name} metric {metric}", addr::SERVER_V6));
         }
     }
     text
@@ -142,7 +178,7 @@ pub(crate) fn set_client_link(index: u8, name: &str, up: bool) -> Result<(), Lab
     // The kernel forgot what does not work without the interface.
     line(&mut text, &format!("address replace {v4}/24 dev {name}"));
     line(&mut text, &format!("route replace {}/32 dev {name} src {v4} metric {metric}", addr::SERVER_V4));
-    if Path::new("/proc/sys/net/ipv6").exists() {
+    if has_ipv6() {
         line(&mut text, &format!("address replace {v6}/64 dev {name} nodad"));
         line(&mut text, &format!("route replace {}/128 dev {name} metric {metric}", addr::SERVER_V6));
     }

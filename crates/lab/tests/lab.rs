@@ -32,11 +32,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A sandbox holds one lab at a time.
     arguments.test_threads = Some(1);
-    let tests: [Test; 13] = [
+    let tests: [Test; 14] = [
         (
             "every_link_reaches_the_server_over_both_families",
             every_link_reaches_the_server_over_both_families,
         ),
+        ("wires_carry_full_packets_over_both_families", wires_carry_full_packets_over_both_families),
         ("the_internet_is_reached_from_the_server_only", the_internet_is_reached_from_the_server_only),
         ("packets_are_as_large_as_the_mtu_and_no_larger", packets_are_as_large_as_the_mtu_and_no_larger),
         ("a_cut_link_swallows_packets_until_restored", a_cut_link_swallows_packets_until_restored),
@@ -90,6 +91,18 @@ fn every_link_reaches_the_server_over_both_families() -> Outcome {
             check(fastest >= link.rtt(), format!("{fastest:?} over {}", link.name))?;
             let passed = lab.counters(index, Direction::Up).delivered_pkts - before;
             check(passed >= 5, format!("{passed} packets went over {}", link.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn wires_carry_full_packets_over_both_families() -> Outcome {
+    let lab = Lab::start_wired(2)?;
+    for link in &lab.scenario().links {
+        for target in [IpAddr::from(addr::SERVER_V4), IpAddr::from(addr::SERVER_V6)] {
+            let report = Ping { payload_bytes: 1_400, ..ping(target, Some(&link.name)) };
+            let report = report.run(lab.host(Host::Client))?;
+            check(report.received == 5, format!("{target} over {}: {report:?}", link.name))?;
         }
     }
     Ok(())

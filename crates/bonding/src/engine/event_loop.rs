@@ -16,8 +16,8 @@ use bonding_os::monitor::{Monitor, MonitorError};
 use bonding_os::poll::{Interest, Poller, Ready};
 use bonding_os::signals::{Signal, Signals};
 use bonding_os::throttle::Throttle;
-use bonding_os::tun::Tun;
-use bonding_os::udp::{BATCH_BYTES_MAX, Received};
+use bonding_os::tun::{Tun, TunCounters};
+use bonding_os::udp::{BATCH_BYTES_MAX, Received, UdpCounters};
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use super::clock::Clock;
 use super::command::{Command, Reply};
 use super::sockets::Sockets;
 use super::{Running, Service};
-use crate::status::Snapshot;
+use crate::status::{Io, Snapshot};
 
 const TUN_TOKEN: u64 = 0;
 const SIGNALS_TOKEN: u64 = 1;
@@ -53,6 +53,8 @@ pub(crate) trait Device: AsFd {
     fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool>;
     /// As [`Tun::send_batch`].
     fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()>;
+    /// As [`Tun::counters`].
+    fn counters(&self) -> TunCounters;
 }
 
 impl Device for Tun {
@@ -62,6 +64,10 @@ impl Device for Tun {
 
     fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()> {
         Self::send_batch(self, packets)
+    }
+
+    fn counters(&self) -> TunCounters {
+        Self::counters(self)
     }
 }
 
@@ -139,13 +145,15 @@ pub(crate) struct Parts<M, D> {
 struct Window<'a, M> {
     machine: &'a mut M,
     sockets: &'a Sockets,
+    device: TunCounters,
     shell: &'a mut dyn Shell<M>,
     now: Instant,
 }
 
 impl<M> Running for Window<'_, M> {
     fn snapshot(&self) -> Snapshot {
-        self.shell.snapshot(self.machine, self.sockets, self.now)
+        let snapshot = self.shell.snapshot(self.machine, self.sockets, self.now);
+        Snapshot { io: io_figures(&self.device, &self.sockets.counters()), ..snapshot }
     }
 
     fn command(&mut self, command: Command) -> Result<Reply, String> {
@@ -226,7 +234,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         }
         if now >= self.status_at {
             self.status_at = now + self.status_interval;
-            service.handle_interval(&shell.snapshot(&self.machine, &self.sockets, now));
+            let device = self.device.counters();
+            let (machine, sockets) = (&mut self.machine, &self.sockets);
+            let window = Window { machine, sockets, device, shell: &mut *shell, now };
+            service.handle_interval(&window.snapshot());
         }
         if retry.is_some_and(|at| now >= at) {
             self.retry_at = now + RETRY_INTERVAL;
@@ -281,8 +292,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 }
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
+                    let device = self.device.counters();
                     let (machine, sockets) = (&mut self.machine, &self.sockets);
-                    service.handle_ready(&mut Window { machine, sockets, shell: &mut *shell, now });
+                    service.handle_ready(&mut Window { machine, sockets, device, shell: &mut *shell, now });
                 }
                 token => {
                     let Some(id) = self.sockets.id(token) else { continue };
@@ -399,5 +411,18 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let result = self.device.send_batch(&self.released).map_err(LoopError::Device);
         self.released.clear();
         result
+    }
+}
+
+fn io_figures(device: &TunCounters, sockets: &UdpCounters) -> Io {
+    Io {
+        tun_packets_in: device.packets_in,
+        tun_reads: device.reads,
+        tun_packets_out: device.packets_out,
+        tun_writes: device.writes,
+        udp_received: sockets.received,
+        udp_receive_calls: sockets.receive_calls,
+        udp_sent: sockets.sent,
+        udp_send_calls: sockets.send_calls,
     }
 }

@@ -205,6 +205,11 @@ impl Sockets {
         }
     }
 
+    /// What happened on all sockets so far.
+    pub(crate) fn counters(&self) -> UdpCounters {
+        self.slots.iter().fold(UdpCounters::default(), |sum, slot| sum.plus(&slot.counters()))
+    }
+
     /// An own address of a socket, for people: of the family of the peer's if that is known.
     pub(crate) fn address(&self, id: SocketId, remote: Option<SocketAddr>) -> Option<IpAddr> {
         let [ipv4, ipv6] = self.slots.get(id.index())?.addresses;

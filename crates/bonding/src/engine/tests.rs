@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bonding_os::poll::Poller;
 use bonding_os::signals::Signals;
+use bonding_os::tun::TunCounters;
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, Transmit};
 use bytes::Bytes;
@@ -104,6 +105,10 @@ impl Device for Memory {
     fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()> {
         self.outbound.extend_from_slice(packets);
         Ok(())
+    }
+
+    fn counters(&self) -> TunCounters {
+        TunCounters::default()
     }
 }
 

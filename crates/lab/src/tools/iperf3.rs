@@ -89,6 +89,8 @@ pub struct Iperf3 {
     pub omit: Duration,
     /// TCP's congestion control; else the kernel's default.
     pub congestion: Option<String>,
+    /// TCP held to this rate in bits per second, all flows together.
+    pub tcp_bps: Option<u64>,
     /// UDP at this rate in bits per second, all flows together, instead of TCP.
     pub udp_bps: Option<u64>,
     /// The payload of a UDP datagram.
@@ -110,6 +112,7 @@ impl Iperf3 {
             duration: Duration::from_secs(10),
             omit: Duration::from_secs(2),
             congestion: None,
+            tcp_bps: None,
             udp_bps: None,
             udp_payload_bytes: 1_400,
             device: None,
@@ -167,8 +170,10 @@ impl Iperf3 {
         if let Some(device) = &self.device {
             option("--bind-dev", device.clone());
         }
-        if let Some(bps) = self.udp_bps {
+        if let Some(bps) = self.udp_bps.or(self.tcp_bps) {
             option("--bitrate", (bps / u64::from(self.flows.max(1))).to_string());
+        }
+        if self.udp_bps.is_some() {
             option("--length", self.udp_payload_bytes.to_string());
             arguments.push("--udp".to_owned());
         }

@@ -1,0 +1,98 @@
+//! Small packets, as many as get through: one `send` each, as games and calls do it, with a bound on what is under way, so that what
+//! is measured is what passes and not what is dropped.
+
+use std::net::{SocketAddr, UdpSocket as Plain};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bonding_lab::Host;
+use bonding_os::poll::{Interest, Poller};
+use bonding_os::udp::{ReceiveBuffers, UdpConfig, UdpSocket};
+
+use crate::carrier::Running;
+
+const PORT: u16 = 6_000;
+/// With the headers of IPv4 and UDP: 100 bytes.
+const PAYLOAD_BYTES: usize = 72;
+/// Sent and not received yet.
+const UNDERWAY_MAX: u64 = 2_000;
+/// After so long without news, what is under way is lost.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// Sends from the client to the server for `span`; gives how many arrived, and in what time.
+pub(crate) fn blast(running: &Running<'_>, flows: u16, span: Duration) -> anyhow::Result<(u64, Duration)> {
+    let received = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let bind = SocketAddr::new(running.server, PORT);
+    let socket =
+        running.lab.host(Host::Server).run(|| UdpSocket::bind(&UdpConfig { bind, interface: None }))??;
+    let receiver = {
+        let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
+        std::thread::spawn(move || count(socket, &received, &stop))
+    };
+    let sockets = running.lab.host(Host::Client).run(|| {
+        (0..flows)
+            .map(|_| {
+                let socket = Plain::bind("0.0.0.0:0")?;
+                socket.connect(bind)?;
+                Ok(socket)
+            })
+            .collect::<std::io::Result<Vec<_>>>()
+    })??;
+    let start = Instant::now();
+    let before = received.load(Ordering::Relaxed);
+    send(&sockets, &received, start + span);
+    let (count, took) = (received.load(Ordering::Relaxed) - before, start.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    let _ = receiver.join();
+    Ok((count, took))
+}
+
+fn send(sockets: &[Plain], received: &AtomicU64, until: Instant) {
+    let payload = [0x55; PAYLOAD_BYTES];
+    // What counts as gone, received or lost, and when that last changed.
+    let (mut sent, mut lost) = (0_u64, 0_u64);
+    let mut seen = (0, Instant::now());
+    let mut sockets = sockets.iter().cycle();
+    loop {
+        let gone = received.load(Ordering::Relaxed) + lost;
+        if sent.saturating_sub(gone) >= UNDERWAY_MAX {
+            let now = Instant::now();
+            if now >= until {
+                return;
+            }
+            if gone != seen.0 {
+                seen = (gone, now);
+            } else if now - seen.1 > PATIENCE {
+                lost += sent - gone;
+            }
+            std::thread::sleep(Duration::from_micros(20));
+            continue;
+        }
+        for _ in 0..64 {
+            if let Some(socket) = sockets.next() {
+                // A full device drops it; it counts as lost soon.
+                let _ = socket.send(&payload);
+                sent += 1;
+            }
+        }
+        if Instant::now() >= until {
+            return;
+        }
+    }
+}
+
+fn count(mut socket: UdpSocket, received: &AtomicU64, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut poller = Poller::new()?;
+    poller.add(&socket, 0, Interest::Readable)?;
+    let (mut ready, mut buffers, mut datagrams) = (Vec::new(), ReceiveBuffers::new(), Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        poller.wait(&mut ready, Some(Duration::from_millis(50)))?;
+        while socket.recv(&mut buffers, &mut datagrams) {
+            received.fetch_add(datagrams.len() as u64, Ordering::Relaxed);
+            datagrams.clear();
+        }
+    }
+    Ok(())
+}
