@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod mangle;
 pub mod outer;
 pub mod pattern;
+pub mod rival;
 pub mod rng;
 pub mod run;
 pub mod table;

@@ -19,6 +19,7 @@ use crate::host::echo::{EchoClient, EchoServer};
 use crate::host::quic::{QuicApp, QuicControl};
 use crate::host::tcp::{CongestionControl, TcpApp};
 use crate::outer::{client_path, server_path};
+use crate::rival::Rival;
 use crate::trace::{Sample, Trace};
 use crate::world::{Observed, World};
 
@@ -26,6 +27,9 @@ use crate::world::{Observed, World};
 pub const SAMPLE: Duration = Duration::from_millis(100);
 /// Between two packets of the sparse flow.
 const ECHO_INTERVAL: Duration = Duration::from_millis(20);
+/// When a rival joins, and for how long it is not measured.
+const RIVAL_AFTER: Duration = Duration::from_secs(2);
+const RIVAL_OMIT: Duration = Duration::from_secs(3);
 /// What a session may queue ahead of its links: 8 MB, and the packet that exceeded them.
 const QUEUE_BYTES_MAX: usize = 8_000_000 + 65_536;
 /// What a session may hold for resequencing.
@@ -173,6 +177,8 @@ pub struct RunSpec {
     pub warmup: Duration,
     /// End of the run.
     pub duration: Duration,
+    /// Somebody else's TCP flow joins on the first link, in the load's direction, two seconds after the run's start.
+    pub has_rival: bool,
 }
 
 impl RunSpec {
@@ -184,7 +190,7 @@ impl RunSpec {
         };
         let duration = scenario.duration;
         let setup = Setup::new(scenario, policy, seed).sealed();
-        Self { setup, system, workload, warmup: Duration::from_secs(3), duration }
+        Self { setup, system, workload, warmup: Duration::from_secs(3), duration, has_rival: false }
     }
 
     /// The link that is fastest in the load's direction and span, losses considered; the one with the lower RTT among equals.
@@ -226,6 +232,8 @@ pub struct Row {
     pub retransmits: u64,
     /// Bytes that each link delivered in the load's direction, by link name, over the whole run.
     pub link_bytes: Vec<(String, u64)>,
+    /// What a rival carried of the first link's rate, from three seconds after it joined.
+    pub rival_share: Option<f64>,
     /// Hash over every datagram.
     pub trace_hash: u64,
     /// What the oracles object to: nothing, or the run proves a bug.
@@ -259,13 +267,21 @@ fn drive<C: Observed, S: Observed>(
         world.ledger_up.keep_log(Instant::ZERO);
         world.ledger_down.keep_log(Instant::ZERO);
     }
+    let direction = spec.workload.direction;
+    if let Some(link) = spec.setup.scenario.links.first().filter(|_| spec.has_rival) {
+        world.set_rival(0, direction, Rival::new(link.rtt(), Instant::ZERO + RIVAL_AFTER));
+    }
     let mut row = Row::default();
     let mut before_warmup = 0;
+    let mut before_rival = 0;
     while world.now() < end {
         world.run_for(SAMPLE);
         let now = world.now();
         if now <= Instant::ZERO + spec.warmup {
             before_warmup = receiver(&world, spec).received_bytes;
+        }
+        if now <= Instant::ZERO + RIVAL_AFTER + RIVAL_OMIT {
+            before_rival = world.rival().map_or(0, Rival::delivered_bytes);
         }
         let stats = [world.client.machine.session_stats(now), world.server.machine.session_stats(now)];
         check_bounds(&stats, now, &mut row.problems);
@@ -280,6 +296,12 @@ fn drive<C: Observed, S: Observed>(
         trace.end(&mut world, spec.workload.direction);
     }
     finish(&mut world, spec, before_warmup, &mut row);
+    if let (Some(link), Some(rival)) = (spec.setup.scenario.links.first(), world.rival()) {
+        let from = RIVAL_AFTER + RIVAL_OMIT;
+        let carries = spec.setup.scenario.capacity_bytes(link, direction, from, spec.duration);
+        let carried = rival.delivered_bytes() - before_rival;
+        row.rival_share = carries.map(|carries| carried as f64 / carries as f64);
+    }
     row
 }
 
@@ -370,9 +392,9 @@ fn check_counters<C: Observed, S: Observed>(world: &mut World<C, S>, problems: &
         let receives = if sends == Direction::Up { Direction::Down } else { Direction::Up };
         for (link, figures) in stats.links.iter().enumerate() {
             let taken =
-                world.link_counters(link, sends).offered_bytes - world.handshake_bytes(link, sends).offered;
+                world.link_counters(link, sends).offered_bytes - world.uncounted_bytes(link, sends).offered;
             let delivered = world.link_counters(link, receives).delivered_bytes
-                - world.handshake_bytes(link, receives).delivered;
+                - world.uncounted_bytes(link, receives).delivered;
             if (figures.tx_bytes, figures.rx_bytes) != (taken, delivered) {
                 problems.push(format!(
                     "the {name} counts {} sent and {} received on link {link}, the link {taken} and {delivered}",

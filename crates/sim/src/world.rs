@@ -26,6 +26,7 @@ use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::mangle::Mangler;
 use crate::outer::{SERVER_OUTER, UDP_OVERHEAD, byte, client_address, server_address, socket};
+use crate::rival::{self, Rival};
 
 /// Bytes ahead of the inner packet in a plain datagram.
 const FRAME_HEADER: usize = 11;
@@ -54,6 +55,8 @@ pub trait Observed: StateMachine {
 struct Flight {
     from: SocketAddr,
     data: BytesMut,
+    /// The number of a rival's segment, which has no data.
+    rival: Option<u64>,
 }
 
 /// One link: a pipe each way and the addresses at its ends.
@@ -64,13 +67,13 @@ struct Link {
     down: Pipe<Flight>,
     client: SocketAddr,
     server: SocketAddr,
-    /// Handshakes taken and delivered, as [`Counters`] count them; up and down.
-    handshakes: [HandshakeBytes; 2],
+    /// What was taken and delivered that no session counts; up and down.
+    uncounted: [UncountedBytes; 2],
 }
 
-/// Bytes of handshakes in one direction of a link, IP and UDP headers included.
+/// Bytes of handshakes and of a rival in one direction of a link, as [`Counters`] count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HandshakeBytes {
+pub struct UncountedBytes {
     /// Offered to the link.
     pub offered: u64,
     /// Delivered by it.
@@ -93,8 +96,8 @@ fn handshake_bytes(data: &[u8]) -> u64 {
 }
 
 impl Link {
-    fn handshakes_mut(&mut self, direction: Direction) -> &mut HandshakeBytes {
-        let [up, down] = &mut self.handshakes;
+    fn uncounted_mut(&mut self, direction: Direction) -> &mut UncountedBytes {
+        let [up, down] = &mut self.uncounted;
         match direction {
             Direction::Up => up,
             Direction::Down => down,
@@ -170,6 +173,7 @@ pub struct World<C, S> {
     /// What entered the bond at the server and left at the client.
     pub ledger_down: Ledger,
     mangler: Option<Mangler>,
+    rival: Option<(usize, Direction, Rival)>,
     trace: u64,
     misrouted: u64,
     rounds: u32,
@@ -187,7 +191,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             down: pipe(link, Direction::Down),
             client: client_address(index),
             server: server_address(index),
-            handshakes: [HandshakeBytes::default(); 2],
+            uncounted: [UncountedBytes::default(); 2],
         });
         let carriers = scenario.carriers.iter().filter_map(|event| {
             Some((Instant::ZERO + event.at, scenario.link_index(&event.link)?, event.present))
@@ -201,6 +205,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             ledger_up: Ledger::new(),
             ledger_down: Ledger::new(),
             mangler: None,
+            rival: None,
             trace: 0,
             misrouted: 0,
             rounds: 0,
@@ -261,10 +266,10 @@ impl<C: Observed, S: Observed> World<C, S> {
         (bytes, pipe.queue_delay())
     }
 
-    /// The handshakes in one direction of a link.
-    pub fn handshake_bytes(&mut self, link: usize, direction: Direction) -> HandshakeBytes {
+    /// What no session counts in one direction of a link.
+    pub fn uncounted_bytes(&mut self, link: usize, direction: Direction) -> UncountedBytes {
         let link = self.links.get_mut(link);
-        link.map_or_else(HandshakeBytes::default, |link| *link.handshakes_mut(direction))
+        link.map_or_else(UncountedBytes::default, |link| *link.uncounted_mut(direction))
     }
 
     /// Changes one direction of a link now.
@@ -273,6 +278,16 @@ impl<C: Observed, S: Observed> World<C, S> {
         if let Some(link) = self.links.get_mut(link) {
             link.pipe_mut(direction).apply(change, now);
         }
+    }
+
+    /// Somebody else's flow shares one direction of a link.
+    pub fn set_rival(&mut self, link: usize, direction: Direction, rival: Rival) {
+        self.rival = Some((link, direction, rival));
+    }
+
+    /// The flow that shares a link.
+    pub fn rival(&self) -> Option<&Rival> {
+        self.rival.as_ref().map(|(_, _, rival)| rival)
     }
 
     /// Damages what travels from now on.
@@ -340,7 +355,9 @@ impl<C: Observed, S: Observed> World<C, S> {
             let down = link.down.poll_timeout().map(|due| (proto_time(due), "link down"));
             up.into_iter().chain(down)
         });
+        let rival = self.rival.as_ref().and_then(|(_, _, rival)| rival.poll_timeout());
         [
+            rival.map(|due| (due, "rival")),
             self.client.machine.poll_timeout(),
             self.server.machine.poll_timeout(),
             self.client.host.poll_timeout(),
@@ -363,6 +380,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         while let Some((_, link, present)) = self.carriers.pop_front_if(|(due, ..)| *due <= now) {
             self.client.machine.handle_carrier(link, present, now);
         }
+        self.run_rival();
         self.client.host.handle_timeout(now);
         self.server.host.handle_timeout(now);
         self.settle();
@@ -402,7 +420,14 @@ impl<C: Observed, S: Observed> World<C, S> {
         loop {
             let Some(link) = self.links.get_mut(index) else { return };
             let Some(flight) = link.pipe_mut(direction).poll_deliver(time) else { return };
-            link.handshakes_mut(direction).delivered += handshake_bytes(&flight.data);
+            if let Some(number) = flight.rival {
+                link.uncounted_mut(direction).delivered += u64::from(rival::SEGMENT_BYTES);
+                if let Some((_, _, rival)) = &mut self.rival {
+                    rival.on_delivered(number, self.now);
+                }
+                continue;
+            }
+            link.uncounted_mut(direction).delivered += handshake_bytes(&flight.data);
             self.note(2, index, direction, &flight.data);
             if let Some(packet) = flight.data.get(FRAME_HEADER..) {
                 let now = self.now;
@@ -419,6 +444,19 @@ impl<C: Observed, S: Observed> World<C, S> {
                 }
                 None => self.hand_over(direction, path, flight.data),
             }
+        }
+    }
+
+    /// Puts the rival's segments on its link.
+    fn run_rival(&mut self) {
+        let Some((index, direction, rival)) = &mut self.rival else { return };
+        let Some(link) = self.links.get_mut(*index) else { return };
+        rival.handle_timeout(self.now);
+        while let Some(number) = rival.poll_segment(self.now) {
+            link.uncounted_mut(*direction).offered += u64::from(rival::SEGMENT_BYTES);
+            let flight = Flight { from: link.client, data: BytesMut::new(), rival: Some(number) };
+            let time = netem_time(self.now);
+            let _ = link.pipe_mut(*direction).enqueue(flight, rival::SEGMENT_BYTES, time);
         }
     }
 
@@ -530,8 +568,8 @@ impl<C: Observed, S: Observed> World<C, S> {
                 self.misrouted += 1;
                 continue;
             }
-            let flight = Flight { from, data: BytesMut::from(data) };
-            link.handshakes_mut(direction).offered += handshake_bytes(data);
+            let flight = Flight { from, data: BytesMut::from(data), rival: None };
+            link.uncounted_mut(direction).offered += handshake_bytes(data);
             // What the link drops is counted by the link.
             let _ = link.pipe_mut(direction).enqueue(flight, link_bytes(data), time);
             self.note(1, index, direction, data);

@@ -10,9 +10,10 @@ use bonding_sim::run::{RunSpec, System, Workload, run};
 use bonding_sim::table;
 use bonding_sim::trace::{Trace, packets};
 
-const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED]
+const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [rival]
 Writes FOLDER/links.csv, a line per link and 100 ms, and FOLDER/packets.csv, a line per packet of the load's direction.
-POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4";
+POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4;
+rival: somebody else's TCP flow joins on the first link after two seconds";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,12 +30,13 @@ fn main() -> anyhow::Result<ExitCode> {
         other => anyhow::bail!("no policy '{other}'\n{USAGE}"),
     };
     let workload = Workload::parse(workload).with_context(|| format!("no workload '{workload}'\n{USAGE}"))?;
-    let seed = match rest {
-        [] => table::SEED,
-        [seed, ..] => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
+    let has_rival = rest.iter().any(|argument| argument == "rival");
+    let seed = match rest.iter().find(|argument| *argument != "rival") {
+        None => table::SEED,
+        Some(seed) => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
     };
     let name = scenario.name.clone();
-    let spec = RunSpec::new(scenario, system, workload, seed);
+    let spec = RunSpec { has_rival, ..RunSpec::new(scenario, system, workload, seed) };
     let mut trace = Trace::new();
     let row = run(&spec, Some(&mut trace));
     let folder = Path::new(folder);
@@ -47,6 +49,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     write!(out, "{}{}", table::head(workload), table::line(&name, system, &row))?;
     writeln!(out, "trace {:016x}", row.trace_hash)?;
+    if let Some(share) = row.rival_share {
+        writeln!(out, "rival: {:.1} % of the first link", share * 100.0)?;
+    }
     for (side, stats) in &figures {
         let discards: Vec<String> = stats
             .discards

@@ -3,7 +3,8 @@
 //! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
 //! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`, `round_robin`) and
 //! workloads (such as `tcp-cubic-down-1`), in any order, `seeds=N`: the run of median goodput of N, `ceilings`: with the links' rates
-//! configured, `plain`: over plain links, `no-resend`: nothing is sent again. Then it only prints.
+//! configured, `plain`: over plain links, `no-resend`: nothing is sent again, `rival`: beside somebody else's TCP flow on the first link, whose
+//! share of it stands behind the line. Then it only prints.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -37,12 +38,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut systems = Vec::new();
     let mut workloads = Vec::new();
     let mut seeds = 1;
-    let (mut plain, mut ceilings, mut resend) = (false, false, true);
+    let (mut plain, mut ceilings, mut resend, mut rival) = (false, false, true, false);
     for argument in std::env::args().skip(1) {
         if argument == "plain" {
             plain = true;
         } else if argument == "no-resend" {
             resend = false;
+        } else if argument == "rival" {
+            rival = true;
         } else if argument == "ceilings" {
             ceilings = true;
         } else if let Some(count) = argument.strip_prefix("seeds=") {
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
         && workloads.is_empty()
         && seeds == 1
         && !plain
+        && !rival
         && !ceilings
         && resend;
     if scenarios.is_empty() {
@@ -80,6 +84,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 let mut spec = RunSpec::new(scenario.clone(), *system, *workload, table::SEED);
                 spec.setup.has_ceilings = ceilings;
                 spec.setup.recovery.resend = resend;
+                spec.has_rival = rival;
                 if plain {
                     spec.setup.security.fill(Security::Plain);
                 }
@@ -147,6 +152,10 @@ fn line(mut rows: Vec<Row>, spec: &RunSpec) -> (String, Vec<String>) {
     rows.sort_by(|a, b| a.goodput_mbps.total_cmp(&b.goodput_mbps));
     let problems = rows.iter().flat_map(|row| row.problems.iter().cloned()).collect();
     let median = rows.get(rows.len() / 2);
-    let line = median.map(|row| table::line(&spec.setup.scenario.name, spec.system, row));
-    (line.unwrap_or_default(), problems)
+    let mut line =
+        median.map(|row| table::line(&spec.setup.scenario.name, spec.system, row)).unwrap_or_default();
+    if let Some(share) = median.and_then(|row| row.rival_share) {
+        line = format!("{} rival {:.0} % |\n", line.trim_end(), share * 100.0);
+    }
+    (line, problems)
 }
