@@ -29,7 +29,7 @@ impl Trace {
         let lab = running.lab;
         let sender = if direction == Direction::Down { Host::Server } else { Host::Client };
         let mut trace = Self {
-            csv: "time_s,link,link_mbps,link_capacity_mbps,link_queue_ms,rtt_ms,capacity_mbps\n".to_owned(),
+            csv: "time_s,link,link_mbps,link_capacity_mbps,link_queue_ms,link_drops,rtt_ms,loss_permille,capacity_mbps\n".to_owned(),
         };
         let (start, mut last) = (lab.elapsed(), lab.snapshot());
         for number in 1_u32.. {
@@ -59,6 +59,7 @@ impl Trace {
             let (Some(first), Some(pipe)) = (pipe(before), pipe(now)) else { continue };
             let bytes = pipe.counters.delivered_bytes - first.counters.delivered_bytes;
             let capacity = running.lab.link_capacity_bps(index, direction, before.at, now.at);
+            let drops = pipe.counters.drops.total_pkts() - first.counters.drops.total_pkts();
             let queue = pipe.queue_delay.map_or(String::new(), |delay| number(delay.as_secs_f64() * 1e3));
             let said = |key: &str| {
                 let status = status?.pointer(&format!("/links/{index}/{key}"))?;
@@ -67,12 +68,13 @@ impl Trace {
             // Writing to a string does not fail.
             let _ = writeln!(
                 self.csv,
-                "{:.2},{},{},{},{queue},{},{}",
+                "{:.2},{},{},{},{queue},{drops},{},{},{}",
                 now.at.saturating_sub(start).as_secs_f64(),
                 link.name,
                 number(bytes as f64 * 8e-6 / span),
                 number(capacity.unwrap_or(0) as f64 / 1e6),
                 said("rtt_ms").unwrap_or_default(),
+                said("loss_permille").unwrap_or_default(),
                 said("capacity_mbps").unwrap_or_default(),
             );
         }
