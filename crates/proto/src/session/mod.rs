@@ -57,7 +57,7 @@ use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
-use crate::qos::queue::{Queue, QueueConfig};
+use crate::qos::queue::{Queue, QueueConfig, Tier};
 use crate::recovery::{self, Recovery, TRIES_MAX};
 use crate::reorder::{HOLD_MAX, Limits, LinkDelay, RESEND_HOLD_MAX, Resequencer};
 use crate::scheduler::{self, LinkView, Scheduler, Service};
@@ -128,6 +128,8 @@ pub struct Session {
     recovery: Recovery,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
+    /// By tier: since when its head is held back for a better link.
+    held_from: [Option<Instant>; Tier::ALL.len()],
     counters: Counters,
 }
 
@@ -190,6 +192,7 @@ impl Session {
             recovers: config.recovery.resend,
             recovery: Recovery::default(),
             transmit_at: None,
+            held_from: [None; Tier::ALL.len()],
             counters: Counters::default(),
         };
         session.on_links_changed(now);

@@ -94,17 +94,24 @@ impl Session {
         now: Instant,
     ) -> Option<Transmit> {
         self.transmit_at = None;
+        if self.queue.is_empty() {
+            self.held_from = Default::default();
+        }
         if self.queue.is_empty() && self.recovery.queued_bytes() == 0 {
             self.queue.forget_idle(now);
             self.classes.forget_idle(now);
             return None;
         }
         self.refresh_views(now);
-        for tier in Tier::ALL {
+        for (index, tier) in Tier::ALL.into_iter().enumerate() {
             if tier == Tier::Bulk
                 && let Some(resends) = self.transmit_resends(buf, max_segments, now)
             {
                 return Some(resends);
+            }
+            // Until now, not until when it was to end: no driver is back to the microsecond.
+            if let Some(from) = self.held_from.get_mut(index).and_then(Option::take) {
+                self.queue.on_deliberate_wait(tier, from, now);
             }
             let Some(head) = self.fitting_head(tier, now) else { continue };
             match self.select(&head, now) {
@@ -113,7 +120,9 @@ impl Session {
                     return Some(self.fill(buf, link, path, head, max_segments, now));
                 }
                 Decision::Hold(until) => {
-                    self.queue.on_deliberate_wait(tier, now, until);
+                    if let Some(held_from) = self.held_from.get_mut(index) {
+                        *held_from = Some(now);
+                    }
                     self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
                 }
                 Decision::Wait(until) => {
