@@ -22,7 +22,7 @@ impl Link {
             random_loss_permille: self.random_loss.permille(),
             recovers: false,
             utilisation_permille: self.utilisation_permille(capacity, now),
-            rate: Some(self.rate.pacing_rate(self.overdue(now), now)),
+            rate: self.rate.pacing_rate(self.overdue(now), now),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
             header_bytes: self.header_bytes(),

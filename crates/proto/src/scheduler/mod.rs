@@ -41,9 +41,6 @@ use crate::units::BitRate;
 /// accepts for good (15 ms), so that what one flow adds to it shows here before the flow is told to slow down.
 const SPILL_AFTER: Duration = Duration::from_millis(10);
 
-/// Stands for the rate of a link that is not paced: more than any that is.
-const UNPACED: BitRate = BitRate::from_bps(100_000_000_000);
-
 /// Another range of delays must carry so much more than the present one to replace it, permille.
 const STEP_GAIN_PERMILLE: u64 = 1_100;
 
@@ -68,8 +65,8 @@ pub struct LinkView {
     pub recovers: bool,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
-    /// Pacing rate; `None`: not paced.
-    pub rate: Option<BitRate>,
+    /// Pacing rate.
+    pub rate: BitRate,
     /// One-way delay of what we send, µs with an offset common to all links: only differences mean anything.
     pub delay_us: i64,
     /// From when on a datagram may go.
@@ -84,7 +81,7 @@ pub struct LinkView {
 impl LinkView {
     /// How long `bytes` in datagrams like the head's occupy the link.
     pub(crate) fn time_to_send(&self, bytes: u64) -> Duration {
-        self.rate.map_or(Duration::ZERO, |rate| rate.time_to_send(bytes))
+        self.rate.time_to_send(bytes)
     }
 
     /// Whether what matters is not to go over it alone.
@@ -221,7 +218,7 @@ fn are_full<'a>(primaries: impl Iterator<Item = &'a LinkView> + Clone, head: &Qu
     if primaries.clone().next().is_none() {
         return true;
     }
-    let rate: u64 = primaries.clone().map(|link| link.rate.unwrap_or(UNPACED).as_bps()).sum();
+    let rate: u64 = primaries.clone().map(|link| link.rate.as_bps()).fold(0, u64::saturating_add);
     let behind_bytes = head.backlog_bytes.saturating_sub(head.bytes) as u64;
     !primaries.clone().any(|link| link.has_credit(now))
         && BitRate::from_bps(rate).time_to_send(behind_bytes) > SPILL_AFTER
@@ -264,8 +261,8 @@ impl Step {
         let leading = links.clone().map(|link| link.role).min();
         let carried = |step: &Self, role: Option<LinkRole>| -> u64 {
             let counts = |link: &&LinkView| step.includes(link) && role.is_none_or(|role| link.role == role);
-            let rates = links.clone().filter(counts).map(|link| link.rate.unwrap_or(UNPACED));
-            let bps = rates.map(BitRate::as_bps).fold(0, u64::saturating_add);
+            let rates = links.clone().filter(counts).map(|link| link.rate.as_bps());
+            let bps = rates.fold(0, u64::saturating_add);
             if Some(step.first) == present { bps.saturating_mul(STEP_GAIN_PERMILLE) / 1_000 } else { bps }
         };
         steps.min_by_key(|step| {
@@ -305,7 +302,7 @@ pub(crate) mod tests {
             random_loss_permille: 0,
             recovers: false,
             utilisation_permille: 0,
-            rate: Some(BitRate::from_bps(mbit * 1_000_000)),
+            rate: BitRate::from_bps(mbit * 1_000_000),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,
             free_at: NOW,
             header_bytes: 28,
@@ -387,10 +384,10 @@ pub(crate) mod tests {
         };
         assert_eq!(step(&links, None), [1, 2]);
         // A satellite that carries more than the lines beside it, and by how much it must to take over.
-        links[0].rate = Some(BitRate::from_bps(105_000_000));
+        links[0].rate = BitRate::from_bps(105_000_000);
         assert_eq!(step(&links, None), [0]);
         assert_eq!(step(&links, Some(LinkId(1))), [1, 2]);
-        links[0].rate = Some(BitRate::from_bps(111_000_000));
+        links[0].rate = BitRate::from_bps(111_000_000);
         assert_eq!(step(&links, Some(LinkId(1))), [0]);
         // What is as far apart as the receiver waits is in step.
         links[0].delay_us = links[1].delay_us + 120_000;

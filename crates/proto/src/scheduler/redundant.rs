@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 
 use super::score::{Saturation, score};
-use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, UNPACED};
+use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step};
 use crate::link::QUANTUM;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
@@ -41,8 +41,7 @@ impl Scheduler for Redundant {
         }
         let used = first.filter(|link| step.is_none_or(|step| step.includes(link)));
         self.used = used.clone().map(|link| link.id).collect();
-        let rate = |link: &LinkView| link.rate.unwrap_or(UNPACED).as_bps();
-        let pace = used.min_by_key(|link| (Reverse(rate(link)), score(link, Saturation::Ignored), link.id));
+        let pace = used.min_by_key(|link| (Reverse(link.rate), score(link, Saturation::Ignored), link.id));
         match pace {
             Some(link) if link.has_credit(now) => Decision::Send(link.id),
             Some(link) if head.tier == Tier::Bulk => Decision::Wait(link.free_at + QUANTUM),

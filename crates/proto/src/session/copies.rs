@@ -68,7 +68,7 @@ impl Session {
         let Some(view) = self.views.get_mut(link.index()) else { return };
         let bytes = frame.packet.len() as u64 + view.header_bytes;
         let start = view.free_at.max(now.saturating_sub(BURST));
-        view.free_at = view.rate.map_or(view.free_at, |rate| start + rate.time_to_send(bytes));
+        view.free_at = start + view.rate.time_to_send(bytes);
         self.copies.push(link, frame);
     }
 
