@@ -31,9 +31,9 @@
 //! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
 //!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual.
 //!
-//! **Shared.** Where the queue three times in a row did not drain when it should have, somebody else fills it, who does not yield to delay. Then
-//! yielding starves: the link is shared as one TCP flow would (RFC 5681's additive increase and RFC 9438's decrease to 70 %,
-//! on what is in flight) until, in a test every 5 s, the queue drains after all.
+//! **Shared.** Where a queue stands that does not drain when it should, three times in a row, or on a steady link for a second (`contest` has
+//! the rule), somebody else fills it, who does not yield to delay. Then yielding starves: the link is shared as one TCP flow
+//! would (`shared`; RFC 9438 on what is in flight), from half of what it carried before, until, in a test every 5 s, the queue drains after all.
 //!
 //! A link that carries little keeps its C. One whose C varied lately is trusted, after a pause, with a quarter of it, and then with
 //! twice what it delivers.
@@ -50,11 +50,18 @@
 //! a drain of up to 0.4 s and 5 % more with each heartbeat of 100 ms: 16 % (QUIC), 13 % (smoltcp), against 62 and 33 % of
 //! a queue that is kept.
 
+mod contest;
+mod delay;
+mod loss;
+mod rival;
 mod shared;
 mod window;
 
 use std::time::Duration;
 
+use self::contest::Contest;
+use self::loss::{Cut, OUTAGE_LOSS};
+use self::rival::Vain;
 use self::shared::Shared;
 use self::window::{Mark, Marks, Span};
 use super::window::WindowedMin;
@@ -94,13 +101,6 @@ const TARGET_VOLATILITY_S: f64 = 0.08;
 /// A queue below this (and half a datagram's time) is none.
 const EMPTY_S: f64 = 0.001;
 
-/// A delay of so many deviations above the base is no queue, and one outlier counts for at most four deviations and this.
-const NOISE_HEADROOM: f64 = 2.0;
-const NOISE_STEP_S: f64 = 0.000_5;
-/// On a link that is used to the full it is at most so many times what it was before, or this.
-const NOISE_GROWTH: f64 = 1.5;
-const NOISE_FULL_S: f64 = 0.000_7;
-
 /// Probing for more: the first step, and the largest, as shares of C.
 const PROBE_MIN: f64 = 0.02;
 const PROBE_MAX: f64 = 0.25;
@@ -119,12 +119,6 @@ const DRAIN_EVERY: Duration = Duration::from_secs(5);
 /// ... by so much less than none, for a round trip at least.
 const DRAIN_S: f64 = 0.006;
 
-/// A queue that should have drained by this much, or by itself where that is more (at most three times this), and did not by half of it, is none.
-const VAIN_S: f64 = 0.01;
-
-/// A link whose queue did not drain within this time may be shared, and what it loses is no chance.
-const CONTESTED_FOR: Duration = Duration::from_secs(5);
-
 /// Sent and delivered differ by this: the queue changed.
 const CHANGE: f64 = 0.08;
 /// Below this share of C the queue is meant to drain.
@@ -134,13 +128,6 @@ const BUSY_WINDOW_MIN: Duration = Duration::from_millis(20);
 /// A sample that differs by this replaces the estimate; less moves it by the gain.
 const JUMP: f64 = 0.1;
 const ESTIMATE_GAIN: f64 = 0.3;
-
-/// Loss beyond the usual that counts as a policer's; beyond the second the link is out, and nothing is learnt.
-const POLICED_LOSS: f64 = 0.05;
-const OUTAGE_LOSS: f64 = 0.8;
-/// What is usual follows each sample without a queue by this.
-const USUAL_GAIN: f64 = 0.02;
-const LIGHT_LOAD: f64 = 0.7;
 
 /// No estimate goes below this: it must still be found out what the link carries.
 const RATE_MIN_BPS: f64 = 200_000.0;
@@ -186,26 +173,6 @@ enum Phase {
     Shared,
 }
 
-/// Whether a queue drains that should.
-#[derive(Debug, Clone, Copy)]
-struct Vain {
-    /// Only what was sent from here on met less of ours.
-    from: Instant,
-    /// The newest send time looked at; `None`: none yet.
-    at: Option<Instant>,
-    queue_s: f64,
-    /// How much shorter the queue should have become.
-    expected_s: f64,
-}
-
-/// A cut because of loss, under test.
-#[derive(Debug, Clone, Copy)]
-struct Cut {
-    at: Instant,
-    loss: f64,
-    before_bps: f64,
-}
-
 /// The rate model of one link and direction.
 #[derive(Debug, Clone)]
 pub(super) struct RateControl {
@@ -241,6 +208,7 @@ pub(super) struct RateControl {
     vain: Option<Vain>,
     /// When a queue last did not drain, how often in a row, and the base before.
     vain_at: Option<(Instant, u32, i64)>,
+    contest: Contest,
     usual_loss: f64,
     cut: Option<Cut>,
     /// No probing before this.
@@ -282,6 +250,7 @@ impl RateControl {
             draining: None,
             vain: None,
             vain_at: None,
+            contest: Contest::default(),
             usual_loss: 0.0,
             cut: None,
             probe_after: Instant::ZERO,
@@ -323,6 +292,7 @@ impl RateControl {
         self.standing = 0;
         self.vain = None;
         self.vain_at = None;
+        self.contest = Contest::default();
         self.quiet_since = None;
         self.probe = 0.0;
         self.cut = None;
@@ -369,6 +339,9 @@ impl RateControl {
                 self.note_volatility(now);
                 self.note_vain(sample, now);
                 self.set_gain(sample, now);
+                if self.phase == Phase::Steady {
+                    self.note_contest(sample, now);
+                }
             }
             Phase::Shared => self.on_shared(sample, now),
         }
@@ -393,39 +366,6 @@ impl RateControl {
     /// A queue below this is none.
     fn empty_s(&self) -> f64 {
         EMPTY_S.max(self.datagram_s() / 2.0)
-    }
-
-    fn note_delay(&mut self, sample: &Sample, now: Instant) {
-        let own_us = if self.rate_bps > 0.0 && self.phase != Phase::Start {
-            sample.delay_bytes as f64 * 8e6 / self.rate_bps
-        } else {
-            0.0
-        };
-        let delay_us = sample.delay_us.saturating_sub(rounded(own_us));
-        self.base.push(delay_us, now);
-        let base_us = self.base.min(now).unwrap_or(delay_us);
-        self.note_noise(delay_us, now);
-        let above_s = delay_us.saturating_sub(base_us) as f64 / 1e6;
-        self.queue_s = (above_s - self.noise_s * NOISE_HEADROOM).max(0.0);
-        self.queue_max_s = self.queue_max_s.max(self.queue_s);
-    }
-
-    /// How far delays jump about: a queue grows and shrinks steadily, so what is left after two differences is noise.
-    fn note_noise(&mut self, delay_us: i64, now: Instant) {
-        let (at, last_us, before_us) = self.noise_from.unwrap_or((now, delay_us, delay_us));
-        let bend_us = delay_us.saturating_add(before_us).saturating_sub(last_us.saturating_mul(2));
-        // Of independent samples, 1.95 mean deviations.
-        let seen = bend_us.unsigned_abs() as f64 / 1e6 / 1.95;
-        let seen = seen.min(self.noise_s * 4.0 + NOISE_STEP_S);
-        let weight = now.saturating_since(at).as_secs_f64().min(0.1);
-        self.noise_s += (seen - self.noise_s) * weight;
-        if self.is_full {
-            // Our own queue comes and goes too.
-            self.noise_s = self.noise_s.min((self.calm_noise_s * NOISE_GROWTH).max(NOISE_FULL_S));
-        } else {
-            self.calm_noise_s = self.noise_s;
-        }
-        self.noise_from = Some((now, delay_us, last_us));
     }
 
     fn on_start(&mut self, now: Instant) {
@@ -454,12 +394,7 @@ impl RateControl {
     }
 
     fn on_steady(&mut self, span: &Span, now: Instant) {
-        // Only loss that little traffic meets too is known not to be ours.
-        let is_light =
-            span.sent_bps < self.rate_bps * LIGHT_LOAD && span.loss < self.usual_loss + POLICED_LOSS;
-        if self.queue_s <= self.empty_s() && (is_light || span.loss < self.usual_loss) {
-            self.usual_loss += (span.loss - self.usual_loss) * USUAL_GAIN;
-        }
+        self.note_usual_loss(span);
         if let Some(busy) = self.marks.busy_span(self.empty_s(), BUSY_WINDOW_MIN, self.window()) {
             self.end_probe(now);
             self.on_busy(&busy, now);
@@ -556,93 +491,6 @@ impl RateControl {
         (self.probe, self.quiet_since) = (0.0, None);
     }
 
-    /// Loss that no queue explains. Whether it was acted upon.
-    fn on_loss(&mut self, span: &Span, now: Instant) -> bool {
-        if let Some(cut) = self.cut {
-            if now.saturating_since(cut.at) < self.rtt_min * 2 + self.window() * 2 {
-                return false;
-            }
-            self.cut = None;
-            if span.loss > cut.loss * 0.7 {
-                self.usual_loss = span.loss;
-                self.rate_bps = self.rate_bps.max(cut.before_bps);
-                self.probe_pause = Duration::from_secs(1);
-            }
-            return false;
-        }
-        if span.loss > OUTAGE_LOSS {
-            return true;
-        }
-        if !span.is_full || span.loss < self.usual_loss + POLICED_LOSS {
-            return false;
-        }
-        self.cut = Some(Cut { at: now, loss: span.loss, before_bps: self.rate_bps });
-        self.adopt(span.delivered_bps, now);
-        (self.probe, self.is_fresh) = (0.0, false);
-        self.probe_after = now + self.probe_pause;
-        self.probe_pause = (self.probe_pause * 2).min(Duration::from_secs(8));
-        true
-    }
-
-    /// Sees whether a queue drains that should.
-    fn note_vain(&mut self, sample: &Sample, now: Instant) {
-        if self.queue_s <= 2.0 * self.empty_s() || self.gain >= 1.0 {
-            self.vain = None;
-            return;
-        }
-        let start = Vain { from: now, at: None, queue_s: self.queue_s, expected_s: 0.0 };
-        let vain = self.vain.get_or_insert(start);
-        if sample.sent_at < vain.from {
-            vain.queue_s = self.queue_s;
-            return;
-        }
-        let Some(at) = vain.at.replace(sample.sent_at) else {
-            vain.queue_s = self.queue_s;
-            return;
-        };
-        vain.expected_s += sample.sent_at.saturating_since(at).as_secs_f64() * (1.0 - self.gain);
-        let enough = VAIN_S.max(vain.queue_s.min(VAIN_S * 3.0));
-        if vain.expected_s < enough {
-            return;
-        }
-        let drained = vain.queue_s - self.queue_s;
-        let (from, half) = (vain.from, vain.expected_s / 2.0);
-        self.vain = None;
-        if drained > half {
-            self.vain_at = None;
-            return;
-        }
-        self.on_vain(sample, from, now);
-    }
-
-    /// The queue is not ours: the path is longer, or somebody else fills it.
-    fn on_vain(&mut self, sample: &Sample, from: Instant, now: Instant) {
-        let recent = self.vain_at.filter(|(at, ..)| from.saturating_since(*at) < Duration::from_secs(2));
-        let base_us =
-            recent.map_or_else(|| self.base.min(now).unwrap_or(sample.delay_us), |(.., base_us)| base_us);
-        let times = recent.map_or(1, |(_, times, _)| times + 1);
-        self.vain_at = Some((now, times, base_us));
-        if times >= 3 {
-            self.phase = Phase::Shared;
-            self.shared = Shared::new(self.rate_bps, self.rtt_min, self.queue_s, base_us, now);
-            return;
-        }
-        self.base = WindowedMin::new(BASE_WINDOW);
-        self.queue_s = 0.0;
-        self.note_delay(sample, now);
-    }
-
-    fn on_shared(&mut self, sample: &Sample, now: Instant) {
-        let lost = self.marks.newly_lost();
-        let delivered_bps = self.marks.span(self.window()).map_or(0.0, |span| span.delivered_bps);
-        if self.shared.on_sample(sample, lost, self.queue_s, now) {
-            self.rate_bps = delivered_bps.max(RATE_MIN_BPS);
-            self.phase = Phase::Steady;
-            self.vain_at = None;
-            self.empty_at = now;
-        }
-    }
-
     fn set_gain(&mut self, sample: &Sample, now: Instant) {
         let age = now.saturating_since(sample.sent_at).as_secs_f64();
         let since_bytes = sample.total.saturating_sub(sample.sent);
@@ -688,14 +536,6 @@ impl RateControl {
             (Some(own), Some(peer)) => Some(own.min(peer)),
             (own, peer) => own.or(peer),
         }
-    }
-
-    /// Whether nothing stood in the link since this was asked last: what was lost was not lost to a queue, ours or another's.
-    pub(super) fn take_clear(&mut self, now: Instant) -> bool {
-        let is_contested = self.phase == Phase::Shared
-            || self.vain_at.is_some_and(|(at, ..)| now.saturating_since(at) < CONTESTED_FOR);
-        let limit = 0.015_f64.max(self.rtt_min.as_secs_f64() / 4.0);
-        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit && !is_contested
     }
 
     /// The queue that the newest sample met.

@@ -1,7 +1,10 @@
 //! A link that is shared with somebody who fills its queue and does not yield to delay: behave as one TCP flow would.
 //!
-//! What is in flight grows by a datagram with each round trip, and falls to 70 % at a loss, once in a round trip (RFC 5681, RFC 9438: beside a cubic
-//! flow on a short path that is its share). Every [`TEST_EVERY`] half of it is withheld for two round trips. As soon as the delay
+//! What is in flight follows CUBIC (RFC 9438): it falls to 70 % at a loss, once a round trip, and comes back along a cubic, or as Reno
+//! would where that is more. It does not grow while less is sent than it allows. It begins with half of what the link carried when it was not
+//! shared: that is the share beside one flow, and growth from what is left after yielding would take minutes.
+//!
+//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of ours alone would take to drain. As soon as the delay
 //! comes down to where it was before the queue stood, the other one is gone.
 
 use std::time::Duration;
@@ -9,41 +12,66 @@ use std::time::Duration;
 use super::{DATAGRAM_BYTES, Sample};
 use crate::time::Instant;
 
-const INFLIGHT_MIN: f64 = 4.0 * DATAGRAM_BYTES;
+/// Datagrams.
+const WINDOW_MIN: f64 = 4.0;
+/// RFC 9438 §4: C, in datagrams/s³, and β.
+const CUBIC_C: f64 = 0.4;
 const DECREASE: f64 = 0.7;
 const TEST_EVERY: Duration = Duration::from_secs(5);
 /// A queue below this is that of nobody who fills it.
 const GONE_S: f64 = 0.005;
+/// Share of what is carried beside one other flow.
+const FAIR: f64 = 0.5;
 
 /// The control in this phase.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shared {
-    inflight_bytes: f64,
+    /// What may be in flight, datagrams.
+    window: f64,
+    /// When growth began after the last decrease, the window to come back to, and after how many seconds (W_max and K).
+    epoch: Option<(Instant, f64, f64)>,
+    window_max: f64,
+    /// What Reno would have in flight.
+    reno: f64,
     /// The least delay when it began, and the round trip without a queue.
     base_us: i64,
     rtt_min_s: f64,
     queue_s: f64,
+    /// Losses of what was sent before are answered.
     decreased_at: Instant,
     grown_at: Instant,
     test_at: Instant,
-    test_until: Option<Instant>,
-    /// The least delay seen in the test.
+    /// Until when, and what is sent meanwhile, bit/s.
+    test: Option<(Instant, f64)>,
+    /// The least delay seen since the last test ended.
     least_us: i64,
 }
 
 impl Shared {
-    /// From what was carried at a queue of `queue_s`.
-    pub(super) fn new(rate_bps: f64, rtt_min: Duration, queue_s: f64, base_us: i64, now: Instant) -> Self {
+    /// On a link that carried `alone_bps` of ours before somebody filled its queue, now of `queue_s`, and carries `rate_bps` of ours
+    /// since.
+    pub(super) fn new(
+        (alone_bps, rate_bps): (f64, f64),
+        rtt_min: Duration,
+        queue_s: f64,
+        base_us: i64,
+        now: Instant,
+    ) -> Self {
         let rtt_min_s = rtt_min.as_secs_f64();
+        let datagrams = (alone_bps * FAIR).max(rate_bps) / 8.0 * (rtt_min_s + queue_s) / DATAGRAM_BYTES;
+        let window = datagrams.max(WINDOW_MIN);
         Self {
-            inflight_bytes: (rate_bps / 8.0 * (rtt_min_s + queue_s)).max(INFLIGHT_MIN),
+            window,
+            epoch: None,
+            window_max: window,
+            reno: window,
             base_us,
             rtt_min_s,
             queue_s,
             decreased_at: now,
             grown_at: now,
             test_at: now + TEST_EVERY,
-            test_until: None,
+            test: None,
             least_us: i64::MAX,
         }
     }
@@ -52,34 +80,77 @@ impl Shared {
         (self.rtt_min_s + self.queue_s).max(1e-3)
     }
 
-    /// What to send at.
-    pub(super) fn rate_bps(&self) -> f64 {
-        let share = if self.test_until.is_some() { 0.5 } else { 1.0 };
-        share * self.inflight_bytes * 8.0 / self.rtt_s()
+    /// What the share allows.
+    pub(super) fn fair_bps(&self) -> f64 {
+        self.window * DATAGRAM_BYTES * 8.0 / self.rtt_s()
     }
 
-    /// Takes a sample with what it told to be `lost`. `true`: nobody else fills the queue any more.
-    pub(super) fn on_sample(&mut self, sample: &Sample, lost: u64, queue_s: f64, now: Instant) -> bool {
-        self.queue_s = queue_s.max((sample.delay_us.saturating_sub(self.base_us)).max(0) as f64 / 1e6);
-        let round = Duration::from_secs_f64(self.rtt_s());
-        if lost > 0 && now.saturating_since(self.decreased_at) >= round {
-            self.inflight_bytes = (self.inflight_bytes * DECREASE).max(INFLIGHT_MIN);
-            self.decreased_at = now;
+    /// What to send at.
+    pub(super) fn rate_bps(&self) -> f64 {
+        self.test.map_or_else(|| self.fair_bps(), |(_, rate_bps)| rate_bps)
+    }
+
+    /// Takes a sample with what it told to be `lost`; `delivered_bps` is what arrives of ours, `is_full` whether all was sent that
+    /// might be. `true`: nobody else fills the queue any more.
+    pub(super) fn on_sample(
+        &mut self,
+        sample: &Sample,
+        lost: u64,
+        (delivered_bps, is_full): (f64, bool),
+        now: Instant,
+    ) -> bool {
+        self.queue_s = sample.delay_us.saturating_sub(self.base_us).max(0) as f64 / 1e6;
+        if lost > 0 && sample.sent_at >= self.decreased_at {
+            self.decrease(now);
         }
-        let rounds = now.saturating_since(self.grown_at).as_secs_f64() / self.rtt_s();
+        let span_s = now.saturating_since(self.grown_at).as_secs_f64().min(self.rtt_s());
         self.grown_at = now;
-        self.inflight_bytes += rounds.min(1.0) * DATAGRAM_BYTES;
-        if self.test_until.is_none() && now >= self.test_at {
-            self.test_until = Some(now + round * 2);
-            self.least_us = i64::MAX;
+        if is_full && self.test.is_none() {
+            self.grow(span_s, now);
+        } else if let Some((begun, ..)) = &mut self.epoch {
+            // RFC 9438 §5.8: time in which it was not used does not count.
+            *begun = *begun + Duration::from_secs_f64(span_s);
         }
         self.least_us = self.least_us.min(sample.delay_us);
-        let gone = self.least_us.saturating_sub(self.base_us) as f64 / 1e6 < GONE_S;
-        if self.test_until.is_some_and(|until| now >= until) {
-            self.test_until = None;
-            self.test_at = now + TEST_EVERY;
-            self.least_us = i64::MAX;
+        match self.test {
+            None if now >= self.test_at => {
+                let span = Duration::from_secs_f64(self.queue_s * 2.0 + self.rtt_s());
+                self.test = Some((now + span, delivered_bps / 2.0));
+                self.least_us = i64::MAX;
+            }
+            Some((until, _)) if now >= until => {
+                self.test = None;
+                self.test_at = now + TEST_EVERY;
+                self.least_us = i64::MAX;
+            }
+            Some(_) | None => {}
         }
-        gone && self.least_us != i64::MAX
+        self.least_us != i64::MAX && (self.least_us.saturating_sub(self.base_us) as f64) / 1e6 < GONE_S
+    }
+
+    /// Grows for `span_s`.
+    fn grow(&mut self, span_s: f64, now: Instant) {
+        let window = self.window;
+        let (begun, origin, back_s) = *self.epoch.get_or_insert_with(|| {
+            let origin = self.window_max.max(window);
+            (now, origin, ((origin - window) / CUBIC_C).cbrt())
+        });
+        let rounds = span_s / self.rtt_s();
+        // RFC 9438 §4.3: so much a round trip gives a Reno flow with this decrease the same mean.
+        self.reno += 3.0 * (1.0 - DECREASE) / (1.0 + DECREASE) * rounds;
+        let time_s = now.saturating_since(begun).as_secs_f64();
+        let wanted = (origin + CUBIC_C * (time_s - back_s).powi(3)).max(self.reno);
+        // §4.4: at most half more in a round trip.
+        self.window += (wanted - window).clamp(0.0, window / 2.0 * rounds);
+    }
+
+    fn decrease(&mut self, now: Instant) {
+        // §4.7: a flow whose maximum falls makes room for those that came later.
+        let is_less = self.window < self.window_max;
+        self.window_max = if is_less { self.window * (1.0 + DECREASE) / 2.0 } else { self.window };
+        self.window = (self.window * DECREASE).max(WINDOW_MIN);
+        self.reno = self.window;
+        self.epoch = None;
+        self.decreased_at = now;
     }
 }

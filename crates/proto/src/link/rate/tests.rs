@@ -283,6 +283,38 @@ fn a_link_is_shared_with_a_flow_that_fills_its_queue() {
 }
 
 #[test]
+fn a_flow_that_fills_the_queue_is_told_from_a_slower_link_and_from_a_longer_path() {
+    let mut bench = Bench::new(None);
+    bench.queue_max = Duration::from_millis(100);
+    bench.run(10_000, mbit(200), mbit(50));
+    bench.rival_bytes = 150_000.0;
+    bench.run(2_000, mbit(200), mbit(50));
+    assert_eq!(bench.control.phase, Phase::Shared);
+    assert!(bench.capacity() > mbit(15), "{}", bench.capacity());
+    bench.rival_bytes = 0.0;
+    bench.run(8_000, mbit(200), mbit(50));
+    assert_eq!(bench.control.phase, Phase::Steady, "it is gone");
+    for to in [40, 20, 5] {
+        let mut bench = Bench::new(None);
+        bench.queue_max = Duration::from_millis(100);
+        bench.run(4_000, mbit(200), mbit(50));
+        for _ in 0..600 {
+            bench.step(mbit(200), mbit(to));
+            assert_ne!(bench.control.phase, Phase::Shared, "{to}");
+        }
+    }
+    let mut bench = Bench::new(None);
+    bench.run(4_000, mbit(100), mbit(20));
+    for shift in [100_000, -30_000, 20_000, 60_000] {
+        bench.base_us += shift;
+        for _ in 0..400 {
+            bench.step(mbit(100), mbit(20));
+            assert_ne!(bench.control.phase, Phase::Shared, "{shift}");
+        }
+    }
+}
+
+#[test]
 fn jitter_is_no_queue() {
     for ms in [2, 8, 20] {
         let mut bench = Bench::new(None);

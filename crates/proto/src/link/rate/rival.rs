@@ -1,0 +1,134 @@
+//! A queue that is not ours: the path became longer, or somebody else fills it.
+//!
+//! Where the queue should have drained by [`VAIN_S`], or by itself, and did not by half of that, what is measured now is the new base: a longer
+//! path. Three times, each within [`VAIN_WITHIN`] of the last, is no path: the link is shared. On a steady link `contest` finds that out sooner,
+//! and what the link carried before says how much of it is ours.
+
+use std::time::Duration;
+
+use super::contest::{Contest, Seen};
+use super::delay::NOISE_HEADROOM;
+use super::shared::Shared;
+use super::{BASE_WINDOW, Phase, RATE_MIN_BPS, RateControl, Sample, VOLATILE};
+use crate::link::window::WindowedMin;
+use crate::time::Instant;
+
+/// A queue that should have drained by this much, or by itself where that is more (at most three times this), and did not by half of it, is none.
+const VAIN_S: f64 = 0.01;
+
+/// Three queues that did not drain are a rival's when no more than this lies between two.
+const VAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// A link whose queue did not drain within this time may be shared, and what it loses is no chance.
+const CONTESTED_FOR: Duration = Duration::from_secs(5);
+
+/// Whether a queue drains that should.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vain {
+    /// Only what was sent from here on met less of ours.
+    pub(super) from: Instant,
+    /// The newest send time looked at; `None`: none yet.
+    pub(super) at: Option<Instant>,
+    pub(super) queue_s: f64,
+    /// How much shorter the queue should have become.
+    pub(super) expected_s: f64,
+}
+
+impl RateControl {
+    /// Whether somebody fills the queue of a steady link who does not yield.
+    pub(super) fn note_contest(&mut self, sample: &Sample, now: Instant) {
+        let seen = Seen {
+            delay_us: sample.delay_us,
+            base_us: self.base.min(now).unwrap_or(sample.delay_us),
+            queue_s: self.queue_s,
+            noise_s: self.noise_s * NOISE_HEADROOM,
+            empty_s: self.empty_s(),
+            gain: self.gain,
+            rate_bps: self.rate_bps,
+            is_steady: self.volatility(now) < VOLATILE / 2.0,
+        };
+        if let Some(base_us) = self.contest.on_sample(&seen, self.rtt_min, now) {
+            self.share(sample, base_us, self.contest.alone_bps(), now);
+        }
+    }
+
+    /// Somebody else fills the queue of a link that carried `alone_bps` of ours before: from now on it is shared.
+    fn share(&mut self, sample: &Sample, base_us: i64, alone_bps: f64, now: Instant) {
+        let queue_s = sample.delay_us.saturating_sub(base_us).max(0) as f64 / 1e6;
+        let rates = (alone_bps, self.rate_bps);
+        self.phase = Phase::Shared;
+        self.shared = Shared::new(rates, self.rtt_min, queue_s, base_us, now);
+        self.contest = Contest::default();
+    }
+
+    /// Sees whether a queue drains that should.
+    pub(super) fn note_vain(&mut self, sample: &Sample, now: Instant) {
+        if self.queue_s <= 2.0 * self.empty_s() || self.gain >= 1.0 {
+            self.vain = None;
+            return;
+        }
+        let start = Vain { from: now, at: None, queue_s: self.queue_s, expected_s: 0.0 };
+        let vain = self.vain.get_or_insert(start);
+        if sample.sent_at < vain.from {
+            vain.queue_s = self.queue_s;
+            return;
+        }
+        let Some(at) = vain.at.replace(sample.sent_at) else {
+            vain.queue_s = self.queue_s;
+            return;
+        };
+        vain.expected_s += sample.sent_at.saturating_since(at).as_secs_f64() * (1.0 - self.gain);
+        let enough = VAIN_S.max(vain.queue_s.min(VAIN_S * 3.0));
+        if vain.expected_s < enough {
+            return;
+        }
+        let drained = vain.queue_s - self.queue_s;
+        let (from, half) = (vain.from, vain.expected_s / 2.0);
+        self.vain = None;
+        if drained > half {
+            self.vain_at = None;
+            return;
+        }
+        self.on_vain(sample, from, now);
+    }
+
+    /// The queue is not ours: the path is longer, or somebody else fills it.
+    fn on_vain(&mut self, sample: &Sample, from: Instant, now: Instant) {
+        let recent = self.vain_at.filter(|(at, ..)| from.saturating_since(*at) < VAIN_WITHIN);
+        let base_us =
+            recent.map_or_else(|| self.base.min(now).unwrap_or(sample.delay_us), |(.., base_us)| base_us);
+        let times = recent.map_or(1, |(_, times, _)| times + 1);
+        self.vain_at = Some((now, times, base_us));
+        if times >= 3 {
+            // On a link that varies what it carried before says nothing.
+            let alone_bps = if self.contest.is_suspected() { self.contest.alone_bps() } else { 0.0 };
+            self.share(sample, base_us, alone_bps, now);
+            return;
+        }
+        self.base = WindowedMin::new(BASE_WINDOW);
+        self.queue_s = 0.0;
+        self.note_delay(sample, now);
+    }
+
+    pub(super) fn on_shared(&mut self, sample: &Sample, now: Instant) {
+        let lost = self.marks.newly_lost();
+        let Some(span) = self.marks.span(self.window()) else { return };
+        let is_gone = self.shared.on_sample(sample, lost, (span.delivered_bps, span.is_full), now);
+        self.rate_bps = self.shared.fair_bps().max(RATE_MIN_BPS);
+        if is_gone {
+            self.rate_bps = span.delivered_bps.max(RATE_MIN_BPS);
+            self.phase = Phase::Steady;
+            self.is_fresh = true;
+            self.vain_at = None;
+            self.empty_at = now;
+        }
+    }
+
+    /// Whether nothing stood in the link since this was asked last: what was lost was not lost to a queue, ours or another's.
+    pub(in crate::link) fn take_clear(&mut self, now: Instant) -> bool {
+        let is_contested = self.phase == Phase::Shared
+            || self.vain_at.is_some_and(|(at, ..)| now.saturating_since(at) < CONTESTED_FOR);
+        let limit = 0.015_f64.max(self.rtt_min.as_secs_f64() / 4.0);
+        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit && !is_contested
+    }
+}
