@@ -239,7 +239,8 @@ pub(crate) fn data_frame(input: &mut Input<'_>) -> Option<Vec<u8>> {
     let mut frame = Vec::new();
     let length = u16::try_from(payload.len()).expect("a chunk is short");
     let seq_num = data_seq_num(u16::from(slot), u64::from(counter));
-    put_frame_header(&mut frame, seq_num, Kind::Data, Modifiers::NONE, length);
+    let modifiers = if counter % 8 == 7 { Modifiers::AT_ONCE } else { Modifiers::NONE };
+    put_frame_header(&mut frame, seq_num, Kind::Data, modifiers, length);
     frame.extend_from_slice(&payload);
     Some(frame)
 }

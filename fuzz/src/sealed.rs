@@ -21,7 +21,7 @@ use bonding_proto::handshake::{
 use bonding_proto::wire::control::Control;
 use bonding_proto::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
-use bonding_proto::wire::{Kind, Modifiers, parse_frame, put_frame_header};
+use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
 use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, StateMachine};
 use bytes::{Bytes, BytesMut};
 
@@ -110,10 +110,23 @@ impl Peer {
                     put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, length);
                     frames.extend_from_slice(payload);
                 }
-                _ => {
-                    put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
-                    Control::Challenge([input.byte()?; 8]).put(&mut frames);
-                }
+                _ => match input.byte()? {
+                    // A repair symbol, or packets that are to be delivered at once, of the slots of `data_frame`.
+                    choice @ 0xc0.. => {
+                        let (count, number, first) = (input.byte()? % 8, input.byte()?, input.number()?);
+                        let payload = input.chunk()?;
+                        let length = u16::try_from(payload.len()).expect("a chunk is short");
+                        let place = (u64::from(count) << 40) | (u64::from(number) << 32) | u64::from(first);
+                        let seq_num = data_seq_num(u16::from(choice % 4), place);
+                        let modifiers = if choice & 4 == 0 { Modifiers::NONE } else { Modifiers::AT_ONCE };
+                        put_frame_header(&mut frames, seq_num, Kind::Repair, modifiers, length);
+                        frames.extend_from_slice(payload);
+                    }
+                    token => {
+                        put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
+                        Control::Challenge([token; 8]).put(&mut frames);
+                    }
+                },
             }
         }
         Some(frames)

@@ -239,8 +239,14 @@ pub struct Recovery {
     /// Not sent again, or in vain.
     #[serde(default)]
     pub given_up: u64,
+    /// Repair symbols sent.
+    #[serde(default)]
+    pub fec_sent: u64,
     /// Restored from repair symbols.
     pub fec_recovered: u64,
+    /// Repair symbols that could not be.
+    #[serde(default)]
+    pub fec_refused: u64,
     /// Of the other side's packets, those that never came or came out of order.
     pub lost: u64,
 }
@@ -298,6 +304,9 @@ impl Snapshot {
             recovery.spurious += stats.recovery.spurious;
             recovery.given_up += stats.recovery.given_up;
             recovery.lost += stats.recovery.lost;
+            recovery.fec_sent += stats.fec_sent;
+            recovery.fec_recovered += stats.fec_recovered;
+            recovery.fec_refused += stats.fec_refused;
             for (index, figures) in stats.links.iter().enumerate() {
                 let label = session.links.get(index).cloned().unwrap_or_default();
                 links.push(link(label, figures, server.then(|| session.name.clone())));
@@ -483,6 +492,9 @@ pub(crate) mod tests {
                     given_up: 1,
                     lost: 3,
                 },
+                fec_sent: 7,
+                fec_recovered: 8,
+                fec_refused: 9,
                 packets_in: 0,
                 packets_out: 0,
                 bytes_out: 0,
@@ -535,7 +547,8 @@ pub(crate) mod tests {
                 "flows": {"active": 3, "realtime": 2},
                 "reorder": {"held": 4, "released_late": 5, "duplicates": 6},
                 "recovery": {
-                    "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "fec_recovered": 0, "lost": 3
+                    "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "fec_sent": 7,
+                    "fec_recovered": 8, "fec_refused": 9, "lost": 3
                 },
                 "discards": discards,
                 "io": {

@@ -38,6 +38,10 @@ discards! {
     ControlMalformed => "control_malformed",
     /// A feedback frame that is none, or about what was never sent.
     FeedbackMalformed => "feedback_malformed",
+    /// A repair symbol that cannot be one.
+    RepairMalformed => "repair_malformed",
+    /// A repair symbol beyond what the packets that come with symbols make worth the work.
+    RepairUnpaid => "repair_unpaid",
     /// Sealed, and not by who it claims to be.
     Unauthenticated => "unauthenticated",
     /// Sealed and seen before, or too old to tell.

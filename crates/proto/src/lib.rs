@@ -13,6 +13,7 @@ pub mod crypto;
 pub mod discard;
 pub mod endpoint;
 pub mod event;
+pub mod fec;
 pub mod handshake;
 mod inner;
 pub mod link;

@@ -99,6 +99,12 @@ pub struct SessionStats {
     pub duplicates: u64,
     /// What was lost and what became of it.
     pub recovery: RecoveryStats,
+    /// Repair symbols sent.
+    pub fec_sent: u64,
+    /// Packets that repair symbols restored.
+    pub fec_recovered: u64,
+    /// Repair symbols, or what followed from them, that could not be.
+    pub fec_refused: u64,
     /// Inner packets accepted for sending.
     pub packets_in: u64,
     /// Inner packets delivered.

@@ -35,17 +35,19 @@ pub(crate) fn render(status: &Status, now: SystemTime, style: Style) -> String {
         .filter(|(_, count)| **count > 0)
         .map(|(why, n)| format!("{why} {n}"))
         .collect();
-    let reorder = status.reorder;
+    let (reorder, recovery) = (status.reorder, status.recovery);
     text.push_str(&format!(
-        "\n  flows {}, {} realtime · reordering holds {} · released late {} · duplicates {} · sent again {} · lost {} \
-         · discarded {}\n",
+        "\n  flows {}, {} realtime · reordering holds {} · released late {} · duplicates {} · sent again {} · repairs sent {}, \
+         restored {} · lost {} · discarded {}\n",
         status.flows.active,
         status.flows.realtime,
         reorder.held,
         reorder.released_late,
         reorder.duplicates,
-        status.recovery.resent,
-        status.recovery.lost,
+        recovery.resent,
+        recovery.fec_sent,
+        recovery.fec_recovered,
+        recovery.lost,
         if discarded.is_empty() { "nothing".to_owned() } else { discarded.join(", ") }
     ));
     text
@@ -182,8 +184,8 @@ mod tests {
             "client · up for 1 min 15 s with 10.200.0.1 · tun-bond 192.168.50.1/24 MTU 1461\n\n\
              \x20 LINK  STATE          RTT   LOSS   MTU       SENDS    OF    RECEIVES  SENT  RECEIVED  PEER\n\
              \x20 adsl  SATURATED  22.5 ms  0.0 %  1492  8.2 Mbit/s  10.0  4.1 Mbit/s   2 B   18.4 MB  10.200.0.1:54321\n\n\
-             \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6 · sent again 7 · lost 3 \
-             · discarded stale 2, unknown_peer 1\n"
+             \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6 · sent again 7 · repairs sent 7, \
+             restored 8 · lost 3 · discarded stale 2, unknown_peer 1\n"
         );
     }
 

@@ -155,17 +155,13 @@ fn recovery(mut section: Section<'_, '_>) -> RecoveryConfig {
     let default = RecoveryConfig::default();
     let resend = section.item("resend").and_then(Item::boolean).unwrap_or(default.resend);
     let fec = section.item("fec").and_then(|item| {
-        let fec = item.parsed("\"auto\", \"off\" or a ratio such as \"10%\"", |text| match text {
+        item.parsed("\"auto\", \"off\" or a ratio such as \"10%\"", |text| match text {
             "auto" => Ok(Fec::Auto),
             "off" => Ok(Fec::Off),
             ratio => {
                 value::percent(ratio).map(Fec::Fixed).map_err(|why| format!("{why}; or \"auto\", \"off\""))
             }
-        });
-        if matches!(fec, Some(Fec::Fixed(_))) {
-            item.no_effect("");
-        }
-        fec
+        })
     });
     section.finish(&[]);
     RecoveryConfig { resend, fec: fec.unwrap_or(default.fec) }

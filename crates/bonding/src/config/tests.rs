@@ -487,7 +487,6 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
                   [status]\nmetrics = \"off\"\n[identity]\nprivate_key_file = \"/var/lib/bonding/client.key\"\n";
     assert_eq!(client(&format!("{CLIENT}{silent}")).warnings, []);
     let cases = [
-        ("[recovery]\nfec = \"10%\"", "[recovery] fec = \"10%\" has no effect in this version"),
         ("[compression]\nmode = \"on\"", "[compression] mode = \"on\" has no effect in this version"),
         (
             "[discovery]\nenabled = true",

@@ -21,6 +21,7 @@ impl Link {
             loss_permille: self.loss.permille(),
             random_loss_permille: self.random_loss.permille(),
             recovers: false,
+            burst_tenths: self.sent.burst_tenths(),
             utilisation_permille: self.utilisation_permille(capacity, now),
             rate: self.rate.pacing_rate(self.overdue(now), now),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),

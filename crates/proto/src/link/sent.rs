@@ -47,6 +47,9 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// An idle link keeps room for so many.
 const IDLE_ROOM: usize = 8;
 
+/// Losses that the mean of a burst is over, at most.
+const LOST_KEPT: u32 = 256;
+
 /// Keys whose feedback may still come.
 const KEYS: usize = 3;
 
@@ -182,6 +185,9 @@ pub(super) struct SentLog {
     lost_frames: Vec<Frame>,
     kept: Kept,
     counts: ResendCounts,
+    /// Datagrams lost lately, and in how many rows.
+    lost_pkts: u32,
+    lost_rows: u32,
 }
 
 impl SentLog {
@@ -335,6 +341,12 @@ impl SentLog {
         self.first + self.log.len() as u64
     }
 
+    /// How many datagrams were lost in a row, in the mean over the last few hundred, in tenths; 10 where nothing is known.
+    pub(super) fn burst_tenths(&self) -> u16 {
+        let rows = self.lost_rows.max(1);
+        u16::try_from(self.lost_pkts.saturating_mul(10) / rows).unwrap_or(u16::MAX).max(10)
+    }
+
     fn get(&self, number: u64) -> Option<Sent> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.log.get(at).copied()
@@ -381,14 +393,20 @@ impl SentLog {
         let from = self.underway.max(self.first);
         let Ok(skipped) = usize::try_from(from - self.first) else { return };
         let Ok(count) = usize::try_from(largest.saturating_sub(from)) else { return };
+        let mut follows =
+            from.checked_sub(1).and_then(|at| self.get(at)).is_some_and(|sent| sent.fate == Fate::Lost);
         for (number, sent) in (from..).zip(self.log.iter_mut().skip(skipped).take(count)) {
             if !sent.is_underway() {
+                follows = sent.fate == Fate::Lost;
                 continue;
             }
             if number + self.patience.packets > largest && sent.at + slack > newest_at {
                 continue;
             }
             sent.fate = Fate::Lost;
+            self.lost_pkts += 1;
+            self.lost_rows += u32::from(!follows);
+            follows = true;
             // A probe of the path's MTU is no loss of ours.
             if sent.asks {
                 self.lost += u64::from(sent.bytes);
@@ -401,6 +419,10 @@ impl SentLog {
         self.underway = from;
         while self.get(self.underway).is_some_and(|sent| !sent.is_underway()) {
             self.underway += 1;
+        }
+        if self.lost_pkts >= LOST_KEPT {
+            self.lost_pkts /= 2;
+            self.lost_rows /= 2;
         }
     }
 

@@ -116,6 +116,15 @@ pub fn parse(packet: &[u8]) -> Result<InnerHeader, Discard> {
     }
 }
 
+/// How long the IP packet at the start of `bytes` says it is.
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? >> 4 {
+        4 => bytes.get(2..4).map(|field| usize::from(be16(field))),
+        6 => bytes.get(4..6).map(|field| usize::from(be16(field)) + 40),
+        _ => None,
+    }
+}
+
 fn parse_v4(packet: &[u8]) -> Result<InnerHeader, Discard> {
     let (fixed, _) = packet.split_first_chunk::<20>().ok_or(Discard::NotIp)?;
     let &[version, tos, length_0, length_1, _, _, fragment_0, fragment_1, _, protocol, _, _, rest @ ..] =

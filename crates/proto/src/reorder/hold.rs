@@ -37,7 +37,8 @@ const JITTERS: u32 = 4;
 #[derive(Debug)]
 struct Held {
     data: Box<[u8]>,
-    link: LinkId,
+    /// `None`: it came over none.
+    link: Option<LinkId>,
     at: Instant,
 }
 
@@ -156,7 +157,7 @@ impl Hold {
     }
 
     /// Copies a packet into the free place `offset` > 0.
-    pub(super) fn insert(&mut self, offset: usize, link: LinkId, packet: &[u8], now: Instant) {
+    pub(super) fn insert(&mut self, offset: usize, link: Option<LinkId>, packet: &[u8], now: Instant) {
         if offset >= self.ring.len() {
             self.ring.resize_with(offset + 1, || None);
         }
@@ -220,7 +221,8 @@ impl Hold {
         let oldest = self.arrivals.iter().filter_map(|link| link.records.front()).map(|&(_, at)| at).min();
         let oldest = oldest.unwrap_or(first.at).min(first.at);
 
-        let first_delay_us = links.get(first.link.index()).map(|link| link.delay_us);
+        let first_link = first.link.and_then(|link| links.get(link.index()));
+        let first_delay_us = first_link.map(|link| link.delay_us);
         let mut at = None;
         let mut known_at = Some(Instant::ZERO);
         for (index, link) in links.iter().enumerate().filter(|(_, link)| link.usable) {

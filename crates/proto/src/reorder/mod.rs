@@ -234,7 +234,7 @@ impl Resequencer {
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        self.take(seq, packet, Some((link, links)), now, out)
+        self.take(seq, packet, Some((Some(link), links)), now, out)
     }
 
     /// Takes one packet that is to be delivered at once. What was held for those before it goes first: a slot in which all packets are
@@ -249,12 +249,12 @@ impl Resequencer {
         self.take(seq, packet, None, now, out)
     }
 
-    /// `arrival`: the link it came on, and all links; `None`: it waits for nothing.
+    /// `arrival`: the link it came on, if any, and all links; `None`: it waits for nothing.
     fn take(
         &mut self,
         seq: u64,
         packet: PacketBuf,
-        arrival: Option<(LinkId, &[LinkDelay])>,
+        arrival: Option<(Option<LinkId>, &[LinkDelay])>,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
@@ -285,6 +285,22 @@ impl Resequencer {
         }
         self.shared.stats.held_max = self.shared.stats.held_max.max(self.load.packets);
         result
+    }
+
+    /// Takes a packet that was computed from others: no link delivered it, so it tells nothing about any.
+    pub fn on_restored_packet(
+        &mut self,
+        seq: u64,
+        packet: PacketBuf,
+        links: &[LinkDelay],
+        now: Instant,
+        out: &mut VecDeque<PacketBuf>,
+    ) -> Result<(), Discard> {
+        // Others of the slot came before.
+        if !self.live.contains_key(&split(seq).0) {
+            return Err(Discard::Stale);
+        }
+        self.take(seq, packet, Some((None, links)), now, out)
     }
 
     /// To be called when a link became usable or not, or its delay changed: a dead link releases its gaps.

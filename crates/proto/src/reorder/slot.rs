@@ -149,7 +149,7 @@ impl Slot {
     pub(super) fn accept(
         &mut self,
         counter: u64,
-        arrival: (LinkId, Instant),
+        arrival: (Option<LinkId>, Instant),
         packet: PacketBuf,
         links: &[LinkDelay],
         shared: &mut Shared,
@@ -251,14 +251,16 @@ impl Slot {
     fn keep(
         &mut self,
         counter: u64,
-        link: LinkId,
+        link: Option<LinkId>,
         packet: &[u8],
         now: Instant,
         shared: &mut Shared,
     ) -> Result<(), Discard> {
         let Ok(offset) = usize::try_from(counter - self.next) else { return Err(Discard::OutOfWindow) };
         let hold = self.hold.get_or_insert_with(|| Box::new(shared.spare.pop().unwrap_or_else(Hold::new)));
-        hold.note_arrival(link, counter, now);
+        if let Some(link) = link {
+            hold.note_arrival(link, counter, now);
+        }
         if hold.holds(offset) {
             return Err(Discard::Duplicate);
         }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::config::{LINKS_MAX, LinkRole, Policy};
 use crate::event::LinkState;
-use crate::link::LOSSY_PERMILLE;
+use crate::link::{BURST, LOSSY_PERMILLE};
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::reorder::SPREAD_MAX;
@@ -63,6 +63,8 @@ pub struct LinkView {
     pub random_loss_permille: u16,
     /// Whether what it loses is sent again.
     pub recovers: bool,
+    /// Datagrams that it lost in a row, in the mean, in tenths; 10 where nothing is known.
+    pub burst_tenths: u16,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
     /// Pacing rate.
@@ -87,6 +89,13 @@ impl LinkView {
     /// Whether what matters is not to go over it alone.
     pub(crate) const fn is_lossy(&self) -> bool {
         self.loss_permille >= LOSSY_PERMILLE
+    }
+
+    /// A packet of `bytes` will go over it.
+    pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
+        let start = self.free_at.max(now.saturating_sub(BURST));
+        let bytes = bytes as u64 + self.header_bytes;
+        self.free_at = start + self.rate.time_to_send(bytes);
     }
 
     fn has_credit(&self, now: Instant) -> bool {
@@ -301,6 +310,7 @@ pub(crate) mod tests {
             loss_permille: 0,
             random_loss_permille: 0,
             recovers: false,
+            burst_tenths: 10,
             utilisation_permille: 0,
             rate: BitRate::from_bps(mbit * 1_000_000),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,

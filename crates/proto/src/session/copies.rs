@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
 use super::Session;
+use super::protect::COPIES_FROM_PERMILLE;
 use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, overhead};
 use crate::config::Security;
 use crate::event::LinkState;
-use crate::link::BURST;
+use crate::link::LOSSY_PERMILLE;
 use crate::packet::{DataFrame, LinkId, Transmit};
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
@@ -45,30 +46,37 @@ impl Copies {
 }
 
 impl Session {
-    /// `head` goes over `link` as `frame`: the scheduler may want copies, and so may its class.
-    pub(super) fn plan_copies(&mut self, head: &Queued, link: LinkId, frame: DataFrame, now: Instant) {
+    /// `head` goes over `link` as `frame`: the scheduler may want copies, and so may its class. Whether there are any.
+    pub(super) fn plan_copies(
+        &mut self,
+        head: &Queued,
+        link: LinkId,
+        frame: &DataFrame,
+        now: Instant,
+    ) -> bool {
         let mut wanted = self.scheduler.copies(head, link, &self.views, now);
         if self.goes_twice(head, link) {
             wanted.insert(scheduler::second(head, link, &self.views, now));
         }
         if wanted.is_empty() {
-            return;
+            return false;
         }
+        let mut any = false;
         for at in 0..self.views.len() {
             let view =
                 self.views.get(at).filter(|view| wanted.contains(view.id) && frame.packet.len() <= view.mtu);
             if let Some(link) = view.map(|view| view.id) {
                 self.copy_to(link, frame.clone(), now);
+                any = true;
             }
         }
+        any
     }
 
     /// `frame` goes over `link` too.
     pub(super) fn copy_to(&mut self, link: LinkId, frame: DataFrame, now: Instant) {
         let Some(view) = self.views.get_mut(link.index()) else { return };
-        let bytes = frame.packet.len() as u64 + view.header_bytes;
-        let start = view.free_at.max(now.saturating_sub(BURST));
-        view.free_at = start + view.rate.time_to_send(bytes);
+        view.charge(frame.packet.len(), now);
         self.copies.push(link, frame);
     }
 
@@ -77,10 +85,10 @@ impl Session {
     fn goes_twice(&self, head: &Queued, link: LinkId) -> bool {
         self.classes.goes_twice(head.flow)
             || (head.tier == Tier::Realtime
-                && self
-                    .views
-                    .get(link.index())
-                    .is_some_and(|view| view.state != LinkState::Up || view.is_lossy()))
+                && self.views.get(link.index()).is_some_and(|view| {
+                    let most = if self.repairs(link) { COPIES_FROM_PERMILLE } else { LOSSY_PERMILLE };
+                    view.state != LinkState::Up || view.loss_permille >= most
+                }))
     }
 
     /// A batch of copies for one link.

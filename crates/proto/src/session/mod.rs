@@ -4,6 +4,7 @@
 //! - `transmit`: heartbeats that are due, then data: the queue's head, the scheduler's link, a run for one batch.
 //! - `copies`: the same packet over further links.
 //! - `resend`: packets that were lost, once more.
+//! - `protect`: repair symbols, and what they restore.
 //! - `receive`: datagrams: open, read the frames, dispatch by kind; data goes to the resequencer.
 //! - `seal`: what only sealed links have: handshakes, keys, paths that prove themselves.
 //! - `keyring`, `dial`: the keys, and a client's handshakes.
@@ -21,6 +22,7 @@
 mod copies;
 mod dial;
 mod keyring;
+mod protect;
 mod receive;
 mod report;
 mod resend;
@@ -46,6 +48,7 @@ use zeroize::Zeroizing;
 use self::copies::Copies;
 use self::dial::Dialer;
 use self::keyring::{KeyLimits, Keyring};
+use self::protect::Protection;
 use self::sizes::Sizes;
 use crate::StateMachine;
 use crate::config::{LinkRole, Role, Security, SessionConfig};
@@ -126,6 +129,7 @@ pub struct Session {
     /// Whether losses are sent again.
     recovers: bool,
     recovery: Recovery,
+    protection: Protection,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
     /// By tier: since when its head is held back for a better link.
@@ -191,6 +195,7 @@ impl Session {
             copies: Copies::default(),
             recovers: config.recovery.resend,
             recovery: Recovery::default(),
+            protection: Protection::new(config.recovery.fec),
             transmit_at: None,
             held_from: [None; Tier::ALL.len()],
             counters: Counters::default(),
@@ -231,9 +236,9 @@ impl Session {
         self.queue.push(classified.flow, classified.class, packet, now)
     }
 
-    /// Bytes of packets that wait to be sent, or are kept to be sent again.
+    /// Bytes of packets that wait to be sent, or are kept to be sent again or to restore others.
     pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes() + self.kept_bytes()
+        self.queue.bytes() + self.kept_bytes() + self.protection.bytes()
     }
 
     /// What the world tells about a link.
@@ -422,6 +427,7 @@ impl Session {
             self.peer_failed = (0, 0);
             self.reorder.reset(&mut self.released);
             self.recovery.clear();
+            self.protection.clear();
             for at in 0..self.links.len() {
                 let Some(link) = self.links.get_mut(at) else { break };
                 let (id, before) = (link.id(), link.state());
@@ -470,6 +476,7 @@ impl StateMachine for Session {
         self.on_sealing_time(now);
         self.on_probe_time(now);
         self.on_resend_time(now);
+        self.protection.sweep(now);
         if self.reorder.poll_timeout().is_some_and(|due| due <= now) {
             self.reorder.on_timeout(&self.delays, now, &mut self.released);
         }
@@ -487,6 +494,7 @@ impl StateMachine for Session {
             .or_else(|| self.transmit_feedback(buf, now))
             .or_else(|| self.transmit_probe(buf, now))
             .or_else(|| self.transmit_copies(buf, max_segments, now))
+            .or_else(|| self.transmit_repair(buf, now))
             .or_else(|| self.transmit_data(buf, max_segments, now))
     }
 

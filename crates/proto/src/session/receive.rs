@@ -119,12 +119,16 @@ impl Session {
             // It carries again, so it may be what others wait for.
             self.refresh_delays(now);
         }
+        let restores = self.restores(seq_num).then(|| packet.clone());
         let result = if modifiers == Modifiers::AT_ONCE {
             self.on_realtime(&packet, now);
             self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
         } else {
             self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)
         };
+        if let Some(packet) = restores {
+            self.restore_with(seq_num, modifiers, &packet, now);
+        }
         // A datagram that is replayed does not get here: this is a copy that the peer sent over several links.
         if result == Err(Discard::Duplicate) {
             self.counters.duplicates += 1;
@@ -136,7 +140,8 @@ impl Session {
 
 /// Whether a frame's modifiers mean something on its kind.
 pub(super) fn is_known(frame: &Frame<'_>) -> bool {
-    frame.modifiers.is_none() || (frame.kind == Kind::Data && frame.modifiers == Modifiers::AT_ONCE)
+    frame.modifiers.is_none()
+        || (matches!(frame.kind, Kind::Data | Kind::Repair) && frame.modifiers == Modifiers::AT_ONCE)
 }
 
 /// A plain datagram carries one heartbeat, or one data frame that is to be delivered in order or at once.

@@ -228,7 +228,7 @@ impl Session {
                 }
                 Kind::Feedback => self.on_feedback(id, &payload, now)?,
                 Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, arrival.bytes, now),
-                Kind::Repair => return Err(Discard::KindUnsupported),
+                Kind::Repair => self.on_repair(seq_num, modifiers, &payload, now)?,
             }
         }
         Ok(())
@@ -336,6 +336,7 @@ impl Session {
         self.keyring.clear();
         self.reorder.reset(&mut self.released);
         self.recovery.clear();
+        self.protection.clear();
         for at in 0..self.links.len() {
             let Some(link) = self.links.get_mut(at).filter(|link| link.security() == Security::Sealed) else {
                 continue;

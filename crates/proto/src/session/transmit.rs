@@ -158,7 +158,9 @@ impl Session {
             let kept = if keeps { self.kept(link, &frame, now) } else { None };
             let size = self.put_data(buf, link, security, &frame, kept, now);
             segments += 1;
-            self.plan_copies(&head, link, frame, now);
+            if !self.plan_copies(&head, link, &frame, now) {
+                self.protect(&head, link, &frame, now);
+            }
             // GSO: only the last datagram may be shorter.
             if size < segment_size || segments == segments_max {
                 break;
@@ -267,7 +269,7 @@ fn put_feedback(link: &mut Link, keyring: &Keyring, buf: &mut Vec<u8>, now: Inst
 }
 
 /// Makes room for what goes ahead of the frames.
-fn begin_datagram(security: Security, buf: &mut Vec<u8>) {
+pub(super) fn begin_datagram(security: Security, buf: &mut Vec<u8>) {
     if security == Security::Sealed {
         Keyring::begin(buf);
     }

@@ -1,0 +1,281 @@
+//! The receiver's side of one slot: the packets that came, and the equations that have unknown ones left.
+//!
+//! The equations are kept reduced: each has a *pivot*, the lowest of its unknown counters that no other equation contains. An
+//! equation whose only unknown is its pivot gives that packet. A packet that arrives, late or restored, is taken out of all of them.
+//!
+//! A symbol whose packets have all come says nothing new, and costs nothing: the usual case.
+//!
+//! Contract: each packet is restored at most once, and only if it never was given to [`Decoder::on_packet`] while remembered. Memory: packets and
+//! equations of the last [`SPAN`] counters, both bounded. The work is counted, for a caller that bounds it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{COVER_MAX, Cover, ROWS_MAX, SPAN, coefficient, gf};
+use crate::packet::PacketBuf;
+use crate::qos::flow;
+
+/// A symbol that gave nothing because it cannot be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+/// `Σ coefficient · packet = sum` over unknown packets.
+#[derive(Debug)]
+struct Row {
+    /// By counter, ascending; none is zero.
+    unknown: Vec<(u64, u8)>,
+    pivot: u64,
+    sum: Vec<u8>,
+}
+
+impl Row {
+    fn coefficient_of(&self, counter: u64) -> Option<u8> {
+        let at = self.unknown.binary_search_by_key(&counter, |(counter, _)| *counter).ok()?;
+        self.unknown.get(at).map(|(_, coefficient)| *coefficient)
+    }
+
+    /// Bytes that it takes.
+    const fn bytes(&self) -> usize {
+        size_of::<Self>() + self.sum.len() + self.unknown.len() * size_of::<(u64, u8)>()
+    }
+
+    /// The bytes of work.
+    fn take_out(&mut self, counter: u64, packet: &[u8]) -> usize {
+        let Some(coefficient) = self.coefficient_of(counter) else { return 0 };
+        gf::add_multiple(&mut self.sum, packet, coefficient);
+        self.unknown.retain(|(known, _)| *known != counter);
+        packet.len()
+    }
+
+    /// Adds a multiple of `other`, so that `counter`, which both have, falls out; the bytes of work.
+    fn cancel(&mut self, counter: u64, other: &Self) -> usize {
+        let (Some(mine), Some(theirs)) = (self.coefficient_of(counter), other.coefficient_of(counter)) else {
+            return 0;
+        };
+        let factor = gf::mul(mine, gf::inverse(theirs));
+        gf::add_multiple(&mut self.sum, &other.sum, factor);
+        let before = std::mem::take(&mut self.unknown);
+        let (mut a, mut b) = (before.into_iter().peekable(), other.unknown.iter().copied().peekable());
+        while a.peek().is_some() || b.peek().is_some() {
+            let next_b = b.peek().copied();
+            let item = match a.next_if(|(counter, _)| next_b.is_none_or(|(other, _)| *counter <= other)) {
+                Some((counter, mine)) => {
+                    let theirs = b.next_if(|(other, _)| *other == counter).map_or(0, |(_, value)| value);
+                    Some((counter, mine ^ gf::mul(theirs, factor)))
+                }
+                None => b.next().map(|(counter, value)| (counter, gf::mul(value, factor))),
+            };
+            self.unknown.extend(item.filter(|(_, value)| *value != 0));
+        }
+        other.bytes()
+    }
+}
+
+/// One slot. See the module.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// Of the counters `base..`, those that came.
+    packets: VecDeque<Option<Box<[u8]>>>,
+    base: u64,
+    rows: VecDeque<Row>,
+    packet_bytes: usize,
+    work_bytes: usize,
+}
+
+impl Decoder {
+    /// A packet of the slot arrived as `counter`. What that restores of others is added to `restored`, with their counters; the result
+    /// counts equations that turned out false.
+    pub fn on_packet(&mut self, counter: u64, packet: &[u8], restored: &mut Vec<(u64, PacketBuf)>) -> u64 {
+        if !self.learn(counter, packet) {
+            return 0;
+        }
+        self.solve(restored)
+    }
+
+    /// A symbol arrived; the rest as for [`Self::on_packet`]. The counter in `cover` is taken for the one of that value modulo 2^32 that is
+    /// nearest to the packets known.
+    ///
+    /// # Errors
+    /// It covers fewer than two packets or more than it may, or is shorter than what it covers.
+    pub fn on_symbol(
+        &mut self,
+        cover: Cover,
+        symbol: &[u8],
+        restored: &mut Vec<(u64, PacketBuf)>,
+    ) -> Result<u64, Refused> {
+        if !(2..=COVER_MAX).contains(&usize::from(cover.count)) || symbol.is_empty() {
+            return Err(Refused);
+        }
+        // Nothing is known of the slot yet, so it would say nothing.
+        let Some(newest) =
+            (self.base + self.packets.len() as u64).checked_sub(1).filter(|_| !self.packets.is_empty())
+        else {
+            return Ok(0);
+        };
+        let Some(first) = widen(cover.first, newest) else { return Ok(0) };
+        let cover = Cover { first, ..cover };
+        let last = first + u64::from(cover.count) - 1;
+        if first < self.base || last > newest + SPAN {
+            return Ok(0);
+        }
+        let mut all_came = true;
+        for counter in cover.counters() {
+            match self.packet(counter) {
+                Some(packet) if packet.len() > symbol.len() => return Err(Refused),
+                Some(_) => {}
+                None => all_came = false,
+            }
+        }
+        if all_came {
+            return Ok(0);
+        }
+        let mut row = Row { unknown: Vec::new(), pivot: first, sum: symbol.to_vec() };
+        let mut work = symbol.len();
+        for counter in cover.counters() {
+            let coefficient = coefficient(cover.number, counter);
+            if let Some(packet) = self.packet(counter) {
+                gf::add_multiple(&mut row.sum, packet, coefficient);
+                work += packet.len();
+            } else {
+                row.unknown.push((counter, coefficient));
+            }
+        }
+        self.work_bytes += work;
+        self.extend_to(last);
+        self.insert(row);
+        Ok(self.solve(restored))
+    }
+
+    /// Bytes that packets and equations take.
+    pub fn bytes(&self) -> usize {
+        let places = self.packets.len() * size_of::<Option<Box<[u8]>>>();
+        self.packet_bytes + places + self.rows.iter().map(Row::bytes).sum::<usize>()
+    }
+
+    /// Bytes of packets and equations that were multiplied and added since the last call.
+    pub const fn take_work(&mut self) -> usize {
+        std::mem::replace(&mut self.work_bytes, 0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn rows_within_bounds(&self) -> bool {
+        let packets: usize = self.packets.iter().flatten().map(|packet| packet.len()).sum();
+        let reduced = self.rows.iter().all(|row| {
+            row.unknown.is_sorted_by(|a, b| a.0 < b.0)
+                && self
+                    .rows
+                    .iter()
+                    .all(|other| other.pivot == row.pivot || other.coefficient_of(row.pivot).is_none())
+        });
+        reduced
+            && self.packet_bytes == packets
+            && self.rows.len() <= ROWS_MAX
+            && self.packets.len() as u64 <= SPAN
+    }
+
+    fn packet(&self, counter: u64) -> Option<&[u8]> {
+        let at = usize::try_from(counter.checked_sub(self.base)?).ok()?;
+        self.packets.get(at)?.as_deref()
+    }
+
+    /// Remembers a packet and takes it out of the equations; `false`: it was known, or is too old.
+    fn learn(&mut self, counter: u64, packet: &[u8]) -> bool {
+        self.extend_to(counter);
+        let at = counter.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        let Some(place) = at.and_then(|at| self.packets.get_mut(at)).filter(|place| place.is_none()) else {
+            return false;
+        };
+        *place = Some(Box::from(packet));
+        self.packet_bytes += packet.len();
+        for row in &mut self.rows {
+            self.work_bytes += row.take_out(counter, packet);
+        }
+        // A row whose pivot it was needs another.
+        let mut orphans = Vec::new();
+        while let Some(at) = self.rows.iter().position(|row| row.pivot == counter) {
+            orphans.extend(self.rows.remove(at));
+        }
+        for row in orphans {
+            self.insert(row);
+        }
+        true
+    }
+
+    /// Makes room for `counter`; what falls behind is forgotten.
+    fn extend_to(&mut self, counter: u64) {
+        let end = self.base + self.packets.len() as u64;
+        if self.packets.is_empty() || counter >= end + SPAN {
+            self.packets.clear();
+            self.rows.clear();
+            self.packet_bytes = 0;
+            self.base = counter;
+        }
+        while self.base + self.packets.len() as u64 <= counter {
+            self.packets.push_back(None);
+        }
+        while self.packets.len() as u64 > SPAN {
+            let gone = self.packets.pop_front().flatten();
+            self.packet_bytes -= gone.map_or(0, |packet| packet.len());
+            self.base += 1;
+        }
+        let base = self.base;
+        while let Some(at) =
+            self.rows.iter().position(|row| row.unknown.first().is_some_and(|(counter, _)| *counter < base))
+        {
+            self.rows.remove(at);
+        }
+    }
+
+    /// Reduces a new equation by the others and the others by it.
+    fn insert(&mut self, mut row: Row) {
+        for other in &self.rows {
+            self.work_bytes += row.cancel(other.pivot, other);
+        }
+        let Some((pivot, _)) = row.unknown.first().copied() else { return };
+        row.pivot = pivot;
+        for other in &mut self.rows {
+            self.work_bytes += other.cancel(pivot, &row);
+        }
+        self.rows.push_back(row);
+        if self.rows.len() > ROWS_MAX {
+            self.rows.pop_front();
+        }
+    }
+
+    /// Takes the packets of equations with one unknown; the number of equations that gave none.
+    fn solve(&mut self, restored: &mut Vec<(u64, PacketBuf)>) -> u64 {
+        let mut refused = 0;
+        while let Some(at) = self.rows.iter().position(|row| row.unknown.len() <= 1) {
+            let Some(mut row) = self.rows.remove(at) else { break };
+            let Some((counter, coefficient)) = row.unknown.first().copied() else { continue };
+            gf::scale(&mut row.sum, gf::inverse(coefficient));
+            self.work_bytes += row.sum.len();
+            let Some(packet) = whole_packet(row.sum) else {
+                refused += 1;
+                continue;
+            };
+            self.learn(counter, &packet);
+            restored.push((counter, packet));
+        }
+        refused
+    }
+}
+
+/// One IP packet with nothing but zeros behind it.
+fn whole_packet(mut bytes: Vec<u8>) -> Option<PacketBuf> {
+    let length = flow::length(&bytes)?;
+    if bytes.get(length..)?.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    bytes.truncate(length);
+    flow::parse(&bytes).ok()?;
+    Some(PacketBuf::from(Bytes::from(bytes)))
+}
+
+/// The counter of these lower 32 bits that is nearest to `near`.
+fn widen(low: u64, near: u64) -> Option<u64> {
+    const PERIOD: u64 = 1 << 32;
+    let ahead = low.wrapping_sub(near) % PERIOD;
+    if ahead < PERIOD / 2 { near.checked_add(ahead) } else { near.checked_sub(PERIOD - ahead) }
+}

@@ -1,0 +1,67 @@
+//! The sender's window: the last packets of one slot, to be covered by the next symbol.
+//!
+//! Contract: packets share their bytes with whoever sends them; nothing is copied. At most [`COVER_MAX`] are kept, of counters that
+//! follow one another: a jump begins anew.
+
+use std::collections::VecDeque;
+
+use super::{COVER_MAX, Cover, coefficient, gf};
+use crate::Instant;
+use crate::packet::PacketBuf;
+
+/// One slot's window.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    packets: VecDeque<(PacketBuf, Instant)>,
+    /// Of the window's front.
+    first: u64,
+    number: u8,
+    bytes: usize,
+}
+
+impl Encoder {
+    /// Takes the packet that was sent as `counter`.
+    pub fn push(&mut self, counter: u64, packet: PacketBuf, now: Instant) {
+        if counter != self.first + self.packets.len() as u64 {
+            self.packets.clear();
+            self.bytes = 0;
+            self.first = counter;
+        }
+        self.bytes += packet.len();
+        self.packets.push_back((packet, now));
+        self.keep(COVER_MAX, Instant::ZERO);
+    }
+
+    /// Forgets all but the last `count`, and what was sent before `since`.
+    pub fn keep(&mut self, count: usize, since: Instant) {
+        while self.packets.front().is_some_and(|(_, at)| self.packets.len() > count || *at < since) {
+            if let Some((packet, _)) = self.packets.pop_front() {
+                self.bytes -= packet.len();
+                self.first += 1;
+            }
+        }
+    }
+
+    /// Packets in the window.
+    pub fn count(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Their bytes.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The next symbol, over the whole window. `None`: that is fewer than two packets, which a copy protects as well.
+    pub fn symbol(&mut self) -> Option<(Cover, Vec<u8>)> {
+        let count = u8::try_from(self.packets.len()).ok().filter(|count| *count >= 2)?;
+        let cover = Cover { first: self.first, count, number: self.number };
+        self.number = self.number.wrapping_add(1);
+        let longest = self.packets.iter().map(|(packet, _)| packet.len()).max().unwrap_or(0);
+        let mut symbol = Vec::with_capacity(longest);
+        for (counter, (packet, _)) in cover.counters().zip(&self.packets) {
+            gf::add_multiple(&mut symbol, packet, coefficient(cover.number, counter));
+        }
+        Some((cover, symbol))
+    }
+}

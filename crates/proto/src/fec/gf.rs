@@ -1,0 +1,110 @@
+//! Arithmetic in GF(256) with the polynomial x⁸ + x⁴ + x³ + x² + 1 (RFC 8681 §3.6 and RFC 5510 §8.1 have the same).
+//!
+//! Addition is exclusive or. Products come from one table of 64 kB: a row of it turns a whole symbol with one look-up for each byte.
+
+/// x⁸ + x⁴ + x³ + x² + 1 without its x⁸.
+const POLYNOMIAL: u8 = 0x1d;
+
+static PRODUCTS: [[u8; 256]; 256] = products();
+
+#[expect(clippy::cast_possible_truncation, reason = "indices below 256, at compile time")]
+#[expect(clippy::indexing_slicing, reason = "indices below 256, at compile time")]
+const fn products() -> [[u8; 256]; 256] {
+    let mut table = [[0; 256]; 256];
+    let mut a = 0;
+    while a < 256 {
+        let mut b = 0;
+        while b < 256 {
+            table[a][b] = multiply(a as u8, b as u8);
+            b += 1;
+        }
+        a += 1;
+    }
+    table
+}
+
+/// By the book: shift and reduce.
+const fn multiply(mut a: u8, mut b: u8) -> u8 {
+    let mut product = 0;
+    while b != 0 {
+        if b & 1 != 0 {
+            product ^= a;
+        }
+        a = (a << 1) ^ if a & 0x80 != 0 { POLYNOMIAL } else { 0 };
+        b >>= 1;
+    }
+    product
+}
+
+/// All multiples of a factor.
+fn row(factor: u8) -> &'static [u8; 256] {
+    // A u8 is below 256.
+    PRODUCTS.get(usize::from(factor)).unwrap_or(&PRODUCTS[0])
+}
+
+/// The product.
+pub(super) fn mul(a: u8, b: u8) -> u8 {
+    row(a).get(usize::from(b)).copied().unwrap_or(0)
+}
+
+/// What `a` is to be multiplied with to be 1; 0 for 0.
+pub(super) fn inverse(a: u8) -> u8 {
+    // a²⁵⁵ = 1, so a²⁵⁴ is the inverse: 254 = 2 + 4 + … + 128.
+    let mut power = a;
+    let mut inverse = 1;
+    for _ in 0..7 {
+        power = mul(power, power);
+        inverse = mul(inverse, power);
+    }
+    inverse
+}
+
+/// Adds `source` times `factor` to the front of `sum`, which grows with zeros where it is shorter.
+pub(super) fn add_multiple(sum: &mut Vec<u8>, source: &[u8], factor: u8) {
+    if sum.len() < source.len() {
+        sum.resize(source.len(), 0);
+    }
+    let multiples = row(factor);
+    for (sum, byte) in sum.iter_mut().zip(source) {
+        *sum ^= multiples.get(usize::from(*byte)).copied().unwrap_or(0);
+    }
+}
+
+/// Multiplies all bytes by `factor`.
+pub(super) fn scale(bytes: &mut [u8], factor: u8) {
+    let multiples = row(factor);
+    for byte in bytes {
+        *byte = multiples.get(usize::from(*byte)).copied().unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reed_solomon_erasure::galois_8;
+
+    use super::*;
+
+    #[test]
+    fn products_and_inverses_are_those_of_a_maintained_implementation() {
+        for a in 0..=255u8 {
+            for b in 0..=255u8 {
+                assert_eq!(mul(a, b), galois_8::mul(a, b));
+                if a != 0 {
+                    assert_eq!(mul(inverse(a), b), galois_8::div(b, a));
+                }
+            }
+        }
+        assert_eq!(inverse(0), 0);
+    }
+
+    #[test]
+    fn sums_grow() {
+        let mut sum = vec![1];
+        add_multiple(&mut sum, &[2, 3], 2);
+        assert_eq!(sum, [5, 6]);
+        add_multiple(&mut sum, &[4], 1);
+        assert_eq!(sum, [1, 6]);
+        scale(&mut sum, 0x80);
+        assert_eq!(sum, [0x80, galois_8::mul(0x80, 6)]);
+    }
+}

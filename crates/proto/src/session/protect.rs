@@ -1,0 +1,489 @@
+//! Forward error correction in a session: when a repair symbol is worth sending and over which link, and what is restored from those
+//! that come. The code itself is [`crate::fec`].
+//!
+//! # When a symbol is sent
+//! Each flow slot has a window of its own. `auto` protects what is delivered at once, since that cannot wait for anything else:
+//!
+//! ```text
+//! redundancy = 6 × loss of the link × mean burst of its losses (at most 3)       none below 0.3 % of loss; at most 1/4
+//! one symbol for every 1 / redundancy packets, at the latest 100 ms after the first that none covers, from 4 packets on
+//! ```
+//! It covers the packets of three such spans (at least 12, no older than 400 ms), so that each is covered by three symbols. Six times the loss: at
+//! 3 % of random loss it takes three losses in a span of five, or more in a row than symbols follow, before one is restored late. The 100 ms
+//! are what a call can wait for. A packet that goes over two links needs no symbol and is in no window. Above 10 % of loss
+//! symbols would cost as much as copies and come later: then there are copies (`copies`).
+//!
+//! A fixed ratio protects every flow, with one symbol for every 1 / ratio packets.
+//!
+//! A symbol goes over the best link but the one that carried the last packet, where one is free, so that an outage does not take both.
+//!
+//! # Bounds
+//! Windows and what is remembered for restoring take at most [`BYTES_MAX`] and [`SLOTS_MAX`] slots each; beyond, the slot that was longest without
+//! use loses its own, and what was not used for a while goes anyway. A server counts them among what its sessions may queue together.
+//! Restoring begins with the first symbol of a slot: a peer that sends none costs nothing. A peer that sends symbols only to make work has
+//! little of it done: each byte of the packets of slots with symbols pays for [`WORK_PER_BYTE`] bytes of arithmetic, and a symbol for which nothing
+//! is left is refused.
+//!
+//! Contract: control frames, heartbeats and plain links are not protected. What is restored goes through the resequencer, which
+//! delivers it if nothing else has; it says nothing about any link.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::Session;
+use super::transmit::{begin_datagram, overhead};
+use crate::config::{Fec, Security};
+use crate::discard::Discard;
+use crate::fec::{COVER_MAX, Cover, Decoder, Encoder};
+use crate::link::Outgoing;
+use crate::packet::{DataFrame, LinkId, PacketBuf, Transmit};
+use crate::qos::queue::Queued;
+use crate::scheduler;
+use crate::session::keyring::SealedAs;
+use crate::time::Instant;
+use crate::wire::{self, COUNTER_BITS, Kind, Modifiers};
+
+/// See the module's head; all ours.
+const LOSS_MIN_PERMILLE: u32 = 3;
+const REDUNDANCY_PER_LOSS: u32 = 6;
+const BURST_MAX_TENTHS: u32 = 30;
+const SPACING_MIN: u32 = 4;
+const SPACING_MAX: u32 = 32;
+const PATIENCE: Duration = Duration::from_millis(100);
+const SPANS: u32 = 3;
+const WINDOW_MIN: u32 = 12;
+const WINDOW_AGE: Duration = Duration::from_millis(400);
+
+/// From so much loss on a copy of each packet is the better protection.
+pub(super) const COPIES_FROM_PERMILLE: u16 = 100;
+
+/// Of windows, and of what is remembered for restoring.
+const BYTES_MAX: usize = 4 << 20;
+const SLOTS_MAX: usize = 1_024;
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A packet is in three symbols, and in twelve where each has a symbol behind it; solving takes less than that again. What is saved up at most
+/// takes some 2 ms.
+const WORK_PER_BYTE: usize = 16;
+const WORK_MAX: usize = 4 << 20;
+
+/// Bits of a repair frame's `seq_num` below its slot: count, number, and the first counter's lower bits.
+const FIRST_BITS: u32 = 32;
+const NUMBER_BITS: u32 = 8;
+
+/// A slot that is protected.
+#[derive(Debug, Default)]
+struct Sender {
+    encoder: Encoder,
+    /// Packets that no symbol covers, and when the first of them was sent.
+    uncovered: u32,
+    uncovered_since: Instant,
+    used: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Receiver {
+    decoder: Decoder,
+    used: Instant,
+}
+
+/// A symbol that waits for the present drain to send it.
+#[derive(Debug)]
+struct Symbol {
+    link: LinkId,
+    seq_num: u64,
+    modifiers: Modifiers,
+    bytes: Vec<u8>,
+}
+
+/// What the session keeps for it.
+#[derive(Debug)]
+pub(super) struct Protection {
+    fec: Fec,
+    senders: BTreeMap<u16, Sender>,
+    sender_bytes: usize,
+    receivers: BTreeMap<u16, Receiver>,
+    receiver_bytes: usize,
+    symbols: VecDeque<Symbol>,
+    restored: Vec<(u64, PacketBuf)>,
+    /// Bytes of arithmetic that are paid for.
+    work_left: usize,
+    swept: Instant,
+    pub(super) sent: u64,
+    pub(super) recovered: u64,
+    pub(super) refused: u64,
+}
+
+impl Protection {
+    pub(super) fn new(fec: Fec) -> Self {
+        Self {
+            fec,
+            senders: BTreeMap::new(),
+            sender_bytes: 0,
+            receivers: BTreeMap::new(),
+            receiver_bytes: 0,
+            symbols: VecDeque::new(),
+            restored: Vec::new(),
+            work_left: WORK_MAX,
+            swept: Instant::ZERO,
+            sent: 0,
+            recovered: 0,
+            refused: 0,
+        }
+    }
+
+    /// The peer began anew: what came and what was sent has other numbers.
+    pub(super) fn clear(&mut self) {
+        self.senders.clear();
+        self.receivers.clear();
+        (self.sender_bytes, self.receiver_bytes) = (0, 0);
+        self.symbols.clear();
+    }
+
+    /// Packets from one symbol to the next; `None`: none is worth it.
+    fn spacing(&self, at_once: bool, loss_permille: u16, burst_tenths: u16) -> Option<u32> {
+        match self.fec {
+            Fec::Off => None,
+            Fec::Fixed(permille) => {
+                let most = u32::try_from(COVER_MAX).unwrap_or(u32::MAX);
+                Some((1_000 / u32::from(permille.max(1))).clamp(1, most))
+            }
+            Fec::Auto => {
+                let loss = u32::from(loss_permille);
+                if !at_once || loss < LOSS_MIN_PERMILLE {
+                    return None;
+                }
+                let burst = u32::from(burst_tenths).clamp(10, BURST_MAX_TENTHS);
+                let redundancy = (loss * REDUNDANCY_PER_LOSS * burst / 10).max(1);
+                Some(((1_000 + redundancy / 2) / redundancy).clamp(SPACING_MIN, SPACING_MAX))
+            }
+        }
+    }
+
+    /// A packet of the slot was sent with this spacing; the symbol that is due.
+    fn on_sent(&mut self, frame: &DataFrame, spacing: u32, now: Instant) -> Option<(Cover, Vec<u8>)> {
+        self.sweep(now);
+        let (slot, counter) = split(frame.seq_num);
+        let sender = self.senders.entry(slot).or_default();
+        let before = sender.encoder.bytes();
+        sender.used = now;
+        sender.encoder.push(counter, frame.packet.clone(), now);
+        if sender.uncovered == 0 {
+            sender.uncovered_since = now;
+        }
+        sender.uncovered += 1;
+        let is_late = self.fec == Fec::Auto
+            && sender.uncovered >= SPACING_MIN
+            && now.saturating_since(sender.uncovered_since) >= PATIENCE;
+        let window = (spacing * SPANS).clamp(WINDOW_MIN, WINDOW_MIN * SPANS).max(spacing);
+        sender.encoder.keep(usize::try_from(window).unwrap_or(COVER_MAX), now.saturating_sub(WINDOW_AGE));
+        let mut symbol = None;
+        if sender.uncovered >= spacing || is_late {
+            symbol = sender.encoder.symbol();
+            if symbol.is_some() {
+                sender.uncovered = 0;
+            }
+        }
+        self.sender_bytes = self.sender_bytes + sender.encoder.bytes() - before;
+        while self.sender_bytes > BYTES_MAX || self.senders.len() > SLOTS_MAX {
+            let Some(oldest) = self.senders.iter().min_by_key(|(_, one)| one.used).map(|(slot, _)| *slot)
+            else {
+                break;
+            };
+            self.sender_bytes -= self.senders.remove(&oldest).map_or(0, |one| one.encoder.bytes());
+        }
+        symbol
+    }
+
+    /// What it takes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.sender_bytes + self.receiver_bytes
+    }
+
+    /// Forgets what is idle.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if now.saturating_since(self.swept) < IDLE || (self.senders.is_empty() && self.receivers.is_empty()) {
+            return;
+        }
+        self.swept = now;
+        let (sender_bytes, receiver_bytes) = (&mut self.sender_bytes, &mut self.receiver_bytes);
+        self.senders.retain(|_, one| {
+            let stays = now.saturating_since(one.used) < IDLE;
+            *sender_bytes -= if stays { 0 } else { one.encoder.bytes() };
+            stays
+        });
+        // A slot whose losses are rare has rare symbols.
+        self.receivers.retain(|_, one| {
+            let stays = now.saturating_since(one.used) < IDLE * 10;
+            *receiver_bytes -= if stays { 0 } else { one.decoder.bytes() };
+            stays
+        });
+    }
+
+    /// A data frame arrived: what it restores of others.
+    fn on_packet(&mut self, slot: u16, counter: u64, packet: &[u8]) {
+        let Some(receiver) = self.receivers.get_mut(&slot) else { return };
+        let before = receiver.decoder.bytes();
+        self.refused += receiver.decoder.on_packet(counter, packet, &mut self.restored);
+        let earned = self.work_left.saturating_add(packet.len() * WORK_PER_BYTE).min(WORK_MAX);
+        self.work_left = earned.saturating_sub(receiver.decoder.take_work());
+        self.receiver_bytes = self.receiver_bytes + receiver.decoder.bytes() - before;
+        self.bound_receivers();
+    }
+
+    /// A repair frame arrived.
+    fn on_symbol(&mut self, slot: u16, cover: Cover, symbol: &[u8], now: Instant) -> Result<(), Discard> {
+        self.sweep(now);
+        if self.work_left == 0 {
+            self.refused += 1;
+            return Err(Discard::RepairUnpaid);
+        }
+        let receiver = self.receivers.entry(slot).or_default();
+        let before = receiver.decoder.bytes();
+        receiver.used = now;
+        let result = receiver.decoder.on_symbol(cover, symbol, &mut self.restored);
+        self.work_left = self.work_left.saturating_sub(receiver.decoder.take_work());
+        self.receiver_bytes = self.receiver_bytes + receiver.decoder.bytes() - before;
+        self.bound_receivers();
+        self.refused += result.map_or(1, |refused| refused);
+        result.map(|_| ()).map_err(|_| Discard::RepairMalformed)
+    }
+
+    fn bound_receivers(&mut self) {
+        while self.receiver_bytes > BYTES_MAX || self.receivers.len() > SLOTS_MAX {
+            let oldest = self.receivers.iter().min_by_key(|(_, one)| one.used).map(|(slot, _)| *slot);
+            let Some(oldest) = oldest else { break };
+            self.receiver_bytes -= self.receivers.remove(&oldest).map_or(0, |one| one.decoder.bytes());
+        }
+    }
+}
+
+impl Session {
+    /// `frame` went over `link` and nowhere else: a symbol may be due.
+    pub(super) fn protect(&mut self, head: &Queued, link: LinkId, frame: &DataFrame, now: Instant) {
+        let Some(view) = self.views.get(link.index()).filter(|_| self.peer_at_once) else { return };
+        let at_once = frame.modifiers == Modifiers::AT_ONCE;
+        let spacing = self.protection.spacing(at_once, view.loss_permille, view.burst_tenths);
+        let Some(spacing) = spacing.filter(|_| self.is_sealed(link)) else { return };
+        let Some((cover, bytes)) = self.protection.on_sent(frame, spacing, now) else { return };
+        let head = Queued { bytes: bytes.len(), ..*head };
+        let other = scheduler::second(&head, link, &self.views, now);
+        let fits = |id: &LinkId| {
+            self.is_sealed(*id) && self.views.get(id.index()).is_some_and(|view| view.mtu >= bytes.len())
+        };
+        let Some(link) = other.filter(fits).or(Some(link).filter(fits)) else { return };
+        if let Some(view) = self.views.get_mut(link.index()) {
+            view.charge(bytes.len(), now);
+        }
+        let (slot, _) = split(frame.seq_num);
+        let seq_num = repair_seq_num(slot, cover);
+        self.protection.symbols.push_back(Symbol { link, seq_num, modifiers: frame.modifiers, bytes });
+    }
+
+    /// Whether losses of realtime packets on the link are made good by symbols.
+    pub(super) fn repairs(&self, link: LinkId) -> bool {
+        self.protection.fec != Fec::Off && self.peer_at_once && self.is_sealed(link)
+    }
+
+    fn is_sealed(&self, link: LinkId) -> bool {
+        self.links.get(link.index()).is_some_and(|link| link.security() == Security::Sealed)
+    }
+
+    /// A repair frame that waits.
+    pub(super) fn transmit_repair(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        while let Some(symbol) = self.protection.symbols.pop_front() {
+            let state = self.links.get(symbol.link.index()).filter(|link| self.speaks(link));
+            let Some(path) = state.and_then(|state| state.path()).filter(|_| self.keyring.can_seal(now))
+            else {
+                continue;
+            };
+            let start = buf.len();
+            begin_datagram(Security::Sealed, buf);
+            // As long as the longest packet that it covers.
+            let len = u16::try_from(symbol.bytes.len()).unwrap_or(u16::MAX);
+            wire::put_frame_header(buf, symbol.seq_num, Kind::Repair, symbol.modifiers, len);
+            buf.extend_from_slice(&symbol.bytes);
+            let sealed_as = self.keyring.seal(symbol.link.0, buf, start, now);
+            let size = buf.len() - start;
+            debug_assert_eq!(size, overhead(Security::Sealed) + symbol.bytes.len());
+            if let Some(state) = self.links.get_mut(symbol.link.index()) {
+                state.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
+            }
+            self.protection.sent += 1;
+            return Some(Transmit { link: symbol.link, path, size, segment_size: size });
+        }
+        None
+    }
+
+    /// A data frame arrived, and has been handed on.
+    pub(super) fn restore_with(&mut self, seq_num: u64, modifiers: Modifiers, packet: &[u8], now: Instant) {
+        let (slot, counter) = split(seq_num);
+        self.protection.on_packet(slot, counter, packet);
+        self.hand_out_restored(slot, modifiers, now);
+    }
+
+    /// Whether data frames are of use for restoring others.
+    pub(super) fn restores(&self, seq_num: u64) -> bool {
+        !self.protection.receivers.is_empty() && self.protection.receivers.contains_key(&split(seq_num).0)
+    }
+
+    /// A repair frame arrived.
+    pub(super) fn on_repair(
+        &mut self,
+        seq_num: u64,
+        modifiers: Modifiers,
+        symbol: &[u8],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let (slot, cover) = parse_repair(seq_num);
+        let result = self.protection.on_symbol(slot, cover, symbol, now);
+        self.hand_out_restored(slot, modifiers, now);
+        result
+    }
+
+    fn hand_out_restored(&mut self, slot: u16, modifiers: Modifiers, now: Instant) {
+        let mut restored = std::mem::take(&mut self.protection.restored);
+        for (counter, packet) in restored.drain(..) {
+            let seq_num = wire::data_seq_num(slot, counter);
+            let result = if modifiers == Modifiers::AT_ONCE {
+                self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
+            } else {
+                self.reorder.on_restored_packet(seq_num, packet, &self.delays, now, &mut self.released)
+            };
+            // What had come, or is too old to tell, is of no use.
+            self.protection.recovered += u64::from(result.is_ok());
+        }
+        self.protection.restored = restored;
+    }
+}
+
+/// Slot and counter of a data frame.
+fn split(seq_num: u64) -> (u16, u64) {
+    let slot = u16::try_from(seq_num >> COUNTER_BITS).unwrap_or(0);
+    (slot, seq_num & ((1 << COUNTER_BITS) - 1))
+}
+
+/// A repair frame's `seq_num`.
+fn repair_seq_num(slot: u16, cover: Cover) -> u64 {
+    let low = (u64::from(cover.count) << (FIRST_BITS + NUMBER_BITS))
+        | (u64::from(cover.number) << FIRST_BITS)
+        | (cover.first & ((1 << FIRST_BITS) - 1));
+    wire::data_seq_num(slot, low)
+}
+
+fn parse_repair(seq_num: u64) -> (u16, Cover) {
+    let [s0, s1, count, number, ..] = seq_num.to_be_bytes();
+    let first = seq_num & ((1 << FIRST_BITS) - 1);
+    (u16::from_be_bytes([s0, s1]), Cover { first, count, number })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::wire::parse_plain;
+
+    fn frame(counter: u64, bytes: &[u8]) -> DataFrame {
+        let packet = PacketBuf::from(Bytes::copy_from_slice(bytes));
+        DataFrame { seq_num: wire::data_seq_num(1_027, counter), modifiers: Modifiers::AT_ONCE, packet }
+    }
+
+    /// The vector of PROTOCOL.md.
+    #[test]
+    fn vector() {
+        let mut encoder = Encoder::default();
+        for (counter, bytes) in [(40, &[0x45, 0, 0, 4][..]), (41, &[0x45, 0, 0, 5, 1])] {
+            encoder.push(counter, frame(counter, bytes).packet, Instant::ZERO);
+        }
+        let (cover, symbol) = (0..4).map(|_| encoder.symbol().unwrap()).last().unwrap();
+        let mut bytes = Vec::new();
+        let seq_num = repair_seq_num(1_027, cover);
+        wire::put_frame_header(&mut bytes, seq_num, Kind::Repair, Modifiers::AT_ONCE, 5);
+        bytes.extend_from_slice(&symbol);
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, "0403020300000028480005290000c90d");
+        let parsed = parse_plain(&bytes).unwrap();
+        assert_eq!((parsed.kind, parse_repair(parsed.seq_num)), (Kind::Repair, (1_027, cover)));
+    }
+
+    #[test]
+    fn redundancy_follows_losses_and_their_bursts() {
+        let auto = Protection::new(Fec::Auto);
+        assert_eq!(auto.spacing(true, 0, 10), None);
+        assert_eq!(auto.spacing(true, 2, 30), None);
+        assert_eq!(auto.spacing(false, 500, 10), None, "what is not realtime");
+        assert_eq!(auto.spacing(true, 3, 10), Some(32));
+        assert_eq!(auto.spacing(true, 10, 10), Some(17));
+        assert_eq!(auto.spacing(true, 10, 20), Some(8));
+        assert_eq!(auto.spacing(true, 30, 10), Some(6));
+        assert_eq!(auto.spacing(true, 90, 99), Some(4));
+        let fixed = |permille| Protection::new(Fec::Fixed(permille)).spacing(false, 0, 10);
+        assert_eq!([fixed(1), fixed(100), fixed(200), fixed(1_000)], [128, 10, 5, 1].map(Some));
+        assert_eq!(Protection::new(Fec::Off).spacing(true, 500, 10), None);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_idle_slots_are_forgotten() {
+        let mut protection = Protection::new(Fec::Fixed(10));
+        let packet = vec![0x45; 1_400];
+        let now = Instant::from_nanos(1_000_000_000);
+        for step in 0..20_000u64 {
+            let slot = u16::try_from(step % 400).unwrap();
+            let mut frame = frame(step / 400, &packet);
+            frame.seq_num = wire::data_seq_num(slot, step / 400);
+            protection.on_sent(&frame, 100, now);
+            let cover = Cover { first: step / 400, count: 2, number: 0 };
+            let _ = protection.on_symbol(slot, cover, &packet, now);
+            protection.on_packet(slot, step / 400, &packet);
+            assert!(protection.sender_bytes <= BYTES_MAX && protection.receiver_bytes <= BYTES_MAX);
+        }
+        assert!(protection.senders.len() > 50 && protection.receivers.len() > 50);
+        let bytes: usize = protection.senders.values().map(|one| one.encoder.bytes()).sum();
+        assert_eq!(bytes, protection.sender_bytes);
+        let bytes: usize = protection.receivers.values().map(|one| one.decoder.bytes()).sum();
+        assert_eq!(bytes, protection.receiver_bytes);
+        protection.sweep(now + IDLE * 11);
+        assert_eq!((protection.senders.len(), protection.sender_bytes), (0, 0));
+        assert_eq!((protection.receivers.len(), protection.receiver_bytes), (0, 0));
+    }
+
+    /// Symbols over packets that never come, as many as a peer can send: each is an equation that costs all others.
+    #[test]
+    fn symbols_alone_make_little_work() {
+        let mut protection = Protection::new(Fec::Auto);
+        let packet = vec![0x45; 1_400];
+        let now = Instant::from_nanos(1_000_000_000);
+        let cover = |number: u8| Cover { first: 1, count: 100, number };
+        protection.on_symbol(7, cover(0), &packet, now).unwrap();
+        for counter in 0..50 {
+            protection.on_packet(7, counter * 2, &packet);
+        }
+        let mut taken = 0_u64;
+        for number in 0..10_000_u32 {
+            let number = u8::try_from(number % 256).unwrap();
+            taken += u64::from(protection.on_symbol(7, cover(number), &packet, now).is_ok());
+        }
+        assert!((10..500).contains(&taken), "{taken}");
+        assert_eq!(protection.on_symbol(7, cover(0), &packet, now), Err(Discard::RepairUnpaid));
+        protection.on_packet(7, 200, &packet);
+        assert_eq!(protection.on_symbol(7, cover(1), &packet, now), Ok(()));
+    }
+
+    #[test]
+    fn a_symbol_comes_after_its_spacing_or_a_tenth_of_a_second() {
+        let mut protection = Protection::new(Fec::Auto);
+        let mut due = Vec::new();
+        for counter in 0..60u64 {
+            // 50 a second, then 200.
+            let ms = if counter < 30 { counter * 20 } else { 450 + counter * 5 };
+            let now = Instant::ZERO + Duration::from_millis(ms);
+            let packet = [0x45; 60];
+            if let Some((cover, _)) = protection.on_sent(&frame(counter, &packet), 10, now) {
+                assert_eq!(cover.first + u64::from(cover.count) - 1, counter);
+                due.push(counter);
+            }
+        }
+        assert_eq!(due, [5, 11, 17, 23, 29, 39, 49, 59]);
+    }
+}

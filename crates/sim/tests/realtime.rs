@@ -1,0 +1,74 @@
+//! What a call has of its best link losing packets, and what that costs.
+
+use std::time::Duration;
+
+use bonding_netem::Scenario;
+use bonding_proto::config::{Fec, Policy, RecoveryConfig};
+use bonding_sim::run::{Row, RunSpec, System, Workload, run};
+
+/// A minute of a call, 50 packets a second each way, with nothing beside it. The best link loses this; the second is clean.
+fn call(loss: &str, fec: Fec, seed: u64) -> Row {
+    let text = format!(
+        "name = \"made\"\ndescription = \"made\"\nduration = \"60s\"\n\
+         [[link]]\nname = \"best\"\nrate = \"20mbit\"\nrtt = \"20ms\"\nqueue = \"100ms\"\nloss = \"{loss}\"\n\
+         [[link]]\nname = \"second\"\nrate = \"50mbit\"\nrtt = \"60ms\"\nqueue = \"100ms\"\n"
+    );
+    let scenario = Scenario::parse(&text, "made", None).expect("a scenario");
+    let workload = Workload::parse("realtime").expect("a workload");
+    let mut spec = RunSpec::new(scenario, System::Bond(Policy::Adaptive), workload, seed);
+    spec.warmup = Duration::from_secs(5);
+    // Sent again, most losses would come back as well, only later.
+    spec.setup.recovery = RecoveryConfig { resend: false, fec };
+    let row = run(&spec, None);
+    assert_eq!(row.problems, Vec::<String>::new());
+    row
+}
+
+#[test]
+fn three_percent_of_loss_become_a_thousandth_for_a_fifth_more() {
+    let (mut sent, mut lost, mut symbols, mut restored) = (0, 0, 0, 0);
+    for seed in 1..6 {
+        let row = call("3%", Fec::Auto, seed);
+        sent += row.echo_settled.0;
+        lost += row.echo_settled.1;
+        symbols += row.fec_sent.iter().sum::<u64>();
+        restored += row.fec_recovered.iter().sum::<u64>();
+    }
+    assert!(lost * 1_000 <= sent, "{lost} of {sent}");
+    // Each goes there and back; a symbol is as long as a packet.
+    assert!(symbols * 4 <= sent * 2, "{symbols} for {}", sent * 2);
+    assert!(restored * 100 >= sent * 4);
+}
+
+#[test]
+fn without_symbols_there_are_copies() {
+    let row = call("3%", Fec::Off, 1);
+    assert_eq!((row.fec_sent, row.fec_recovered), ([0, 0], [0, 0]));
+    assert!(row.echo_settled.1 * 200 <= row.echo_settled.0, "{:?}", row.echo_settled);
+}
+
+#[test]
+fn clean_links_cost_nothing() {
+    let row = call("0%", Fec::Auto, 1);
+    assert_eq!((row.fec_sent, row.echo_settled.1), ([0, 0], 0));
+}
+
+/// Over one link that loses, so that symbols can go nowhere else.
+#[test]
+fn a_fixed_ratio_protects_bulk_too() {
+    let text = "name = \"made\"\ndescription = \"made\"\nduration = \"10s\"\n\
+                [[link]]\nname = \"only\"\nrate = \"20mbit\"\nrtt = \"40ms\"\nqueue = \"100ms\"\nloss = \"1%\"\n";
+    let scenario = Scenario::parse(text, "made", None).expect("a scenario");
+    let workload = Workload::parse("quic-cubic-down-1").expect("a workload");
+    let mut rows = [Fec::Off, Fec::Fixed(200)].map(|fec| {
+        let mut spec = RunSpec::new(scenario.clone(), System::Bond(Policy::Adaptive), workload, 1);
+        spec.setup.recovery.fec = fec;
+        let row = run(&spec, None);
+        assert_eq!(row.problems, Vec::<String>::new());
+        row
+    });
+    let [off, fixed] = &mut rows;
+    assert_eq!(off.fec_sent, [0, 0]);
+    let symbols = fixed.fec_sent[1];
+    assert!(fixed.fec_recovered[0] * 100 >= symbols * 4, "{:?} of {symbols}", fixed.fec_recovered);
+}
