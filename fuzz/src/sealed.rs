@@ -147,6 +147,7 @@ impl Peer {
             role: LinkRole::Primary,
             rx_ceiling: None,
             resends: false,
+            partial: false,
             failed: 0,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {

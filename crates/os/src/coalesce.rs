@@ -7,22 +7,18 @@
 //! Contract: the packets of a flow keep their order, whatever is between them. Cut again, a super-packet gives the
 //! packets it was made of, but for the IPv4 identification where fragmentation is forbidden anyway, and the TCP window of
 //! later segments (as the kernel's own GRO does). A packet is merged only after its checksum was found right: merging
-//! makes a new one, which would hide an error. What is not understood is passed on alone and untouched.
+//! makes a new one, which would hide an error. What is not understood is passed on alone and untouched. A *partial* checksum is
+//! left to the receiving kernel, which computes it if the packet leaves the machine.
 //!
 //! Sources: net/ipv4/tcp_offload.c `tcp_gro_receive`; virtio 1.2 §5.1.6; RFC 1071; wireguard-go `tun/offload_linux.go`.
 
 use std::io::IoSlice;
 
-/// Length of `struct virtio_net_hdr`.
-pub(crate) const VIRTIO_BYTES: usize = 10;
+use crate::checksum::{fold, pseudo_sum, put, read_u16, short, sum_bytes};
+use crate::virtio::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CHECKSUM, VIRTIO_BYTES};
+
 /// The header of a packet that is passed on as it is.
 const ALONE: [u8; VIRTIO_BYTES] = [0; VIRTIO_BYTES];
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
-const NEEDS_CHECKSUM: u8 = 1;
-/// `VIRTIO_NET_HDR_GSO_*`.
-const GSO_TCPV4: u8 = 1;
-const GSO_TCPV6: u8 = 4;
-const GSO_UDP_L4: u8 = 5;
 
 /// An IP packet's length is a u16.
 const SUPER_BYTES_MAX: usize = 65_535;
@@ -40,6 +36,15 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const TCP_ACK: u8 = 0x10;
 const TCP_PSH: u8 = 0x08;
+
+/// A packet that is to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Outbound<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Its TCP or UDP checksum is yet to be computed.
+    pub is_partial: bool,
+}
 
 /// What merging needs to know of a packet.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +74,10 @@ struct Group {
     push: bool,
     /// Nothing may follow.
     closed: bool,
-    /// Whether the first packet's checksum was looked at (and right).
+    /// Whether the first packet's checksum was looked at (and right), or is partial.
     verified: bool,
+    /// The first packet's checksum is yet to be computed.
+    is_partial: bool,
 }
 
 /// Working memory, kept from batch to batch.
@@ -99,9 +106,10 @@ impl Coalescer {
 
     /// Calls `write` for each super-packet or lone packet, in the order of their first packets, with the slices to be written
     /// and the number of packets they are.
-    pub(crate) fn coalesce<P: AsRef<[u8]>>(
+    pub(crate) fn coalesce<P>(
         &mut self,
         packets: &[P],
+        view: impl Fn(&P) -> Outbound<'_>,
         mut write: impl FnMut(&[IoSlice<'_>], u64),
     ) {
         self.groups.clear();
@@ -109,11 +117,11 @@ impl Coalescer {
         self.slots.fill(None);
         for at in 0..packets.len() {
             self.next.push(at);
-            self.add(packets, at);
+            self.add(packets, &view, at);
         }
         for group in &self.groups {
-            let Some(first) = packets.get(group.first).map(AsRef::as_ref) else { continue };
-            if group.count == 1 {
+            let Some(first) = packets.get(group.first).map(|packet| view(packet).bytes) else { continue };
+            if group.count == 1 && !group.is_partial {
                 write(&[IoSlice::new(&ALONE), IoSlice::new(first)], 1);
                 continue;
             }
@@ -123,7 +131,7 @@ impl Coalescer {
             places.next().into_iter().for_each(|place| *place = IoSlice::new(headers));
             let mut at = group.first;
             for place in places.take(usize::from(group.count)) {
-                let packet = packets.get(at).map(AsRef::as_ref).unwrap_or_default();
+                let packet = packets.get(at).map(|packet| view(packet).bytes).unwrap_or_default();
                 *place = IoSlice::new(packet.get(group.parsed.header_bytes..).unwrap_or_default());
                 at = self.next.get(at).copied().unwrap_or(at);
             }
@@ -132,10 +140,14 @@ impl Coalescer {
     }
 
     /// Appends packet `at` to its flow's group, or begins one.
-    fn add<P: AsRef<[u8]>>(&mut self, packets: &[P], at: usize) {
-        let packet = |at: usize| packets.get(at).map(AsRef::as_ref).unwrap_or_default();
-        let bytes = packet(at);
-        let parsed = parse(bytes).filter(|parsed| self.merge_udp || parsed.protocol == TCP);
+    fn add<P>(&mut self, packets: &[P], view: &impl Fn(&P) -> Outbound<'_>, at: usize) {
+        let packet = |at: usize| packets.get(at).map_or(Outbound { bytes: &[], is_partial: false }, view);
+        let Outbound { bytes, is_partial } = packet(at);
+        let parsed = parse(bytes, is_partial);
+        let takes = |parsed: &Parsed| self.merge_udp || parsed.protocol == TCP;
+        // A partial one needs its headers made in any case.
+        let parsed = parsed.filter(|parsed| takes(parsed) || is_partial);
+        let parsed = parsed.map(|parsed| Parsed { mergeable: parsed.mergeable && takes(&parsed), ..parsed });
         let Some(parsed) = parsed else {
             self.groups.push(Group::alone(at));
             return;
@@ -143,8 +155,8 @@ impl Coalescer {
         let slot = flow_slot(bytes, &parsed);
         let open = self.slots.get(slot).copied().flatten();
         if let Some(group) = open.and_then(|group| self.groups.get_mut(group)) {
-            let first = packet(group.first);
-            if group.try_append(first, bytes, &parsed, at) {
+            let first = packet(group.first).bytes;
+            if group.try_append(first, packet(at), &parsed, at) {
                 let last = std::mem::replace(&mut group.last, at);
                 if let Some(next) = self.next.get_mut(last) {
                     *next = at;
@@ -156,14 +168,14 @@ impl Coalescer {
         if let Some(slot) = self.slots.get_mut(slot) {
             *slot = Some(self.groups.len());
         }
-        self.groups.push(Group::new(at, parsed));
+        self.groups.push(Group::new(at, parsed, is_partial));
     }
 }
 
 const ALONE_HEADERS: [u8; HEADERS_MAX] = [0; HEADERS_MAX];
 
 impl Group {
-    fn new(at: usize, parsed: Parsed) -> Self {
+    fn new(at: usize, parsed: Parsed, is_partial: bool) -> Self {
         Self {
             first: at,
             last: at,
@@ -173,7 +185,8 @@ impl Group {
             next_sequence: sequence_after(&parsed),
             push: parsed.push,
             closed: !parsed.mergeable || parsed.push,
-            verified: false,
+            verified: is_partial,
+            is_partial,
         }
     }
 
@@ -187,11 +200,12 @@ impl Group {
             push: false,
             mergeable: false,
         };
-        Self::new(at, parsed)
+        Self::new(at, parsed, false)
     }
 
     /// Makes `packet` (number `at`) the last of this group, where that is allowed.
-    fn try_append(&mut self, first: &[u8], packet: &[u8], parsed: &Parsed, at: usize) -> bool {
+    fn try_append(&mut self, first: &[u8], next: Outbound<'_>, parsed: &Parsed, at: usize) -> bool {
+        let packet = next.bytes;
         let segment_bytes = self.parsed.payload_bytes;
         let fits = !self.closed
             && parsed.mergeable
@@ -208,7 +222,7 @@ impl Group {
             self.verified = checksum_right(first, &self.parsed);
             self.closed = !self.verified;
         }
-        if self.closed || !checksum_right(packet, parsed) {
+        if self.closed || !(next.is_partial || checksum_right(packet, parsed)) {
             return false;
         }
         self.count += 1;
@@ -228,6 +242,7 @@ impl Group {
         let transport_bytes = length - ip_bytes;
         let checksum_at = if protocol == TCP { 16 } else { 6 };
         let gso_type = match (protocol, ipv4) {
+            _ if self.count == 1 => GSO_NONE,
             (TCP, true) => GSO_TCPV4,
             (TCP, false) => GSO_TCPV6,
             _ => GSO_UDP_L4,
@@ -255,7 +270,7 @@ impl Group {
         {
             *flags |= TCP_PSH;
         }
-        let pseudo = fold(pseudo_sum(packet, &self.parsed, transport_bytes));
+        let pseudo = fold(pseudo_sum(packet, protocol, transport_bytes));
         put(packet, ip_bytes + checksum_at, &pseudo.to_be_bytes());
         buffer.get(..VIRTIO_BYTES + header_bytes).unwrap_or_default()
     }
@@ -266,23 +281,30 @@ fn sequence_after(parsed: &Parsed) -> u32 {
     parsed.sequence.wrapping_add(u32::from(short(parsed.payload_bytes)))
 }
 
-/// Lengths inside an IP packet fit.
-fn short(value: usize) -> u16 {
-    u16::try_from(value).unwrap_or(u16::MAX)
-}
-
-fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
-    if let Some(place) = buffer.get_mut(at..at + bytes.len()) {
-        place.copy_from_slice(bytes);
+/// Whether the transport header at `start` and its checksum at `checksum_at` are where they are in TCP and UDP without IP options
+/// or extensions: what a partial checksum is understood of.
+pub(crate) fn is_plain(packet: &[u8], start: usize, checksum_at: usize) -> bool {
+    let expected = |protocol| start + if protocol == TCP { 16 } else { 6 };
+    match *packet {
+        [0x45, _, _, _, _, _, more, offset, _, protocol @ (TCP | UDP), ..] => {
+            start == IPV4_BYTES && more & 0x3f == 0 && offset == 0 && checksum_at == expected(protocol)
+        }
+        [0x60..=0x6f, _, _, _, _, _, protocol @ (TCP | UDP), ..] => {
+            start == IPV6_BYTES && checksum_at == expected(protocol)
+        }
+        _ => false,
     }
 }
 
-fn read_u16(bytes: &[u8], at: usize) -> Option<usize> {
-    bytes.get(at..)?.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
+/// Where the transport header of such a packet begins, where its checksum is, and the protocol.
+pub(crate) fn checksum_place(packet: &[u8]) -> Option<(usize, usize, u8)> {
+    let parsed = parse(packet, true)?;
+    let field = if parsed.protocol == TCP { 16 } else { 6 };
+    Some((parsed.ip_bytes, parsed.ip_bytes + field, parsed.protocol))
 }
 
 /// `None` for anything but unfragmented TCP and UDP without IP options or extensions.
-fn parse(packet: &[u8]) -> Option<Parsed> {
+fn parse(packet: &[u8], is_partial: bool) -> Option<Parsed> {
     let (ip_bytes, protocol) = match packet.first()? {
         0x45 => {
             // RFC 791: no more fragments, offset zero; and the length is the whole packet.
@@ -316,7 +338,7 @@ fn parse(packet: &[u8]) -> Option<Parsed> {
         }
         UDP => {
             let payload_bytes = transport.len().checked_sub(UDP_BYTES)?;
-            let checksummed = read_u16(transport, 6)? != 0;
+            let checksummed = is_partial || read_u16(transport, 6)? != 0;
             (read_u16(transport, 4)? == transport.len()).then_some(Parsed {
                 protocol,
                 ip_bytes,
@@ -361,34 +383,7 @@ fn flow_slot(packet: &[u8], parsed: &Parsed) -> usize {
 
 fn checksum_right(packet: &[u8], parsed: &Parsed) -> bool {
     let transport = packet.get(parsed.ip_bytes..).unwrap_or_default();
-    fold(pseudo_sum(packet, parsed, transport.len()) + sum_bytes(transport)) == u16::MAX
-}
-
-/// RFC 9293 §3.1, RFC 8200 §8.1: addresses, protocol and length of what follows the IP header.
-fn pseudo_sum(packet: &[u8], parsed: &Parsed, transport_bytes: usize) -> u64 {
-    let addresses = if parsed.ip_bytes == IPV4_BYTES { 12..20 } else { 8..40 };
-    sum_bytes(packet.get(addresses).unwrap_or_default())
-        + u64::from(parsed.protocol)
-        + u64::from(short(transport_bytes))
-}
-
-/// RFC 1071: the sum of big-endian 16-bit words, not folded. 64-bit sums of 32-bit words, which compilers vectorise.
-fn sum_bytes(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
-    let mut last = [0; 4];
-    for (place, byte) in last.iter_mut().zip(rest) {
-        *place = *byte;
-    }
-    sum += u64::from(u32::from_be_bytes(last));
-    sum
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap_or_default()
+    fold(pseudo_sum(packet, parsed.protocol, transport.len()) + sum_bytes(transport)) == u16::MAX
 }
 
 #[cfg(test)]

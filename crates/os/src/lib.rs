@@ -10,6 +10,7 @@
 //! comment.
 
 pub mod address;
+mod checksum;
 mod coalesce;
 pub mod monitor;
 pub mod nat;
@@ -18,10 +19,12 @@ pub mod poll;
 pub mod privileges;
 pub mod signals;
 pub mod slab;
+mod split;
 pub mod throttle;
 pub mod tun;
 pub mod udp;
 pub mod undo;
+mod virtio;
 
 pub use address::Cidr;
 

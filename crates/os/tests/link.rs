@@ -15,7 +15,7 @@ use bonding_os::nat::{self, NatConfig};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::privileges;
-use bonding_os::tun::{Tun, TunConfig};
+use bonding_os::tun::{Outbound, Tun, TunConfig};
 use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use bonding_os::undo::{self, Journal};
 use common::{run, sandboxed};
@@ -304,7 +304,11 @@ fn masquerades_clamps_and_undoes_everything() {
         assert!(run(&["ip", "-6", "route"]).contains("fd77::/48 dev tun-test"));
 
         let mut capture = capture("vb");
-        tun.send_batch(&[tcp_syn([10, 99, 0, 2].into(), 1460)]).unwrap();
+        tun.send_batch(&[tcp_syn([10, 99, 0, 2].into(), 1460)], |bytes| Outbound {
+            bytes,
+            is_partial: false,
+        })
+        .unwrap();
         let syn = receive_ipv4(&mut capture, |packet| packet[9] == 6);
         assert_eq!(syn[12..16], [203, 0, 113, 1], "not masqueraded");
         // 1461 less 40 bytes of IPv4 and TCP header.

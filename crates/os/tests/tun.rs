@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use bonding_os::poll::{Interest, Poller};
-use bonding_os::tun::{Tun, TunConfig, TunCounters};
+use bonding_os::tun::{Inbound, Outbound, Tun, TunConfig, TunCounters};
 use bytes::{Bytes, BytesMut};
 
 const MTU: u16 = 1461;
@@ -29,14 +29,18 @@ fn tun(offload: bool) -> Tun {
     Tun::create(&config).expect("this test needs /dev/net/tun and CAP_NET_ADMIN")
 }
 
-/// Swapping source and destination leaves every checksum valid.
-fn swapped(packet: &Bytes) -> BytesMut {
-    let mut packet = BytesMut::from(&packet[..]);
+/// Swapping source and destination leaves every checksum as it is: valid, or partial.
+fn swapped(Inbound { bytes, is_partial }: &Inbound) -> Inbound {
+    let mut packet = BytesMut::from(&bytes[..]);
     let (source, length) = if packet[0] >> 4 == 4 { (12, 4) } else { (8, 16) };
     for position in source..source + length {
         packet.swap(position, position + length);
     }
-    packet
+    Inbound { bytes: packet.freeze(), is_partial: *is_partial }
+}
+
+fn outbound(Inbound { bytes, is_partial }: &Inbound) -> Outbound<'_> {
+    Outbound { bytes, is_partial: *is_partial }
 }
 
 /// Mirrors packets until `stop`, then gives the device's counters.
@@ -48,9 +52,9 @@ fn mirror(mut tun: Tun, stop: &AtomicBool) -> TunCounters {
         poller.wait(&mut ready, Some(Duration::from_millis(20))).unwrap();
         packets.clear();
         while packets.len() < 256 && tun.recv_batch(&mut packets).unwrap() {}
-        assert!(packets.iter().all(|packet| packet.len() <= usize::from(MTU)));
+        assert!(packets.iter().all(|packet| packet.bytes.len() <= usize::from(MTU)));
         let back: Vec<_> = packets.iter().map(swapped).collect();
-        tun.send_batch(&back).unwrap();
+        tun.send_batch(&back, outbound).unwrap();
     }
     tun.counters()
 }
@@ -139,18 +143,24 @@ fn a_bad_packet_does_not_lose_its_batch() {
             let mut packets = Vec::new();
             while packets.is_empty() {
                 tun.recv_batch(&mut packets).unwrap();
-                packets.retain(|packet| packet[0] >> 4 == 4);
+                packets.retain(|packet: &Inbound| packet.bytes[0] >> 4 == 4);
             }
             good.push(swapped(&packets[0]));
         }
         let noise: &[&[u8]] =
             &[b"", b"\x00", b"not an IP packet at all", &[0x45; 19], &[0x60; 39], &[0xff; 64]];
-        let mut batch: Vec<&[u8]> = noise.to_vec();
-        batch.insert(3, &good[0]);
-        batch.push(&good[1]);
-        tun.send_batch(&batch).unwrap();
+        // What claims that its checksum is partial is not looked at more kindly.
+        for is_partial in [false, true] {
+            let mut batch: Vec<_> = noise
+                .iter()
+                .map(|noise| Inbound { bytes: Bytes::copy_from_slice(noise), is_partial })
+                .collect();
+            batch.insert(3, good[0].clone());
+            batch.push(good[1].clone());
+            tun.send_batch(&batch, outbound).unwrap();
+        }
         let mut buffer = [0; 16];
-        for text in ["one", "two"] {
+        for text in ["one", "two", "one", "two"] {
             let (size, _) = receiver.recv_from(&mut buffer).unwrap();
             assert_eq!(&buffer[..size], text.as_bytes());
         }

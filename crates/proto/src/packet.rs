@@ -5,23 +5,49 @@ use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::inner::checksum;
 use crate::wire::Modifiers;
 
 /// One inner IP packet, reference counted: the same memory serves the queue, the sender and whoever keeps it
 /// for sending again.
+///
+/// Its TCP or UDP checksum may be *partial*, as the kernel calls it: the field is of no use, and whoever hands the packet to somebody who
+/// looks at it computes it. What is sealed need not be summed up by each end as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PacketBuf(Bytes);
+pub struct PacketBuf {
+    bytes: Bytes,
+    is_partial: bool,
+}
 
 impl PacketBuf {
-    /// The packet as shared bytes.
-    pub fn into_bytes(self) -> Bytes {
-        self.0
+    /// A packet of TCP or UDP, not a fragment, whose checksum is yet to be computed.
+    pub const fn partial(bytes: Bytes) -> Self {
+        Self { bytes, is_partial: true }
+    }
+
+    /// Whether its checksum is yet to be computed.
+    pub const fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// The packet with its checksum. One that is not partial is given back untouched.
+    pub fn completed(self) -> Self {
+        if self.is_partial { Self { is_partial: false, ..self.edit(checksum::complete) } } else { self }
+    }
+
+    /// The packet after `change`; copied first when others hold its memory too.
+    pub(crate) fn edit(self, change: impl FnOnce(&mut [u8])) -> Self {
+        let shared = self.bytes;
+        let mut bytes = shared.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        change(&mut bytes);
+        Self { bytes: bytes.freeze(), is_partial: self.is_partial }
     }
 }
 
+/// One whose checksum is as it is.
 impl From<Bytes> for PacketBuf {
     fn from(bytes: Bytes) -> Self {
-        Self(bytes)
+        Self { bytes, is_partial: false }
     }
 }
 
@@ -29,13 +55,13 @@ impl Deref for PacketBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
 impl AsRef<[u8]> for PacketBuf {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -51,7 +77,7 @@ pub(crate) struct DataFrame {
 impl DataFrame {
     /// One of zeros.
     pub(crate) fn zeros(seq_num: u64, bytes: usize) -> Self {
-        Self { seq_num, modifiers: Modifiers::NONE, packet: PacketBuf(Bytes::from(vec![0; bytes])) }
+        Self { seq_num, modifiers: Modifiers::NONE, packet: PacketBuf::from(Bytes::from(vec![0; bytes])) }
     }
 }
 

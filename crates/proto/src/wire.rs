@@ -18,7 +18,9 @@ pub const FRAME_HEADER_BYTES: usize = 11;
 pub const COUNTER_BITS: u32 = 48;
 
 const KIND_MASK: u8 = 0x1f;
-const MODIFIER_MASK: u8 = 0x60;
+const MODIFIER_MASK: u8 = 0xe0;
+
+const _: () = assert!(KIND_MASK | MODIFIER_MASK == 0xff, "every bit of the flags means something");
 
 /// What a frame is. Exactly one of these bits is set in its flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +63,23 @@ impl Modifiers {
     pub const COMPRESSED: Self = Self(0x20);
     /// Deliver at once, without resequencing.
     pub const AT_ONCE: Self = Self(0x40);
+    /// The packet's TCP or UDP checksum is to be computed by the receiver.
+    pub const PARTIAL: Self = Self(0x80);
 
     /// Whether none is set.
     pub const fn is_none(self) -> bool {
         self.0 == 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 }
 
@@ -88,9 +103,6 @@ pub fn parse_frame(bytes: &[u8]) -> Result<(Frame<'_>, &[u8]), Discard> {
     let (len, rest) = rest.split_first_chunk::<2>().ok_or(Discard::Truncated)?;
     let len = usize::from(u16::from_be_bytes(*len));
     let (payload, rest) = rest.split_at_checked(len).ok_or(Discard::LengthBeyondEnd)?;
-    if flags & !(KIND_MASK | MODIFIER_MASK) != 0 {
-        return Err(Discard::KindUnsupported);
-    }
     let frame = Frame {
         seq_num: u64::from_be_bytes(*seq_num),
         kind: Kind::from_flags(flags)?,
@@ -169,6 +181,8 @@ mod tests {
     fn modifiers_are_kept_apart_from_the_kind() {
         let at_once = hex("0000 0000 0000 0001 42 0000");
         assert_eq!(parse_plain(&at_once).unwrap().modifiers, Modifiers::AT_ONCE);
+        let both = hex("0000 0000 0000 0001 c2 0000");
+        assert_eq!(parse_plain(&both).unwrap().modifiers, Modifiers::AT_ONCE.with(Modifiers::PARTIAL));
         let compressed = hex("0000 0000 0000 0001 22 0000");
         assert_eq!(parse_plain(&compressed).unwrap().modifiers, Modifiers::COMPRESSED);
     }
@@ -183,7 +197,7 @@ mod tests {
             ("0000 0000 0000 0001 00 0000", Discard::KindMalformed),
             ("0000 0000 0000 0001 03 0000", Discard::KindMalformed),
             ("0000 0000 0000 0001 40 0000", Discard::KindMalformed),
-            ("0000 0000 0000 0001 82 0000", Discard::KindUnsupported),
+            ("0000 0000 0000 0001 80 0000", Discard::KindMalformed),
         ];
         for (bytes, discard) in cases {
             assert_eq!(parse_plain(&hex(bytes)), Err(discard), "{bytes}");
@@ -219,7 +233,7 @@ mod tests {
             bytes.push(flags);
             bytes.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
             bytes.extend_from_slice(&payload);
-            let one_kind = (flags & KIND_MASK).count_ones() == 1 && flags & 0x80 == 0;
+            let one_kind = (flags & KIND_MASK).count_ones() == 1;
             prop_assert_eq!(parse_plain(&bytes).is_ok(), one_kind);
             let cut = cut.min(bytes.len());
             prop_assert_eq!(parse_plain(&bytes[..cut]).is_ok(), one_kind && cut == bytes.len());

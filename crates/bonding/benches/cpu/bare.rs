@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use bonding_lab::{Host, Lab, Process, addr};
 use bonding_os::address::Cidr;
 use bonding_os::poll::{Interest, Poller};
-use bonding_os::tun::{Tun, TunConfig};
+use bonding_os::tun::{Inbound, Outbound, Tun, TunConfig};
 use bonding_os::udp::{BATCH_BYTES_MAX, Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use bonding_proto::crypto::aead::{AeadKey, Cipher};
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 
 use crate::harness::bond::{CLIENT_V4, SERVER_V4, TUNNEL, run as run_command};
 
@@ -101,11 +101,15 @@ pub(crate) fn run(end: &[String]) -> anyhow::Result<()> {
                     let Ok(size) = tunnel.key.open(0, u64::from_be_bytes(*head), head, sealed) else {
                         continue;
                     };
+                    let is_partial = data.get(HEADER_BYTES - 1).is_some_and(|byte| byte & 1 == 1);
                     data.truncate(HEADER_BYTES + size);
                     data.advance(HEADER_BYTES);
-                    opened.push(data.freeze());
+                    opened.push((data.freeze(), is_partial));
                 }
-                tunnel.tun.send_batch(&opened)?;
+                tunnel.tun.send_batch(&opened, |(bytes, is_partial): &(Bytes, bool)| Outbound {
+                    bytes,
+                    is_partial: *is_partial,
+                })?;
                 opened.clear();
             }
         }
@@ -114,9 +118,9 @@ pub(crate) fn run(end: &[String]) -> anyhow::Result<()> {
 
 impl Tunnel {
     /// Packets of one read, in batches of equal size.
-    fn send(&mut self, packets: impl Iterator<Item = bytes::Bytes>) {
+    fn send(&mut self, packets: impl Iterator<Item = Inbound>) {
         let (mut segment_size, mut segments) = (0, 0);
-        for packet in packets {
+        for Inbound { bytes: packet, is_partial } in packets {
             let size = HEADER_BYTES + packet.len() + TAG_BYTES;
             if segments > 0
                 && (size > segment_size
@@ -129,12 +133,13 @@ impl Tunnel {
             if segments == 0 {
                 segment_size = size;
             }
-            let header = self.counter.to_be_bytes();
+            // The lowest bit says whether the checksum is partial.
+            let header = (self.counter * 2 + u64::from(is_partial)).to_be_bytes();
             self.batch.extend_from_slice(&header);
             let start = self.batch.len();
             self.batch.extend_from_slice(&packet);
             let sealed = self.batch.get_mut(start..).unwrap_or_default();
-            let tag = self.key.seal(0, self.counter, &header, sealed);
+            let tag = self.key.seal(0, u64::from_be_bytes(header), &header, sealed);
             self.batch.extend_from_slice(&tag);
             self.counter += 1;
             segments += 1;

@@ -16,11 +16,10 @@ use bonding_os::monitor::{Monitor, MonitorError};
 use bonding_os::poll::{Interest, Poller, Ready};
 use bonding_os::signals::{Signal, Signals};
 use bonding_os::throttle::Throttle;
-use bonding_os::tun::{Tun, TunCounters};
+use bonding_os::tun::{Inbound, Outbound, Tun, TunCounters};
 use bonding_os::udp::{BATCH_BYTES_MAX, Received, UdpCounters};
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
-use bytes::Bytes;
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
@@ -50,7 +49,7 @@ pub(super) const SPIN_WAIT: Duration = Duration::from_millis(1);
 /// The packet device: TUN, or what a test puts in its place.
 pub(crate) trait Device: AsFd {
     /// As [`Tun::recv_batch`].
-    fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool>;
+    fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool>;
     /// As [`Tun::send_batch`].
     fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()>;
     /// As [`Tun::counters`].
@@ -58,12 +57,12 @@ pub(crate) trait Device: AsFd {
 }
 
 impl Device for Tun {
-    fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool> {
+    fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
         Self::recv_batch(self, packets)
     }
 
     fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()> {
-        Self::send_batch(self, packets)
+        Self::send_batch(self, packets, |packet| Outbound { bytes: packet, is_partial: packet.is_partial() })
     }
 
     fn counters(&self) -> TunCounters {
@@ -118,7 +117,7 @@ pub(crate) struct Engine<M, D> {
     seen: Instant,
     ready: Vec<Ready>,
     batch: Vec<u8>,
-    packets: Vec<Bytes>,
+    packets: Vec<Inbound>,
     datagrams: Vec<Received>,
     released: Vec<PacketBuf>,
     readable: Vec<SocketId>,
@@ -374,9 +373,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             more = self.device.recv_batch(&mut self.packets).map_err(LoopError::Device)?;
             calls += 1;
         }
-        for packet in self.packets.drain(..) {
+        for Inbound { bytes, is_partial } in self.packets.drain(..) {
+            let packet = if is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) };
             // Counted by the machine.
-            let _ = self.machine.handle_packet(PacketBuf::from(packet), now);
+            let _ = self.machine.handle_packet(packet, now);
         }
         Ok(more)
     }

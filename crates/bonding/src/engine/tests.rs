@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bonding_os::poll::Poller;
 use bonding_os::signals::Signals;
-use bonding_os::tun::TunCounters;
+use bonding_os::tun::{Inbound, TunCounters};
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, Transmit};
 use bytes::Bytes;
@@ -97,8 +97,8 @@ impl AsFd for Memory {
 }
 
 impl Device for Memory {
-    fn recv_batch(&mut self, packets: &mut Vec<Bytes>) -> io::Result<bool> {
-        packets.extend(self.inbound.pop_front());
+    fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
+        packets.extend(self.inbound.pop_front().map(|bytes| Inbound { bytes, is_partial: false }));
         Ok(!self.inbound.is_empty())
     }
 

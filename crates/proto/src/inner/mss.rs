@@ -7,8 +7,6 @@
 //!
 //! Sources: RFC 9293 §3.1, §3.7.1; RFC 6691; RFC 1624.
 
-use bytes::BytesMut;
-
 use super::{Layout, checksum};
 use crate::packet::PacketBuf;
 
@@ -28,15 +26,13 @@ pub(crate) fn clamp(packet: PacketBuf, mtu: usize) -> PacketBuf {
     if packet.get(at..).and_then(|segment| beyond(segment, most)).is_none() {
         return packet;
     }
-    let shared = packet.into_bytes();
-    let mut bytes = shared.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
-    if let Some(segment) = bytes.get_mut(at..) {
+    packet.edit(|bytes| {
+        let Some(segment) = bytes.get_mut(at..) else { return };
         // More than one is nobody's; each is made right, one after the other.
         while let Some(place) = beyond(segment, most) {
             replace(segment, place, most.to_be_bytes());
         }
-    }
-    bytes.freeze().into()
+    })
 }
 
 /// Where the segment begins, if the packet holds the head of a SYN. Quick to say no: it is asked for every packet.

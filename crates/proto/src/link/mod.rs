@@ -471,6 +471,7 @@ impl Link {
                 role: self.link_role,
                 rx_ceiling: self.rx_ceiling,
                 resends: false,
+                partial: true,
                 failed: 0,
             },
         )
@@ -667,6 +668,7 @@ mod tests {
             role: LinkRole::Primary,
             rx_ceiling: None,
             resends: false,
+            partial: true,
             failed: 0,
         };
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));

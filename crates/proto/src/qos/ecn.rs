@@ -8,8 +8,6 @@
 //! an outer ECN field; combining the two (RFC 6040) concerns marks that routers between the tunnel's ends
 //! make.
 
-use bytes::{Bytes, BytesMut};
-
 use crate::PacketBuf;
 use crate::inner::checksum;
 
@@ -21,12 +19,7 @@ pub(super) fn mark_ce(packet: PacketBuf) -> Result<PacketBuf, PacketBuf> {
     match ecn(&packet) {
         None | Some(0) => Err(packet),
         Some(CE) => Ok(packet),
-        Some(_) => {
-            let shared: Bytes = packet.into_bytes();
-            let mut bytes = shared.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
-            set_ce(&mut bytes);
-            Ok(bytes.freeze().into())
-        }
+        Some(_) => Ok(packet.edit(set_ce)),
     }
 }
 
@@ -56,6 +49,7 @@ fn set_ce(packet: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;

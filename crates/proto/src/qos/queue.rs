@@ -81,9 +81,9 @@ use crate::discard::DiscardCounts;
 use crate::units::BitRate;
 use crate::{Discard, Instant, PacketBuf};
 
-/// What a waiting packet costs beside its bytes: 40 for its place in the flow's queue, twice that because a
+/// What a waiting packet costs beside its bytes: 48 for its place in the flow's queue, twice that because a
 /// growing queue doubles, and 48 for the reference count and the allocator's headers.
-pub const PACKET_OVERHEAD_BYTES: usize = 128;
+pub const PACKET_OVERHEAD_BYTES: usize = 144;
 
 const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
 

@@ -37,6 +37,7 @@ const JITTERS: u32 = 4;
 #[derive(Debug)]
 struct Held {
     data: Box<[u8]>,
+    is_partial: bool,
     /// `None`: it came over none.
     link: Option<LinkId>,
     at: Instant,
@@ -157,12 +158,12 @@ impl Hold {
     }
 
     /// Copies a packet into the free place `offset` > 0.
-    pub(super) fn insert(&mut self, offset: usize, link: Option<LinkId>, packet: &[u8], now: Instant) {
+    pub(super) fn insert(&mut self, offset: usize, link: Option<LinkId>, packet: &PacketBuf, now: Instant) {
         if offset >= self.ring.len() {
             self.ring.resize_with(offset + 1, || None);
         }
         let Some(place) = self.ring.get_mut(offset) else { return };
-        *place = Some(Held { data: Box::from(packet), link, at: now });
+        *place = Some(Held { data: Box::from(&**packet), is_partial: packet.is_partial(), link, at: now });
         self.gap = if self.packets == 0 { offset } else { self.gap.min(offset) };
         self.packets += 1;
         self.payload_bytes += packet.len();
@@ -207,7 +208,8 @@ impl Hold {
         if !self.holds(0) {
             self.gap = self.ring.iter().take_while(|place| place.is_none()).count();
         }
-        Some(PacketBuf::from(Bytes::from(held.data)))
+        let bytes = Bytes::from(held.data);
+        Some(if held.is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) })
     }
 
     /// When the gap from `next` to the first held packet is lost, by the rules at the head of [`super`].

@@ -252,7 +252,7 @@ impl Slot {
         &mut self,
         counter: u64,
         link: Option<LinkId>,
-        packet: &[u8],
+        packet: &PacketBuf,
         now: Instant,
         shared: &mut Shared,
     ) -> Result<(), Discard> {

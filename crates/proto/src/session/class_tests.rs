@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::tests::{Pair, config, packet};
 use super::*;
+use crate::config::Fec;
 use crate::qos::{Class, Rule, RuleProtocol};
 
 const LINKS: [(u64, u64); 2] = [(10, 10), (70, 40)];
@@ -134,4 +135,43 @@ fn tcp_stays_in_order_whatever_its_class() {
         Bytes::from(bytes).into()
     });
     assert_eq!(urgent.get(), 0);
+}
+
+/// The same packet, its checksum left to the other side.
+fn partial(packet: &[u8]) -> PacketBuf {
+    PacketBuf::partial(Bytes::copy_from_slice(packet))
+}
+
+#[test]
+fn a_partial_checksum_stays_so_even_where_packets_are_held() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    for number in 0..200 {
+        pair.send(partial(&packet(1, number, 1_000))).unwrap();
+    }
+    pair.run(1_000, |_| ());
+    let came = &pair.delivered[1];
+    assert_eq!(came.len(), 200);
+    assert!(came.iter().all(PacketBuf::is_partial));
+    assert!(pair.sides[1].stats(pair.now).reorder_held_max > 0, "some were held");
+    pair.delivered[1].clear();
+    pair.send(packet(1, 0, 1_000)).unwrap();
+    pair.run(100, |_| ());
+    assert!(!pair.delivered[1][0].is_partial());
+}
+
+#[test]
+fn what_may_be_restored_is_sent_with_its_checksum() {
+    let mut pair = Pair::new(&LINKS);
+    for (fec, packet) in [(Fec::Auto, marked(0, 200)), (Fec::Fixed(200), packet(1, 0, 200))] {
+        let mut config = config(Role::Client, 1, &LINKS);
+        config.recovery.fec = fec;
+        pair.sides[0] = Session::new(config, pair.now);
+        pair.run(500, |_| ());
+        pair.send(partial(&packet)).unwrap();
+        pair.run(100, |_| ());
+        let came = pair.delivered[1].pop().unwrap();
+        assert!(!came.is_partial());
+        assert_eq!(crate::inner::samples::transport_sum(&came, 17, 20), 0xffff);
+    }
 }

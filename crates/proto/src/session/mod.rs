@@ -104,6 +104,8 @@ pub struct Session {
     peer_epoch: Option<u32>,
     /// The peer takes frames that are to be delivered at once.
     peer_at_once: bool,
+    /// The peer takes packets whose checksum is yet to be computed.
+    peer_partial: bool,
     /// Links that the peer counts as failed, a bit each, and its clock when it said so, µs.
     peer_failed: (u32, u64),
     retired_epochs: VecDeque<u32>,
@@ -179,6 +181,7 @@ impl Session {
             events: VecDeque::new(),
             peer_epoch: None,
             peer_at_once: false,
+            peer_partial: false,
             peer_failed: (0, 0),
             retired_epochs: VecDeque::new(),
             revenant: None,

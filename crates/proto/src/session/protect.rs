@@ -140,6 +140,11 @@ impl Protection {
         self.symbols.clear();
     }
 
+    /// Whether symbols may cover what is not realtime.
+    pub(super) const fn covers_all(&self) -> bool {
+        matches!(self.fec, Fec::Fixed(_))
+    }
+
     /// Packets from one symbol to the next; `None`: none is worth it.
     fn spacing(&self, at_once: bool, loss_permille: u16, burst_tenths: u16) -> Option<u32> {
         match self.fec {
@@ -262,7 +267,7 @@ impl Session {
     /// `frame` went over `link` and nowhere else: a symbol may be due.
     pub(super) fn protect(&mut self, head: &Queued, link: LinkId, frame: &DataFrame, now: Instant) {
         let Some(view) = self.views.get(link.index()).filter(|_| self.peer_at_once) else { return };
-        let at_once = frame.modifiers == Modifiers::AT_ONCE;
+        let at_once = frame.modifiers.has(Modifiers::AT_ONCE);
         let spacing = self.protection.spacing(at_once, view.loss_permille, view.burst_tenths);
         let Some(spacing) = spacing.filter(|_| self.is_sealed(link)) else { return };
         let Some((cover, bytes)) = self.protection.on_sent(frame, spacing, now) else { return };
@@ -345,7 +350,7 @@ impl Session {
         let mut restored = std::mem::take(&mut self.protection.restored);
         for (counter, packet) in restored.drain(..) {
             let seq_num = wire::data_seq_num(slot, counter);
-            let result = if modifiers == Modifiers::AT_ONCE {
+            let result = if modifiers.has(Modifiers::AT_ONCE) {
                 self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
             } else {
                 self.reorder.on_restored_packet(seq_num, packet, &self.delays, now, &mut self.released)

@@ -1,6 +1,6 @@
 //! Datagrams in: which link, is it well formed, what does it carry.
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 
 use super::Session;
 use crate::config::{Role, Security};
@@ -47,7 +47,7 @@ impl Session {
             Action::Heartbeat(seq_num, heartbeat) => self.on_heartbeat(id, seq_num, &heartbeat, path, now),
             Action::Data(seq_num, modifiers) => {
                 data.advance(FRAME_HEADER_BYTES);
-                self.on_data(id, seq_num, modifiers, PacketBuf::from(data.freeze()), now)
+                self.on_data(id, seq_num, modifiers, data.freeze(), now)
             }
         }
     }
@@ -75,6 +75,7 @@ impl Session {
     ) -> Result<(), Discard> {
         self.note_epoch(heartbeat.epoch, now)?;
         self.peer_at_once = heartbeat.at_once;
+        self.peer_partial = heartbeat.partial;
         let epoch = self.epoch;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         let (before, role_before) = (link.state(), link.link_role());
@@ -109,9 +110,11 @@ impl Session {
         id: LinkId,
         seq_num: u64,
         modifiers: Modifiers,
-        packet: PacketBuf,
+        payload: Bytes,
         now: Instant,
     ) -> Result<(), Discard> {
+        let is_partial = modifiers.has(Modifiers::PARTIAL);
+        let packet = if is_partial { PacketBuf::partial(payload) } else { PacketBuf::from(payload) };
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         link.on_data(seq_num & ((1 << COUNTER_BITS) - 1), now);
         let waited_for = self.delays.get(id.index()).is_some_and(|delay| delay.usable);
@@ -120,7 +123,7 @@ impl Session {
             self.refresh_delays(now);
         }
         let restores = self.restores(seq_num).then(|| packet.clone());
-        let result = if modifiers == Modifiers::AT_ONCE {
+        let result = if modifiers.has(Modifiers::AT_ONCE) {
             self.on_realtime(&packet, now);
             self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
         } else {
@@ -140,8 +143,12 @@ impl Session {
 
 /// Whether a frame's modifiers mean something on its kind.
 pub(super) fn is_known(frame: &Frame<'_>) -> bool {
-    frame.modifiers.is_none()
-        || (matches!(frame.kind, Kind::Data | Kind::Repair) && frame.modifiers == Modifiers::AT_ONCE)
+    let means = match frame.kind {
+        Kind::Data => Modifiers::AT_ONCE.with(Modifiers::PARTIAL),
+        Kind::Repair => Modifiers::AT_ONCE,
+        Kind::Heartbeat | Kind::Feedback | Kind::Control => Modifiers::NONE,
+    };
+    means.has(frame.modifiers)
 }
 
 /// A plain datagram carries one heartbeat, or one data frame that is to be delivered in order or at once.

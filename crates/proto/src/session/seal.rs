@@ -11,7 +11,7 @@ use crate::discard::Discard;
 use crate::event::{Event, LinkState};
 use crate::handshake::{Outcome, TransportKeys, Welcome};
 use crate::link::{Arrival, Link, Outgoing};
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{Datagram, LinkId, Path, Transmit};
 use crate::time::Instant;
 use crate::wire::control::{CloseReason, Control};
 use crate::wire::feedback::Feedback;
@@ -224,7 +224,7 @@ impl Session {
                 Kind::Heartbeat => self.on_sealed_heartbeat(id, seq_num, &payload, path, now)?,
                 Kind::Data => {
                     arrival.asks = true;
-                    self.on_data(id, seq_num, modifiers, PacketBuf::from(payload), now)?;
+                    self.on_data(id, seq_num, modifiers, payload, now)?;
                 }
                 Kind::Feedback => self.on_feedback(id, &payload, now)?,
                 Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, arrival.bytes, now),

@@ -640,6 +640,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         echo: None,
         proven: false,
         resends: false,
+        partial: false,
         at_once: true,
         priority: 1,
         role: LinkRole::Primary,

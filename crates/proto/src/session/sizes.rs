@@ -240,6 +240,7 @@ impl Session {
                 if too_big::forbids_fragments(&packet, header) {
                     return Err(self.refuse_size(&packet, passes, now));
                 }
+                let packet = packet.completed();
                 let pieces = fragment::fragments(&packet, passes.bytes);
                 if pieces.is_empty() {
                     return Err(self.refuse_size(&packet, passes, now));

@@ -217,10 +217,16 @@ impl Session {
         }
     }
 
-    /// The packet with its number. What is realtime is to be delivered at once, if it may overtake others and the peer knows how.
+    /// The packet with its number. What is realtime is to be delivered at once, if it may overtake others and the peer knows how. Where
+    /// it may be restored from others' its checksum is complete.
     fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf) -> DataFrame {
         let at_once = tier == Tier::Realtime && self.peer_at_once && !needs_order(&packet);
-        let modifiers = if at_once { Modifiers::AT_ONCE } else { Modifiers::NONE };
+        let mut modifiers = if at_once { Modifiers::AT_ONCE } else { Modifiers::NONE };
+        let may_be_partial = self.peer_partial && tier != Tier::Realtime && !self.protection.covers_all();
+        let packet = if may_be_partial { packet } else { packet.completed() };
+        if packet.is_partial() {
+            modifiers = modifiers.with(Modifiers::PARTIAL);
+        }
         DataFrame { seq_num: self.next_seq_num(flow), modifiers, packet }
     }
 

@@ -34,6 +34,7 @@ const FLAG_ECHO: u8 = 0x01;
 const FLAG_PROVEN: u8 = 0x02;
 const FLAG_AT_ONCE: u8 = 0x04;
 const FLAG_RESENDS: u8 = 0x08;
+const FLAG_PARTIAL: u8 = 0x10;
 
 /// What one side tells about the newest heartbeat that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub struct Heartbeat {
     pub rx_ceiling: Option<BitRate>,
     /// The sender sends again what feedback shows to be lost on this link.
     pub resends: bool,
+    /// The sender takes packets whose checksum is yet to be computed.
+    pub partial: bool,
     /// Links of this session that the sender counts as failed, a bit each.
     pub failed: u32,
 }
@@ -98,6 +101,9 @@ impl Heartbeat {
         }
         if self.resends {
             flags |= FLAG_RESENDS;
+        }
+        if self.partial {
+            flags |= FLAG_PARTIAL;
         }
         // At least 1: zero would say "no limit".
         let ceiling = self
@@ -152,6 +158,7 @@ impl Heartbeat {
             priority,
             role: role_of(role),
             resends: flags & FLAG_RESENDS != 0,
+            partial: flags & FLAG_PARTIAL != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
         })
@@ -195,6 +202,7 @@ mod tests {
             role: LinkRole::Secondary,
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
             resends: true,
+            partial: true,
             failed: 0x0000_0102,
         }
     }
@@ -207,7 +215,7 @@ mod tests {
         let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             text,
-            "010f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+            "011f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
              0000000000000007000000000000000900000000000000080000 271000000102"
                 .replace(' ', "")
         );

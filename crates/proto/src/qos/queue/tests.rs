@@ -581,9 +581,12 @@ fn a_batch_takes_at_most_half_of_the_fattest_flow() {
 fn a_packet_larger_than_the_queue_is_refused() {
     let config = QueueConfig { bytes_max: 1_000, ..rfc_8290() };
     let mut queue = Queue::new(config);
-    assert_eq!(queue.push(FlowId(1), None, packet(0, 873), at(0)), Err(Discard::QueueFull));
+    assert_eq!(
+        queue.push(FlowId(1), None, packet(0, 1_001 - PACKET_OVERHEAD_BYTES), at(0)),
+        Err(Discard::QueueFull)
+    );
     assert_eq!(queue.take_discards().of(Discard::QueueFull), 1);
-    assert_eq!(queue.push(FlowId(1), None, packet(0, 872), at(0)), Ok(()));
+    assert_eq!(queue.push(FlowId(1), None, packet(0, 1_000 - PACKET_OVERHEAD_BYTES), at(0)), Ok(()));
     assert_eq!(queue.flows_active(), 1);
 }
 
