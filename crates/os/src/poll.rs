@@ -1,8 +1,8 @@
 //! Waiting for descriptors, with deadlines in nanoseconds.
 //!
-//! A thin layer over epoll through rustix, level-triggered. A deadline is waited for with ppoll(2) on the epoll instance
-//! itself, which takes nanoseconds on every kernel; epoll_wait(2) rounds up to a millisecond, and epoll_pwait2(2) came
-//! with Linux 5.11 only. That is one system call for a deadline that passes and two for an event, where the
+//! A thin layer over epoll through rustix, level-triggered. A deadline is waited for with epoll_pwait2(2), which takes
+//! nanoseconds and came with Linux 5.11; before that with ppoll(2) on the epoll instance itself, since epoll_wait(2) rounds up to a
+//! millisecond. That is one system call, or two for an event on an old kernel, where the
 //! general-purpose pollers arm a timerfd before each wait: a bond waits thousands of times a second.
 //!
 //! Source: epoll_wait(2), ppoll(2), prctl(2) `PR_SET_TIMERSLACK`.
@@ -51,6 +51,8 @@ pub struct Ready {
 /// An epoll instance. Itself a descriptor that is readable when one of its descriptors is ready.
 pub struct Poller {
     epoll: OwnedFd,
+    /// The kernel has no epoll_pwait2.
+    is_old: bool,
     events: Vec<epoll::Event>,
 }
 
@@ -61,7 +63,10 @@ impl Poller {
     /// An empty poller.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(Self::EVENTS_MAX) })
+        let mut events = Vec::with_capacity(Self::EVENTS_MAX);
+        let shortest = timespec(Duration::from_nanos(1));
+        let is_old = epoll::wait(&epoll, spare_capacity(&mut events), Some(&shortest)) == Err(Errno::NOSYS);
+        Ok(Self { epoll, is_old, events })
     }
 
     /// Waits for `fd` too, until it is closed or removed; `token` names it in [`Ready`].
@@ -84,13 +89,15 @@ impl Poller {
     pub fn wait(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
-        if let Some(span) = timeout.filter(|span| !span.is_zero())
-            && !self.wait_precisely(span)?
-        {
-            return Ok(());
+        let mut timeout = timeout;
+        if let Some(span) = timeout.filter(|span| self.is_old && !span.is_zero()) {
+            if !self.wait_precisely(span)? {
+                return Ok(());
+            }
+            timeout = Some(Duration::ZERO);
         }
-        let at_once = timeout.map(|_| timespec(Duration::ZERO));
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), at_once.as_ref()) {
+        let timeout = timeout.map(timespec);
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -4,6 +4,9 @@
 //! core's deadline is served, and every output is drained; so a heartbeat waits for one round, not for a download. What is
 //! left after [`ROUNDS_MAX`] is reported again by the next wait, which costs nothing when something is ready.
 //!
+//! An input that had something a moment ago is asked until it has nothing more; any other only once, since the next wait tells if there is
+//! more: a lone packet is not followed by a call in vain.
+//!
 //! The clock is read once per round. Released packets are written at the end of the wake-up, in order, so that they can be
 //! coalesced.
 
@@ -33,10 +36,13 @@ const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
 /// Rounds of one wake-up.
 pub(super) const ROUNDS_MAX: usize = 4;
-/// An input's share of a round, in packets; one system call may overshoot it.
+/// An input's share of a round, in packets; one system call may overshoot it. As many as one send takes: small packets come
+/// singly.
 pub(super) const PACKETS_PER_ROUND: usize = 64;
-/// And in system calls.
-const CALLS_PER_ROUND: usize = 16;
+/// And in system calls: one may give nothing of use.
+const CALLS_PER_ROUND: usize = 64;
+/// An input is busy when it has something again after less than this.
+const BUSY_GAP: Duration = Duration::from_micros(100);
 /// Released packets are written when there are this many, or at the end of the wake-up.
 const RELEASED_MAX: usize = 512;
 /// UDP GSO's limit.
@@ -122,6 +128,8 @@ pub(crate) struct Engine<M, D> {
     released: Vec<PacketBuf>,
     readable: Vec<SocketId>,
     spin_log: Throttle,
+    /// When TUN had something last.
+    taken_at: Instant,
 }
 
 /// The parts of an [`Engine`].
@@ -187,6 +195,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             released: Vec::new(),
             readable: Vec::new(),
             spin_log: Throttle::new(Duration::from_secs(10)),
+            taken_at: Instant::ZERO,
         })
     }
 
@@ -350,11 +359,13 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     fn take_datagrams(&mut self, now: Instant) {
         let Self { readable, sockets, datagrams, machine, .. } = self;
         readable.retain(|id| {
-            let mut calls = 0;
+            let busy = sockets.is_busy(*id, BUSY_GAP, now);
             let mut more = true;
-            while more && calls < CALLS_PER_ROUND && datagrams.len() < PACKETS_PER_ROUND {
-                more = sockets.recv(*id, datagrams);
-                calls += 1;
+            for _ in 0..CALLS_PER_ROUND {
+                more = sockets.recv(*id, datagrams) && busy;
+                if !more || datagrams.len() >= PACKETS_PER_ROUND {
+                    break;
+                }
             }
             for Received { remote, local, data } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
@@ -367,11 +378,14 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
 
     /// A round's share from TUN; gives whether there may be more.
     fn take_packets(&mut self, now: Instant) -> Result<bool, LoopError> {
-        let mut calls = 0;
+        let busy = now.saturating_since(self.taken_at) < BUSY_GAP;
+        self.taken_at = now;
         let mut more = true;
-        while more && calls < CALLS_PER_ROUND && self.packets.len() < PACKETS_PER_ROUND {
-            more = self.device.recv_batch(&mut self.packets).map_err(LoopError::Device)?;
-            calls += 1;
+        for _ in 0..CALLS_PER_ROUND {
+            more = self.device.recv_batch(&mut self.packets).map_err(LoopError::Device)? && busy;
+            if !more || self.packets.len() >= PACKETS_PER_ROUND {
+                break;
+            }
         }
         for Inbound { bytes, is_partial } in self.packets.drain(..) {
             let packet = if is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) };

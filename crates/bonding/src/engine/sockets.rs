@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
 
 use bonding_os::monitor::Monitor;
 use bonding_os::netlink::Interface;
@@ -21,7 +22,7 @@ use bonding_os::poll::{Interest, Poller};
 use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
 use bonding_proto::discard::{Discard, DiscardCounts};
 use bonding_proto::event::LinkEvent;
-use bonding_proto::{Path, SocketId};
+use bonding_proto::{Instant, Path, SocketId};
 
 /// The first socket's token; the others follow.
 pub(crate) const FIRST_TOKEN: u64 = 16;
@@ -69,6 +70,8 @@ struct Slot {
     /// Figures of sockets that were closed.
     past: UdpCounters,
     complained: bool,
+    /// When it was ready last.
+    ready_at: Instant,
 }
 
 /// All sockets.
@@ -99,6 +102,7 @@ impl Sockets {
             dropped: 0,
             past: UdpCounters::default(),
             complained: false,
+            ready_at: Instant::ZERO,
         });
         Self {
             slots: slots.collect(),
@@ -139,6 +143,12 @@ impl Sockets {
     pub(crate) fn id(&self, token: u64) -> Option<SocketId> {
         let at = token.checked_sub(FIRST_TOKEN)?;
         u8::try_from(at).ok().map(SocketId).filter(|id| id.index() < self.slots.len())
+    }
+
+    /// Whether the socket, which is ready now, was so less than `gap` ago.
+    pub(crate) fn is_busy(&mut self, id: SocketId, gap: Duration, now: Instant) -> bool {
+        let Some(slot) = self.slots.get_mut(id.index()) else { return false };
+        now.saturating_since(std::mem::replace(&mut slot.ready_at, now)) < gap
     }
 
     /// One receive on a socket: appends its datagrams. `false`: nothing there.
