@@ -1,4 +1,4 @@
-//! `cargo xtask bench lab`, `cpu`, `attack` and `plot`: build with the release profile and hand over to `crates/bonding/benches`, and
+//! `cargo xtask bench lab`, `cpu`, `instructions`, `attack` and `plot`: build with the release profile and hand over to `crates/bonding/benches`, and
 //! for plots to `crates/sim/examples/plot.rs`.
 
 use std::path::Path;
@@ -11,6 +11,7 @@ use crate::{prerequisites, process, sandbox, wants_help};
 const HELP: &str = "\
 Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench cpu [--yes] [OPTIONS]
+       cargo xtask bench instructions [--yes] [--update] [STEP...]
        cargo xtask bench attack [--yes] [--quick] [--flood]
        cargo xtask bench plot [--out FOLDER] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
@@ -18,6 +19,9 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
 cpu measures what packets cost: the bond over wires of this machine, as fast as it goes, beside the bare wire, a bare tunnel with the
 same offloads and cipher, wireguard-go and openvpn (Debian) and boringtun-cli (crates.io), in alternating runs. Five runs of all take
 about half an hour.
+
+instructions counts what each step of a packet's way costs (callgrind) and fails where it is over 5 % more than the committed
+baseline; --update writes that anew. Two minutes.
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.
@@ -75,15 +79,19 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
     let Some((which, rest)) = arguments.split_first() else {
         return Err(crate::usage(
-            "bench: say which: `cargo xtask bench lab`, `cpu`, `attack` or `plot`".into(),
+            "bench: say which: `cargo xtask bench lab`, `cpu`, `instructions`, `attack` or `plot`".into(),
         ));
     };
     match which.as_str() {
         "attack" | "lab" => measure(which, rest),
         "cpu" => cpu(rest),
+        "instructions" => {
+            prerequisites::ensure_with(prerequisites::INSTRUCTIONS, wants_yes(rest))?;
+            run_bench(which, rest)
+        }
         "plot" => plot(rest),
         _ => Err(crate::usage(format!(
-            "bench: unknown benchmark `{which}`: expected lab, cpu, attack or plot"
+            "bench: unknown benchmark `{which}`: expected lab, cpu, instructions, attack or plot"
         ))),
     }
 }
@@ -127,8 +135,12 @@ fn wants_yes(options: &[String]) -> bool {
 }
 
 fn hand_over(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
-    let options = rest.iter().filter(|option| *option != "--yes");
     sandbox::ensure(&format!("cargo xtask bench {which}"))?;
+    run_bench(which, rest)
+}
+
+fn run_bench(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
+    let options = rest.iter().filter(|option| *option != "--yes");
     let mut cargo = process::cargo();
     cargo.args(["bench", "--package", "bonding", "--bench", which, "--"]).args(options);
     finish(cargo, &std::env::current_dir().context("no working directory")?)

@@ -24,6 +24,8 @@ Commands:
   test         run every test, end-to-end ones included
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench cpu    measure what packets cost, beside WireGuard implementations and OpenVPN
+  bench instructions
+               count what each step of a packet's way costs, beside a committed baseline
   bench plot   draw rate, round-trip time and queue of each link over time
   bench attack measure a loaded tunnel under attack, and many sessions on one server
   help         this text

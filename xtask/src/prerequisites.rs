@@ -1,7 +1,7 @@
 //! What a command needs besides the Rust toolchain: found, installed, or named.
 //!
-//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `xtask/prerequisites-bench.txt` and `-cpu.txt` have what only
-//! the benchmarks need. On Debian and its descendants, as root, a
+//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `prerequisites-bench.txt`, `-cpu.txt` and `-instructions.txt`
+//! beside it have what only the benchmarks need. On Debian and its descendants, as root, a
 //! missing package is installed with apt-get: without asking when `CI=true` or `--yes` was given, after a question on
 //! a terminal. In every other case the exact command is printed and nothing is changed.
 
@@ -16,6 +16,8 @@ use crate::process;
 const LIST: &str = include_str!("../prerequisites.txt");
 /// What only the benchmark over emulated links needs.
 pub(crate) const BENCH: &str = include_str!("../prerequisites-bench.txt");
+/// What only the benchmark of instructions calls.
+pub(crate) const INSTRUCTIONS: &str = include_str!("../prerequisites-instructions.txt");
 /// What only the benchmark of processor time is compared with.
 pub(crate) const CPU: &str = include_str!("../prerequisites-cpu.txt");
 const TUN: &str = "/dev/net/tun";

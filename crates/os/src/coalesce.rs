@@ -82,7 +82,7 @@ struct Group {
 
 /// Working memory, kept from batch to batch.
 #[derive(Debug)]
-pub(crate) struct Coalescer {
+pub struct Coalescer {
     groups: Vec<Group>,
     /// The next packet of the same group, by packet; its own number for the last.
     next: Vec<usize>,
@@ -94,7 +94,7 @@ pub(crate) struct Coalescer {
 
 impl Coalescer {
     /// `merge_udp`: the device takes UDP super-packets.
-    pub(crate) fn new(merge_udp: bool) -> Self {
+    pub fn new(merge_udp: bool) -> Self {
         Self {
             groups: Vec::new(),
             next: Vec::new(),
@@ -106,7 +106,7 @@ impl Coalescer {
 
     /// Calls `write` for each super-packet or lone packet, in the order of their first packets, with the slices to be written
     /// and the number of packets they are.
-    pub(crate) fn coalesce<P>(
+    pub fn coalesce<P>(
         &mut self,
         packets: &[P],
         view: impl Fn(&P) -> Outbound<'_>,

@@ -11,7 +11,7 @@
 
 pub mod address;
 mod checksum;
-mod coalesce;
+pub mod coalesce;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;

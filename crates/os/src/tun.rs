@@ -29,8 +29,7 @@ use tun_rs::{DeviceBuilder, SyncDevice, VIRTIO_NET_HDR_LEN, VirtioNetHdr};
 
 use crate::address::Cidr;
 use crate::checksum::{put, transport_checksum};
-pub use crate::coalesce::Outbound;
-use crate::coalesce::{Coalescer, checksum_place};
+use crate::coalesce::{Coalescer, Outbound, checksum_place};
 use crate::netlink::{self, NetlinkError};
 use crate::slab::SlabPool;
 use crate::split::{Malformed, Plan};

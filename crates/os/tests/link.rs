@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use bonding_os::coalesce::Outbound;
 use bonding_os::monitor::{InterfaceEvent, Monitor};
 use bonding_os::nat::{self, NatConfig};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::privileges;
-use bonding_os::tun::{Outbound, Tun, TunConfig};
+use bonding_os::tun::{Tun, TunConfig};
 use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use bonding_os::undo::{self, Journal};
 use common::{run, sandboxed};

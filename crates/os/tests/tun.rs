@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use bonding_os::coalesce::Outbound;
 use bonding_os::poll::{Interest, Poller};
-use bonding_os::tun::{Inbound, Outbound, Tun, TunConfig, TunCounters};
+use bonding_os::tun::{Inbound, Tun, TunConfig, TunCounters};
 use bytes::{Bytes, BytesMut};
 
 const MTU: u16 = 1461;

@@ -15,11 +15,12 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use bonding_os::coalesce::Outbound;
 use bonding_os::monitor::{Monitor, MonitorError};
 use bonding_os::poll::{Interest, Poller, Ready};
 use bonding_os::signals::{Signal, Signals};
 use bonding_os::throttle::Throttle;
-use bonding_os::tun::{Inbound, Outbound, Tun, TunCounters};
+use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_os::udp::{BATCH_BYTES_MAX, Received, UdpCounters};
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};

@@ -1,0 +1,55 @@
+//! In steady state the core allocates nothing: what it needs, it has after the first packets. One test: the allocator counts for the
+//! whole process.
+
+mod pump;
+
+use std::alloc::System;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pump::Pump;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+static BEFORE: AtomicUsize = AtomicUsize::new(0);
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts allocations, and larger ones in the place of smaller, inside the core.
+fn watch(after: bool) {
+    let stats = ALLOCATOR.stats();
+    let count = stats.allocations + stats.reallocations;
+    if after {
+        INSIDE.fetch_add(count - BEFORE.load(Ordering::Relaxed), Ordering::Relaxed);
+    } else {
+        BEFORE.store(count, Ordering::Relaxed);
+    }
+}
+
+/// Allocations while some 100,000 packets pass.
+fn allocations(links: u8, flows: u16, packet_bytes: u16, packets_per_step: usize) -> (u64, usize) {
+    let mut pump = Pump::new(links, flows, packet_bytes, watch);
+    // Rates are found, windows fill.
+    for _ in 0..6_000 {
+        pump.step(packets_per_step);
+    }
+    INSIDE.store(0, Ordering::Relaxed);
+    let before = pump.delivered;
+    while pump.delivered - before < 100_000 {
+        pump.step(packets_per_step);
+    }
+    (pump.delivered - before, INSIDE.load(Ordering::Relaxed))
+}
+
+#[test]
+fn packets_take_no_allocations() {
+    // Bulk at 440 Mbit/s, small packets, and many flows, over one link and over four.
+    for (links, flows, bytes, per_step) in
+        [(1, 1, 1_400, 20), (4, 1, 1_400, 20), (1, 1, 100, 40), (1, 200, 100, 40), (4, 200, 1_400, 20)]
+    {
+        let (packets, count) = allocations(links, flows, bytes, per_step);
+        println!("{links} links, {flows} flows, {bytes} bytes: {count} allocations for {packets} packets");
+        // Heartbeats and feedback have a few; a packet has none.
+        assert!(count as u64 * 1_000 <= packets, "{count} allocations for {packets} packets");
+    }
+}
