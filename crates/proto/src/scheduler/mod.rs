@@ -121,6 +121,12 @@ pub trait Scheduler: std::fmt::Debug + Send {
     /// Picks the link for `head`.
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision;
 
+    /// For how long a link that was selected for a bulk packet may go on with the packets behind it, as long as it has credit, without being
+    /// selected anew. Where a packet takes longer than that each is decided alone.
+    fn run(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The other links that are to carry a copy of `head`, which goes over `link` as just selected. Each has credit.
     fn copies(&mut self, head: &Queued, link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
         let _ = (head, link, links, now);

@@ -233,7 +233,9 @@ impl Session {
         header: &InnerHeader,
         now: Instant,
     ) -> Result<Option<PacketBuf>, Discard> {
-        if packet.len() > SMALL_BYTES.min(self.mtu) {
+        // As a rule the first link says yes.
+        let carries = |link: &Link| is_in_use(link) && link.packet_max().min(self.mtu) >= packet.len();
+        if packet.len() > SMALL_BYTES.min(self.mtu) && !self.links.iter().any(carries) {
             let passes = self.passes();
             let soon = passes.opening && packet.len() <= self.mtu;
             if packet.len() > passes.bytes && !soon {

@@ -168,13 +168,23 @@ impl Session {
             let Some(next) = self.queue.head(head.tier, now) else { break };
             if overhead + next.bytes > segment_size
                 || buf.len() - start + overhead + next.bytes > BATCH_BYTES_MAX
-                || self.select(&next, now) != Decision::Send(link)
+                || !(self.continues(&next, link, buf.len() - start, now)
+                    || self.select(&next, now) == Decision::Send(link))
             {
                 break;
             }
             head = next;
         }
         Transmit { link, path, size: buf.len() - start, segment_size }
+    }
+
+    /// Whether `next` may follow `bytes` of a batch over `link` without another decision: on fast links one decision serves a run.
+    fn continues(&self, next: &Queued, link: LinkId, bytes: usize, now: Instant) -> bool {
+        let run = self.scheduler.run();
+        let view = self.views.get(link.index()).filter(|_| next.tier == Tier::Bulk && !run.is_zero());
+        view.is_some_and(|view| {
+            view.free_at <= now && view.rate.time_to_send((bytes + next.bytes) as u64) <= run
+        })
     }
 
     /// Appends one packet as a datagram, which counts as sent, and returns its size. With the packet: its sequence number, and what is
