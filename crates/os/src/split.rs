@@ -9,6 +9,8 @@
 //!
 //! Sources: virtio 1.2 §5.1.6; net/ipv4/tcp_offload.c `tcp_gso_segment`; net/ipv4/udp_offload.c `__udp_gso_segment`; RFC 3168 §6.1.2.
 
+pub(crate) mod layout;
+
 use std::ops::Range;
 
 use tun_rs::VirtioNetHdr;
@@ -50,15 +52,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Reads the header that came with `packet`.
-    pub(crate) fn of(header: &VirtioNetHdr, packet: &[u8]) -> Result<Self, Malformed> {
+    /// Reads the header that came with a packet of `total` bytes, which begins with `packet`: at least its headers.
+    pub(crate) fn of(header: &VirtioNetHdr, packet: &[u8], total: usize) -> Result<Self, Malformed> {
         let start = usize::from(header.csum_start);
         let checksum_at = start + usize::from(header.csum_offset);
         let kind = header.gso_type & !GSO_ECN;
         let needs_checksum = header.flags & NEEDS_CHECKSUM != 0;
         if kind == GSO_NONE && !needs_checksum {
             return Ok(Self {
-                header_bytes: packet.len(),
+                header_bytes: total,
                 segment_bytes: 0,
                 transport: None,
                 checksum_at,
@@ -98,7 +100,7 @@ impl Plan {
         };
         let (least, expected_at) = if protocol == TCP { (TCP_HEADER_MIN, 16) } else { (UDP_HEADER_BYTES, 6) };
         let header_bytes = start + transport_bytes;
-        if transport_bytes < least || header_bytes >= packet.len() {
+        if transport_bytes < least || header_bytes > packet.len() || header_bytes >= total {
             return Err(Malformed("its transport header is cut"));
         }
         if header.gso_size == 0 || checksum_at != start + expected_at {
@@ -113,12 +115,12 @@ impl Plan {
         })
     }
 
-    /// The number of packets, and the bytes that the largest has, for `packet`.
-    pub(crate) fn extent(&self, packet: &[u8]) -> (usize, usize) {
+    /// The number of packets, and the bytes that the largest has, for a packet of `total` bytes.
+    pub(crate) fn extent(&self, total: usize) -> (usize, usize) {
         if self.segment_bytes == 0 {
-            return (1, packet.len());
+            return (1, total);
         }
-        let payload = packet.len() - self.header_bytes;
+        let payload = total.saturating_sub(self.header_bytes);
         (payload.div_ceil(self.segment_bytes), self.header_bytes + payload.min(self.segment_bytes))
     }
 
@@ -130,7 +132,6 @@ impl Plan {
             self.finish_lone(out);
             return packet.len();
         }
-        let Some((start, protocol)) = self.transport else { return 0 };
         let Range { start: from, end } = self.payload(packet, index);
         let (Some(head), Some(payload)) = (packet.get(..self.header_bytes), packet.get(from..end)) else {
             return 0;
@@ -139,11 +140,18 @@ impl Plan {
         let Some(out) = out.get_mut(..total) else { return 0 };
         put(out, 0, head);
         put(out, head.len(), payload);
-        let is_last = end == packet.len();
+        self.finish(index, end == packet.len(), out);
+        total
+    }
+
+    /// Makes the super-packet's header at the front of `out` that of packet number `index`, whose payload is behind it already.
+    pub(crate) fn finish(&self, index: usize, is_last: bool, out: &mut [u8]) {
+        let Some((start, protocol)) = self.transport else { return };
+        let total = out.len();
         address(out, start, index);
         if protocol == TCP {
             let skipped = u32::try_from(index * self.segment_bytes).unwrap_or(u32::MAX);
-            let first = head.get(start + 4..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+            let first = out.get(start + 4..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
             put(out, start + 4, &u32::from_be_bytes(first).wrapping_add(skipped).to_be_bytes());
             if let Some(flags) = out.get_mut(start + TCP_FLAGS_AT) {
                 *flags &= if is_last { u8::MAX } else { !TCP_FIN_PSH };
@@ -157,11 +165,15 @@ impl Plan {
             let sum = transport_checksum(out, start, protocol);
             put(out, self.checksum_at, &sum.to_be_bytes());
         }
-        total
     }
 
-    /// A packet that is not cut.
-    fn finish_lone(&self, packet: &mut [u8]) {
+    /// Bytes ahead of the payload, and of the payload of each packet, of a super-packet.
+    pub(crate) fn shape(&self) -> Option<(usize, usize)> {
+        (self.segment_bytes > 0).then_some((self.header_bytes, self.segment_bytes))
+    }
+
+    /// A packet that is not cut, where it lies.
+    pub(crate) fn finish_lone(&self, packet: &mut [u8]) {
         let Some((start, _)) = self.transport else { return };
         if self.is_partial {
             put(packet, self.checksum_at, &[0, 0]);

@@ -20,7 +20,7 @@
 //! Sources: Documentation/networking/tuntap.rst; `struct virtio_net_hdr`; the tun-rs crate.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -32,20 +32,22 @@ use crate::checksum::{put, transport_checksum};
 use crate::coalesce::{Coalescer, Outbound, checksum_place};
 use crate::netlink::{self, NetlinkError};
 use crate::slab::SlabPool;
+use crate::split::layout::{Layout, PACKET_BYTES_MAX, SEGMENTS_MAX, WINDOW_BYTES};
 use crate::split::{Malformed, Plan};
 use crate::throttle::Throttle;
 use crate::virtio::VIRTIO_BYTES;
 
-/// The most packets that one read can give. The device is told to make no super-packet of more segments.
-const SEGMENTS_MAX: usize = GSO_SEGMENTS_MAX as usize;
-/// The same as the kernel wants it.
+/// [`SEGMENTS_MAX`] as the kernel wants it.
 const GSO_SEGMENTS_MAX: u32 = 128;
-/// The slab that packets of more than one read are cut from: a super-packet with a header for each of its segments.
-const SLAB_BYTES: usize = 4 * (READ_BYTES_MAX + SEGMENTS_MAX * 120);
-/// The largest read: a virtio header and a super-packet.
-const READ_BYTES_MAX: usize = VIRTIO_NET_HDR_LEN + 65_535;
+
+const _: () = assert!(GSO_SEGMENTS_MAX as usize == SEGMENTS_MAX);
+
+/// The slab that the packets of a few reads are cut from.
+const SLAB_BYTES: usize = 4 * WINDOW_BYTES;
 /// A lone packet up to this size is copied out, so that it does not hold a slot of a full MTU.
 const SMALL_BYTES_MAX: usize = 512;
+/// After so many reads without a super-packet none is expected: pieces cost a little, too.
+const LONE_READS_MAX: u32 = 16;
 /// Small packets share slabs of this size.
 const SMALL_SLAB_BYTES: usize = 16 * 1024;
 
@@ -127,7 +129,12 @@ pub struct Tun {
     name: String,
     index: u32,
     mtu: u16,
+    /// Where a super-packet is put together that came in another shape than expected.
     raw: Box<[u8]>,
+    /// The shape that is expected.
+    layout: Layout,
+    /// Reads since the last super-packet.
+    lone_reads: u32,
     /// Where packets are written without offloads, with their checksums.
     scratch: Vec<u8>,
     slots: SlabPool,
@@ -152,7 +159,9 @@ impl Tun {
             name: config.name.clone(),
             index,
             mtu: config.mtu,
-            raw: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+            raw: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
+            layout: Layout::default(),
+            lone_reads: 0,
             scratch: Vec::new(),
             slots: SlabPool::new(SLAB_BYTES),
             small: BytesMut::new(),
@@ -190,8 +199,13 @@ impl Tun {
     /// One read: appends its packets, in order, to `packets`. `false`: there was nothing to read. An error means that the
     /// device is gone.
     pub fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
+        let (layout, window) = (self.layout, self.slots.window(WINDOW_BYTES));
+        let mut virtio = [0; VIRTIO_BYTES];
+        let virtio_bytes = if self.device.tcp_gso() { VIRTIO_BYTES } else { 0 };
         let count = loop {
-            match rustix::io::read(&self.device, &mut *self.raw) {
+            let header = virtio.get_mut(..virtio_bytes).unwrap_or_default();
+            let read = |slices: &mut [IoSliceMut<'_>]| rustix::io::readv(&self.device, slices);
+            match layout.scatter(header, &mut *window, read) {
                 Ok(count) => break count,
                 Err(rustix::io::Errno::AGAIN) => return Ok(false),
                 Err(rustix::io::Errno::INTR) => {}
@@ -200,7 +214,7 @@ impl Tun {
         };
         self.counters.reads += 1;
         let before = packets.len();
-        if let Err(error) = self.cut(count, packets) {
+        if let Err(error) = self.cut(&virtio, count.checked_sub(virtio_bytes), packets) {
             self.counters.read_errors += 1;
             if let Some(more) = self.log.pass() {
                 tracing::debug!(%error, more, "a packet from TUN could not be used");
@@ -210,44 +224,65 @@ impl Tun {
         Ok(true)
     }
 
-    /// Cuts the packets out of what was read.
-    fn cut(&mut self, count: usize, packets: &mut Vec<Inbound>) -> Result<(), Malformed> {
-        let read = self.raw.get(..count).unwrap_or_default();
-        let (header, packet) = if self.device.tcp_gso() {
-            let (header, packet) = read.split_at_checked(VIRTIO_BYTES).ok_or(Malformed::CUT)?;
-            (VirtioNetHdr::decode(header).map_err(|_| Malformed::CUT)?, packet)
-        } else {
-            (VirtioNetHdr::default(), read)
-        };
-        let plan = Plan::of(&header, packet)?;
-        let (count, largest) = plan.extent(packet);
-        if count > SEGMENTS_MAX || largest > usize::from(self.mtu).max(SMALL_BYTES_MAX) {
+    /// Cuts the packets out of what was read: `count` bytes behind the virtio header, in the window as the layout has it.
+    fn cut(
+        &mut self,
+        virtio: &[u8; VIRTIO_BYTES],
+        count: Option<usize>,
+        packets: &mut Vec<Inbound>,
+    ) -> Result<(), Malformed> {
+        let count = count.ok_or(Malformed::CUT)?;
+        let header = VirtioNetHdr::decode(virtio).map_err(|_| Malformed::CUT)?;
+        let layout = self.layout;
+        let window = self.slots.window(WINDOW_BYTES);
+        // What is in one piece; as a rule the first segment, or all.
+        let plan =
+            Plan::of(&header, window.get(..count.min(layout.first_bytes())).unwrap_or_default(), count)?;
+        let (segments, largest) = plan.extent(count);
+        if segments > SEGMENTS_MAX || largest > usize::from(self.mtu).max(SMALL_BYTES_MAX) {
             return Err(Malformed::LARGE);
         }
         let is_partial = plan.is_partial;
-        if count == 1 && largest <= SMALL_BYTES_MAX {
-            if self.small.capacity() < largest {
-                self.small.reserve(SMALL_SLAB_BYTES);
+        if plan.shape().is_none() && count <= layout.first_bytes() {
+            self.lone_reads += 1;
+            if self.lone_reads >= LONE_READS_MAX {
+                (self.lone_reads, self.layout) = (0, Layout::default());
             }
-            let start = self.small.len();
-            self.small.resize(start + largest, 0);
-            plan.cut(packet, 0, self.small.get_mut(start..).unwrap_or_default());
-            packets.push(Inbound { bytes: self.small.split().freeze(), is_partial });
+            let packet = window.get_mut(..count).unwrap_or_default();
+            plan.finish_lone(packet);
+            let bytes = if count <= SMALL_BYTES_MAX {
+                // So that it does not hold a slab.
+                if self.small.capacity() < count {
+                    self.small.reserve(SMALL_SLAB_BYTES);
+                }
+                self.small.extend_from_slice(packet);
+                self.small.split().freeze()
+            } else {
+                self.slots.take(count).freeze()
+            };
+            packets.push(Inbound { bytes, is_partial });
             return Ok(());
         }
-        let window = self.slots.window(count * largest);
-        let mut used = 0;
-        let first = packets.len();
-        // The lengths first: all but the last are of the largest size.
-        for index in 0..count {
-            used += plan.cut(packet, index, window.get_mut(used..).unwrap_or_default());
-        }
+        let used = if layout.is_of(&plan) {
+            layout.finish(&plan, count, window)
+        } else {
+            layout.gather(window, self.raw.get_mut(..count).unwrap_or_default());
+            let packet = self.raw.get(..count).unwrap_or_default();
+            let mut used = 0;
+            for index in 0..segments {
+                used += plan.cut(packet, index, window.get_mut(used..).unwrap_or_default());
+            }
+            used
+        };
+        self.lone_reads = 0;
+        let shape = plan.shape().and_then(|(header, payload)| Layout::of(header, payload));
+        self.layout = shape.unwrap_or(layout);
         let mut slab = self.slots.take(used).freeze();
-        packets.extend((0..count).map(|_| {
+        packets.extend((0..segments).map(|_| {
+            // All but the last are of the largest size.
             let bytes = slab.split_to(largest.min(slab.len()));
             Inbound { bytes, is_partial }
         }));
-        debug_assert!(packets.len() == first + count, "one for each segment");
         Ok(())
     }
 

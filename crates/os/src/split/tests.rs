@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use tun_rs::gso_split;
 
+use super::layout::{Layout, WINDOW_BYTES};
 use super::*;
 
 fn super_packet(ipv6: bool, udp: bool, payload: usize, flags: u8) -> Vec<u8> {
@@ -49,8 +50,8 @@ fn header(ipv6: bool, udp: bool, gso_size: u16) -> VirtioNetHdr {
 }
 
 fn cut(header: &VirtioNetHdr, packet: &[u8]) -> (bool, Vec<Vec<u8>>) {
-    let plan = Plan::of(header, packet).unwrap();
-    let (count, largest) = plan.extent(packet);
+    let plan = Plan::of(header, packet, packet.len()).unwrap();
+    let (count, largest) = plan.extent(packet.len());
     let packets = (0..count).map(|index| {
         let mut out = vec![0x77; largest];
         let size = plan.cut(packet, index, &mut out);
@@ -85,6 +86,40 @@ proptest! {
         }
     }
 
+    /// Read to where it is expected, and where it is not, it is the same.
+    #[test]
+    fn what_is_scattered_is_cut_alike(
+        ipv6: bool, udp: bool, payload in 1usize..65_000, gso_size in 520u16..1_500, other in 520usize..1_500, flags: u8,
+    ) {
+        let packet = super_packet(ipv6, udp, payload, flags);
+        let header = header(ipv6, udp, gso_size);
+        let plan = Plan::of(&header, &packet, packet.len()).unwrap();
+        let (header_bytes, payload_bytes) = plan.shape().unwrap();
+        for payload_bytes in [payload_bytes, other] {
+            let layout = Layout::of(header_bytes, payload_bytes).unwrap();
+            let mut window = vec![0x55; WINDOW_BYTES];
+            // The kernel.
+            layout.scatter(&mut [], &mut window, |slices| {
+                let mut rest = packet.as_slice();
+                for slice in slices {
+                    let (now, later) = rest.split_at(slice.len().min(rest.len()));
+                    slice[..now.len()].copy_from_slice(now);
+                    rest = later;
+                }
+                assert!(rest.is_empty());
+            });
+            let mut gathered = vec![0; packet.len()];
+            layout.gather(&window, &mut gathered);
+            prop_assert_eq!(&gathered, &packet);
+            if layout.is_of(&plan) {
+                let used = layout.finish(&plan, packet.len(), &mut window);
+                let (_, stride) = plan.extent(packet.len());
+                let packets: Vec<_> = window[..used].chunks(stride).map(<[u8]>::to_vec).collect();
+                prop_assert_eq!(packets, cut(&header, &packet).1);
+            }
+        }
+    }
+
     #[test]
     fn nothing_panics(header: [u8; 10], mut packet in proptest::collection::vec(any::<u8>(), 0..300), sane: bool) {
         let mut header = VirtioNetHdr::decode(&header).unwrap();
@@ -97,8 +132,8 @@ proptest! {
                 *first = if *first & 1 == 0 { 0x45 } else { 0x60 };
             }
         }
-        if let Ok(plan) = Plan::of(&header, &packet) {
-            let (count, largest) = plan.extent(&packet);
+        if let Ok(plan) = Plan::of(&header, &packet, packet.len()) {
+            let (count, largest) = plan.extent(packet.len());
             for index in 0..count {
                 let mut out = vec![0; largest];
                 prop_assert!(plan.cut(&packet, index, &mut out) <= largest);
