@@ -7,6 +7,9 @@
 //! An input that had something a moment ago is asked until it has nothing more; any other only once, since the next wait tells if there is
 //! more: a lone packet is not followed by a call in vain.
 //!
+//! Wake-ups that follow each other closely and bring little are what small packets cost most: then the loop pauses for 50 µs before it
+//! waits, as a network card moderates its interrupts.
+//!
 //! The clock is read once per round. Released packets are written at the end of the wake-up, in order, so that they can be
 //! coalesced.
 
@@ -27,6 +30,7 @@ use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
+use super::moderation::Moderation;
 use super::sockets::Sockets;
 use super::{Running, Service};
 use crate::status::{Io, Snapshot};
@@ -131,6 +135,9 @@ pub(crate) struct Engine<M, D> {
     spin_log: Throttle,
     /// When TUN had something last.
     taken_at: Instant,
+    /// Packets and datagrams of this wake-up.
+    taken: usize,
+    moderation: Moderation,
 }
 
 /// The parts of an [`Engine`].
@@ -197,6 +204,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             readable: Vec::new(),
             spin_log: Throttle::new(Duration::from_secs(10)),
             taken_at: Instant::ZERO,
+            taken: 0,
+            moderation: Moderation::default(),
         })
     }
 
@@ -229,12 +238,19 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         service: &mut dyn Service,
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
-        let wait = self.wait_for([Some(self.status_at), retry]);
+        let mut wait = self.wait_for([Some(self.status_at), retry]);
+        if let Some(pause) = self.moderation.pause().filter(|pause| *pause < wait) {
+            std::thread::sleep(pause);
+            wait -= pause;
+        }
         let mut ready = std::mem::take(&mut self.ready);
         self.poller.wait(&mut ready, Some(wait)).map_err(LoopError::Poll)?;
         let tun_ready = self.dispatch(&ready, shell, service)?;
         self.ready = ready;
+        let woke_at = self.clock.now();
+        self.taken = 0;
         self.work(tun_ready)?;
+        self.moderation.on_wake_up(self.taken, woke_at);
         let now = self.clock.now();
         let told = self.tell_no_way(shell, now);
         if shell.handle_events(&mut self.machine, now) || told {
@@ -358,7 +374,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
 
     /// A round's share from each readable socket; those that have no more are taken off the list.
     fn take_datagrams(&mut self, now: Instant) {
-        let Self { readable, sockets, datagrams, machine, .. } = self;
+        let Self { readable, sockets, datagrams, machine, taken, .. } = self;
         readable.retain(|id| {
             let busy = sockets.is_busy(*id, BUSY_GAP, now);
             let mut more = true;
@@ -368,6 +384,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                     break;
                 }
             }
+            *taken += datagrams.len();
             for Received { remote, local, data } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
                 // Counted by the machine.
@@ -388,6 +405,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 break;
             }
         }
+        self.taken += self.packets.len();
         for Inbound { bytes, is_partial } in self.packets.drain(..) {
             let packet = if is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) };
             // Counted by the machine.

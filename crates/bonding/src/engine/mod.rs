@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub mod command;
 pub(crate) mod event_loop;
 pub(crate) mod events;
+mod moderation;
 pub mod overhead;
 pub mod plan;
 pub(crate) mod setup;
