@@ -36,6 +36,8 @@ pub(crate) enum Load {
     #[value(name = "small-1000")]
     #[serde(rename = "small-1000")]
     Small1000,
+    /// Packets of 100 bytes, one flow, 64 to a send
+    SmallBatch,
     /// Pings, nothing else
     Latency,
     /// Nothing
@@ -43,8 +45,8 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Bulk, Self::Paced, Self::Small, Self::Small1000, Self::Latency, Self::Idle];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Bulk, Self::Paced, Self::Small, Self::Small1000, Self::SmallBatch, Self::Latency, Self::Idle];
 
     /// As it is called on the command line.
     pub(crate) fn name(self) -> String {
@@ -77,8 +79,9 @@ impl Plan {
         let figures = match load {
             Load::Bulk => self.transfer(&running, None),
             Load::Paced => self.transfer(&running, Some(PACED_BPS)),
-            Load::Small => self.small(&running, 1),
-            Load::Small1000 => self.small(&running, 1_000),
+            Load::Small => self.small(&running, 1, false),
+            Load::Small1000 => self.small(&running, 1_000, false),
+            Load::SmallBatch => self.small(&running, 1, true),
             Load::Latency => latency(&running),
             Load::Idle => self.idle(&running),
         }?;
@@ -110,11 +113,11 @@ impl Plan {
         Ok(figures)
     }
 
-    fn small(&self, running: &Running<'_>, flows: u16) -> anyhow::Result<Figures> {
+    fn small(&self, running: &Running<'_>, flows: u16, batches: bool) -> anyhow::Result<Figures> {
         let warm_up = Duration::from_secs(1);
-        small::blast(running, flows, warm_up)?;
+        small::blast(running, flows, batches, warm_up)?;
         let before = used(running)?;
-        let (received, span) = small::blast(running, flows, Duration::from_secs(self.seconds))?;
+        let (received, span) = small::blast(running, flows, batches, Duration::from_secs(self.seconds))?;
         let after = used(running)?;
         let mut figures = Figures::new();
         figures.insert("kpps", received as f64 / span.as_secs_f64() / 1e3);

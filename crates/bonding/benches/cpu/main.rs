@@ -8,6 +8,8 @@
 //! - `bulk`: one TCP flow, download, at full speed;
 //! - `paced`: the same held to 300 Mbit/s;
 //! - `small`, `small-1000`: packets of 100 bytes (UDP) in one flow, and in 1,000, one `send` each, as many as get through;
+//! - `small-batch`: the same in one flow, 64 packets to a `send` (`UDP_SEGMENT`), which costs the sender next to nothing: what the tunnel
+//!   can do where its user is no bottleneck;
 //! - `latency`: pings on an otherwise unused tunnel;
 //! - `idle`: nothing but the tunnel's own traffic.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]

@@ -8,20 +8,28 @@ use std::time::{Duration, Instant};
 
 use bonding_lab::Host;
 use bonding_os::poll::{Interest, Poller};
-use bonding_os::udp::{ReceiveBuffers, UdpConfig, UdpSocket};
+use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 
 use crate::carrier::Running;
 
 const PORT: u16 = 6_000;
 /// With the headers of IPv4 and UDP: 100 bytes.
 const PAYLOAD_BYTES: usize = 72;
+/// Packets between two looks at the clock.
+const BATCH: usize = 64;
 /// Sent and not received yet.
 const UNDERWAY_MAX: u64 = 2_000;
 /// After so long without news, what is under way is lost.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Sends from the client to the server for `span`; gives how many arrived, and in what time.
-pub(crate) fn blast(running: &Running<'_>, flows: u16, span: Duration) -> anyhow::Result<(u64, Duration)> {
+/// `batches`: many to a system call.
+pub(crate) fn blast(
+    running: &Running<'_>,
+    flows: u16,
+    batches: bool,
+    span: Duration,
+) -> anyhow::Result<(u64, Duration)> {
     let received = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let bind = SocketAddr::new(running.server, PORT);
@@ -31,30 +39,68 @@ pub(crate) fn blast(running: &Running<'_>, flows: u16, span: Duration) -> anyhow
         let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
         std::thread::spawn(move || count(socket, &received, &stop))
     };
-    let sockets = running.lab.host(Host::Client).run(|| {
-        (0..flows)
-            .map(|_| {
-                let socket = Plain::bind("0.0.0.0:0")?;
-                socket.connect(bind)?;
-                Ok(socket)
-            })
-            .collect::<std::io::Result<Vec<_>>>()
-    })??;
+    let mut sender = running.lab.host(Host::Client).run(|| Sender::new(bind, flows, batches))??;
     let start = Instant::now();
     let before = received.load(Ordering::Relaxed);
-    send(&sockets, &received, start + span);
+    send(&mut sender, &received, start + span);
     let (count, took) = (received.load(Ordering::Relaxed) - before, start.elapsed());
     stop.store(true, Ordering::Relaxed);
     let _ = receiver.join();
     Ok((count, took))
 }
 
-fn send(sockets: &[Plain], received: &AtomicU64, until: Instant) {
-    let payload = [0x55; PAYLOAD_BYTES];
+/// What sends 64 packets at a time.
+enum Sender {
+    /// One system call for each, of each flow in turn.
+    Singly {
+        sockets: Vec<Plain>,
+        next: usize,
+    },
+    Batch {
+        socket: Box<UdpSocket>,
+        remote: SocketAddr,
+    },
+}
+
+impl Sender {
+    fn new(remote: SocketAddr, flows: u16, batches: bool) -> std::io::Result<Self> {
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        if batches {
+            let socket = UdpSocket::bind(&UdpConfig { bind: any, interface: None })?;
+            return Ok(Self::Batch { socket: Box::new(socket), remote });
+        }
+        let connected = |_| {
+            let socket = Plain::bind(any)?;
+            socket.connect(remote)?;
+            Ok(socket)
+        };
+        Ok(Self::Singly { sockets: (0..flows).map(connected).collect::<std::io::Result<_>>()?, next: 0 })
+    }
+
+    /// A full device drops packets; they count as lost soon.
+    fn send(&mut self) {
+        const CONTENTS: [u8; BATCH * PAYLOAD_BYTES] = [0x55; BATCH * PAYLOAD_BYTES];
+        match self {
+            Self::Singly { sockets, next } => {
+                for socket in sockets.iter().cycle().skip(*next).take(BATCH) {
+                    let _ =
+                        socket.send(CONTENTS.first_chunk::<PAYLOAD_BYTES>().unwrap_or(&[0; PAYLOAD_BYTES]));
+                }
+                *next = (*next + BATCH) % sockets.len().max(1);
+            }
+            Self::Batch { socket, remote } => {
+                let batch =
+                    Batch { remote: *remote, local: None, contents: &CONTENTS, segment_size: PAYLOAD_BYTES };
+                let (Sent::Done | Sent::Blocked { .. }) = socket.send(&batch);
+            }
+        }
+    }
+}
+
+fn send(sender: &mut Sender, received: &AtomicU64, until: Instant) {
     // What counts as gone, received or lost, and when that last changed.
     let (mut sent, mut lost) = (0_u64, 0_u64);
     let mut seen = (0, Instant::now());
-    let mut sockets = sockets.iter().cycle();
     loop {
         let gone = received.load(Ordering::Relaxed) + lost;
         if sent.saturating_sub(gone) >= UNDERWAY_MAX {
@@ -70,13 +116,8 @@ fn send(sockets: &[Plain], received: &AtomicU64, until: Instant) {
             std::thread::sleep(Duration::from_micros(20));
             continue;
         }
-        for _ in 0..64 {
-            if let Some(socket) = sockets.next() {
-                // A full device drops it; it counts as lost soon.
-                let _ = socket.send(&payload);
-                sent += 1;
-            }
-        }
+        sender.send();
+        sent += BATCH as u64;
         if Instant::now() >= until {
             return;
         }
