@@ -60,6 +60,7 @@ mod window;
 use std::time::Duration;
 
 use self::contest::Contest;
+use self::delay::Base;
 use self::loss::{Cut, OUTAGE_LOSS};
 use self::rival::Vain;
 use self::shared::Shared;
@@ -132,8 +133,6 @@ const ESTIMATE_GAIN: f64 = 0.3;
 /// No estimate goes below this: it must still be found out what the link carries.
 const RATE_MIN_BPS: f64 = 200_000.0;
 
-const BASE_WINDOW: Duration = Duration::from_secs(10);
-
 /// A C that varied by more than this, relative and on average, is distrusted after a pause.
 const VOLATILE: f64 = 0.05;
 const TRUST_WINDOW: Duration = Duration::from_secs(1);
@@ -189,7 +188,7 @@ pub(super) struct RateControl {
     is_fresh: bool,
     /// Since when no queue was seen and the pacer was used to the full.
     quiet_since: Option<Instant>,
-    base: WindowedMin,
+    base: Base,
     queue_s: f64,
     /// Deviation of delays that no queue explains.
     noise_s: f64,
@@ -238,7 +237,7 @@ impl RateControl {
             probe: 0.0,
             is_fresh: true,
             quiet_since: None,
-            base: WindowedMin::new(BASE_WINDOW),
+            base: Base::new(),
             queue_s: 0.0,
             noise_s: 0.0,
             calm_noise_s: 0.0,
@@ -284,7 +283,7 @@ impl RateControl {
 
     /// The peer was restarted or the link was down: delays begin anew, the rate is kept as far as it is likely.
     pub(super) fn on_restart(&mut self, now: Instant) {
-        self.base = WindowedMin::new(BASE_WINDOW);
+        self.base = Base::new();
         self.marks = Marks::default();
         self.queue_s = 0.0;
         self.noise_from = None;

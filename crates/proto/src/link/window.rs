@@ -1,5 +1,6 @@
 //! Extremes over a sliding window, in constant memory: the window is cut into ten parts, each keeps its own.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -8,38 +9,46 @@ const PARTS: usize = 10;
 
 /// The smallest value of the last `span` (give or take a tenth).
 #[derive(Debug, Clone)]
-pub(super) struct WindowedMin {
+pub(super) struct WindowedMin<T = i64> {
     part_ns: u64,
-    /// Part number and smallest value in it.
-    parts: [(u64, i64); PARTS],
+    /// Part number, from 1 on so that no part takes no room, and smallest value in it.
+    parts: [Option<(NonZeroU64, T)>; PARTS],
 }
 
-impl WindowedMin {
+impl<T: Ord + Copy> WindowedMin<T> {
     /// An empty window of `span`.
     pub(super) fn new(span: Duration) -> Self {
         let part_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX) / PARTS as u64;
-        Self { part_ns: part_ns.max(1), parts: [(u64::MAX, i64::MAX); PARTS] }
+        Self { part_ns: part_ns.max(1), parts: [None; PARTS] }
     }
 
     /// Adds a value.
-    pub(super) fn push(&mut self, value: i64, now: Instant) {
-        let number = now.as_nanos() / self.part_ns;
-        let Some(part) = usize::try_from(number % PARTS as u64).ok().and_then(|at| self.parts.get_mut(at))
+    pub(super) fn push(&mut self, value: T, now: Instant) {
+        let number = self.number(now);
+        let Some(part) =
+            usize::try_from(number.get() % PARTS as u64).ok().and_then(|at| self.parts.get_mut(at))
         else {
             return;
         };
-        if part.0 == number {
-            part.1 = part.1.min(value);
-        } else {
-            *part = (number, value);
-        }
+        let least = part.filter(|(at, _)| *at == number).map_or(value, |(_, least)| least.min(value));
+        *part = Some((number, least));
+    }
+
+    /// The part of a moment.
+    fn number(&self, now: Instant) -> NonZeroU64 {
+        NonZeroU64::MIN.saturating_add(now.as_nanos() / self.part_ns)
     }
 
     /// The smallest value not older than the window; `None` when there is none.
-    pub(super) fn min(&self, now: Instant) -> Option<i64> {
-        let number = now.as_nanos() / self.part_ns;
-        let oldest = number.saturating_sub(PARTS as u64 - 1);
-        self.parts.iter().filter(|part| (oldest..=number).contains(&part.0)).map(|part| part.1).min()
+    pub(super) fn min(&self, now: Instant) -> Option<T> {
+        let number = self.number(now);
+        let oldest = number.get().saturating_sub(PARTS as u64 - 1);
+        self.parts
+            .iter()
+            .flatten()
+            .filter(|(at, _)| (oldest..=number.get()).contains(&at.get()))
+            .map(|(_, least)| *least)
+            .min()
     }
 }
 

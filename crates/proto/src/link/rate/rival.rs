@@ -7,10 +7,9 @@
 use std::time::Duration;
 
 use super::contest::{Contest, Seen};
-use super::delay::NOISE_HEADROOM;
+use super::delay::{Base, NOISE_HEADROOM};
 use super::shared::Shared;
-use super::{BASE_WINDOW, Phase, RATE_MIN_BPS, RateControl, Sample, VOLATILE};
-use crate::link::window::WindowedMin;
+use super::{Phase, RATE_MIN_BPS, RateControl, Sample, VOLATILE};
 use crate::time::Instant;
 
 /// A queue that should have drained by this much, or by itself where that is more (at most three times this), and did not by half of it, is none.
@@ -39,7 +38,7 @@ impl RateControl {
     pub(super) fn note_contest(&mut self, sample: &Sample, now: Instant) {
         let seen = Seen {
             delay_us: sample.delay_us,
-            base_us: self.base.min(now).unwrap_or(sample.delay_us),
+            base_us: self.base.us(now).unwrap_or(sample.delay_us),
             queue_s: self.queue_s,
             noise_s: self.noise_s * NOISE_HEADROOM,
             empty_s: self.empty_s(),
@@ -96,7 +95,7 @@ impl RateControl {
     fn on_vain(&mut self, sample: &Sample, from: Instant, now: Instant) {
         let recent = self.vain_at.filter(|(at, ..)| from.saturating_since(*at) < VAIN_WITHIN);
         let base_us =
-            recent.map_or_else(|| self.base.min(now).unwrap_or(sample.delay_us), |(.., base_us)| base_us);
+            recent.map_or_else(|| self.base.us(now).unwrap_or(sample.delay_us), |(.., base_us)| base_us);
         let times = recent.map_or(1, |(_, times, _)| times + 1);
         self.vain_at = Some((now, times, base_us));
         if times >= 3 {
@@ -105,7 +104,7 @@ impl RateControl {
             self.share(sample, base_us, alone_bps, now);
             return;
         }
-        self.base = WindowedMin::new(BASE_WINDOW);
+        self.base = Base::new();
         self.queue_s = 0.0;
         self.note_delay(sample, now);
     }

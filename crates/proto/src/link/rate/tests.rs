@@ -232,6 +232,36 @@ fn a_rate_that_walks_is_followed_both_ways_with_a_short_queue() {
 }
 
 #[test]
+fn the_own_time_of_a_datagram_on_a_slow_link_is_no_queue_once_it_is_fast() {
+    let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+    let mut control = RateControl::new(Some(mbit(60)));
+    let sample = |ms, delay_us| Sample {
+        sent_at: at(ms),
+        sent: ms * 1_500,
+        idle: Duration::ZERO,
+        arrived_us: ms * 1_000 + 20_000,
+        delivered: ms * 1_500,
+        lost: 0,
+        delay_us,
+        delay_bytes: 1_500,
+        total: ms * 1_500,
+        rtt_min: RTT,
+    };
+    // It carries 1 Mbit/s, 12 ms a datagram, and is believed to carry a little less.
+    control.rate_bps = 700_000.0;
+    control.note_delay(&sample(0, 32_000), at(0));
+    assert!(control.queue().is_zero());
+    control.rate_bps = 60e6;
+    for ms in 100..200 {
+        control.note_delay(&sample(ms, 20_200), at(ms));
+        assert!(control.queue() < Duration::from_micros(100), "{:?}", control.queue());
+    }
+    // What stands there then is seen.
+    control.note_delay(&sample(200, 30_200), at(200));
+    assert!(control.queue() > Duration::from_millis(5), "{:?}", control.queue());
+}
+
+#[test]
 fn a_longer_path_is_not_congestion() {
     let mut bench = Bench::new(None);
     bench.run(4_000, mbit(100), mbit(20));
