@@ -39,7 +39,7 @@ Options of lab:
   --yes             install missing Debian packages without asking (as root)
   --row NAME        only this row, or all whose name begins so; may be repeated (`--list` names them)
   --scenario NAME   only the rows of this scenario; may be repeated
-  --only CARRIER    only bond, round_robin, single, mptcp, reversed or plain; may be repeated. Without mptcp, mptcpize is not
+  --only CARRIER    only bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be repeated. Without mptcp, mptcpize is not
                     needed
   --ceilings        configure the links' rates, for comparison
   --quick           one short run of each row instead of the median of several

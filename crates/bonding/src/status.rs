@@ -239,6 +239,9 @@ pub struct Recovery {
     /// Not sent again, or in vain.
     #[serde(default)]
     pub given_up: u64,
+    /// Packets that were sent over a further link too.
+    #[serde(default)]
+    pub copies: u64,
     /// Repair symbols sent.
     #[serde(default)]
     pub fec_sent: u64,
@@ -304,6 +307,7 @@ impl Snapshot {
             recovery.spurious += stats.recovery.spurious;
             recovery.given_up += stats.recovery.given_up;
             recovery.lost += stats.recovery.lost;
+            recovery.copies += stats.copies;
             recovery.fec_sent += stats.fec_sent;
             recovery.fec_recovered += stats.fec_recovered;
             recovery.fec_refused += stats.fec_refused;
@@ -484,6 +488,7 @@ pub(crate) mod tests {
                 reorder_timeouts: 0,
                 released_late: 5,
                 duplicates: 6,
+                copies: 10,
                 recovery: bonding_proto::stats::RecoveryStats {
                     resent: 7,
                     reinjected: 2,
@@ -547,7 +552,7 @@ pub(crate) mod tests {
                 "flows": {"active": 3, "realtime": 2},
                 "reorder": {"held": 4, "released_late": 5, "duplicates": 6},
                 "recovery": {
-                    "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "fec_sent": 7,
+                    "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "copies": 10, "fec_sent": 7,
                     "fec_recovered": 8, "fec_refused": 9, "lost": 3
                 },
                 "discards": discards,

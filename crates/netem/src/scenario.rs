@@ -174,7 +174,7 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 16] = [
+const BUILTIN: [(&str, &str); 17] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
@@ -191,6 +191,7 @@ const BUILTIN: [(&str, &str); 16] = [
     ("starlink", include_str!("../../../scenarios/starlink.toml")),
     ("lossy-3", include_str!("../../../scenarios/lossy-3.toml")),
     ("bursts", include_str!("../../../scenarios/bursts.toml")),
+    ("call", include_str!("../../../scenarios/call.toml")),
 ];
 
 /// The names of the built-in scenarios, in the order in which tables show them.

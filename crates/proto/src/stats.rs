@@ -97,6 +97,8 @@ pub struct SessionStats {
     pub released_late: u64,
     /// Copies of packets that had arrived over another link.
     pub duplicates: u64,
+    /// Packets that were sent over a further link too.
+    pub copies: u64,
     /// What was lost and what became of it.
     pub recovery: RecoveryStats,
     /// Repair symbols sent.

@@ -7,7 +7,7 @@ use bonding_proto::config::{Fec, Policy, RecoveryConfig};
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 
 /// A minute of a call, 50 packets a second each way, with nothing beside it. The best link loses this; the second is clean.
-fn call(loss: &str, fec: Fec, seed: u64) -> Row {
+fn call(loss: &str, recovery: RecoveryConfig, seed: u64) -> Row {
     let text = format!(
         "name = \"made\"\ndescription = \"made\"\nduration = \"60s\"\n\
          [[link]]\nname = \"best\"\nrate = \"20mbit\"\nrtt = \"20ms\"\nqueue = \"100ms\"\nloss = \"{loss}\"\n\
@@ -17,23 +17,29 @@ fn call(loss: &str, fec: Fec, seed: u64) -> Row {
     let workload = Workload::parse("realtime").expect("a workload");
     let mut spec = RunSpec::new(scenario, System::Bond(Policy::Adaptive), workload, seed);
     spec.warmup = Duration::from_secs(5);
-    // Sent again, most losses would come back as well, only later.
-    spec.setup.recovery = RecoveryConfig { resend: false, fec };
+    spec.setup.recovery = recovery;
     let row = run(&spec, None);
     assert_eq!(row.problems, Vec::<String>::new());
     row
 }
 
-#[test]
-fn three_percent_of_loss_become_a_thousandth_for_a_fifth_more() {
+/// Over these runs: packets, those lost, symbols, and packets restored.
+fn calls(recovery: RecoveryConfig) -> (u64, u64, u64, u64) {
     let (mut sent, mut lost, mut symbols, mut restored) = (0, 0, 0, 0);
     for seed in 1..6 {
-        let row = call("3%", Fec::Auto, seed);
+        let row = call("3%", recovery, seed);
         sent += row.echo_settled.0;
         lost += row.echo_settled.1;
         symbols += row.fec_sent.iter().sum::<u64>();
         restored += row.fec_recovered.iter().sum::<u64>();
     }
+    (sent, lost, symbols, restored)
+}
+
+#[test]
+fn three_percent_of_loss_become_a_thousandth_for_a_fifth_more() {
+    // Sent again, most losses would come back as well, only later.
+    let (sent, lost, symbols, restored) = calls(RecoveryConfig { resend: false, fec: Fec::Auto });
     assert!(lost * 1_000 <= sent, "{lost} of {sent}");
     // Each goes there and back; a symbol is as long as a packet.
     assert!(symbols * 4 <= sent * 2, "{symbols} for {}", sent * 2);
@@ -41,15 +47,22 @@ fn three_percent_of_loss_become_a_thousandth_for_a_fifth_more() {
 }
 
 #[test]
+fn resends_and_fewer_symbols_do_as_well() {
+    let (sent, lost, symbols, _) = calls(RecoveryConfig::default());
+    assert!(lost * 1_000 <= sent, "{lost} of {sent}");
+    assert!(symbols * 5 <= sent * 2, "{symbols} for {}", sent * 2);
+}
+
+#[test]
 fn without_symbols_there_are_copies() {
-    let row = call("3%", Fec::Off, 1);
+    let row = call("3%", RecoveryConfig { resend: false, fec: Fec::Off }, 1);
     assert_eq!((row.fec_sent, row.fec_recovered), ([0, 0], [0, 0]));
     assert!(row.echo_settled.1 * 200 <= row.echo_settled.0, "{:?}", row.echo_settled);
 }
 
 #[test]
 fn clean_links_cost_nothing() {
-    let row = call("0%", Fec::Auto, 1);
+    let row = call("0%", RecoveryConfig::default(), 1);
     assert_eq!((row.fec_sent, row.echo_settled.1), ([0, 0], 0));
 }
 

@@ -56,10 +56,15 @@ impl<'lab> Running<'lab> {
     ) -> anyhow::Result<Self> {
         let policy = if carrier == Carrier::RoundRobin { "round_robin" } else { "adaptive" };
         let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
-        let options = Options { policy, security, rates: ceilings, ..Options::default() };
+        let recovery = carrier != Carrier::NoRecovery;
+        let options = Options { policy, security, rates: ceilings, recovery, ..Options::default() };
         let mut running = Self { lab, carrier, bond: None, server: addr::SERVER_V4.into(), device: None };
         match carrier {
-            Carrier::Bond | Carrier::Reversed | Carrier::Plain | Carrier::RoundRobin => {
+            Carrier::Bond
+            | Carrier::Reversed
+            | Carrier::Plain
+            | Carrier::NoRecovery
+            | Carrier::RoundRobin => {
                 let bond = Bond::start(lab, options)?;
                 running.bond = Some(bond);
                 running.server = SERVER_V4;
@@ -98,9 +103,12 @@ impl<'lab> Running<'lab> {
         let host = self.lab.host(Host::Server);
         match self.carrier {
             Carrier::Mptcp => Iperf3Server::start_mptcp(self.lab, host, IPERF_PORT),
-            Carrier::Bond | Carrier::Reversed | Carrier::Plain | Carrier::RoundRobin | Carrier::Single => {
-                Iperf3Server::start(self.lab, host, IPERF_PORT)
-            }
+            Carrier::Bond
+            | Carrier::Reversed
+            | Carrier::Plain
+            | Carrier::NoRecovery
+            | Carrier::RoundRobin
+            | Carrier::Single => Iperf3Server::start(self.lab, host, IPERF_PORT),
         }
     }
 

@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 mod carrier;
+mod extra;
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
@@ -47,7 +48,7 @@ struct Arguments {
     /// Only rows of this scenario; may be repeated
     #[arg(long)]
     scenario: Vec<String>,
-    /// Only this carrier: bond, round_robin, single, mptcp, reversed or plain; may be repeated
+    /// Only this carrier: bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be repeated
     #[arg(long, value_enum)]
     only: Vec<Carrier>,
     /// Configure the links' rates, as ceilings

@@ -12,6 +12,7 @@ use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
 use bonding_netem::Rate;
 
 use crate::carrier::{RIVAL_PORT, Running, Shares, best_link};
+use crate::extra::Sent;
 use crate::pages::{self, PageServer, Sockets};
 use crate::probe::{cpu_time, peak_rss_bytes};
 use crate::rows::{Carrier, Load, Timing, Transfer};
@@ -22,8 +23,12 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 
 /// A game's or a call's packets.
 const ECHOES_PER_SECOND: u32 = 50;
+/// Twice as many where it is losses of one in a thousand that count.
+const CALL_PER_SECOND: u32 = 100;
 /// For how long the echo is alone, to know its time without load.
 const ALONE: Duration = Duration::from_millis(1_500);
+/// An answer that takes longer is lost.
+const LAST_ANSWERS: Duration = Duration::from_millis(1_200);
 /// How long nothing but the bond's own datagrams is counted before light traffic.
 const QUIET: Duration = Duration::from_secs(3);
 /// When a rival joins the load, and for how long it is not measured.
@@ -61,11 +66,11 @@ impl Plan<'_> {
             | Load::Step(transfer)
             | Load::Competing(transfer)
             | Load::Outage(transfer) => transfer.way(),
-            Load::Echo | Load::Idle | Load::Pages => Direction::Down,
+            Load::Echo | Load::Call | Load::Idle | Load::Pages => Direction::Down,
         };
         let best = match self.load {
             // Light traffic has no use for rates; a rival is on the first link.
-            Load::Echo | Load::Idle | Load::Pages => nearest(&scenario),
+            Load::Echo | Load::Call | Load::Idle | Load::Pages => nearest(&scenario),
             Load::Competing(_) => 0,
             Load::Transfer(_) | Load::Step(_) | Load::Outage(_) => {
                 best_link(&scenario, direction, self.timing)
@@ -79,6 +84,7 @@ impl Plan<'_> {
             | Load::Competing(transfer)
             | Load::Outage(transfer) => self.transfer(&running, transfer),
             Load::Echo => self.echo(&running),
+            Load::Call => self.call(&running),
             Load::Idle => idle(&running),
             Load::Pages => light_pages(&running),
         };
@@ -93,12 +99,13 @@ impl Plan<'_> {
     fn transfer(&self, running: &Running<'_>, transfer: Transfer) -> anyhow::Result<Figures> {
         let lab = running.lab;
         let _iperf3 = running.iperf3_server()?;
-        let echo = EchoPair::start(running)?;
+        let echo = EchoPair::start(running, ECHOES_PER_SECOND)?;
         if echo.is_some() {
             std::thread::sleep(ALONE);
         }
         std::thread::sleep(self.timing.start.saturating_sub(lab.elapsed()));
         let cpu = Processor::start(running)?;
+        let sent = Sent::so_far(running)?;
         let iperf3 = running.iperf3(transfer, self.timing);
         let (host, devices) = running.receiving(transfer.direction);
         let stop = AtomicBool::new(false);
@@ -137,12 +144,13 @@ impl Plan<'_> {
             echo.figures(echo_start, self.timing, &mut figures);
         }
         cpu.figures(running, &mut figures)?;
+        Sent::put_extra(running, sent, &mut figures)?;
         Ok(figures)
     }
 
     /// An echo alone, from before the scenario's first event to its end.
     fn echo(&self, running: &Running<'_>) -> anyhow::Result<Figures> {
-        let echo = EchoPair::start(running)?.context("no way for an echo")?;
+        let echo = EchoPair::start(running, ECHOES_PER_SECOND)?.context("no way for an echo")?;
         std::thread::sleep(ALONE);
         running.lab.start_clock();
         let start = echo.echo.elapsed();
@@ -150,6 +158,24 @@ impl Plan<'_> {
         let mut figures = Figures::new();
         let timing = Timing { start: Duration::ZERO, omit: Duration::ZERO, measured: self.scenario.duration };
         echo.figures(start, timing, &mut figures);
+        Ok(figures)
+    }
+
+    /// An echo of the realtime class: what of its packets is lost, of each way, and what making losses good costs.
+    fn call(&self, running: &Running<'_>) -> anyhow::Result<Figures> {
+        let echo = EchoPair::start(running, CALL_PER_SECOND)?.context("no way for an echo")?;
+        std::thread::sleep(self.timing.omit);
+        let (start, before) = (echo.echo.elapsed(), Sent::so_far(running)?);
+        let measured = self.timing.measured;
+        std::thread::sleep(measured);
+        let mut figures = Figures::new();
+        Sent::put_extra(running, before, &mut figures)?;
+        // What is under way may still be answered.
+        std::thread::sleep(LAST_ANSWERS);
+        let timing = Timing { start: Duration::ZERO, omit: Duration::ZERO, measured };
+        echo.figures(start, timing, &mut figures);
+        let answered = 1.0 - figures.get("echo_lost_permille").copied().unwrap_or(1e3) / 1e3;
+        figures.insert("lost_percent".to_owned(), (1.0 - answered.sqrt()) * 1e2);
         Ok(figures)
     }
 
@@ -317,11 +343,11 @@ struct EchoPair {
 }
 
 impl EchoPair {
-    fn start(running: &Running<'_>) -> anyhow::Result<Option<Self>> {
+    fn start(running: &Running<'_>, per_second: u32) -> anyhow::Result<Option<Self>> {
         let Some(address) = running.echo_address() else { return Ok(None) };
         let server = EchoServer::start(running.lab.host(Host::Server), address)?;
         let client = running.lab.host(Host::Client);
-        let echo = Echo::start(client, address, ECHOES_PER_SECOND, running.device())?;
+        let echo = Echo::start(client, address, per_second, running.device())?;
         Ok(Some(Self { echo, _server: server }))
     }
 

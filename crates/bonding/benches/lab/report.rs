@@ -58,6 +58,7 @@ impl Run {
             ("of_round_robin", ratio(bond, goodput(Carrier::RoundRobin))),
             ("of_mptcp", ratio(bond, goodput(Carrier::Mptcp))),
             ("of_plain", ratio(share(Carrier::Bond), share(Carrier::Plain))),
+            ("of_no_recovery", ratio(bond, goodput(Carrier::NoRecovery))),
             ("difference_percent", difference),
         ];
         if let Some(figures) = self.carriers.get_mut(&Carrier::Bond) {
@@ -81,6 +82,7 @@ fn describe(figure: &str) -> (&str, &str, usize) {
         "of_others_percent" => ("of attainable without the slowest link", " %", 1),
         "of_best_link" => ("beside the best link alone", "", 2),
         "of_plain" => ("beside plain links", "", 3),
+        "of_no_recovery" => ("beside the bond without recovery", "", 2),
         "difference_percent" => ("difference when links are listed in the opposite order", " %", 1),
         "echo_p50_ms" => ("echo, p50", " ms", 1),
         "echo_p99_ms" => ("echo, p99", " ms", 1),
@@ -96,6 +98,8 @@ fn describe(figure: &str) -> (&str, &str, usize) {
         "survivor_s" => ("95 % of that after", " s", 2),
         "returned_s" => ("95 % of all links again after", " s", 2),
         "echo_silence_ms" => ("longest time without an answer", " ms", 0),
+        "lost_percent" => ("of a call's packets lost, each way", " %", 2),
+        "extra_percent" => ("packets sent on top to make losses good", " %", 2),
         "rival_percent" => ("the other flow's share of the first link", " %", 0),
         other => (other, "", 2),
     }
@@ -188,6 +192,8 @@ impl Measured {
         add(&|value| format!("  back after {value:.2} s"), "returned_s");
         add(&|value| format!("  silent {value:.0} ms"), "echo_silence_ms");
         add(&|value| format!("  rival {value:.0} %"), "rival_percent");
+        add(&|value| format!("  lost {value:.2} %"), "lost_percent");
+        add(&|value| format!("  extra {value:.2} %"), "extra_percent");
         add(&|value| format!("  others {value:.1} %"), "others_percent");
         let links: Vec<String> = self.link_uses(carrier);
         if !links.is_empty() {
@@ -332,9 +338,9 @@ impl Report {
         }
         text.push_str("\n### Transfers\n");
         text.push_str(
-            "| row | load | best link alone | round robin | kernel MPTCP | bond, Mbit/s | of attainable | 95 % after \
+            "| row | load | best link alone | round robin | kernel MPTCP | bond without recovery | bond, Mbit/s | of attainable | 95 % after \
              | echo: alone → p50 / p95 / p99 ms | worst queue ms | pause ms | MiB | CPU client / server |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for row in &self.rows {
             if let Some(line) = row.transfer_line() {
@@ -381,12 +387,13 @@ impl Measured {
         let goodput = |carrier: Carrier| cell(self.figure(carrier, "goodput_mbps"), 1);
         bond("goodput_mbps")?;
         Some(format!(
-            "| {} | {} | {} | {} | {} | {} | {} % | {} s | {} → {} / {} / {} | {} | {} | {} | {} / {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} % | {} s | {} → {} / {} / {} | {} | {} | {} | {} / {} |\n",
             self.name,
             self.about,
             goodput(Carrier::Single),
             goodput(Carrier::RoundRobin),
             goodput(Carrier::Mptcp),
+            goodput(Carrier::NoRecovery),
             goodput(Carrier::Bond),
             cell(bond("share_percent"), 1),
             cell(bond("first95_s"), 1),

@@ -17,6 +17,8 @@ pub(crate) enum Carrier {
     Reversed,
     /// The bond over plain links.
     Plain,
+    /// The bond, nothing sent again and no repair symbols.
+    NoRecovery,
     /// The bond with the baseline policy.
     RoundRobin,
     /// The kernel over the best link alone.
@@ -32,6 +34,7 @@ impl Carrier {
             Self::Bond => "bond",
             Self::Reversed => "bond, order reversed",
             Self::Plain => "bond, plain links",
+            Self::NoRecovery => "bond, no recovery",
             Self::RoundRobin => "round robin",
             Self::Single => "best link alone",
             Self::Mptcp => "kernel MPTCP",
@@ -70,6 +73,8 @@ pub(crate) enum Load {
     Outage(Transfer),
     /// An echo alone, while links are out by the scenario's events.
     Echo,
+    /// A call over lossy links: an echo that is of the realtime class by its behaviour, and nothing else.
+    Call,
     /// Pings, nothing else.
     Idle,
     /// Pages of the web, one after the other, with pauses.
@@ -113,6 +118,12 @@ const UP: IperfDirection = IperfDirection::Upload;
 const ALL: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single, Carrier::Mptcp];
 const NO_TCP: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single];
 const BOND: &[Carrier] = &[Carrier::Bond];
+const RECOVERY: &[Carrier] =
+    &[Carrier::Bond, Carrier::NoRecovery, Carrier::RoundRobin, Carrier::Single, Carrier::Mptcp];
+const RECOVERY_NO_TCP: &[Carrier] =
+    &[Carrier::Bond, Carrier::NoRecovery, Carrier::RoundRobin, Carrier::Single];
+const CALL: &[Carrier] = &[Carrier::Bond, Carrier::NoRecovery, Carrier::Single];
+const OVERHEAD: &[Carrier] = &[Carrier::Bond, Carrier::NoRecovery];
 const ORDER: &[Carrier] = &[Carrier::Bond, Carrier::Reversed];
 const SEALING: &[Carrier] = &[Carrier::Bond, Carrier::Plain];
 
@@ -146,14 +157,14 @@ pub(crate) fn all() -> Vec<Row> {
     add("dual-1-up", "dual", transfer(UP, 1, "cubic"), ALL, &[share(97.0), best]);
     add("hetero-1-down", "hetero", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), best]);
     add("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
-    add("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), ALL, &[share(93.0), best]);
-    add("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), ALL, &[share(93.0), best]);
+    add("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(93.0), best]);
+    add("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), RECOVERY, &[share(93.0), best]);
     // What is lost and sent again, over two links at times, takes its share.
     let lossy = [share(85.0), best];
-    add("lossy3-1-down", "lossy-3", transfer(DOWN, 1, "cubic"), ALL, &lossy);
-    add("lossy3-1-up", "lossy-3", transfer(UP, 1, "cubic"), ALL, &lossy);
-    add("bursts-1-down", "bursts", transfer(DOWN, 1, "cubic"), ALL, &[share(90.0), best]);
-    add("bursts-1-up", "bursts", transfer(UP, 1, "cubic"), ALL, &[share(90.0), best]);
+    add("lossy3-1-down", "lossy-3", transfer(DOWN, 1, "cubic"), RECOVERY, &lossy);
+    add("lossy3-1-up", "lossy-3", transfer(UP, 1, "cubic"), RECOVERY, &lossy);
+    add("bursts-1-down", "bursts", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(90.0), best]);
+    add("bursts-1-up", "bursts", transfer(UP, 1, "cubic"), RECOVERY, &[share(90.0), best]);
     let single = [share(97.0), at_most("echo_added_p99_ms", 8.0)];
     add("single-1-down", "single", transfer(DOWN, 1, "cubic"), NO_TCP, &single);
     add("single-1-up", "single", transfer(UP, 1, "cubic"), NO_TCP, &single);
@@ -183,15 +194,20 @@ pub(crate) fn all() -> Vec<Row> {
     let after = [survives, at_most("survivor_s", 1.0), at_most("returned_s", 5.0), best];
     let failover = [&[pause(150.0)], after.as_slice()].concat();
     let carrier = [&[pause(60.0)], after.as_slice()].concat();
-    add("failover-1-down", "failover", outage(DOWN), ALL, &failover);
-    add("failover-1-up", "failover", outage(UP), ALL, &failover);
-    add("failover-carrier-down", "carrier", outage(DOWN), NO_TCP, &carrier);
-    add("failover-carrier-up", "carrier", outage(UP), NO_TCP, &carrier);
+    add("failover-1-down", "failover", outage(DOWN), RECOVERY, &failover);
+    add("failover-1-up", "failover", outage(UP), RECOVERY, &failover);
+    add("failover-carrier-down", "carrier", outage(DOWN), RECOVERY_NO_TCP, &carrier);
+    add("failover-carrier-up", "carrier", outage(UP), RECOVERY_NO_TCP, &carrier);
     add("failover-echo", "turns", Load::Echo, BOND, &[at_most("echo_silence_ms", 150.0)]);
     add("failover-echo-carrier", "turns-carrier", Load::Echo, BOND, &[at_most("echo_silence_ms", 60.0)]);
-    add("failover-flapping", "flapping", outage(DOWN), NO_TCP, &[survives, pause(150.0)]);
+    add("failover-flapping", "flapping", outage(DOWN), RECOVERY_NO_TCP, &[survives, pause(150.0)]);
     let starlink = [share(90.0), pause(200.0), best];
-    add("failover-starlink", "starlink", outage(DOWN), NO_TCP, &starlink);
+    add("failover-starlink", "starlink", outage(DOWN), RECOVERY_NO_TCP, &starlink);
+    let call = [at_most("lost_percent", 0.1), at_most("extra_percent", 25.0)];
+    add("call-lossy", "call", Load::Call, CALL, &call);
+    add("call-clean", "dual", Load::Call, OVERHEAD, &[at_most("extra_percent", 0.5)]);
+    let clean = [at_most("extra_percent", 0.5)];
+    add("recovery-clean", "reference", transfer(DOWN, 4, "cubic"), OVERHEAD, &clean);
     add("sealing-4-down", "reference", transfer(DOWN, 4, "cubic"), SEALING, &[at_least("of_plain", 0.97)]);
     rows
 }
@@ -211,6 +227,7 @@ impl Row {
             Load::Transfer(load) => transfer(load),
             Load::Step(load) => format!("{} while the first link changes its rate", transfer(load)),
             Load::Outage(load) => format!("{} while links are out", transfer(load)),
+            Load::Call => "a call of 100 packets a second each way and nothing else".to_owned(),
             Load::Echo => "50 echoes a second and nothing else while links are out".to_owned(),
             Load::Competing(load) => {
                 format!("{} beside a flow outside the bond on its first link", transfer(load))

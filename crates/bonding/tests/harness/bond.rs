@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) report_interval: &'static str,
     /// Whether the links' rates and the first link's precedence are configured; else nothing but their names.
     pub(crate) rates: bool,
+    /// Whether losses are made good, as by default.
+    pub(crate) recovery: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             policy: "adaptive",
             report_interval: "1s",
             rates: true,
+            recovery: true,
         }
     }
 }
@@ -441,6 +444,9 @@ fn identity_toml(text: &mut String, host: Host) -> anyhow::Result<()> {
 
 fn common_toml(text: &mut String, options: &Options, host: Host) -> anyhow::Result<()> {
     writeln!(text, "[scheduler]\npolicy = \"{}\"\n", options.policy)?;
+    if !options.recovery {
+        writeln!(text, "[recovery]\nresend = false\nfec = \"off\"\n")?;
+    }
     let socket = file(host, "sock");
     writeln!(
         text,

@@ -77,6 +77,7 @@ impl Session {
     pub(super) fn copy_to(&mut self, link: LinkId, frame: DataFrame, now: Instant) {
         let Some(view) = self.views.get_mut(link.index()) else { return };
         view.charge(frame.packet.len(), now);
+        self.counters.copies += 1;
         self.copies.push(link, frame);
     }
 

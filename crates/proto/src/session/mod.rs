@@ -147,6 +147,8 @@ struct Counters {
     bytes_out: u64,
     /// Packets that had come over another link before.
     duplicates: u64,
+    /// Packets that went over a further link.
+    copies: u64,
     discards: DiscardCounts,
 }
 
@@ -198,7 +200,7 @@ impl Session {
             copies: Copies::default(),
             recovers: config.recovery.resend,
             recovery: Recovery::default(),
-            protection: Protection::new(config.recovery.fec),
+            protection: Protection::new(config.recovery.fec, config.recovery.resend),
             transmit_at: None,
             held_from: [None; Tier::ALL.len()],
             counters: Counters::default(),

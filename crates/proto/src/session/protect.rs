@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! redundancy = 6 × loss of the link × mean burst of its losses (at most 3)       none below 0.3 % of loss; at most 1/4
+//!              4 × where what is lost is also sent again
 //! one symbol for every 1 / redundancy packets, at the latest 100 ms after the first that none covers, from 4 packets on
 //! ```
 //! It covers the packets of three such spans (at least 12, no older than 400 ms), so that each is covered by three symbols. Six times the loss: at
@@ -46,6 +47,7 @@ use crate::wire::{self, COUNTER_BITS, Kind, Modifiers};
 /// See the module's head; all ours.
 const LOSS_MIN_PERMILLE: u32 = 3;
 const REDUNDANCY_PER_LOSS: u32 = 6;
+const REDUNDANCY_PER_LOSS_RESENT: u32 = 4;
 const BURST_MAX_TENTHS: u32 = 30;
 const SPACING_MIN: u32 = 4;
 const SPACING_MAX: u32 = 32;
@@ -100,6 +102,7 @@ struct Symbol {
 #[derive(Debug)]
 pub(super) struct Protection {
     fec: Fec,
+    redundancy_per_loss: u32,
     senders: BTreeMap<u16, Sender>,
     sender_bytes: usize,
     receivers: BTreeMap<u16, Receiver>,
@@ -115,9 +118,11 @@ pub(super) struct Protection {
 }
 
 impl Protection {
-    pub(super) fn new(fec: Fec) -> Self {
+    /// `resends`: what is lost is sent again too.
+    pub(super) fn new(fec: Fec, resends: bool) -> Self {
         Self {
             fec,
+            redundancy_per_loss: if resends { REDUNDANCY_PER_LOSS_RESENT } else { REDUNDANCY_PER_LOSS },
             senders: BTreeMap::new(),
             sender_bytes: 0,
             receivers: BTreeMap::new(),
@@ -159,7 +164,7 @@ impl Protection {
                     return None;
                 }
                 let burst = u32::from(burst_tenths).clamp(10, BURST_MAX_TENTHS);
-                let redundancy = (loss * REDUNDANCY_PER_LOSS * burst / 10).max(1);
+                let redundancy = (loss * self.redundancy_per_loss * burst / 10).max(1);
                 Some(((1_000 + redundancy / 2) / redundancy).clamp(SPACING_MIN, SPACING_MAX))
             }
         }
@@ -414,7 +419,7 @@ mod tests {
 
     #[test]
     fn redundancy_follows_losses_and_their_bursts() {
-        let auto = Protection::new(Fec::Auto);
+        let auto = Protection::new(Fec::Auto, false);
         assert_eq!(auto.spacing(true, 0, 10), None);
         assert_eq!(auto.spacing(true, 2, 30), None);
         assert_eq!(auto.spacing(false, 500, 10), None, "what is not realtime");
@@ -423,14 +428,15 @@ mod tests {
         assert_eq!(auto.spacing(true, 10, 20), Some(8));
         assert_eq!(auto.spacing(true, 30, 10), Some(6));
         assert_eq!(auto.spacing(true, 90, 99), Some(4));
-        let fixed = |permille| Protection::new(Fec::Fixed(permille)).spacing(false, 0, 10);
+        assert_eq!(Protection::new(Fec::Auto, true).spacing(true, 30, 10), Some(8));
+        let fixed = |permille| Protection::new(Fec::Fixed(permille), true).spacing(false, 0, 10);
         assert_eq!([fixed(1), fixed(100), fixed(200), fixed(1_000)], [128, 10, 5, 1].map(Some));
-        assert_eq!(Protection::new(Fec::Off).spacing(true, 500, 10), None);
+        assert_eq!(Protection::new(Fec::Off, true).spacing(true, 500, 10), None);
     }
 
     #[test]
     fn memory_is_bounded_and_idle_slots_are_forgotten() {
-        let mut protection = Protection::new(Fec::Fixed(10));
+        let mut protection = Protection::new(Fec::Fixed(10), true);
         let packet = vec![0x45; 1_400];
         let now = Instant::from_nanos(1_000_000_000);
         for step in 0..20_000u64 {
@@ -456,7 +462,7 @@ mod tests {
     /// Symbols over packets that never come, as many as a peer can send: each is an equation that costs all others.
     #[test]
     fn symbols_alone_make_little_work() {
-        let mut protection = Protection::new(Fec::Auto);
+        let mut protection = Protection::new(Fec::Auto, true);
         let packet = vec![0x45; 1_400];
         let now = Instant::from_nanos(1_000_000_000);
         let cover = |number: u8| Cover { first: 1, count: 100, number };
@@ -477,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_symbol_comes_after_its_spacing_or_a_tenth_of_a_second() {
-        let mut protection = Protection::new(Fec::Auto);
+        let mut protection = Protection::new(Fec::Auto, true);
         let mut due = Vec::new();
         for counter in 0..60u64 {
             // 50 a second, then 200.

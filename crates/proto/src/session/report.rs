@@ -22,6 +22,7 @@ impl Session {
             reorder_timeouts: reorder.timeouts,
             released_late: reorder.released_late,
             duplicates: self.counters.duplicates,
+            copies: self.counters.copies,
             recovery: self.recovery_stats(),
             fec_sent: self.protection.sent,
             fec_recovered: self.protection.recovered,
