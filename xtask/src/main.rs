@@ -1,4 +1,4 @@
-//! The entry points for newcomers and developers: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench lab`.
+//! The entry points for newcomers and developers: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench lab`, `cargo xtask chaos`.
 //!
 //! Each checks what the machine lacks, installs or names it, builds with cargo's own progress on the terminal, and
 //! hands over to the program that does the work. Nothing here knows the protocol or the emulator: this crate must
@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 mod bench;
+mod chaos;
 mod demo;
 mod prerequisites;
 mod process;
@@ -22,6 +23,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
 Commands:
   demo         build the bond and show it: two hosts and five shaped links on this machine, a real download
   test         run every test, end-to-end ones included
+  chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench cpu    measure what packets cost, beside WireGuard implementations and OpenVPN
   bench instructions
@@ -48,11 +50,12 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
+        "chaos" => chaos::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        other => Err(usage(format!("unknown command `{other}`: expected demo, test or bench"))),
+        other => Err(usage(format!("unknown command `{other}`: expected demo, test, bench or chaos"))),
     };
     match outcome {
         Ok(code) => code,

@@ -6,6 +6,7 @@
 
 pub mod bare;
 pub mod bond;
+pub mod chaos;
 pub mod host;
 pub mod inet;
 pub mod ledger;
