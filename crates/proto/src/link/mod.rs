@@ -267,6 +267,11 @@ impl Link {
         self.rate.capacity().unwrap_or_else(|| self.rate.pacing_rate(Duration::ZERO, now))
     }
 
+    /// How far, relative and on average, what the link carries is lately from its mean of a second.
+    pub fn volatility(&self, now: Instant) -> f64 {
+        self.rate.volatility(now)
+    }
+
     /// Whether data uses the link while what it carries is being found out.
     pub fn is_starting(&self, now: Instant) -> bool {
         let recent = self.rtt.srtt().unwrap_or_default() + START_SLACK;

@@ -525,7 +525,8 @@ impl RateControl {
         regular
     }
 
-    fn volatility(&self, now: Instant) -> f64 {
+    /// How far, relative and on average, C is lately from its mean of a second.
+    pub(super) fn volatility(&self, now: Instant) -> f64 {
         let age = now.saturating_since(self.volatility_at).as_secs_f64();
         self.volatility * (1.0 - age / VOLATILITY_KEPT_S).clamp(0.0, 1.0)
     }

@@ -43,6 +43,11 @@
 //! the slow ones, and flows in the sparse tier do not wait behind it. (Simulated without: the slow link of 50 Mbit/s at
 //! 20 ms + 20 Mbit/s at 100 ms was used to 40 %, as CoDel emptied the queue that would have filled it.)
 //!
+//! Links that vary add to it in the same way, instead of the spread where that is less: half a second times how far, on average, what they carry is
+//! from its mean of a second. A flow that was told to slow down in a dip takes seconds to come back, and the links grow faster than
+//! that. What it keeps waiting is what fills them meanwhile. Sparse flows do not wait behind it. (Simulated, `varying`, four QUIC
+//! flows, share of what the links offer: 83.6 % without, 90.9 % with; of smoltcp 68.2 and 76.2 %. The sparse flow's median 54 and 56 ms.)
+//!
 //! While a link's rate is still being found out, the drain rate doubles with each round trip: the queue that a flow in slow
 //! start builds meanwhile goes by itself, and a signal would end its slow start at a fraction of what the links carry. `target` and
 //! `interval` are then at least `STARTING_TARGET`. (Simulated, one QUIC flow over the reference links: 63 % of the attainable
