@@ -79,7 +79,7 @@ pub enum Fec {
 pub struct RecoveryConfig {
     /// Whether what is lost is sent again.
     pub resend: bool,
-    /// Forward error correction: read, and without effect in this version.
+    /// Forward error correction on sealed links.
     pub fec: Fec,
 }
 
