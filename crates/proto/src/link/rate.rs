@@ -27,7 +27,8 @@
 //! - A link that was used to the full for 5 s is emptied until the delay falls no more: else a queue too short to be told from noise would
 //!   become the base.
 //! - A queue that should drain and neither does nor grows is none: the path became longer (a satellite's slot change). What is
-//!   measured now is the base.
+//!   measured now is the base, and C what it was before that queue was seen: while a path becomes longer nothing arrives for as long, which
+//!   looks like a link that carries less.
 //! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
 //!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual.
 //!
@@ -199,6 +200,8 @@ pub(super) struct RateControl {
     noise_from: Option<(Instant, i64, i64)>,
     /// The longest queue since it was last asked for.
     queue_max_s: f64,
+    /// C when there was no queue last.
+    calm_bps: f64,
     /// Samples in a row with a queue that ends the first phase.
     standing: u32,
     /// When the queue was last empty for certain, and until when it is being emptied, with the least seen meanwhile.
@@ -212,7 +215,7 @@ pub(super) struct RateControl {
     cut: Option<Cut>,
     /// No probing before this.
     probe_after: Instant,
-    probe_pause: Duration,
+    probe_pause_s: u8,
     /// Mean relative distance of C from its mean of a second, and when both were last brought up to date.
     volatility: f64,
     usual_bps: f64,
@@ -244,6 +247,7 @@ impl RateControl {
             is_full: false,
             noise_from: None,
             queue_max_s: 0.0,
+            calm_bps: 0.0,
             standing: 0,
             empty_at: Instant::ZERO,
             draining: None,
@@ -253,7 +257,7 @@ impl RateControl {
             usual_loss: 0.0,
             cut: None,
             probe_after: Instant::ZERO,
-            probe_pause: Duration::from_secs(1),
+            probe_pause_s: 1,
             volatility: 0.0,
             usual_bps: 0.0,
             volatility_at: Instant::ZERO,
@@ -335,6 +339,9 @@ impl RateControl {
         match self.phase {
             Phase::Start => {}
             Phase::Steady => {
+                if self.queue_s <= self.empty_s() {
+                    self.calm_bps = self.rate_bps;
+                }
                 self.note_volatility(now);
                 self.note_vain(sample, now);
                 self.set_gain(sample, now);
@@ -344,6 +351,11 @@ impl RateControl {
             }
             Phase::Shared => self.on_shared(sample, now),
         }
+    }
+
+    /// How long nothing is looked for after a loss.
+    fn probe_pause(&self) -> Duration {
+        Duration::from_secs(u64::from(self.probe_pause_s))
     }
 
     /// Rates are taken over this.
@@ -387,7 +399,7 @@ impl RateControl {
             if !is_standing {
                 self.cut = Some(Cut { at: now, loss: span.loss, before_bps: span.sent_bps });
                 self.is_fresh = false;
-                self.probe_after = now + self.probe_pause;
+                self.probe_after = now + self.probe_pause();
             }
         }
     }

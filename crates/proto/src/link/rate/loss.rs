@@ -4,8 +4,6 @@
 //! next look for more waits, each time longer. The cut is tested: where it did not lower the loss, it was none of ours, is undone, and
 //! that loss is usual from then on (srtla_send's rule).
 
-use std::time::Duration;
-
 use super::{RateControl, Span};
 use crate::time::Instant;
 
@@ -45,7 +43,7 @@ impl RateControl {
             if span.loss > cut.loss * 0.7 {
                 self.usual_loss = span.loss;
                 self.rate_bps = self.rate_bps.max(cut.before_bps);
-                self.probe_pause = Duration::from_secs(1);
+                self.probe_pause_s = 1;
             }
             return false;
         }
@@ -58,8 +56,8 @@ impl RateControl {
         self.cut = Some(Cut { at: now, loss: span.loss, before_bps: self.rate_bps });
         self.adopt(span.delivered_bps, now);
         (self.probe, self.is_fresh) = (0.0, false);
-        self.probe_after = now + self.probe_pause;
-        self.probe_pause = (self.probe_pause * 2).min(Duration::from_secs(8));
+        self.probe_after = now + self.probe_pause();
+        self.probe_pause_s = (self.probe_pause_s * 2).min(8);
         true
     }
 }

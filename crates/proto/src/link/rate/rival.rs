@@ -104,6 +104,9 @@ impl RateControl {
             self.share(sample, base_us, alone_bps, now);
             return;
         }
+        if times == 1 {
+            self.adopt(self.rate_bps.max(self.calm_bps), now);
+        }
         self.base = Base::new();
         self.queue_s = 0.0;
         self.note_delay(sample, now);
