@@ -17,11 +17,11 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench plot --lab [--yes] [ROW...]
 
 cpu measures what packets cost: the bond over wires of this machine, as fast as it goes, beside the bare wire, a bare tunnel with the
-same offloads and cipher, wireguard-go and openvpn (Debian) and boringtun-cli (crates.io), in alternating runs. Five runs of all take
-about half an hour.
+same offloads and cipher, wireguard-go and openvpn (Debian) and boringtun-cli (crates.io), in alternating runs. One run of all takes
+some ten minutes.
 
 instructions counts what each step of a packet's way costs (callgrind) and fails where it is over 5 % more than the committed
-baseline; --update writes that anew. Two minutes.
+baseline; --update writes that anew. Half a minute, once built.
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.

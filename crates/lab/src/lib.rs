@@ -52,4 +52,4 @@ pub use error::LabError;
 pub use host::{Host, HostRef};
 pub use lab::{Lab, LabOptions};
 pub use process::Process;
-pub use requirements::{Requirement, mptcp_requirement, requirements};
+pub use requirements::{Requirement, find, mptcp_requirement, requirements};

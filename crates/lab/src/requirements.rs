@@ -37,8 +37,8 @@ pub fn mptcp_requirement() -> Option<Requirement> {
     find(MPTCPIZE.program).is_none().then_some(MPTCPIZE)
 }
 
-/// The full path of `program`.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+/// The full path of `program`: in the PATH, or where administrators' programs are.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = search_path();
     env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_executable(file))
 }

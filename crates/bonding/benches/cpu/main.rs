@@ -20,6 +20,8 @@ mod carrier;
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
 mod load;
+#[path = "../lab/median.rs"]
+mod median;
 mod peers;
 #[expect(dead_code, reason = "shared with the benchmark of the links")]
 #[path = "../lab/probe.rs"]

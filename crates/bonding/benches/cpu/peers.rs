@@ -22,10 +22,8 @@ const MTU: &str = "1420";
 
 /// The full path of a program, looked for in `folder` first.
 pub(crate) fn find(program: &str, folder: Option<&Path>) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let folders = folder.map(Path::to_owned).into_iter().chain(std::env::split_paths(&path)).chain(system);
-    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+    let there = folder.map(|folder| folder.join(program)).filter(|file| file.is_file());
+    there.or_else(|| bonding_lab::find(program))
 }
 
 /// Waits until `server` answers.

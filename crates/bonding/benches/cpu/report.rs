@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::carrier::Carrier;
 use crate::load::{Figures, Load};
+use crate::median::median;
 
 /// All that was measured.
 #[derive(Debug, Serialize)]
@@ -48,13 +49,6 @@ pub(crate) fn line(carrier: Carrier, load: Load, figures: &Figures) -> String {
         }
     }
     text
-}
-
-/// The median; the lower of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 impl Report {

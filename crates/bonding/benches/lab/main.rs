@@ -18,6 +18,7 @@ mod extra;
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
 mod measure;
+mod median;
 mod pages;
 mod probe;
 mod report;

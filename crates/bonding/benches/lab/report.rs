@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Figures;
+use crate::median::median;
 use crate::rows::{Carrier, Row, Target};
 
 /// All that was measured, as it stands in the JSON.
@@ -66,13 +67,6 @@ impl Run {
             figures.extend(known);
         }
     }
-}
-
-/// The median; the lower of the two in the middle. Nothing of nothing.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 /// Name, unit and decimals of a figure that has a target.

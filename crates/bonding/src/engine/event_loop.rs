@@ -30,7 +30,7 @@ use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
-use super::moderation::Moderation;
+use super::moderation::{Moderation, Recency};
 use super::sockets::Sockets;
 use super::{Running, Service};
 use crate::status::{Io, Snapshot};
@@ -46,8 +46,6 @@ pub(super) const ROUNDS_MAX: usize = 4;
 pub(super) const PACKETS_PER_ROUND: usize = 64;
 /// And in system calls: one may give nothing of use.
 const CALLS_PER_ROUND: usize = 64;
-/// An input is busy when it has something again after less than this.
-const BUSY_GAP: Duration = Duration::from_micros(100);
 /// Released packets are written when there are this many, or at the end of the wake-up.
 const RELEASED_MAX: usize = 512;
 /// UDP GSO's limit.
@@ -133,8 +131,7 @@ pub(crate) struct Engine<M, D> {
     released: Vec<PacketBuf>,
     readable: Vec<SocketId>,
     spin_log: Throttle,
-    /// When TUN had something last.
-    taken_at: Instant,
+    tun_recency: Recency,
     /// Packets and datagrams of this wake-up.
     taken: usize,
     moderation: Moderation,
@@ -203,7 +200,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             released: Vec::new(),
             readable: Vec::new(),
             spin_log: Throttle::new(Duration::from_secs(10)),
-            taken_at: Instant::ZERO,
+            tun_recency: Recency::default(),
             taken: 0,
             moderation: Moderation::default(),
         })
@@ -376,7 +373,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     fn take_datagrams(&mut self, now: Instant) {
         let Self { readable, sockets, datagrams, machine, taken, .. } = self;
         readable.retain(|id| {
-            let busy = sockets.is_busy(*id, BUSY_GAP, now);
+            let busy = sockets.note_ready(*id, now);
             let mut more = true;
             for _ in 0..CALLS_PER_ROUND {
                 more = sockets.recv(*id, datagrams) && busy;
@@ -396,8 +393,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
 
     /// A round's share from TUN; gives whether there may be more.
     fn take_packets(&mut self, now: Instant) -> Result<bool, LoopError> {
-        let busy = now.saturating_since(self.taken_at) < BUSY_GAP;
-        self.taken_at = now;
+        let busy = self.tun_recency.note(now);
         let mut more = true;
         for _ in 0..CALLS_PER_ROUND {
             more = self.device.recv_batch(&mut self.packets).map_err(LoopError::Device)? && busy;

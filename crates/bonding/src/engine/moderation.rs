@@ -21,6 +21,20 @@ const MANY: usize = 64;
 /// So many wake-ups in a row, each sooner than a pause after the last, begin it.
 const QUICK_MAX: u32 = 16;
 
+/// An input is busy when it has something again after less than this.
+const BUSY_GAP: Duration = Duration::from_micros(100);
+
+/// When an input had something last.
+#[derive(Debug, Default)]
+pub(super) struct Recency(Instant);
+
+impl Recency {
+    /// It has something now: whether it is busy.
+    pub(super) fn note(&mut self, now: Instant) -> bool {
+        now.saturating_since(std::mem::replace(&mut self.0, now)) < BUSY_GAP
+    }
+}
+
 /// What the wake-ups were like lately.
 #[derive(Debug, Default)]
 pub(super) struct Moderation {

@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
 
 use bonding_os::monitor::Monitor;
 use bonding_os::netlink::Interface;
@@ -23,6 +22,8 @@ use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCount
 use bonding_proto::discard::{Discard, DiscardCounts};
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Instant, Path, SocketId};
+
+use super::moderation::Recency;
 
 /// The first socket's token; the others follow.
 pub(crate) const FIRST_TOKEN: u64 = 16;
@@ -70,8 +71,7 @@ struct Slot {
     /// Figures of sockets that were closed.
     past: UdpCounters,
     complained: bool,
-    /// When it was ready last.
-    ready_at: Instant,
+    recency: Recency,
 }
 
 /// All sockets.
@@ -102,7 +102,7 @@ impl Sockets {
             dropped: 0,
             past: UdpCounters::default(),
             complained: false,
-            ready_at: Instant::ZERO,
+            recency: Recency::default(),
         });
         Self {
             slots: slots.collect(),
@@ -145,10 +145,9 @@ impl Sockets {
         u8::try_from(at).ok().map(SocketId).filter(|id| id.index() < self.slots.len())
     }
 
-    /// Whether the socket, which is ready now, was so less than `gap` ago.
-    pub(crate) fn is_busy(&mut self, id: SocketId, gap: Duration, now: Instant) -> bool {
-        let Some(slot) = self.slots.get_mut(id.index()) else { return false };
-        now.saturating_since(std::mem::replace(&mut slot.ready_at, now)) < gap
+    /// The socket is ready now: whether it is busy.
+    pub(crate) fn note_ready(&mut self, id: SocketId, now: Instant) -> bool {
+        self.slots.get_mut(id.index()).is_some_and(|slot| slot.recency.note(now))
     }
 
     /// One receive on a socket: appends its datagrams. `false`: nothing there.

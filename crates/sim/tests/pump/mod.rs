@@ -190,28 +190,9 @@ impl Pump {
 
     /// Everything that both have to send.
     fn drain(&mut self) {
-        loop {
-            self.batch.clear();
-            (self.watch)(false);
-            let transmit = self.client.poll_transmit(&mut self.batch, SEGMENTS, self.now);
-            (self.watch)(true);
-            let Some(transmit) = transmit else { break };
-            for bytes in self.batch.chunks(transmit.segment_size) {
-                let data = buffer(&mut self.spare, bytes);
-                self.up.push_back((self.now + DELAY, transmit.path.socket.0, data));
-            }
-        }
-        loop {
-            self.batch.clear();
-            (self.watch)(false);
-            let transmit = self.server.poll_transmit(&mut self.batch, SEGMENTS, self.now);
-            (self.watch)(true);
-            let Some(transmit) = transmit else { break };
-            for bytes in self.batch.chunks(transmit.segment_size) {
-                let data = buffer(&mut self.spare, bytes);
-                self.down.push_back((self.now + DELAY, transmit.path.socket.0, data));
-            }
-        }
+        let Self { client, server, now, watch, up, down, spare, batch, .. } = self;
+        send(client, *now, *watch, batch, spare, up);
+        send(server, *now, *watch, batch, spare, down);
         self.take_server();
         while self.client.poll_packet().is_some() {}
         while self.client.poll_event().is_some() {}
@@ -226,6 +207,27 @@ impl Pump {
             let Some(packet) = packet else { break };
             self.delivered += 1;
             drop(packet);
+        }
+    }
+}
+
+/// Sends all that `machine` has to send.
+fn send(
+    machine: &mut impl StateMachine,
+    now: Instant,
+    watch: Watch,
+    batch: &mut Vec<u8>,
+    spare: &mut Vec<BytesMut>,
+    flying: &mut VecDeque<(Instant, u8, BytesMut)>,
+) {
+    loop {
+        batch.clear();
+        watch(false);
+        let transmit = machine.poll_transmit(batch, SEGMENTS, now);
+        watch(true);
+        let Some(transmit) = transmit else { return };
+        for bytes in batch.chunks(transmit.segment_size) {
+            flying.push_back((now + DELAY, transmit.path.socket.0, buffer(spare, bytes)));
         }
     }
 }
