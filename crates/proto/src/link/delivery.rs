@@ -61,6 +61,7 @@ impl Link {
         self.log.clear();
         self.echoed = None;
         self.echo_rhythm = None;
+        self.rounds = [Duration::ZERO; 2];
         self.rate.on_restart(now);
     }
 
@@ -199,6 +200,8 @@ impl Link {
             let gap = now.saturating_since(at).min(self.interval);
             self.feedback_gap = ((self.feedback_gap * 3 + gap) / 4).max(FEEDBACK_GAP_MIN);
         }
+        let [newer, _] = self.rounds;
+        self.rounds = [now.saturating_since(told.largest.at), newer];
         let sample = Sample {
             sent_at: told.largest.at,
             sent: told.largest.total,
@@ -215,14 +218,16 @@ impl Link {
         Ok(())
     }
 
-    /// How long an answer is overdue: the queue that waits ahead of what it answers is at least that long.
+    /// How long an answer is overdue: the queue that waits ahead of what it answers is at least that long. On time is what takes as long as one of the
+    /// last two answers did: the smallest round trip of 10 s would slow a link down for as long after either way became longer.
     pub(super) fn overdue(&self, now: Instant) -> Duration {
         if self.security == Security::Sealed {
             let Some(waiting) = self.sent.waiting() else { return Duration::ZERO };
-            let rtt = self.rtt.min(now).unwrap_or_default() + self.rate.queue();
+            let round = self.rounds.into_iter().max().filter(|round| !round.is_zero());
+            let round = round.or(self.rtt.srtt()).unwrap_or_default();
             let is_much = self.sent.total() - waiting.total > FEEDBACK_AFTER_BYTES;
             let gap = if is_much { self.feedback_gap } else { self.interval };
-            return now.saturating_since(waiting.at + rtt + gap + OVERDUE_SLACK);
+            return now.saturating_since(waiting.at + round + gap + OVERDUE_SLACK);
         }
         let (Some(next), Some((rtt, gap))) = (self.log.get(1), self.echo_rhythm) else {
             return Duration::ZERO;

@@ -139,6 +139,8 @@ pub struct Link {
     /// When feedback came last, and how far apart it comes.
     feedback_taken_at: Option<Instant>,
     feedback_gap: Duration,
+    /// How long the last two answers took from when what they answer was sent, the newer first; zero: not known.
+    rounds: [Duration; 2],
     /// When data was sent last, and when the end of such data was given up last.
     data_sent_at: Option<Instant>,
     end_given_up_at: Instant,
@@ -199,6 +201,7 @@ impl Link {
             rx_delay_at: Instant::ZERO,
             feedback_taken_at: None,
             feedback_gap: FEEDBACK_GAP_MIN,
+            rounds: [Duration::ZERO; 2],
             data_sent_at: None,
             end_given_up_at: Instant::ZERO,
             plain_lost: 0,

@@ -30,7 +30,8 @@
 //!   measured now is the base, and C what it was before that queue was seen: while a path becomes longer nothing arrives for as long, which
 //!   looks like a link that carries less.
 //! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
-//!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual.
+//!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual. Where it did,
+//!   what was carried before is looked for once in large steps: a burst of loss that has passed looks the same.
 //!
 //! **Shared.** Where a queue stands that does not drain when it should, three times in a row, or on a steady link for a second (`contest` has
 //! the rule), somebody else fills it, who does not yield to delay. Then yielding starves: the link is shared as one TCP flow
@@ -62,7 +63,7 @@ use std::time::Duration;
 
 use self::contest::Contest;
 use self::delay::Base;
-use self::loss::{Cut, OUTAGE_LOSS};
+use self::loss::{Cut, Excess, OUTAGE_LOSS};
 use self::rival::Vain;
 use self::shared::Shared;
 use self::window::{Mark, Marks, Span};
@@ -212,7 +213,11 @@ pub(super) struct RateControl {
     vain_at: Option<(Instant, u32, i64)>,
     contest: Contest,
     usual_loss: f64,
+    excess: Excess,
     cut: Option<Cut>,
+    /// The last cut, and C before it if it was the first of its series and C was not found again; else 0.
+    cut_at: Option<Instant>,
+    before_cut_bps: f64,
     /// No probing before this.
     probe_after: Instant,
     probe_pause_s: u8,
@@ -255,7 +260,10 @@ impl RateControl {
             vain_at: None,
             contest: Contest::default(),
             usual_loss: 0.0,
+            excess: Excess::default(),
             cut: None,
+            cut_at: None,
+            before_cut_bps: 0.0,
             probe_after: Instant::ZERO,
             probe_pause_s: 1,
             volatility: 0.0,
@@ -299,6 +307,8 @@ impl RateControl {
         self.quiet_since = None;
         self.probe = 0.0;
         self.cut = None;
+        self.excess = Excess::default();
+        self.calm_bps = 0.0;
         if self.phase == Phase::Shared {
             self.phase = Phase::Steady;
         }
@@ -316,6 +326,7 @@ impl RateControl {
     pub(super) fn on_sample(&mut self, sample: &Sample, now: Instant) {
         self.rtt_min = sample.rtt_min;
         self.note_delay(sample, now);
+        self.note_excess(sample);
         self.marks.push(Mark {
             arrived_us: sample.arrived_us,
             sent_at: sample.sent_at,
@@ -445,9 +456,9 @@ impl RateControl {
         self.adopt(self.rate_bps + (seen - self.rate_bps) * gain, now);
     }
 
-    /// What the link carried: what is usually lost took its time too.
+    /// What the link carried: what was lost as usual took its time too.
     fn carried_bps(&self, span: &Span) -> f64 {
-        span.delivered_bps / (1.0 - self.usual_loss.min(0.5))
+        span.delivered_bps / (1.0 - span.loss.min(self.usual_loss).min(0.5))
     }
 
     /// C is `rate_bps`.
@@ -484,7 +495,9 @@ impl RateControl {
         }
         let since = *self.quiet_since.get_or_insert(now);
         if now.saturating_since(since) >= self.rtt_min + self.window() / 2 && now >= self.probe_after {
-            let is_likely = self.is_fresh || self.rate_bps < self.best_bps(now) / 2.0;
+            let is_likely = self.is_fresh
+                || self.rate_bps < self.best_bps(now) / 2.0
+                || self.rate_bps < self.before_cut_bps * (1.0 - CHANGE);
             let (least, most) = if is_likely { (REGROW_MIN, REGROW_MAX) } else { (PROBE_MIN, PROBE_MAX) };
             self.probe = (self.probe * 2.0).clamp(least, most);
             self.quiet_since = Some(now);
@@ -494,7 +507,7 @@ impl RateControl {
     /// There is a queue: no more is to be had.
     fn end_probe(&mut self, now: Instant) {
         if self.probe > 0.0 {
-            self.is_fresh = false;
+            (self.is_fresh, self.before_cut_bps) = (false, 0.0);
             if self.volatility(now) < VOLATILE / 2.0 {
                 self.probe_after = self.probe_after.max(now + PROBE_PAUSE);
             }
@@ -548,11 +561,6 @@ impl RateControl {
             (Some(own), Some(peer)) => Some(own.min(peer)),
             (own, peer) => own.or(peer),
         }
-    }
-
-    /// The queue that the newest sample met.
-    pub(super) fn queue(&self) -> Duration {
-        Duration::from_secs_f64(self.queue_s.min(3_600.0))
     }
 
     /// What the link carries, IP headers included; `None` when unknown.

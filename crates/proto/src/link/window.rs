@@ -1,6 +1,5 @@
 //! Extremes over a sliding window, in constant memory: the window is cut into ten parts, each keeps its own.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -11,44 +10,41 @@ const PARTS: usize = 10;
 #[derive(Debug, Clone)]
 pub(super) struct WindowedMin<T = i64> {
     part_ns: u64,
-    /// Part number, from 1 on so that no part takes no room, and smallest value in it.
-    parts: [Option<(NonZeroU64, T)>; PARTS],
+    /// Part numbers, counted from 1 and modulo 2^32, since numbers of 64 bits made a link 400 bytes larger; 0: nothing is in it.
+    numbers: [u32; PARTS],
+    /// The smallest value in each part.
+    least: [T; PARTS],
 }
 
-impl<T: Ord + Copy> WindowedMin<T> {
+impl<T: Ord + Copy + Default> WindowedMin<T> {
     /// An empty window of `span`.
     pub(super) fn new(span: Duration) -> Self {
         let part_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX) / PARTS as u64;
-        Self { part_ns: part_ns.max(1), parts: [None; PARTS] }
+        Self { part_ns: part_ns.max(1), numbers: [0; PARTS], least: [T::default(); PARTS] }
     }
 
     /// Adds a value.
     pub(super) fn push(&mut self, value: T, now: Instant) {
         let number = self.number(now);
-        let Some(part) =
-            usize::try_from(number.get() % PARTS as u64).ok().and_then(|at| self.parts.get_mut(at))
-        else {
-            return;
-        };
-        let least = part.filter(|(at, _)| *at == number).map_or(value, |(_, least)| least.min(value));
-        *part = Some((number, least));
+        let at = usize::try_from(number).unwrap_or(0) % PARTS;
+        let (Some(part), Some(least)) = (self.numbers.get_mut(at), self.least.get_mut(at)) else { return };
+        *least = if *part == number { value.min(*least) } else { value };
+        *part = number;
     }
 
     /// The part of a moment.
-    fn number(&self, now: Instant) -> NonZeroU64 {
-        NonZeroU64::MIN.saturating_add(now.as_nanos() / self.part_ns)
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32")]
+    fn number(&self, now: Instant) -> u32 {
+        (now.as_nanos() / self.part_ns).wrapping_add(1) as u32
     }
 
     /// The smallest value not older than the window; `None` when there is none.
     pub(super) fn min(&self, now: Instant) -> Option<T> {
         let number = self.number(now);
-        let oldest = number.get().saturating_sub(PARTS as u64 - 1);
-        self.parts
-            .iter()
-            .flatten()
-            .filter(|(at, _)| (oldest..=number.get()).contains(&at.get()))
-            .map(|(_, least)| *least)
-            .min()
+        let is_recent =
+            |part: u32| part != 0 && usize::try_from(number.wrapping_sub(part)).is_ok_and(|age| age < PARTS);
+        let parts = self.numbers.iter().zip(&self.least);
+        parts.filter(|(part, _)| is_recent(**part)).map(|(_, least)| *least).min()
     }
 }
 

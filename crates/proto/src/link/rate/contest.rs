@@ -6,7 +6,7 @@
 //!
 //! So from the first sign of a queue on a link whose C was steady, it is counted by how much the queue should have become
 //! shorter. The link is *contested* when that is [`EXPECTED_S`], and as much as the longest queue seen, after [`LEAST`] and a round trip in
-//! which the delay never came back, and at least a third of the longest queue is still there. (A step to a fifth of the rate is over by then.)
+//! which the delay never came back, at least a third of the longest queue is still there, and C is less than it was. (A step to a fifth of the rate is over by then.)
 //! A delay that is steady for [`QUIET`] at what was taken for the new base is a longer path.
 //!
 //! On a link that varies nothing is concluded: its queue is kept on purpose, and its C does fall.
@@ -17,6 +17,8 @@ use super::DRAINING;
 use crate::time::Instant;
 
 const EXPECTED_S: f64 = 0.06;
+/// What is left of C on a contested link is less than this.
+const FALLEN: f64 = 0.9;
 const LEAST: Duration = Duration::from_millis(700);
 const QUIET: Duration = Duration::from_millis(300);
 /// Samples further apart than this say nothing of the time between.
@@ -103,7 +105,8 @@ impl Contest {
         }
         let is_contested = now.saturating_since(standing.since) >= LEAST + rtt_min
             && standing.expected_s >= EXPECTED_S.max(standing.longest_s)
-            && above_s >= standing.longest_s / 3.0;
+            && above_s >= standing.longest_s / 3.0
+            && seen.rate_bps < self.alone_bps * FALLEN;
         is_contested.then_some(standing.base_us)
     }
 }

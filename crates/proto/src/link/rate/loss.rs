@@ -3,8 +3,13 @@
 //! What a link loses while it carries little is *usual*. More than that by [`POLICED_LOSS`] is taken for a policer's: C is what arrives, and the
 //! next look for more waits, each time longer. The cut is tested: where it did not lower the loss, it was none of ours, is undone, and
 //! that loss is usual from then on (srtla_send's rule).
+//!
+//! A burst of loss that has passed looks like a cut that helped. So after the first cut what was carried before is looked for in
+//! large steps; a policer answers with loss at once, and the next cut within [`SERIES_WITHIN`] is believed.
 
-use super::{RateControl, Span};
+use std::time::Duration;
+
+use super::{DATAGRAM_BYTES, RateControl, Sample, Span};
 use crate::time::Instant;
 
 /// Loss beyond the usual that counts as a policer's; beyond the second the link is out, and nothing is learnt.
@@ -13,6 +18,22 @@ pub(super) const OUTAGE_LOSS: f64 = 0.8;
 /// What is usual follows each sample without a queue by this.
 const USUAL_GAIN: f64 = 0.02;
 const LIGHT_LOAD: f64 = 0.7;
+
+/// A policer's loss is more than chance: by so many bytes more than usual, whatever the window holds. A window of a slow link holds a dozen datagrams, and
+/// one of them lost is a twentieth.
+const EXCESS_BYTES: f64 = 4.0 * DATAGRAM_BYTES;
+const EXCESS_MAX: f64 = 2.0 * EXCESS_BYTES;
+
+/// Cuts no further apart than this are one policer's: a look for more comes 8 s after a cut at the latest.
+const SERIES_WITHIN: Duration = Duration::from_secs(12);
+
+/// What was lost beyond what is allowed, summed up and never below nothing (Page 1954: the sooner the larger the loss, and chance comes to nothing).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Excess {
+    bytes: f64,
+    /// Delivered and lost up to the last sample.
+    before: (u64, u64),
+}
 
 /// A cut because of loss, under test.
 #[derive(Debug, Clone, Copy)]
@@ -23,12 +44,23 @@ pub(super) struct Cut {
 }
 
 impl RateControl {
+    /// Sums up what was lost beyond the usual and what is allowed on top.
+    pub(super) fn note_excess(&mut self, sample: &Sample) {
+        let (delivered, lost) = self.excess.before;
+        let newly_lost = sample.lost.saturating_sub(lost) as f64;
+        let newly_sent = newly_lost + sample.delivered.saturating_sub(delivered) as f64;
+        let allowed = newly_sent * (self.usual_loss + POLICED_LOSS);
+        let bytes = (self.excess.bytes + newly_lost - allowed).clamp(0.0, EXCESS_MAX);
+        self.excess = Excess { bytes, before: (sample.delivered, sample.lost) };
+    }
+
     /// What is lost while no queue stands and little is sent is usual.
     pub(super) fn note_usual_loss(&mut self, span: &Span) {
         // Only loss that little traffic meets too is known not to be ours.
         let is_light =
             span.sent_bps < self.rate_bps * LIGHT_LOAD && span.loss < self.usual_loss + POLICED_LOSS;
-        if self.queue_s <= self.empty_s() && (is_light || span.loss < self.usual_loss) {
+        // A queue only adds to it.
+        if span.loss < self.usual_loss || (is_light && self.queue_s <= self.empty_s()) {
             self.usual_loss += (span.loss - self.usual_loss) * USUAL_GAIN;
         }
     }
@@ -40,6 +72,7 @@ impl RateControl {
                 return false;
             }
             self.cut = None;
+            self.excess.bytes = 0.0;
             if span.loss > cut.loss * 0.7 {
                 self.usual_loss = span.loss;
                 self.rate_bps = self.rate_bps.max(cut.before_bps);
@@ -50,8 +83,14 @@ impl RateControl {
         if span.loss > OUTAGE_LOSS {
             return true;
         }
-        if !span.is_full || span.loss < self.usual_loss + POLICED_LOSS {
+        if !span.is_full || span.loss < self.usual_loss + POLICED_LOSS || self.excess.bytes < EXCESS_BYTES {
             return false;
+        }
+        self.excess.bytes = 0.0;
+        let is_first = self.cut_at.is_none_or(|at| now.saturating_since(at) > SERIES_WITHIN);
+        (self.cut_at, self.before_cut_bps) = (Some(now), if is_first { self.rate_bps } else { 0.0 });
+        if is_first {
+            self.probe_pause_s = 1;
         }
         self.cut = Some(Cut { at: now, loss: span.loss, before_bps: self.rate_bps });
         self.adopt(span.delivered_bps, now);

@@ -9,11 +9,14 @@ use std::time::Duration;
 use super::contest::{Contest, Seen};
 use super::delay::{Base, NOISE_HEADROOM};
 use super::shared::Shared;
-use super::{Phase, RATE_MIN_BPS, RateControl, Sample, VOLATILE};
+use super::{DRAINING, Phase, RATE_MIN_BPS, RateControl, Sample, VOLATILE};
 use crate::time::Instant;
 
 /// A queue that should have drained by this much, or by itself where that is more (at most three times this), and did not by half of it, is none.
 const VAIN_S: f64 = 0.01;
+
+/// A queue that changed by no more than this share did not change.
+const FLAT: f64 = 0.25;
 
 /// Three queues that did not drain are a rival's when no more than this lies between two.
 const VAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -26,10 +29,10 @@ const CONTESTED_FOR: Duration = Duration::from_secs(5);
 pub(super) struct Vain {
     /// Only what was sent from here on met less of ours.
     pub(super) from: Instant,
-    /// The newest send time looked at; `None`: none yet.
-    pub(super) at: Option<Instant>,
+    /// The newest send time looked at, and bytes sent up to then; `None`: none yet.
+    pub(super) at: Option<(Instant, u64)>,
     pub(super) queue_s: f64,
-    /// How much shorter the queue should have become.
+    /// How much shorter the queue should have become: by what was held back, or what there was not to send.
     pub(super) expected_s: f64,
 }
 
@@ -62,7 +65,11 @@ impl RateControl {
 
     /// Sees whether a queue drains that should.
     pub(super) fn note_vain(&mut self, sample: &Sample, now: Instant) {
-        if self.queue_s <= 2.0 * self.empty_s() || self.gain >= 1.0 {
+        // The queue is believed to be gone: one that changed may be; one that is as long as ever was none.
+        let is_flat = |vain: &Vain| (self.queue_s - vain.queue_s).abs() <= vain.queue_s * FLAT;
+        if self.queue_s <= 2.0 * self.empty_s()
+            || (self.gain >= 1.0 && !self.vain.as_ref().is_some_and(is_flat))
+        {
             self.vain = None;
             return;
         }
@@ -72,11 +79,17 @@ impl RateControl {
             vain.queue_s = self.queue_s;
             return;
         }
-        let Some(at) = vain.at.replace(sample.sent_at) else {
+        let Some((at, sent)) = vain.at.replace((sample.sent_at, sample.sent)) else {
             vain.queue_s = self.queue_s;
             return;
         };
-        vain.expected_s += sample.sent_at.saturating_since(at).as_secs_f64() * (1.0 - self.gain);
+        let span_s = sample.sent_at.saturating_since(at).as_secs_f64();
+        vain.expected_s += if self.gain < 1.0 {
+            span_s * (1.0 - self.gain)
+        } else {
+            let sent_s = sample.sent.saturating_sub(sent) as f64 * 8.0 / self.rate_bps;
+            (span_s * DRAINING - sent_s).max(0.0)
+        };
         let enough = VAIN_S.max(vain.queue_s.min(VAIN_S * 3.0));
         if vain.expected_s < enough {
             return;
