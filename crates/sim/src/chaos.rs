@@ -67,15 +67,12 @@ pub const LONG: Course = Course {
     ..SEALED
 };
 
-/// More faults, of more kinds: links that flap, change their rate and delay, and put packets in another order. 36 s.
-///
-/// A link that was slow or lossy at the end may take long until all of its rate is found again: of 200 seeds six had less than nine tenths of the
-/// load after 7 s.
+/// More faults, of more kinds: links that flap, change their rate and delay, and put packets in another order. 18 s.
 pub const DENSE: Course = Course {
     faults: 1_000..8_000,
     faults_max: 24,
     kinds: 15,
-    recovery: 25_000,
+    recovery: 7_000,
     rate_max: BitRate::from_bps(2_000_000),
     ..SEALED
 };
