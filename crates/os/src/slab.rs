@@ -2,7 +2,8 @@
 //! cut from them are gone.
 //!
 //! A slab whose packets are still held elsewhere is simply not reused: memory is bounded by what the holders keep
-//! (each held packet keeps at most one slab alive) plus [`SlabPool::SPENT_MAX`] idle slabs.
+//! (each held packet keeps at most one slab alive) plus [`SlabPool::SPENT_MAX`] idle slabs. Of several that are free the one used last is
+//! taken: it may still be in the processor's cache. The others of a burst stay cold.
 
 use std::collections::VecDeque;
 
@@ -23,8 +24,6 @@ pub struct SlabPool {
 impl SlabPool {
     /// Used-up slabs remembered for reuse.
     pub const SPENT_MAX: usize = 16;
-    /// How many of them are looked at before a new one is made.
-    const SPENT_TRIED: usize = 4;
 
     /// A pool of slabs of `slab_bytes`; nothing is allocated before the first use.
     pub fn new(slab_bytes: usize) -> Self {
@@ -57,8 +56,8 @@ impl SlabPool {
         if used.capacity() > 0 {
             self.spent.push_back(used);
         }
-        for _ in 0..self.spent.len().min(Self::SPENT_TRIED) {
-            let Some(mut slab) = self.spent.pop_front() else { break };
+        for at in (0..self.spent.len()).rev() {
+            let Some(slab) = self.spent.get_mut(at) else { break };
             slab.clear();
             if slab.try_reclaim(self.slab_bytes) {
                 // SAFETY: the whole allocation was zero-initialised by `BytesMut::zeroed(slab_bytes)` and nothing
@@ -66,10 +65,9 @@ impl SlabPool {
                 // least `slab_bytes`, and as only an allocation of exactly that size can offer it after `clear`,
                 // the handle starts at the allocation's first byte.
                 unsafe { slab.set_len(self.slab_bytes) };
-                self.current = slab;
+                self.current = self.spent.remove(at).unwrap_or_default();
                 return;
             }
-            self.spent.push_back(slab);
         }
         if self.spent.len() > Self::SPENT_MAX {
             self.spent.pop_front();
@@ -94,6 +92,22 @@ mod tests {
             assert_eq!(*packet, round.to_be_bytes());
         }
         assert!(pool.allocated() <= 2, "{} slabs for packets that were dropped at once", pool.allocated());
+    }
+
+    /// What a burst took stays cold once its packets are gone.
+    #[test]
+    fn the_slab_used_last_is_used_next() {
+        let mut pool = SlabPool::new(4096);
+        let mut packet = || {
+            let at = pool.window(4000).as_ptr().addr();
+            (at, pool.take(4000))
+        };
+        let burst: Vec<_> = (0..10).map(|_| packet()).collect();
+        let (last, _) = burst[9];
+        drop(burst);
+        for _ in 0..10 {
+            assert_eq!(packet().0, last);
+        }
     }
 
     #[test]

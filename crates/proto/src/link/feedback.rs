@@ -1,7 +1,7 @@
 //! The receiver's half of feedback: what arrived on one sealed link, and when its sender is to be told.
 //!
 //! Feedback is due when so much data came that it costs at most [`COST_PERMILLE`] of it, but not within [`SPACING_MIN`], an eighth of
-//! the round trip (at most [`SPACING_MAX`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other way allow.
+//! the round trip (at most [`SPACING_MAX`]; neither counts after [`TOLD_BYTES`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other way allow.
 //! A missing datagram is told at once, and so are the three after it, by which the sender knows it for lost.
 //! What little traffic brings is told with the next heartbeat, in the same datagram, or when nothing has followed it
 //! for [`END_AFTER`]: its sender waits to know whether the end of what it sent arrived; and after [`ACK_DELAY_MAX`] in any case: silence is how a
@@ -24,6 +24,8 @@ const COST_PERMILLE: u64 = 13;
 const RETURN_PERMILLE: u64 = 30;
 const SPACING_MIN: Duration = Duration::from_millis(5);
 const SPACING_MAX: Duration = Duration::from_millis(25);
+/// So much is told without regard to the spacing: its sender keeps it until then, and what is kept is to stay in a processor's cache.
+const TOLD_BYTES: u64 = 512 << 10;
 /// Data after which so long nothing comes is the end of something.
 pub(super) const END_AFTER: Duration = Duration::from_millis(10);
 /// Of a datagram that is missing its sender knows by so many later ones.
@@ -165,7 +167,11 @@ impl Acknowledger {
             rate.map_or(Duration::ZERO, |rate| rate.permille(RETURN_PERMILLE).time_to_send(cost_bytes));
         let at_end = (self.asked_at + END_AFTER).min(self.first_asked_at + ACK_DELAY_MAX);
         let at_end = if is_urgent || is_worth_it { Instant::ZERO } else { at_end };
-        let usual = if is_urgent { SPACING_MIN } else { (rtt / 8).clamp(SPACING_MIN, SPACING_MAX) };
+        let usual = match () {
+            () if self.asking_bytes >= TOLD_BYTES => Duration::ZERO,
+            () if is_urgent => SPACING_MIN,
+            () => (rtt / 8).clamp(SPACING_MIN, SPACING_MAX),
+        };
         let spacing = usual.max(affordable.min(SPACING_MAX * 4));
         Some(self.told_at.map_or(at_end, |told_at| at_end.max(told_at + spacing)))
     }
