@@ -29,7 +29,7 @@ impl BitRate {
         if nanos == 0 {
             return Self(0);
         }
-        Self(u64::try_from(u128::from(bytes) * 8_000_000_000 / nanos).unwrap_or(u64::MAX))
+        Self(quotient(bytes, 8_000_000_000, nanos))
     }
 
     /// How long `bytes` take at this rate; an hour when the rate is zero.
@@ -37,8 +37,7 @@ impl BitRate {
         if self.0 == 0 {
             return Duration::from_secs(3_600);
         }
-        let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(self.0);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Duration::from_nanos(quotient(bytes, 8_000_000_000, u128::from(self.0)))
     }
 
     /// How many bytes pass in `span`.
@@ -48,7 +47,16 @@ impl BitRate {
 
     /// This rate times `permille` / 1000.
     pub fn permille(self, permille: u64) -> Self {
-        Self(u64::try_from(u128::from(self.0) * u128::from(permille) / 1_000).unwrap_or(u64::MAX))
+        Self(quotient(self.0, permille, 1_000))
+    }
+}
+
+/// `value` times `factor` by `divisor`, which is above zero; saturates. In 64 bits where they suffice, as for every packet: a division of
+/// 128 bits takes five times as long.
+fn quotient(value: u64, factor: u64, divisor: u128) -> u64 {
+    match (value.checked_mul(factor), u64::try_from(divisor)) {
+        (Some(product), Ok(divisor)) => product.checked_div(divisor).unwrap_or(u64::MAX),
+        _ => u64::try_from(u128::from(value) * u128::from(factor) / divisor).unwrap_or(u64::MAX),
     }
 }
 

@@ -95,7 +95,8 @@ struct Slot {
     /// Bytes in its queue when it was last looked at.
     queued_bytes: usize,
     pending: bool,
-    timer: Option<Instant>,
+    /// Its entry among the timers, and what for.
+    timer: Option<(Instant, &'static str)>,
 }
 
 impl Endpoint {
@@ -256,6 +257,9 @@ impl Endpoint {
     /// Collects what the session has for TUN and logs.
     fn collect(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
+        if !slot.session.has_output() {
+            return;
+        }
         while let Some(event) = slot.session.poll_event() {
             self.events.push_back((id, event));
         }
@@ -285,9 +289,10 @@ impl Endpoint {
         self.count_queued(id);
         let Some(slot) = self.slot(id) else { return };
         slot.pending = false;
-        let next = slot.session.poll_timeout().map(|(at, _)| at).filter(|_| !slot.closing);
+        let timeout = slot.session.poll_timeout().filter(|_| !slot.closing);
         let closing = slot.closing;
-        let old = std::mem::replace(&mut slot.timer, next);
+        let old = std::mem::replace(&mut slot.timer, timeout).map(|(at, _)| at);
+        let next = timeout.map(|(at, _)| at);
         if closing {
             self.indices.remove_session(id);
             if let Some(place) = self.slots.get_mut(usize::from(id.0)) {
@@ -418,7 +423,7 @@ impl StateMachine for Endpoint {
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let (at, id) = self.timers.first()?;
         let slot = self.slots.get(usize::from(id.0))?.as_ref()?;
-        Some((*at, slot.session.poll_timeout().map_or("session", |(_, reason)| reason)))
+        Some((*at, slot.timer.map_or("session", |(_, reason)| reason)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which client an inner address belongs to: longest-prefix match, one ordered look-up for each prefix length in use.
+//! Which client an inner address belongs to: longest-prefix match, one ordered look-up for each prefix length in use. The last answer is
+//! remembered: packets come in runs, and both directions ask for the client's address.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,11 +13,13 @@ pub(super) struct RouteTable {
     entries: BTreeMap<Prefix, SessionId>,
     /// Lengths in use, longest first; IPv4 and IPv6.
     lengths: [Vec<u8>; 2],
+    latest: Option<(IpAddr, SessionId)>,
 }
 
 impl RouteTable {
     /// Gives a prefix to a session.
     pub(super) fn insert(&mut self, prefix: Prefix, id: SessionId) {
+        self.latest = None;
         let prefix = masked(prefix.address, prefix.length);
         // The first client to name a prefix has it; configuration refuses overlaps before.
         self.entries.entry(prefix).or_insert(id);
@@ -30,6 +33,7 @@ impl RouteTable {
 
     /// Takes everything from a session.
     pub(super) fn remove(&mut self, id: SessionId) {
+        self.latest = None;
         self.entries.retain(|_, owner| *owner != id);
         for (ipv6, lengths) in [false, true].into_iter().zip(&mut self.lengths) {
             let entries = &self.entries;
@@ -40,10 +44,15 @@ impl RouteTable {
     }
 
     /// Whose address it is.
-    pub(super) fn lookup(&self, address: IpAddr) -> Option<SessionId> {
+    pub(super) fn lookup(&mut self, address: IpAddr) -> Option<SessionId> {
+        if let Some((_, id)) = self.latest.filter(|(known, _)| *known == address) {
+            return Some(id);
+        }
         let [ipv4, ipv6] = &self.lengths;
         let lengths = if address.is_ipv4() { ipv4 } else { ipv6 };
-        lengths.iter().find_map(|length| self.entries.get(&masked(address, *length)).copied())
+        let id = lengths.iter().find_map(|length| self.entries.get(&masked(address, *length)).copied())?;
+        self.latest = Some((address, id));
+        Some(id)
     }
 }
 
@@ -75,14 +84,14 @@ mod tests {
         routes.insert(prefix("10.99.0.0", 16), SessionId(2));
         routes.insert(prefix("0.0.0.0", 0), SessionId(3));
         routes.insert(prefix("fd99::2", 128), SessionId(4));
-        let lookup = |text: &str| routes.lookup(text.parse().unwrap()).map(|id| id.0);
+        let mut lookup = |text: &str| routes.lookup(text.parse().unwrap()).map(|id| id.0);
         assert_eq!(lookup("10.99.0.2"), Some(1));
         assert_eq!(lookup("10.99.0.3"), Some(2));
         assert_eq!(lookup("8.8.8.8"), Some(3));
         assert_eq!(lookup("fd99::2"), Some(4));
         assert_eq!(lookup("fd99::3"), None);
         routes.remove(SessionId(1));
-        let lookup = |text: &str| routes.lookup(text.parse().unwrap()).map(|id| id.0);
+        let mut lookup = |text: &str| routes.lookup(text.parse().unwrap()).map(|id| id.0);
         assert_eq!((lookup("10.99.0.2"), lookup("fd99::2")), (Some(2), Some(4)));
     }
 }

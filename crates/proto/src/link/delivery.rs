@@ -56,6 +56,7 @@ pub(super) struct Echoed {
 impl Link {
     /// What was delivered before says nothing about what will be.
     pub(super) fn forget_delivery(&mut self, now: Instant) {
+        self.paced = None;
         self.loss = LossMeter::default();
         self.random_loss = LossMeter::default();
         self.log.clear();

@@ -23,7 +23,7 @@ impl Link {
             recovers: false,
             burst_tenths: self.sent.burst_tenths(),
             utilisation_permille: self.utilisation_permille(capacity, now),
-            rate: self.rate.pacing_rate(self.overdue(now), now),
+            rate: self.pacing_rate(now),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
             header_bytes: self.header_bytes(),
@@ -33,8 +33,8 @@ impl Link {
 
     fn utilisation_permille(&self, capacity: Option<BitRate>, now: Instant) -> u16 {
         let Some(capacity) = capacity.map(BitRate::as_bps).filter(|bps| *bps > 0) else { return 0 };
-        let used = u128::from(self.tx_meter.rate(now).as_bps());
-        u16::try_from(used * 1_000 / u128::from(capacity)).unwrap_or(u16::MAX)
+        let used = self.tx_meter.rate(now).as_bps();
+        u16::try_from(used.saturating_mul(1_000) / capacity).unwrap_or(u16::MAX)
     }
 
     /// Figures for people.

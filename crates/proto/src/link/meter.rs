@@ -6,26 +6,24 @@ use std::time::Duration;
 use crate::time::Instant;
 use crate::units::BitRate;
 
-const PARTS: usize = 10;
+const PARTS: u32 = 10;
 const PART_NS: u64 = 50_000_000;
 
 /// Counts bytes and tells their recent rate.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RateMeter {
-    /// Part number and bytes in it.
-    parts: [(u64, u64); PARTS],
+    /// Part number and bytes in it. Narrow, because every link of every session has two of these.
+    parts: [(u32, u32); PARTS as usize],
 }
 
 impl RateMeter {
     /// Counts `bytes` now.
     pub(super) fn on_bytes(&mut self, bytes: u64, now: Instant) {
-        let number = now.as_nanos() / PART_NS;
-        let Some(part) = usize::try_from(number % PARTS as u64).ok().and_then(|at| self.parts.get_mut(at))
-        else {
-            return;
-        };
+        let number = part_number(now);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Some(part) = self.parts.get_mut((number % PARTS) as usize) else { return };
         if part.0 == number {
-            part.1 += bytes;
+            part.1 = part.1.saturating_add(bytes);
         } else {
             *part = (number, bytes);
         }
@@ -33,13 +31,18 @@ impl RateMeter {
 
     /// The rate over the nine whole parts before now and the part that has begun.
     pub(super) fn rate(&self, now: Instant) -> BitRate {
-        let number = now.as_nanos() / PART_NS;
-        let oldest = number.saturating_sub(PARTS as u64 - 1);
-        let bytes =
-            self.parts.iter().filter(|part| (oldest..=number).contains(&part.0)).map(|part| part.1).sum();
-        let span = now.as_nanos().saturating_sub(oldest * PART_NS).max(PART_NS);
+        let number = part_number(now);
+        let oldest = number.saturating_sub(PARTS - 1);
+        let recent = self.parts.iter().filter(|part| (oldest..=number).contains(&part.0));
+        let bytes = recent.map(|part| u64::from(part.1)).sum();
+        let span = now.as_nanos().saturating_sub(u64::from(oldest) * PART_NS).max(PART_NS);
         BitRate::from_bytes_over(bytes, Duration::from_nanos(span))
     }
+}
+
+/// Which part a moment is in; good for six years.
+fn part_number(now: Instant) -> u32 {
+    u32::try_from(now.as_nanos() / PART_NS).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -147,6 +147,8 @@ pub struct Link {
     /// Bytes lost on a plain link.
     plain_lost: u64,
     rate: RateControl,
+    /// What is paced at, as it was computed for this moment.
+    paced: Option<(Instant, BitRate)>,
     pacer: Pacer,
     mtu: PathMtu,
     /// What the interface takes, and the peer's address that `mtu` was found for.
@@ -206,6 +208,7 @@ impl Link {
             end_given_up_at: Instant::ZERO,
             plain_lost: 0,
             rate: RateControl::new(config.tx_rate),
+            paced: None,
             pacer: Pacer::default(),
             mtu: PathMtu::new(config.mtu),
             mtu_max: config.mtu,
@@ -277,9 +280,9 @@ impl Link {
 
     /// Whether data uses the link while what it carries is being found out.
     pub fn is_starting(&self, now: Instant) -> bool {
-        let recent = self.rtt.srtt().unwrap_or_default() + START_SLACK;
+        let recent = || self.rtt.srtt().unwrap_or_default() + START_SLACK;
         self.rate.capacity().is_none()
-            && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent)
+            && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent())
     }
 
     /// Whether the path is known to receive.
@@ -305,6 +308,8 @@ impl Link {
     /// A datagram with `bytes` of UDP payload arrived.
     pub fn on_datagram(&mut self, bytes: usize, now: Instant) {
         let bytes = bytes as u64 + self.header_bytes();
+        // What it tells may change the rate.
+        self.paced = None;
         self.rx_packets += 1;
         self.rx_run_packets += 1;
         self.rx_bytes += bytes;
@@ -522,7 +527,9 @@ impl Link {
         self.tx_bytes += bytes;
         self.tx_meter.on_bytes(bytes, now);
         self.mtu.on_sent(bytes);
-        self.pacer.on_sent(bytes, self.rate.pacing_rate(self.overdue(now), now), now);
+        let rate = self.pacing_rate(now);
+        self.paced = Some((now, rate));
+        self.pacer.on_sent(bytes, rate, now);
         if outgoing.asks {
             self.data_sent_at = Some(now);
             if outgoing.sealed.is_some() {
@@ -533,6 +540,12 @@ impl Link {
             self.sent.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
         }
         self.note_carried(bytes);
+    }
+
+    /// What is paced at now: computed once for a moment, unless a datagram comes between.
+    fn pacing_rate(&self, now: Instant) -> BitRate {
+        let known = self.paced.filter(|(at, _)| *at == now);
+        known.map_or_else(|| self.rate.pacing_rate(self.overdue(now), now), |(_, rate)| rate)
     }
 
     /// The packets found lost since the last call, oldest first.

@@ -177,6 +177,8 @@ impl Watch {
 #[derive(Debug)]
 pub struct Classifier {
     hasher: FlowHasher,
+    /// The last header and its hash: packets come in runs.
+    latest: Option<(InnerHeader, u64)>,
     rules: Arc<[Rule]>,
     /// By flow id in no class; empty while nothing is watched.
     watches: Vec<Option<Box<Watch>>>,
@@ -191,6 +193,7 @@ impl Classifier {
     pub const fn new(seed: u64, rules: Arc<[Rule]>) -> Self {
         Self {
             hasher: FlowHasher::new(seed),
+            latest: None,
             rules,
             watches: Vec::new(),
             watched: 0,
@@ -202,7 +205,7 @@ impl Classifier {
     /// The flow and class of a packet that is about to be queued.
     pub fn classify(&mut self, header: &InnerHeader, packet: &[u8], now: Instant) -> Classified {
         self.forget_idle(now);
-        let hash = self.hasher.hash(header);
+        let hash = self.hash(header);
         let flow = FlowHasher::flow_of(hash);
         let rule = self.rules.iter().find(|rule| rule.matches(header));
         let class = match rule {
@@ -237,6 +240,15 @@ impl Classifier {
         }
         let class = class.or_else(|| is_interactive(header, packet).then_some(Class::Interactive));
         Classified { flow, class }
+    }
+
+    fn hash(&mut self, header: &InnerHeader) -> u64 {
+        if let Some((_, hash)) = self.latest.filter(|(known, _)| known.is_of_the_flow_of(header)) {
+            return hash;
+        }
+        let hash = self.hasher.hash(header);
+        self.latest = Some((*header, hash));
+        hash
     }
 
     /// The peer sends a packet with this header as realtime: what goes back is so too.

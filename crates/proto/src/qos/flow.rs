@@ -83,6 +83,14 @@ pub struct InnerHeader {
 }
 
 impl InnerHeader {
+    /// Whether both say the same of what makes a flow.
+    pub(super) fn is_of_the_flow_of(&self, other: &Self) -> bool {
+        self.ports == other.ports
+            && self.source == other.source
+            && self.destination == other.destination
+            && self.protocol == other.protocol
+    }
+
     /// The header of what comes back.
     pub(crate) fn reversed(&self) -> Self {
         Self {

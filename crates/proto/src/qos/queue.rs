@@ -422,7 +422,9 @@ impl Queue {
             let flow = self.table.listed_mut(id);
             if flow.deficit_bytes <= 0 {
                 flow.deficit_bytes = flow.deficit_bytes.saturating_add(signed(self.config.quantum));
-                self.table.move_to_tier(id, tier);
+                if !self.table.is_alone(id) {
+                    self.table.move_to_tier(id, tier);
+                }
                 continue;
             }
             while !self.has_passed_codel(id, tier, now) {}
@@ -441,7 +443,10 @@ impl Queue {
         let flow = self.table.listed_mut(id);
         let Some(waiting) = flow.packets.front() else { return true };
         let waited = now.saturating_since(waiting.arrived);
-        let sojourn = waited.saturating_sub(waits.between(waiting.arrived, now));
+        // Below the target it does not matter how much of it was on purpose.
+        let on_purpose =
+            if waited < self.params.target { Duration::ZERO } else { waits.between(waiting.arrived, now) };
+        let sojourn = waited.saturating_sub(on_purpose);
         let behind_bytes = flow.bytes - waiting.packet.len();
         if flow.codel.judge(now, sojourn, behind_bytes, &self.params) == Verdict::Pass {
             return true;

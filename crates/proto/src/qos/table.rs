@@ -163,6 +163,11 @@ impl FlowTable {
         self.listed_mut(id)
     }
 
+    /// Whether no other flow is on the flow's list.
+    pub(super) fn is_alone(&self, id: FlowId) -> bool {
+        self.flow(id).is_some_and(|flow| flow.prev.is_none() && flow.next.is_none())
+    }
+
     /// Puts a flow that gets its first packet in the sparse tier at the end of the fresh ones.
     pub(super) fn move_to_fresh(&mut self, id: FlowId) {
         self.unlink(id);

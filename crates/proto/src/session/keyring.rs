@@ -180,6 +180,11 @@ impl Keyring {
         self.freed.pop()
     }
 
+    /// Whether [`Self::poll_freed`] has something.
+    pub(super) const fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
     /// Whether a datagram with this receiver index is for one of these keys.
     pub(super) fn owns(&self, local_index: u32) -> bool {
         self.all().any(|keys| keys.local_index == local_index)

@@ -250,6 +250,11 @@ impl Session {
         self.queue.bytes() + self.kept_bytes() + self.protection.bytes()
     }
 
+    /// Whether it has events, indices that are free again, or packets to give.
+    pub(crate) fn has_output(&self) -> bool {
+        self.has_events() || self.keyring.has_freed() || !self.released.is_empty() || self.sizes.has_answers()
+    }
+
     /// What the world tells about a link.
     pub fn handle_link_event(&mut self, link: LinkId, event: LinkEvent, now: Instant) {
         let Some(link) = self.links.get_mut(link.index()) else { return };

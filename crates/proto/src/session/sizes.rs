@@ -79,6 +79,11 @@ impl Sizes {
         self.answers.pop_front()
     }
 
+    /// Whether [`Self::poll_answer`] has something.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     /// Tells the sender of `packet` that `mtu` bytes pass.
     fn answer(&mut self, packet: &[u8], mtu: usize, now: Instant) {
         if self.answer_at > now {

@@ -34,7 +34,13 @@ impl Kept {
     /// What the datagram of this number bears, which is not kept any more.
     pub(super) fn take(&mut self, number: u64) -> Option<Frame> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let frame = self.frames.get_mut(at)?.take()?;
+        let frame = if at == 0 {
+            // As a rule: what was sent first arrives first.
+            self.first += 1;
+            self.frames.pop_front()??
+        } else {
+            self.frames.get_mut(at)?.take()?
+        };
         self.bytes = self.bytes.saturating_sub(frame.kept_bytes());
         while self.frames.pop_front_if(|front| front.is_none()).is_some() {
             self.first += 1;
