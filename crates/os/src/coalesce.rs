@@ -127,9 +127,14 @@ impl Coalescer {
                 write(&[IoSlice::new(&ALONE), IoSlice::new(first)], 1);
                 continue;
             }
+            let headers = group.headers(first, &mut self.headers);
+            if group.count == 1 {
+                let payload = first.get(group.parsed.header_bytes..).unwrap_or_default();
+                write(&[IoSlice::new(headers), IoSlice::new(payload)], 1);
+                continue;
+            }
             let mut slices = [IoSlice::new(&[]); MERGED_MAX as usize + 1];
             let mut places = slices.iter_mut();
-            let headers = group.headers(first, &mut self.headers);
             places.next().into_iter().for_each(|place| *place = IoSlice::new(headers));
             let mut at = group.first;
             for place in places.take(usize::from(group.count)) {

@@ -52,6 +52,13 @@ impl Layout {
         window: &'a mut [u8],
         read: impl FnOnce(&mut [IoSliceMut<'a>]) -> R,
     ) -> R {
+        if self.payload_bytes == 0 {
+            // Small packets come singly, and many: no pieces are laid out for them.
+            let (piece, _) = window.split_at_mut(PACKET_BYTES_MAX.min(window.len()));
+            let mut slices = [IoSliceMut::new(header), IoSliceMut::new(piece)];
+            let used = usize::from(slices.first().is_some_and(|header| header.is_empty()));
+            return read(slices.get_mut(used..).unwrap_or_default());
+        }
         let mut slices: [IoSliceMut<'a>; SEGMENTS_MAX + 1] =
             std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let (mut count, mut left, mut rest) = (0, PACKET_BYTES_MAX, window);
