@@ -198,7 +198,7 @@ fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
         if terminal {
             eprint!("\r\x1b[K  run {seed}: {}", carrier.title());
         }
-        let timing = Timing::new(&scenario, *carrier, arguments.seconds.max(1), arguments.quick);
+        let timing = Timing::new(&scenario, row.load, *carrier, arguments.seconds.max(1), arguments.quick);
         let plan = Plan {
             scenario: &scenario,
             load: row.load,

@@ -36,6 +36,8 @@ const RIVAL_AFTER: Duration = Duration::from_secs(2);
 const RIVAL_OMIT: Duration = Duration::from_secs(3);
 /// So long after a link went out what arrives is compared with what the others carry.
 const SETTLING: Duration = Duration::from_secs(1);
+/// The time in which BBR goes by its handshake's round trip.
+const BBR_FIRST: Duration = Duration::from_secs(10);
 /// What a full packet of the kernel's TCP carries.
 const KERNEL_SHARE: f64 = 1_448.0 / 1_500.0;
 
@@ -131,6 +133,9 @@ impl Plan<'_> {
         let window = (start + self.timing.omit, start + self.timing.omit + self.timing.measured);
         let seen = Seen { running, direction: transfer.way(), record: &record, start, window };
         let mut figures = seen.figures(report.goodput_bps)?;
+        if transfer.is_bbr() {
+            seen.first(&mut figures)?;
+        }
         if let Some(rival) = rival.map_err(panicked)?? {
             figures.insert("rival_percent".to_owned(), rival);
         }
@@ -261,6 +266,18 @@ impl Seen<'_> {
         put("emulator_late", stats.late_wakeups as f64);
         put("emulator_cpu", stats.cpu.as_secs_f64() / lab.elapsed().as_secs_f64());
         Ok(figures)
+    }
+
+    /// What of the attainable a BBR flow got in its first ten seconds.
+    fn first(&self, figures: &mut Figures) -> anyhow::Result<()> {
+        let (lab, from, to) = (self.running.lab, self.start, self.start + BBR_FIRST);
+        let rate = lab.capacity_bps(self.direction, from, to).context("an unlimited link")? as f64;
+        let Shares { link, device } = self.running.shares()?;
+        if let Some(bps) = self.record.received_bps(from, to) {
+            // What arrives on the device has headers of its own.
+            figures.insert("first_percent".to_owned(), bps * device * 1e2 / (rate * link));
+        }
+        Ok(())
     }
 
     /// What arrived while links were out, beside what those carry that never are; and how soon all was used again.

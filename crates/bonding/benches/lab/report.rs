@@ -169,6 +169,7 @@ impl Measured {
         };
         add(&|value| format!(" {value:7.1} Mbit/s"), "goodput_mbps");
         add(&|value| format!(" {value:5.1} % of attainable"), "share_percent");
+        add(&|value| format!(" (first 10 s: {value:.1} %)"), "first_percent");
         add(&|value| format!("  95 % after {value:.1} s"), "first95_s");
         add(&|value| format!("  ping {value:.1}"), "idle_p50_ms");
         add(&|value| format!(" / {value:.1} ms"), "idle_p99_ms");

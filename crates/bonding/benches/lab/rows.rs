@@ -50,7 +50,19 @@ pub(crate) struct Transfer {
     pub(crate) congestion: &'static str,
 }
 
+const BBR: &str = "bbr";
+/// BBR's first least round trip is the handshake's, over the nearest link, and holds for ten seconds (`bbr_min_rtt_win_sec` in Linux's
+/// `tcp_bbr.c`). Then it looks again, and grows to what its path carries by a quarter every eight round trips.
+const BBR_STEADY: Duration = Duration::from_secs(16);
+/// It goes on looking every ten seconds, and sends next to nothing meanwhile: twice in this time.
+const BBR_PERIODS: Duration = Duration::from_secs(20);
+
 impl Transfer {
+    /// Whether its first ten seconds are unlike the others.
+    pub(crate) fn is_bbr(self) -> bool {
+        self.congestion == BBR
+    }
+
     /// As the emulator names its way.
     pub(crate) const fn way(self) -> Direction {
         match self.direction {
@@ -148,8 +160,8 @@ pub(crate) fn all() -> Vec<Row> {
     let four = [share(97.0), best, echo[0], echo[1]];
     add("reference-4-down", "reference", transfer(DOWN, 4, "cubic"), ALL, &four);
     add("reference-4-up", "reference", transfer(UP, 4, "cubic"), ALL, &four[..2]);
-    add("reference-bbr-down", "reference", transfer(DOWN, 1, "bbr"), ALL, &one);
-    add("reference-bbr-up", "reference", transfer(UP, 1, "bbr"), ALL, &one);
+    add("reference-bbr-down", "reference", transfer(DOWN, 1, BBR), ALL, &one);
+    add("reference-bbr-up", "reference", transfer(UP, 1, BBR), ALL, &one);
     let idle = [at_most("idle_p50_ms", 20.5), at_most("others_percent", 5.0)];
     add("reference-idle", "reference", Load::Idle, NO_TCP, &idle);
     add("reference-pages", "reference", Load::Pages, ALL, &[at_most("others_percent", 5.0)]);
@@ -255,7 +267,12 @@ pub(crate) struct Timing {
 impl Timing {
     /// A scenario in which something happens needs its time and shows every carrier the same of it; in the others
     /// every second is like the last, and the baselines need fewer.
-    pub(crate) fn new(scenario: &Scenario, carrier: Carrier, seconds: u64, quick: bool) -> Self {
+    pub(crate) fn new(scenario: &Scenario, load: Load, carrier: Carrier, seconds: u64, quick: bool) -> Self {
+        if let Load::Transfer(transfer) = load
+            && transfer.is_bbr()
+        {
+            return Self { start: Duration::ZERO, omit: BBR_STEADY, measured: BBR_PERIODS };
+        }
         let varies =
             scenario.links.iter().any(|link| matches!(link.down.rate, bonding_netem::Rate::Trace(_)));
         let omit = Duration::from_secs(if quick { 3 } else { 5 });

@@ -16,7 +16,7 @@
 //! A link with a lower score is never passed over for a quicker one behind it: priorities are the user's. Nor are roles: links
 //! are ordered by role first.
 //!
-//! Realtime packets have an order of their own: `realtime` says which.
+//! Realtime packets have an order of their own: `realtime` says which. So have the packets of a flow that has needed slow links for a while: `spread`.
 //!
 //! # What is left out
 //! - A link that loses over half a percent more (15 % where losses are sent again) than others of its role, and not to a queue, when those others carry together
@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use super::realtime::Realtime;
 use super::score::{Saturation, score};
+use super::spread::Spread;
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
 use crate::config::LinkRole;
 use crate::link::QUANTUM;
@@ -77,6 +78,7 @@ pub struct Adaptive {
     /// Left out for their loss.
     lossy: LinkSet,
     realtime: Realtime,
+    spread: Spread,
     /// Bulk packets since the last that was copied over those.
     uncopied_pkts: u32,
 }
@@ -142,6 +144,35 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Earliest arrival over the links, which come in their order.
+fn earliest<'a>(
+    head: &Queued,
+    in_order: impl Iterator<Item = &'a LinkView> + Clone,
+    now: Instant,
+) -> Decision {
+    let mut better: Option<Better> = None;
+    for link in in_order.clone() {
+        if link.has_credit(now) {
+            return match better {
+                Some(better) if better.beat(link, head) => Decision::Hold(better.free_at),
+                Some(_) | None => Decision::Send(link.id),
+            };
+        }
+        better = Some(Better::with(better, link, head, now));
+    }
+    wait(head, in_order)
+}
+
+/// Until one of the links is free.
+pub(super) fn wait<'a>(head: &Queued, links: impl Iterator<Item = &'a LinkView>) -> Decision {
+    match links.map(|link| link.free_at).min() {
+        // Bulk saves up a quantum and then sends a run; sparse traffic goes as soon as it may.
+        Some(free_at) if head.tier == Tier::Bulk => Decision::Wait(free_at + QUANTUM),
+        Some(free_at) => Decision::Wait(free_at),
+        None => Decision::NoLink,
+    }
+}
+
 impl Adaptive {
     /// The links that may carry `head`, in the order in which they are tried.
     fn arrange(&mut self, head: &Queued, links: &[LinkView], now: Instant) {
@@ -188,23 +219,17 @@ impl Scheduler for Adaptive {
             return self.realtime.select(head, links, now);
         }
         self.arrange(head, links, now);
-        let in_order = || self.order.iter().filter_map(|(_, _, _, at)| links.get(*at));
-        let mut better: Option<Better> = None;
-        for link in in_order() {
-            if link.has_credit(now) {
-                return match better {
-                    Some(better) if better.beat(link, head) => Decision::Hold(better.free_at),
-                    Some(_) | None => Decision::Send(link.id),
-                };
-            }
-            better = Some(Better::with(better, link, head, now));
+        let in_order = self.order.iter().filter_map(|(_, _, _, at)| links.get(*at));
+        if let Some(decision) = self.spread.select(head, in_order.clone(), now) {
+            return decision;
         }
-        match in_order().map(|link| link.free_at).min() {
-            // Bulk saves up a quantum and then sends a run; sparse traffic goes as soon as it may.
-            Some(free_at) if head.tier == Tier::Bulk => Decision::Wait(free_at + QUANTUM),
-            Some(free_at) => Decision::Wait(free_at),
-            None => Decision::NoLink,
+        let decision = earliest(head, in_order.clone(), now);
+        if let Decision::Send(link) = decision
+            && head.tier == Tier::Bulk
+        {
+            self.spread.begin(head, link, in_order, now);
         }
+        decision
     }
 
     fn run(&self) -> Duration {

@@ -22,6 +22,7 @@ mod realtime;
 pub mod redundant;
 pub mod round_robin;
 pub mod score;
+mod spread;
 
 pub(crate) use self::realtime::second;
 
