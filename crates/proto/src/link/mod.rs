@@ -57,7 +57,7 @@ use crate::wire::control::Control;
 use crate::wire::heartbeat::{Echo, HEARTBEAT_BYTES, Heartbeat};
 
 /// A suspect link, and one whose answer is late, is asked this often.
-const SUSPECT_INTERVAL: Duration = Duration::from_millis(50);
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A link that carries much is probed at most this often, and at most for this share of what it carries.
 const BUSY_INTERVAL: Duration = Duration::from_millis(25);

@@ -68,8 +68,8 @@ fn up_by_proof_suspect_and_down_without_it() {
 fn data_without_an_answer_is_silence_after_a_hundred_milliseconds() {
     let mut health = Health::new(INTERVAL);
     prove(&mut health, 1_000);
-    // Then three PTO of 46 ms are less than three probes.
-    assert_eq!(busy(&mut health, 1_100, 3_000), [(1_200, LinkState::Suspect), (1_350, LinkState::Down)]);
+    // Then three PTO of 46 ms are less than what probes get.
+    assert_eq!(busy(&mut health, 1_100, 3_000), [(1_200, LinkState::Suspect), (1_500, LinkState::Down)]);
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn a_single_packet_without_an_answer_takes_three_more_questions() {
     let mut health = Health::new(INTERVAL);
     prove(&mut health, 1_000);
     health.on_asked(ms(1_100));
-    // In doubt after 60 ms, then asked every 50 ms.
-    assert_eq!(pass(&mut health, 1_100, 3_000), [(1_310, LinkState::Suspect), (1_460, LinkState::Down)]);
+    // In doubt after 60 ms, then asked every 50 ms (by `pass`).
+    assert_eq!(pass(&mut health, 1_100, 3_000), [(1_310, LinkState::Suspect), (1_610, LinkState::Down)]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_send_that_fails_is_suspicious() {
     health.on_send_failed(&rtt(), ms(1_030));
     assert_eq!(health.state(), LinkState::Suspect);
     health.on_send_failed(&rtt(), ms(1_100));
-    assert_eq!(pass(&mut health, 1_100, 1_300), [(1_180, LinkState::Down)], "the first one counts");
+    assert_eq!(pass(&mut health, 1_100, 1_400), [(1_330, LinkState::Down)], "the first one counts");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_link_on_its_way_back_that_goes_silent_is_down_again() {
     prove(&mut health, 100);
     pass(&mut health, 120, 5_000);
     prove(&mut health, 5_000);
-    assert_eq!(pass(&mut health, 5_020, 6_000), [(5_270, LinkState::Down)]);
+    assert_eq!(pass(&mut health, 5_020, 6_000), [(5_420, LinkState::Down)]);
     // The proofs are counted anew.
     prove(&mut health, 6_000);
     prove(&mut health, 6_100);
