@@ -55,8 +55,9 @@ const WAIT_REST: u32 = 200;
 const FULL_PERMILLE: u64 = 900;
 /// Whether a flow needs slow links is looked at so often.
 const LOOKS: Duration = Duration::from_millis(5);
-/// From so many flows on those that are over are looked for when another comes.
-const FLOWS_KEPT: usize = 16;
+/// So many flows are looked at, and those that are over are forgotten this often at most when there are more. Of more than that none alone matters.
+const FLOWS_MAX: usize = 64;
+const SWEEPS: Duration = Duration::from_millis(50);
 
 /// A flow that needs slow links, or did lately.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,8 @@ impl Flow {
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     flows: BTreeMap<FlowId, Flow>,
+    /// When those that are over were last forgotten.
+    swept_at: Option<Instant>,
     waits: Waits,
 }
 
@@ -211,6 +214,19 @@ impl Spread {
         Some(Decision::Send(link.id))
     }
 
+    /// Whether `flow` is known, or there is room for it.
+    fn has_room(&mut self, flow: FlowId, now: Instant) -> bool {
+        if self.flows.len() < FLOWS_MAX || self.flows.contains_key(&flow) {
+            return true;
+        }
+        if self.swept_at.is_some_and(|at| now.saturating_since(at) < SWEEPS) {
+            return false;
+        }
+        self.swept_at = Some(now);
+        self.flows.retain(|_, flow| !flow.is_over(now));
+        self.flows.len() < FLOWS_MAX
+    }
+
     /// A bulk packet goes over `link`: its flow is spread if that is not one of the fast links.
     pub(super) fn begin<'a>(
         &mut self,
@@ -223,8 +239,8 @@ impl Spread {
         let Some(link) = in_order.find(|view| view.id == link).filter(|link| !fast.includes(link)) else {
             return;
         };
-        if self.flows.len() >= FLOWS_KEPT && !self.flows.contains_key(&head.flow) {
-            self.flows.retain(|_, flow| !flow.is_over(now));
+        if !self.has_room(head.flow, now) {
+            return;
         }
         let arrives_us = sent_arrives_us(head, link, now);
         let fresh = Flow { since: now, last: now, far: link.id, far_at: now, arrives_us };
@@ -394,5 +410,18 @@ mod tests {
             let used = BitRate::from_bytes_over(*sent, span).as_mbps() / view.rate.as_mbps();
             assert!(used > 0.95, "{:?}: {used}", view.id);
         }
+    }
+
+    #[test]
+    fn the_flows_that_are_looked_at_are_bounded_and_those_that_are_over_make_room() {
+        let views = [link(0, 10, 20), link(1, 70, 80)];
+        let mut spread = Spread::default();
+        for flow in 1..=1_000 {
+            spread.begin(&Queued { flow: FlowId(flow), ..head(FULL) }, LinkId(1), views.iter(), NOW);
+        }
+        assert_eq!(spread.flows.len(), FLOWS_MAX);
+        let late = Queued { flow: FlowId(2_000), ..head(FULL) };
+        spread.begin(&late, LinkId(1), views.iter(), NOW + MS * 1_000);
+        assert!(spread.flows.contains_key(&FlowId(2_000)) && spread.flows.len() == 1);
     }
 }
