@@ -167,10 +167,12 @@ impl Acknowledger {
             rate.map_or(Duration::ZERO, |rate| rate.permille(RETURN_PERMILLE).time_to_send(cost_bytes));
         let at_end = (self.asked_at + END_AFTER).min(self.first_asked_at + ACK_DELAY_MAX);
         let at_end = if is_urgent || is_worth_it { Instant::ZERO } else { at_end };
-        let usual = match () {
-            () if self.asking_bytes >= TOLD_BYTES => Duration::ZERO,
-            () if is_urgent => SPACING_MIN,
-            () => (rtt / 8).clamp(SPACING_MIN, SPACING_MAX),
+        let usual = if self.asking_bytes >= TOLD_BYTES {
+            Duration::ZERO
+        } else if is_urgent {
+            SPACING_MIN
+        } else {
+            (rtt / 8).clamp(SPACING_MIN, SPACING_MAX)
         };
         let spacing = usual.max(affordable.min(SPACING_MAX * 4));
         Some(self.told_at.map_or(at_end, |told_at| at_end.max(told_at + spacing)))

@@ -1,11 +1,16 @@
 //! The link as the scheduler and as people see it.
 
+use std::time::Duration;
+
 use super::{Link, SATURATED_PERMILLE};
 use crate::event::LinkState;
 use crate::scheduler::{LinkView, score};
 use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
+
+/// A link that sent data this long and a round trip ago is in use.
+const START_SLACK: Duration = Duration::from_millis(150);
 
 impl Link {
     /// What the scheduler sees.
@@ -29,6 +34,29 @@ impl Link {
             header_bytes: self.header_bytes(),
             mtu: self.packet_max(),
         }
+    }
+
+    /// What may be sent, or is taken for it until that is known.
+    pub fn likely_capacity(&self, now: Instant) -> BitRate {
+        self.rate.capacity().unwrap_or_else(|| self.rate.pacing_rate(Duration::ZERO, now))
+    }
+
+    /// How far, relative and on average, what the link carries is lately from its mean of a second.
+    pub fn volatility(&self, now: Instant) -> f64 {
+        self.rate.volatility(now)
+    }
+
+    /// Whether data uses the link while what it carries is being found out.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        let recent = || self.rtt.srtt().unwrap_or_default() + START_SLACK;
+        self.rate.capacity().is_none()
+            && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent())
+    }
+
+    /// What is paced at now: computed once for a moment, unless a datagram comes between.
+    pub(super) fn pacing_rate(&self, now: Instant) -> BitRate {
+        let known = self.paced.filter(|(at, _)| *at == now);
+        known.map_or_else(|| self.rate.pacing_rate(self.overdue(now), now), |(_, rate)| rate)
     }
 
     fn utilisation_permille(&self, capacity: Option<BitRate>, now: Instant) -> u16 {

@@ -65,8 +65,6 @@ const HEARTBEAT_COST_PERMILLE: u64 = 10;
 
 /// A link that is for no data is measured this many times more rarely: what is metered costs 100 MB a month then, not 5 GB.
 const UNUSED_INTERVALS: u32 = 50;
-/// A link that sent data this long and a round trip ago is in use.
-const START_SLACK: Duration = Duration::from_millis(150);
 
 /// The end of what was sent is overdue after the round trip, four times its variation (at least the first), the receiver's wait for more, and the
 /// second, which covers scheduling on both hosts (RFC 9002 §6.2.1: the probe timeout).
@@ -266,23 +264,6 @@ impl Link {
     /// What may be sent, where known.
     pub fn capacity(&self) -> Option<BitRate> {
         self.rate.capacity()
-    }
-
-    /// What may be sent, or is taken for it until that is known.
-    pub fn likely_capacity(&self, now: Instant) -> BitRate {
-        self.rate.capacity().unwrap_or_else(|| self.rate.pacing_rate(Duration::ZERO, now))
-    }
-
-    /// How far, relative and on average, what the link carries is lately from its mean of a second.
-    pub fn volatility(&self, now: Instant) -> f64 {
-        self.rate.volatility(now)
-    }
-
-    /// Whether data uses the link while what it carries is being found out.
-    pub fn is_starting(&self, now: Instant) -> bool {
-        let recent = || self.rtt.srtt().unwrap_or_default() + START_SLACK;
-        self.rate.capacity().is_none()
-            && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent())
     }
 
     /// Whether the path is known to receive.
@@ -540,12 +521,6 @@ impl Link {
             self.sent.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
         }
         self.note_carried(bytes);
-    }
-
-    /// What is paced at now: computed once for a moment, unless a datagram comes between.
-    fn pacing_rate(&self, now: Instant) -> BitRate {
-        let known = self.paced.filter(|(at, _)| *at == now);
-        known.map_or_else(|| self.rate.pacing_rate(self.overdue(now), now), |(_, rate)| rate)
     }
 
     /// The packets found lost since the last call, oldest first.

@@ -248,6 +248,7 @@ impl Spread {
         if flow.is_over(now) {
             *flow = fresh;
         }
+        // Until it is spread, its far link is the last slow one.
         flow.go_on(link, i64::MIN, now);
         flow.arrives_us = flow.arrives_us.max(arrives_us);
     }

@@ -77,7 +77,7 @@ fn a_single_packet_without_an_answer_takes_three_more_questions() {
     let mut health = Health::new(INTERVAL);
     prove(&mut health, 1_000);
     health.on_asked(ms(1_100));
-    // In doubt after 60 ms, then asked every 50 ms (by `pass`).
+    // In doubt after 60 ms, then asked every 50 ms: `pass` does.
     assert_eq!(pass(&mut health, 1_100, 3_000), [(1_310, LinkState::Suspect), (1_610, LinkState::Down)]);
 }
 
