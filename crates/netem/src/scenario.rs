@@ -174,12 +174,13 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 17] = [
+const BUILTIN: [(&str, &str); 18] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
     ("lossy", include_str!("../../../scenarios/lossy.toml")),
     ("failover", include_str!("../../../scenarios/failover.toml")),
+    ("failover-5", include_str!("../../../scenarios/failover-5.toml")),
     ("varying", include_str!("../../../scenarios/varying.toml")),
     ("single", include_str!("../../../scenarios/single.toml")),
     ("step", include_str!("../../../scenarios/step.toml")),

@@ -38,6 +38,8 @@ const RIVAL_OMIT: Duration = Duration::from_secs(3);
 const SETTLING: Duration = Duration::from_secs(1);
 /// The time in which BBR goes by its handshake's round trip.
 const BBR_FIRST: Duration = Duration::from_secs(10);
+/// A full packet of TCP is more, what the echo has between two looks less.
+const TRANSFER_LEAST: u64 = 1_000;
 /// What a full packet of the kernel's TCP carries.
 const KERNEL_SHARE: f64 = 1_448.0 / 1_500.0;
 
@@ -251,7 +253,7 @@ impl Seen<'_> {
         if let Some(after) = self.record.first_reached(self.start, wanted) {
             put("first95_s", after.as_secs_f64());
         }
-        put("pause_ms", millis(self.record.longest_pause(from, to)));
+        put("pause_ms", millis(self.record.longest_pause(from, to, TRANSFER_LEAST)));
         let queues =
             (0..links).filter_map(|index| self.record.queue_percentile(index, direction, from, to, 950));
         if let Some(worst) = queues.max() {

@@ -208,6 +208,8 @@ pub(crate) fn all() -> Vec<Row> {
     let carrier = [&[pause(60.0)], after.as_slice()].concat();
     add("failover-1-down", "failover", outage(DOWN), RECOVERY, &failover);
     add("failover-1-up", "failover", outage(UP), RECOVERY, &failover);
+    add("failover-5-down", "failover-5", outage(DOWN), RECOVERY, &failover);
+    add("failover-5-up", "failover-5", outage(UP), RECOVERY, &failover);
     add("failover-carrier-down", "carrier", outage(DOWN), RECOVERY_NO_TCP, &carrier);
     add("failover-carrier-up", "carrier", outage(UP), RECOVERY_NO_TCP, &carrier);
     add("failover-echo", "turns", Load::Echo, BOND, &[at_most("echo_silence_ms", 150.0)]);

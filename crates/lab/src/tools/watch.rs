@@ -68,14 +68,14 @@ fn received_by(table: &str, device: &str) -> Option<u64> {
 }
 
 impl Record {
-    /// The longest time in `from..to` in which nothing arrived.
-    pub fn longest_pause(&self, from: Duration, to: Duration) -> Duration {
+    /// The longest time in `from..to` in which less than `least` bytes arrived between one look and the next.
+    pub fn longest_pause(&self, from: Duration, to: Duration, least: u64) -> Duration {
         let (mut longest, mut since, mut known) = (Duration::ZERO, from, None);
         for moment in self.0.iter().filter(|moment| (from..to).contains(&moment.at)) {
-            if known != Some(moment.received_bytes) {
-                known = Some(moment.received_bytes);
+            if known.is_none_or(|known| moment.received_bytes.saturating_sub(known) >= least) {
                 since = moment.at;
             }
+            known = Some(moment.received_bytes);
             longest = longest.max(moment.at.saturating_sub(since));
         }
         longest
@@ -277,8 +277,13 @@ mod tests {
             let received = if (ms(500)..ms(800)).contains(&at) { 1 } else { millis(at) + 2 };
             (0, 0, received, if at < ms(1_000) { ms(30) } else { ms(5) })
         });
-        assert_eq!(seen.longest_pause(ms(0), ms(2_000)), ms(290));
-        assert_eq!(seen.longest_pause(ms(900), ms(2_000)), Duration::ZERO);
+        assert_eq!(seen.longest_pause(ms(0), ms(2_000), 1), ms(290));
+        assert_eq!(seen.longest_pause(ms(900), ms(2_000), 1), Duration::ZERO);
+        // A byte a millisecond all the time, and more only until then.
+        let echo =
+            record(ms(2_000), |at| (0, 0, millis(at) + millis(at.min(ms(1_500))) * 100, Duration::ZERO));
+        assert_eq!(echo.longest_pause(ms(0), ms(2_000), 1), Duration::ZERO);
+        assert_eq!(echo.longest_pause(ms(0), ms(2_000), 1_000), ms(490));
         // A packet a millisecond in the 190 ms between the looks at 800 and 990 ms; nothing while it paused.
         assert_eq!(seen.received_bps(ms(800), ms(1_000)), Some(8_000.0));
         assert_eq!(seen.received_bps(ms(500), ms(800)), Some(0.0));
