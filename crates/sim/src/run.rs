@@ -21,7 +21,7 @@ use crate::host::tcp::{CongestionControl, TcpApp};
 use crate::outer::{client_path, server_path};
 use crate::rival::Rival;
 use crate::trace::{Sample, Trace};
-use crate::world::{Observed, World};
+use crate::world::{Observed, Stalls, World};
 
 /// A flow that is found to be realtime changes its slot, and perhaps to a faster link: it may overtake itself then.
 const CLASS_CHANGES: u64 = 1;
@@ -192,6 +192,8 @@ pub struct RunSpec {
     pub duration: Duration,
     /// Somebody else's TCP flow joins on the first link, in the load's direction, two seconds after the run's start.
     pub has_rival: bool,
+    /// Both sides stand still at times.
+    pub stalls: Option<Stalls>,
 }
 
 impl RunSpec {
@@ -203,7 +205,15 @@ impl RunSpec {
         };
         let duration = scenario.duration;
         let setup = Setup::new(scenario, policy, seed).sealed();
-        Self { setup, system, workload, warmup: Duration::from_secs(3), duration, has_rival: false }
+        Self {
+            setup,
+            system,
+            workload,
+            warmup: Duration::from_secs(3),
+            duration,
+            has_rival: false,
+            stalls: None,
+        }
     }
 
     /// The link that is fastest in the load's direction and span, losses considered; the one with the lower RTT among equals.
@@ -286,6 +296,7 @@ fn drive<C: Observed, S: Observed>(
         world.ledger_up.keep_log(Instant::ZERO);
         world.ledger_down.keep_log(Instant::ZERO);
     }
+    world.set_stalls(spec.stalls);
     let direction = spec.workload.direction;
     if let Some(link) = spec.setup.scenario.links.first().filter(|_| spec.has_rival) {
         world.set_rival(0, direction, Rival::new(link.rtt(), Instant::ZERO + RIVAL_AFTER));

@@ -130,11 +130,19 @@ pub struct Node<M> {
     pub refused_packets: u64,
     /// Datagrams that the state machine refused.
     pub refused_datagrams: u64,
+    /// Datagrams that came while it stood still.
+    waiting: VecDeque<Datagram>,
 }
 
 impl<M> Node<M> {
     fn new(machine: M) -> Self {
-        Self { machine, host: Host::new(), refused_packets: 0, refused_datagrams: 0 }
+        Self {
+            machine,
+            host: Host::new(),
+            refused_packets: 0,
+            refused_datagrams: 0,
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -157,6 +165,38 @@ impl Side {
     }
 }
 
+/// A side's process stands still, once in each span of time: its machine is busy, or has no processor. What comes meanwhile waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Stalls {
+    /// The span.
+    pub every: Duration,
+    /// How long it stands still; less than the span.
+    pub length: Duration,
+}
+
+impl Stalls {
+    /// Of `10/100`: 10 ms in every 100.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (length, every) = text.split_once('/')?;
+        let ms = |text: &str| Some(Duration::from_millis(text.parse().ok()?));
+        let stalls = Self { every: ms(every)?, length: ms(length)? };
+        (stalls.length < stalls.every).then_some(stalls)
+    }
+
+    /// Until when `side` stands still at `now`.
+    fn until(&self, side: Side, now: Instant) -> Option<Instant> {
+        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let (every, length) = (nanos(self.every).max(1), nanos(self.length));
+        let since = nanos(now.saturating_since(Instant::ZERO));
+        let number = since / every;
+        // Anywhere in its span.
+        let offset =
+            xxh3_64_with_seed(&number.to_be_bytes(), side as u64) % every.saturating_sub(length).max(1);
+        let begin = number * every + offset;
+        (begin..begin + length).contains(&since).then(|| Instant::from_nanos(begin + length))
+    }
+}
+
 /// Client, server, links and hosts.
 #[derive(Debug)]
 pub struct World<C, S> {
@@ -174,6 +214,7 @@ pub struct World<C, S> {
     pub ledger_down: Ledger,
     mangler: Option<Mangler>,
     rival: Option<(usize, Direction, Rival)>,
+    stalls: Option<Stalls>,
     trace: u64,
     misrouted: u64,
     rounds: u32,
@@ -206,6 +247,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             ledger_down: Ledger::new(),
             mangler: None,
             rival: None,
+            stalls: None,
             trace: 0,
             misrouted: 0,
             rounds: 0,
@@ -290,6 +332,11 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.rival.as_ref().map(|(_, _, rival)| rival)
     }
 
+    /// From now on both sides stand still at times; `None`: not any more.
+    pub const fn set_stalls(&mut self, stalls: Option<Stalls>) {
+        self.stalls = stalls;
+    }
+
     /// Damages what travels from now on.
     pub fn set_mangler(&mut self, mangler: Option<Mangler>) {
         self.mangler = mangler;
@@ -356,10 +403,11 @@ impl<C: Observed, S: Observed> World<C, S> {
             up.into_iter().chain(down)
         });
         let rival = self.rival.as_ref().and_then(|(_, _, rival)| rival.poll_timeout());
+        let machine = |side, due| self.stalled_until(side).map(|end| (end, "stall")).or(due);
         [
             rival.map(|due| (due, "rival")),
-            self.client.machine.poll_timeout(),
-            self.server.machine.poll_timeout(),
+            machine(Side::Client, self.client.machine.poll_timeout()),
+            machine(Side::Server, self.server.machine.poll_timeout()),
             self.client.host.poll_timeout(),
             self.server.host.poll_timeout(),
         ]
@@ -368,6 +416,10 @@ impl<C: Observed, S: Observed> World<C, S> {
         .chain(links)
         .chain(self.carriers.front().map(|(due, ..)| (*due, "carrier")))
         .min_by_key(|(due, _)| *due)
+    }
+
+    fn stalled_until(&self, side: Side) -> Option<Instant> {
+        self.stalls.and_then(|stalls| stalls.until(side, self.now))
     }
 
     /// Does what is due now.
@@ -381,6 +433,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             self.client.machine.handle_carrier(link, present, now);
         }
         self.run_rival();
+        self.resume();
         self.client.host.handle_timeout(now);
         self.server.host.handle_timeout(now);
         self.settle();
@@ -388,8 +441,27 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.timeout(Side::Server);
     }
 
+    /// Hands over what waited while a side stood still.
+    fn resume(&mut self) {
+        for (side, direction) in [(Side::Client, Direction::Down), (Side::Server, Direction::Up)] {
+            if self.stalled_until(side).is_some() {
+                continue;
+            }
+            let waiting = match side {
+                Side::Client => &mut self.client.waiting,
+                Side::Server => &mut self.server.waiting,
+            };
+            for datagram in std::mem::take(waiting) {
+                self.take(direction, datagram);
+            }
+        }
+    }
+
     /// Calls a state machine's timeout while it is due.
     fn timeout(&mut self, side: Side) {
+        if self.stalled_until(side).is_some() {
+            return;
+        }
         for _ in 0..DUE_AGAIN_MAX {
             let due = match side {
                 Side::Client => self.client.machine.poll_timeout(),
@@ -463,6 +535,19 @@ impl<C: Observed, S: Observed> World<C, S> {
     fn hand_over(&mut self, direction: Direction, path: Path, data: BytesMut) {
         let datagram = Datagram { path, data };
         match direction {
+            Direction::Up if self.stalled_until(Side::Server).is_some() => {
+                self.server.waiting.push_back(datagram)
+            }
+            Direction::Down if self.stalled_until(Side::Client).is_some() => {
+                self.client.waiting.push_back(datagram)
+            }
+            Direction::Up | Direction::Down => self.take(direction, datagram),
+        }
+    }
+
+    /// A datagram reaches the side that `direction` leads to.
+    fn take(&mut self, direction: Direction, datagram: Datagram) {
+        match direction {
             Direction::Up => {
                 let taken = self.server.machine.handle_datagram(datagram, self.now);
                 self.server.refused_datagrams += u64::from(taken.is_err());
@@ -487,6 +572,9 @@ impl<C: Observed, S: Observed> World<C, S> {
     }
 
     fn settle_side(&mut self, side: Side) -> bool {
+        if self.stalled_until(side).is_some() {
+            return false;
+        }
         let mut moved = false;
         while let Some(transmit) = self.poll_transmit(side) {
             moved = true;

@@ -15,6 +15,7 @@ use bonding_sim::host::quic::QuicControl;
 use bonding_sim::host::tcp::CongestionControl;
 use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
+use bonding_sim::world::Stalls;
 use bonding_sim::world::{Observed, World};
 
 use load::{assert_sound, at, built_in, load, rates};
@@ -340,4 +341,15 @@ fn the_same_seed_gives_the_same_run() {
     };
     assert_eq!(hash(1), hash(1));
     assert_ne!(hash(1), hash(2));
+}
+
+#[test]
+fn sides_that_stand_still_for_a_fifth_of_the_time_fill_the_links() {
+    let quic = Workload::parse("quic-cubic-down-1").unwrap();
+    let mut spec = RunSpec::new(built_in("reference"), System::Bond(Policy::Adaptive), quic, 1);
+    spec.stalls = Some(Stalls { length: Duration::from_millis(20), every: Duration::from_millis(100) });
+    spec.duration = Duration::from_secs(10);
+    let row = run(&spec, None);
+    assert!(row.problems.is_empty(), "{:?}", row.problems);
+    assert!(row.share > 0.85, "{:.3}", row.share);
 }

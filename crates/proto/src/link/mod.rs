@@ -523,6 +523,11 @@ impl Link {
         self.note_carried(bytes);
     }
 
+    /// What waits to be sent from now on was kept waiting for so long by its driver, not by its links.
+    pub fn set_late(&mut self, late: Duration) {
+        self.pacer.set_late(late);
+    }
+
     /// The packets found lost since the last call, oldest first.
     pub fn take_lost(&mut self) -> Vec<Frame> {
         self.sent.take_lost()

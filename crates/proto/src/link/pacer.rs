@@ -1,8 +1,9 @@
 //! When a link may send next.
 //!
 //! A virtual finish time: each datagram moves `free_at` on by its time at the pacing rate; a datagram may go when
-//! `free_at` is not in the future. An idle link saves up at most [`BURST`], so that a driver that wakes late loses no
-//! rate, and what then goes at once stays far below a link's own buffer. Exact: no token arithmetic, no drift.
+//! `free_at` is not in the future. An idle link saves up at most [`BURST`], and what then goes at once stays far below a link's own buffer.
+//! Where packets waited for a link and the driver came back late for them, the link was not idle: that time, up to [`LATE_MAX`], is saved up
+//! besides. So a machine that is busy, or whose host takes its processors away for a while, loses no rate. Exact: no token arithmetic, no drift.
 //!
 //! Bulk starts a run only when [`QUANTUM`] has been saved up and then sends until nothing is left: at 70 Mbit/s a batch of
 //! six datagrams a millisecond instead of one wake-up for each. A packet that waits for this very link (sparse
@@ -16,6 +17,10 @@ use crate::units::BitRate;
 /// The most an idle link saves up. Wake-ups of a loaded machine are up to some milliseconds late.
 pub const BURST: Duration = Duration::from_millis(4);
 
+/// The most that is saved up besides, of the time by which a driver was late. Ours: as much as a stalled host lets pile up in front of links anyway,
+/// below the smallest buffers of links (50 ms).
+const LATE_MAX: Duration = Duration::from_millis(20);
+
 /// What bulk saves up before it starts a run.
 pub const QUANTUM: Duration = Duration::from_millis(1);
 
@@ -24,6 +29,7 @@ pub const QUANTUM: Duration = Duration::from_millis(1);
 pub(super) struct Pacer {
     free_at: Instant,
     idle: Duration,
+    late: Duration,
 }
 
 impl Pacer {
@@ -37,9 +43,14 @@ impl Pacer {
         self.idle
     }
 
+    /// What waited to be sent from now on was kept waiting for so long by its driver, not by its links.
+    pub(super) fn set_late(&mut self, late: Duration) {
+        self.late = late.min(LATE_MAX);
+    }
+
     /// `bytes` went at `now`, on a link paced at `rate`.
     pub(super) fn on_sent(&mut self, bytes: u64, rate: BitRate, now: Instant) {
-        let saved_from = now.saturating_sub(BURST);
+        let saved_from = now.saturating_sub(BURST + self.late);
         self.idle += saved_from.saturating_since(self.free_at);
         self.free_at = self.free_at.max(saved_from) + rate.time_to_send(bytes);
     }
@@ -67,6 +78,29 @@ mod tests {
         let allowed = rate.bytes_in(now - start + BURST) + 1_500;
         assert!(sent <= allowed, "{sent} > {allowed}");
         assert!(sent * 1_000 >= allowed * 998, "{sent} of {allowed}");
+    }
+
+    #[test]
+    fn a_driver_that_is_late_loses_no_rate() {
+        let rate = BitRate::from_bps(10_000_000);
+        // Late by 15 ms each time; by 60 ms, which is more than anybody saves up.
+        for (late_ms, permille) in [(15, 998..=1_000), (60, 380..=420)] {
+            let mut pacer = Pacer::default();
+            let start = Instant::from_nanos(1_000_000_000);
+            let (mut now, mut sent) = (start, 0);
+            pacer.on_sent(1_500, rate, now);
+            for _ in 0..1_000 {
+                let due = pacer.free_at().max(now);
+                now = due + Duration::from_millis(late_ms);
+                pacer.set_late(now - due);
+                while pacer.free_at() <= now {
+                    pacer.on_sent(1_500, rate, now);
+                    sent += 1_500;
+                }
+            }
+            let share = sent * 1_000 / rate.bytes_in(now - start);
+            assert!(permille.contains(&share), "late by {late_ms} ms: {share} permille");
+        }
     }
 
     #[test]

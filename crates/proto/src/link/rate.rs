@@ -6,7 +6,8 @@
 //! plain ones) we know for each sample: what was delivered and when, when that was sent, and how long it took. So
 //! - the **queue** is the delay (less the datagram's own time at C) above its least in 10 s, the *base*, and above twice the
 //!   *noise*: what delays jump about from sample to sample (a radio's scheduling, a busy host);
-//! - a link whose queue was never empty between two samples, 20 ms apart at least, was busy: **what it delivered is C**;
+//! - a link whose queue was never empty between two samples, 20 ms apart at least, was busy: **what it delivered is C** (a fall is taken without
+//!   the time of a pause that is longer than all others: that is somebody who stood still, a busy host, and no rate);
 //! - a link without a queue delivered what was sent: C is no less.
 //!
 //! Rates are taken over a window of one round trip, 40 to 100 ms, and at least 12 datagrams.
@@ -451,6 +452,8 @@ impl RateControl {
         }
         // What drains came quicker than it was sent, and so does what a stalled link lets go: a little is believed.
         let seen = if ratio > 1.0 + CHANGE { carried_bps.min(self.rate_bps * 1.1) } else { carried_bps };
+        let regular_bps = carried_bps * span.regular_bps / span.delivered_bps.max(1.0);
+        let seen = seen.max(regular_bps.min(self.rate_bps));
         let error = seen / self.rate_bps - 1.0;
         let gain = if error.abs() > JUMP { 1.0 } else { ESTIMATE_GAIN };
         self.adopt(self.rate_bps + (seen - self.rate_bps) * gain, now);

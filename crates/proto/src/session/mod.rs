@@ -134,6 +134,9 @@ pub struct Session {
     protection: Protection,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
+    /// While packets wait for links: when the first link has credit again; and by how much the driver was late for that the last time.
+    due_at: Option<Instant>,
+    late: Duration,
     /// By tier: since when its head is held back for a better link.
     held_from: [Option<Instant>; Tier::ALL.len()],
     counters: Counters,
@@ -206,6 +209,8 @@ impl Session {
             recovery: Recovery::default(),
             protection: Protection::new(config.recovery.fec, config.recovery.resend),
             transmit_at: None,
+            due_at: None,
+            late: Duration::ZERO,
             held_from: [None; Tier::ALL.len()],
             counters: Counters::default(),
         };

@@ -5,6 +5,7 @@
 //! over all links, which is what the receiver's resequencer relies on.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use super::{COUNTERS, Session};
@@ -94,6 +95,7 @@ impl Session {
         now: Instant,
     ) -> Option<Transmit> {
         self.transmit_at = None;
+        self.note_lateness(now);
         if self.queue.is_empty() {
             self.held_from = Default::default();
         }
@@ -123,17 +125,34 @@ impl Session {
                     if let Some(held_from) = self.held_from.get_mut(index) {
                         *held_from = Some(now);
                     }
-                    self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
+                    self.wait_until(until);
                 }
-                Decision::Wait(until) => {
-                    self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
-                }
+                Decision::Wait(until) => self.wait_until(until),
                 // Links come back by an input.
                 Decision::NoLink => {}
             }
         }
         self.counters.discards.merge(&self.queue.take_discards());
         None
+    }
+
+    /// Packets wait for links until then.
+    fn wait_until(&mut self, until: Instant) {
+        self.transmit_at = Some(self.transmit_at.map_or(until, |at| at.min(until)));
+        self.due_at = self.transmit_at;
+    }
+
+    /// What was due and comes later is the driver's lateness, until what waited is gone or waits again.
+    fn note_lateness(&mut self, now: Instant) {
+        let late = match self.due_at.take() {
+            Some(due) => now.saturating_since(due),
+            None if self.queue.is_empty() => Duration::ZERO,
+            None => return,
+        };
+        if late != self.late {
+            self.late = late;
+            self.links.iter_mut().for_each(|link| link.set_late(late));
+        }
     }
 
     /// Fills one batch for `link`, beginning with `head`, for which `link` was selected.

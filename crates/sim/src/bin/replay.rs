@@ -9,11 +9,12 @@ use bonding_proto::config::Policy;
 use bonding_sim::run::{RunSpec, System, Workload, run};
 use bonding_sim::table;
 use bonding_sim::trace::{Trace, packets};
+use bonding_sim::world::Stalls;
 
-const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [rival]
+const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [rival] [stalls=10/100]
 Writes FOLDER/links.csv, a line per link and 100 ms, and FOLDER/packets.csv, a line per packet of the load's direction.
 POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4;
-rival: somebody else's TCP flow joins on the first link after two seconds";
+rival: somebody else's TCP flow joins on the first link after two seconds; stalls=10/100: both sides stand still for 10 ms in every 100";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,12 +32,16 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     let workload = Workload::parse(workload).with_context(|| format!("no workload '{workload}'\n{USAGE}"))?;
     let has_rival = rest.iter().any(|argument| argument == "rival");
-    let seed = match rest.iter().find(|argument| *argument != "rival") {
+    let stalls = match rest.iter().find_map(|argument| argument.strip_prefix("stalls=")) {
+        None => None,
+        Some(spec) => Some(Stalls::parse(spec).with_context(|| format!("'{spec}' is not like 10/100"))?),
+    };
+    let seed = match rest.iter().find(|argument| *argument != "rival" && !argument.starts_with("stalls=")) {
         None => table::SEED,
         Some(seed) => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
     };
     let name = scenario.name.clone();
-    let spec = RunSpec { has_rival, ..RunSpec::new(scenario, system, workload, seed) };
+    let spec = RunSpec { has_rival, stalls, ..RunSpec::new(scenario, system, workload, seed) };
     let mut trace = Trace::new();
     let row = run(&spec, Some(&mut trace));
     let folder = Path::new(folder);

@@ -4,7 +4,7 @@
 //! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`, `round_robin`) and
 //! workloads (such as `tcp-cubic-down-1`), in any order, `seeds=N`: the run of median goodput of N, `ceilings`: with the links' rates
 //! configured, `plain`: over plain links, `no-resend`: nothing is sent again, `rival`: beside somebody else's TCP flow on the first link, whose
-//! share of it stands behind the line. Then it only prints.
+//! share of it stands behind the line, `stalls=10/100`: both sides stand still for 10 ms in every 100, each for itself. Then it only prints.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use bonding_proto::config::{Policy, Security};
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 use bonding_sim::table;
+use bonding_sim::world::Stalls;
 
 const OUTPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/simulation.md");
 
@@ -39,6 +40,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut workloads = Vec::new();
     let mut seeds = 1;
     let (mut plain, mut ceilings, mut resend, mut rival) = (false, false, true, false);
+    let mut stalls = None;
     for argument in std::env::args().skip(1) {
         if argument == "plain" {
             plain = true;
@@ -48,6 +50,8 @@ fn main() -> anyhow::Result<ExitCode> {
             rival = true;
         } else if argument == "ceilings" {
             ceilings = true;
+        } else if let Some(spec) = argument.strip_prefix("stalls=") {
+            stalls = Some(Stalls::parse(spec).with_context(|| format!("'{spec}' is not like 10/100"))?);
         } else if let Some(count) = argument.strip_prefix("seeds=") {
             seeds = count.parse().with_context(|| format!("'{count}' is no number of seeds"))?;
         } else if let Some(system) = system(&argument) {
@@ -66,6 +70,7 @@ fn main() -> anyhow::Result<ExitCode> {
         && seeds == 1
         && !plain
         && !rival
+        && stalls.is_none()
         && !ceilings
         && resend;
     if scenarios.is_empty() {
@@ -85,6 +90,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 spec.setup.has_ceilings = ceilings;
                 spec.setup.recovery.resend = resend;
                 spec.has_rival = rival;
+                spec.stalls = stalls;
                 if plain {
                     spec.setup.security.fill(Security::Plain);
                 }

@@ -14,6 +14,10 @@ const IDLE_ROOM: usize = 8;
 /// The pacer counts as used to the full if it was idle for less than this share of the time.
 const IDLE_SHARE: f64 = 0.05;
 
+/// A pause that is longer than each of so many others by this, and by half, is a stall.
+const STALL_MIN_US: u64 = 5_000;
+const STALL_OTHERS: u32 = 3;
+
 /// One sample; see [`super::Sample`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
@@ -38,6 +42,8 @@ pub(super) struct Span {
     pub(super) lost_bytes: f64,
     /// The pacer was used to the full.
     pub(super) is_full: bool,
+    /// The same as `delivered_bps` over the time in which it came regularly: without a pause that is longer than all others.
+    pub(super) regular_bps: f64,
 }
 
 /// The samples, oldest first.
@@ -88,7 +94,7 @@ impl Marks {
             self.marks.pop_front();
         }
         let first = self.marks.front().filter(|first| first.arrived_us <= from)?;
-        Some(between(first, &last))
+        Some(between(first, &last, Pauses::default()))
     }
 
     /// What the newest samples tell that all met a queue of more than `empty_s`, if they reach back at least `least`, and `most` at
@@ -97,8 +103,13 @@ impl Marks {
         let last = self.marks.back()?;
         let reach = |mark: &Mark| Duration::from_micros(last.arrived_us.saturating_sub(mark.arrived_us));
         let busy = self.marks.iter().rev().take_while(|mark| mark.queue_s > empty_s);
-        let first = busy.take_while(|mark| reach(mark) <= most).last()?;
-        (reach(first) >= least).then(|| between(first, last))
+        let mut pauses = Pauses::default();
+        let (mut first, mut next_us) = (last, last.arrived_us);
+        for mark in busy.skip(1).take_while(|mark| reach(mark) <= most) {
+            pauses.note(next_us.saturating_sub(mark.arrived_us));
+            (first, next_us) = (mark, mark.arrived_us);
+        }
+        (reach(first) >= least).then(|| between(first, last, pauses))
     }
 
     /// Bytes found lost by the newest sample.
@@ -111,18 +122,96 @@ impl Marks {
     }
 }
 
+/// How far apart samples arrived.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pauses {
+    count: u32,
+    longest_us: u64,
+    second_us: u64,
+}
+
+impl Pauses {
+    fn note(&mut self, pause_us: u64) {
+        self.count += 1;
+        if pause_us > self.longest_us {
+            (self.longest_us, self.second_us) = (pause_us, self.longest_us);
+        } else {
+            self.second_us = self.second_us.max(pause_us);
+        }
+    }
+
+    /// By how much the longest exceeds the next, where that is a stall of somebody's; µs.
+    fn stall_us(self) -> u64 {
+        let excess_us = self.longest_us.saturating_sub(self.second_us);
+        let is_stall =
+            self.count > STALL_OTHERS && excess_us >= STALL_MIN_US && excess_us >= self.second_us / 2;
+        if is_stall { excess_us } else { 0 }
+    }
+}
+
 /// What happened from `first` to `last`.
-fn between(first: &Mark, last: &Mark) -> Span {
+fn between(first: &Mark, last: &Mark, pauses: Pauses) -> Span {
     let arriving = last.arrived_us.saturating_sub(first.arrived_us).max(1) as f64 / 1e6;
+    let regular = arriving - pauses.stall_us() as f64 / 1e6;
     let sending = last.sent_at.saturating_since(first.sent_at).as_secs_f64().max(1e-6);
     let delivered = last.delivered.saturating_sub(first.delivered) as f64;
     let lost = last.lost.saturating_sub(first.lost) as f64;
     let idle = last.idle.saturating_sub(first.idle).as_secs_f64();
     Span {
         delivered_bps: delivered * 8.0 / arriving,
+        regular_bps: delivered * 8.0 / regular.max(1e-6),
         sent_bps: last.sent.saturating_sub(first.sent) as f64 * 8.0 / sending,
         loss: if lost > 0.0 { lost / (lost + delivered) } else { 0.0 },
         lost_bytes: lost,
         is_full: idle <= sending * IDLE_SHARE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE_S: f64 = 0.005;
+    const WINDOW: Duration = Duration::from_millis(80);
+
+    /// Samples of a busy link, 10 ms apart, each `bytes` more.
+    fn push(marks: &mut Marks, at_ms: u64, delivered: u64) {
+        marks.push(Mark {
+            arrived_us: at_ms * 1_000,
+            sent_at: Instant::from_nanos(at_ms * 1_000_000),
+            sent: delivered,
+            delivered,
+            lost: 0,
+            idle: Duration::ZERO,
+            queue_s: QUEUE_S,
+        });
+    }
+
+    fn busy(marks: &Marks) -> (f64, f64) {
+        let span = marks.busy_span(0.001, Duration::from_millis(20), WINDOW).unwrap();
+        (span.delivered_bps / 1e6, span.regular_bps / 1e6)
+    }
+
+    #[test]
+    fn a_pause_is_no_rate_and_a_slower_link_is() {
+        let mut marks = Marks::default();
+        for step in 0..8 {
+            push(&mut marks, step * 10, step * 10_000);
+        }
+        let (delivered, regular) = busy(&marks);
+        assert!(
+            (delivered - 8.0).abs() < 0.01 && (regular - delivered).abs() < 0.01,
+            "{delivered} {regular}"
+        );
+        // Nothing for 40 ms, and then as before.
+        push(&mut marks, 110, 80_000);
+        let (delivered, regular) = busy(&marks);
+        assert!(delivered < 5.1 && (regular - 8.0).abs() < 0.1, "{delivered} {regular}");
+        // A fifth of the rate, samples five times as far apart.
+        for step in 1..=4 {
+            push(&mut marks, 110 + step * 50, 80_000 + step * 10_000);
+        }
+        let (delivered, regular) = busy(&marks);
+        assert!((delivered - 1.6).abs() < 0.1 && (regular - 1.6).abs() < 0.1, "{delivered} {regular}");
     }
 }
