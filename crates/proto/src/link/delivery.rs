@@ -34,6 +34,9 @@ pub(super) const FEEDBACK_GAP_MIN: Duration = Duration::from_millis(25);
 /// Of a heartbeat in a plain datagram, IP and UDP headers included.
 const HEARTBEAT_DATAGRAM_BYTES: u64 = 99;
 
+/// Of a datagram that was lost on a plain link.
+const ROW_BYTES: u64 = 1_500;
+
 /// Bytes of a feedback frame with two ranges, sealed, without IP and UDP headers.
 const FEEDBACK_BYTES: u64 = 85;
 
@@ -118,6 +121,8 @@ impl Link {
                 arrived_us,
                 delivered: logged.bytes.saturating_sub(self.plain_lost + lost),
                 lost: self.plain_lost + lost,
+                // Nothing tells which ones: each may have been lost for itself.
+                lost_rows: (self.plain_lost + lost) / ROW_BYTES,
                 delay_us,
                 delay_bytes: HEARTBEAT_DATAGRAM_BYTES,
                 total: self.tx_bytes,
@@ -210,6 +215,7 @@ impl Link {
             arrived_us,
             delivered: self.sent.delivered(),
             lost: self.sent.lost(),
+            lost_rows: self.sent.rows(),
             delay_us: micros_between(least_us, told.least.at.as_micros()).min(delay_us),
             delay_bytes: u64::from(told.least.bytes),
             total: self.sent.total(),

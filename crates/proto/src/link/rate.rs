@@ -7,7 +7,8 @@
 //! - the **queue** is the delay (less the datagram's own time at C) above its least in 10 s, the *base*, and above twice the
 //!   *noise*: what delays jump about from sample to sample (a radio's scheduling, a busy host);
 //! - a link whose queue was never empty between two samples, 20 ms apart at least, was busy: **what it delivered is C** (a fall is taken without
-//!   the time of a pause that is longer than all others: that is somebody who stood still, a busy host, and no rate);
+//!   the time of a pause that is longer than all others: that is somebody who stood still, a busy host, and no rate). What was lost meanwhile by chance (up to a
+//!   twentieth more than usual) or in a few bursts may have been carried first, and lost later on: C stays where it is between the two;
 //! - a link without a queue delivered what was sent: C is no less.
 //!
 //! Rates are taken over a window of one round trip, 40 to 100 ms, and at least 12 datagrams.
@@ -30,7 +31,7 @@
 //! - A queue that should drain and neither does nor grows is none: the path became longer (a satellite's slot change). What is
 //!   measured now is the base, and C what it was before that queue was seen: while a path becomes longer nothing arrives for as long, which
 //!   looks like a link that carries less.
-//! - Loss of more than a twentieth beyond the usual, on a link used to the full and without a queue to explain it, is taken for a
+//! - Loss of more than a twentieth beyond the usual, in at least four rows, on a link used to the full and without a queue to explain it, is taken for a
 //!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual. Where it did,
 //!   what was carried before is looked for once in large steps: a burst of loss that has passed looks the same.
 //!
@@ -64,7 +65,7 @@ use std::time::Duration;
 
 use self::contest::Contest;
 use self::delay::Base;
-use self::loss::{Cut, Excess, OUTAGE_LOSS};
+use self::loss::{Cut, EXCESS_ROWS, Excess, OUTAGE_LOSS, POLICED_LOSS};
 use self::rival::Vain;
 use self::shared::Shared;
 use self::window::{Mark, Marks, Span};
@@ -156,9 +157,10 @@ pub(super) struct Sample {
     pub(super) idle: Duration,
     /// When it arrived, µs of the peer's clock.
     pub(super) arrived_us: u64,
-    /// Bytes delivered in all, and lost.
+    /// Bytes delivered in all, and lost, and in how many rows.
     pub(super) delivered: u64,
     pub(super) lost: u64,
+    pub(super) lost_rows: u64,
     /// The least delay since the last sample, µs with an unknown offset, and the size of that datagram.
     pub(super) delay_us: i64,
     pub(super) delay_bytes: u64,
@@ -308,7 +310,7 @@ impl RateControl {
         self.quiet_since = None;
         self.probe = 0.0;
         self.cut = None;
-        self.excess = Excess::default();
+        self.excess.clear();
         self.calm_bps = 0.0;
         if self.phase == Phase::Shared {
             self.phase = Phase::Steady;
@@ -334,6 +336,7 @@ impl RateControl {
             sent: sample.sent,
             delivered: sample.delivered,
             lost: sample.lost,
+            lost_rows: sample.lost_rows,
             idle: sample.idle,
             queue_s: self.queue_s,
         });
@@ -440,7 +443,7 @@ impl RateControl {
 
     /// The link had a queue all the time: what it delivered is what it carries.
     fn on_busy(&mut self, span: &Span, now: Instant) {
-        let carried_bps = self.carried_bps(span);
+        let carried_bps = self.rate_bps.clamp(self.carried_bps(span), self.carried_most_bps(span));
         let ratio = carried_bps / span.sent_bps.max(1.0);
         let is_flat = (1.0 - CHANGE..=1.0 + CHANGE).contains(&ratio);
         // A queue that should drain, and of which nothing else is known, may be none.
@@ -462,6 +465,12 @@ impl RateControl {
     /// What the link carried: what was lost as usual took its time too.
     fn carried_bps(&self, span: &Span) -> f64 {
         span.delivered_bps / (1.0 - span.loss.min(self.usual_loss).min(0.5))
+    }
+
+    /// The same at most: nobody knows whether the link carried what chance or a burst of loss took.
+    fn carried_most_bps(&self, span: &Span) -> f64 {
+        let chance = if span.lost_rows < EXCESS_ROWS { OUTAGE_LOSS } else { self.usual_loss + POLICED_LOSS };
+        self.carried_bps(span).max(span.delivered_bps / (1.0 - span.loss.min(chance).min(OUTAGE_LOSS)))
     }
 
     /// C is `rate_bps`.

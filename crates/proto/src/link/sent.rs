@@ -188,6 +188,8 @@ pub(super) struct SentLog {
     /// Datagrams lost lately, and in how many rows.
     lost_pkts: u32,
     lost_rows: u32,
+    /// Rows of datagrams lost, in all.
+    rows: u64,
 }
 
 impl SentLog {
@@ -278,6 +280,11 @@ impl SentLog {
     /// Bytes taken for lost.
     pub(super) const fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// In how many rows datagrams were taken for lost.
+    pub(super) const fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Bytes of packets that are kept.
@@ -406,6 +413,7 @@ impl SentLog {
             sent.fate = Fate::Lost;
             self.lost_pkts += 1;
             self.lost_rows += u32::from(!follows);
+            self.rows += u64::from(!follows);
             follows = true;
             // A probe of the path's MTU is no loss of ours.
             if sent.asks {

@@ -4,7 +4,8 @@
 //! next look for more waits, each time longer. The cut is tested: where it did not lower the loss, it was none of ours, is undone, and
 //! that loss is usual from then on (srtla_send's rule).
 //!
-//! A burst of loss that has passed looks like a cut that helped. So after the first cut what was carried before is looked for in
+//! What is lost in a few bursts is none of a policer's, however much it is. (Simulated, one QUIC flow over `bursts`, where a burst takes twenty datagrams: what the bursty link carries was
+//! taken for a third of what it was after some of them, for 1.5 s each time.) A series of bursts that has passed looks like a cut that helped. So after the first cut what was carried before is looked for in
 //! large steps; a policer answers with loss at once, and the next cut within [`SERIES_WITHIN`] is believed.
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::{DATAGRAM_BYTES, RateControl, Sample, Span};
 use crate::time::Instant;
 
 /// Loss beyond the usual that counts as a policer's; beyond the second the link is out, and nothing is learnt.
-const POLICED_LOSS: f64 = 0.05;
+pub(super) const POLICED_LOSS: f64 = 0.05;
 pub(super) const OUTAGE_LOSS: f64 = 0.8;
 /// What is usual follows each sample without a queue by this.
 const USUAL_GAIN: f64 = 0.02;
@@ -27,12 +28,28 @@ const EXCESS_MAX: f64 = 2.0 * EXCESS_BYTES;
 /// Cuts no further apart than this are one policer's: a look for more comes 8 s after a cut at the latest.
 const SERIES_WITHIN: Duration = Duration::from_secs(12);
 
+/// ... and lost in so many rows: a policer lets something pass again and again, while one burst of loss (a fade, a handover) takes all for its time.
+pub(super) const EXCESS_ROWS: u64 = 4;
+
 /// What was lost beyond what is allowed, summed up and never below nothing (Page 1954: the sooner the larger the loss, and chance comes to nothing).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Excess {
     bytes: f64,
-    /// Delivered and lost up to the last sample.
-    before: (u64, u64),
+    /// Rows since the sum was nothing last.
+    rows: u64,
+    /// Delivered, lost and rows up to the last sample.
+    before: (u64, u64, u64),
+}
+
+impl Excess {
+    fn is_policed(&self) -> bool {
+        self.bytes >= EXCESS_BYTES && self.rows >= EXCESS_ROWS
+    }
+
+    /// Begins anew.
+    pub(super) fn clear(&mut self) {
+        (self.bytes, self.rows) = (0.0, 0);
+    }
 }
 
 /// A cut because of loss, under test.
@@ -46,12 +63,13 @@ pub(super) struct Cut {
 impl RateControl {
     /// Sums up what was lost beyond the usual and what is allowed on top.
     pub(super) fn note_excess(&mut self, sample: &Sample) {
-        let (delivered, lost) = self.excess.before;
+        let (delivered, lost, rows) = self.excess.before;
         let newly_lost = sample.lost.saturating_sub(lost) as f64;
         let newly_sent = newly_lost + sample.delivered.saturating_sub(delivered) as f64;
         let allowed = newly_sent * (self.usual_loss + POLICED_LOSS);
         let bytes = (self.excess.bytes + newly_lost - allowed).clamp(0.0, EXCESS_MAX);
-        self.excess = Excess { bytes, before: (sample.delivered, sample.lost) };
+        let rows = if bytes > 0.0 { self.excess.rows + sample.lost_rows.saturating_sub(rows) } else { 0 };
+        self.excess = Excess { bytes, rows, before: (sample.delivered, sample.lost, sample.lost_rows) };
     }
 
     /// What is lost while no queue stands and little is sent is usual.
@@ -72,7 +90,7 @@ impl RateControl {
                 return false;
             }
             self.cut = None;
-            self.excess.bytes = 0.0;
+            self.excess.clear();
             if span.loss > cut.loss * 0.7 {
                 self.usual_loss = span.loss;
                 self.rate_bps = self.rate_bps.max(cut.before_bps);
@@ -83,10 +101,10 @@ impl RateControl {
         if span.loss > OUTAGE_LOSS {
             return true;
         }
-        if !span.is_full || span.loss < self.usual_loss + POLICED_LOSS || self.excess.bytes < EXCESS_BYTES {
+        if !span.is_full || span.loss < self.usual_loss + POLICED_LOSS || !self.excess.is_policed() {
             return false;
         }
-        self.excess.bytes = 0.0;
+        self.excess.clear();
         let is_first = self.cut_at.is_none_or(|at| now.saturating_since(at) > SERIES_WITHIN);
         (self.cut_at, self.before_cut_bps) = (Some(now), if is_first { self.rate_bps } else { 0.0 });
         if is_first {

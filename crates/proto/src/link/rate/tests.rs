@@ -19,6 +19,8 @@ struct Bench {
     queue_max: Duration,
     /// Share of what is sent that is lost whatever the load, permille.
     lost_permille: u64,
+    /// What is lost in a row, bytes.
+    row_bytes: u64,
     /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the queue, and was carried.
     rival_bytes: f64,
     rival_queue: f64,
@@ -50,6 +52,7 @@ impl Bench {
             base_us: -5_000_000,
             queue_max: Duration::from_secs(10),
             lost_permille: 0,
+            row_bytes: 1_500,
             rival_bytes: 0.0,
             rival_queue: 0.0,
             rival_carried: 0.0,
@@ -125,6 +128,7 @@ impl Bench {
             arrived_us: (self.now + RTT / 2 + total).as_micros(),
             delivered: self.delivered + bytes(self.queue_bytes),
             lost: self.lost,
+            lost_rows: self.lost / self.row_bytes,
             delay_us: self.base_us + i64::try_from(total.as_micros()).unwrap(),
             delay_bytes: 0,
             total: 0,
@@ -246,6 +250,7 @@ fn the_own_time_of_a_datagram_on_a_slow_link_is_no_queue_once_it_is_fast() {
         arrived_us: ms * 1_000 + 20_000,
         delivered: ms * 1_500,
         lost: 0,
+        lost_rows: 0,
         delay_us,
         delay_bytes: 1_500,
         total: ms * 1_500,
@@ -326,6 +331,23 @@ fn a_few_datagrams_lost_on_a_slow_link_are_no_policer() {
         bench.delivered -= 1_500;
         bench.run(1_000, mbit(100), mbit(1));
         assert!(bench.control.cut_at.is_none(), "{}", bench.capacity());
+    }
+}
+
+/// Twenty datagrams in a row, twice a second; of those that come one by one as many are a policer's.
+#[test]
+fn a_burst_of_loss_is_no_policer() {
+    for (row_bytes, is_cut) in [(30_000, false), (1_500, true)] {
+        let mut bench = Bench::new(None);
+        bench.run(4_000, mbit(100), mbit(50));
+        bench.row_bytes = row_bytes;
+        for _ in 0..10 {
+            bench.lost_permille = 1_000;
+            bench.run(5, mbit(100), mbit(50));
+            bench.lost_permille = 0;
+            bench.run(495, mbit(100), mbit(50));
+        }
+        assert_eq!(bench.control.cut_at.is_some(), is_cut, "{row_bytes}");
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) struct Mark {
     pub(super) sent: u64,
     pub(super) delivered: u64,
     pub(super) lost: u64,
+    pub(super) lost_rows: u64,
     pub(super) idle: Duration,
     pub(super) queue_s: f64,
 }
@@ -40,6 +41,8 @@ pub(super) struct Span {
     /// Share of what was sent, and bytes.
     pub(super) loss: f64,
     pub(super) lost_bytes: f64,
+    /// In how many rows.
+    pub(super) lost_rows: u64,
     /// The pacer was used to the full.
     pub(super) is_full: bool,
     /// The same as `delivered_bps` over the time in which it came regularly: without a pause that is longer than all others.
@@ -163,6 +166,7 @@ fn between(first: &Mark, last: &Mark, pauses: Pauses) -> Span {
         sent_bps: last.sent.saturating_sub(first.sent) as f64 * 8.0 / sending,
         loss: if lost > 0.0 { lost / (lost + delivered) } else { 0.0 },
         lost_bytes: lost,
+        lost_rows: last.lost_rows.saturating_sub(first.lost_rows),
         is_full: idle <= sending * IDLE_SHARE,
     }
 }
@@ -182,6 +186,7 @@ mod tests {
             sent: delivered,
             delivered,
             lost: 0,
+            lost_rows: 0,
             idle: Duration::ZERO,
             queue_s: QUEUE_S,
         });
