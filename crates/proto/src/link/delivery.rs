@@ -185,9 +185,9 @@ impl Link {
     /// The peer told what arrived.
     pub fn on_feedback(&mut self, feedback: &Feedback, now: Instant) -> Result<(), Discard> {
         let srtt = self.rtt.srtt().unwrap_or_default();
-        let Some(told) = self.sent.on_feedback(feedback, srtt, now)?.filter(|told| told.is_newer) else {
-            return Ok(());
-        };
+        let told = self.sent.on_feedback(feedback, srtt, now)?;
+        self.mtu.on_delivered(self.sent.take_delivered_max(), now);
+        let Some(told) = told.filter(|told| told.is_newer) else { return Ok(()) };
         if self.on_proof(told.largest.at, now) {
             self.forget_delivery(now);
         }

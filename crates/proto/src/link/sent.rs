@@ -188,6 +188,8 @@ pub(super) struct SentLog {
     /// Datagrams lost lately, and in how many rows.
     lost_pkts: u32,
     lost_rows: u32,
+    /// The largest datagram that was delivered since it was last asked for.
+    delivered_max: u32,
     /// Rows of datagrams lost, in all.
     rows: u64,
 }
@@ -280,6 +282,11 @@ impl SentLog {
     /// Bytes taken for lost.
     pub(super) const fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// The size of the largest datagram known to have arrived since the last call.
+    pub(super) fn take_delivered_max(&mut self) -> u32 {
+        std::mem::take(&mut self.delivered_max)
     }
 
     /// In how many rows datagrams were taken for lost.
@@ -384,6 +391,7 @@ impl SentLog {
                     }
                 }
             }
+            self.delivered_max = self.delivered_max.max(sent.bytes);
             if std::mem::take(&mut sent.is_resent) {
                 self.counts.spurious += 1;
             }
