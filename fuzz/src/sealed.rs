@@ -19,6 +19,7 @@ use bonding_proto::handshake::{
     Admission, Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
 };
 use bonding_proto::wire::control::Control;
+use bonding_proto::wire::feedback::{Feedback, Runs};
 use bonding_proto::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
@@ -122,6 +123,31 @@ impl Peer {
                         put_frame_header(&mut frames, seq_num, Kind::Repair, modifiers, length);
                         frames.extend_from_slice(payload);
                     }
+                    // Feedback about this link, another, or one that there is not.
+                    choice @ 0xa0..0xc0 => {
+                        let (key, largest, run) = (input.byte()?, input.byte()?, input.byte()?);
+                        let keys = self.keys.get(usize::from(key) % KEYS_MAX)?;
+                        let feedback = Feedback {
+                            marked: 0,
+                            key: keys.0.local_index,
+                            largest: u64::from(largest),
+                            arrival_us: u32::from(choice) * 1_000,
+                            hold_us: u32::from(run),
+                            least_back: u16::from(run / 2),
+                            least_before: u16::from(key),
+                            received: u32::from(largest),
+                            runs: Runs::new(u16::from(run.min(largest)) + 1),
+                        };
+                        let about = u64::from(choice % 5);
+                        put_frame_header(
+                            &mut frames,
+                            about,
+                            Kind::Feedback,
+                            Modifiers::NONE,
+                            feedback.payload_bytes(),
+                        );
+                        feedback.put(&mut frames);
+                    }
                     token => {
                         put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
                         Control::Challenge([token; 8]).put(&mut frames);
@@ -148,6 +174,7 @@ impl Peer {
             rx_ceiling: None,
             resends: false,
             partial: false,
+            relayed: true,
             failed: 0,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {

@@ -73,6 +73,7 @@ impl Link {
     pub(super) fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
         let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
         let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
+        self.relay.on_answer();
         if self.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)), now) {
             // Three good probes healed it: the outage's losses would keep it unused for as long as their window.
             self.forget_delivery(now);
@@ -168,6 +169,7 @@ impl Link {
     /// What feedback is to tell now; it counts as told.
     pub fn report(&mut self, now: Instant) -> Option<Report> {
         let report = self.arrivals.report(now)?;
+        self.relay.on_report(now);
         if now.saturating_since(self.rx_delay_at) >= DELAY_STEP
             && let Some(received) = self.received
         {
@@ -182,12 +184,26 @@ impl Link {
         Some(report)
     }
 
-    /// The peer told what arrived.
-    pub fn on_feedback(&mut self, feedback: &Feedback, now: Instant) -> Result<(), Discard> {
+    /// The peer told what arrived: over this link, or (`is_relayed`) over another.
+    pub fn on_feedback(
+        &mut self,
+        feedback: &Feedback,
+        is_relayed: bool,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if is_relayed && !self.health.takes_relayed() {
+            return Ok(());
+        }
         let srtt = self.rtt.srtt().unwrap_or_default();
         let told = self.sent.on_feedback(feedback, srtt, now)?;
         self.mtu.on_delivered(self.sent.take_delivered_max(), now);
+        if !is_relayed {
+            self.relay.on_answer();
+        }
         let Some(told) = told.filter(|told| told.is_newer) else { return Ok(()) };
+        if is_relayed {
+            self.relay.on_relayed();
+        }
         if self.on_proof(told.largest.at, now) {
             self.forget_delivery(now);
         }

@@ -188,6 +188,11 @@ impl Acknowledger {
         self.now
     }
 
+    /// What was told last, and what came since, to be told once more; it does not count as told.
+    pub(super) const fn repeat(&self) -> Option<Report> {
+        self.now
+    }
+
     /// The peer was restarted.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

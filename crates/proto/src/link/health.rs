@@ -18,7 +18,8 @@
 //! raise no alarm. Before, when an answer is late by [`DOUBT_SLACK`], the peer is asked with heartbeats, and silence takes [`TRIES`] datagrams
 //! that were each answered alone if at all: where traffic is light a lost packet, or its feedback, is no alarm either. A stall of our own is no silence either: it counts only if it is still there [`CONFIRM`] after it was
 //! noticed, when what had waited in the sockets was read. A suspect link is probed at once and every 20 ms; the first answer makes it usable again, with its
-//! rate. Without an answer it is down after three PTO (RFC 9002 §6.2.1), or [`DOWN_MIN`] where that is longer.
+//! rate. The peer is asked for an answer over another link too ([`super::relay`]): one way that loses is no silence of the other.
+//! Without an answer it is down after three PTO (RFC 9002 §6.2.1), or [`DOWN_MIN`] where that is longer.
 //!
 //! **A quiet link** is judged by heartbeats: in the worst regular case proof is as old as two heartbeat intervals (ours and the peer's,
 //! which run out of step) and one RTT; one lost heartbeat in either direction adds an interval and is forgiven.
@@ -133,6 +134,11 @@ impl Health {
     /// It was up once, and is down for a reason.
     pub(super) fn has_failed(&self) -> bool {
         self.failed && self.state == LinkState::Down
+    }
+
+    /// Whether news of what arrived counts that came over another link: it keeps a link, and brings none back.
+    pub(super) fn takes_relayed(&self) -> bool {
+        !self.failed && self.state != LinkState::Down
     }
 
     /// Whether the link is to be asked more often than usual.

@@ -21,6 +21,7 @@ mod pacer;
 mod path;
 mod probe;
 mod rate;
+mod relay;
 mod rtt;
 mod sent;
 mod window;
@@ -43,6 +44,7 @@ use self::mtu::PathMtu;
 use self::pacer::Pacer;
 use self::path::PathState;
 use self::rate::RateControl;
+use self::relay::Relay;
 use self::rtt::{DelayEstimator, RttEstimator};
 use self::sent::SentLog;
 use crate::config::{LinkConfig, LinkRole, Role, Security};
@@ -131,6 +133,7 @@ pub struct Link {
     sent: SentLog,
     /// What arrived on a sealed link.
     arrivals: Acknowledger,
+    relay: Relay,
     /// When the delays were last brought up to date by feedback: of what we send, of what we receive.
     tx_delay_at: Instant,
     rx_delay_at: Instant,
@@ -197,6 +200,7 @@ impl Link {
             echoed: None,
             sent: SentLog::default(),
             arrivals: Acknowledger::default(),
+            relay: Relay::default(),
             tx_delay_at: Instant::ZERO,
             rx_delay_at: Instant::ZERO,
             feedback_taken_at: None,
@@ -340,6 +344,7 @@ impl Link {
         self.rx_run_packets = 0;
         self.sent.clear();
         self.arrivals.clear();
+        self.relay = Relay::default();
         if self.security == Security::Sealed {
             self.path.forget();
             if self.path.current().is_none() {
@@ -403,6 +408,7 @@ impl Link {
         });
         self.rate.on_peer_ceiling(heartbeat.rx_ceiling);
         self.peer_resends = heartbeat.resends && self.security == Security::Sealed;
+        self.note_doubt(heartbeat, now);
         if self.role == Role::Server {
             self.priority = heartbeat.priority;
             self.take_role(heartbeat.role);
@@ -459,13 +465,14 @@ impl Link {
                 stamp_us: now.as_micros(),
                 sent: self.tx_packets + 1,
                 echo: None,
-                proven: self.health.state() == LinkState::Up && !self.health.is_in_doubt(),
+                proven: self.is_proven(),
                 at_once: true,
                 priority: self.priority,
                 role: self.link_role,
                 rx_ceiling: self.rx_ceiling,
                 resends: false,
                 partial: true,
+                relayed: true,
                 failed: 0,
             },
         )
@@ -670,6 +677,7 @@ mod tests {
             rx_ceiling: None,
             resends: false,
             partial: true,
+            relayed: true,
             failed: 0,
         };
         link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));

@@ -526,6 +526,7 @@ impl StateMachine for Session {
             .or_else(|| self.transmit_control(buf, now))
             .or_else(|| self.transmit_heartbeat(buf, now))
             .or_else(|| self.transmit_feedback(buf, now))
+            .or_else(|| self.transmit_relay(buf, now))
             .or_else(|| self.transmit_probe(buf, now))
             .or_else(|| self.transmit_copies(buf, max_segments, now))
             .or_else(|| self.transmit_repair(buf, now))
@@ -553,6 +554,7 @@ impl StateMachine for Session {
                 link.heartbeat_at().filter(|_| speaks).map(|at| (at, "heartbeat")),
                 link.control_at().filter(|_| speaks).map(|at| (at, "control")),
                 link.feedback_at().filter(|_| speaks && link.is_trusted()).map(|at| (at, "feedback")),
+                Some((Instant::ZERO, "relay")).filter(|_| link.has_relay()),
                 link.poll_timeout().map(|at| (at, "link state")),
                 link.end_overdue_at().map(|at| (at, "resend")),
                 link.probe_timeout().map(|at| (at, "MTU probe")),

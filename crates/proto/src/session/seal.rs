@@ -14,7 +14,7 @@ use crate::link::{Arrival, Link, Outgoing};
 use crate::packet::{Datagram, LinkId, Path, Transmit};
 use crate::time::Instant;
 use crate::wire::control::{CloseReason, Control};
-use crate::wire::feedback::Feedback;
+use crate::wire::feedback::{self, Feedback};
 use crate::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
@@ -226,7 +226,7 @@ impl Session {
                     arrival.asks = true;
                     self.on_data(id, seq_num, modifiers, payload, now)?;
                 }
-                Kind::Feedback => self.on_feedback(id, &payload, now)?,
+                Kind::Feedback => self.on_feedback(id, seq_num, &payload, now)?,
                 Kind::Control => self.on_control(id, Control::parse(&payload)?, &path, arrival.bytes, now),
                 Kind::Repair => self.on_repair(seq_num, modifiers, &payload, now)?,
             }
@@ -234,11 +234,19 @@ impl Session {
         Ok(())
     }
 
-    fn on_feedback(&mut self, id: LinkId, payload: &[u8], now: Instant) -> Result<(), Discard> {
+    /// The peer tells what arrived, over the link that it is about or over another.
+    pub(super) fn on_feedback(
+        &mut self,
+        came_over: LinkId,
+        seq_num: u64,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let id = feedback::parse_about(seq_num)?.map_or(came_over, LinkId);
         let feedback = Feedback::parse(payload)?;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         let before = link.state();
-        link.on_feedback(&feedback, now)?;
+        link.on_feedback(&feedback, id != came_over, now)?;
         let after = link.state();
         self.note_state(id, before, after, now);
         self.collect_lost(id, now);

@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
 use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
 use crate::packet::{Path, SocketId};
 use crate::wire::control::Control;
+use crate::wire::feedback::{Feedback, Runs};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
 use crate::wire::sealed::SealedHeader;
 use crate::wire::{self, Kind, Modifiers};
@@ -641,6 +642,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         proven: false,
         resends: false,
         partial: false,
+        relayed: false,
         at_once: true,
         priority: 1,
         role: LinkRole::Primary,
@@ -659,4 +661,66 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
     server.handle_timeout(now);
     assert_eq!(server.poll_transmit(&mut buf, SEGMENTS, now), None);
     assert!(server.poll_timeout().is_none_or(|(due, _)| due > now), "{:?}", server.poll_timeout());
+}
+
+/// The way back of the first link loses everything for 600 ms, and later for good. The way out never does.
+#[test]
+fn a_link_is_kept_by_what_its_peer_tells_over_another() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.idle(1_000);
+    let (next, unlike) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let load = |world: &mut World| {
+        let _ = world.client.handle_packet(packet(true, next.get()), world.now);
+        next.set(next.get() + 1);
+        unlike.set(unlike.get() + u32::from(world.states() != [LinkState::Up; 2]));
+    };
+    // Datagrams that the server sends over the second link.
+    let sent = |world: &World| world.to[&world.addresses[1]].0;
+    world.run(500, load);
+    let before = sent(&world);
+    world.run(500, load);
+    let regular = sent(&world) - before;
+    world.limits[0][1] = 0;
+    world.run(500, load);
+    let relayed = sent(&world) - before - regular;
+    assert!(relayed > regular * 5 / 4, "{relayed}, {regular} before");
+    world.run(100, load);
+    world.limits[0][1] = usize::MAX;
+    world.run(1_000, load);
+    assert_eq!(unlike.get(), 0);
+    let before = sent(&world);
+    world.run(500, load);
+    assert!(sent(&world) - before <= regular * 11 / 10, "there are no doubts any more");
+    // The server has no proof, and says so.
+    world.limits[0][1] = 0;
+    world.run(2_200, load);
+    assert_eq!(world.states(), [LinkState::Down, LinkState::Up]);
+    world.idle(200);
+    assert!(complete(&world.up, next.get()));
+}
+
+#[test]
+fn feedback_about_no_link_or_no_datagram_of_it_is_refused() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    world.traffic(500, 0);
+    let mut payload = Vec::new();
+    let feedback = Feedback {
+        marked: 0,
+        key: 1,
+        largest: 7,
+        arrival_us: 0,
+        hold_us: 0,
+        least_back: 0,
+        least_before: 0,
+        received: 1,
+        runs: Runs::new(1),
+    };
+    feedback.put(&mut payload);
+    let now = world.now;
+    let mut about = |seq_num| world.client.on_feedback(LinkId(0), seq_num, &payload, now);
+    assert_eq!(about(0), Err(Discard::Stale), "no key of ours");
+    assert_eq!(about(2), Err(Discard::Stale));
+    assert_eq!(about(3), Err(Discard::UnknownPeer), "there are two links");
+    assert_eq!(about(257), Err(Discard::FeedbackMalformed));
+    assert_eq!(about(u64::MAX), Err(Discard::FeedbackMalformed));
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use super::{COUNTERS, Session};
-use crate::config::Security;
-use crate::link::{Link, Outgoing};
+use crate::config::{LinkRole, Security};
+use crate::event::LinkState;
+use crate::link::{Link, Outgoing, Report};
 use crate::packet::{DataFrame, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
@@ -18,7 +19,7 @@ use crate::qos::queue::{Queued, Tier};
 use crate::recovery::Frame;
 use crate::scheduler::Decision;
 use crate::time::Instant;
-use crate::wire::feedback::Feedback;
+use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
@@ -79,6 +80,35 @@ impl Session {
                 buf.truncate(start);
                 continue;
             }
+            let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
+            let size = buf.len() - start;
+            link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
+            return Some(Transmit { link: link.id(), path, size, segment_size: size });
+        }
+        None
+    }
+
+    /// A datagram of feedback about a link that goes over another, of those that are proven the nearest.
+    pub(super) fn transmit_relay(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        for at in 0..self.links.len() {
+            let Some(about) = self.links.get_mut(at) else { break };
+            let id = about.id();
+            let Some(report) = about.take_relay().filter(|_| self.keyring.can_seal(now)) else { continue };
+            let carries = |link: &&mut Link| {
+                let is_used = link.link_role() != LinkRole::Never && link.security() == Security::Sealed;
+                link.id() != id && link.state() == LinkState::Up && link.is_trusted() && is_used
+            };
+            let others = self.links.iter_mut().filter(carries);
+            let Some(link) = others.min_by_key(|link| (link.link_role(), link.rtt(), link.id())) else {
+                continue;
+            };
+            let Some(path) = link.path() else { continue };
+            let Some(feedback) = feedback(&report, id, &self.keyring, now) else { continue };
+            let start = buf.len();
+            Keyring::begin(buf);
+            let seq_num = feedback::seq_num_about(id.0);
+            wire::put_frame_header(buf, seq_num, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
+            feedback.put(buf);
             let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             let size = buf.len() - start;
             link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
@@ -284,10 +314,18 @@ pub(super) const fn overhead(security: Security) -> usize {
 /// Appends a feedback frame; `false`: there is nothing to tell.
 fn put_feedback(link: &mut Link, keyring: &Keyring, buf: &mut Vec<u8>, now: Instant) -> bool {
     let Some(report) = link.report(now) else { return false };
-    let Some(runs) = keyring.runs(report.key, link.id().0, report.largest) else { return false };
+    let Some(feedback) = feedback(&report, link.id(), keyring, now) else { return false };
+    wire::put_frame_header(buf, 0, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
+    feedback.put(buf);
+    true
+}
+
+/// What the report says, with what is missing; `None`: its key is over.
+fn feedback(report: &Report, link: LinkId, keyring: &Keyring, now: Instant) -> Option<Feedback> {
+    let runs = keyring.runs(report.key, link.0, report.largest)?;
     let hold = now.saturating_since(report.largest_at).as_micros();
     let before = report.largest_at.saturating_since(report.least_at).as_micros() / 16;
-    let feedback = Feedback {
+    Some(Feedback {
         marked: 0,
         key: report.key,
         largest: report.largest,
@@ -297,10 +335,7 @@ fn put_feedback(link: &mut Link, keyring: &Keyring, buf: &mut Vec<u8>, now: Inst
         least_before: u16::try_from(before).unwrap_or(u16::MAX),
         received: report.received,
         runs,
-    };
-    wire::put_frame_header(buf, 0, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
-    feedback.put(buf);
-    true
+    })
 }
 
 /// Makes room for what goes ahead of the frames.

@@ -1,5 +1,5 @@
 //! The feedback frame: what the receiver of a sealed link's datagrams tells their sender, so that it knows what arrived, when,
-//! and how late. It goes over the link that it describes.
+//! and how late. It goes over the link that it describes, and `seq_num` is 0; or over another one, and `seq_num` is that link's number plus 1.
 //!
 //! ```text
 //!  0  version (1) 1B | range count 1B | datagrams that came with a congestion mark (CE), modulo 2^16, 2B
@@ -13,13 +13,26 @@
 //! 32  first run 2B    counters received in a row, the largest and those right below it; at least 1
 //! 34  ranges          range count times: gap 2B (not received), run 2B (received), each at least 1, downwards
 //! ```
-//! `seq_num` is 0. A longer payload is read as far as this: later versions may append. What is not in any run has not arrived
+//! A longer payload is read as far as this: later versions may append. What is not in any run has not arrived
 //! yet, or is further down than the ranges reach: `received` counts it all the same.
 //!
 //! Sources: QUIC's ACK frame (RFC 9000 §19.3) for the ranges, RFC 9000 §13.2.5 for the hold.
 
 use super::Reader;
 use crate::discard::Discard;
+
+/// The `seq_num` of feedback about `link` that goes over another.
+pub const fn seq_num_about(link: u8) -> u64 {
+    link as u64 + 1
+}
+
+/// The link that feedback with this `seq_num` is about; `None`: the one that it came over.
+pub fn parse_about(seq_num: u64) -> Result<Option<u8>, Discard> {
+    match seq_num.checked_sub(1) {
+        None => Ok(None),
+        Some(link) => u8::try_from(link).map(Some).map_err(|_| Discard::FeedbackMalformed),
+    }
+}
 
 /// Pairs of gap and run at most.
 pub const RANGES_MAX: usize = 32;

@@ -35,6 +35,7 @@ const FLAG_PROVEN: u8 = 0x02;
 const FLAG_AT_ONCE: u8 = 0x04;
 const FLAG_RESENDS: u8 = 0x08;
 const FLAG_PARTIAL: u8 = 0x10;
+const FLAG_RELAYED: u8 = 0x20;
 
 /// What one side tells about the newest heartbeat that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct Heartbeat {
     pub resends: bool,
     /// The sender takes packets whose checksum is yet to be computed.
     pub partial: bool,
+    /// The sender takes feedback about a link that comes over another.
+    pub relayed: bool,
     /// Links of this session that the sender counts as failed, a bit each.
     pub failed: u32,
 }
@@ -104,6 +107,9 @@ impl Heartbeat {
         }
         if self.partial {
             flags |= FLAG_PARTIAL;
+        }
+        if self.relayed {
+            flags |= FLAG_RELAYED;
         }
         // At least 1: zero would say "no limit".
         let ceiling = self
@@ -159,6 +165,7 @@ impl Heartbeat {
             role: role_of(role),
             resends: flags & FLAG_RESENDS != 0,
             partial: flags & FLAG_PARTIAL != 0,
+            relayed: flags & FLAG_RELAYED != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
         })
@@ -203,6 +210,7 @@ mod tests {
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
             resends: true,
             partial: true,
+            relayed: true,
             failed: 0x0000_0102,
         }
     }
@@ -215,7 +223,7 @@ mod tests {
         let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             text,
-            "011f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+            "013f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
              0000000000000007000000000000000900000000000000080000 271000000102"
                 .replace(' ', "")
         );
