@@ -14,6 +14,10 @@
 //! at most [`TRIES_MAX`] times, the last time over two links where there are two, and the first time too where the link is lossy
 //! itself: with independent losses `p` what stays lost is `p⁴`, for `p + 2p²` of extra bytes, or `p⁵` for `2p + 2p³`.
 //!
+//! The second link need not have credit: links that are used to the full hardly ever have any at the moment when another one has, and it owes up to
+//! [`SECOND_WITHIN`] then. (Simulated, `lossy-3`, one QUIC flow, two seeds each way: with credit only, 60 to 74 % of the resends had their
+//! second link, and the flow 68 to 85 % of the attainable; so all but a few have it, and the flow 83 to 86 %.)
+//!
 //! Resends go ahead of bulk and behind sparse traffic; they spend the link's pacing credit like everything else.
 //!
 //! # Bounds
@@ -22,6 +26,9 @@
 //!
 //! # What it does not know
 //! How a loss is found, what is inside a packet, keys. It sees links as a scheduler does.
+//!
+//! # Explored and removed
+//! 20 ms more for what resends stop a flow, for finding the loss: no gain (simulated, `lossy-3`: 83, 84, 84, 86 % without, 84, 86, 80, 86 % with it).
 //!
 //! # Sources
 //! RFC 9002 §6 (loss detection), XLINK (SIGCOMM 2021: re-injection by the remaining deadline).
@@ -41,6 +48,9 @@ pub(crate) const TRIES_MAX: u8 = 2;
 
 /// From this loss on some packet of a busy flow is missing most of the time.
 const STOPPING_PERMILLE: u16 = 10;
+
+/// The second link may owe so much: busy links have no credit at the very moment. Twelve full packets of 30 Mbit/s.
+const SECOND_WITHIN: Duration = Duration::from_millis(5);
 
 /// How much later than the first one a resend may arrive: the receiver holds no gap for longer.
 const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
@@ -184,7 +194,8 @@ pub(crate) const fn is_risky(frame: &Frame, link: &LinkView) -> bool {
 
 /// The link beside `first` that is to carry a resend too.
 pub(crate) fn second_link(links: &[LinkView], frame: &Frame, first: LinkId, now: Instant) -> Option<LinkId> {
-    let others = candidates(links, frame).filter(|link| link.id != first && link.free_at <= now);
+    let others =
+        candidates(links, frame).filter(|link| link.id != first && link.free_at <= now + SECOND_WITHIN);
     others.min_by_key(|link| (arrival_us(link, frame, now), link.id)).map(|link| link.id)
 }
 

@@ -76,6 +76,11 @@ fn two_tries_and_the_second_over_two_links() {
     assert!(is_risky(&second, &links[0]));
     assert_eq!(second_link(&links, &second, LinkId(0), NOW), Some(LinkId(1)));
     assert_eq!(second_link(&links[..1], &second, LinkId(0), NOW), None);
+    let mut busy = links;
+    busy[1].free_at = NOW + SECOND_WITHIN;
+    assert_eq!(second_link(&busy, &second, LinkId(0), NOW), Some(LinkId(1)), "it owes a little");
+    busy[1].free_at = NOW + SECOND_WITHIN + Duration::from_millis(1);
+    assert_eq!(second_link(&busy, &second, LinkId(0), NOW), None);
     recovery.on_lost([second]);
     assert_eq!(recovery.pop(1_400).map(|frame| frame.tries), None);
     assert_eq!(

@@ -72,6 +72,12 @@ fn main() -> anyhow::Result<ExitCode> {
             stats.reorder_held_max,
             discards.join(", ")
         )?;
+        let of = stats.recovery;
+        writeln!(
+            out,
+            "{side}: {} sent again, of these {} arrived, {} in vain, {} given up; {} copies",
+            of.resent, of.recovered, of.spurious, of.given_up, stats.copies
+        )?;
     }
     for objection in &row.problems {
         writeln!(std::io::stderr(), "{objection}")?;
