@@ -161,13 +161,26 @@ impl Recovery {
                 arrival_us(link, frame, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
             };
             if let Some(best) = best.filter(in_time) {
-                let is_free = best.free_at <= now;
-                return Some(if is_free { Way::Now(best.id) } else { Way::At(best.free_at) });
+                return Some(self.way(links, frame, best, now));
             }
             self.pop_front();
             self.stats.given_up += 1;
         }
         None
+    }
+
+    /// The best link, or, where it is busy, another one that delivers before the best alone had carried all that waits: what a link had
+    /// under way that died is more than its nearest neighbour carries in time.
+    fn way(&self, links: &[LinkView], frame: &Frame, best: &LinkView, now: Instant) -> Way {
+        let behind = self.queued_bytes.saturating_sub(frame.kept_bytes()) as u64;
+        let all_us = arrival_us(best, frame, now).saturating_add(micros(best.time_to_send(behind)));
+        let helps = |link: &&LinkView| link.id == best.id || arrival_us(link, frame, now) < all_us;
+        let helping = candidates(links, frame).filter(helps);
+        let free = helping.clone().filter(|link| link.free_at <= now);
+        match free.min_by_key(|link| (arrival_us(link, frame, now), link.id)) {
+            Some(link) => Way::Now(link.id),
+            None => Way::At(helping.map(|link| link.free_at).min().unwrap_or(best.free_at)),
+        }
     }
 
     /// The oldest packet, which goes out again now, if it has no more than `bytes`.

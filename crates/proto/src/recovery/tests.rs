@@ -38,6 +38,22 @@ fn the_link_that_delivers_first_carries_it() {
 }
 
 #[test]
+fn what_is_more_than_the_nearest_link_carries_in_time_goes_over_all() {
+    let mut links = [link(0, 10, 20), link(1, 70, 80)];
+    links[0].free_at = NOW + Duration::from_millis(1);
+    let mut recovery = Recovery::default();
+    // 1.1 ms each on the first link, which is 30 ms nearer.
+    for (count, way) in [(20, Way::At(links[0].free_at)), (20, Way::Now(LinkId(1)))] {
+        recovery.on_link_lost((0..count).map(|_| frame(1_400, ago(30), 10_000)));
+        assert_eq!(recovery.next(&links, NOW), Some(way), "{count} more");
+    }
+    links[1].free_at = NOW + Duration::from_micros(500);
+    assert_eq!(recovery.next(&links, NOW), Some(Way::At(links[1].free_at)));
+    links[0].free_at = NOW;
+    assert_eq!(recovery.next(&links, NOW), Some(Way::Now(LinkId(0))));
+}
+
+#[test]
 fn secondary_links_are_for_when_no_primary_one_serves() {
     let mut links = [link(0, 10, 80), link(1, 70, 20)];
     links[1].role = LinkRole::Secondary;
