@@ -51,7 +51,7 @@ fn setup(scenario: Scenario) -> Setup {
 }
 
 #[test]
-fn a_silent_link_is_suspect_after_a_tenth_of_a_second_and_back_after_three_proofs() {
+fn a_silent_link_is_suspect_by_what_its_peer_tells_and_back_after_three_proofs() {
     let mut world = setup(built_in("failover")).world();
     let load = load(&mut world, 60_000, 60_000, 19.0);
     let cut = watch(&mut world, 7_000, 13_900);
@@ -59,8 +59,9 @@ fn a_silent_link_is_suspect_after_a_tenth_of_a_second_and_back_after_three_proof
         let [(suspect, LinkState::Suspect), (down, LinkState::Down)] = of(&cut, side, 0)[..] else {
             panic!("{side}: {cut:?}");
         };
-        assert!((8_090..=8_150).contains(&suspect), "{side}: {suspect}");
-        assert!((suspect + 100..=suspect + 300).contains(&down), "{side}: {down}");
+        // What was under way at 8 s is gone: 40 ms of silence, 15 back.
+        assert!((8_050..=8_075).contains(&suspect), "{side}: {suspect}");
+        assert!((suspect + 100..=suspect + 310).contains(&down), "{side}: {down}");
         assert_eq!(of(&cut, side, 1), [], "the other link has nothing to do with it");
     }
     let back = watch(&mut world, 13_900, 18_000);
@@ -108,10 +109,10 @@ fn what_is_no_outage_raises_no_alarm() {
         ("jitter that reorders", two_links("rtt='30ms'\njitter='10ms'\nreorder=true", "")),
         ("a lossy way back", two_links("rtt='30ms'\nup={loss='10%'}", "")),
         ("loss both ways", two_links("rtt='30ms'\nloss='5%'", "")),
-        ("another round trip", two_links("rtt='30ms'", &event("delay='80ms'"))),
+        ("a longer way", two_links("rtt='30ms'", &event("delay='35ms'"))),
         ("a satellite's slots", built_in("starlink")),
         ("a long link", two_links("rtt='600ms'", "")),
-        ("a stall of 60 ms", two_links("rtt='30ms'", &event("jitter='60ms'"))),
+        ("a stall of 40 ms", two_links("rtt='30ms'", &event("jitter='40ms'"))),
     ];
     for (name, scenario) in cases {
         let mut world = setup(scenario).world();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::feedback::{Arrival, Report};
 use super::loss::LossMeter;
 use super::rate::Sample;
+use super::sent::Told;
 use super::{BUSY_INTERVAL, Link, micros_between};
 use crate::config::Security;
 use crate::discard::Discard;
@@ -194,20 +195,33 @@ impl Link {
         if is_relayed && !self.health.takes_relayed() {
             return Ok(());
         }
+        let told = self.take_feedback(feedback, is_relayed, now)?;
+        if let Some(told) = told.filter(|_| is_relayed) {
+            self.note_told(told.largest.at, Duration::from_micros(u64::from(feedback.hold_us)), now);
+        }
+        Ok(())
+    }
+
+    fn take_feedback(
+        &mut self,
+        feedback: &Feedback,
+        is_relayed: bool,
+        now: Instant,
+    ) -> Result<Option<Told>, Discard> {
         let srtt = self.rtt.srtt().unwrap_or_default();
         let told = self.sent.on_feedback(feedback, srtt, now)?;
         self.mtu.on_delivered(self.sent.take_delivered_max(), now);
         if !is_relayed {
             self.relay.on_answer();
         }
-        let Some(told) = told.filter(|told| told.is_newer) else { return Ok(()) };
+        let Some(told) = told.filter(|told| told.is_newer) else { return Ok(told) };
         if is_relayed {
             self.relay.on_relayed();
         }
         if self.on_proof(told.largest.at, now) {
             self.forget_delivery(now);
         }
-        let Some(received) = self.received else { return Ok(()) };
+        let Some(received) = self.received else { return Ok(Some(told)) };
         let near = received.clock_us(now);
         let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();
         let ahead = i64::from(feedback.arrival_us.wrapping_sub(near_low).cast_signed());
@@ -238,7 +252,7 @@ impl Link {
             rtt_min: self.rtt.min(now).unwrap_or(srtt),
         };
         self.rate.on_sample(&sample, now);
-        Ok(())
+        Ok(Some(told))
     }
 
     /// How long an answer is overdue: the queue that waits ahead of what it answers is at least that long. On time is what takes as long as one of the

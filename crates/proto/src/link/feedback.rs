@@ -31,6 +31,10 @@ pub(super) const END_AFTER: Duration = Duration::from_millis(10);
 /// Of a datagram that is missing its sender knows by so many later ones.
 const LATER_DATAGRAMS: u8 = 3;
 
+/// A link is in steady use on which datagrams came without a longer pause for so long.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+const STEADY_MIN: Duration = Duration::from_millis(250);
+
 /// Data is not left without an answer for longer (RFC 9000 §18.2's default for max_ack_delay), where the way back is not slow.
 pub(super) const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
@@ -83,6 +87,8 @@ pub(super) struct Acknowledger {
     /// When the first and the last datagram came since then that ask.
     first_asked_at: Instant,
     asked_at: Instant,
+    /// Since when such datagrams came without a pause of [`PAUSE_MAX`].
+    run_from: Instant,
     /// So many more datagrams are told at once, because one before them is missing.
     urgent: u8,
     told_at: Option<Instant>,
@@ -96,6 +102,7 @@ impl Default for Acknowledger {
             asking_bytes: 0,
             first_asked_at: Instant::ZERO,
             asked_at: Instant::ZERO,
+            run_from: Instant::ZERO,
             urgent: 0,
             told_at: None,
         }
@@ -143,6 +150,9 @@ impl Acknowledger {
                 self.first_asked_at = now;
             }
             self.asking_bytes += arrival.bytes as u64;
+            if now.saturating_since(self.asked_at) > PAUSE_MAX {
+                self.run_from = now;
+            }
             self.asked_at = now;
         }
     }
@@ -191,6 +201,12 @@ impl Acknowledger {
     /// What was told last, and what came since, to be told once more; it does not count as told.
     pub(super) const fn repeat(&self) -> Option<Report> {
         self.now
+    }
+
+    /// When the last datagram came that asks, on a link that was in steady use until then.
+    pub(super) fn steady_until(&self) -> Option<Instant> {
+        let is_steady = self.asked_at.saturating_since(self.run_from) >= STEADY_MIN;
+        is_steady.then_some(self.asked_at)
     }
 
     /// The peer was restarted.

@@ -19,6 +19,7 @@
 //! that were each answered alone if at all: where traffic is light a lost packet, or its feedback, is no alarm either. A stall of our own is no silence either: it counts only if it is still there [`CONFIRM`] after it was
 //! noticed, when what had waited in the sockets was read. A suspect link is probed at once and every 20 ms; the first answer makes it usable again, with its
 //! rate. The peer is asked for an answer over another link too ([`super::relay`]): one way that loses is no silence of the other.
+//! Sooner than all that the peer may say, over another link, that nothing comes over this one any more: then it is suspect at once.
 //! Without an answer it is down after three PTO (RFC 9002 §6.2.1), or [`DOWN_MIN`] where that is longer.
 //!
 //! **A quiet link** is judged by heartbeats: in the worst regular case proof is as old as two heartbeat intervals (ours and the peer's,
@@ -239,6 +240,13 @@ impl Health {
                 }
             }
             LinkState::Down => {}
+        }
+    }
+
+    /// The peer says that nothing comes over the link.
+    pub(super) fn on_told_silence(&mut self, rtt: &RttEstimator, now: Instant) {
+        if self.state == LinkState::Up {
+            self.suspect(now + down_after_silence(rtt));
         }
     }
 

@@ -132,6 +132,9 @@ pub struct Session {
     recovers: bool,
     recovery: Recovery,
     protection: Protection,
+    /// Since when links are looked at for silence without a pause, and when they were last.
+    looking_since: Instant,
+    looked_at: Instant,
     /// When data that waits may go; `None`: nothing waits, or only an input can help.
     transmit_at: Option<Instant>,
     /// While packets wait for links: when the first link has credit again; and by how much the driver was late for that the last time.
@@ -208,6 +211,8 @@ impl Session {
             recovers: config.recovery.resend,
             recovery: Recovery::default(),
             protection: Protection::new(config.recovery.fec, config.recovery.resend),
+            looking_since: Instant::ZERO,
+            looked_at: Instant::ZERO,
             transmit_at: None,
             due_at: None,
             late: Duration::ZERO,
@@ -507,6 +512,9 @@ impl StateMachine for Session {
             let after = link.state();
             self.note_state(id, before, after, now);
         }
+        if self.silence_timeout().is_some_and(|due| due <= now) {
+            self.note_silence(now);
+        }
         self.on_sealing_time(now);
         self.on_probe_time(now);
         self.on_resend_time(now);
@@ -565,6 +573,7 @@ impl StateMachine for Session {
             self.keyring.poll_timeout().map(|at| (at, "keys")),
             self.transmit_at.map(|at| (at, "pacing")),
             self.reorder.poll_timeout().map(|at| (at, "reorder")),
+            self.silence_timeout().map(|at| (at, "silence")),
         ];
         links.chain(own).flatten().min_by_key(|(at, _)| *at)
     }

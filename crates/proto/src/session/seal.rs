@@ -1,5 +1,7 @@
 //! What only sealed links have: handshakes in and out, sealed datagrams in, control frames, paths that prove themselves.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes};
 
 use super::Session;
@@ -17,6 +19,10 @@ use crate::wire::control::{CloseReason, Control};
 use crate::wire::feedback::{self, Feedback};
 use crate::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
+
+/// Links are looked at for silence so often; after a longer pause anew.
+const LOOK_STEP: Duration = Duration::from_millis(5);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(10);
 
 impl Session {
     /// Takes a datagram that came over one of a client's sealed links, or that a server found to be this session's by its
@@ -199,7 +205,28 @@ impl Session {
         if let Some(link) = self.links.get_mut(id.index()) {
             link.on_arrival(&arrival, now);
         }
+        if arrival.asks {
+            self.note_silence(now);
+        }
         result
+    }
+
+    /// Data arrived, or packets wait for what is missing: is a link silent? Only what happened while we looked counts, not a stall of our own.
+    pub(super) fn note_silence(&mut self, now: Instant) {
+        let since_look = now.saturating_since(self.looked_at);
+        if since_look > LOOK_PAUSE_MAX {
+            self.looking_since = now;
+        }
+        if since_look >= LOOK_STEP {
+            self.looked_at = now;
+            self.links.iter_mut().for_each(|link| link.note_silence(self.looking_since, now));
+        }
+    }
+
+    /// When links are to be looked at for silence though nothing arrives.
+    pub(super) fn silence_timeout(&self) -> Option<Instant> {
+        let waits = self.links.len() > 1 && self.reorder.poll_timeout().is_some();
+        waits.then(|| self.looked_at + LOOK_STEP)
     }
 
     /// The frames of a datagram. `arrival` asks for feedback if one of them does.
