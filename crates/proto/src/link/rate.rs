@@ -37,7 +37,7 @@
 //!
 //! **Shared.** Where a queue stands that does not drain when it should, three times in a row, or on a steady link for a second (`contest` has
 //! the rule), somebody else fills it, who does not yield to delay. Then yielding starves: the link is shared as one TCP flow
-//! would (`shared`; RFC 9438 on what is in flight), from half of what it carried before, until, in a test every 5 s, the queue drains after all.
+//! would (`shared`; RFC 9438 on what is in flight), and up to half of what it carried before somewhat quicker, until, in a test every 5 s, the queue drains after all.
 //!
 //! A link that carries little keeps its C. One whose C varied lately is trusted, after a pause, with a quarter of it, and then with
 //! twice what it delivers.
@@ -261,7 +261,7 @@ impl RateControl {
             draining: None,
             vain: None,
             vain_at: None,
-            contest: Contest::default(),
+            contest: Contest::new(),
             usual_loss: 0.0,
             excess: Excess::default(),
             cut: None,
@@ -306,7 +306,7 @@ impl RateControl {
         self.standing = 0;
         self.vain = None;
         self.vain_at = None;
-        self.contest = Contest::default();
+        self.contest = Contest::new();
         self.quiet_since = None;
         self.probe = 0.0;
         self.cut = None;
@@ -536,14 +536,19 @@ impl RateControl {
         self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + self.probe));
     }
 
-    /// The queue to keep; less than none while it is being emptied.
-    fn target_s(&mut self, sample: &Sample, now: Instant) -> f64 {
+    /// The queue to keep.
+    fn kept_s(&self, now: Instant) -> f64 {
         let volatility = self.volatility(now);
-        let regular = if self.probe > 0.0 || volatility >= VOLATILE / 2.0 {
+        if self.probe > 0.0 || volatility >= VOLATILE / 2.0 {
             (TARGET_VOLATILITY_S * volatility).clamp(TARGET_MIN, TARGET_MAX)
         } else {
             TARGET_STEADY
-        };
+        }
+    }
+
+    /// The same; less than none while it is being emptied.
+    fn target_s(&mut self, sample: &Sample, now: Instant) -> f64 {
+        let regular = self.kept_s(now);
         if now.saturating_since(self.empty_at) < DRAIN_EVERY {
             self.draining = None;
             return regular;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::contest::{Contest, Seen};
+use super::contest::Seen;
 use super::delay::{Base, NOISE_HEADROOM};
 use super::shared::Shared;
 use super::{DRAINING, Phase, RATE_MIN_BPS, RateControl, Sample, VOLATILE};
@@ -41,26 +41,39 @@ impl RateControl {
     pub(super) fn note_contest(&mut self, sample: &Sample, now: Instant) {
         let seen = Seen {
             delay_us: sample.delay_us,
-            base_us: self.base.us(now).unwrap_or(sample.delay_us),
+            base_us: self.base_before(sample, now),
             queue_s: self.queue_s,
             noise_s: self.noise_s * NOISE_HEADROOM,
             empty_s: self.empty_s(),
+            kept_s: self.kept_s(now).max(0.0),
             gain: self.gain,
             rate_bps: self.rate_bps,
             is_steady: self.volatility(now) < VOLATILE / 2.0,
         };
         if let Some(base_us) = self.contest.on_sample(&seen, self.rtt_min, now) {
-            self.share(sample, base_us, self.contest.alone_bps(), now);
+            self.share(sample, base_us, now);
         }
     }
 
-    /// Somebody else fills the queue of a link that carried `alone_bps` of ours before: from now on it is shared.
-    fn share(&mut self, sample: &Sample, base_us: i64, alone_bps: f64, now: Instant) {
+    /// The queue that did not drain lately, if there was one.
+    fn recent_vain(&self, now: Instant) -> Option<(u32, i64)> {
+        let recent = self.vain_at.filter(|(at, ..)| now.saturating_since(*at) < VAIN_WITHIN);
+        recent.map(|(_, times, base_us)| (times, base_us))
+    }
+
+    /// The least delay before anything was suspected: what was taken for a longer path since may be a queue.
+    fn base_before(&self, sample: &Sample, now: Instant) -> i64 {
+        let recent = self.recent_vain(now).map(|(_, base_us)| base_us).or(self.contest.base_us());
+        recent.unwrap_or_else(|| self.base.us(now).unwrap_or(sample.delay_us))
+    }
+
+    /// Somebody else fills the queue: from now on the link is shared.
+    pub(super) fn share(&mut self, sample: &Sample, base_us: i64, now: Instant) {
         let queue_s = sample.delay_us.saturating_sub(base_us).max(0) as f64 / 1e6;
-        let rates = (alone_bps, self.rate_bps);
+        let rates = (self.contest.alone_bps(now), self.rate_bps);
         self.phase = Phase::Shared;
         self.shared = Shared::new(rates, self.rtt_min, queue_s, base_us, now);
-        self.contest = Contest::default();
+        self.contest.end();
     }
 
     /// Sees whether a queue drains that should.
@@ -106,15 +119,11 @@ impl RateControl {
 
     /// The queue is not ours: the path is longer, or somebody else fills it.
     fn on_vain(&mut self, sample: &Sample, from: Instant, now: Instant) {
-        let recent = self.vain_at.filter(|(at, ..)| from.saturating_since(*at) < VAIN_WITHIN);
-        let base_us =
-            recent.map_or_else(|| self.base.us(now).unwrap_or(sample.delay_us), |(.., base_us)| base_us);
-        let times = recent.map_or(1, |(_, times, _)| times + 1);
+        let base_us = self.base_before(sample, from);
+        let times = self.recent_vain(from).map_or(1, |(times, _)| times + 1);
         self.vain_at = Some((now, times, base_us));
         if times >= 3 {
-            // On a link that varies what it carried before says nothing.
-            let alone_bps = if self.contest.is_suspected() { self.contest.alone_bps() } else { 0.0 };
-            self.share(sample, base_us, alone_bps, now);
+            self.share(sample, base_us, now);
             return;
         }
         if times == 1 {

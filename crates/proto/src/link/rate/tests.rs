@@ -351,20 +351,96 @@ fn a_burst_of_loss_is_no_policer() {
     }
 }
 
+/// What a rival has of the link in `ms`, percent.
+fn taken(bench: &mut Bench, ms: u64, capacity: BitRate) -> u64 {
+    let (ours, theirs) = (bench.delivered, bench.rival_carried);
+    bench.run(ms, mbit(200), capacity);
+    let (ours, theirs) = (bench.delivered - ours, bytes(bench.rival_carried - theirs));
+    theirs * 100 / (ours + theirs)
+}
+
 #[test]
 fn a_link_is_shared_with_a_flow_that_fills_its_queue() {
-    for rate in [10, 50] {
+    for (rate, queue_ms) in [(10, 50), (10, 100), (50, 50), (50, 100)] {
         let mut bench = Bench::new(None);
-        bench.queue_max = Duration::from_millis(100);
+        bench.queue_max = Duration::from_millis(queue_ms);
         bench.run(3_000, mbit(200), mbit(rate));
         bench.rival_bytes = 15_000.0;
         bench.run(10_000, mbit(200), mbit(rate));
-        let (ours, theirs) = (bench.delivered, bench.rival_carried);
-        bench.run(20_000, mbit(200), mbit(rate));
-        let (ours, theirs) = (bench.delivered - ours, bytes(bench.rival_carried - theirs));
-        let share = theirs * 100 / (ours + theirs);
-        assert!((25..=75).contains(&share), "{rate}: {share}");
+        let share = taken(&mut bench, 20_000, mbit(rate));
+        assert!((25..=65).contains(&share), "{rate}, {queue_ms} ms: {share}");
     }
+}
+
+#[test]
+fn a_rival_that_starts_in_lumps_and_grows_quickly_has_no_more_than_its_share() {
+    for (rate, queue_ms) in [(10, 100), (50, 100), (50, 300)] {
+        let mut bench = Bench::new(None);
+        bench.queue_max = Duration::from_millis(queue_ms);
+        bench.run(3_000, mbit(200), mbit(rate));
+        // Slow start: much for a moment, then little, and then ever more until the queue is full.
+        for lump in [2, 4] {
+            bench.rival_bytes = rate as f64 * 2_500.0 * f64::from(lump);
+            bench.run(100, mbit(200), mbit(rate));
+            bench.rival_bytes = 1.0;
+            bench.run(200, mbit(200), mbit(rate));
+        }
+        bench.rival_bytes = rate as f64 * 1_000.0;
+        bench.rival_cut_at = Instant::ZERO;
+        for _ in 0..40 {
+            if bench.rival_cut_at == Instant::ZERO {
+                bench.rival_bytes *= 1.15;
+            }
+            bench.run(200, mbit(200), mbit(rate));
+        }
+        let share = taken(&mut bench, 10_000, mbit(rate));
+        assert!((30..=65).contains(&share), "{rate}, {queue_ms} ms: {share}");
+    }
+}
+
+#[test]
+fn a_queue_that_is_kept_on_purpose_is_nobody_elses() {
+    let is_contested = |kept_s| {
+        let mut contest = contest::Contest::new();
+        let mut now = Instant::from_nanos(1_000_000_000);
+        // A link of 50 Mbit/s; then of 10, with 40 ms of our own queue at first and 13 ms, on purpose or not, from then on.
+        let mut run = |ms: u64, queue_us: i64, gain: f64, rate_bps: f64| {
+            (0..ms / 5).any(|_| {
+                now = now + STEP;
+                let seen = contest::Seen {
+                    delay_us: queue_us,
+                    base_us: 0,
+                    queue_s: queue_us as f64 / 1e6,
+                    noise_s: 0.0,
+                    empty_s: EMPTY_S,
+                    kept_s,
+                    gain,
+                    rate_bps,
+                    is_steady: rate_bps > 4e7,
+                };
+                contest.on_sample(&seen, RTT, now).is_some()
+            })
+        };
+        run(1_000, 0, 1.0, 5e7)
+            || run(5, 40_000, 0.5, 4.9e7)
+            || run(100, 38_000, 0.5, 1e7)
+            || run(3_000, 13_400, 0.94, 1e7)
+    };
+    assert!(!is_contested(TARGET_MAX));
+    assert!(is_contested(0.0));
+}
+
+#[test]
+fn a_link_taken_for_shared_that_carries_what_it_did_is_not() {
+    let mut bench = Bench::new(None);
+    bench.queue_max = Duration::from_millis(200);
+    bench.run(4_000, mbit(200), mbit(10));
+    let (_, sample) = *bench.under_way.back().unwrap();
+    let base_us = bench.base_us - 20_000;
+    bench.control.share(&sample, base_us, bench.now);
+    let queue = bench.run(4_500, mbit(200), mbit(10));
+    assert_eq!(bench.control.phase, Phase::Steady);
+    assert!(queue < Duration::from_millis(30), "{queue:?}");
 }
 
 #[test]
