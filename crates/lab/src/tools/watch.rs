@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn pauses_and_queues_count_within_the_window() {
         let seen = record(ms(2_000), |at| {
-            let received = if (ms(500)..ms(800)).contains(&at) { 1 } else { millis(at) + 2 };
+            let received = if (ms(500)..ms(800)).contains(&at) { 502 } else { millis(at) + 2 };
             (0, 0, received, if at < ms(1_000) { ms(30) } else { ms(5) })
         });
         assert_eq!(seen.longest_pause(ms(0), ms(2_000), 1), ms(290));
