@@ -69,7 +69,7 @@ use self::loss::{Cut, EXCESS_ROWS, Excess, OUTAGE_LOSS, POLICED_LOSS};
 use self::rival::Vain;
 use self::shared::Shared;
 use self::window::{Mark, Marks, Span};
-use super::window::WindowedMin;
+use super::window::MaxRate;
 use crate::time::Instant;
 use crate::units::BitRate;
 
@@ -229,8 +229,8 @@ pub(super) struct RateControl {
     usual_bps: f64,
     volatility_at: Instant,
     /// The most that was delivered lately, bit/s, negated; and the largest C in a longer while.
-    delivered: WindowedMin,
-    best: WindowedMin,
+    delivered: MaxRate,
+    best: MaxRate,
     rtt_min: Duration,
     marks: Marks,
     shared: Shared,
@@ -272,8 +272,8 @@ impl RateControl {
             volatility: 0.0,
             usual_bps: 0.0,
             volatility_at: Instant::ZERO,
-            delivered: WindowedMin::new(TRUST_WINDOW),
-            best: WindowedMin::new(BEST_WINDOW),
+            delivered: MaxRate::new(TRUST_WINDOW),
+            best: MaxRate::new(BEST_WINDOW),
             rtt_min: Duration::from_millis(50),
             marks: Marks::default(),
             shared: Shared::default(),
@@ -316,13 +316,9 @@ impl RateControl {
             self.phase = Phase::Steady;
         }
         if self.phase == Phase::Steady {
-            self.rate_bps = self.rate_bps.max(self.best_bps(now) * RETURN_SHARE);
+            self.rate_bps = self.rate_bps.max(self.best.bps(now) * RETURN_SHARE);
             self.is_fresh = true;
         }
-    }
-
-    fn best_bps(&self, now: Instant) -> f64 {
-        self.best.min(now).map_or(0.0, |negated| negated.saturating_neg() as f64)
     }
 
     /// Takes a sample.
@@ -337,13 +333,13 @@ impl RateControl {
             delivered: sample.delivered,
             lost: sample.lost,
             lost_rows: sample.lost_rows,
-            idle: sample.idle,
+            idle_us: u64::try_from(sample.idle.as_micros()).unwrap_or(u64::MAX),
             queue_s: self.queue_s,
         });
         if self.phase == Phase::Start {
             self.on_start(now);
         } else if let Some(span) = self.marks.span(self.window()) {
-            self.delivered.push(-rounded(span.delivered_bps), now);
+            self.delivered.push(span.delivered_bps, now);
             self.is_full = span.is_full;
             match self.phase {
                 Phase::Start => {}
@@ -405,7 +401,7 @@ impl RateControl {
             return;
         }
         self.rate_bps = self.rate_bps.max(span.delivered_bps);
-        self.best.push(-rounded(self.rate_bps), now);
+        self.best.push(self.rate_bps, now);
         let is_lossy = span.is_full && span.loss > START_LOSS && span.lost_bytes > START_LOST_BYTES;
         if is_standing || is_lossy {
             self.phase = Phase::Steady;
@@ -477,7 +473,7 @@ impl RateControl {
     fn adopt(&mut self, rate_bps: f64, now: Instant) {
         let rate_bps = rate_bps.max(RATE_MIN_BPS);
         self.rate_bps = rate_bps;
-        self.best.push(-rounded(rate_bps), now);
+        self.best.push(rate_bps, now);
         if let Some(ceiling) = self.ceiling() {
             self.rate_bps = self.rate_bps.min(bps(ceiling));
         }
@@ -508,7 +504,7 @@ impl RateControl {
         let since = *self.quiet_since.get_or_insert(now);
         if now.saturating_since(since) >= self.rtt_min + self.window() / 2 && now >= self.probe_after {
             let is_likely = self.is_fresh
-                || self.rate_bps < self.best_bps(now) / 2.0
+                || self.rate_bps < self.best.bps(now) / 2.0
                 || self.rate_bps < self.before_cut_bps * (1.0 - CHANGE);
             let (least, most) = if is_likely { (REGROW_MIN, REGROW_MAX) } else { (PROBE_MIN, PROBE_MAX) };
             self.probe = (self.probe * 2.0).clamp(least, most);
@@ -609,8 +605,7 @@ impl RateControl {
         if self.volatility(now) < VOLATILE {
             return paced_bps;
         }
-        let delivered = self.delivered.min(now).map_or(0.0, |negated| negated.saturating_neg() as f64);
-        paced_bps.min((delivered * 2.0).max(self.rate_bps * TRUST_MIN))
+        paced_bps.min((self.delivered.bps(now) * 2.0).max(self.rate_bps * TRUST_MIN))
     }
 }
 

@@ -14,8 +14,8 @@
 
 use std::time::Duration;
 
-use super::{DRAINING, rounded};
-use crate::link::window::WindowedMin;
+use super::DRAINING;
+use crate::link::window::MaxRate;
 use crate::time::Instant;
 
 const EXPECTED_S: f64 = 0.06;
@@ -68,20 +68,20 @@ struct Standing {
 #[derive(Debug, Clone)]
 pub(super) struct Contest {
     standing: Option<Standing>,
-    /// C without a queue, bit/s, negated.
-    alone: WindowedMin,
+    /// C without a queue.
+    alone: MaxRate,
     /// When C varied little last.
     steady_at: Option<Instant>,
 }
 
 impl Contest {
     pub(super) fn new() -> Self {
-        Self { standing: None, alone: WindowedMin::new(ALONE_WINDOW), steady_at: None }
+        Self { standing: None, alone: MaxRate::new(ALONE_WINDOW), steady_at: None }
     }
 
     /// What the link carried of ours when nobody was suspected; 0: not known.
     pub(super) fn alone_bps(&self, now: Instant) -> f64 {
-        self.alone.min(now).map_or(0.0, |negated| negated.saturating_neg() as f64)
+        self.alone.bps(now)
     }
 
     /// The least delay before the queue stood.
@@ -104,7 +104,7 @@ impl Contest {
             }
             if seen.queue_s <= drained_s {
                 if seen.is_steady {
-                    self.alone.push(-rounded(seen.rate_bps), now);
+                    self.alone.push(seen.rate_bps, now);
                 }
             } else if self.steady_at.is_some_and(|at| now.saturating_since(at) < STEADY_LATELY) {
                 self.standing = Some(Standing {

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::{RateControl, Sample, rounded};
-use crate::link::window::WindowedMin;
+use crate::link::window::{MaxRate, WindowedMin};
 use crate::time::Instant;
 
 const BASE_WINDOW: Duration = Duration::from_secs(10);
@@ -29,25 +29,24 @@ const NOISE_FULL_S: f64 = 0.000_7;
 pub(super) struct Base {
     /// Delays with the size of the datagram in bytes.
     delays: WindowedMin<(i64, u64)>,
-    /// The largest C, bit/s, negated.
-    fastest: WindowedMin,
+    /// The largest C.
+    fastest: MaxRate,
 }
 
 impl Base {
     pub(super) fn new() -> Self {
-        Self { delays: WindowedMin::new(BASE_WINDOW), fastest: WindowedMin::new(BASE_WINDOW) }
+        Self { delays: WindowedMin::new(BASE_WINDOW), fastest: MaxRate::new(BASE_WINDOW) }
     }
 
     fn push(&mut self, sample: &Sample, rate_bps: f64, now: Instant) {
         self.delays.push((sample.delay_us, sample.delay_bytes), now);
-        self.fastest.push(-rounded(rate_bps), now);
+        self.fastest.push(rate_bps, now);
     }
 
     /// `None`: nothing was seen lately.
     pub(super) fn us(&self, now: Instant) -> Option<i64> {
         let (least_us, bytes) = self.delays.min(now)?;
-        let fastest = self.fastest.min(now).unwrap_or(0).saturating_neg();
-        Some(least_us.saturating_sub(own_us(bytes, fastest as f64)))
+        Some(least_us.saturating_sub(own_us(bytes, self.fastest.bps(now))))
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Mark {
     pub(super) delivered: u64,
     pub(super) lost: u64,
     pub(super) lost_rows: u64,
-    pub(super) idle: Duration,
+    pub(super) idle_us: u64,
     pub(super) queue_s: f64,
 }
 
@@ -159,7 +159,7 @@ fn between(first: &Mark, last: &Mark, pauses: Pauses) -> Span {
     let sending = last.sent_at.saturating_since(first.sent_at).as_secs_f64().max(1e-6);
     let delivered = last.delivered.saturating_sub(first.delivered) as f64;
     let lost = last.lost.saturating_sub(first.lost) as f64;
-    let idle = last.idle.saturating_sub(first.idle).as_secs_f64();
+    let idle = last.idle_us.saturating_sub(first.idle_us) as f64 / 1e6;
     Span {
         delivered_bps: delivered * 8.0 / arriving,
         regular_bps: delivered * 8.0 / regular.max(1e-6),
@@ -187,7 +187,7 @@ mod tests {
             delivered,
             lost: 0,
             lost_rows: 0,
-            idle: Duration::ZERO,
+            idle_us: 0,
             queue_s: QUEUE_S,
         });
     }
