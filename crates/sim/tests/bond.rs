@@ -15,8 +15,7 @@ use bonding_sim::host::quic::QuicControl;
 use bonding_sim::host::tcp::CongestionControl;
 use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
-use bonding_sim::world::Stalls;
-use bonding_sim::world::{Observed, World};
+use bonding_sim::world::{Observed, Stalls, World};
 
 use load::{assert_sound, at, built_in, load, rates};
 

@@ -3,7 +3,7 @@
 //! A virtual finish time: each datagram moves `free_at` on by its time at the pacing rate; a datagram may go when
 //! `free_at` is not in the future. An idle link saves up at most [`BURST`], and what then goes at once stays far below a link's own buffer.
 //! Where packets waited for a link and the driver came back late for them, the link was not idle: that time, up to [`LATE_MAX`], is saved up
-//! besides. So a machine that is busy, or whose host takes its processors away for a while, loses no rate. Exact: no token arithmetic, no drift.
+//! besides. So a machine that is busy, or whose host takes its processors away for a while, loses less. Exact: no token arithmetic, no drift.
 //!
 //! Bulk starts a run only when [`QUANTUM`] has been saved up and then sends until nothing is left: at 70 Mbit/s a batch of
 //! six datagrams a millisecond instead of one wake-up for each. A packet that waits for this very link (sparse
@@ -17,8 +17,8 @@ use crate::units::BitRate;
 /// The most an idle link saves up. Wake-ups of a loaded machine are up to some milliseconds late.
 pub const BURST: Duration = Duration::from_millis(4);
 
-/// The most that is saved up besides, of the time by which a driver was late. Ours: as much as a stalled host lets pile up in front of links anyway,
-/// below the smallest buffers of links (50 ms).
+/// The most that is saved up besides, of the time by which a driver was late. Ours: below the buffers of links, which hold 50 ms and more; other values were
+/// not tried.
 const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// What bulk saves up before it starts a run.

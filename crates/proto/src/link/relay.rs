@@ -37,7 +37,7 @@ const OVERDUE_MIN: Duration = Duration::from_millis(30);
 const OVERDUE_SPAN: Duration = Duration::from_millis(5);
 
 /// What is told over another link, and what is heard so.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Relay {
     /// The peer is told over another link too, until then; and now.
     until: Instant,
@@ -48,18 +48,6 @@ pub(super) struct Relay {
     peer_takes: bool,
     /// So often was told that nothing came after this.
     silent: (Instant, u8),
-}
-
-impl Default for Relay {
-    fn default() -> Self {
-        Self {
-            until: Instant::ZERO,
-            is_due: false,
-            is_relayed: false,
-            peer_takes: false,
-            silent: (Instant::ZERO, 0),
-        }
-    }
 }
 
 impl Relay {

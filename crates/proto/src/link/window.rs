@@ -10,7 +10,7 @@ const PARTS: usize = 10;
 #[derive(Debug, Clone)]
 pub(super) struct WindowedMin<T = i64> {
     part_ns: u64,
-    /// Part numbers, counted from 1 and modulo 2^32, for 64 bits would take 40 bytes more in each of a link's seven windows; 0: nothing is in it.
+    /// Part numbers, counted from 1 and modulo 2^32, for 64 bits would take 40 bytes more in each of a link's windows; 0: nothing is in it.
     numbers: [u32; PARTS],
     /// The smallest value in each part.
     least: [T; PARTS],
