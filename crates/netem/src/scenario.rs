@@ -174,10 +174,11 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 18] = [
+const BUILTIN: [(&str, &str); 19] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
+    ("asymmetric", include_str!("../../../scenarios/asymmetric.toml")),
     ("lossy", include_str!("../../../scenarios/lossy.toml")),
     ("failover", include_str!("../../../scenarios/failover.toml")),
     ("failover-5", include_str!("../../../scenarios/failover-5.toml")),

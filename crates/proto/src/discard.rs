@@ -76,6 +76,8 @@ discards! {
     QueueFull => "queue_full",
     /// Dropped by the queue's delay control.
     QueueDelay => "queue_delay",
+    /// A pure acknowledgement of TCP that waited in the queue until a newer one said the same and more.
+    AckSuperseded => "ack_superseded",
     /// Larger than the links carry.
     TooBig => "too_big",
     /// Not taken by a socket whose buffer is full, or that is missing. Counted by the driver.

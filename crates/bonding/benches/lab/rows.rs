@@ -169,6 +169,9 @@ pub(crate) fn all() -> Vec<Row> {
     add("dual-1-up", "dual", transfer(UP, 1, "cubic"), ALL, &[share(97.0), best]);
     add("hetero-1-down", "hetero", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), best]);
     add("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
+    add("asymmetric-1-down", "asymmetric", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), best]);
+    add("asymmetric-4-down", "asymmetric", transfer(DOWN, 4, "cubic"), ALL, &[share(95.0), best]);
+    add("asymmetric-1-up", "asymmetric", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
     add("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(93.0), best]);
     add("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), RECOVERY, &[share(93.0), best]);
     // What is lost and sent again, over two links at times, takes its share.

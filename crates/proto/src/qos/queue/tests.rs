@@ -837,3 +837,52 @@ fn rules_decide_who_is_sparse() {
         assert_eq!(tier, last);
     }
 }
+
+/// An acknowledgement of TCP by IPv4, without options.
+fn ack_packet(ack: u32) -> PacketBuf {
+    let mut segment = vec![0x14, 0x51, 0xc0, 0x01, 0, 0, 0, 7];
+    segment.extend_from_slice(&ack.to_be_bytes());
+    segment.extend_from_slice(&[0x50, 0x10, 1, 0, 0xab, 0xcd, 0, 0]);
+    Bytes::from(crate::inner::samples::v4(6, 0, &segment)).into()
+}
+
+fn acked(packet: &[u8]) -> u32 {
+    u32::from_be_bytes(packet[28..32].try_into().unwrap())
+}
+
+#[test]
+fn of_acknowledgements_that_wait_the_first_and_the_newest_stay() {
+    let mut queue = queue(Some(mbps(1)));
+    let (flow, other) = (FlowId(5), FlowId(6));
+    for count in 1..=100 {
+        queue.push(flow, Some(Class::Interactive), ack_packet(count * 1_000), at(1)).unwrap();
+        // A packet that is none of them stays where it is.
+        queue.push(other, None, packet(u64::from(count), 40), at(1)).unwrap();
+    }
+    assert_eq!(queue.take_discards().of(Discard::AckSuperseded), 98);
+    assert_eq!(queue.bytes(), 2 * 40 + 100 * 40);
+    let mut seen = Vec::new();
+    while let Some((_, id, packet)) = pop_any(&mut queue, at(2)) {
+        if id == flow {
+            seen.push(acked(&packet));
+        }
+    }
+    assert_eq!(seen, [1_000, 100_000]);
+    assert!(queue.is_empty() && queue.bytes() == 0);
+    assert_eq!(queue.take_discards(), DiscardCounts::default());
+}
+
+#[test]
+fn an_acknowledgement_stays_behind_data_of_its_flow() {
+    let mut queue = queue(Some(mbps(1)));
+    let flow = FlowId(5);
+    for data in 0..3 {
+        queue.push(flow, None, ack_packet(1_000 + data), at(1)).unwrap();
+        queue.push(flow, None, packet(u64::from(data), 1_000), at(1)).unwrap();
+    }
+    queue.push(flow, None, ack_packet(9_000), at(1)).unwrap();
+    assert_eq!(queue.take_discards().of(Discard::AckSuperseded), 0);
+    let order: Vec<usize> =
+        std::iter::from_fn(|| pop_any(&mut queue, at(2))).map(|(_, _, p)| p.len()).collect();
+    assert_eq!(order, [40, 1_000, 40, 1_000, 40, 1_000, 40]);
+}
