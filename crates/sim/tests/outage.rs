@@ -6,6 +6,8 @@ use bonding_netem::Scenario;
 use bonding_proto::config::Policy;
 use bonding_proto::event::LinkState;
 use bonding_sim::bond::{BondWorld, Setup};
+use bonding_sim::host::bulk::{BulkConfig, End};
+use bonding_sim::host::tcp::{CongestionControl, TcpApp};
 use bonding_sim::world::Observed;
 
 use load::{assert_sound, at, built_in, load, rates};
@@ -147,6 +149,25 @@ fn a_flapping_link_costs_the_other_nothing() {
     let (_, down) = rates(&mut world, &load, 9.0, 36.0);
     assert!(down > 44.0, "{down}");
     assert_sound(&world, &load);
+}
+
+/// One flow keeps under way what fills both links, for some time: its own queue holds it.
+#[test]
+fn a_download_uses_a_link_that_is_back_at_once() {
+    let setup = setup(built_in("failover"));
+    let config = |end, sends| BulkConfig { end, sends, flows: 1, mtu: setup.mtu(), seed: 1 };
+    let app = |config| Box::new(TcpApp::new(config, CongestionControl::Cubic, at(1.0)));
+    let mut world = setup.world();
+    world.client.host.add(app(config(End::Connector, false)));
+    world.server.host.add(app(config(End::Listener, true)));
+    let mut mbps = |from, to| {
+        world.run_until(at(from));
+        let before = world.client.host.report(0).received_bytes;
+        world.run_until(at(to));
+        (world.client.host.report(0).received_bytes - before) as f64 * 8e-6 / (to - from)
+    };
+    let (one, both) = (mbps(9.0, 13.9), mbps(14.7, 16.0));
+    assert!(one > 40.0 && both > 80.0, "{one} over one link, {both} right after");
 }
 
 #[test]

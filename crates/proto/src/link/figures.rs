@@ -46,6 +46,13 @@ impl Link {
         self.rate.volatility(now)
     }
 
+    /// How many bits are under way on it when it is used to the full, if it carried data within `lately`.
+    pub fn full_bits(&self, lately: Duration, now: Instant) -> f64 {
+        let is_used = self.data_sent_at.is_some_and(|at| now.saturating_since(at) < lately);
+        let capacity = self.rate.capacity().filter(|_| is_used).map_or(0.0, |rate| rate.as_bps() as f64);
+        capacity * self.rtt.srtt().unwrap_or_default().as_secs_f64()
+    }
+
     /// Whether data uses the link while what it carries is being found out.
     pub fn is_starting(&self, now: Instant) -> bool {
         let recent = || self.rtt.srtt().unwrap_or_default() + START_SLACK;

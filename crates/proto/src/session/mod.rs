@@ -162,6 +162,11 @@ struct Counters {
 /// grants for delays (60 ms) where it is 12 %, and next to nothing on steady links.
 const DIP: Duration = Duration::from_millis(500);
 
+/// A link that failed may be back within this time, and the queue of those that stay may stand for as long as what would fill it takes
+/// them; at most so long. Ours: radios and handovers are out for seconds; the latter is what the queue grants for delays.
+const OUTAGE: Duration = Duration::from_secs(30);
+const OUTAGE_DIP_MAX: Duration = Duration::from_millis(60);
+
 impl Session {
     /// A session without proven links. At most 255 links are used.
     pub fn new(config: SessionConfig, now: Instant) -> Self {
@@ -347,18 +352,24 @@ impl Session {
         self.transmit_at = Some(now);
     }
 
-    /// For how long the queue may stand because what the links carry varies.
+    /// For how long the queue may stand because what the links carry varies, and because some are out.
     fn dip(&self, now: Instant) -> Duration {
         let service = Service::of(self.links.iter().map(|link| (link.state(), link.link_role())));
-        let (mut carried, mut varying) = (0.0, 0.0);
+        let (mut carried, mut varying, mut missing_bits) = (0.0, 0.0, 0.0);
         for link in &self.links {
             if service.is_some_and(|kind| kind.includes(link.state(), link.link_role())) {
                 let rate = link.likely_capacity(now).as_bps() as f64;
                 carried += rate;
                 varying += rate * link.volatility(now);
+            } else if link.state() != LinkState::Up {
+                missing_bits += link.full_bits(OUTAGE, now);
             }
         }
-        if carried > 0.0 { DIP.mul_f64((varying / carried).min(1.0)) } else { Duration::ZERO }
+        if carried <= 0.0 {
+            return Duration::ZERO;
+        }
+        DIP.mul_f64((varying / carried).min(1.0))
+            + OUTAGE_DIP_MAX.min(Duration::from_secs_f64(missing_bits / carried))
     }
 
     fn refresh_delays(&mut self, now: Instant) {
