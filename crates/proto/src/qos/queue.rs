@@ -31,7 +31,11 @@
 //!
 //! **Delay.** CoDel (RFC 8289) watches each flow, in both tiers. `target` is never below one and a half times
 //! what an MTU takes at the drain rate, and `interval` never below two targets (as in Linux's CAKE): on a
-//! slow link a queue of two packets is not congestion. Sparse flows need it too: they build no queue of their
+//! slow link a queue of two packets is not congestion. Nor is `interval` below two round trips of the slowest link in use and one target: that
+//! is how long it takes until the queue shows what a signal did (to the receiver and back, and once around with a queue that is now short of
+//! target), and what a second signal before that cuts, it cuts for nothing. (Lab, `bursts`, one upload: 92.4, 88.6 and 92.9 % of the attainable with 100 ms, 93.2,
+//! 92.8 and 92.5 % with it. Simulated, smoltcp: reference 91.8 and 96.1 %, starlink 86.3 and 91.6 %, lossy-3 57.0 and 56.2 %; QUIC: varying 82.3 and 86.7 %, lossy-3 84.0
+//! and 82.9 %; others as before.) Sparse flows need it too: they build no queue of their
 //! own doing, but when the links stall or shrink under them they have one, and their senders must be told. No
 //! other time limit applies to them: what a stalled sparse flow can hold is bounded by the burst, and CoDel
 //! never takes its last packet, so a thin flow (voice, DNS) loses nothing to it.
@@ -105,6 +109,9 @@ const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
 
 /// Ours: a link that is slower by more is not filled at the price of everybody's queue.
 const DELAY_SPREAD_MAX: Duration = Duration::from_millis(60);
+
+/// Ours: a path that takes longer is controlled as if it took so long.
+const ROUND_MAX: Duration = Duration::from_millis(300);
 
 /// Ours: what is acceptable while rates double.
 const STARTING_TARGET: Duration = Duration::from_millis(250);
@@ -194,6 +201,7 @@ pub struct Queue {
     params: Params,
     drain_rate: Option<BitRate>,
     delay_spread: Duration,
+    round: Duration,
     is_starting: bool,
     pool: Pool,
     table: FlowTable,
@@ -213,9 +221,10 @@ impl Queue {
         let config = QueueConfig { quantum: config.quantum.max(1), ..config };
         Self {
             config,
-            params: params(&config, None, Duration::ZERO, false),
+            params: params(&config, None, Duration::ZERO, Duration::ZERO, false),
             drain_rate: None,
             delay_spread: Duration::ZERO,
+            round: Duration::ZERO,
             is_starting: false,
             pool: Pool::new(None),
             table: FlowTable::default(),
@@ -330,12 +339,13 @@ impl Queue {
     }
 
     fn update_params(&mut self) {
-        self.params = params(&self.config, self.drain_rate, self.delay_spread, self.is_starting);
+        self.params = params(&self.config, self.drain_rate, self.delay_spread, self.round, self.is_starting);
     }
 
-    /// How much longer the slowest link in use takes than the fastest (the module's head says what for).
-    pub fn set_delay_spread(&mut self, spread: Duration) {
+    /// How much longer the slowest link in use takes than the fastest, and its round-trip time (the module's head says what for).
+    pub fn set_delays(&mut self, spread: Duration, round: Duration) {
         self.delay_spread = spread.min(DELAY_SPREAD_MAX);
+        self.round = round.min(ROUND_MAX);
         self.update_params();
     }
 
@@ -558,14 +568,21 @@ impl Queue {
 }
 
 /// CoDel's parameters at a drain rate.
-fn params(config: &QueueConfig, rate: Option<BitRate>, spread: Duration, is_starting: bool) -> Params {
+fn params(
+    config: &QueueConfig,
+    rate: Option<BitRate>,
+    spread: Duration,
+    round: Duration,
+    is_starting: bool,
+) -> Params {
     let mtu_time = rate
         .map_or(Duration::ZERO, |rate| rate.time_to_send(u64::try_from(config.quantum).unwrap_or(u64::MAX)));
     let mut target = config.target.max(mtu_time.saturating_mul(3) / 2) + spread;
     if is_starting {
         target = target.max(STARTING_TARGET);
     }
-    Params { target, interval: config.interval.max(target.saturating_mul(2)), mtu_bytes: config.quantum }
+    let interval = config.interval.max(target.saturating_mul(2)).max(round * 2 + target);
+    Params { target, interval, mtu_bytes: config.quantum }
 }
 
 fn signed(bytes: usize) -> i64 {

@@ -191,6 +191,14 @@ pub(crate) fn delay_spread(links: &[LinkView]) -> Duration {
     Duration::from_micros(u64::try_from(spread_us).unwrap_or(0))
 }
 
+/// The round-trip time of the slowest link that may carry bulk.
+pub(crate) fn longest_round(links: &[LinkView]) -> Duration {
+    let Some(service) = Service::among(links) else { return Duration::ZERO };
+    let serving = links.iter().filter(|link| service.includes(link.state, link.role));
+    let Some(step) = Step::of(serving.clone(), None) else { return Duration::ZERO };
+    serving.filter(|link| step.includes(link)).map(|link| link.rtt).max().unwrap_or_default()
+}
+
 /// Which links serve at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Service {

@@ -376,7 +376,7 @@ impl Session {
         self.refresh_views(now);
         let stop = recovery::longest_stop(&self.views);
         let spread = scheduler::delay_spread(&self.views).max(stop).max(self.dip(now));
-        self.queue.set_delay_spread(spread);
+        self.queue.set_delays(spread, scheduler::longest_round(&self.views));
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
             let (delay_us, jitter_us) = link.rx_delay_us(now);

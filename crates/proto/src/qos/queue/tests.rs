@@ -476,7 +476,7 @@ fn a_marked_packet_has_ce_and_a_right_checksum() {
 /// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is 18 ms.
 #[test]
 fn the_target_follows_the_drain_rate() {
-    let params = |rate| super::params(&rfc_8290(), rate, Duration::ZERO, false);
+    let params = |rate| super::params(&rfc_8290(), rate, Duration::ZERO, Duration::ZERO, false);
     assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
     assert_eq!(params(Some(mbps(100))).target, ms(5));
     assert_eq!(params(Some(mbps(1))).target, Duration::from_micros(18_168));
@@ -885,4 +885,17 @@ fn an_acknowledgement_stays_behind_data_of_its_flow() {
     let order: Vec<usize> =
         std::iter::from_fn(|| pop_any(&mut queue, at(2))).map(|(_, _, p)| p.len()).collect();
     assert_eq!(order, [40, 1_000, 40, 1_000, 40, 1_000, 40]);
+}
+
+/// Nothing is signalled twice before the first signal can show.
+#[test]
+fn the_interval_is_no_shorter_than_a_signal_takes_to_show() {
+    let mut queue = queue(Some(mbps(100)));
+    queue.set_delays(ms(30), ms(80));
+    let expected = ms(5) + ms(30) + ms(160);
+    assert_eq!((queue.params.target, queue.params.interval), (ms(35), expected));
+    queue.set_delays(Duration::ZERO, ms(20));
+    assert_eq!((queue.params.target, queue.params.interval), (ms(5), ms(100)));
+    queue.set_delays(Duration::ZERO, Duration::MAX);
+    assert_eq!(queue.params.interval, ms(605), "a path to the moon");
 }
