@@ -49,6 +49,7 @@ impl Pacer {
     }
 
     /// `bytes` went at `now`, on a link paced at `rate`.
+    #[inline]
     pub(super) fn on_sent(&mut self, bytes: u64, rate: BitRate, now: Instant) {
         let saved_from = now.saturating_sub(BURST + self.late);
         self.idle += saved_from.saturating_since(self.free_at);

@@ -196,6 +196,7 @@ pub(super) struct SentLog {
 
 impl SentLog {
     /// A datagram of `bytes` goes out now, sealed as `key` and `counter` say. `idle`: the pacer's total.
+    #[inline]
     pub(super) fn on_sent(
         &mut self,
         (key, counter): (u32, u64),

@@ -54,6 +54,7 @@ pub(super) struct CoDel {
 
 impl CoDel {
     /// Judges the packet at the head: it has waited `sojourn`, and `behind_bytes` wait behind it in its flow.
+    #[inline]
     pub(super) fn judge(
         &mut self,
         now: Instant,

@@ -154,6 +154,9 @@ impl Pool {
 
     /// What realtime flows used lately, falling by a straight line.
     fn realtime_lately(&self, now: Instant) -> u64 {
+        if self.realtime_used == 0 {
+            return 0;
+        }
         let span = u64::try_from(now.saturating_since(self.realtime_at).as_micros()).unwrap_or(u64::MAX);
         let left = REALTIME_SPAN_US.saturating_sub(span);
         u64::try_from(u128::from(self.realtime_used) * u128::from(left) / u128::from(REALTIME_SPAN_US))
@@ -188,6 +191,11 @@ impl Credit {
     /// Earns what is due.
     pub(super) fn earn(&mut self, now: Instant, earning: &Earning) {
         refill(&mut self.earned, &mut self.refilled, now, earning.per_nano, earning.max);
+    }
+
+    /// Whether nothing is due.
+    pub(super) fn has_earned(&self, now: Instant) -> bool {
+        now <= self.refilled
     }
 
     /// Whether half a burst has been saved up: enough for a flow that was bulk to be sparse again.

@@ -95,7 +95,7 @@ use super::codel::{Params, Verdict};
 use super::credit::Pool;
 use super::ecn;
 use super::flow::FlowId;
-use super::table::{FlowTable, Waiting};
+use super::table::{Flow, FlowTable, Waiting};
 use super::wait::WaitLog;
 use crate::discard::DiscardCounts;
 use crate::units::BitRate;
@@ -258,19 +258,51 @@ impl Queue {
             self.discards.count(Discard::QueueFull);
             return Err(Discard::QueueFull);
         }
-        self.table.forget_idle(now);
-        if let Some(packet) = self.take_place(flow, packet, now) {
-            let tier = self.admit(flow, class, bytes, now);
-            let queue = self.table.listed_mut(flow);
-            queue.packets.push_back(Waiting { packet, arrived: now });
-            queue.bytes += bytes;
-            self.tier_mut(tier).bytes += bytes;
-            self.count_pkts += 1;
+        if let Some(packet) = self.follow(flow, class, packet, now) {
+            self.table.forget_idle(now);
+            if let Some(packet) = self.take_place(flow, packet, now) {
+                let tier = self.admit(flow, class, bytes, now);
+                let queue = self.table.listed_mut(flow);
+                queue.packets.push_back(Waiting { packet, arrived: now });
+                queue.bytes += bytes;
+                self.tier_mut(tier).bytes += bytes;
+                self.count_pkts += 1;
+            }
         }
         while self.memory_bytes() > self.config.bytes_max {
             self.drop_from_fattest(now);
         }
         Ok(())
+    }
+
+    /// Puts a packet behind one of its flow, which is bulk and whose credit was looked at in this very moment: what was cut from one
+    /// super-packet comes so, and all that [`Self::admit`] would do for another of it is to take what credit is left. Else the packet
+    /// comes back.
+    fn follow(
+        &mut self,
+        id: FlowId,
+        class: Option<Class>,
+        packet: PacketBuf,
+        now: Instant,
+    ) -> Option<PacketBuf> {
+        // What a realtime flow may save up changes.
+        let is_apart = id.is_realtime() || packet.len() <= ACK_BYTES_MAX;
+        let follows = |flow: &&mut Flow| {
+            flow.tier == Tier::Bulk && !flow.packets.is_empty() && flow.credit.has_earned(now)
+        };
+        let Some(flow) = self.table.flow_mut(id).filter(|_| !is_apart).filter(follows) else {
+            return Some(packet);
+        };
+        let bytes = packet.len();
+        if class != Some(Class::Bulk) {
+            // It is bulk already.
+            let _ = flow.credit.try_spend(bytes, &mut self.pool, now);
+        }
+        flow.packets.push_back(Waiting { packet, arrived: now });
+        flow.bytes += bytes;
+        self.bulk.bytes += bytes;
+        self.count_pkts += 1;
+        None
     }
 
     /// Puts an acknowledgement in the place of the one before it that it makes needless, where that is not its flow's first
@@ -450,26 +482,34 @@ impl Queue {
 
     /// Makes the first packet of the tier's first flow the one that is next: DRR, then CoDel. A fresh flow's is next as it
     /// is: nothing that could be a queue of its own waits before it.
+    #[inline]
     fn settle(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
-        if let Some(fresh) = self.table.first_fresh().filter(|_| tier == Tier::Sparse) {
+        if tier == Tier::Sparse
+            && let Some(fresh) = self.table.first_fresh()
+        {
             return Some(fresh);
         }
-        loop {
+        if self.tier(tier).is_settled { self.table.first(tier) } else { self.settle_anew(tier, now) }
+    }
+
+    /// The same of a tier that is not settled.
+    fn settle_anew(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
+        let quantum = signed(self.config.quantum);
+        let id = loop {
             let id = self.table.first(tier)?;
-            if self.tier(tier).is_settled {
-                return Some(id);
-            }
             let flow = self.table.listed_mut(id);
-            if flow.deficit_bytes <= 0 {
-                flow.deficit_bytes = flow.deficit_bytes.saturating_add(signed(self.config.quantum));
-                if !self.table.is_alone(id) {
-                    self.table.move_to_tier(id, tier);
-                }
+            if flow.deficit_bytes > 0 {
+                break id;
+            }
+            flow.deficit_bytes = flow.deficit_bytes.saturating_add(quantum);
+            if flow.is_alone() {
                 continue;
             }
-            while !self.has_passed_codel(id, tier, now) {}
-            self.tier_mut(tier).is_settled = true;
-        }
+            self.table.move_to_tier(id, tier);
+        };
+        while !self.has_passed_codel(id, tier, now) {}
+        self.tier_mut(tier).is_settled = true;
+        Some(id)
     }
 
     /// Judges the first packet of `id`. `false`: it was dropped, and another one is first. CoDel never takes

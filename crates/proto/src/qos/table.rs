@@ -51,6 +51,11 @@ impl Flow {
     pub(super) fn is_fresh(&self) -> bool {
         self.place == Place::Fresh
     }
+
+    /// Whether no other flow is on its list.
+    pub(super) fn is_alone(&self) -> bool {
+        self.prev.is_none() && self.next.is_none()
+    }
 }
 
 /// The list that a flow is on.
@@ -163,11 +168,6 @@ impl FlowTable {
         self.listed_mut(id)
     }
 
-    /// Whether no other flow is on the flow's list.
-    pub(super) fn is_alone(&self, id: FlowId) -> bool {
-        self.flow(id).is_some_and(|flow| flow.prev.is_none() && flow.next.is_none())
-    }
-
     /// Puts a flow that gets its first packet in the sparse tier at the end of the fresh ones.
     pub(super) fn move_to_fresh(&mut self, id: FlowId) {
         self.unlink(id);
@@ -193,6 +193,7 @@ impl FlowTable {
     }
 
     /// Forgets the flows that have been idle for long.
+    #[inline]
     pub(super) fn forget_idle(&mut self, now: Instant) {
         while let Some(id) = self.idle.first {
             if now.saturating_since(self.listed_mut(id).idle_since) < FORGET_AFTER {

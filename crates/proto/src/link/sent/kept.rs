@@ -21,12 +21,15 @@ pub(super) struct Kept {
 
 impl Kept {
     /// The datagram of this number, above all before it, bears `frame`.
+    #[inline]
     pub(super) fn put(&mut self, number: u64, frame: Frame) {
         if self.frames.is_empty() {
             self.first = number;
         }
         let missing = number.saturating_sub(self.first + self.frames.len() as u64);
-        self.frames.extend((0..missing).map(|_| None));
+        if missing > 0 {
+            self.frames.extend((0..missing).map(|_| None));
+        }
         self.bytes += frame.kept_bytes();
         self.frames.push_back(Some(frame));
     }
