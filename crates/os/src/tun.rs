@@ -121,6 +121,8 @@ pub struct Inbound {
     pub bytes: Bytes,
     /// Its TCP or UDP checksum is yet to be computed, and the field is zero.
     pub is_partial: bool,
+    /// It was cut from the super-packet that the one before it was cut from.
+    pub follows: bool,
 }
 
 /// A TUN device of our own.
@@ -260,7 +262,7 @@ impl Tun {
             } else {
                 self.slots.take(count).freeze()
             };
-            packets.push(Inbound { bytes, is_partial });
+            packets.push(Inbound { bytes, is_partial, follows: false });
             return Ok(());
         }
         let used = if layout.is_of(&plan) {
@@ -278,10 +280,10 @@ impl Tun {
         let shape = plan.shape().and_then(|(header, payload)| Layout::of(header, payload));
         self.layout = shape.unwrap_or(layout);
         let mut slab = self.slots.take(used).freeze();
-        packets.extend((0..segments).map(|_| {
+        packets.extend((0..segments).map(|index| {
             // All but the last are of the largest size.
             let bytes = slab.split_to(largest.min(slab.len()));
-            Inbound { bytes, is_partial }
+            Inbound { bytes, is_partial, follows: index > 0 }
         }));
         Ok(())
     }

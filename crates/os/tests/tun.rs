@@ -31,16 +31,16 @@ fn tun(offload: bool) -> Tun {
 }
 
 /// Swapping source and destination leaves every checksum as it is: valid, or partial.
-fn swapped(Inbound { bytes, is_partial }: &Inbound) -> Inbound {
+fn swapped(Inbound { bytes, is_partial, follows }: &Inbound) -> Inbound {
     let mut packet = BytesMut::from(&bytes[..]);
     let (source, length) = if packet[0] >> 4 == 4 { (12, 4) } else { (8, 16) };
     for position in source..source + length {
         packet.swap(position, position + length);
     }
-    Inbound { bytes: packet.freeze(), is_partial: *is_partial }
+    Inbound { bytes: packet.freeze(), is_partial: *is_partial, follows: *follows }
 }
 
-fn outbound(Inbound { bytes, is_partial }: &Inbound) -> Outbound<'_> {
+fn outbound(Inbound { bytes, is_partial, .. }: &Inbound) -> Outbound<'_> {
     Outbound { bytes, is_partial: *is_partial }
 }
 
@@ -154,7 +154,7 @@ fn a_bad_packet_does_not_lose_its_batch() {
         for is_partial in [false, true] {
             let mut batch: Vec<_> = noise
                 .iter()
-                .map(|noise| Inbound { bytes: Bytes::copy_from_slice(noise), is_partial })
+                .map(|noise| Inbound { bytes: Bytes::copy_from_slice(noise), is_partial, follows: false })
                 .collect();
             batch.insert(3, good[0].clone());
             batch.push(good[1].clone());

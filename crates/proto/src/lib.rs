@@ -42,6 +42,13 @@ pub use crate::time::Instant;
 pub trait StateMachine {
     /// Takes one inner packet from TUN. An error is already counted.
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard>;
+    /// Takes packets that were cut from one larger one, in order: they are alike in all that says whose they are, what flow and what class. The same as
+    /// [`Self::handle_packet`] for each of them, with what they have in common looked at once. Errors are counted.
+    fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
+        for packet in run {
+            let _ = self.handle_packet(packet, now);
+        }
+    }
     /// Takes one datagram from a socket. An error is already counted.
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard>;
     /// The kernel refused to send a datagram of `bytes` on `path`: it is larger than the interface carries. Counted by the driver.

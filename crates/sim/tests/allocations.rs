@@ -41,6 +41,20 @@ fn allocations(links: u8, flows: u16, packet_bytes: u16, packets_per_step: usize
     (pump.delivered - before, INSIDE.load(Ordering::Relaxed))
 }
 
+/// The same of super-packets that the server sends.
+fn allocations_of_runs(links: u8, segments: usize) -> (u64, usize) {
+    let mut pump = Pump::new(links, 1, 1_400, watch);
+    for _ in 0..6_000 {
+        pump.step_both(0, segments);
+    }
+    INSIDE.store(0, Ordering::Relaxed);
+    let before = pump.returned;
+    while pump.returned - before < 100_000 {
+        pump.step_both(0, segments);
+    }
+    (pump.returned - before, INSIDE.load(Ordering::Relaxed))
+}
+
 #[test]
 fn packets_take_no_allocations() {
     // Bulk at 440 Mbit/s, small packets, and many flows, over one link and over four.
@@ -50,6 +64,11 @@ fn packets_take_no_allocations() {
         let (packets, count) = allocations(links, flows, bytes, per_step);
         println!("{links} links, {flows} flows, {bytes} bytes: {count} allocations for {packets} packets");
         // Heartbeats and feedback have a few; a packet has none.
+        assert!(count as u64 * 1_000 <= packets, "{count} allocations for {packets} packets");
+    }
+    for links in [1, 4] {
+        let (packets, count) = allocations_of_runs(links, 20);
+        println!("{links} links, super-packets: {count} allocations for {packets} packets");
         assert!(count as u64 * 1_000 <= packets, "{count} allocations for {packets} packets");
     }
 }

@@ -121,7 +121,7 @@ impl Tunnel {
     /// Packets of one read, in batches of equal size.
     fn send(&mut self, packets: impl Iterator<Item = Inbound>) {
         let (mut segment_size, mut segments) = (0, 0);
-        for Inbound { bytes: packet, is_partial } in packets {
+        for Inbound { bytes: packet, is_partial, .. } in packets {
             let size = HEADER_BYTES + packet.len() + TAG_BYTES;
             if segments > 0
                 && (size > segment_size

@@ -39,7 +39,7 @@ const fn step(name: &'static str, about: &'static str, scale: usize, run: fn(usi
     Step { name, about, scale, run }
 }
 
-pub(crate) const ALL: [Step; 12] = [
+pub(crate) const ALL: [Step; 14] = [
     step("seal", "AES-256-GCM over 1,400 bytes", 4, seal),
     step("open", "the same, with a copy of the datagram", 4, open),
     step("classify", "header, flow and class; 64 flows", 1, classify),
@@ -51,6 +51,8 @@ pub(crate) const ALL: [Step; 12] = [
     step("coalesce-sums", "the same with checksums to be checked", 4, coalesce_sums),
     step("way-1", "the whole way through both ends, 1 link, 1,400 bytes", 4, |n| way(1, 1, PACKET_BYTES, n)),
     step("way-16", "the same over 16 links", 4, |n| way(16, 1, PACKET_BYTES, n)),
+    step("way-runs", "super-packets of 40 segments from the server, 1 link", 4, |n| way_back(1, n)),
+    step("way-runs-16", "the same over 16 links", 4, |n| way_back(16, n)),
     step("way-small", "packets of 100 bytes in 200 flows", 4, |n| way(1, 200, 100, n)),
 ];
 
@@ -219,6 +221,13 @@ fn sum_up(packet: &mut [u8]) {
     }
     let sum = !u16::try_from(sum).unwrap_or_default();
     packet[36..38].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn way_back(links: u8, count: usize) {
+    let mut pump = Pump::new(links, 1, PACKET_BYTES, |_| ());
+    while pump.returned < 2_000 + count as u64 {
+        pump.step_both(0, 40);
+    }
 }
 
 fn way(links: u8, flows: u16, packet_bytes: u16, count: usize) {

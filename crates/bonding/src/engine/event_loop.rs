@@ -402,10 +402,13 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             }
         }
         self.taken += self.packets.len();
-        for Inbound { bytes, is_partial } in self.packets.drain(..) {
-            let packet = if is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) };
-            // Counted by the machine.
-            let _ = self.machine.handle_packet(packet, now);
+        let mut packets = self.packets.drain(..).peekable();
+        while let Some(first) = packets.next() {
+            let rest = std::iter::from_fn(|| packets.next_if(|packet| packet.follows));
+            let mut run = std::iter::once(first).chain(rest).map(|Inbound { bytes, is_partial, .. }| {
+                if is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) }
+            });
+            self.machine.handle_run(&mut run, now);
         }
         Ok(more)
     }

@@ -98,7 +98,11 @@ impl AsFd for Memory {
 
 impl Device for Memory {
     fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
-        packets.extend(self.inbound.pop_front().map(|bytes| Inbound { bytes, is_partial: false }));
+        packets.extend(self.inbound.pop_front().map(|bytes| Inbound {
+            bytes,
+            is_partial: false,
+            follows: false,
+        }));
         Ok(!self.inbound.is_empty())
     }
 

@@ -285,6 +285,12 @@ impl StateMachine for Client {
         session.ok_or(Discard::NotConnected)?.handle_packet(packet, now)
     }
 
+    fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
+        if let Some(session) = self.seats.get_mut(self.active).and_then(|seat| seat.session.as_mut()) {
+            session.handle_run(run, now);
+        }
+    }
+
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
         let Some(session) = self.owner(&datagram) else {
             self.discards.count(Discard::UnknownSession);

@@ -32,7 +32,7 @@ use crate::discard::{Discard, DiscardCounts};
 use crate::event::Event;
 use crate::handshake::Stamp;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
-use crate::qos::flow;
+use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
 use crate::stats::SessionStats;
 use crate::time::Instant;
@@ -244,6 +244,19 @@ impl Endpoint {
         self.slots.get_mut(usize::from(id.0))?.as_mut()
     }
 
+    /// The session that a packet from TUN goes to, if that may queue more.
+    fn owner(&mut self, packet: &[u8]) -> Result<(SessionId, InnerHeader), Discard> {
+        let header = flow::parse(packet)?;
+        let id = self.routes.lookup(header.destination).ok_or(Discard::NoRoute)?;
+        let full = self.queued_bytes >= self.queued_bytes_max;
+        let slot = self.slot(id).ok_or(Discard::NoRoute)?;
+        if full && slot.queued_bytes >= LITTLE_QUEUED_BYTES {
+            Err(Discard::QueueFull)
+        } else {
+            Ok((id, header))
+        }
+    }
+
     /// The session has been given something to do: takes what it has for TUN and logs, and lets it transmit.
     fn mark(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
@@ -323,20 +336,28 @@ impl StateMachine for Endpoint {
     }
 
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
-        let header = match flow::parse(&packet) {
-            Ok(header) => header,
-            Err(reason) => return self.refuse(reason),
-        };
-        let Some(id) = self.routes.lookup(header.destination) else { return self.refuse(Discard::NoRoute) };
-        let full = self.queued_bytes >= self.queued_bytes_max;
+        let (id, header) = self.owner(&packet).inspect_err(|reason| self.discards.count(*reason))?;
         let slot = self.slot(id).ok_or(Discard::NoRoute)?;
-        if full && slot.queued_bytes >= LITTLE_QUEUED_BYTES {
-            return self.refuse(Discard::QueueFull);
-        }
         let result = slot.session.handle_parsed(packet, &header, now);
         self.count_queued(id);
         self.mark(id);
         result
+    }
+
+    fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
+        let Some(first) = run.next() else { return };
+        let (id, header) = match self.owner(&first) {
+            Ok(owner) => owner,
+            Err(reason) => {
+                self.discards.count(reason);
+                return self.handle_run(run, now);
+            }
+        };
+        if let Some(slot) = self.slot(id) {
+            slot.session.handle_parsed_run(std::iter::once(first).chain(run), &header, now);
+        }
+        self.count_queued(id);
+        self.mark(id);
     }
 
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {

@@ -254,6 +254,19 @@ impl Session {
         Ok(())
     }
 
+    /// The same for packets of a run: all are of the flow and class that the header says.
+    pub(crate) fn handle_parsed_run(
+        &mut self,
+        run: impl Iterator<Item = PacketBuf>,
+        header: &InnerHeader,
+        now: Instant,
+    ) {
+        for packet in run {
+            debug_assert_eq!(flow::parse(&packet).as_ref(), Ok(header), "a run is of one flow");
+            let _ = self.handle_parsed(packet, header, now);
+        }
+    }
+
     /// Puts a packet that some link carries into the queue of its flow and class.
     fn enqueue(&mut self, header: &InnerHeader, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
         let classified = self.classes.classify(header, &packet, now);
@@ -498,6 +511,17 @@ impl StateMachine for Session {
             Err(discard) => {
                 self.counters.discards.count(discard);
                 Err(discard)
+            }
+        }
+    }
+
+    fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
+        let Some(first) = run.next() else { return };
+        match flow::parse(&first) {
+            Ok(header) => self.handle_parsed_run(std::iter::once(first).chain(run), &header, now),
+            Err(discard) => {
+                self.counters.discards.count(discard);
+                self.handle_run(run, now);
             }
         }
     }

@@ -613,6 +613,35 @@ fn what_all_sessions_queue_is_bounded() {
     assert_eq!(world.server.handle_packet(packet(false, 0), world.now), Ok(()), "there is room again");
 }
 
+/// With what is no packet, and what nobody has a route for, ahead of it.
+#[test]
+fn a_run_is_the_same_as_its_packets_one_by_one() {
+    let sent = |as_run: bool| {
+        let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+        world.idle(300);
+        let foreign = packet(true, 0);
+        let bad = PacketBuf::from(Bytes::from_static(&[0x45; 30]));
+        for first in 0..20 {
+            let packets = (first * 100..first * 100 + 100).map(|number| packet(false, number));
+            let mut run = [bad.clone(), foreign.clone()].into_iter().chain(packets);
+            if as_run {
+                world.server.handle_run(&mut run, world.now);
+            } else {
+                let taken =
+                    run.filter(|packet| world.server.handle_packet(packet.clone(), world.now).is_ok());
+                assert_eq!(taken.count(), 100);
+            }
+            world.idle(10);
+        }
+        world.idle(1_000);
+        let discards = [Discard::NotIp, Discard::NoRoute].map(|reason| world.server.discards().of(reason));
+        (world.down, world.to, discards)
+    };
+    let run = sent(true);
+    assert_eq!((run.0.len(), run.2), (2_000, [20; 2]));
+    assert_eq!(run, sent(false));
+}
+
 /// A client with true keys that says in one datagram that it was restarted, which makes the server forget its path, and asks for
 /// an answer to that path.
 #[test]

@@ -41,8 +41,12 @@ pub(crate) struct Pump {
     /// By flow and size, all zeros behind the headers.
     packets: Vec<Bytes>,
     next: usize,
+    /// What the server sends.
+    segment: Bytes,
     /// Packets handed out at the server.
     pub(crate) delivered: u64,
+    /// And at the client.
+    pub(crate) returned: u64,
 }
 
 fn server_key() -> PrivateKey {
@@ -73,6 +77,20 @@ fn packet(flow: u16, bytes: u16) -> Bytes {
     put(20, &[0x30, 0x39]);
     put(22, &flow.to_be_bytes());
     put(24, &(bytes - 20).to_be_bytes());
+    Bytes::from(packet)
+}
+
+/// A segment of a TCP flow from the server's side.
+fn segment(bytes: u16) -> Bytes {
+    let mut packet = vec![0; usize::from(bytes)];
+    let mut put = |at: usize, part: &[u8]| packet[at..at + part.len()].copy_from_slice(part);
+    put(0, &[0x45, 0]);
+    put(2, &bytes.to_be_bytes());
+    put(6, &[0x40, 0, 64, 6]);
+    put(12, &SERVER.octets());
+    put(16, &CLIENT.octets());
+    put(20, &[0, 80, 0x30, 0x39]);
+    put(32, &[0x50, 0x10, 4, 0]);
     Bytes::from(packet)
 }
 
@@ -143,7 +161,9 @@ impl Pump {
             batch: Vec::with_capacity(65_536),
             packets: (0..flows).map(|flow| packet(flow, packet_bytes)).collect(),
             next: 0,
+            segment: segment(packet_bytes),
             delivered: 0,
+            returned: 0,
         };
         for _ in 0..2_000 {
             pump.step(0);
@@ -155,6 +175,11 @@ impl Pump {
 
     /// Half a millisecond in which the client sends `packets`, of its flows in turn.
     pub(crate) fn step(&mut self, packets: usize) {
+        self.step_both(packets, 0);
+    }
+
+    /// The same, while the server sends a super-packet of `segments`.
+    pub(crate) fn step_both(&mut self, packets: usize, segments: usize) {
         self.now = self.now + STEP;
         let (now, watch) = (self.now, self.watch);
         while let Some((_, link, data)) = self.up.pop_front_if(|(at, ..)| *at <= now) {
@@ -177,6 +202,11 @@ impl Pump {
             let _ = self.client.handle_packet(packet, now);
             watch(true);
         }
+        let segment = &self.segment;
+        let mut run = (0..segments).map(|_| PacketBuf::from(segment.clone()));
+        watch(false);
+        self.server.handle_run(&mut run, now);
+        watch(true);
         watch(false);
         if self.client.poll_timeout().is_some_and(|(due, _)| due <= now) {
             self.client.handle_timeout(now);
@@ -194,7 +224,9 @@ impl Pump {
         send(client, *now, *watch, batch, spare, up);
         send(server, *now, *watch, batch, spare, down);
         self.take_server();
-        while self.client.poll_packet().is_some() {}
+        while self.client.poll_packet().is_some() {
+            self.returned += 1;
+        }
         while self.client.poll_event().is_some() {}
         while self.server.poll_event().is_some() {}
     }
