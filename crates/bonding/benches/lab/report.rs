@@ -359,9 +359,10 @@ impl Report {
 }
 
 /// The rows of the short table.
-const SUMMARY: [&str; 9] = [
+const SUMMARY: [&str; 10] = [
     "reference-1-down",
     "reference-4-down",
+    "asymmetric-1-down",
     "dual-1-down",
     "hetero-1-down",
     "lossy-1-down",
