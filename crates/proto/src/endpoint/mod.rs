@@ -345,12 +345,11 @@ impl StateMachine for Endpoint {
     }
 
     fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
-        let Some(first) = run.next() else { return };
-        let (id, header) = match self.owner(&first) {
-            Ok(owner) => owner,
-            Err(reason) => {
-                self.discards.count(reason);
-                return self.handle_run(run, now);
+        let (first, id, header) = loop {
+            let Some(first) = run.next() else { return };
+            match self.owner(&first) {
+                Ok((id, header)) => break (first, id, header),
+                Err(reason) => self.discards.count(reason),
             }
         };
         if let Some(slot) = self.slot(id) {

@@ -163,9 +163,8 @@ struct Counters {
 const DIP: Duration = Duration::from_millis(500);
 
 /// A link that failed may be back within this time, and the queue of those that stay may stand for as long as what would fill it takes
-/// them; at most so long. Ours: radios and handovers are out for seconds; the latter is what the queue grants for delays.
+/// them. Ours: radios and handovers are out for seconds.
 const OUTAGE: Duration = Duration::from_secs(30);
-const OUTAGE_DIP_MAX: Duration = Duration::from_millis(60);
 
 impl Session {
     /// A session without proven links. At most 255 links are used.
@@ -381,8 +380,7 @@ impl Session {
         if carried <= 0.0 {
             return Duration::ZERO;
         }
-        DIP.mul_f64((varying / carried).min(1.0))
-            + OUTAGE_DIP_MAX.min(Duration::from_secs_f64(missing_bits / carried))
+        DIP.mul_f64((varying / carried).min(1.0)) + Duration::from_secs_f64((missing_bits / carried).min(1.0))
     }
 
     fn refresh_delays(&mut self, now: Instant) {
@@ -516,14 +514,14 @@ impl StateMachine for Session {
     }
 
     fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
-        let Some(first) = run.next() else { return };
-        match flow::parse(&first) {
-            Ok(header) => self.handle_parsed_run(std::iter::once(first).chain(run), &header, now),
-            Err(discard) => {
-                self.counters.discards.count(discard);
-                self.handle_run(run, now);
+        let (first, header) = loop {
+            let Some(first) = run.next() else { return };
+            match flow::parse(&first) {
+                Ok(header) => break (first, header),
+                Err(discard) => self.counters.discards.count(discard),
             }
-        }
+        };
+        self.handle_parsed_run(std::iter::once(first).chain(run), &header, now);
     }
 
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
