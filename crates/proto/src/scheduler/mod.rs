@@ -181,22 +181,16 @@ pub fn of(policy: Policy) -> Box<dyn Scheduler> {
     }
 }
 
-/// How much longer the slowest link that may carry bulk takes than the fastest.
-pub(crate) fn delay_spread(links: &[LinkView]) -> Duration {
-    let Some(service) = Service::among(links) else { return Duration::ZERO };
+/// How much longer the slowest link that may carry bulk takes than the fastest, and the longest round trip of them.
+pub(crate) fn bulk_delays(links: &[LinkView]) -> (Duration, Duration) {
+    let Some(service) = Service::among(links) else { return Default::default() };
     let serving = links.iter().filter(|link| service.includes(link.state, link.role));
-    let Some(step) = Step::of(serving.clone(), None) else { return Duration::ZERO };
-    let most = serving.filter(|link| step.includes(link)).map(|link| link.delay_us).max();
-    let spread_us = most.unwrap_or(step.from_us).saturating_sub(step.from_us);
-    Duration::from_micros(u64::try_from(spread_us).unwrap_or(0))
-}
-
-/// The round-trip time of the slowest link that may carry bulk.
-pub(crate) fn longest_round(links: &[LinkView]) -> Duration {
-    let Some(service) = Service::among(links) else { return Duration::ZERO };
-    let serving = links.iter().filter(|link| service.includes(link.state, link.role));
-    let Some(step) = Step::of(serving.clone(), None) else { return Duration::ZERO };
-    serving.filter(|link| step.includes(link)).map(|link| link.rtt).max().unwrap_or_default()
+    let Some(step) = Step::of(serving.clone(), None) else { return Default::default() };
+    let bulk = serving.filter(|link| step.includes(link));
+    let slowest_us = bulk.clone().map(|link| link.delay_us).max().unwrap_or(step.from_us);
+    let spread_us = slowest_us.saturating_sub(step.from_us);
+    let round = bulk.map(|link| link.rtt).max().unwrap_or_default();
+    (Duration::from_micros(u64::try_from(spread_us).unwrap_or(0)), round)
 }
 
 /// Which links serve at present.

@@ -386,8 +386,8 @@ impl Session {
     fn refresh_delays(&mut self, now: Instant) {
         self.refresh_views(now);
         let stop = recovery::longest_stop(&self.views);
-        let spread = scheduler::delay_spread(&self.views).max(stop).max(self.dip(now));
-        self.queue.set_delays(spread, scheduler::longest_round(&self.views));
+        let (spread, round) = scheduler::bulk_delays(&self.views);
+        self.queue.set_delays(spread.max(stop).max(self.dip(now)), round);
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
             let (delay_us, jitter_us) = link.rx_delay_us(now);
