@@ -270,7 +270,7 @@ fn datagram(input: &mut Input<'_>, kind: u8, peers: fn(u8) -> Path, sent: &[Vec<
             echo
         }
     };
-    Some(Datagram { path, data: BytesMut::from(data.as_slice()) })
+    Some(Datagram::new(path, BytesMut::from(data.as_slice())))
 }
 
 /// Plays an input to one machine; `None` when the input ends.

@@ -110,9 +110,9 @@ impl World {
         let data = BytesMut::from(flight.data.as_slice());
         // A refusal is counted inside.
         let _ = if flight.to_server {
-            self.server.handle_datagram(Datagram { path: server_path(flight.link), data }, self.now)
+            self.server.handle_datagram(Datagram::new(server_path(flight.link), data), self.now)
         } else {
-            self.client.handle_datagram(Datagram { path: client_path(flight.link), data }, self.now)
+            self.client.handle_datagram(Datagram::new(client_path(flight.link), data), self.now)
         };
         self.tick();
     }

@@ -297,7 +297,7 @@ impl ToServer {
         self.sources.insert(path.remote);
         self.peer.remember(path, data);
         // A refusal is counted inside.
-        let _ = self.endpoint.handle_datagram(Datagram { path, data: BytesMut::from(data) }, self.now);
+        let _ = self.endpoint.handle_datagram(Datagram::new(path, BytesMut::from(data)), self.now);
         self.drain();
     }
 
@@ -462,7 +462,7 @@ impl ToClient {
 
     fn give(&mut self, path: Path, data: &[u8]) {
         self.peer.remember(path, data);
-        let _ = self.client.handle_datagram(Datagram { path, data: BytesMut::from(data) }, self.now);
+        let _ = self.client.handle_datagram(Datagram::new(path, BytesMut::from(data)), self.now);
         self.drain();
     }
 

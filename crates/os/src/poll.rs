@@ -20,8 +20,12 @@ use rustix::io::Errno;
 /// What to wait for on a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
+    /// Errors only.
+    Nothing,
     /// Something to read.
     Readable,
+    /// Room to write.
+    Writable,
     /// Something to read, or room to write.
     ReadableWritable,
 }
@@ -29,7 +33,9 @@ pub enum Interest {
 impl Interest {
     fn flags(self) -> EventFlags {
         match self {
+            Self::Nothing => EventFlags::empty(),
             Self::Readable => EventFlags::IN,
+            Self::Writable => EventFlags::OUT,
             Self::ReadableWritable => EventFlags::IN | EventFlags::OUT,
         }
     }

@@ -36,6 +36,8 @@ pub const BATCH_BYTES_MAX: usize = 65_507;
 const RECEIVE_BYTES_MAX: usize = 65_535;
 /// A slab holds at least three of the largest receives.
 const SLAB_BYTES: usize = 4 * 65_536;
+/// Receives of one [`UdpSocket::recv_all`] call.
+const RECEIVES_MAX: usize = 4;
 /// A second of silence at 32 Mbit/s, or 30 ms at 1 Gbit/s: what may wait while the process does not run.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Two of the largest batches with the kernel's overhead. More would be a queue behind the pacer, where nothing can
@@ -58,6 +60,8 @@ pub struct Received {
     pub remote: SocketAddr,
     /// Which of our addresses it was sent to.
     pub local: Option<IpAddr>,
+    /// When the kernel had it, since the Unix epoch by the system's clock, which may be set; `None`: not known.
+    pub arrived: Option<Duration>,
     /// The payload.
     pub data: BytesMut,
 }
@@ -231,33 +235,55 @@ impl UdpSocket {
 
     /// One receive: appends its datagrams to `datagrams`. `false`: there was nothing.
     pub fn recv(&mut self, buffers: &mut ReceiveBuffers, datagrams: &mut Vec<Received>) -> bool {
-        let window = buffers.0.window(RECEIVE_BYTES_MAX);
-        let window = window.get_mut(..RECEIVE_BYTES_MAX).unwrap_or_default();
-        let mut meta = [RecvMeta::default()];
-        let result =
-            self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(window)], &mut meta);
-        match result {
-            Ok(0) => return false,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+        self.recv_some::<1>(buffers, datagrams) > 0
+    }
+
+    /// The same for a socket whose datagrams come one by one: several receives in one call. `false`: there is no more.
+    pub fn recv_all(&mut self, buffers: &mut ReceiveBuffers, datagrams: &mut Vec<Received>) -> bool {
+        self.recv_some::<RECEIVES_MAX>(buffers, datagrams) == RECEIVES_MAX
+    }
+
+    /// Up to `N` receives in one call; gives how many there were.
+    fn recv_some<const N: usize>(
+        &mut self,
+        buffers: &mut ReceiveBuffers,
+        datagrams: &mut Vec<Received>,
+    ) -> usize {
+        let slab = buffers.0.window(N * RECEIVE_BYTES_MAX);
+        let mut windows = slab.chunks_mut(RECEIVE_BYTES_MAX);
+        let mut windows: [_; N] =
+            std::array::from_fn(|_| IoSliceMut::new(windows.next().unwrap_or_default()));
+        let mut metas = [RecvMeta::default(); N];
+        let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut windows, &mut metas) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) => {
                 self.counters.receive_errors += 1;
                 self.report("receiving", &error, 1);
-                return false;
+                return 0;
             }
+        };
+        self.counters.receive_calls += u64::from(count > 0);
+        for (meta, number) in metas.iter().take(count).zip(1..) {
+            // What a window has left goes with it, but for the last one's.
+            let mut data = buffers.0.take(if number < count { RECEIVE_BYTES_MAX } else { meta.len });
+            data.truncate(meta.len);
+            self.cut(meta, data, datagrams);
         }
-        let [meta] = meta;
-        self.counters.receive_calls += 1;
-        let mut data = buffers.0.take(meta.len);
+        count
+    }
+
+    /// Cuts what one receive gave into its datagrams.
+    fn cut(&mut self, meta: &RecvMeta, mut data: BytesMut, datagrams: &mut Vec<Received>) {
         let remote = native(meta.addr);
         let local = meta.dst_ip.map(|address| address.to_canonical());
         let stride = if meta.stride == 0 { meta.len.max(1) } else { meta.stride };
         loop {
             let rest = if data.len() > stride { data.split_off(stride) } else { BytesMut::new() };
             self.counters.received += 1;
-            datagrams.push(Received { remote, local, data });
+            datagrams.push(Received { remote, local, arrived: meta.timestamp, data });
             if rest.is_empty() {
-                return true;
+                return;
             }
             data = rest;
         }
@@ -480,6 +506,31 @@ mod tests {
         plain.send_to(b"x", far.local_address()).unwrap();
         let datagrams = receive(&mut far, &mut buffers, 2);
         assert_eq!(datagrams.iter().map(|datagram| datagram.data.len()).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn several_receives_in_one_call_keep_batches_whole() {
+        let mut buffers = ReceiveBuffers::new();
+        let mut near = socket("127.0.0.1:0");
+        let mut far = socket("127.0.0.1:0");
+        let remote = far.local_address();
+        let contents: Vec<u8> = (0..20_u8).flat_map(|number| [number; 1_000]).collect();
+        for (part, segment_size) in
+            [(&contents[..3_000], 1_000), (&contents[3_000..4_000], 1_000), (&contents[4_000..], 1_000)]
+        {
+            let batch = Batch { remote, local: None, contents: part, segment_size };
+            assert_eq!(near.send(&batch), Sent::Done);
+        }
+        let mut datagrams = Vec::new();
+        while datagrams.len() < 20 {
+            far.recv_all(&mut buffers, &mut datagrams);
+        }
+        assert!(!far.recv_all(&mut buffers, &mut datagrams), "there is no more");
+        for (datagram, number) in datagrams.iter().zip(0_u8..) {
+            assert_eq!(*datagram.data, [number; 1_000]);
+            assert!(datagram.arrived.is_some_and(|arrived| arrived > Duration::from_secs(1 << 30)));
+        }
+        assert_eq!(far.counters().received, 20);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -121,6 +122,15 @@ pub struct Datagram {
     pub path: Path,
     /// The UDP payload.
     pub data: BytesMut,
+    /// How long ago it reached this host, where the driver knows it: what it waited for a busy process is no delay of its link.
+    pub waited: Duration,
+}
+
+impl Datagram {
+    /// One that has just come.
+    pub const fn new(path: Path, data: BytesMut) -> Self {
+        Self { path, data, waited: Duration::ZERO }
+    }
 }
 
 /// What to send: `size` bytes were appended to the buffer given to `poll_transmit`, to be sent on `path` as

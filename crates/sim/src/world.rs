@@ -133,8 +133,8 @@ pub struct Node<M> {
     pub refused_packets: u64,
     /// Datagrams that the state machine refused.
     pub refused_datagrams: u64,
-    /// Datagrams that came while it stood still.
-    waiting: VecDeque<Datagram>,
+    /// Datagrams that came while it stood still, and when.
+    waiting: VecDeque<(Instant, Datagram)>,
 }
 
 impl<M> Node<M> {
@@ -422,8 +422,9 @@ impl<C: Observed, S: Observed> World<C, S> {
                 Side::Client => &mut self.client.waiting,
                 Side::Server => &mut self.server.waiting,
             };
-            for datagram in std::mem::take(waiting) {
-                self.take(direction, datagram);
+            for (arrived_at, datagram) in std::mem::take(waiting) {
+                let waited = self.now.saturating_since(arrived_at);
+                self.take(direction, Datagram { waited, ..datagram });
             }
         }
     }
@@ -504,13 +505,13 @@ impl<C: Observed, S: Observed> World<C, S> {
     }
 
     fn hand_over(&mut self, direction: Direction, path: Path, data: BytesMut) {
-        let datagram = Datagram { path, data };
+        let datagram = Datagram::new(path, data);
         match direction {
             Direction::Up if self.stalled_until(Side::Server).is_some() => {
-                self.server.waiting.push_back(datagram)
+                self.server.waiting.push_back((self.now, datagram))
             }
             Direction::Down if self.stalled_until(Side::Client).is_some() => {
-                self.client.waiting.push_back(datagram)
+                self.client.waiting.push_back((self.now, datagram))
             }
             Direction::Up | Direction::Down => self.take(direction, datagram),
         }

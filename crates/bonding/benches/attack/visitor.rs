@@ -76,7 +76,7 @@ impl Visitor {
             let data = BytesMut::from(self.buffer.get(..size).unwrap_or_default());
             let path = Path { socket: SocketId(0), remote, local: None };
             // Counted by the session.
-            let _ = self.session.handle_datagram(Datagram { path, data }, self.now());
+            let _ = self.session.handle_datagram(Datagram::new(path, data), self.now());
         }
         self.session.handle_timeout(self.now());
         let mut out = Vec::new();

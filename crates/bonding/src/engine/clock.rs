@@ -1,6 +1,6 @@
 //! The driver's clock: the core's [`Instant`]s count from when the engine was made.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bonding_proto::Instant;
 
@@ -12,6 +12,11 @@ impl Clock {
     /// Begins an epoch.
     pub(crate) fn start() -> Self {
         Self(std::time::Instant::now())
+    }
+
+    /// The system's clock, since the Unix epoch: what the kernel says of datagrams by.
+    pub(crate) fn system() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     /// The time. Never [`Instant::ZERO`], so that "never" and "at the start" differ for whoever subtracts.

@@ -10,7 +10,8 @@
 //! Wake-ups that follow each other closely and bring little are what small packets cost most: then the loop pauses for 50 µs before it
 //! waits, as a network card moderates its interrupts.
 //!
-//! The clock is read once per round. Released packets are written at the end of the wake-up, in order, so that they can be
+//! The clock is read once per batch: what is measured of links is when a batch was received and when it was sent, and this process may be interrupted for
+//! milliseconds anywhere in between. Released packets are written at the end of the wake-up, in order, so that they can be
 //! coalesced.
 
 use std::io;
@@ -30,6 +31,7 @@ use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
+use super::gathering::Gathering;
 use super::moderation::{Moderation, Recency};
 use super::sockets::Sockets;
 use super::{Running, Service};
@@ -52,6 +54,10 @@ const RELEASED_MAX: usize = 512;
 const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How often missing sockets are tried again, beside the interface's own news.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A time of sending that is so old is looked up again.
+const STALE: Duration = Duration::from_micros(200);
+/// No datagram waits longer for its process: the system's clock was set meanwhile.
+const WAITED_MAX: Duration = Duration::from_secs(1);
 /// What is waited at least when the core wants to be called again at once, against its contract.
 pub(super) const SPIN_WAIT: Duration = Duration::from_millis(1);
 
@@ -135,6 +141,7 @@ pub(crate) struct Engine<M, D> {
     /// Packets and datagrams of this wake-up.
     taken: usize,
     moderation: Moderation,
+    gathering: Gathering,
 }
 
 /// The parts of an [`Engine`].
@@ -203,6 +210,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             tun_recency: Recency::default(),
             taken: 0,
             moderation: Moderation::default(),
+            gathering: Gathering::default(),
         })
     }
 
@@ -235,7 +243,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         service: &mut dyn Service,
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
-        let mut wait = self.wait_for([Some(self.status_at), retry]);
+        let mut wait = self.wait_for([Some(self.status_at), retry, self.gathering.look_at()]);
         if let Some(pause) = self.moderation.pause().filter(|pause| *pause < wait) {
             std::thread::sleep(pause);
             wait -= pause;
@@ -246,6 +254,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         self.ready = ready;
         let woke_at = self.clock.now();
         self.taken = 0;
+        self.look(woke_at);
         self.work(tun_ready)?;
         self.moderation.on_wake_up(self.taken, woke_at);
         let now = self.clock.now();
@@ -274,7 +283,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     }
 
     /// How long to wait for the earliest of `deadlines` and the machine's.
-    pub(super) fn wait_for(&mut self, deadlines: [Option<Instant>; 2]) -> Duration {
+    pub(super) fn wait_for(&mut self, deadlines: [Option<Instant>; 3]) -> Duration {
         let now = self.clock.now();
         let until = |at: Instant| at.saturating_since(now);
         let own = deadlines.into_iter().flatten().map(until).min().unwrap_or(Duration::MAX);
@@ -332,6 +341,14 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         Ok(tun_ready)
     }
 
+    /// Adds the sockets that were left to gather, when it is time.
+    fn look(&mut self, now: Instant) {
+        self.sockets.gather(&mut self.gathering, &self.poller, now);
+        if self.gathering.looks(now) {
+            self.readable.extend(self.sockets.gathered());
+        }
+    }
+
     fn refresh_sockets(&mut self, shell: &mut dyn Shell<M>) {
         let Some(monitor) = &self.monitor else { return };
         let now = self.clock.now();
@@ -353,11 +370,11 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     /// Rounds of input, time and output until nothing is ready or it is others' turn.
     fn work(&mut self, mut tun_ready: bool) -> Result<(), LoopError> {
         for _ in 0..ROUNDS_MAX {
-            let now = self.clock.now();
-            self.take_datagrams(now);
+            self.take_datagrams();
             if tun_ready {
-                tun_ready = self.take_packets(now)?;
+                tun_ready = self.take_packets()?;
             }
+            let now = self.clock.now();
             if self.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.machine.handle_timeout(now);
             }
@@ -370,10 +387,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     }
 
     /// A round's share from each readable socket; those that have no more are taken off the list.
-    fn take_datagrams(&mut self, now: Instant) {
-        let Self { readable, sockets, datagrams, machine, taken, .. } = self;
+    fn take_datagrams(&mut self) {
+        let Self { readable, sockets, datagrams, machine, taken, clock, .. } = self;
         readable.retain(|id| {
-            let busy = sockets.note_ready(*id, now);
+            let busy = sockets.note_ready(*id, clock.now());
             let mut more = true;
             for _ in 0..CALLS_PER_ROUND {
                 more = sockets.recv(*id, datagrams) && busy;
@@ -382,17 +399,22 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 }
             }
             *taken += datagrams.len();
-            for Received { remote, local, data } in datagrams.drain(..) {
+            // After they were received: none came later.
+            let (now, system) = (clock.now(), Clock::system());
+            for Received { remote, local, arrived, data } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
+                let waited = arrived.and_then(|arrived| system.checked_sub(arrived));
+                let waited = waited.filter(|waited| *waited <= WAITED_MAX).unwrap_or_default();
                 // Counted by the machine.
-                let _ = machine.handle_datagram(Datagram { path, data }, now);
+                let _ = machine.handle_datagram(Datagram { path, data, waited }, now);
             }
             more
         });
     }
 
     /// A round's share from TUN; gives whether there may be more.
-    fn take_packets(&mut self, now: Instant) -> Result<bool, LoopError> {
+    fn take_packets(&mut self) -> Result<bool, LoopError> {
+        let now = self.clock.now();
         let busy = self.tun_recency.note(now);
         let mut more = true;
         for _ in 0..CALLS_PER_ROUND {
@@ -414,9 +436,15 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     }
 
     /// Sends everything the machine has to send, and collects what it has for TUN.
-    fn drain(&mut self, now: Instant) -> Result<(), LoopError> {
+    fn drain(&mut self, from: Instant) -> Result<(), LoopError> {
+        let mut now = from;
         loop {
             self.batch.clear();
+            // Who was interrupted meanwhile must not say that what is sent now was sent before: the way would seem to be longer.
+            let later = self.clock.now();
+            if later.saturating_since(now) >= STALE {
+                now = later;
+            }
             let Some(transmit) = self.machine.poll_transmit(&mut self.batch, SEGMENTS_MAX, now) else {
                 break;
             };

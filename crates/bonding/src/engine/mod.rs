@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub mod command;
 pub(crate) mod event_loop;
 pub(crate) mod events;
+mod gathering;
 mod moderation;
 pub mod overhead;
 pub mod plan;

@@ -23,6 +23,7 @@ use bonding_proto::discard::{Discard, DiscardCounts};
 use bonding_proto::event::LinkEvent;
 use bonding_proto::{Instant, Path, SocketId};
 
+use super::gathering::{Gathering, Tally};
 use super::moderation::Recency;
 
 /// The first socket's token; the others follow.
@@ -72,6 +73,7 @@ struct Slot {
     past: UdpCounters,
     complained: bool,
     recency: Recency,
+    tally: Tally,
 }
 
 /// All sockets.
@@ -103,6 +105,7 @@ impl Sockets {
             past: UdpCounters::default(),
             complained: false,
             recency: Recency::default(),
+            tally: Tally::default(),
         });
         Self {
             slots: slots.collect(),
@@ -145,15 +148,43 @@ impl Sockets {
         u8::try_from(at).ok().map(SocketId).filter(|id| id.index() < self.slots.len())
     }
 
-    /// The socket is ready now: whether it is busy.
+    /// The socket is ready now: whether it is to be asked until it has no more.
     pub(crate) fn note_ready(&mut self, id: SocketId, now: Instant) -> bool {
-        self.slots.get_mut(id.index()).is_some_and(|slot| slot.recency.note(now))
+        self.slots.get_mut(id.index()).is_some_and(|slot| slot.recency.note(now) || slot.tally.gathers())
     }
 
-    /// One receive on a socket: appends its datagrams. `false`: nothing there.
+    /// One receive on a socket: appends its datagrams. `false`: there is no more.
     pub(crate) fn recv(&mut self, id: SocketId, datagrams: &mut Vec<Received>) -> bool {
-        let socket = self.slots.get_mut(id.index()).and_then(|slot| slot.socket.as_mut());
-        socket.is_some_and(|socket| socket.recv(&mut self.buffers, datagrams))
+        let Some(slot) = self.slots.get_mut(id.index()) else { return false };
+        let Some(socket) = &mut slot.socket else { return false };
+        let before = datagrams.len();
+        let more = if slot.tally.gathers() {
+            socket.recv_all(&mut self.buffers, datagrams)
+        } else {
+            socket.recv(&mut self.buffers, datagrams)
+        };
+        if datagrams.len() > before {
+            slot.tally.on_receive(datagrams.len() - before);
+        }
+        more
+    }
+
+    /// The sockets that are not waited for, which is decided here now and then.
+    pub(crate) fn gather(&mut self, gathering: &mut Gathering, poller: &Poller, now: Instant) {
+        let Some(span) = gathering.judges(now) else { return };
+        let before: Vec<bool> = self.slots.iter().map(|slot| slot.tally.gathers()).collect();
+        gathering.judge(self.slots.iter_mut().map(|slot| &mut slot.tally), span, now);
+        for ((slot, token), before) in self.slots.iter().zip(FIRST_TOKEN..).zip(before) {
+            if slot.tally.gathers() != before {
+                slot.watch(poller, token);
+            }
+        }
+    }
+
+    /// The sockets that gather.
+    pub(crate) fn gathered(&self) -> impl Iterator<Item = SocketId> {
+        let ids = (0..=u8::MAX).map(SocketId).zip(&self.slots);
+        ids.filter(|(_, slot)| slot.tally.gathers()).map(|(id, _)| id)
     }
 
     /// Sends a batch, or keeps it, or drops and counts it.
@@ -175,7 +206,7 @@ impl Sockets {
         }
         if let Sent::Blocked { done } = sent {
             slot.keep(path, bytes.get(done..).unwrap_or_default(), segment_size);
-            slot.watch(poller, token(path.socket), Interest::ReadableWritable);
+            slot.watch(poller, token(path.socket));
         }
     }
 
@@ -193,7 +224,7 @@ impl Sockets {
                 }
             }
         }
-        slot.watch(poller, token(id), Interest::Readable);
+        slot.watch(poller, token(id));
     }
 
     /// The next datagram that was larger than the interface carries: to whom, and its bytes.
@@ -244,6 +275,7 @@ impl Slot {
         self.past = self.counters();
         self.socket = None;
         self.kept.clear();
+        self.tally = Tally::default();
     }
 
     /// Opens or closes; gives whether packets can go.
@@ -312,7 +344,14 @@ impl Slot {
         }
     }
 
-    fn watch(&self, poller: &Poller, token: u64, interest: Interest) {
+    /// Waits for what the socket is to be waited for.
+    fn watch(&self, poller: &Poller, token: u64) {
+        let interest = match (self.tally.gathers(), self.kept.is_empty()) {
+            (false, true) => Interest::Readable,
+            (false, false) => Interest::ReadableWritable,
+            (true, true) => Interest::Nothing,
+            (true, false) => Interest::Writable,
+        };
         let fd: Option<BorrowedFd<'_>> = self.socket.as_ref().map(|socket| socket.as_fd());
         if let Some(fd) = fd
             && let Err(error) = poller.modify(fd, token, interest)
@@ -444,6 +483,46 @@ mod tests {
         sockets.send(&poller, broadcast, &[0; 10], 10);
         assert_eq!(discards(&sockets, Discard::SendRefused), 2);
         assert_eq!((sockets.poll_no_way(), sockets.poll_no_way()), (Some(ID), None));
+    }
+
+    #[test]
+    fn what_gathers_is_not_waited_for_and_nothing_is_left() {
+        let peer = Plain::bind("127.0.0.1:0").unwrap();
+        let mut poller = Poller::new().unwrap();
+        let mut sockets = sockets("127.0.0.1:0", None);
+        sockets.open_all(&poller).unwrap();
+        let near = sockets.slots[0].socket.as_ref().unwrap().local_address();
+        let (mut gathering, mut now) = (Gathering::default(), Instant::from_nanos(1_000_000_000));
+        sockets.gather(&mut gathering, &poller, now);
+        let mut ready = Vec::new();
+        let mut datagrams = Vec::new();
+        for number in 0..100_u8 {
+            peer.send_to(&[number; 100], near).unwrap();
+            poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(ready.len(), 1);
+            assert!(sockets.recv(ID, &mut datagrams));
+        }
+        now = now + Duration::from_millis(10);
+        sockets.gather(&mut gathering, &poller, now);
+        assert_eq!(sockets.gathered().collect::<Vec<_>>(), [ID]);
+
+        for number in 100..=110_u8 {
+            peer.send_to(&[number; 100], near).unwrap();
+        }
+        poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+        assert_eq!(ready, []);
+        assert!(sockets.note_ready(ID, now), "it is asked until it has no more");
+        while sockets.recv(ID, &mut datagrams) {}
+        let numbers: Vec<u8> = datagrams.iter().map(|datagram| datagram.data[0]).collect();
+        assert_eq!(numbers, (0..=110).collect::<Vec<u8>>());
+        assert!(datagrams.iter().all(|datagram| datagram.data.len() == 100 && datagram.arrived.is_some()));
+
+        // Quiet again: it is waited for.
+        peer.send_to(&[111], near).unwrap();
+        sockets.gather(&mut gathering, &poller, now + Duration::from_millis(100));
+        assert_eq!(sockets.gathered().count(), 0);
+        poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+        assert!(ready[0].readable);
     }
 
     #[test]

@@ -269,10 +269,10 @@ fn a_deadline_in_the_past_is_no_wait_and_a_stuck_one_no_busy_loop() {
     world.turn_once_at_least();
     // Due, but the machine has not seen that time yet.
     world.engine.machine.tick_at = world.engine.seen() + Duration::from_nanos(1);
-    assert_eq!(world.engine.wait_for([None, None]), Duration::ZERO);
+    assert_eq!(world.engine.wait_for([None; 3]), Duration::ZERO);
     // The machine has seen it and asks again.
     world.engine.machine.tick_at = world.engine.seen();
-    assert_eq!(world.engine.wait_for([None, None]), SPIN_WAIT);
+    assert_eq!(world.engine.wait_for([None; 3]), SPIN_WAIT);
 }
 
 impl World {

@@ -172,7 +172,7 @@ impl World {
             while let Some(flight) = self.flying.first_entry().filter(|flight| flight.key().0 <= self.now) {
                 let (server, remote, bytes) = flight.remove();
                 let path = Path { socket: SocketId(0), remote, local: None };
-                let datagram = Datagram { path, data: BytesMut::from(bytes.as_slice()) };
+                let datagram = Datagram::new(path, BytesMut::from(bytes.as_slice()));
                 let _ = match server {
                     None => self.client.handle_datagram(datagram, self.now),
                     Some(at) => self.servers[at]

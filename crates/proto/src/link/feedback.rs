@@ -49,6 +49,8 @@ pub struct Arrival {
     pub counter: u64,
     /// Its stamp.
     pub stamp: u16,
+    /// When it reached this host.
+    pub at: Instant,
     /// Its bytes of UDP payload.
     pub bytes: usize,
     /// Whether it carries what is to be answered.
@@ -110,9 +112,9 @@ impl Default for Acknowledger {
 }
 
 impl Acknowledger {
-    /// A datagram came.
+    /// A datagram came, and is looked at now.
     pub(super) fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
-        let delay = sealed::stamp(now).wrapping_sub(arrival.stamp);
+        let delay = sealed::stamp(arrival.at).wrapping_sub(arrival.stamp);
         match &mut self.now {
             Some(report) if report.key == arrival.key => {
                 report.received = report.received.wrapping_add(1);
@@ -122,10 +124,11 @@ impl Acknowledger {
                     self.urgent = self.urgent.saturating_sub(1);
                 }
                 if self.asking_bytes == 0 || is_less(delay, report.least_delay) {
-                    (report.least, report.least_at, report.least_delay) = (arrival.counter, now, delay);
+                    (report.least, report.least_at, report.least_delay) =
+                        (arrival.counter, arrival.at, delay);
                 }
                 if arrival.counter > report.largest {
-                    (report.largest, report.largest_at) = (arrival.counter, now);
+                    (report.largest, report.largest_at) = (arrival.counter, arrival.at);
                     report.largest_stamp = arrival.stamp;
                 }
             }
@@ -135,10 +138,10 @@ impl Acknowledger {
                 let over = other.replace(Report {
                     key: arrival.key,
                     largest: arrival.counter,
-                    largest_at: now,
+                    largest_at: arrival.at,
                     largest_stamp: arrival.stamp,
                     least: arrival.counter,
-                    least_at: now,
+                    least_at: arrival.at,
                     least_delay: delay,
                     received: 1,
                 });
@@ -217,4 +220,34 @@ impl Acknowledger {
 
 fn is_less(one: u16, other: u16) -> bool {
     one.wrapping_sub(other) > u16::MAX / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_when_it_reached_this_host() {
+        let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        let mut arrivals = Acknowledger::default();
+        // Sent every 10 ms, 5 ms under way, and looked at together after a pause of the process.
+        for counter in 0..3 {
+            let sent_at = at(counter * 10);
+            let arrival = Arrival {
+                key: 1,
+                is_current: true,
+                counter,
+                stamp: sealed::stamp(sent_at),
+                at: sent_at + Duration::from_millis(5),
+                bytes: 1_000,
+                asks: true,
+            };
+            arrivals.on_arrival(&arrival, at(60));
+        }
+        let report = arrivals.report(at(60)).unwrap();
+        assert_eq!((report.largest, report.largest_at), (2, at(25)));
+        assert_eq!((report.least_at.saturating_since(at(0)).as_millis() % 10, report.least_delay), (5, 50));
+        // Not a pause of the link.
+        assert_eq!(arrivals.steady_until(), None);
+    }
 }

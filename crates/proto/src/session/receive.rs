@@ -34,7 +34,7 @@ impl Session {
     }
 
     fn try_datagram(&mut self, id: LinkId, datagram: Datagram, now: Instant) -> Result<(), Discard> {
-        let Datagram { path, mut data } = datagram;
+        let Datagram { path, mut data, .. } = datagram;
         let link = self.links.get_mut(id.index()).filter(|link| link.security() == Security::Plain);
         let link = link.ok_or(Discard::UnknownPeer)?;
         // A client talks to the address it was told; a server's caller has matched the address to the link.

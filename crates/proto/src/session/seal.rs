@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn try_sealed(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
-        let Datagram { path, mut data } = datagram;
+        let Datagram { path, mut data, waited } = datagram;
         let datagram_bytes = data.len();
         let header = SealedHeader::parse(&data)?;
         let id = LinkId(header.link);
@@ -198,6 +198,7 @@ impl Session {
             is_current: opened.is_current,
             counter: header.counter,
             stamp: header.stamp,
+            at: now.saturating_sub(waited),
             bytes: datagram_bytes,
             asks: false,
         };

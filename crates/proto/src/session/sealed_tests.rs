@@ -239,7 +239,7 @@ impl World {
 
     fn give(&mut self, to_server: bool, socket: u8, remote: SocketAddr, bytes: &[u8]) -> Result<(), Discard> {
         let path = Path { socket: SocketId(socket), remote, local: None };
-        let datagram = Datagram { path, data: BytesMut::from(bytes) };
+        let datagram = Datagram::new(path, BytesMut::from(bytes));
         if to_server {
             self.server.handle_datagram(datagram, self.now)
         } else {
@@ -656,7 +656,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
     let mut attempt = Initiator::new(&identity, &public, None, 3, &hello, &mut SecretRng::new([3; 32]));
     let mut buf = Vec::new();
     attempt.put(0, None, &mut buf);
-    server.handle_datagram(Datagram { path, data: BytesMut::from(buf.as_slice()) }, now).unwrap();
+    server.handle_datagram(Datagram::new(path, BytesMut::from(buf.as_slice())), now).unwrap();
     buf.clear();
     server.poll_transmit(&mut buf, SEGMENTS, now).unwrap();
     let Outcome::Welcome(_, keys) = attempt.read_response(&buf).unwrap() else { panic!("a welcome") };
@@ -684,7 +684,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
     Control::Challenge([1; 8]).put(&mut frames);
     let tag = keys.send.seal(0, 0, &header, &mut frames);
     let data = BytesMut::from([header.as_slice(), &frames, &tag].concat().as_slice());
-    server.handle_datagram(Datagram { path, data }, now).unwrap();
+    server.handle_datagram(Datagram::new(path, data), now).unwrap();
     buf.clear();
     assert_eq!(server.poll_transmit(&mut buf, SEGMENTS, now), None);
     server.handle_timeout(now);

@@ -211,7 +211,7 @@ impl Crowd {
             match to {
                 Some(to) => {
                     let path = Path { socket: SocketId(link), remote: server_address(link), local: None };
-                    let datagram = Datagram { path, data: BytesMut::from(bytes.as_slice()) };
+                    let datagram = Datagram::new(path, BytesMut::from(bytes.as_slice()));
                     let _ = self.clients[usize::from(to)].handle_datagram(datagram, self.now);
                     self.drain_client(to);
                 }
@@ -219,8 +219,7 @@ impl Crowd {
                     let (from, bytes) = bytes.split_at(2);
                     let from = u16::from_be_bytes(from.try_into().unwrap());
                     let path = Path { socket: SocketId(link), remote: outer(from, link), local: None };
-                    let _ =
-                        self.server.handle_datagram(Datagram { path, data: BytesMut::from(bytes) }, self.now);
+                    let _ = self.server.handle_datagram(Datagram::new(path, BytesMut::from(bytes)), self.now);
                     self.drain_server();
                 }
             }

@@ -185,14 +185,14 @@ impl Pump {
         while let Some((_, link, data)) = self.up.pop_front_if(|(at, ..)| *at <= now) {
             let path = Path { socket: SocketId(link), remote: client_address(link), local: None };
             watch(false);
-            let _ = self.server.handle_datagram(Datagram { path, data }, now);
+            let _ = self.server.handle_datagram(Datagram::new(path, data), now);
             watch(true);
             self.take_server();
         }
         while let Some((_, link, data)) = self.down.pop_front_if(|(at, ..)| *at <= now) {
             let path = Path { socket: SocketId(link), remote: server_address(link), local: None };
             watch(false);
-            let _ = self.client.handle_datagram(Datagram { path, data }, now);
+            let _ = self.client.handle_datagram(Datagram::new(path, data), now);
             watch(true);
         }
         for _ in 0..packets {
