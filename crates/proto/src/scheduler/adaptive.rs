@@ -39,7 +39,6 @@ use super::score::{Saturation, score};
 use super::spread::Spread;
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
 use crate::config::LinkRole;
-use crate::link::QUANTUM;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -165,12 +164,9 @@ fn earliest<'a>(
 
 /// Until one of the links is free.
 pub(super) fn wait<'a>(head: &Queued, links: impl Iterator<Item = &'a LinkView>) -> Decision {
-    match links.map(|link| link.free_at).min() {
-        // Bulk saves up a quantum and then sends a run; sparse traffic goes as soon as it may.
-        Some(free_at) if head.tier == Tier::Bulk => Decision::Wait(free_at + QUANTUM),
-        Some(free_at) => Decision::Wait(free_at),
-        None => Decision::NoLink,
-    }
+    // Bulk saves up and then sends a run; sparse traffic goes as soon as it may.
+    let at = |link: &LinkView| if head.tier == Tier::Bulk { link.run_at() } else { link.free_at };
+    links.map(at).min().map_or(Decision::NoLink, Decision::Wait)
 }
 
 impl Adaptive {
@@ -266,6 +262,7 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
+    use crate::link::QUANTUM;
 
     fn reference() -> Vec<LinkView> {
         (0..5).map(|id| if id == 0 { link(0, 10, 20) } else { link(id, 70, 80) }).collect()
@@ -302,6 +299,14 @@ mod tests {
         assert_eq!(select(&links, &head(1_000_000)), Decision::Wait(first + QUANTUM));
         let sparse = Queued { tier: Tier::Sparse, ..head(100) };
         assert_eq!(select(&links, &sparse), Decision::Wait(first));
+    }
+
+    #[test]
+    fn a_fast_link_saves_up_no_more_than_one_send_takes() {
+        let mut links = [link(0, 10_000, 20)];
+        links[0].free_at = NOW + Duration::from_micros(10);
+        let wait = select(&links, &head(1_000_000));
+        assert_eq!(wait, Decision::Wait(links[0].free_at + links[0].rate.time_to_send(65_507)));
     }
 
     #[test]

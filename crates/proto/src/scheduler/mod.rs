@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::config::{LINKS_MAX, LinkRole, Policy};
 use crate::event::LinkState;
-use crate::link::{BURST, LOSSY_PERMILLE};
+use crate::link::{BURST, LOSSY_PERMILLE, QUANTUM};
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::reorder::SPREAD_MAX;
@@ -41,6 +41,9 @@ use crate::units::BitRate;
 /// A backlog that the primary links clear within this is not worth a secondary one. Ours: below the delay that the queue
 /// accepts for good (15 ms), so that what one flow adds to it shows here before the flow is told to slow down.
 const SPILL_AFTER: Duration = Duration::from_millis(10);
+
+/// What one send holds at most (UDP GSO).
+const SEND_BYTES: u64 = 65_507;
 
 /// Another range of delays must carry so much more than the present one to replace it, permille.
 const STEP_GAIN_PERMILLE: u64 = 1_100;
@@ -97,6 +100,11 @@ impl LinkView {
         let start = self.free_at.max(now.saturating_sub(BURST));
         let bytes = bytes as u64 + self.header_bytes;
         self.free_at = start + self.rate.time_to_send(bytes);
+    }
+
+    /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds.
+    fn run_at(&self) -> Instant {
+        self.free_at + self.rate.time_to_send(SEND_BYTES).min(QUANTUM)
     }
 
     fn has_credit(&self, now: Instant) -> bool {

@@ -14,7 +14,6 @@ use std::cmp::Reverse;
 
 use super::score::{Saturation, score};
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step};
-use crate::link::QUANTUM;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -44,7 +43,7 @@ impl Scheduler for Redundant {
         let pace = used.min_by_key(|link| (Reverse(link.rate), score(link, Saturation::Ignored), link.id));
         match pace {
             Some(link) if link.has_credit(now) => Decision::Send(link.id),
-            Some(link) if head.tier == Tier::Bulk => Decision::Wait(link.free_at + QUANTUM),
+            Some(link) if head.tier == Tier::Bulk => Decision::Wait(link.run_at()),
             Some(link) => Decision::Wait(link.free_at),
             None => Decision::NoLink,
         }
@@ -68,6 +67,7 @@ mod tests {
     use super::*;
     use crate::config::LinkRole;
     use crate::event::LinkState;
+    use crate::link::QUANTUM;
 
     fn plan(links: &[LinkView], head: &Queued) -> (Decision, Vec<u8>) {
         let mut scheduler = Redundant::default();

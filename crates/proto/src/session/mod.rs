@@ -127,6 +127,8 @@ pub struct Session {
     /// The same for a packet that not every link carries.
     fitting: Vec<LinkView>,
     delays: Vec<LinkDelay>,
+    /// All links are saving up for a run of bulk until then.
+    bulk_from: Instant,
     copies: Copies,
     /// Whether losses are sent again.
     recovers: bool,
@@ -211,6 +213,7 @@ impl Session {
             views: Vec::new(),
             fitting: Vec::new(),
             delays: Vec::new(),
+            bulk_from: Instant::ZERO,
             copies: Copies::default(),
             recovers: config.recovery.resend,
             recovery: Recovery::default(),

@@ -145,6 +145,10 @@ impl Session {
             if let Some(from) = self.held_from.get_mut(index).and_then(Option::take) {
                 self.queue.on_deliberate_wait(tier, from, now);
             }
+            if tier == Tier::Bulk && now < self.bulk_from {
+                self.wait_until(self.bulk_from);
+                continue;
+            }
             let Some(head) = self.fitting_head(tier, now) else { continue };
             match self.select(&head, now) {
                 Decision::Send(link) => {
@@ -157,7 +161,13 @@ impl Session {
                     }
                     self.wait_until(until);
                 }
-                Decision::Wait(until) => self.wait_until(until),
+                Decision::Wait(until) => {
+                    // Whatever else wakes the driver meanwhile: what one datagram could take then goes with the run.
+                    if tier == Tier::Bulk {
+                        self.bulk_from = until;
+                    }
+                    self.wait_until(until);
+                }
                 // Links come back by an input.
                 Decision::NoLink => {}
             }
