@@ -211,6 +211,8 @@ impl Session {
         let segment_size = overhead + head.bytes;
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
         let keeps = self.may_keep(security);
+        // Where the present run begins: at the packet that was decided last.
+        let mut run_from = start;
         let mut segments = 0;
         while let Some((flow, packet)) = self.queue.pop(head.tier, now) {
             let frame = self.data_frame(head.tier, flow, packet);
@@ -227,17 +229,21 @@ impl Session {
             let Some(next) = self.queue.head(head.tier, now) else { break };
             if overhead + next.bytes > segment_size
                 || buf.len() - start + overhead + next.bytes > BATCH_BYTES_MAX
-                || !(self.continues(&next, link, buf.len() - start, now)
-                    || self.select(&next, now) == Decision::Send(link))
             {
                 break;
+            }
+            if !self.continues(&next, link, buf.len() - run_from, now) {
+                if self.select(&next, now) != Decision::Send(link) {
+                    break;
+                }
+                run_from = buf.len();
             }
             head = next;
         }
         Transmit { link, path, size: buf.len() - start, segment_size }
     }
 
-    /// Whether `next` may follow `bytes` of a batch over `link` without another decision: on fast links one decision serves a run.
+    /// Whether `next` may follow `bytes` over `link` since the last decision without another one: on fast links one decision serves a run.
     fn continues(&self, next: &Queued, link: LinkId, bytes: usize, now: Instant) -> bool {
         let run = self.scheduler.run();
         let view = self.views.get(link.index()).filter(|_| next.tier == Tier::Bulk && !run.is_zero());
