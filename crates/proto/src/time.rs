@@ -39,7 +39,8 @@ impl Instant {
 
 /// A span in nanoseconds, saturating: 584 years are enough.
 fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+    // In 64 bits: what is added to a point in time is so several times for each packet.
+    span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()))
 }
 
 impl Add<Duration> for Instant {
@@ -55,5 +56,21 @@ impl Sub for Instant {
 
     fn sub(self, earlier: Self) -> Duration {
         self.saturating_since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_added_to_the_nanosecond_and_saturate() {
+        let at = Instant::from_nanos(7);
+        assert_eq!(at + Duration::new(3, 999_999_999), Instant::from_nanos(4_000_000_006));
+        let longest = Duration::from_nanos(u64::MAX);
+        assert_eq!(Instant::ZERO + longest, Instant::from_nanos(u64::MAX));
+        assert_eq!(Instant::ZERO + (longest + Duration::from_nanos(1)), Instant::from_nanos(u64::MAX));
+        assert_eq!(at + Duration::MAX, Instant::from_nanos(u64::MAX));
+        assert_eq!(at.saturating_sub(Duration::MAX), Instant::ZERO);
     }
 }
