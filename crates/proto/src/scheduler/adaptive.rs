@@ -65,11 +65,27 @@ const RUN: Duration = Duration::from_micros(200);
 /// Of so many bulk packets one is copied over the links that are left out for their loss: 2 %.
 const TRICKLE_EVERY_PKTS: u32 = 50;
 
+/// A link in its order: role, score, number and position in the views.
+type Ranked = (LinkRole, u32, LinkId, usize);
+
+/// Whether all is the same that decides a link's place in the order. When it is free does not, nor what it carries lately.
+fn is_ranked_as(old: &LinkView, new: &LinkView) -> bool {
+    (old.id, old.state, old.role, old.priority, old.recovers)
+        == (new.id, new.state, new.role, new.priority, new.recovers)
+        && (old.loss_permille, old.random_loss_permille) == (new.loss_permille, new.random_loss_permille)
+        && (old.rtt, old.delay_us, old.rate) == (new.rtt, new.delay_us, new.rate)
+}
+
 /// Earliest arrival in the order of scores.
 #[derive(Debug, Default)]
 pub struct Adaptive {
-    /// Kept to be reused: positions in the views, by role and score.
-    order: Vec<(LinkRole, u32, LinkId, usize)>,
+    /// The views that the order was made of: it stands until one of them is ranked otherwise.
+    seen: Vec<LinkView>,
+    /// The links that may carry something.
+    order: Vec<Ranked>,
+    /// Those of them that are in step, once bulk has asked.
+    in_step: Vec<Ranked>,
+    is_stepped: bool,
     /// The scores that count, by link; 0: not known yet.
     scores: Vec<u32>,
     /// The link that the present range of delays begins with.
@@ -116,6 +132,11 @@ impl Better {
         let sending = link.time_to_send(head.bytes as u64 + link.header_bytes);
         self.cleared_us < link.delay_us.saturating_add(micros(sending))
     }
+}
+
+/// The views of these links.
+fn viewed<'a>(order: &'a [Ranked], links: &'a [LinkView]) -> impl Iterator<Item = &'a LinkView> + Clone {
+    order.iter().filter_map(|(.., at)| links.get(*at))
 }
 
 /// The score that counts for a link whose score is `now`.
@@ -170,8 +191,29 @@ pub(super) fn wait<'a>(head: &Queued, links: impl Iterator<Item = &'a LinkView>)
 }
 
 impl Adaptive {
-    /// The links that may carry `head`, in the order in which they are tried.
-    fn arrange(&mut self, head: &Queued, links: &[LinkView], now: Instant) {
+    /// Brings the order up to date, and for bulk which of it is in step.
+    fn arrange(&mut self, tier: Tier, links: &[LinkView]) {
+        if self.seen.len() != links.len()
+            || !self.seen.iter().zip(links).all(|(old, new)| is_ranked_as(old, new))
+        {
+            self.rank(links);
+        }
+        if tier == Tier::Bulk && !self.is_stepped {
+            let step = Step::of(viewed(&self.order, links), self.step);
+            self.step = step.map(Step::first).or(self.step);
+            let includes =
+                |at: usize| links.get(at).is_some_and(|link| step.is_some_and(|step| step.includes(link)));
+            self.in_step.clear();
+            self.in_step.extend(self.order.iter().filter(|(_, _, _, at)| includes(*at)));
+            self.is_stepped = true;
+        }
+    }
+
+    /// Makes the order anew.
+    fn rank(&mut self, links: &[LinkView]) {
+        self.seen.clear();
+        self.seen.extend_from_slice(links);
+        self.is_stepped = false;
         self.order.clear();
         let Some(service) = Service::among(links) else { return };
         let serving = || links.iter().enumerate().filter(|(_, link)| service.includes(link.state, link.role));
@@ -194,18 +236,7 @@ impl Adaptive {
             let score = steady(&mut self.scores, link.id, score(link, Saturation::Ignored));
             self.order.push((link.role, score, link.id, at));
         }
-        if head.tier == Tier::Bulk {
-            let sounds = serving().map(|(_, link)| link).filter(|link| sound(link));
-            if let Some(step) = Step::of(sounds, self.step) {
-                self.step = Some(step.first());
-                self.order.retain(|(_, _, _, at)| links.get(*at).is_some_and(|link| step.includes(link)));
-            }
-        }
         self.order.sort_unstable();
-        let primaries = self.order.iter().filter(|(role, ..)| *role == LinkRole::Primary);
-        if !are_full(primaries.filter_map(|(_, _, _, at)| links.get(*at)), head, now) {
-            self.order.retain(|(role, ..)| *role == LinkRole::Primary);
-        }
     }
 }
 
@@ -214,8 +245,13 @@ impl Scheduler for Adaptive {
         if head.tier == Tier::Realtime {
             return self.realtime.select(head, links, now);
         }
-        self.arrange(head, links, now);
-        let in_order = self.order.iter().filter_map(|(_, _, _, at)| links.get(*at));
+        self.arrange(head.tier, links);
+        let order = if head.tier == Tier::Bulk { &self.in_step } else { &self.order };
+        // Roles come first in the order, and primary links first among them.
+        let (primaries, others) =
+            order.split_at(order.partition_point(|(role, ..)| *role == LinkRole::Primary));
+        let is_all = others.is_empty() || are_full(viewed(primaries, links), head, now);
+        let in_order = viewed(if is_all { order } else { primaries }, links);
         if let Some(decision) = self.spread.select(head, in_order.clone(), now) {
             return decision;
         }
@@ -262,6 +298,7 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
+    use crate::event::LinkState;
     use crate::link::QUANTUM;
 
     fn reference() -> Vec<LinkView> {
@@ -402,6 +439,41 @@ mod tests {
     }
 
     proptest! {
+        /// One scheduler that keeps its order beside one that forgets it before each choice.
+        #[test]
+        fn the_order_that_is_kept_is_the_one_that_would_be_made_anew(
+            roles in proptest::collection::vec(0u8..3, 1..6),
+            steps in proptest::collection::vec(
+                (0usize..6, 0u8..10, 1u64..600, any::<bool>(), 1_400usize..200_000), 1..60),
+        ) {
+            let kinds = [LinkRole::Primary, LinkRole::Secondary, LinkRole::Backup];
+            let mut links: Vec<LinkView> = roles.iter().enumerate().map(|(id, role)| {
+                LinkView { role: kinds[usize::from(*role)], ..link(u8::try_from(id).unwrap(), 50, 40) }
+            }).collect();
+            let (mut keeps, mut forgets) = (Adaptive::default(), Adaptive::default());
+            for (at, field, value, is_bulk, backlog) in steps {
+                let at = at % links.len();
+                let view = &mut links[at];
+                match field {
+                    0 => view.state = [LinkState::Up, LinkState::Suspect, LinkState::Down][value as usize % 3],
+                    1 => view.priority = u8::try_from(value % 3).unwrap(),
+                    2 => view.role = kinds[value as usize % 3],
+                    3 => view.rtt = Duration::from_millis(value),
+                    4 => view.loss_permille = u16::try_from(value).unwrap(),
+                    5 => view.random_loss_permille = u16::try_from(value).unwrap(),
+                    6 => view.recovers = !view.recovers,
+                    7 => view.rate = BitRate::from_bps(value * 1_000_000),
+                    8 => view.delay_us = i64::try_from(value * 1_000).unwrap(),
+                    _ => view.free_at = NOW + Duration::from_micros(value),
+                }
+                let tier = if is_bulk { Tier::Bulk } else { Tier::Sparse };
+                let head = Queued { tier, ..head(backlog) };
+                forgets.seen.clear();
+                prop_assert_eq!(keeps.select(&head, &links, NOW), forgets.select(&head, &links, NOW));
+                prop_assert_eq!(keeps.lossy, forgets.lossy);
+            }
+        }
+
         #[test]
         fn the_choice_does_not_depend_on_the_order_of_the_links(
             specs in proptest::collection::vec((1u64..200, 1u64..600, 0u64..3_000, 1u8..4), 1..8),

@@ -244,10 +244,12 @@ fn are_full<'a>(primaries: impl Iterator<Item = &'a LinkView> + Clone, head: &Qu
     if primaries.clone().next().is_none() {
         return true;
     }
-    let rate: u64 = primaries.clone().map(|link| link.rate.as_bps()).fold(0, u64::saturating_add);
+    if primaries.clone().any(|link| link.has_credit(now)) {
+        return false;
+    }
+    let rate: u64 = primaries.map(|link| link.rate.as_bps()).fold(0, u64::saturating_add);
     let behind_bytes = head.backlog_bytes.saturating_sub(head.bytes) as u64;
-    !primaries.clone().any(|link| link.has_credit(now))
-        && BitRate::from_bps(rate).time_to_send(behind_bytes) > SPILL_AFTER
+    BitRate::from_bps(rate).time_to_send(behind_bytes) > SPILL_AFTER
 }
 
 /// The links that may carry the head now, as far as roles decide.
