@@ -433,6 +433,17 @@ impl Link {
         }
     }
 
+    /// Whether it may have something of its own to send now, on a link that need not carry inner packets of more than `packet_max`: if
+    /// not, it has no heartbeat, no control frame, no feedback and no probe.
+    pub fn has_due(&self, packet_max: usize, now: Instant) -> bool {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        is_due(self.heartbeat_at())
+            || is_due(self.control_at())
+            || self.has_relay()
+            || is_due(self.feedback_at())
+            || self.may_probe(packet_max, now)
+    }
+
     /// When the state may change by time alone.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.health.poll_timeout(&self.rtt, self.feedback_gap)

@@ -209,7 +209,7 @@ impl PathMtu {
 
     /// The probe to send now; its answer is overdue after `timeout`. To be called only while the link is proven to deliver.
     pub(super) fn poll_probe(&mut self, timeout: Duration, now: Instant) -> Option<Probe> {
-        if self.phase == Phase::Complete && self.raise_at.is_some_and(|at| at <= now && self.used) {
+        if self.phase == Phase::Complete && self.is_raise_due(now) {
             self.raise_at = None;
             self.ceiling = self.max.saturating_add(1);
             self.phase = Phase::Searching;
@@ -235,6 +235,20 @@ impl PathMtu {
         }
         self.recent.push_back((id, bytes));
         Some(Probe { id, bytes })
+    }
+
+    /// Whether [`Self::poll_probe`] may have a probe.
+    pub(super) fn may_probe(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Opening => self.underway.is_empty(),
+            Phase::Searching => self.underway.len() < UNDERWAY_MAX,
+            Phase::Complete => self.is_raise_due(now) || self.confirmation_due(now),
+        }
+    }
+
+    /// Whether a search that found less than the maximum is to begin anew.
+    fn is_raise_due(&self, now: Instant) -> bool {
+        self.used && self.raise_at.is_some_and(|at| at <= now)
     }
 
     /// The peer received probe `id` with `bytes`. Whether the size in use or the search's state changed.

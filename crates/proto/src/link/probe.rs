@@ -2,6 +2,7 @@
 //!
 //! A plain link is not searched: it carries whatever the session takes, which is what both sides were told.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::loss::LossMeter;
@@ -50,14 +51,9 @@ impl Link {
     /// The probe to send now, on a link that need not carry inner packets of more than `packet_max`, and whether the path is another
     /// than the one that was known. To be asked before data is sent.
     pub fn poll_probe(&mut self, packet_max: usize, now: Instant) -> (Option<Control>, bool) {
-        let proven = self.health.state() == LinkState::Up && self.path.is_trusted();
-        let wanted = self.security == Security::Sealed && self.link_role != LinkRole::Never;
-        let Some(path) = self.path.current().filter(|_| proven && wanted) else {
+        let Some((to, max)) = self.probed_path(packet_max) else {
             return (None, false);
         };
-        let wanted = u16::try_from(packet_max.saturating_add(self.overhead())).unwrap_or(u16::MAX);
-        let max = self.mtu_max.min(wanted);
-        let to = path.remote.ip();
         let moved = self.mtu_of != Some(to) || self.mtu.max() != max;
         if moved {
             self.mtu_of = Some(to);
@@ -71,6 +67,22 @@ impl Link {
             Control::Probe { id: probe.id, padding: probe.bytes.saturating_sub(around) }
         });
         (control, moved)
+    }
+
+    /// Whether [`Self::poll_probe`] may have something to say.
+    pub(super) fn may_probe(&self, packet_max: usize, now: Instant) -> bool {
+        self.probed_path(packet_max).is_some_and(|(to, max)| {
+            self.mtu_of != Some(to) || self.mtu.max() != max || self.mtu.may_probe(now)
+        })
+    }
+
+    /// Where probes go, and the largest size that they ask for; `None`: there are to be none at present.
+    fn probed_path(&self, packet_max: usize) -> Option<(IpAddr, u16)> {
+        let proven = self.health.state() == LinkState::Up && self.path.is_trusted();
+        let wanted = self.security == Security::Sealed && self.link_role != LinkRole::Never;
+        let path = self.path.current().filter(|_| proven && wanted)?;
+        let wanted = u16::try_from(packet_max.saturating_add(self.overhead())).unwrap_or(u16::MAX);
+        Some((path.remote.ip(), self.mtu_max.min(wanted)))
     }
 
     /// A probe of `bytes` of UDP payload goes out. It takes its share of the link's rate, but heartbeats do not count it as a

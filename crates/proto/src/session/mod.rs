@@ -567,11 +567,7 @@ impl StateMachine for Session {
         now: Instant,
     ) -> Option<Transmit> {
         self.transmit_handshake(buf)
-            .or_else(|| self.transmit_control(buf, now))
-            .or_else(|| self.transmit_heartbeat(buf, now))
-            .or_else(|| self.transmit_feedback(buf, now))
-            .or_else(|| self.transmit_relay(buf, now))
-            .or_else(|| self.transmit_probe(buf, now))
+            .or_else(|| self.transmit_due(buf, now))
             .or_else(|| self.transmit_copies(buf, max_segments, now))
             .or_else(|| self.transmit_repair(buf, now))
             .or_else(|| self.transmit_data(buf, max_segments, now))

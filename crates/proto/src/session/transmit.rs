@@ -28,8 +28,24 @@ pub(super) const BATCH_BYTES_MAX: usize = 65_507;
 pub(super) const BATCH_SEGMENTS_MAX: usize = 64;
 
 impl Session {
+    /// What a link has to send besides data. As a rule there is nothing, and one look at each link says so.
+    pub(super) fn transmit_due(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        let has_due = self.links.iter().any(|link| link.has_due(self.mtu, now));
+        if !has_due && cfg!(not(debug_assertions)) {
+            return None;
+        }
+        let transmit = self
+            .transmit_control(buf, now)
+            .or_else(|| self.transmit_heartbeat(buf, now))
+            .or_else(|| self.transmit_feedback(buf, now))
+            .or_else(|| self.transmit_relay(buf, now))
+            .or_else(|| self.transmit_probe(buf, now));
+        debug_assert!(has_due || transmit.is_none(), "what is sent was due: {transmit:?}");
+        transmit
+    }
+
     /// One heartbeat that is due.
-    pub(super) fn transmit_heartbeat(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+    fn transmit_heartbeat(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
         let sealed = self.keyring.can_seal(now);
         let (epoch, peer_epoch, recovers) = (self.epoch, self.peer_epoch, self.recovers);
         let failed = self.failed_links();
@@ -67,7 +83,7 @@ impl Session {
     }
 
     /// A datagram of feedback that is due.
-    pub(super) fn transmit_feedback(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+    fn transmit_feedback(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
         if !self.keyring.can_seal(now) {
             return None;
         }
@@ -89,7 +105,7 @@ impl Session {
     }
 
     /// A datagram of feedback about a link that goes over another, of those that are proven the nearest.
-    pub(super) fn transmit_relay(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+    fn transmit_relay(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
         for at in 0..self.links.len() {
             let Some(about) = self.links.get_mut(at) else { break };
             let id = about.id();
