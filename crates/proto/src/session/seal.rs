@@ -247,7 +247,8 @@ impl Session {
                 return Err(Discard::KindUnsupported);
             }
             frames.advance(frames.len() - left - len);
-            let payload = frames.split_to(len);
+            // As a rule a datagram has one frame: what is left of it then is the payload, without another reference.
+            let payload = if left == 0 { std::mem::take(&mut frames) } else { frames.split_to(len) };
             match kind {
                 Kind::Heartbeat => self.on_sealed_heartbeat(id, seq_num, &payload, path, now)?,
                 Kind::Data => {
