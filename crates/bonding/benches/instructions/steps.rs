@@ -39,7 +39,7 @@ const fn step(name: &'static str, about: &'static str, scale: usize, run: fn(usi
     Step { name, about, scale, run }
 }
 
-pub(crate) const ALL: [Step; 14] = [
+pub(crate) const ALL: [Step; 17] = [
     step("seal", "AES-256-GCM over 1,400 bytes", 4, seal),
     step("open", "the same, with a copy of the datagram", 4, open),
     step("classify", "header, flow and class; 64 flows", 1, classify),
@@ -53,7 +53,12 @@ pub(crate) const ALL: [Step; 14] = [
     step("way-16", "the same over 16 links", 4, |n| way(16, 1, PACKET_BYTES, n)),
     step("way-runs", "super-packets of 40 segments from the server, 1 link", 4, |n| way_back(1, n)),
     step("way-runs-16", "the same over 16 links", 4, |n| way_back(16, n)),
-    step("way-small", "packets of 100 bytes in 200 flows", 4, |n| way(1, 200, 100, n)),
+    step("way-flows", "1,400 bytes in 10,000 flows in turn, 1 link", 4, |n| way(1, 10_000, PACKET_BYTES, n)),
+    step("way-small", "packets of 100 bytes in 200 flows, 1 link", 4, |n| way(1, 200, 100, n)),
+    step("way-small-16", "the same over 16 links", 4, |n| way(16, 200, 100, n)),
+    step("way-clients", "100 clients in turn: 20 packets up and a super-packet of 20 down", 4, |n| {
+        crowd(100, n)
+    }),
 ];
 
 fn at(micros: u64) -> Instant {
@@ -227,6 +232,14 @@ fn way_back(links: u8, count: usize) {
     let mut pump = Pump::new(links, 1, PACKET_BYTES, |_| ());
     while pump.returned < 2_000 + count as u64 {
         pump.step_both(0, 40);
+    }
+}
+
+/// Both ways: half of what a step has goes up, of each client in turn, and half down.
+fn crowd(clients: u16, count: usize) {
+    let mut pump = Pump::crowd(clients, 1, 1, PACKET_BYTES, |_| ());
+    while pump.delivered + pump.returned < 2_000 + count as u64 {
+        pump.step_both(20, 20);
     }
 }
 
