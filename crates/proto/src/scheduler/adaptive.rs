@@ -444,7 +444,7 @@ mod tests {
         fn the_order_that_is_kept_is_the_one_that_would_be_made_anew(
             roles in proptest::collection::vec(0u8..3, 1..6),
             steps in proptest::collection::vec(
-                (0usize..6, 0u8..10, 1u64..600, any::<bool>(), 1_400usize..200_000), 1..60),
+                (0usize..6, 0u8..10, 1u16..600, any::<bool>(), 1_400usize..200_000), 1..60),
         ) {
             let kinds = [LinkRole::Primary, LinkRole::Secondary, LinkRole::Backup];
             let mut links: Vec<LinkView> = roles.iter().enumerate().map(|(id, role)| {
@@ -455,16 +455,16 @@ mod tests {
                 let at = at % links.len();
                 let view = &mut links[at];
                 match field {
-                    0 => view.state = [LinkState::Up, LinkState::Suspect, LinkState::Down][value as usize % 3],
+                    0 => view.state = [LinkState::Up, LinkState::Suspect, LinkState::Down][usize::from(value % 3)],
                     1 => view.priority = u8::try_from(value % 3).unwrap(),
-                    2 => view.role = kinds[value as usize % 3],
-                    3 => view.rtt = Duration::from_millis(value),
-                    4 => view.loss_permille = u16::try_from(value).unwrap(),
-                    5 => view.random_loss_permille = u16::try_from(value).unwrap(),
+                    2 => view.role = kinds[usize::from(value % 3)],
+                    3 => view.rtt = Duration::from_millis(value.into()),
+                    4 => view.loss_permille = value,
+                    5 => view.random_loss_permille = value,
                     6 => view.recovers = !view.recovers,
-                    7 => view.rate = BitRate::from_bps(value * 1_000_000),
-                    8 => view.delay_us = i64::try_from(value * 1_000).unwrap(),
-                    _ => view.free_at = NOW + Duration::from_micros(value),
+                    7 => view.rate = BitRate::from_bps(u64::from(value) * 1_000_000),
+                    8 => view.delay_us = i64::from(value) * 1_000,
+                    _ => view.free_at = NOW + Duration::from_micros(value.into()),
                 }
                 let tier = if is_bulk { Tier::Bulk } else { Tier::Sparse };
                 let head = Queued { tier, ..head(backlog) };
