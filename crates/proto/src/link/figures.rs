@@ -27,6 +27,7 @@ impl Link {
             random_loss_permille: self.random_loss.permille(),
             recovers: false,
             burst_tenths: self.sent.burst_tenths(),
+            is_shared: self.rate.is_shared(),
             utilisation_permille: self.utilisation_permille(capacity, now),
             rate: self.pacing_rate(now),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),

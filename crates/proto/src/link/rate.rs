@@ -580,6 +580,11 @@ impl RateControl {
         }
     }
 
+    /// Whether somebody else fills the link's queue.
+    pub(super) fn is_shared(&self) -> bool {
+        self.phase == Phase::Shared
+    }
+
     /// What the link carries, IP headers included; `None` when unknown.
     pub(super) fn capacity(&self) -> Option<BitRate> {
         match self.phase {

@@ -16,7 +16,8 @@
 //! A link with a lower score is never passed over for a quicker one behind it: priorities are the user's. Nor are roles: links
 //! are ordered by role first.
 //!
-//! Realtime packets have an order of their own: `realtime` says which. So have the packets of a flow that has needed slow links for a while: `spread`.
+//! Realtime packets have an order of their own: `realtime` says which. So have the packets of a flow that has needed slow links for a while: `spread`; and while
+//! somebody else makes a link longer whole flows keep to that: `settle`.
 //!
 //! # What is left out
 //! - A link that loses over half a percent more (15 % where losses are sent again) than others of its role, and not to a queue, when those others carry together
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use super::realtime::Realtime;
 use super::score::{Saturation, score};
+use super::settle::{Settled, Verdict};
 use super::spread::Spread;
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
 use crate::config::LinkRole;
@@ -94,6 +96,7 @@ pub struct Adaptive {
     lossy: LinkSet,
     realtime: Realtime,
     spread: Spread,
+    settled: Settled,
     /// Bulk packets since the last that was copied over those.
     uncopied_pkts: u32,
 }
@@ -252,14 +255,22 @@ impl Scheduler for Adaptive {
             order.split_at(order.partition_point(|(role, ..)| *role == LinkRole::Primary));
         let is_all = others.is_empty() || are_full(viewed(primaries, links), head, now);
         let in_order = viewed(if is_all { order } else { primaries }, links);
-        if let Some(decision) = self.spread.select(head, in_order.clone(), now) {
-            return decision;
+        if head.tier != Tier::Bulk {
+            let spread = self.spread.select(head, in_order.clone(), now);
+            return spread.unwrap_or_else(|| earliest(head, in_order, now));
         }
-        let decision = earliest(head, in_order.clone(), now);
-        if let Decision::Send(link) = decision
-            && head.tier == Tier::Bulk
-        {
-            self.spread.begin(head, link, in_order, now);
+        let left = match self.settled.verdict(head, in_order.clone(), now) {
+            Verdict::Home(link) => return Decision::Send(link),
+            Verdict::Leaves(left) => left,
+        };
+        let usable = in_order.clone().filter(|link| !left.contains(link.id));
+        let spread = self.spread.select(head, usable.clone(), now);
+        let decision = spread.unwrap_or_else(|| earliest(head, usable.clone(), now));
+        if let Some(link) = self.settled.settle(head, decision, in_order, now) {
+            return Decision::Send(link);
+        }
+        if let (Decision::Send(link), None) = (decision, spread) {
+            self.spread.begin(head, link, usable, now);
         }
         decision
     }

@@ -22,6 +22,7 @@ mod realtime;
 pub mod redundant;
 pub mod round_robin;
 pub mod score;
+mod settle;
 mod spread;
 
 pub(crate) use self::realtime::second;
@@ -69,6 +70,8 @@ pub struct LinkView {
     pub recovers: bool,
     /// Datagrams that it lost in a row, in the mean, in tenths; 10 where nothing is known.
     pub burst_tenths: u16,
+    /// Whether somebody else fills its queue, so that it is longer than by itself.
+    pub is_shared: bool,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
     /// Pacing rate.
@@ -330,6 +333,7 @@ pub(crate) mod tests {
             random_loss_permille: 0,
             recovers: false,
             burst_tenths: 10,
+            is_shared: false,
             utilisation_permille: 0,
             rate: BitRate::from_bps(mbit * 1_000_000),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,
