@@ -100,6 +100,10 @@ pub(crate) const RESEND_HOLD_MAX: Duration = Duration::from_millis(300);
 /// arrives.
 pub(crate) const SPREAD_MAX: Duration = HOLD_MAX.saturating_sub(DELAY_SLACK);
 
+/// The same where losses are sent again: what the slower one lost is told that much later, and comes over another in the slack.
+pub(crate) const RESEND_SPREAD_MAX: Duration =
+    RESEND_HOLD_MAX.saturating_sub(DELAY_SLACK).saturating_sub(DELAY_SLACK);
+
 /// Bounds of a [`Resequencer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

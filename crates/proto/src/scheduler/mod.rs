@@ -15,7 +15,9 @@
 //! # In step
 //! Packets of one flow that take links of very different delay arrive further apart than the receiver waits
 //! (`SPREAD_MAX`), and what it gives up its sender takes for lost. So `Step` picks the links for bulk: of all
-//! ranges of delay that are no wider than that, the one whose links carry most together.
+//! ranges of delay that are no wider than that, the one whose links carry most together. A link that somebody else's queue has made longer may be
+//! further away (`RESEND_SPREAD_MAX`) where losses are sent again, as the receiver waits longer there: left alone it would stay as long as it is, with all of
+//! it another's.
 
 pub mod adaptive;
 mod realtime;
@@ -35,7 +37,7 @@ use crate::event::LinkState;
 use crate::link::{BURST, LOSSY_PERMILLE, QUANTUM};
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
-use crate::reorder::SPREAD_MAX;
+use crate::reorder::{RESEND_SPREAD_MAX, SPREAD_MAX};
 use crate::time::Instant;
 use crate::units::BitRate;
 
@@ -309,7 +311,8 @@ impl Step {
     /// Whether a link's delay lies in it.
     pub(crate) fn includes(self, link: &LinkView) -> bool {
         let above_us = link.delay_us.saturating_sub(self.from_us);
-        u64::try_from(above_us).is_ok_and(|above_us| Duration::from_micros(above_us) <= SPREAD_MAX)
+        let most = if link.is_shared && link.recovers { RESEND_SPREAD_MAX } else { SPREAD_MAX };
+        u64::try_from(above_us).is_ok_and(|above_us| Duration::from_micros(above_us) <= most)
     }
 }
 
