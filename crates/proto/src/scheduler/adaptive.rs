@@ -72,8 +72,8 @@ type Ranked = (LinkRole, u32, LinkId, usize);
 
 /// Whether all is the same that decides a link's place in the order. When it is free does not, nor what it carries lately.
 fn is_ranked_as(old: &LinkView, new: &LinkView) -> bool {
-    (old.id, old.state, old.role, old.priority, old.recovers)
-        == (new.id, new.state, new.role, new.priority, new.recovers)
+    (old.id, old.state, old.role, old.priority, old.recovers, old.is_shared)
+        == (new.id, new.state, new.role, new.priority, new.recovers, new.is_shared)
         && (old.loss_permille, old.random_loss_permille) == (new.loss_permille, new.random_loss_permille)
         && (old.rtt, old.delay_us, old.rate) == (new.rtt, new.delay_us, new.rate)
 }
@@ -455,7 +455,7 @@ mod tests {
         fn the_order_that_is_kept_is_the_one_that_would_be_made_anew(
             roles in proptest::collection::vec(0u8..3, 1..6),
             steps in proptest::collection::vec(
-                (0usize..6, 0u8..10, 1u16..600, any::<bool>(), 1_400usize..200_000), 1..60),
+                (0usize..6, 0u8..11, 1u16..600, any::<bool>(), 1_400usize..200_000), 1..60),
         ) {
             let kinds = [LinkRole::Primary, LinkRole::Secondary, LinkRole::Backup];
             let mut links: Vec<LinkView> = roles.iter().enumerate().map(|(id, role)| {
@@ -475,6 +475,7 @@ mod tests {
                     6 => view.recovers = !view.recovers,
                     7 => view.rate = BitRate::from_bps(u64::from(value) * 1_000_000),
                     8 => view.delay_us = i64::from(value) * 1_000,
+                    9 => view.is_shared = !view.is_shared,
                     _ => view.free_at = NOW + Duration::from_micros(value.into()),
                 }
                 let tier = if is_bulk { Tier::Bulk } else { Tier::Sparse };
