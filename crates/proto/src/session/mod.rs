@@ -390,7 +390,8 @@ impl Session {
         self.refresh_views(now);
         let stop = recovery::longest_stop(&self.views);
         let (spread, round) = scheduler::bulk_delays(&self.views);
-        self.queue.set_delays(spread.max(stop).max(self.dip(now)), round);
+        // A packet of a flow that resends stop takes as much longer until its sender knows of it.
+        self.queue.set_delays(spread.max(stop).max(self.dip(now)), round + stop);
         self.delays.clear();
         self.delays.extend(self.links.iter().map(|link| {
             let (delay_us, jitter_us) = link.rx_delay_us(now);
