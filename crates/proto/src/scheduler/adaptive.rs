@@ -41,6 +41,7 @@ use super::settle::{Settled, Verdict};
 use super::spread::Spread;
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
 use crate::config::LinkRole;
+use crate::event::LinkState;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -68,25 +69,51 @@ const RUN: Duration = Duration::from_micros(200);
 const TRICKLE_EVERY_PKTS: u32 = 50;
 
 /// A link in its order: role, score, number and position in the views.
-type Ranked = (LinkRole, u32, LinkId, usize);
+type Ranked = (LinkRole, u32, LinkId, u8);
 
-/// Whether all is the same that decides a link's place in the order. When it is free does not, nor what it carries lately.
-fn is_ranked_as(old: &LinkView, new: &LinkView) -> bool {
-    (old.id, old.state, old.role, old.priority, old.recovers, old.is_shared)
-        == (new.id, new.state, new.role, new.priority, new.recovers, new.is_shared)
-        && (old.loss_permille, old.random_loss_permille) == (new.loss_permille, new.random_loss_permille)
-        && (old.rtt, old.delay_us, old.rate) == (new.rtt, new.delay_us, new.rate)
+/// What decides a link's place in the order. When it is free does not, nor what it carries lately.
+#[derive(Debug, PartialEq)]
+struct Rank {
+    id: LinkId,
+    state: LinkState,
+    role: LinkRole,
+    priority: u8,
+    recovers: bool,
+    is_shared: bool,
+    loss_permille: u16,
+    random_loss_permille: u16,
+    rtt_us: u32,
+    delay_us: i64,
+    rate: BitRate,
+}
+
+impl Rank {
+    fn of(view: &LinkView) -> Self {
+        Self {
+            id: view.id,
+            state: view.state,
+            role: view.role,
+            priority: view.priority,
+            recovers: view.recovers,
+            is_shared: view.is_shared,
+            loss_permille: view.loss_permille,
+            random_loss_permille: view.random_loss_permille,
+            rtt_us: u32::try_from(view.rtt.as_micros()).unwrap_or(u32::MAX),
+            delay_us: view.delay_us,
+            rate: view.rate,
+        }
+    }
 }
 
 /// Earliest arrival in the order of scores.
 #[derive(Debug, Default)]
 pub struct Adaptive {
-    /// The views that the order was made of: it stands until one of them is ranked otherwise.
-    seen: Vec<LinkView>,
+    /// What the order was made of: it stands until one of them is another.
+    seen: Vec<Rank>,
     /// The links that may carry something.
     order: Vec<Ranked>,
     /// Those of them that are in step, once bulk has asked.
-    in_step: Vec<Ranked>,
+    in_step: LinkSet,
     is_stepped: bool,
     /// The scores that count, by link; 0: not known yet.
     scores: Vec<u32>,
@@ -137,9 +164,14 @@ impl Better {
     }
 }
 
-/// The views of these links.
-fn viewed<'a>(order: &'a [Ranked], links: &'a [LinkView]) -> impl Iterator<Item = &'a LinkView> + Clone {
-    order.iter().filter_map(|(.., at)| links.get(*at))
+/// The views of those of these links that are among `these`.
+fn viewed<'a>(
+    order: &'a [Ranked],
+    these: LinkSet,
+    links: &'a [LinkView],
+) -> impl Iterator<Item = &'a LinkView> + Clone {
+    let chosen = order.iter().filter(move |(_, _, id, _)| these.contains(*id));
+    chosen.filter_map(|(.., at)| links.get(usize::from(*at)))
 }
 
 /// The score that counts for a link whose score is `now`.
@@ -197,17 +229,16 @@ impl Adaptive {
     /// Brings the order up to date, and for bulk which of it is in step.
     fn arrange(&mut self, tier: Tier, links: &[LinkView]) {
         if self.seen.len() != links.len()
-            || !self.seen.iter().zip(links).all(|(old, new)| is_ranked_as(old, new))
+            || !self.seen.iter().zip(links).all(|(old, new)| *old == Rank::of(new))
         {
             self.rank(links);
         }
         if tier == Tier::Bulk && !self.is_stepped {
-            let step = Step::of(viewed(&self.order, links), self.step);
+            let sound = || viewed(&self.order, LinkSet::ALL, links);
+            let step = Step::of(sound(), self.step);
             self.step = step.map(Step::first).or(self.step);
-            let includes =
-                |at: usize| links.get(at).is_some_and(|link| step.is_some_and(|step| step.includes(link)));
-            self.in_step.clear();
-            self.in_step.extend(self.order.iter().filter(|(_, _, _, at)| includes(*at)));
+            let includes = |link: &&LinkView| step.is_some_and(|step| step.includes(link));
+            self.in_step = sound().filter(includes).map(|link| link.id).collect();
             self.is_stepped = true;
         }
     }
@@ -215,11 +246,12 @@ impl Adaptive {
     /// Makes the order anew.
     fn rank(&mut self, links: &[LinkView]) {
         self.seen.clear();
-        self.seen.extend_from_slice(links);
+        self.seen.extend(links.iter().map(Rank::of));
         self.is_stepped = false;
         self.order.clear();
+        self.order.reserve_exact(links.len());
         let Some(service) = Service::among(links) else { return };
-        let serving = || links.iter().enumerate().filter(|(_, link)| service.includes(link.state, link.role));
+        let serving = || (0..=u8::MAX).zip(links).filter(|(_, link)| service.includes(link.state, link.role));
         let sound = |link: &LinkView| {
             let is_cleaner = |peer: &&LinkView| {
                 peer.role == link.role
@@ -249,12 +281,13 @@ impl Scheduler for Adaptive {
             return self.realtime.select(head, links, now);
         }
         self.arrange(head.tier, links);
-        let order = if head.tier == Tier::Bulk { &self.in_step } else { &self.order };
+        let these = if head.tier == Tier::Bulk { self.in_step } else { LinkSet::ALL };
         // Roles come first in the order, and primary links first among them.
-        let (primaries, others) =
-            order.split_at(order.partition_point(|(role, ..)| *role == LinkRole::Primary));
-        let is_all = others.is_empty() || are_full(viewed(primaries, links), head, now);
-        let in_order = viewed(if is_all { order } else { primaries }, links);
+        let is_primary = |(role, ..): &Ranked| *role == LinkRole::Primary;
+        let (primaries, others) = self.order.split_at(self.order.partition_point(is_primary));
+        let is_all = viewed(others, these, links).next().is_none()
+            || are_full(viewed(primaries, these, links), head, now);
+        let in_order = viewed(if is_all { &self.order } else { primaries }, these, links);
         if head.tier != Tier::Bulk {
             let spread = self.spread.select(head, in_order.clone(), now);
             return spread.unwrap_or_else(|| earliest(head, in_order, now));
@@ -309,7 +342,6 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
-    use crate::event::LinkState;
     use crate::link::QUANTUM;
 
     fn reference() -> Vec<LinkView> {

@@ -108,7 +108,7 @@ impl LinkView {
     }
 
     /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds.
-    fn run_at(&self) -> Instant {
+    pub(crate) fn run_at(&self) -> Instant {
         self.free_at + self.rate.time_to_send(SEND_BYTES).min(QUANTUM)
     }
 
@@ -157,6 +157,9 @@ const _: () = assert!(LINKS_MAX <= 32);
 impl LinkSet {
     /// None of them.
     pub const NONE: Self = Self(0);
+
+    /// All.
+    pub(crate) const ALL: Self = Self(u32::MAX);
 
     /// Whether there is none.
     pub const fn is_empty(self) -> bool {

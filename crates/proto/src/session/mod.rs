@@ -127,7 +127,7 @@ pub struct Session {
     /// The same for a packet that not every link carries.
     fitting: Vec<LinkView>,
     delays: Vec<LinkDelay>,
-    /// All links are saving up for a run of bulk until then.
+    /// Until then all links are saving up for a run of bulk.
     bulk_from: Instant,
     copies: Copies,
     /// Whether losses are sent again.

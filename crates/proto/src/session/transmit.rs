@@ -17,7 +17,7 @@ use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
 use crate::recovery::Frame;
-use crate::scheduler::Decision;
+use crate::scheduler::{Decision, LinkView};
 use crate::time::Instant;
 use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
@@ -178,9 +178,10 @@ impl Session {
                     self.wait_until(until);
                 }
                 Decision::Wait(until) => {
-                    // Whatever else wakes the driver meanwhile: what one datagram could take then goes with the run.
+                    // Whatever else wakes the driver until a link has saved up: what one datagram could take meanwhile goes with the run.
                     if tier == Tier::Bulk {
-                        self.bulk_from = until;
+                        let used = self.views.iter().filter(|view| view.state != LinkState::Down);
+                        self.bulk_from = used.map(LinkView::run_at).fold(until, Instant::min);
                     }
                     self.wait_until(until);
                 }
