@@ -30,6 +30,8 @@ const BUSY_PER_S: u64 = 1_000;
 const WORTH_PER_S: u64 = 4_000;
 /// A socket that gives so many datagrams with a receive needs no gathering.
 const MANY: u64 = 4;
+/// Receives of a socket that gathers are so many in one.
+const RECEIVES: u64 = bonding_os::udp::RECEIVES_MAX as u64;
 
 /// What one socket had since the last judgement.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,7 +57,8 @@ impl Tally {
     /// Datagrams a second that come one by one; none on a socket that is not busy.
     fn busy_per_s(&self, span: Duration) -> Option<u64> {
         let per_s = self.datagrams.saturating_mul(1_000_000) / micros(span);
-        let singly = self.gathers || self.datagrams < self.receives * MANY;
+        let many = if self.gathers { MANY * RECEIVES } else { MANY };
+        let singly = self.datagrams < self.receives * many;
         Some(per_s).filter(|per_s| singly && *per_s >= BUSY_PER_S)
     }
 }
@@ -144,6 +147,8 @@ mod tests {
         assert_eq!(judged(vec![tally(20, 20, false), tally(20, 20, true)]), [true, true]);
         // Many with a receive already.
         assert_eq!(judged(vec![tally(4_000, 1_000, false), tally(3_999, 1_000, false)]), [false, true]);
+        // And once it became so fast.
+        assert_eq!(judged(vec![tally(16_000, 1_000, true), tally(4_000, 1_000, true)]), [false, true]);
         assert_eq!(judged(vec![tally(0, 0, true)]), [false]);
     }
 
