@@ -53,7 +53,7 @@ pub const PLAIN: Course = Course {
     enough: 0.6,
 };
 
-/// Over sealed links. A client that lost its keys asks for new ones every 5 s to 5.3 s at the latest.
+/// Over sealed links. A client that lost its keys asks for new ones every 2 s to 2.3 s in the first minute.
 pub const SEALED: Course = Course { security: Security::Sealed, recovery: 7_000, enough: 0.9, ..PLAIN };
 
 /// For minutes, so that keys are replaced and run out; the client is revoked and enrolled among the faults. A client that was revoked and

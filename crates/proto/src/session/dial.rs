@@ -24,14 +24,13 @@ use crate::wire::control::CloseReason;
 /// All links together may be silent for a moment: where the peer was, say. Keys are not what is missing then.
 const UNPROVEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Pauses between attempts; the last one stands from then on.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(5),
-];
+/// Pauses between attempts; the last one stands for as long as a server is usually away, or a link: nobody tells when it is back, and
+/// an attempt may be lost even then.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const PAUSES: [Duration; 3] = [FIRST_PAUSE, Duration::from_secs(1), Duration::from_secs(2)];
+/// After so many attempts, about a minute, it is this (WireGuard's).
+const SOON_TRIES: usize = 30;
+const PAUSE_LATER: Duration = Duration::from_secs(5);
 /// Added to each pause, at random, so that clients of a restarted server do not come all at once (WireGuard's).
 const JITTER_MAX_US: u64 = 333_333;
 /// Attempts that may still be answered.
@@ -61,8 +60,9 @@ pub(super) struct Dialer {
     attempts: VecDeque<Initiator>,
     /// Attempts since a link was proven.
     tries: usize,
-    /// When to begin the next attempt.
+    /// When to begin the next attempt, and when the last one began.
     due: Option<Instant>,
+    begun_at: Option<Instant>,
     /// Where the newest attempt is still to be sent.
     outbox: VecDeque<(LinkId, Path)>,
     sent: BTreeMap<(LinkId, SocketAddr), Sent>,
@@ -81,6 +81,7 @@ impl Dialer {
             attempts: VecDeque::new(),
             tries: 0,
             due: Some(now),
+            begun_at: None,
             outbox: VecDeque::new(),
             sent: BTreeMap::new(),
             cookies: BTreeMap::new(),
@@ -103,6 +104,14 @@ impl Dialer {
         if self.attempts.is_empty() {
             self.due = Some(now + UNPROVEN_PAUSE);
         }
+    }
+
+    /// A link may carry again while none is proven: its attempts begin anew. With keys, `has_keys`, it may need none.
+    pub(super) fn on_link_found(&mut self, has_keys: bool, now: Instant) {
+        let soonest = self.begun_at.map_or(now, |at| now.max(at + FIRST_PAUSE));
+        let due = if has_keys { soonest.max(now + UNPROVEN_PAUSE) } else { soonest };
+        self.tries = 0;
+        self.due = Some(self.due.map_or(due, |known| known.min(due)));
     }
 
     /// A link is proven under keys that are to be renewed at `rekey_at`.
@@ -156,9 +165,11 @@ impl Dialer {
         }
         self.attempts.push_back(attempt);
         self.outbox = targets.collect();
-        let pause = PAUSES.get(self.tries).or(PAUSES.last()).copied().unwrap_or_default();
+        let early = PAUSES.get(self.tries).or(PAUSES.last()).filter(|_| self.tries < SOON_TRIES);
+        let pause = early.copied().unwrap_or(PAUSE_LATER);
         let jitter = Duration::from_micros(self.rng.next_u64() % JITTER_MAX_US);
         self.due = Some(now + pause + jitter);
+        self.begun_at = Some(now);
         self.tries += 1;
         self.cookies.retain(|_, (_, since)| now.saturating_since(*since) < COOKIE_LIFE);
     }
@@ -207,5 +218,71 @@ impl Dialer {
             self.outbox.push_back((link, path));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::keys::PrivateKey;
+    use crate::packet::SocketId;
+
+    fn dialer() -> Dialer {
+        let sealing = ClientSealing {
+            identity: PrivateKey::from_bytes([1; 32]),
+            server: PrivateKey::from_bytes([2; 32]).public(),
+            preshared: None,
+            aes_fast: true,
+            run: 1,
+            entropy: [3; 32],
+            token: None,
+        };
+        Dialer::new(sealing, 1, Instant::ZERO)
+    }
+
+    /// When the attempts until `end` began, none of which is answered.
+    fn attempts(dialer: &mut Dialer, end: Instant) -> Vec<Instant> {
+        let remote = SocketAddr::from(([192, 0, 2, 1], 1));
+        let target = (LinkId(0), Path { socket: SocketId(0), remote, local: None });
+        let mut begun = Vec::new();
+        while let Some(due) = dialer.poll_timeout().filter(|due| *due <= end) {
+            dialer.on_time(std::iter::once(target), due);
+            while dialer.poll_transmit(&mut Vec::new()).is_some() {}
+            begun.push(due);
+        }
+        begun
+    }
+
+    fn longest_pause(attempts: &[Instant]) -> Duration {
+        attempts.windows(2).map(|two| two[1].saturating_since(two[0])).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_server_that_is_away_for_a_minute_is_asked_every_two_seconds_and_later_more_rarely() {
+        let mut dialer = dialer();
+        let minute = Instant::ZERO + Duration::from_secs(60);
+        let early = attempts(&mut dialer, minute);
+        assert!(longest_pause(&early) < Duration::from_millis(2_334), "{early:?}");
+        let later = attempts(&mut dialer, minute + Duration::from_secs(600));
+        assert!((105..125).contains(&later.len()), "{}", later.len());
+    }
+
+    #[test]
+    fn a_link_that_is_found_again_is_asked_over_at_once_and_flapping_makes_no_flood() {
+        let mut dialer = dialer();
+        let hour = Instant::ZERO + Duration::from_secs(3_600);
+        attempts(&mut dialer, hour);
+        let found = hour + Duration::from_millis(100);
+        dialer.on_link_found(false, found);
+        let again = attempts(&mut dialer, found + Duration::from_secs(3));
+        // The last attempt of the hour may have been within half a second.
+        assert!(again.len() >= 3, "{again:?}");
+        let mut count = 0;
+        for flap in 1..=100 {
+            let now = found + Duration::from_secs(3) + Duration::from_millis(10 * flap);
+            dialer.on_link_found(false, now);
+            count += attempts(&mut dialer, now).len();
+        }
+        assert!((1..=3).contains(&count), "{count} in a second");
     }
 }

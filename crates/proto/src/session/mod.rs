@@ -296,6 +296,9 @@ impl Session {
         }
         let after = link.state();
         self.note_state(id, before, after, now);
+        if event == LinkEvent::CarrierFound {
+            self.note_found(id, now);
+        }
     }
 
     /// The next thing worth a log line.

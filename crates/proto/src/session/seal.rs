@@ -165,6 +165,16 @@ impl Session {
         }
     }
 
+    /// A link's interface has its carrier: where no link is proven it is asked over at once what a pause may long be waited for.
+    pub(super) fn note_found(&mut self, id: LinkId, now: Instant) {
+        let Some(dialer) = &mut self.dialer else { return };
+        let mut sealed = self.links.iter().filter(|link| link.security() == Security::Sealed);
+        let is_sealed = sealed.clone().any(|link| link.id() == id);
+        if is_sealed && !sealed.any(|link| link.state() == LinkState::Up) {
+            dialer.on_link_found(self.keyring.can_seal(now), now);
+        }
+    }
+
     fn try_sealed(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
         let Datagram { path, mut data, waited } = datagram;
         let datagram_bytes = data.len();
