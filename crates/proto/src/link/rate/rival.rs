@@ -80,9 +80,8 @@ impl RateControl {
     pub(super) fn note_vain(&mut self, sample: &Sample, now: Instant) {
         // The queue is believed to be gone: one that changed may be; one that is as long as ever was none.
         let is_flat = |vain: &Vain| (self.queue_s - vain.queue_s).abs() <= vain.queue_s * FLAT;
-        if self.queue_s <= 2.0 * self.empty_s()
-            || (self.gain >= 1.0 && !self.vain.as_ref().is_some_and(is_flat))
-        {
+        // Whatever counts as a queue is asked: else it would lower C and never be found to be none.
+        if self.queue_s <= self.empty_s() || (self.gain >= 1.0 && !self.vain.as_ref().is_some_and(is_flat)) {
             self.vain = None;
             return;
         }

@@ -285,6 +285,18 @@ fn a_longer_path_is_not_congestion() {
 }
 
 #[test]
+fn a_path_longer_by_little_more_than_no_queue_is_not_congestion() {
+    for (rate, shift_us) in [(20, 1_200), (20, 1_600), (20, 1_900), (2, 3_500), (2, 4_500), (2, 5_700)] {
+        let mut bench = Bench::new(None);
+        bench.run(8_000, mbit(100), mbit(rate));
+        bench.base_us += shift_us;
+        bench.run(1_000, mbit(100), mbit(rate));
+        let share = bench.share(4_000, mbit(100), mbit(rate));
+        assert!(share >= 96, "{rate} Mbit/s, {shift_us} us: {share} %");
+    }
+}
+
+#[test]
 fn the_queue_does_not_become_the_base() {
     let mut bench = Bench::new(None);
     let mut last = Duration::ZERO;
