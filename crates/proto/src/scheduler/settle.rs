@@ -67,7 +67,7 @@ impl Flow {
 pub(super) struct Settled {
     flows: BTreeMap<FlowId, Flow>,
     /// When a flow was settled or went back last.
-    changed_at: Option<Instant>,
+    changed_at: Instant,
 }
 
 /// The near ones among a packet's links.
@@ -144,7 +144,7 @@ impl Settled {
             if let Some(flow) = self.flows.get_mut(&head.flow) {
                 (flow.home, flow.since) = (None, now);
             }
-            self.changed_at = Some(now);
+            self.changed_at = now;
             return Verdict::Leaves(self.homes(far, now));
         };
         if link.free_at <= now + AHEAD { Verdict::Home(home) } else { Verdict::Leaves(LinkSet::NONE) }
@@ -185,7 +185,7 @@ impl Settled {
             return None;
         }
         self.flows.get_mut(&head.flow)?.home = Some(far.id);
-        self.changed_at = Some(now);
+        self.changed_at = now;
         Some(far.id)
     }
 
@@ -200,7 +200,7 @@ impl Settled {
     }
 
     fn may_change(&self, link: &LinkView, now: Instant) -> bool {
-        self.changed_at.is_none_or(|at| now.saturating_since(at) >= SEEN_AFTER + link.rtt)
+        now.saturating_since(self.changed_at) >= SEEN_AFTER + link.rtt
     }
 }
 

@@ -60,9 +60,9 @@ pub(super) struct Dialer {
     attempts: VecDeque<Initiator>,
     /// Attempts since a link was proven.
     tries: usize,
-    /// When to begin the next attempt, and when the last one began.
+    /// When to begin the next attempt, and when the last one began, if there was one.
     due: Option<Instant>,
-    begun_at: Option<Instant>,
+    begun_at: Instant,
     /// Where the newest attempt is still to be sent.
     outbox: VecDeque<(LinkId, Path)>,
     sent: BTreeMap<(LinkId, SocketAddr), Sent>,
@@ -81,7 +81,7 @@ impl Dialer {
             attempts: VecDeque::new(),
             tries: 0,
             due: Some(now),
-            begun_at: None,
+            begun_at: Instant::ZERO,
             outbox: VecDeque::new(),
             sent: BTreeMap::new(),
             cookies: BTreeMap::new(),
@@ -108,7 +108,7 @@ impl Dialer {
 
     /// A link may carry again while none is proven: its attempts begin anew. With keys, `has_keys`, it may need none.
     pub(super) fn on_link_found(&mut self, has_keys: bool, now: Instant) {
-        let soonest = self.begun_at.map_or(now, |at| now.max(at + FIRST_PAUSE));
+        let soonest = now.max(self.begun_at + FIRST_PAUSE);
         let due = if has_keys { soonest.max(now + UNPROVEN_PAUSE) } else { soonest };
         self.tries = 0;
         self.due = Some(self.due.map_or(due, |known| known.min(due)));
@@ -169,7 +169,7 @@ impl Dialer {
         let pause = early.copied().unwrap_or(PAUSE_LATER);
         let jitter = Duration::from_micros(self.rng.next_u64() % JITTER_MAX_US);
         self.due = Some(now + pause + jitter);
-        self.begun_at = Some(now);
+        self.begun_at = now;
         self.tries += 1;
         self.cookies.retain(|_, (_, since)| now.saturating_since(*since) < COOKIE_LIFE);
     }
