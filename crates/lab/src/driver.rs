@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bonding_netem::{Change, Counters, Direction, Pipe, Scenario, Time};
+use bonding_netem::{Change, Counters, Direction, Pipe, Scenario, Time, ecn};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
@@ -348,6 +348,11 @@ impl State {
             };
             let bytes = u32::try_from(len).unwrap_or(u32::MAX);
             let now = Time::from(self.origin.elapsed());
+            if pipe.marks(now)
+                && let Some(packet) = buffer.get_mut(..len)
+            {
+                ecn::mark(packet);
+            }
             pipe.enqueue(Packet { buffer, len }, bytes, now);
         }
     }

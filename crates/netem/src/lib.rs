@@ -2,7 +2,8 @@
 //!
 //! [`Pipe`] is one direction of one link. It does no I/O, reads no clock and draws from its own seeded generators
 //! only, so the same inputs give the same outputs to the nanosecond, whether its driver runs on virtual time or
-//! moves real packets. It carries any payload and never looks inside one: all it knows of a packet is its size.
+//! moves real packets. It carries any payload and never looks inside one: all it knows of a packet is its size. So a driver whose packets can bear
+//! congestion marks asks [`Pipe::marks`] before it offers one.
 //!
 //! ```text
 //! enqueue ─► [MTU, outage] ─► [drop-tail queue] ─► [rate: constant or trace] ─► [loss] ─► [delay, jitter] ─► poll_deliver
@@ -31,6 +32,7 @@
 //! ```
 
 mod counters;
+pub mod ecn;
 mod loss;
 mod pipe;
 mod random;

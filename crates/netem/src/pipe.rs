@@ -39,6 +39,8 @@ pub struct PipeConfig {
     pub mtu: Option<u32>,
     /// Share of packets that arrive twice, 0 to 1.
     pub duplicate: f64,
+    /// ECN-capable packets that find what takes longer waiting are marked (RFC 3168); `None`: none is.
+    pub mark: Option<Duration>,
 }
 
 impl Default for PipeConfig {
@@ -52,6 +54,7 @@ impl Default for PipeConfig {
             limit: Limit::Time(Duration::from_millis(100)),
             mtu: None,
             duplicate: 0.0,
+            mark: None,
         }
     }
 }
@@ -92,6 +95,8 @@ pub enum Change {
     Mtu(Option<u32>),
     /// Another share of duplicates.
     Duplicate(f64),
+    /// Marks for packets that find more than this waiting.
+    Mark(Duration),
     /// True: the link goes out. What is inside is lost, and so is all that is offered until it is back (false).
     Outage(bool),
 }
@@ -208,6 +213,13 @@ impl<T: Clone> Pipe<T> {
             self.advance(self.now);
         }
         Outcome::Queued
+    }
+
+    /// Whether a packet that is offered at `now` is to be marked, if it can be.
+    pub fn marks(&mut self, now: Time) -> bool {
+        let Some(mark) = self.config.mark else { return false };
+        self.advance(now);
+        self.queue_delay().is_none_or(|queued| queued > mark)
     }
 
     /// The next packet that has arrived by `now`.
@@ -344,6 +356,7 @@ impl<T: Clone> Pipe<T> {
             }
             Change::Mtu(mtu) => self.config.mtu = mtu,
             Change::Duplicate(ratio) => self.config.duplicate = ratio,
+            Change::Mark(queue) => self.config.mark = Some(queue),
             Change::Outage(outage) => {
                 self.outage = outage;
                 if outage {

@@ -18,6 +18,7 @@
 //! queue = "100ms"             # or "64kB"; drop-tail; default 100ms
 //! mtu = 1500                  # larger packets vanish; default: no limit
 //! duplicate = "0%"
+//! mark = "5ms"                # ECN-capable packets that find more than this waiting are marked; default none
 //! up = { rate = "5mbit" }     # one direction only: any of the above but name and rtt
 //!
 //! [[event]]
@@ -27,7 +28,7 @@
 //! link = "a"
 //! direction = "both"          # both | up | down; default both
 //! carrier = "lost"            # or "found": an outage, and the client's interface is down
-//! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu, duplicate as above
+//! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu, duplicate, mark as above
 //! ```
 //!
 //! A trace file is found beside the scenario file. Its format: [`crate::trace`].

@@ -410,6 +410,7 @@ fn configs() -> impl Strategy<Value = PipeConfig> {
             limit,
             mtu: None,
             duplicate,
+            mark: None,
         },
     )
 }
@@ -509,4 +510,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_finds_a_queue_is_to_be_marked() {
+    // 1500 bytes take 1 ms.
+    let mut pipe = Pipe::new(PipeConfig { mark: Some(Duration::from_millis(2)), ..constant(12_000_000) }, 1);
+    let marks: Vec<bool> = (0..4)
+        .map(|packet| {
+            let marks = pipe.marks(Time::ZERO);
+            pipe.enqueue(packet, 1_500, Time::ZERO);
+            marks
+        })
+        .collect();
+    assert_eq!(marks, [false, false, false, true]);
+    assert!(!pipe.marks(Time::from_micros(2_000)));
+    pipe.apply(Change::Mark(Duration::ZERO), Time::from_micros(2_000));
+    assert!(pipe.marks(Time::from_micros(2_000)));
+    assert!(!Pipe::<u8>::new(constant(1), 1).marks(Time::ZERO));
 }

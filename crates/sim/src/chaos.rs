@@ -124,6 +124,7 @@ fn pipe(rng: &mut Rng) -> PipeConfig {
         limit: Limit::Time(millis(20 + rng.below(200))),
         mtu: None,
         duplicate: if rng.chance(200) { 0.01 } else { 0.0 },
+        mark: None,
     }
 }
 

@@ -69,6 +69,7 @@ struct LinkTable {
     queue: Option<QueueValue>,
     mtu: Option<u32>,
     duplicate: Option<Ratio>,
+    mark: Option<Span>,
     #[serde(default)]
     up: PipeTable,
     #[serde(default)]
@@ -86,6 +87,7 @@ struct PipeTable {
     queue: Option<QueueValue>,
     mtu: Option<u32>,
     duplicate: Option<Ratio>,
+    mark: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +109,7 @@ struct EventTable {
     queue: Option<QueueValue>,
     mtu: Option<u32>,
     duplicate: Option<Ratio>,
+    mark: Option<Span>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -340,12 +343,28 @@ impl Context<'_> {
         if let Some(duplicate) = table.duplicate {
             pipe.duplicate = duplicate.0;
         }
+        if let Some(mark) = table.mark {
+            pipe.mark = Some(mark.0);
+        }
         Ok(pipe)
     }
 
     fn link(&self, table: LinkTable) -> Result<LinkSpec, ScenarioError> {
-        let LinkTable { name, rtt, rate, delay, jitter, reorder, loss, queue, mtu, duplicate, up, down } =
-            table;
+        let LinkTable {
+            name,
+            rtt,
+            rate,
+            delay,
+            jitter,
+            reorder,
+            loss,
+            queue,
+            mtu,
+            duplicate,
+            mark,
+            up,
+            down,
+        } = table;
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || name.len() > LINK_NAME_BYTES_MAX || !name.chars().all(allowed) {
             return Err(self.invalid(format!(
@@ -359,7 +378,7 @@ impl Context<'_> {
             return Err(self.invalid(format!("link '{name}': rate is missing (\"unlimited\" is one)")));
         }
         let delay = rtt.map(|rtt| Span(rtt.0 / 2)).or(delay);
-        let both = PipeTable { rate, delay, jitter, reorder, loss, queue, mtu, duplicate };
+        let both = PipeTable { rate, delay, jitter, reorder, loss, queue, mtu, duplicate, mark };
         let base = self.overlay(&PipeConfig::default(), &both)?;
         Ok(LinkSpec { up: self.overlay(&base, &up)?, down: self.overlay(&base, &down)?, name })
     }
@@ -448,6 +467,7 @@ impl Context<'_> {
             table.queue.map(|queue| Change::Limit(queue.0)),
             table.mtu.map(|mtu| Change::Mtu(Some(mtu))),
             table.duplicate.map(|ratio| Change::Duplicate(ratio.0)),
+            table.mark.map(|queue| Change::Mark(queue.0)),
         ];
         Ok(changes.into_iter().flatten().collect())
     }
