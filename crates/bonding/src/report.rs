@@ -102,6 +102,7 @@ pub(crate) mod tests {
             utilisation_permille: format!("{:.0}", tx_mbps / capacity_mbps * 1e3).parse().unwrap(),
             tx_packets: 1,
             tx_bytes: 2,
+            tx_marked: 0,
             rx_packets: 15_234,
             rx_bytes: 18_432_156,
             last_seq: 15_234,

@@ -192,6 +192,9 @@ pub struct Link {
     pub tx_bytes: u64,
     /// Received in all, IP and UDP headers included.
     pub rx_bytes: u64,
+    /// Datagrams sent that a router marked on their way instead of dropping them (ECN).
+    #[serde(default)]
+    pub tx_marked: u64,
     /// What stands in queues along the link: smoothed less smallest RTT.
     pub queue_ms: Option<f64>,
     /// What it may carry in a month, both ways, where it has a cap.
@@ -436,6 +439,7 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         utilisation: f64::from(figures.utilisation_permille) / 1e3,
         tx_bytes: figures.tx_bytes,
         rx_bytes: figures.rx_bytes,
+        tx_marked: figures.tx_marked,
         queue_ms: queue.map(millis),
         cap_bytes: label.cap.map(|cap| cap.cap_bytes),
         cap_used_bytes: label.cap.map(|cap| cap.used_bytes),
@@ -546,7 +550,7 @@ pub(crate) mod tests {
                     "id": 0, "name": "adsl", "interface": "wg0", "local": "10.200.0.1",
                     "remote": "10.200.0.1:54321", "state": "SATURATED", "role": "primary", "priority": 1,
                     "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "mtu": 1492, "loss_permille": 0, "tx_mbps": 8.2,
-                    "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2,
+                    "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2, "tx_marked": 0,
                     "rx_bytes": 18432156, "queue_ms": 11.25
                 }],
                 "flows": {"active": 3, "realtime": 2},

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::slab::SlabPool;
@@ -60,6 +60,8 @@ pub struct Received {
     pub remote: SocketAddr,
     /// Which of our addresses it was sent to.
     pub local: Option<IpAddr>,
+    /// It bears a congestion mark (CE).
+    pub is_marked: bool,
     /// When the kernel had it, since the Unix epoch by the system's clock, which may be set; `None`: not known.
     pub arrived: Option<Duration>,
     /// The payload.
@@ -77,6 +79,8 @@ pub struct Batch<'a> {
     pub contents: &'a [u8],
     /// Size of each datagram but the last, above zero.
     pub segment_size: usize,
+    /// Routers on the way may mark them instead of dropping them: ECT(0).
+    pub is_ect: bool,
 }
 
 /// What became of a batch.
@@ -277,11 +281,12 @@ impl UdpSocket {
     fn cut(&mut self, meta: &RecvMeta, mut data: BytesMut, datagrams: &mut Vec<Received>) {
         let remote = native(meta.addr);
         let local = meta.dst_ip.map(|address| address.to_canonical());
+        let is_marked = meta.ecn == Some(EcnCodepoint::Ce);
         let stride = if meta.stride == 0 { meta.len.max(1) } else { meta.stride };
         loop {
             let rest = if data.len() > stride { data.split_off(stride) } else { BytesMut::new() };
             self.counters.received += 1;
-            datagrams.push(Received { remote, local, arrived: meta.timestamp, data });
+            datagrams.push(Received { remote, local, is_marked, arrived: meta.timestamp, data });
             if rest.is_empty() {
                 return;
             }
@@ -359,7 +364,7 @@ impl UdpSocket {
     fn try_send(&self, batch: &Batch<'_>, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
         let transmit = Transmit {
             destination: if self.ipv6 { mapped(batch.remote) } else { batch.remote },
-            ecn: None,
+            ecn: batch.is_ect.then_some(EcnCodepoint::Ect0),
             contents,
             segment_size,
             src_ip: batch.local,
@@ -458,7 +463,7 @@ mod tests {
         let mut far = socket("127.0.0.1:0");
         let contents: Vec<u8> = (0..40 * 1000 + 17_u32).map(|i| (i / 1000).to_le_bytes()[0]).collect();
         let remote = SocketAddr::new([127, 0, 0, 1].into(), port(&far));
-        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000 };
+        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000, is_ect: false };
         assert_eq!(near.send(&batch), Sent::Done);
         let datagrams = receive(&mut far, &mut buffers, 41);
         assert_eq!(datagrams.len(), 41);
@@ -480,7 +485,7 @@ mod tests {
             let mut client = socket(from);
             let to: IpAddr = to.parse().unwrap();
             let remote = SocketAddr::new(to, port(&listener));
-            client.send(&Batch { remote, local: None, contents: b"ask", segment_size: 3 });
+            client.send(&Batch { remote, local: None, contents: b"ask", segment_size: 3, is_ect: false });
             let question = receive(&mut listener, &mut buffers, 1).pop().unwrap();
             assert_eq!(question.remote, client.local_address());
             assert_eq!(question.local, Some(to));
@@ -489,6 +494,7 @@ mod tests {
                 local: question.local,
                 contents: b"answer",
                 segment_size: 6,
+                is_ect: false,
             };
             assert_eq!(listener.send(&answer), Sent::Done);
             let answer = receive(&mut client, &mut buffers, 1).pop().unwrap();
@@ -509,6 +515,28 @@ mod tests {
     }
 
     #[test]
+    fn marks_of_routers_are_seen_and_only_where_they_were_set() {
+        for host in ["127.0.0.1", "[::1]"] {
+            let mut buffers = ReceiveBuffers::new();
+            let mut far = socket(&format!("{host}:0"));
+            let remote = far.local_address();
+            // What a router makes of a datagram that may be marked.
+            let router = std::net::UdpSocket::bind(format!("{host}:0")).unwrap();
+            let router = socket2::SockRef::from(&router);
+            let set = if remote.is_ipv4() { router.set_tos_v4(3) } else { router.set_tclass_v6(3) };
+            set.unwrap();
+            router.send_to(b"marked", &remote.into()).unwrap();
+            let mut near = socket(&format!("{host}:0"));
+            for is_ect in [false, true] {
+                near.send(&Batch { remote, local: None, contents: b"aabb", segment_size: 2, is_ect });
+            }
+            let marks = receive(&mut far, &mut buffers, 5);
+            let marks: Vec<bool> = marks.iter().map(|datagram| datagram.is_marked).collect();
+            assert_eq!(marks, [true, false, false, false, false], "{host}");
+        }
+    }
+
+    #[test]
     fn several_receives_in_one_call_keep_batches_whole() {
         let mut buffers = ReceiveBuffers::new();
         let mut near = socket("127.0.0.1:0");
@@ -518,7 +546,7 @@ mod tests {
         for (part, segment_size) in
             [(&contents[..3_000], 1_000), (&contents[3_000..4_000], 1_000), (&contents[4_000..], 1_000)]
         {
-            let batch = Batch { remote, local: None, contents: part, segment_size };
+            let batch = Batch { remote, local: None, contents: part, segment_size, is_ect: false };
             assert_eq!(near.send(&batch), Sent::Done);
         }
         let mut datagrams = Vec::new();
@@ -541,6 +569,7 @@ mod tests {
             local: None,
             contents,
             segment_size: 4,
+            is_ect: false,
         };
         // A socket bound to a loopback address cannot reach the world.
         assert_eq!(near.send(&batch("192.0.2.1:9", b"12345678")), Sent::Done);

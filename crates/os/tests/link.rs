@@ -82,7 +82,7 @@ fn a_socket_uses_its_interface_only() {
         let mut socket = UdpSocket::bind(&config).unwrap();
         let remote: SocketAddr = "10.7.0.2:9".parse().unwrap();
         let contents = vec![7; 3000];
-        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000 };
+        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000, is_ect: false };
         assert_eq!(socket.send(&batch), Sent::Done);
         let packet = receive_ipv4(&mut capture, |packet| packet[9] == 17);
         assert_eq!(packet[16..20], [10, 7, 0, 2]);
@@ -112,6 +112,7 @@ fn a_socket_uses_its_interface_only() {
                     local: None,
                     contents: &contents[..size],
                     segment_size: size,
+                    is_ect: false,
                 };
                 assert_eq!(dual.send(&batch), Sent::Done);
                 assert_eq!(dual.counters().too_big - before, too_big, "{size} bytes to {remote}");
@@ -141,7 +142,7 @@ fn a_full_socket_blocks_and_recovers() {
         let mut socket = UdpSocket::bind(&config).unwrap();
         let remote: SocketAddr = "10.7.0.2:9".parse().unwrap();
         let contents = vec![7; 40_000];
-        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000 };
+        let batch = Batch { remote, local: None, contents: &contents, segment_size: 1000, is_ect: false };
         let sent = (0..1000).take_while(|_| socket.send(&batch) == Sent::Done).count();
         assert!((1..1000).contains(&sent), "{sent} batches of 40 kB were taken");
         let counters = socket.counters();

@@ -124,12 +124,14 @@ pub struct Datagram {
     pub data: BytesMut,
     /// How long ago it reached this host, where the driver knows it: what it waited for a busy process is no delay of its link.
     pub waited: Duration,
+    /// It bears a congestion mark (CE).
+    pub is_marked: bool,
 }
 
 impl Datagram {
     /// One that has just come.
     pub const fn new(path: Path, data: BytesMut) -> Self {
-        Self { path, data, waited: Duration::ZERO }
+        Self { path, data, waited: Duration::ZERO, is_marked: false }
     }
 }
 
@@ -145,4 +147,13 @@ pub struct Transmit {
     pub size: usize,
     /// Bytes of each datagram but the last.
     pub segment_size: usize,
+    /// Routers on the way may mark them instead of dropping them (ECT(0), RFC 3168).
+    pub is_ect: bool,
+}
+
+impl Transmit {
+    /// Datagrams that routers may not mark.
+    pub const fn new(link: LinkId, path: Path, size: usize, segment_size: usize) -> Self {
+        Self { link, path, size, segment_size, is_ect: false }
+    }
 }

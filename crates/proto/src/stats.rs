@@ -43,6 +43,8 @@ pub struct LinkStats {
     pub tx_packets: u64,
     /// Bytes sent, IP and UDP headers included.
     pub tx_bytes: u64,
+    /// Datagrams sent that a router marked on their way (CE).
+    pub tx_marked: u64,
     /// Datagrams received, of any kind.
     pub rx_packets: u64,
     /// Bytes received, IP and UDP headers included.

@@ -57,7 +57,7 @@ impl StateMachine for Bare {
         let size = FRAME_HEADER + packet.len();
         buf.extend_from_slice(&[0; FRAME_HEADER]);
         buf.extend_from_slice(&packet);
-        Some(Transmit { link: self.link, path: self.path, size, segment_size: size })
+        Some(Transmit::new(self.link, self.path, size, size))
     }
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {

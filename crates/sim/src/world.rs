@@ -58,6 +58,7 @@ pub trait Observed: StateMachine {
 struct Flight {
     from: SocketAddr,
     data: BytesMut,
+    is_marked: bool,
     /// The number of a rival's segment, which has no data.
     rival: Option<u64>,
 }
@@ -483,10 +484,10 @@ impl<C: Observed, S: Observed> World<C, S> {
             match &mut self.mangler {
                 Some(mangler) => {
                     for data in mangler.pass(index, direction, flight.data) {
-                        self.hand_over(direction, path, data);
+                        self.hand_over(direction, path, data, flight.is_marked);
                     }
                 }
-                None => self.hand_over(direction, path, flight.data),
+                None => self.hand_over(direction, path, flight.data, flight.is_marked),
             }
         }
     }
@@ -498,14 +499,15 @@ impl<C: Observed, S: Observed> World<C, S> {
         rival.handle_timeout(self.now);
         while let Some(number) = rival.poll_segment(self.now) {
             link.uncounted_mut(*direction).offered += u64::from(rival::SEGMENT_BYTES);
-            let flight = Flight { from: link.client, data: BytesMut::new(), rival: Some(number) };
+            let from = link.client;
+            let flight = Flight { from, data: BytesMut::new(), is_marked: false, rival: Some(number) };
             let time = netem_time(self.now);
             let _ = link.pipe_mut(*direction).enqueue(flight, rival::SEGMENT_BYTES, time);
         }
     }
 
-    fn hand_over(&mut self, direction: Direction, path: Path, data: BytesMut) {
-        let datagram = Datagram::new(path, data);
+    fn hand_over(&mut self, direction: Direction, path: Path, data: BytesMut, is_marked: bool) {
+        let datagram = Datagram { is_marked, ..Datagram::new(path, data) };
         match direction {
             Direction::Up if self.stalled_until(Side::Server).is_some() => {
                 self.server.waiting.push_back((self.now, datagram))
@@ -628,7 +630,8 @@ impl<C: Observed, S: Observed> World<C, S> {
                 self.misrouted += 1;
                 continue;
             }
-            let flight = Flight { from, data: BytesMut::from(data), rival: None };
+            let is_marked = transmit.is_ect && link.pipe_mut(direction).marks(time);
+            let flight = Flight { from, data: BytesMut::from(data), is_marked, rival: None };
             link.uncounted_mut(direction).offered += handshake_bytes(data);
             // What the link drops is counted by the link.
             let _ = link.pipe_mut(direction).enqueue(flight, link_bytes(data), time);

@@ -156,7 +156,8 @@ impl Tunnel {
     }
 
     fn flush(&mut self, segment_size: usize) {
-        let batch = Batch { remote: self.remote, local: None, contents: &self.batch, segment_size };
+        let batch =
+            Batch { remote: self.remote, local: None, contents: &self.batch, segment_size, is_ect: false };
         // What the socket does not take is lost.
         let (Sent::Done | Sent::Blocked { .. }) = self.socket.send(&batch);
         self.batch.clear();

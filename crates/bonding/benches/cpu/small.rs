@@ -89,8 +89,13 @@ impl Sender {
                 *next = (*next + BATCH) % sockets.len().max(1);
             }
             Self::Batch { socket, remote } => {
-                let batch =
-                    Batch { remote: *remote, local: None, contents: &CONTENTS, segment_size: PAYLOAD_BYTES };
+                let batch = Batch {
+                    remote: *remote,
+                    local: None,
+                    contents: &CONTENTS,
+                    segment_size: PAYLOAD_BYTES,
+                    is_ect: false,
+                };
                 let (Sent::Done | Sent::Blocked { .. }) = socket.send(&batch);
             }
         }

@@ -401,12 +401,12 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             *taken += datagrams.len();
             // After they were received: none came later.
             let (now, system) = (clock.now(), Clock::system());
-            for Received { remote, local, arrived, data } in datagrams.drain(..) {
+            for Received { remote, local, is_marked, arrived, data } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
                 let waited = arrived.and_then(|arrived| system.checked_sub(arrived));
                 let waited = waited.filter(|waited| *waited <= WAITED_MAX).unwrap_or_default();
                 // Counted by the machine.
-                let _ = machine.handle_datagram(Datagram { path, data, waited }, now);
+                let _ = machine.handle_datagram(Datagram { path, data, waited, is_marked }, now);
             }
             more
         });
@@ -449,7 +449,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 break;
             };
             let bytes = self.batch.get(..transmit.size).unwrap_or(&self.batch);
-            self.sockets.send(&self.poller, transmit.path, bytes, transmit.segment_size);
+            self.sockets.send(&self.poller, &transmit, bytes);
             while let Some((path, bytes)) = self.sockets.poll_refused() {
                 self.machine.handle_refused(&path, bytes, now);
             }

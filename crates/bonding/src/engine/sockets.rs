@@ -21,7 +21,7 @@ use bonding_os::poll::{Interest, Poller};
 use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
 use bonding_proto::discard::{Discard, DiscardCounts};
 use bonding_proto::event::LinkEvent;
-use bonding_proto::{Instant, Path, SocketId};
+use bonding_proto::{Instant, Path, SocketId, Transmit};
 
 use super::gathering::{Gathering, Tally};
 use super::moderation::Recency;
@@ -51,8 +51,7 @@ pub(crate) struct SocketSpec {
 /// A batch that a full socket did not take.
 #[derive(Debug)]
 struct Kept {
-    path: Path,
-    segment_size: usize,
+    transmit: Transmit,
     bytes: Vec<u8>,
 }
 
@@ -188,24 +187,25 @@ impl Sockets {
     }
 
     /// Sends a batch, or keeps it, or drops and counts it.
-    pub(crate) fn send(&mut self, poller: &Poller, path: Path, bytes: &[u8], segment_size: usize) {
+    pub(crate) fn send(&mut self, poller: &Poller, transmit: &Transmit, bytes: &[u8]) {
+        let path = transmit.path;
         let Some(slot) = self.slots.get_mut(path.socket.index()) else { return };
         if !slot.kept.is_empty() {
-            slot.keep(path, bytes, segment_size);
+            slot.keep(transmit, bytes);
             return;
         }
         let Some(socket) = &mut slot.socket else {
-            slot.dropped += bytes.len().div_ceil(segment_size.max(1)) as u64;
+            slot.dropped += bytes.len().div_ceil(transmit.segment_size.max(1)) as u64;
             return;
         };
         let no_way = socket.counters().no_way;
-        let (sent, too_big) = try_send(socket, &path, bytes, segment_size);
+        let (sent, too_big) = try_send(socket, transmit, bytes);
         note_refused(&mut self.refused, &path, too_big);
         if socket.counters().no_way > no_way && !self.no_way.contains(&path.socket) {
             self.no_way.push(path.socket);
         }
         if let Sent::Blocked { done } = sent {
-            slot.keep(path, bytes.get(done..).unwrap_or_default(), segment_size);
+            slot.keep(transmit, bytes.get(done..).unwrap_or_default());
             slot.watch(poller, token(path.socket));
         }
     }
@@ -214,8 +214,8 @@ impl Sockets {
     pub(crate) fn flush(&mut self, poller: &Poller, id: SocketId) {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         while let (Some(socket), Some(kept)) = (&mut slot.socket, slot.kept.front_mut()) {
-            let (sent, too_big) = try_send(socket, &kept.path, &kept.bytes, kept.segment_size);
-            note_refused(&mut self.refused, &kept.path, too_big);
+            let (sent, too_big) = try_send(socket, &kept.transmit, &kept.bytes);
+            note_refused(&mut self.refused, &kept.transmit.path, too_big);
             match sent {
                 Sent::Done => drop(slot.kept.pop_front()),
                 Sent::Blocked { done } => {
@@ -334,13 +334,13 @@ impl Slot {
         }
     }
 
-    fn keep(&mut self, path: Path, bytes: &[u8], segment_size: usize) {
+    fn keep(&mut self, transmit: &Transmit, bytes: &[u8]) {
         let large = self.kept.iter().filter(|kept| kept.bytes.len() > SMALL_BYTES_MAX).count();
         let room = self.kept.len() < KEPT_MAX && (bytes.len() <= SMALL_BYTES_MAX || large < LARGE_KEPT_MAX);
         if room {
-            self.kept.push_back(Kept { path, segment_size, bytes: bytes.to_vec() });
+            self.kept.push_back(Kept { transmit: *transmit, bytes: bytes.to_vec() });
         } else {
-            self.dropped += bytes.len().div_ceil(segment_size.max(1)) as u64;
+            self.dropped += bytes.len().div_ceil(transmit.segment_size.max(1)) as u64;
         }
     }
 
@@ -367,11 +367,11 @@ impl Slot {
 }
 
 /// Sends, and says how large a datagram was that the interface does not carry.
-fn try_send(socket: &mut UdpSocket, path: &Path, bytes: &[u8], segment_size: usize) -> (Sent, Option<usize>) {
+fn try_send(socket: &mut UdpSocket, transmit: &Transmit, bytes: &[u8]) -> (Sent, Option<usize>) {
     let before = socket.counters().too_big;
-    let sent = socket.send(&batch(path, bytes, segment_size));
+    let sent = socket.send(&batch(transmit, bytes));
     let refused = socket.counters().too_big > before;
-    (sent, refused.then(|| segment_size.min(bytes.len())))
+    (sent, refused.then(|| transmit.segment_size.min(bytes.len())))
 }
 
 fn note_refused(refused: &mut VecDeque<(Path, usize)>, path: &Path, bytes: Option<usize>) {
@@ -380,8 +380,9 @@ fn note_refused(refused: &mut VecDeque<(Path, usize)>, path: &Path, bytes: Optio
     }
 }
 
-fn batch<'a>(path: &Path, bytes: &'a [u8], segment_size: usize) -> Batch<'a> {
-    Batch { remote: path.remote, local: path.local, contents: bytes, segment_size }
+fn batch<'a>(transmit: &Transmit, bytes: &'a [u8]) -> Batch<'a> {
+    let Transmit { path, segment_size, is_ect, .. } = *transmit;
+    Batch { remote: path.remote, local: path.local, contents: bytes, segment_size, is_ect }
 }
 
 fn token(id: SocketId) -> u64 {
@@ -405,9 +406,15 @@ mod tests {
     use std::net::UdpSocket as Plain;
     use std::time::Duration;
 
+    use bonding_proto::LinkId;
+
     use super::*;
 
     const ID: SocketId = SocketId(0);
+
+    fn to(path: Path, segment_size: usize) -> Transmit {
+        Transmit::new(LinkId(0), path, 0, segment_size)
+    }
 
     fn sockets(bind: &str, interface: Option<&str>) -> Sockets {
         Sockets::new([SocketSpec {
@@ -432,12 +439,12 @@ mod tests {
         let mut sockets = sockets("127.0.0.1:0", None);
         sockets.open_all(&poller).unwrap();
         // As after a refusal by the kernel.
-        sockets.slots[0].keep(path, &[0; 2000], 1000);
+        sockets.slots[0].keep(&to(path, 1000), &[0; 2000]);
         for number in 1..=4_u8 {
-            sockets.send(&poller, path, &[number; 3000], 1000);
+            sockets.send(&poller, &to(path, 1000), &[number; 3000]);
         }
         for number in 101..=120_u8 {
-            sockets.send(&poller, path, &[number; 40], 40);
+            sockets.send(&poller, &to(path, 40), &[number; 40]);
         }
         let kept: Vec<_> = sockets.slots[0].kept.iter().map(|kept| kept.bytes[0]).collect();
         assert_eq!(kept[..2], [0, 1]);
@@ -464,7 +471,7 @@ mod tests {
         assert_eq!(sockets.refresh(&monitor, &poller), [], "told once");
         assert!(sockets.any_missing());
         let path = Path { socket: ID, remote: "127.0.0.1:9".parse().unwrap(), local: None };
-        sockets.send(&poller, path, &[0; 2500], 1000);
+        sockets.send(&poller, &to(path, 1000), &[0; 2500]);
         assert_eq!(discards(&sockets, Discard::SocketBlocked), 3);
         assert!(!sockets.recv(ID, &mut Vec::new()));
     }
@@ -475,12 +482,12 @@ mod tests {
         let mut sockets = sockets("127.0.0.1:0", None);
         sockets.open_all(&poller).unwrap();
         let near = Path { socket: ID, remote: "127.0.0.1:9".parse().unwrap(), local: None };
-        sockets.send(&poller, near, &[0; 10], 10);
+        sockets.send(&poller, &to(near, 10), &[0; 10]);
         assert_eq!(sockets.poll_no_way(), None);
         // Not permitted to a socket that did not ask for it.
         let broadcast = Path { remote: "127.255.255.255:9".parse().unwrap(), ..near };
-        sockets.send(&poller, broadcast, &[0; 10], 10);
-        sockets.send(&poller, broadcast, &[0; 10], 10);
+        sockets.send(&poller, &to(broadcast, 10), &[0; 10]);
+        sockets.send(&poller, &to(broadcast, 10), &[0; 10]);
         assert_eq!(discards(&sockets, Discard::SendRefused), 2);
         assert_eq!((sockets.poll_no_way(), sockets.poll_no_way()), (Some(ID), None));
     }

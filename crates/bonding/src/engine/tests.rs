@@ -70,7 +70,7 @@ impl StateMachine for Machine {
             self.packets.pop_front();
         }
         let path = Path { socket: SocketId(0), remote: self.remote, local: None };
-        Some(Transmit { link: LinkId(0), path, size: buf.len() - start, segment_size })
+        Some(Transmit::new(LinkId(0), path, buf.len() - start, segment_size))
     }
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {

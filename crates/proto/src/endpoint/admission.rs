@@ -113,7 +113,7 @@ impl Door {
     pub(super) fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         let (link, path, bytes) = self.outbox.pop_front()?;
         buf.extend_from_slice(&bytes);
-        Some(Transmit { link, path, size: bytes.len(), segment_size: bytes.len() })
+        Some(Transmit::new(link, path, bytes.len(), bytes.len()))
     }
 
     fn send(&mut self, link: u8, path: Path, bytes: Vec<u8>) {

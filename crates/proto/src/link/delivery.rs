@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::ecn::Marked;
 use super::feedback::{Arrival, Report};
 use super::loss::LossMeter;
 use super::rate::Sample;
@@ -48,6 +49,8 @@ pub(super) struct Logged {
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) idle: Duration,
+    /// It said that it may be marked.
+    pub(super) is_ect: bool,
 }
 
 /// A heartbeat of ours as the peer saw it.
@@ -61,6 +64,7 @@ impl Link {
     /// What was delivered before says nothing about what will be.
     pub(super) fn forget_delivery(&mut self, now: Instant) {
         self.paced = None;
+        self.ecn.restart();
         self.loss = LossMeter::default();
         self.random_loss = LossMeter::default();
         self.log.clear();
@@ -104,6 +108,9 @@ impl Link {
         let Some(logged) = self.log.front().copied().filter(|logged| logged.packets == echo.sent) else {
             return;
         };
+        if logged.is_ect {
+            self.ecn.on_answer();
+        }
         let newest = Echoed { logged, received: echo.received };
         let Some(last) = self.echoed else {
             self.echoed = Some(newest);
@@ -125,6 +132,7 @@ impl Link {
                 lost: self.plain_lost + lost,
                 // Nothing tells which ones: each may have been lost for itself.
                 lost_rows: (self.plain_lost + lost) / ROW_BYTES,
+                marked: Marked::default(),
                 delay_us,
                 delay_bytes: HEARTBEAT_DATAGRAM_BYTES,
                 total: self.tx_bytes,
@@ -238,6 +246,7 @@ impl Link {
         }
         let [newer, _] = self.rounds;
         self.rounds = [now.saturating_since(told.largest.at), newer];
+        let marked = self.ecn.on_feedback(feedback);
         let sample = Sample {
             sent_at: told.largest.at,
             sent: told.largest.total,
@@ -246,12 +255,16 @@ impl Link {
             delivered: self.sent.delivered(),
             lost: self.sent.lost(),
             lost_rows: self.sent.rows(),
+            marked,
             delay_us: micros_between(least_us, told.least.at.as_micros()).min(delay_us),
             delay_bytes: u64::from(told.least.bytes),
             total: self.sent.total(),
             rtt_min: self.rtt.min(now).unwrap_or(srtt),
         };
         self.rate.on_sample(&sample, now);
+        if self.rate.take_vain_marks() {
+            self.ecn.refuse();
+        }
         Ok(Some(told))
     }
 

@@ -55,6 +55,8 @@ pub struct Arrival {
     pub bytes: usize,
     /// Whether it carries what is to be answered.
     pub asks: bool,
+    /// Whether it bears a congestion mark.
+    pub is_marked: bool,
 }
 
 /// What to tell of one key; the session adds what is missing.
@@ -76,6 +78,8 @@ pub struct Report {
     least_delay: u16,
     /// Datagrams received, modulo 2^32.
     pub received: u32,
+    /// Those of them with a congestion mark, modulo 2^16.
+    pub marked: u16,
 }
 
 /// What arrived on one link.
@@ -118,6 +122,7 @@ impl Acknowledger {
         match &mut self.now {
             Some(report) if report.key == arrival.key => {
                 report.received = report.received.wrapping_add(1);
+                report.marked = report.marked.wrapping_add(arrival.is_marked.into());
                 if arrival.counter > report.largest + 1 {
                     self.urgent = LATER_DATAGRAMS;
                 } else {
@@ -144,6 +149,7 @@ impl Acknowledger {
                     least_at: arrival.at,
                     least_delay: delay,
                     received: 1,
+                    marked: arrival.is_marked.into(),
                 });
                 self.before = over.filter(|_| self.asking_bytes > 0);
             }
@@ -241,11 +247,13 @@ mod tests {
                 at: sent_at + Duration::from_millis(5),
                 bytes: 1_000,
                 asks: true,
+                is_marked: counter == 1,
             };
             arrivals.on_arrival(&arrival, at(60));
         }
         let report = arrivals.report(at(60)).unwrap();
         assert_eq!((report.largest, report.largest_at), (2, at(25)));
+        assert_eq!((report.received, report.marked), (3, 1));
         assert_eq!((report.least_at.saturating_since(at(0)).as_millis() % 10, report.least_delay), (5, 50));
         // Not a pause of the link.
         assert_eq!(arrivals.steady_until(), None);

@@ -93,6 +93,7 @@ impl Link {
             utilisation_permille: view.utilisation_permille,
             tx_packets: self.tx_packets,
             tx_bytes: self.tx_bytes,
+            tx_marked: self.ecn.marked_total(),
             rx_packets: self.rx_packets,
             rx_bytes: self.rx_bytes,
             last_seq: self.last_seq,

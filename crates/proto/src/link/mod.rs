@@ -11,6 +11,7 @@
 
 mod address;
 mod delivery;
+mod ecn;
 mod feedback;
 mod figures;
 mod health;
@@ -36,6 +37,7 @@ pub use self::pacer::{BURST, QUANTUM};
 pub use self::sent::{Outgoing, ResendCounts};
 
 use self::delivery::{Echoed, FEEDBACK_GAP_MIN, Logged};
+use self::ecn::Ecn;
 use self::feedback::{Acknowledger, END_AFTER};
 use self::health::Health;
 use self::loss::LossMeter;
@@ -131,6 +133,8 @@ pub struct Link {
     echoed: Option<Echoed>,
     /// What a sealed link sent.
     sent: SentLog,
+    /// Whether what it sends may be marked.
+    ecn: Ecn,
     /// What arrived on a sealed link.
     arrivals: Acknowledger,
     relay: Relay,
@@ -199,6 +203,7 @@ impl Link {
             log: VecDeque::new(),
             echoed: None,
             sent: SentLog::default(),
+            ecn: Ecn::default(),
             arrivals: Acknowledger::default(),
             relay: Relay::default(),
             tx_delay_at: Instant::ZERO,
@@ -459,6 +464,7 @@ impl Link {
         };
         if self.health.state() == LinkState::Down {
             self.path.rotate();
+            self.ecn.on_down();
         }
         self.heartbeat_at = Some(now + interval);
         self.heartbeat_sent_at = Some(now);
@@ -468,7 +474,9 @@ impl Link {
             self.log.pop_front();
         }
         let idle = self.pacer.idle();
-        self.log.push_back(Logged { sent_at: now, packets: self.tx_packets + 1, bytes: self.tx_bytes, idle });
+        let is_ect = self.security == Security::Sealed && self.ecn.on_heartbeat();
+        let (packets, bytes) = (self.tx_packets + 1, self.tx_bytes);
+        self.log.push_back(Logged { sent_at: now, packets, bytes, idle, is_ect });
         (
             self.heartbeats_sent,
             Heartbeat {
@@ -487,6 +495,16 @@ impl Link {
                 failed: 0,
             },
         )
+    }
+
+    /// Whether the heartbeat made last may be marked on its way.
+    pub fn may_mark_heartbeat(&self) -> bool {
+        self.log.back().is_some_and(|logged| logged.is_ect)
+    }
+
+    /// Whether what else is sent may be marked on its way.
+    pub fn may_be_marked(&self) -> bool {
+        self.ecn.may_be_marked()
     }
 
     /// Bytes went out or came in: heartbeats of a plain link that carries much are closer together.

@@ -35,6 +35,8 @@
 //!   policer's: C is what arrives. Where a cut did not lower the loss, it was none of ours: it is undone, and that loss is usual. Where it did,
 //!   what was carried before is looked for once in large steps: a burst of loss that has passed looks the same.
 //!
+//! A congestion mark is a sign of a queue, too (`marks`).
+//!
 //! **Shared.** Where a queue stands that does not drain when it should, three times in a row, or on a steady link for a second (`contest` has
 //! the rule), somebody else fills it, who does not yield to delay. Then yielding starves: the link is shared as one TCP flow
 //! would (`shared`; RFC 9438 on what is in flight), and up to half of what it carried before somewhat quicker, until, in a test every 5 s, the queue drains after all.
@@ -61,6 +63,7 @@
 mod contest;
 mod delay;
 mod loss;
+mod marks;
 mod rival;
 mod shared;
 mod window;
@@ -70,9 +73,11 @@ use std::time::Duration;
 use self::contest::Contest;
 use self::delay::Base;
 use self::loss::{Cut, EXCESS_ROWS, Excess, OUTAGE_LOSS, POLICED_LOSS};
+use self::marks::Congestion;
 use self::rival::Vain;
 use self::shared::Shared;
 use self::window::{Mark, Marks, Span};
+use super::ecn::Marked;
 use super::window::MaxRate;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -165,6 +170,8 @@ pub(super) struct Sample {
     pub(super) delivered: u64,
     pub(super) lost: u64,
     pub(super) lost_rows: u64,
+    /// What came with congestion marks since the last sample.
+    pub(super) marked: Marked,
     /// The least delay since the last sample, µs with an unknown offset, and the size of that datagram.
     pub(super) delay_us: i64,
     pub(super) delay_bytes: u64,
@@ -237,7 +244,10 @@ pub(super) struct RateControl {
     best: MaxRate,
     rtt_min: Duration,
     marks: Marks,
-    shared: Shared,
+    /// Once there were marks: most links never have any.
+    congestion: Option<Box<Congestion>>,
+    /// While the link is shared.
+    shared: Option<Box<Shared>>,
 }
 
 impl RateControl {
@@ -280,7 +290,8 @@ impl RateControl {
             best: MaxRate::new(BEST_WINDOW),
             rtt_min: Duration::from_millis(50),
             marks: Marks::default(),
-            shared: Shared::default(),
+            congestion: None,
+            shared: None,
         };
         control.take_hint();
         control
@@ -304,6 +315,7 @@ impl RateControl {
     pub(super) fn on_restart(&mut self, now: Instant) {
         self.base = Base::new();
         self.marks = Marks::default();
+        self.congestion = None;
         self.queue_s = 0.0;
         self.noise_from = None;
         self.gain = 1.0;
@@ -316,6 +328,7 @@ impl RateControl {
         self.cut = None;
         self.excess.clear();
         self.calm_bps = 0.0;
+        self.shared = None;
         if self.phase == Phase::Shared {
             self.phase = Phase::Steady;
         }
@@ -330,6 +343,7 @@ impl RateControl {
         self.rtt_min = sample.rtt_min;
         self.note_delay(sample, now);
         self.note_excess(sample);
+        self.note_marked(sample.marked);
         self.marks.push(Mark {
             arrived_us: sample.arrived_us,
             sent_at: sample.sent_at,
@@ -396,7 +410,7 @@ impl RateControl {
 
     fn on_start(&mut self, now: Instant) {
         let limit = START_QUEUE_S.max(self.rtt_min.as_secs_f64() / 24.0) + 1.5 * self.datagram_s();
-        self.standing = if self.queue_s > limit { self.standing + 1 } else { 0 };
+        self.standing = if self.queue_s > limit || self.is_marked() { self.standing + 1 } else { 0 };
         let is_standing = self.standing >= 2;
         // A queue ends it at once, with what little is known of the rate.
         let window = if is_standing { self.window().min(self.marks.reach()) } else { self.window() };
@@ -427,6 +441,9 @@ impl RateControl {
             return;
         }
         if self.on_loss(span, now) {
+            return;
+        }
+        if self.on_marks(now) {
             return;
         }
         let carried_bps = self.carried_bps(span);
@@ -531,6 +548,7 @@ impl RateControl {
         let age = now.saturating_since(sample.sent_at).as_secs_f64();
         let since_bytes = sample.total.saturating_sub(sample.sent);
         let expected_s = (self.queue_s + since_bytes as f64 * 8.0 / self.rate_bps - age).max(0.0);
+        let expected_s = expected_s.max(self.congestion.as_ref().map_or(0.0, |marks| marks.queue_s()));
         let target_s = self.target_s(sample, now);
         let gain = 1.0 + (target_s - expected_s) / CONTROL_S + self.probe;
         self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + self.probe));
@@ -602,7 +620,7 @@ impl RateControl {
                 (self.rate_bps * START_GAIN).max(initial.min(INITIAL_BPS_MAX))
             }
             Phase::Steady => self.trusted(self.rate_bps * self.gain, now),
-            Phase::Shared => self.shared.rate_bps(),
+            Phase::Shared => self.shared.as_ref().map_or(0.0, |shared| shared.rate_bps()),
         };
         let late = 1.0 - overdue.as_secs_f64() / CONTROL_S;
         let paced = rate((paced * late.max(GAIN_MIN)).max(RATE_MIN_BPS));

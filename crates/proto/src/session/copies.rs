@@ -121,7 +121,7 @@ impl Session {
                 let left = BATCH_BYTES_MAX.saturating_sub(buf.len() - start);
                 room = segment_size.min(left).saturating_sub(overhead(security));
             }
-            return Some(Transmit { link, path, size: buf.len() - start, segment_size });
+            return Some(Transmit::new(link, path, buf.len() - start, segment_size));
         }
         None
     }

@@ -570,11 +570,16 @@ impl StateMachine for Session {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit> {
-        self.transmit_handshake(buf)
-            .or_else(|| self.transmit_due(buf, now))
+        if let Some(handshake) = self.transmit_handshake(buf) {
+            return Some(handshake);
+        }
+        let transmit = self
+            .transmit_due(buf, now)
             .or_else(|| self.transmit_copies(buf, max_segments, now))
             .or_else(|| self.transmit_repair(buf, now))
-            .or_else(|| self.transmit_data(buf, max_segments, now))
+            .or_else(|| self.transmit_data(buf, max_segments, now))?;
+        let is_ect = self.links.get(transmit.link.index()).is_some_and(Link::may_be_marked);
+        Some(Transmit { is_ect: transmit.is_ect || is_ect, ..transmit })
     }
 
     fn close(&mut self, now: Instant) {

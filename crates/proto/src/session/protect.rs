@@ -320,7 +320,7 @@ impl Session {
                 state.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
             }
             self.protection.sent += 1;
-            return Some(Transmit { link: symbol.link, path, size, segment_size: size });
+            return Some(Transmit::new(symbol.link, path, size, size));
         }
         None
     }

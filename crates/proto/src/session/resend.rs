@@ -98,7 +98,7 @@ impl Session {
             let left = BATCH_BYTES_MAX.saturating_sub(buf.len() - start);
             room = segment_size.min(left).saturating_sub(overhead(security));
         }
-        (segments > 0).then(|| Transmit { link, path, size: buf.len() - start, segment_size })
+        (segments > 0).then(|| Transmit::new(link, path, buf.len() - start, segment_size))
     }
 
     /// What is likely to be lost again, or may not be, goes over a second link too.

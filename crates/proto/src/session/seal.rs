@@ -114,7 +114,7 @@ impl Session {
         let start = buf.len();
         let (link, path) = self.dialer.as_mut()?.poll_transmit(buf)?;
         let size = buf.len() - start;
-        Some(Transmit { link, path, size, segment_size: size })
+        Some(Transmit::new(link, path, size, size))
     }
 
     /// A control frame that is due. What an unproven address may not be sent yet is dropped: challenges are repeated.
@@ -136,7 +136,7 @@ impl Session {
                 control.put(buf);
                 let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
                 link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
-                return Some(Transmit { link: link.id(), path, size, segment_size: size });
+                return Some(Transmit::new(link.id(), path, size, size));
             }
         }
         None
@@ -176,7 +176,7 @@ impl Session {
     }
 
     fn try_sealed(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
-        let Datagram { path, mut data, waited } = datagram;
+        let Datagram { path, mut data, waited, is_marked } = datagram;
         let datagram_bytes = data.len();
         let header = SealedHeader::parse(&data)?;
         let id = LinkId(header.link);
@@ -211,6 +211,7 @@ impl Session {
             at: now.saturating_sub(waited),
             bytes: datagram_bytes,
             asks: false,
+            is_marked,
         };
         let result = self.on_frames(id, data.freeze(), path, &mut arrival, now);
         if let Some(link) = self.links.get_mut(id.index()) {

@@ -147,7 +147,7 @@ impl Session {
             let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             let size = buf.len() - start;
             link.on_probe_sent(size, sealed_as.map(SealedAs::name), now);
-            transmit = Some(Transmit { link: link.id(), path, size, segment_size: size });
+            transmit = Some(Transmit::new(link.id(), path, size, size));
             break;
         }
         if moved {

@@ -61,6 +61,7 @@ impl Session {
                 continue;
             }
             let (seq_num, mut heartbeat) = link.next_heartbeat(epoch, now);
+            let is_ect = link.may_mark_heartbeat();
             heartbeat.resends = recovers && link.security() == Security::Sealed;
             heartbeat.failed = failed;
             heartbeat.echo = peer_epoch.and_then(|epoch| link.echo(epoch, now));
@@ -77,7 +78,7 @@ impl Session {
             }
             let size = buf.len() - start;
             link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
-            return Some(Transmit { link: link.id(), path, size, segment_size: size });
+            return Some(Transmit { is_ect, ..Transmit::new(link.id(), path, size, size) });
         }
         None
     }
@@ -99,7 +100,7 @@ impl Session {
             let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             let size = buf.len() - start;
             link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
-            return Some(Transmit { link: link.id(), path, size, segment_size: size });
+            return Some(Transmit::new(link.id(), path, size, size));
         }
         None
     }
@@ -128,7 +129,7 @@ impl Session {
             let sealed_as = self.keyring.seal(link.id().0, buf, start, now);
             let size = buf.len() - start;
             link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
-            return Some(Transmit { link: link.id(), path, size, segment_size: size });
+            return Some(Transmit::new(link.id(), path, size, size));
         }
         None
     }
@@ -257,7 +258,7 @@ impl Session {
             }
             head = next;
         }
-        Transmit { link, path, size: buf.len() - start, segment_size }
+        Transmit::new(link, path, buf.len() - start, segment_size)
     }
 
     /// Whether `next` may follow `bytes` over `link` since the last decision without another one: on fast links one decision serves a run.
@@ -359,7 +360,7 @@ fn feedback(report: &Report, link: LinkId, keyring: &Keyring, now: Instant) -> O
     let hold = now.saturating_since(report.largest_at).as_micros();
     let before = report.largest_at.saturating_since(report.least_at).as_micros() / 16;
     Some(Feedback {
-        marked: 0,
+        marked: report.marked,
         key: report.key,
         largest: report.largest,
         arrival_us: u32::try_from(report.largest_at.as_micros() % (1 << 32)).unwrap_or_default(),

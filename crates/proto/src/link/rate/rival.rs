@@ -72,7 +72,7 @@ impl RateControl {
         let queue_s = sample.delay_us.saturating_sub(base_us).max(0) as f64 / 1e6;
         let rates = (self.contest.alone_bps(now), self.rate_bps);
         self.phase = Phase::Shared;
-        self.shared = Shared::new(rates, self.rtt_min, queue_s, base_us, now);
+        self.shared = Some(Box::new(Shared::new(rates, self.rtt_min, queue_s, base_us, now)));
         self.contest.end();
     }
 
@@ -134,13 +134,14 @@ impl RateControl {
     }
 
     pub(super) fn on_shared(&mut self, sample: &Sample, now: Instant) {
-        let lost = self.marks.newly_lost();
+        let lost = self.marks.newly_lost() + u64::from(self.is_marked());
         let Some(span) = self.marks.span(self.window()) else { return };
-        let is_gone = self.shared.on_sample(sample, lost, (span.delivered_bps, span.is_full), now);
-        self.rate_bps = self.shared.fair_bps().max(RATE_MIN_BPS);
+        let Some(shared) = &mut self.shared else { return };
+        let is_gone = shared.on_sample(sample, lost, (span.delivered_bps, span.is_full), now);
+        self.rate_bps = shared.fair_bps().max(RATE_MIN_BPS);
         if is_gone {
             self.rate_bps = span.delivered_bps.max(RATE_MIN_BPS);
-            self.phase = Phase::Steady;
+            (self.phase, self.shared) = (Phase::Steady, None);
             self.is_fresh = true;
             self.vain_at = None;
             self.empty_at = now;

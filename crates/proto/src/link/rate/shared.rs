@@ -39,7 +39,7 @@ const FAIR: f64 = 0.5;
 const COME_BACK: f64 = 0.5;
 
 /// The control in this phase.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Shared {
     /// What may be in flight, datagrams.
     window: f64,

@@ -26,6 +26,9 @@ struct Bench {
     rival_queue: f64,
     rival_carried: f64,
     rival_cut_at: Instant,
+    /// What exceeds this is marked, whatever the queue; and so is what finds a queue of more than that.
+    marked_above: Option<BitRate>,
+    marked_behind: Option<Duration>,
     /// Delays jump about by so much.
     jitter: Duration,
     random: u64,
@@ -57,6 +60,8 @@ impl Bench {
             rival_queue: 0.0,
             rival_carried: 0.0,
             rival_cut_at: Instant::ZERO,
+            marked_above: None,
+            marked_behind: None,
             jitter: Duration::ZERO,
             random: 1,
             queue_bytes: 0.0,
@@ -120,6 +125,11 @@ impl Bench {
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let jitter = self.jitter * u32::try_from(self.random >> 40).unwrap() / (1 << 24);
         let total = queue + jitter;
+        let datagrams = u32::try_from(new.div_ceil(1_500)).unwrap();
+        let excess =
+            self.marked_above.map_or(0, |most| new.saturating_sub(most.bytes_in(STEP)).div_ceil(1_500));
+        let is_behind = self.marked_behind.is_some_and(|mark| queue > mark);
+        let marked = if is_behind { datagrams } else { u32::try_from(excess).unwrap() };
         // The newest datagram is still behind the queue when this much of the others has arrived.
         let sample = Sample {
             sent_at: self.now,
@@ -129,6 +139,7 @@ impl Bench {
             delivered: self.delivered + bytes(self.queue_bytes),
             lost: self.lost,
             lost_rows: self.lost / self.row_bytes,
+            marked: Marked { received: datagrams, marked },
             delay_us: self.base_us + i64::try_from(total.as_micros()).unwrap(),
             delay_bytes: 0,
             total: 0,
@@ -251,6 +262,7 @@ fn the_own_time_of_a_datagram_on_a_slow_link_is_no_queue_once_it_is_fast() {
         delivered: ms * 1_500,
         lost: 0,
         lost_rows: 0,
+        marked: Marked::default(),
         delay_us,
         delay_bytes: 1_500,
         total: ms * 1_500,
@@ -533,4 +545,38 @@ fn a_link_that_varies_is_trusted_step_by_step_after_a_pause() {
     assert!(paced < bench.capacity().permille(300), "{paced}");
     bench.run(1_000, mbit(100), mbit(30));
     assert_near(bench.capacity(), 30);
+}
+
+/// Marks without a queue, as a router makes them that counts.
+#[test]
+fn marks_say_what_a_link_carries_where_no_queue_does() {
+    let mut bench = Bench::new(None);
+    bench.run(3_000, mbit(200), mbit(100));
+    assert_near(bench.capacity(), 100);
+    bench.marked_above = Some(mbit(50));
+    bench.run(3_000, mbit(200), mbit(100));
+    let before = bench.delivered;
+    bench.run(5_000, mbit(200), mbit(100));
+    let carried = (bench.delivered - before) * 8 / 5_000_000;
+    assert!((45..=54).contains(&carried), "{carried} Mbit/s");
+    // No more of them: it is looked for again.
+    bench.marked_above = None;
+    bench.run(12_000, mbit(200), mbit(100));
+    assert_near(bench.capacity(), 100);
+}
+
+#[test]
+fn marks_tell_of_a_queue_that_noise_hides() {
+    let queue = |marked_behind: Option<Duration>| {
+        let mut bench = Bench::new(None);
+        (bench.jitter, bench.marked_behind) = (Duration::from_millis(10), marked_behind);
+        bench.run(1_000, BitRate::from_bps(100_000), mbit(50));
+        bench.run(5_000, mbit(200), mbit(50));
+        let queues: Duration = (0..2_000).map(|_| bench.step(mbit(200), mbit(50))).sum();
+        let share = bench.share(5_000, mbit(200), mbit(50));
+        (queues / 2_000, share)
+    };
+    let (without, with) = (queue(None), queue(Some(Duration::from_millis(2))));
+    assert!(with.0 < without.0 / 2, "{with:?} {without:?}");
+    assert!(with.1 >= 93, "{with:?} {without:?}");
 }

@@ -1,0 +1,32 @@
+//! Links with a router that marks what finds a queue.
+
+use bonding_netem::Scenario;
+use bonding_proto::config::Policy;
+use bonding_sim::run::{Row, RunSpec, System, Workload, run};
+
+/// Two links whose delays jump about by 10 ms.
+fn over(mark: &str, workload: Workload) -> Row {
+    let text = format!(
+        "name = 'marks'\ndescription = 'x'\nduration = '15s'\n\
+        [[link]]\nname = 'a'\nrate = '50mbit'\nrtt = '30ms'\njitter = '10ms'\n{mark}\n\
+        [[link]]\nname = 'b'\nrate = '20mbit'\nrtt = '50ms'\njitter = '10ms'\n{mark}\n"
+    );
+    let scenario = Scenario::parse(&text, "marks", None).expect("a scenario");
+    let spec = RunSpec::new(scenario, System::Bond(Policy::Adaptive), workload, 1);
+    run(&spec, None)
+}
+
+#[test]
+fn marks_shorten_queues_and_cost_little() {
+    for name in ["quic-cubic-down-4", "tcp-cubic-up-4"] {
+        let workload = Workload::parse(name).unwrap();
+        let (without, with) = (over("", workload), over("mark = '2ms'", workload));
+        for row in [&without, &with] {
+            assert_eq!((row.problems.as_slice(), row.late), ([].as_slice(), 0), "{name}");
+        }
+        let (alone, marked) = (without.echo_p99.unwrap(), with.echo_p99.unwrap());
+        assert!(marked < alone, "{name}: {marked:?} {alone:?}");
+        let (alone, marked) = (without.share, with.share);
+        assert!(marked > alone * 0.95, "{name}: {marked:.3} {alone:.3}");
+    }
+}
