@@ -135,6 +135,9 @@ impl Datagram {
     }
 }
 
+/// What one GSO send can hold: the largest payload of a UDP datagram over IPv4.
+pub(crate) const BATCH_BYTES_MAX: usize = 65_507;
+
 /// What to send: `size` bytes were appended to the buffer given to `poll_transmit`, to be sent on `path` as
 /// datagrams of `segment_size` bytes, the last one possibly shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

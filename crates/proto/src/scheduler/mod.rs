@@ -35,7 +35,7 @@ use std::time::Duration;
 use crate::config::{LINKS_MAX, LinkRole, Policy};
 use crate::event::LinkState;
 use crate::link::{BURST, LOSSY_PERMILLE, QUANTUM};
-use crate::packet::LinkId;
+use crate::packet::{BATCH_BYTES_MAX, LinkId};
 use crate::qos::queue::Queued;
 use crate::reorder::{RESEND_SPREAD_MAX, SPREAD_MAX};
 use crate::time::Instant;
@@ -44,9 +44,6 @@ use crate::units::BitRate;
 /// A backlog that the primary links clear within this is not worth a secondary one. Ours: below the delay that the queue
 /// accepts for good (15 ms), so that what one flow adds to it shows here before the flow is told to slow down.
 const SPILL_AFTER: Duration = Duration::from_millis(10);
-
-/// What one send holds at most (UDP GSO).
-const SEND_BYTES: u64 = 65_507;
 
 /// Another range of delays must carry so much more than the present one to replace it, permille.
 const STEP_GAIN_PERMILLE: u64 = 1_100;
@@ -109,7 +106,7 @@ impl LinkView {
 
     /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds.
     pub(crate) fn run_at(&self) -> Instant {
-        self.free_at + self.rate.time_to_send(SEND_BYTES).min(QUANTUM)
+        self.free_at + self.rate.time_to_send(BATCH_BYTES_MAX as u64).min(QUANTUM)
     }
 
     fn has_credit(&self, now: Instant) -> bool {

@@ -10,11 +10,11 @@ use std::num::NonZeroUsize;
 
 use super::Session;
 use super::protect::COPIES_FROM_PERMILLE;
-use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, overhead};
+use super::transmit::{BATCH_SEGMENTS_MAX, overhead};
 use crate::config::Security;
 use crate::event::LinkState;
 use crate::link::LOSSY_PERMILLE;
-use crate::packet::{DataFrame, LinkId, Transmit};
+use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, Transmit};
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
 use crate::time::Instant;

@@ -4,11 +4,11 @@
 use std::num::NonZeroUsize;
 
 use super::Session;
-use super::transmit::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, overhead};
+use super::transmit::{BATCH_SEGMENTS_MAX, overhead};
 use crate::config::Security;
 use crate::event::LinkState;
 use crate::link::Link;
-use crate::packet::{DataFrame, LinkId, Transmit};
+use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, Transmit};
 use crate::recovery::{Frame, KEPT_BYTES_MAX, Way, is_risky, second_link};
 use crate::time::Instant;
 

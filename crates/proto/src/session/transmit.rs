@@ -12,7 +12,7 @@ use super::{COUNTERS, Session};
 use crate::config::{LinkRole, Security};
 use crate::event::LinkState;
 use crate::link::{Link, Outgoing, Report};
-use crate::packet::{DataFrame, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
@@ -23,8 +23,7 @@ use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
-/// What one GSO send can hold.
-pub(super) const BATCH_BYTES_MAX: usize = 65_507;
+/// Datagrams of one GSO send.
 pub(super) const BATCH_SEGMENTS_MAX: usize = 64;
 
 impl Session {
