@@ -41,7 +41,6 @@ use super::settle::{Settled, Verdict};
 use super::spread::Spread;
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
 use crate::config::LinkRole;
-use crate::event::LinkState;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -71,36 +70,43 @@ const TRICKLE_EVERY_PKTS: u32 = 50;
 /// A link in its order: role, score, number and position in the views.
 type Ranked = (LinkRole, u32, LinkId, u8);
 
-/// What decides a link's place in the order. When it is free does not, nor what it carries lately.
-#[derive(Debug, PartialEq)]
-struct Rank {
-    id: LinkId,
-    state: LinkState,
-    role: LinkRole,
-    priority: u8,
-    recovers: bool,
-    is_shared: bool,
-    loss_permille: u16,
-    random_loss_permille: u16,
-    rtt_us: u32,
-    delay_us: i64,
-    rate: BitRate,
+/// Whether what decides a link's place in the order is the same. When it is free does not, nor what it carries lately.
+fn rank_alike(one: &LinkView, other: &LinkView) -> bool {
+    one.delay_us == other.delay_us
+        && one.rate == other.rate
+        && one.rtt == other.rtt
+        && one.loss_permille == other.loss_permille
+        && one.random_loss_permille == other.random_loss_permille
+        && one.id == other.id
+        && one.state == other.state
+        && one.priority == other.priority
+        && one.role == other.role
+        && one.recovers == other.recovers
+        && one.is_shared == other.is_shared
 }
 
-impl Rank {
-    fn of(view: &LinkView) -> Self {
-        Self {
-            id: view.id,
-            state: view.state,
-            role: view.role,
-            priority: view.priority,
-            recovers: view.recovers,
-            is_shared: view.is_shared,
-            loss_permille: view.loss_permille,
-            random_loss_permille: view.random_loss_permille,
-            rtt_us: u32::try_from(view.rtt.as_micros()).unwrap_or(u32::MAX),
-            delay_us: view.delay_us,
-            rate: view.rate,
+/// Links in their order, as positions in the views. Roles come first in the order, and primary links first among them.
+#[derive(Debug, Default)]
+struct Order {
+    at: Vec<u8>,
+    primaries: usize,
+}
+
+impl Order {
+    fn fill<'a>(&mut self, ranked: impl Iterator<Item = &'a Ranked>) {
+        self.at.clear();
+        self.primaries = 0;
+        for (role, .., at) in ranked {
+            self.at.push(*at);
+            self.primaries += usize::from(*role == LinkRole::Primary);
+        }
+    }
+
+    /// Those that may carry the head now, as far as roles decide.
+    fn candidates(&self, head: &Queued, links: &[LinkView], now: Instant) -> &[u8] {
+        match self.at.split_at_checked(self.primaries) {
+            Some((primaries, [_, ..])) if !are_full(viewed(primaries, links), head, now) => primaries,
+            _ => &self.at,
         }
     }
 }
@@ -109,12 +115,17 @@ impl Rank {
 #[derive(Debug, Default)]
 pub struct Adaptive {
     /// What the order was made of: it stands until one of them is another.
-    seen: Vec<Rank>,
+    seen: Vec<LinkView>,
     /// The links that may carry something.
-    order: Vec<Ranked>,
-    /// Those of them that are in step, once bulk has asked.
-    in_step: LinkSet,
+    ranked: Vec<Ranked>,
+    /// The same as positions.
+    usual: Order,
+    /// Those of them that are in step, once bulk has asked, and whether one of these is shared.
+    in_step: Order,
+    is_shared: bool,
     is_stepped: bool,
+    /// Kept to be reused: those in step that flows which are settled leave to the others.
+    usable: Vec<u8>,
     /// The scores that count, by link; 0: not known yet.
     scores: Vec<u32>,
     /// The link that the present range of delays begins with.
@@ -164,14 +175,9 @@ impl Better {
     }
 }
 
-/// The views of those of these links that are among `these`.
-fn viewed<'a>(
-    order: &'a [Ranked],
-    these: LinkSet,
-    links: &'a [LinkView],
-) -> impl Iterator<Item = &'a LinkView> + Clone {
-    let chosen = order.iter().filter(move |(_, _, id, _)| these.contains(*id));
-    chosen.filter_map(|(.., at)| links.get(usize::from(*at)))
+/// The views of the links at these positions.
+fn viewed<'a>(at: &'a [u8], links: &'a [LinkView]) -> impl Iterator<Item = &'a LinkView> + Clone {
+    at.iter().filter_map(|at| links.get(usize::from(*at)))
 }
 
 /// The score that counts for a link whose score is `now`.
@@ -229,16 +235,18 @@ impl Adaptive {
     /// Brings the order up to date, and for bulk which of it is in step.
     fn arrange(&mut self, tier: Tier, links: &[LinkView]) {
         if self.seen.len() != links.len()
-            || !self.seen.iter().zip(links).all(|(old, new)| *old == Rank::of(new))
+            || !self.seen.iter().zip(links).all(|(old, new)| rank_alike(old, new))
         {
             self.rank(links);
+            self.usual.fill(self.ranked.iter());
         }
         if tier == Tier::Bulk && !self.is_stepped {
-            let sound = || viewed(&self.order, LinkSet::ALL, links);
-            let step = Step::of(sound(), self.step);
+            let step = Step::of(viewed(&self.usual.at, links), self.step);
             self.step = step.map(Step::first).or(self.step);
-            let includes = |link: &&LinkView| step.is_some_and(|step| step.includes(link));
-            self.in_step = sound().filter(includes).map(|link| link.id).collect();
+            let includes = |link: &LinkView| step.is_some_and(|step| step.includes(link));
+            let is_in = |(.., at): &&Ranked| links.get(usize::from(*at)).is_some_and(includes);
+            self.in_step.fill(self.ranked.iter().filter(is_in));
+            self.is_shared = viewed(&self.in_step.at, links).any(|link| link.is_shared);
             self.is_stepped = true;
         }
     }
@@ -246,10 +254,10 @@ impl Adaptive {
     /// Makes the order anew.
     fn rank(&mut self, links: &[LinkView]) {
         self.seen.clear();
-        self.seen.extend(links.iter().map(Rank::of));
+        self.seen.extend_from_slice(links);
         self.is_stepped = false;
-        self.order.clear();
-        self.order.reserve_exact(links.len());
+        self.ranked.clear();
+        self.ranked.reserve_exact(links.len());
         let Some(service) = Service::among(links) else { return };
         let serving = || (0..=u8::MAX).zip(links).filter(|(_, link)| service.includes(link.state, link.role));
         let sound = |link: &LinkView| {
@@ -269,9 +277,9 @@ impl Adaptive {
         self.lossy = lossy.map(|(_, link)| link.id).collect();
         for (at, link) in serving().filter(|(_, link)| sound(link)) {
             let score = steady(&mut self.scores, link.id, score(link, Saturation::Ignored));
-            self.order.push((link.role, score, link.id, at));
+            self.ranked.push((link.role, score, link.id, at));
         }
-        self.order.sort_unstable();
+        self.ranked.sort_unstable();
     }
 }
 
@@ -281,25 +289,34 @@ impl Scheduler for Adaptive {
             return self.realtime.select(head, links, now);
         }
         self.arrange(head.tier, links);
-        let these = if head.tier == Tier::Bulk { self.in_step } else { LinkSet::ALL };
-        // Roles come first in the order, and primary links first among them.
-        let is_primary = |(role, ..): &Ranked| *role == LinkRole::Primary;
-        let (primaries, others) = self.order.split_at(self.order.partition_point(is_primary));
-        let is_all = viewed(others, these, links).next().is_none()
-            || are_full(viewed(primaries, these, links), head, now);
-        let in_order = viewed(if is_all { &self.order } else { primaries }, these, links);
         if head.tier != Tier::Bulk {
+            let in_order = viewed(self.usual.candidates(head, links, now), links);
             let spread = self.spread.select(head, in_order.clone(), now);
             return spread.unwrap_or_else(|| earliest(head, in_order, now));
         }
-        let left = match self.settled.verdict(head, in_order.clone(), now) {
-            Verdict::Home(link) => return Decision::Send(link),
-            Verdict::Leaves(left) => left,
-        };
-        let usable = in_order.clone().filter(|link| !left.contains(link.id));
+        let candidates = self.in_step.candidates(head, links, now);
+        let mut usable = candidates;
+        // As a rule nobody shares a link.
+        if self.is_shared {
+            match self.settled.verdict(head, viewed(candidates, links), now) {
+                Verdict::Home(link) => return Decision::Send(link),
+                Verdict::Leaves(left) => {
+                    let may_use =
+                        |at: &&u8| links.get(usize::from(**at)).is_some_and(|link| !left.contains(link.id));
+                    self.usable.clear();
+                    self.usable.extend(candidates.iter().filter(may_use));
+                    usable = &self.usable;
+                }
+            }
+        } else {
+            self.settled.clear();
+        }
+        let usable = viewed(usable, links);
         let spread = self.spread.select(head, usable.clone(), now);
         let decision = spread.unwrap_or_else(|| earliest(head, usable.clone(), now));
-        if let Some(link) = self.settled.settle(head, decision, in_order, now) {
+        if self.is_shared
+            && let Some(link) = self.settled.settle(head, decision, viewed(candidates, links), now)
+        {
             return Decision::Send(link);
         }
         if let (Decision::Send(link), None) = (decision, spread) {
@@ -342,6 +359,7 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
+    use crate::event::LinkState;
     use crate::link::QUANTUM;
 
     fn reference() -> Vec<LinkView> {

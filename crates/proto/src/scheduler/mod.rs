@@ -155,9 +155,6 @@ impl LinkSet {
     /// None of them.
     pub const NONE: Self = Self(0);
 
-    /// All.
-    pub(crate) const ALL: Self = Self(u32::MAX);
-
     /// Whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -111,6 +111,13 @@ pub(super) enum Verdict {
 }
 
 impl Settled {
+    /// No link is shared: no flow is settled any more.
+    pub(super) fn clear(&mut self) {
+        if !self.flows.is_empty() {
+            self.flows.clear();
+        }
+    }
+
     /// What is to become of `head`, which is bulk.
     pub(super) fn verdict<'a>(
         &mut self,
