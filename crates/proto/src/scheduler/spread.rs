@@ -70,6 +70,8 @@ struct Flow {
     far_at: Instant,
     /// When all that was sent of it will have arrived, on the clock of delays.
     arrives_us: i64,
+    /// Until when it is to see one delay; `None`: it needed no slow link for long enough.
+    until: Option<Instant>,
 }
 
 impl Flow {
@@ -81,8 +83,7 @@ impl Flow {
 
     /// Whether it is to see one delay.
     fn is_spread(&self, now: Instant) -> bool {
-        let stays = self.stays();
-        !stays.is_zero() && now <= self.last + stays
+        self.until.is_some_and(|until| now <= until)
     }
 
     /// Whether that is past.
@@ -93,6 +94,7 @@ impl Flow {
     /// It needs `link`, which is slow. `far_us`: the delay of the far link.
     fn go_on(&mut self, link: &LinkView, far_us: i64, now: Instant) {
         self.last = now;
+        self.until = Some(self.stays()).filter(|stays| !stays.is_zero()).map(|stays| now + stays);
         if link.delay_us >= far_us || now.saturating_since(self.far_at) > STAYS_MAX {
             self.far = link.id;
         }
@@ -185,8 +187,14 @@ impl Spread {
         now: Instant,
     ) -> Option<Decision> {
         let flow = self.flows.get_mut(&head.flow).filter(|flow| flow.is_spread(now))?;
-        let far_us = in_order.clone().find(|link| link.id == flow.far)?.delay_us;
-        let fast = Fast::among(in_order.clone())?;
+        let (mut far_us, mut least_us) = (None, i64::MAX);
+        for link in in_order.clone() {
+            least_us = least_us.min(link.delay_us);
+            if link.id == flow.far {
+                far_us = Some(link.delay_us);
+            }
+        }
+        let (far_us, fast) = (far_us?, Fast { least_us });
         let ahead_us = far_us.saturating_sub(fast.least_us);
         if ahead_us <= ALIKE_US {
             return None;
@@ -243,7 +251,7 @@ impl Spread {
             return;
         }
         let arrives_us = sent_arrives_us(head, link, now);
-        let fresh = Flow { since: now, last: now, far: link.id, far_at: now, arrives_us };
+        let fresh = Flow { since: now, last: now, far: link.id, far_at: now, arrives_us, until: None };
         let flow = self.flows.entry(head.flow).or_insert(fresh);
         if flow.is_over(now) {
             *flow = fresh;
