@@ -248,6 +248,11 @@ impl Link {
         self.path.current()
     }
 
+    /// Whether it has somewhere to send to.
+    pub const fn has_path(&self) -> bool {
+        self.path.known().is_some()
+    }
+
     /// Sealed or plain.
     pub const fn security(&self) -> Security {
         self.security
@@ -447,6 +452,11 @@ impl Link {
             || self.has_relay()
             || is_due(self.feedback_at())
             || self.may_probe(packet_max, now)
+    }
+
+    /// Before this the state does not change by time alone: sooner found than [`Self::poll_timeout`].
+    pub fn unchanged_until(&self) -> Instant {
+        self.health.unchanged_until()
     }
 
     /// When the state may change by time alone.

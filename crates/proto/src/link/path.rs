@@ -54,6 +54,11 @@ impl PathState {
         self.current
     }
 
+    /// The same where it is: a path is large to be copied for a look at it.
+    pub(super) const fn known(&self) -> Option<&Path> {
+        self.current.as_ref()
+    }
+
     /// All that a client may try.
     pub(super) fn candidates(&self) -> &[Path] {
         &self.candidates

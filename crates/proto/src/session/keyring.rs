@@ -330,7 +330,12 @@ impl Keyring {
 
     /// When [`Self::on_time`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.all().map(|keys| keys.made_at + self.limits.refuse_after).min()
+        // The order in which they were made is not always that of their use.
+        let mut oldest = self.current.as_ref().map(|keys| keys.made_at);
+        for keys in self.previous.iter().chain(&self.next) {
+            oldest = Some(oldest.map_or(keys.made_at, |at| at.min(keys.made_at)));
+        }
+        Some(oldest? + self.limits.refuse_after)
     }
 
     /// What seals now.

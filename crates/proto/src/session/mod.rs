@@ -597,26 +597,49 @@ impl StateMachine for Session {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let links = self.links.iter().flat_map(|link| {
-            let speaks = self.speaks(link);
-            [
-                link.heartbeat_at().filter(|_| speaks).map(|at| (at, "heartbeat")),
-                link.control_at().filter(|_| speaks).map(|at| (at, "control")),
-                link.feedback_at().filter(|_| speaks && link.is_trusted()).map(|at| (at, "feedback")),
-                Some((Instant::ZERO, "relay")).filter(|_| link.has_relay()),
-                link.poll_timeout().map(|at| (at, "link state")),
-                link.end_overdue_at().map(|at| (at, "resend")),
-                link.probe_timeout().map(|at| (at, "MTU probe")),
-            ]
-        });
-        let own = [
-            self.dialer.as_ref().and_then(Dialer::poll_timeout).map(|at| (at, "handshake")),
-            self.keyring.poll_timeout().map(|at| (at, "keys")),
-            self.transmit_at.map(|at| (at, "pacing")),
-            self.reorder.poll_timeout().map(|at| (at, "reorder")),
-            self.silence_timeout().map(|at| (at, "silence")),
-        ];
-        links.chain(own).flatten().min_by_key(|(at, _)| *at)
+        let mut first = First::default();
+        for link in &self.links {
+            if self.speaks(link) {
+                first.offer(link.heartbeat_at(), "heartbeat");
+                first.offer(link.control_at(), "control");
+                if link.is_trusted() {
+                    first.offer(link.feedback_at(), "feedback");
+                }
+            }
+            if link.has_relay() {
+                first.offer(Some(Instant::ZERO), "relay");
+            }
+            if !first.is_by(link.unchanged_until()) {
+                first.offer(link.poll_timeout(), "link state");
+            }
+            first.offer(link.end_overdue_at(), "resend");
+            first.offer(link.probe_timeout(), "MTU probe");
+        }
+        first.offer(self.dialer.as_ref().and_then(Dialer::poll_timeout), "handshake");
+        first.offer(self.keyring.poll_timeout(), "keys");
+        first.offer(self.transmit_at, "pacing");
+        first.offer(self.reorder.poll_timeout(), "reorder");
+        first.offer(self.silence_timeout(), "silence");
+        first.0
+    }
+}
+
+/// The first of what is due, and of two at the same time the one that was named first.
+#[derive(Debug, Default)]
+struct First(Option<(Instant, &'static str)>);
+
+impl First {
+    fn offer(&mut self, at: Option<Instant>, reason: &'static str) {
+        if let Some(at) = at
+            && !self.is_by(at)
+        {
+            self.0 = Some((at, reason));
+        }
+    }
+
+    /// Whether something is due by then.
+    fn is_by(&self, at: Instant) -> bool {
+        self.0.is_some_and(|(first, _)| first <= at)
     }
 }
 

@@ -102,7 +102,7 @@ impl Session {
 
     /// Whether the link may send at all: it needs somewhere to send to, and a sealed one keys.
     pub(super) fn speaks(&self, link: &Link) -> bool {
-        link.path().is_some()
+        link.has_path()
             && match link.security() {
                 Security::Plain => true,
                 Security::Sealed => self.keyring.serves(),
