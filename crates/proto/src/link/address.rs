@@ -24,7 +24,7 @@ impl Link {
     }
 
     pub(super) fn header_bytes(&self) -> u64 {
-        let ipv6 = self.path.current().is_some_and(|path| path.remote.ip().to_canonical().is_ipv6());
+        let ipv6 = self.path.known().is_some_and(|path| path.remote.ip().to_canonical().is_ipv6());
         if ipv6 { IPV6_HEADERS } else { IPV4_HEADERS }
     }
 

@@ -172,7 +172,15 @@ impl Link {
     /// When a datagram of feedback is due.
     pub fn feedback_at(&self) -> Option<Instant> {
         let cost = FEEDBACK_BYTES + self.header_bytes();
-        self.arrivals.due_at(cost, self.rtt.srtt().unwrap_or_default(), self.rate.capacity())
+        // As a rule this is asked where nothing came, or too little.
+        let end_at = self.arrivals.end_at(cost)?;
+        Some(self.arrivals.due_at(end_at, cost, self.rtt.srtt().unwrap_or_default(), self.rate.capacity()))
+    }
+
+    /// Whether one is due now.
+    pub(super) fn is_feedback_due(&self, now: Instant) -> bool {
+        let end_at = self.arrivals.end_at(FEEDBACK_BYTES + self.header_bytes());
+        end_at.is_some_and(|at| at <= now) && self.feedback_at().is_some_and(|at| at <= now)
     }
 
     /// What feedback is to tell now; it counts as told.

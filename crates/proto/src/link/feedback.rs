@@ -171,30 +171,38 @@ impl Acknowledger {
         self.asking_bytes > 0 || self.before.is_some()
     }
 
-    /// When a datagram of `cost_bytes` of feedback alone is due on a link of this round trip and rate; `None`: not before
-    /// more data comes.
-    pub(super) fn due_at(&self, cost_bytes: u64, rtt: Duration, rate: Option<BitRate>) -> Option<Instant> {
+    /// When a datagram of `cost_bytes` of feedback alone is worth it; `None`: not before more data comes. The past: what came is enough.
+    pub(super) fn end_at(&self, cost_bytes: u64) -> Option<Instant> {
         if self.before.is_some() {
             return Some(Instant::ZERO);
         }
         if self.asking_bytes == 0 {
             return None;
         }
-        let is_urgent = self.urgent > 0;
         let is_worth_it = self.asking_bytes * COST_PERMILLE >= cost_bytes * 1_000;
+        let at_end = (self.asked_at + END_AFTER).min(self.first_asked_at + ACK_DELAY_MAX);
+        Some(if self.urgent > 0 || is_worth_it { Instant::ZERO } else { at_end })
+    }
+
+    /// When that, which is worth it from `end_at` on, is due on a link of this round trip and rate.
+    pub(super) fn due_at(
+        &self,
+        end_at: Instant,
+        cost_bytes: u64,
+        rtt: Duration,
+        rate: Option<BitRate>,
+    ) -> Instant {
+        let Some(told_at) = self.told_at.filter(|_| self.before.is_none()) else { return end_at };
         let affordable =
             rate.map_or(Duration::ZERO, |rate| rate.permille(RETURN_PERMILLE).time_to_send(cost_bytes));
-        let at_end = (self.asked_at + END_AFTER).min(self.first_asked_at + ACK_DELAY_MAX);
-        let at_end = if is_urgent || is_worth_it { Instant::ZERO } else { at_end };
         let usual = if self.asking_bytes >= TOLD_BYTES {
             Duration::ZERO
-        } else if is_urgent {
+        } else if self.urgent > 0 {
             SPACING_MIN
         } else {
             (rtt / 8).clamp(SPACING_MIN, SPACING_MAX)
         };
-        let spacing = usual.max(affordable.min(SPACING_MAX * 4));
-        Some(self.told_at.map_or(at_end, |told_at| at_end.max(told_at + spacing)))
+        end_at.max(told_at + usual.max(affordable.min(SPACING_MAX * 4)))
     }
 
     /// What is to be told now; it counts as told.

@@ -450,7 +450,7 @@ impl Link {
         is_due(self.heartbeat_at())
             || is_due(self.control_at())
             || self.has_relay()
-            || is_due(self.feedback_at())
+            || self.is_feedback_due(now)
             || self.may_probe(packet_max, now)
     }
 

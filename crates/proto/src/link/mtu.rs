@@ -370,13 +370,13 @@ impl PathMtu {
         if self.confirmed <= BASE_BYTES || self.large_bytes == 0 {
             return false;
         }
-        let age = now.saturating_since(self.proven_at);
+        let is_older = |than: Duration| now >= self.proven_at + than;
         let worth = self.large_bytes >= CONFIRM_SHARE * u64::from(self.confirmed);
         if self.unconfirmed > 0 {
             let underway = self.underway.iter().filter(|probe| probe.bytes == self.confirmed).count();
             return usize::from(self.unconfirmed) + underway < usize::from(PROBES_MAX);
         }
-        self.suspected || (age >= CONFIRM_MIN && worth) || age >= CONFIRM_MAX
+        self.suspected || (is_older(CONFIRM_MIN) && worth) || is_older(CONFIRM_MAX)
     }
 
     /// The sizes that may still pass, downwards.

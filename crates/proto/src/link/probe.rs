@@ -77,10 +77,11 @@ impl Link {
     }
 
     /// Where probes go, and the largest size that they ask for; `None`: there are to be none at present.
+    #[inline]
     fn probed_path(&self, packet_max: usize) -> Option<(IpAddr, u16)> {
         let proven = self.health.state() == LinkState::Up && self.path.is_trusted();
         let wanted = self.security == Security::Sealed && self.link_role != LinkRole::Never;
-        let path = self.path.current().filter(|_| proven && wanted)?;
+        let path = self.path.known().filter(|_| proven && wanted)?;
         let wanted = u16::try_from(packet_max.saturating_add(self.overhead())).unwrap_or(u16::MAX);
         Some((path.remote.ip(), self.mtu_max.min(wanted)))
     }
