@@ -13,8 +13,9 @@
 mod admission;
 mod indices;
 mod routes;
+mod timers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
@@ -22,6 +23,7 @@ use self::admission::Door;
 pub use self::admission::{Enrolment, EnrolmentAnswer};
 use self::indices::IndexTable;
 use self::routes::RouteTable;
+use self::timers::Timers;
 use crate::StateMachine;
 use crate::config::{
     ClientConfig, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Role, Security, SessionConfig,
@@ -66,7 +68,7 @@ pub struct Endpoint {
     queued_bytes_max: usize,
     /// Sessions with undrained output, each once.
     pending: VecDeque<SessionId>,
-    timers: BTreeSet<(Instant, SessionId)>,
+    timers: Timers,
     events: VecDeque<(SessionId, Event)>,
     released: VecDeque<PacketBuf>,
     discards: DiscardCounts,
@@ -131,7 +133,7 @@ impl Endpoint {
             queued_bytes: 0,
             queued_bytes_max: QUEUED_BYTES_MAX,
             pending: VecDeque::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             events: VecDeque::new(),
             released: VecDeque::new(),
             discards: DiscardCounts::default(),
@@ -304,22 +306,13 @@ impl Endpoint {
         slot.pending = false;
         let timeout = slot.session.poll_timeout().filter(|_| !slot.closing);
         let closing = slot.closing;
-        let old = std::mem::replace(&mut slot.timer, timeout).map(|(at, _)| at);
-        let next = timeout.map(|(at, _)| at);
+        slot.timer = timeout;
+        self.timers.set(id, timeout.map(|(at, _)| at));
         if closing {
             self.indices.remove_session(id);
             if let Some(place) = self.slots.get_mut(usize::from(id.0)) {
                 *place = None;
             }
-        }
-        if old == next {
-            return;
-        }
-        if let Some(old) = old {
-            self.timers.remove(&(old, id));
-        }
-        if let Some(next) = next {
-            self.timers.insert((next, id));
         }
     }
 }
@@ -400,10 +393,10 @@ impl StateMachine for Endpoint {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        while let Some((at, id)) = self.timers.first().copied()
+        while let Some((at, id)) = self.timers.first()
             && at <= now
         {
-            self.timers.pop_first();
+            self.timers.set(id, None);
             if let Some(slot) = self.slot(id) {
                 slot.timer = None;
                 slot.session.handle_timeout(now);
@@ -443,7 +436,7 @@ impl StateMachine for Endpoint {
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let (at, id) = self.timers.first()?;
         let slot = self.slots.get(usize::from(id.0))?.as_ref()?;
-        Some((*at, slot.timer.map_or("session", |(_, reason)| reason)))
+        Some((at, slot.timer.map_or("session", |(_, reason)| reason)))
     }
 }
 
