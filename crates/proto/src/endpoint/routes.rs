@@ -1,8 +1,7 @@
-//! Which client an inner address belongs to: longest-prefix match, one ordered look-up for each prefix length in use. The last answer is
+//! Which client an inner address belongs to: longest-prefix match, one search in a sorted list for each prefix length in use. The last answer is
 //! remembered: packets come in runs, and both directions ask for the client's address.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::SessionId;
 use crate::config::Prefix;
@@ -10,37 +9,66 @@ use crate::config::Prefix;
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
-    entries: BTreeMap<Prefix, SessionId>,
-    /// Lengths in use, longest first; IPv4 and IPv6.
-    lengths: [Vec<u8>; 2],
+    ipv4: Family<u32>,
+    ipv6: Family<u128>,
     latest: Option<(IpAddr, SessionId)>,
+}
+
+/// One family's: for each length in use, longest first, by address, of which the bits that do not count are cleared.
+#[derive(Debug, Default)]
+struct Family<Bits>(Vec<(u8, Vec<(Bits, SessionId)>)>);
+
+impl<Bits: Copy + Ord> Family<Bits> {
+    fn insert(&mut self, length: u8, masked: Bits, id: SessionId) {
+        let at = self.0.partition_point(|(known, _)| *known > length);
+        if self.0.get(at).is_none_or(|(known, _)| *known != length) {
+            self.0.insert(at, (length, Vec::new()));
+        }
+        if let Some((_, entries)) = self.0.get_mut(at) {
+            // The first client to name a prefix has it; configuration refuses overlaps before.
+            if let Err(at) = entries.binary_search_by_key(&masked, |(known, _)| *known) {
+                entries.insert(at, (masked, id));
+            }
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        self.0.retain_mut(|(_, entries)| {
+            entries.retain(|(_, owner)| *owner != id);
+            !entries.is_empty()
+        });
+    }
+
+    fn lookup(&self, masked: impl Fn(u8) -> Bits) -> Option<SessionId> {
+        self.0.iter().find_map(|(length, entries)| {
+            let masked = masked(*length);
+            let at = entries.binary_search_by_key(&masked, |(known, _)| *known).ok()?;
+            entries.get(at).map(|(_, id)| *id)
+        })
+    }
 }
 
 impl RouteTable {
     /// Gives a prefix to a session.
     pub(super) fn insert(&mut self, prefix: Prefix, id: SessionId) {
         self.latest = None;
-        let prefix = masked(prefix.address, prefix.length);
-        // The first client to name a prefix has it; configuration refuses overlaps before.
-        self.entries.entry(prefix).or_insert(id);
-        let [ipv4, ipv6] = &mut self.lengths;
-        let lengths = if prefix.address.is_ipv4() { ipv4 } else { ipv6 };
-        if !lengths.contains(&prefix.length) {
-            lengths.push(prefix.length);
-            lengths.sort_unstable_by(|a, b| b.cmp(a));
+        match prefix.address {
+            IpAddr::V4(ipv4) => {
+                let length = prefix.length.min(32);
+                self.ipv4.insert(length, masked_ipv4(ipv4, length), id);
+            }
+            IpAddr::V6(ipv6) => {
+                let length = prefix.length.min(128);
+                self.ipv6.insert(length, masked_ipv6(ipv6, length), id);
+            }
         }
     }
 
     /// Takes everything from a session.
     pub(super) fn remove(&mut self, id: SessionId) {
         self.latest = None;
-        self.entries.retain(|_, owner| *owner != id);
-        for (ipv6, lengths) in [false, true].into_iter().zip(&mut self.lengths) {
-            let entries = &self.entries;
-            lengths.retain(|length| {
-                entries.keys().any(|prefix| prefix.length == *length && prefix.address.is_ipv6() == ipv6)
-            });
-        }
+        self.ipv4.remove(id);
+        self.ipv6.remove(id);
     }
 
     /// Whose address it is.
@@ -48,28 +76,22 @@ impl RouteTable {
         if let Some((_, id)) = self.latest.filter(|(known, _)| *known == address) {
             return Some(id);
         }
-        let [ipv4, ipv6] = &self.lengths;
-        let lengths = if address.is_ipv4() { ipv4 } else { ipv6 };
-        let id = lengths.iter().find_map(|length| self.entries.get(&masked(address, *length)).copied())?;
+        let id = match address {
+            IpAddr::V4(ipv4) => self.ipv4.lookup(|length| masked_ipv4(ipv4, length)),
+            IpAddr::V6(ipv6) => self.ipv6.lookup(|length| masked_ipv6(ipv6, length)),
+        }?;
         self.latest = Some((address, id));
         Some(id)
     }
 }
 
-/// The prefix with the bits that do not count cleared, and a length that its family allows.
-fn masked(address: IpAddr, length: u8) -> Prefix {
-    match address {
-        IpAddr::V4(ipv4) => {
-            let length = length.min(32);
-            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            Prefix { address: IpAddr::V4((ipv4.to_bits() & mask).into()), length }
-        }
-        IpAddr::V6(ipv6) => {
-            let length = length.min(128);
-            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-            Prefix { address: IpAddr::V6((ipv6.to_bits() & mask).into()), length }
-        }
-    }
+/// The address with all but the first `length` bits cleared.
+fn masked_ipv4(address: Ipv4Addr, length: u8) -> u32 {
+    address.to_bits() & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+}
+
+fn masked_ipv6(address: Ipv6Addr, length: u8) -> u128 {
+    address.to_bits() & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
 #[cfg(test)]
