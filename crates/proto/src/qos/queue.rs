@@ -490,10 +490,12 @@ impl Queue {
         {
             return Some(fresh);
         }
-        if self.tier(tier).is_settled { self.table.first(tier) } else { self.settle_anew(tier, now) }
+        let first = self.table.first(tier)?;
+        if self.tier(tier).is_settled { Some(first) } else { self.settle_anew(tier, now) }
     }
 
     /// The same of a tier that is not settled.
+    #[inline(never)]
     fn settle_anew(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
         let quantum = signed(self.config.quantum);
         let id = loop {

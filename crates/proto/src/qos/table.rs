@@ -85,6 +85,8 @@ pub(super) struct FlowTable {
     sparse: List,
     bulk: List,
     idle: List,
+    /// When those that had been idle for long were forgotten last.
+    forgot_at: Instant,
 }
 
 impl FlowTable {
@@ -195,8 +197,17 @@ impl FlowTable {
     /// Forgets the flows that have been idle for long.
     #[inline]
     pub(super) fn forget_idle(&mut self, now: Instant) {
+        // Asked several times for each packet; what has become idle since is so from now on.
+        if self.forgot_at == now {
+            return;
+        }
+        self.forgot_at = now;
+        self.forget_idle_anew(now);
+    }
+
+    fn forget_idle_anew(&mut self, now: Instant) {
         while let Some(id) = self.idle.first {
-            if now.saturating_since(self.listed_mut(id).idle_since) < FORGET_AFTER {
+            if now < self.listed_mut(id).idle_since + FORGET_AFTER {
                 return;
             }
             self.unlink(id);
