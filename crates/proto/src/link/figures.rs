@@ -61,6 +61,11 @@ impl Link {
             && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent())
     }
 
+    /// What its view says is paced at now: it need not be computed again for what is sent at once.
+    pub const fn set_paced(&mut self, rate: BitRate, now: Instant) {
+        self.paced = Some((now, rate));
+    }
+
     /// What is paced at now: computed once for a moment, unless a datagram comes between.
     pub(super) fn pacing_rate(&self, now: Instant) -> BitRate {
         let known = self.paced.filter(|(at, _)| *at == now);

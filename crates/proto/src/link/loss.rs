@@ -71,6 +71,10 @@ impl LossMeter {
             return 0;
         }
         let lost = sent.saturating_sub(last.2.saturating_sub(first.2));
+        // As a rule.
+        if lost == 0 {
+            return 0;
+        }
         u16::try_from(u128::from(lost) * 1_000 / u128::from(sent)).unwrap_or(1_000)
     }
 }

@@ -223,7 +223,11 @@ impl Session {
         now: Instant,
     ) -> Transmit {
         let start = buf.len();
-        let security = self.links.get(link.index()).map(Link::security).unwrap_or_default();
+        let mut security = Security::default();
+        if let (Some(state), Some(view)) = (self.links.get_mut(link.index()), self.views.get(link.index())) {
+            state.set_paced(view.rate, now);
+            security = state.security();
+        }
         let overhead = overhead(security);
         let segment_size = overhead + head.bytes;
         let segments_max = max_segments.get().min(BATCH_SEGMENTS_MAX);
