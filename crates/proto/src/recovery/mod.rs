@@ -153,6 +153,9 @@ impl Recovery {
 
     /// The way of the oldest packet that can still be in time; what cannot is given up. `None`: nothing waits, or no link is usable.
     pub(crate) fn next(&mut self, links: &[LinkView], now: Instant) -> Option<Way> {
+        if self.queue.is_empty() {
+            return None;
+        }
         Service::among(links)?;
         while let Some(frame) = self.queue.front() {
             let best = candidates(links, frame).min_by_key(|link| (arrival_us(link, frame, now), link.id));

@@ -174,6 +174,11 @@ impl Dialer {
         self.cookies.retain(|_, (_, since)| now.saturating_since(*since) < COOKIE_LIFE);
     }
 
+    /// Whether there is a first message to send.
+    pub(super) fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// The next first message: appends it and tells where it goes.
     pub(super) fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<(LinkId, Path)> {
         let (link, path) = self.outbox.pop_front()?;

@@ -570,16 +570,24 @@ impl StateMachine for Session {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit> {
+        // As a rule only data is to go, if anything.
         if let Some(handshake) = self.transmit_handshake(buf) {
             return Some(handshake);
         }
-        let transmit = self
-            .transmit_due(buf, now)
-            .or_else(|| self.transmit_copies(buf, max_segments, now))
-            .or_else(|| self.transmit_repair(buf, now))
-            .or_else(|| self.transmit_data(buf, max_segments, now))?;
-        let is_ect = self.links.get(transmit.link.index()).is_some_and(Link::may_be_marked);
-        Some(Transmit { is_ect: transmit.is_ect || is_ect, ..transmit })
+        let transmit = 'any: {
+            if let Some(due) = self.transmit_due(buf, now) {
+                break 'any due;
+            }
+            if let Some(copies) = self.transmit_copies(buf, max_segments, now) {
+                break 'any copies;
+            }
+            if let Some(repair) = self.transmit_repair(buf, now) {
+                break 'any repair;
+            }
+            self.transmit_data(buf, max_segments, now)?
+        };
+        let may_be_marked = self.links.get(transmit.link.index()).is_some_and(Link::may_be_marked);
+        Some(Transmit { is_ect: transmit.is_ect || may_be_marked, ..transmit })
     }
 
     fn close(&mut self, now: Instant) {

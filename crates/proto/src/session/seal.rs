@@ -111,8 +111,9 @@ impl Session {
 
     /// The due handshake message, if any.
     pub(super) fn transmit_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let dialer = self.dialer.as_mut().filter(|dialer| dialer.has_output())?;
         let start = buf.len();
-        let (link, path) = self.dialer.as_mut()?.poll_transmit(buf)?;
+        let (link, path) = dialer.poll_transmit(buf)?;
         let size = buf.len() - start;
         Some(Transmit::new(link, path, size, size))
     }

@@ -33,14 +33,19 @@ impl Session {
         if !has_due && cfg!(not(debug_assertions)) {
             return None;
         }
-        let transmit = self
-            .transmit_control(buf, now)
+        let transmit = self.transmit_besides_data(buf, now);
+        debug_assert!(has_due || transmit.is_none(), "what is sent was due: {transmit:?}");
+        transmit
+    }
+
+    /// Apart, so that its locals are none of those that are set up for each packet.
+    #[inline(never)]
+    fn transmit_besides_data(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        self.transmit_control(buf, now)
             .or_else(|| self.transmit_heartbeat(buf, now))
             .or_else(|| self.transmit_feedback(buf, now))
             .or_else(|| self.transmit_relay(buf, now))
-            .or_else(|| self.transmit_probe(buf, now));
-        debug_assert!(has_due || transmit.is_none(), "what is sent was due: {transmit:?}");
-        transmit
+            .or_else(|| self.transmit_probe(buf, now))
     }
 
     /// One heartbeat that is due.
