@@ -72,9 +72,6 @@ const DAMPING_MAX: Duration = Duration::from_secs(32);
 #[derive(Debug, Clone)]
 pub(super) struct Health {
     interval: Duration,
-    /// Of it three and a half, and two and a half: asked for at each wake-up.
-    patience: Duration,
-    quiet: Duration,
     state: LinkState,
     /// When our newest proven datagram was sent, and when we heard of it.
     proven_at: Option<Instant>,
@@ -103,8 +100,6 @@ impl Health {
     pub(super) const fn new(interval: Duration) -> Self {
         Self {
             interval,
-            patience: halves(interval, 7),
-            quiet: halves(interval, 5),
             state: LinkState::Down,
             proven_at: None,
             heard_at: Instant::ZERO,
@@ -125,8 +120,6 @@ impl Health {
     /// The link is measured every `interval` from now on.
     pub(super) const fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
-        self.patience = halves(interval, 7);
-        self.quiet = halves(interval, 5);
     }
 
     /// The state as of the last call of any `on_*`.
@@ -300,8 +293,8 @@ impl Health {
     /// Before this [`Self::on_time`] has nothing to do.
     pub(super) fn unchanged_until(&self) -> Instant {
         match (self.state, self.noticed_at) {
-            // As `overdue_at` and `doubt_at` say.
-            (LinkState::Up, None) => self.heard_at + self.quiet.min(DOUBT_QUIET),
+            // Less than `overdue_at` and `doubt_at` say.
+            (LinkState::Up, None) => self.heard_at + self.interval.min(DOUBT_QUIET),
             (LinkState::Up | LinkState::Suspect | LinkState::Down, _) => Instant::ZERO,
         }
     }
@@ -361,7 +354,7 @@ impl Health {
     /// When a link that is up has been without proof for too long.
     fn overdue_at(&self, rtt: &RttEstimator) -> Option<Instant> {
         // Where answers come late but come, a queue grows.
-        let quiet_at = self.heard_at + self.quiet;
+        let quiet_at = self.heard_at + self.interval * 5 / 2;
         Some((self.proven_at? + self.suspect_after(rtt)).max(quiet_at))
     }
 
@@ -373,20 +366,12 @@ impl Health {
 
     /// 3.5 intervals + srtt + 4 × rttvar.
     fn suspect_after(&self, rtt: &RttEstimator) -> Duration {
-        self.patience + rtt.srtt().unwrap_or_default() + rtt.rttvar() * 4
+        self.interval * 7 / 2 + rtt.srtt().unwrap_or_default() + rtt.rttvar() * 4
     }
 
     /// 10 intervals later than suspect would be without variance: a second and one RTT.
     fn down_after(&self, rtt: &RttEstimator) -> Duration {
         self.suspect_after(rtt).max(self.interval * 10 + rtt.srtt().unwrap_or_default()) + self.interval
-    }
-}
-
-/// So many halves of a span.
-const fn halves(span: Duration, count: u32) -> Duration {
-    match span.saturating_mul(count).checked_div(2) {
-        Some(span) => span,
-        None => span,
     }
 }
 

@@ -41,6 +41,7 @@ use super::settle::{Settled, Verdict};
 use super::spread::Spread;
 use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
 use crate::config::LinkRole;
+use crate::event::LinkState;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -70,19 +71,38 @@ const TRICKLE_EVERY_PKTS: u32 = 50;
 /// A link in its order: role, score, number and position in the views.
 type Ranked = (LinkRole, u32, LinkId, u8);
 
-/// Whether what decides a link's place in the order is the same. When it is free does not, nor what it carries lately.
-fn rank_alike(one: &LinkView, other: &LinkView) -> bool {
-    one.delay_us == other.delay_us
-        && one.rate == other.rate
-        && one.rtt == other.rtt
-        && one.loss_permille == other.loss_permille
-        && one.random_loss_permille == other.random_loss_permille
-        && one.id == other.id
-        && one.state == other.state
-        && one.priority == other.priority
-        && one.role == other.role
-        && one.recovers == other.recovers
-        && one.is_shared == other.is_shared
+/// What decides a link's place in the order. When it is free does not, nor what it carries lately. Small: every idle session keeps it.
+#[derive(Debug, PartialEq)]
+struct Rank {
+    id: LinkId,
+    state: LinkState,
+    role: LinkRole,
+    priority: u8,
+    recovers: bool,
+    is_shared: bool,
+    loss_permille: u16,
+    random_loss_permille: u16,
+    rtt_us: u32,
+    delay_us: i64,
+    rate: BitRate,
+}
+
+impl Rank {
+    fn of(view: &LinkView) -> Self {
+        Self {
+            id: view.id,
+            state: view.state,
+            role: view.role,
+            priority: view.priority,
+            recovers: view.recovers,
+            is_shared: view.is_shared,
+            loss_permille: view.loss_permille,
+            random_loss_permille: view.random_loss_permille,
+            rtt_us: u32::try_from(view.rtt.as_micros()).unwrap_or(u32::MAX),
+            delay_us: view.delay_us,
+            rate: view.rate,
+        }
+    }
 }
 
 /// Links in their order, as positions in the views. Roles come first in the order, and primary links first among them.
@@ -115,7 +135,7 @@ impl Order {
 #[derive(Debug, Default)]
 pub struct Adaptive {
     /// What the order was made of: it stands until one of them is another.
-    seen: Vec<LinkView>,
+    seen: Vec<Rank>,
     /// The links that may carry something.
     ranked: Vec<Ranked>,
     /// The same as positions.
@@ -235,7 +255,7 @@ impl Adaptive {
     /// Brings the order up to date, and for bulk which of it is in step.
     fn arrange(&mut self, tier: Tier, links: &[LinkView]) {
         if self.seen.len() != links.len()
-            || !self.seen.iter().zip(links).all(|(old, new)| rank_alike(old, new))
+            || !self.seen.iter().zip(links).all(|(old, new)| *old == Rank::of(new))
         {
             self.rank(links);
             self.usual.fill(self.ranked.iter());
@@ -254,7 +274,8 @@ impl Adaptive {
     /// Makes the order anew.
     fn rank(&mut self, links: &[LinkView]) {
         self.seen.clear();
-        self.seen.extend_from_slice(links);
+        self.seen.reserve_exact(links.len());
+        self.seen.extend(links.iter().map(Rank::of));
         self.is_stepped = false;
         self.ranked.clear();
         self.ranked.reserve_exact(links.len());
@@ -359,7 +380,6 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
-    use crate::event::LinkState;
     use crate::link::QUANTUM;
 
     fn reference() -> Vec<LinkView> {
