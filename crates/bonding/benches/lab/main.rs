@@ -61,6 +61,9 @@ struct Arguments {
     /// Runs of each row; medians are printed
     #[arg(long, default_value_t = 3)]
     runs: u64,
+    /// What the bond is compared with in the first of the runs only
+    #[arg(long)]
+    others_once: bool,
     /// Measured length of one transfer; scenarios in which something happens take their own time
     #[arg(long, default_value_t = 8)]
     seconds: u64,
@@ -186,6 +189,9 @@ fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
     let mut run = Run { busy_before_percent: probe::busy_percent()?, ..Run::default() };
     for carrier in row.carriers {
         if !arguments.only.is_empty() && !arguments.only.contains(carrier) {
+            continue;
+        }
+        if arguments.others_once && seed > 1 && !carrier.is_bond() {
             continue;
         }
         let traced = *carrier == Carrier::Bond && seed == 1;

@@ -265,10 +265,16 @@ impl Report {
         let late = |row: &Measured| row.figure(Carrier::Bond, "emulator_late");
         let late = self.rows.iter().filter_map(late).fold(0.0, f64::max);
         let runs = self.rows.iter().map(|row| row.runs.len()).min().unwrap_or(0);
+        let is_shorter = |row: &Measured| {
+            row.runs.iter().map(|run| run.carriers.len()).min()
+                < row.runs.first().map(|run| run.carriers.len())
+        };
+        let others =
+            if self.rows.iter().any(is_shorter) { ", of what the bond is compared with one" } else { "" };
         let times = || self.rows.iter().map(|row| row.at.as_str());
         let configured = self.rows.iter().filter(|row| row.ceilings).count();
         format!(
-            "Medians of {runs} run{}, made from {} to {} on Linux {} with {} processors; rates of links configured in {configured} of {} \
+            "Medians of {runs} run{}{others}, made from {} to {} on Linux {} with {} processors; rates of links configured in {configured} of {} \
              rows. Before each run other work took {:.0} % of the processors (median; at most {:.0} %). The emulator was over a \
              millisecond late at most {late:.0} times in a row's transfer.",
             if runs == 1 { "" } else { "s" },

@@ -28,6 +28,11 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
+    /// The bond as it is by default, in whatever order its links are listed.
+    pub(crate) const fn is_bond(self) -> bool {
+        matches!(self, Self::Bond | Self::Reversed)
+    }
+
     /// As tables name it.
     pub(crate) const fn title(self) -> &'static str {
         match self {
