@@ -35,9 +35,9 @@ pub const BATCH_BYTES_MAX: usize = 65_507;
 /// The largest receive: what GRO puts together at most.
 const RECEIVE_BYTES_MAX: usize = 65_535;
 /// A slab holds at least three of the largest receives.
-const SLAB_BYTES: usize = 4 * 65_536;
+const SLAB_BYTES: usize = 8 * 65_536;
 /// Receives of one [`UdpSocket::recv_all`] call.
-pub const RECEIVES_MAX: usize = 4;
+pub const RECEIVES_MAX: usize = 8;
 /// A second of silence at 32 Mbit/s, or 30 ms at 1 Gbit/s: what may wait while the process does not run.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Two of the largest batches with the kernel's overhead. More would be a queue behind the pacer, where nothing can
