@@ -410,13 +410,16 @@ mod tests {
     #[test]
     fn when_all_are_busy_bulk_waits_for_a_quantum_and_sparse_traffic_does_not() {
         let mut links = reference();
-        for (link, us) in links.iter_mut().zip([900, 300, 400, 500, 600]) {
+        for (link, us) in links.iter_mut().zip([2_000, 300, 400, 500, 600]) {
             link.free_at = NOW + Duration::from_micros(us);
         }
         let first = NOW + Duration::from_micros(300);
         assert_eq!(select(&links, &head(1_000_000)), Decision::Wait(first + QUANTUM));
         let sparse = Queued { tier: Tier::Sparse, ..head(100) };
         assert_eq!(select(&links, &sparse), Decision::Wait(first));
+        // Where one datagram takes as long there is nothing to save up.
+        links[0].free_at = NOW + Duration::from_micros(900);
+        assert_eq!(select(&links, &head(1_000_000)), Decision::Wait(links[0].free_at));
     }
 
     #[test]
@@ -432,7 +435,7 @@ mod tests {
         let mut links = [link(0, 10, 20), link(1, 70, 80)];
         links[1].random_loss_permille = 20;
         links[0].free_at = NOW + Duration::from_millis(1);
-        assert_eq!(select(&links, &head(500_000)), Decision::Wait(links[0].free_at + QUANTUM));
+        assert_eq!(select(&links, &head(500_000)), Decision::Wait(links[0].free_at));
         links[0].random_loss_permille = 15;
         assert_eq!(select(&links, &head(500_000)), Decision::Send(LinkId(1)));
         links[0].random_loss_permille = 100;
@@ -448,7 +451,7 @@ mod tests {
         links[0].free_at = NOW + Duration::from_millis(1);
         assert_eq!(select(&links, &head(500_000)), Decision::Send(LinkId(1)));
         links[0].rate = BitRate::from_bps(8_000_000);
-        assert_eq!(select(&links, &head(500_000)), Decision::Wait(links[0].free_at + QUANTUM));
+        assert_eq!(select(&links, &head(500_000)), Decision::Wait(links[0].free_at));
         // A link of another role is no reason.
         links[0].role = LinkRole::Secondary;
         links[0].free_at = NOW;

@@ -48,6 +48,9 @@ const SPILL_AFTER: Duration = Duration::from_millis(10);
 /// Another range of delays must carry so much more than the present one to replace it, permille.
 const STEP_GAIN_PERMILLE: u64 = 1_100;
 
+/// A full datagram.
+const DATAGRAM_BYTES: u64 = 1_500;
+
 /// What a policy may know about a link.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinkView {
@@ -104,9 +107,18 @@ impl LinkView {
         self.free_at = start + self.rate.time_to_send(bytes);
     }
 
-    /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds.
+    /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds. On one that is slow there is nothing to
+    /// save up: a datagram that waits for the others' runs is late, and what is late stands in the link's queue.
     pub(crate) fn run_at(&self) -> Instant {
+        if self.is_slow() {
+            return self.free_at;
+        }
         self.free_at + self.rate.time_to_send(BATCH_BYTES_MAX as u64).min(QUANTUM)
+    }
+
+    /// One datagram takes a quantum.
+    fn is_slow(&self) -> bool {
+        self.rate.time_to_send(DATAGRAM_BYTES) >= QUANTUM
     }
 
     fn has_credit(&self, now: Instant) -> bool {
@@ -179,6 +191,19 @@ impl FromIterator<LinkId> for LinkSet {
     fn from_iter<T: IntoIterator<Item = LinkId>>(links: T) -> Self {
         Self(links.into_iter().fold(0, |set, link| set | Self::bit(link)))
     }
+}
+
+/// From when on bulk may go again while its head waits `until` then, and until when to wait: the first link's run, or, where the head's is that, a
+/// little later, when a slow link is free, so that both go together.
+pub(crate) fn bulk_from(links: &[LinkView], until: Instant) -> (Instant, Instant) {
+    let used = links.iter().filter(|link| link.state != LinkState::Down);
+    let first = used.clone().map(LinkView::run_at).fold(until, Instant::min);
+    if first < until {
+        return (first, until);
+    }
+    let slow = used.filter(|link| link.is_slow()).map(|link| link.free_at);
+    let together = slow.filter(|at| (until..=until + QUANTUM / 2).contains(at)).min().unwrap_or(until);
+    (together, together)
 }
 
 /// The scheduler of a policy.
@@ -435,5 +460,24 @@ pub(crate) mod tests {
         links[2].delay_us = 200_000;
         assert_eq!(step(&links, None), [0, 2]);
         assert_eq!(Step::of([].iter(), None), None);
+    }
+
+    #[test]
+    fn runs_go_together_with_a_slow_links_datagrams() {
+        let us = Duration::from_micros;
+        let mut links = [link(0, 10, 20), link(1, 70, 80)];
+        let run = NOW + us(100) + QUANTUM;
+        links[1].free_at = NOW + us(100);
+        // The line is free first; shortly after the run; too long after it.
+        for (free, from) in [(us(300), NOW + us(300)), (us(1_500), NOW + us(1_500)), (us(1_700), run)] {
+            links[0].free_at = NOW + free;
+            let until = links[0].run_at().min(links[1].run_at());
+            assert_eq!(bulk_from(&links, until), (from, from), "{free:?}");
+        }
+        // What another head waits for does not keep bulk from the line, and is waited for.
+        links[0].free_at = NOW;
+        assert_eq!(bulk_from(&links, run), (NOW, run));
+        links[0].state = LinkState::Down;
+        assert_eq!(bulk_from(&links, run), (run, run));
     }
 }

@@ -17,7 +17,7 @@ use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
 use crate::recovery::Frame;
-use crate::scheduler::{Decision, LinkView};
+use crate::scheduler::{self, Decision};
 use crate::time::Instant;
 use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
@@ -184,9 +184,9 @@ impl Session {
                 }
                 Decision::Wait(until) => {
                     // Whatever else wakes the driver until a link has saved up: what one datagram could take meanwhile goes with the run.
+                    let mut until = until;
                     if tier == Tier::Bulk {
-                        let used = self.views.iter().filter(|view| view.state != LinkState::Down);
-                        self.bulk_from = used.map(LinkView::run_at).fold(until, Instant::min);
+                        (self.bulk_from, until) = scheduler::bulk_from(&self.views, until);
                     }
                     self.wait_until(until);
                 }
