@@ -273,7 +273,14 @@ fn discards(world: &BondWorld) -> String {
         [world.client.machine.session_stats(world.now()), world.server.machine.session_stats(world.now())];
     let counted = sides.into_iter().flatten().map(|stats| {
         let counts: Vec<_> = stats.discards.iter().filter(|(_, count)| *count > 0).collect();
-        format!("{counts:?} {:?}", stats.links.iter().map(|link| link.state).collect::<Vec<_>>())
+        let links = stats.links.iter().map(|link| {
+            let carries = link.capacity.map_or_else(|| "?".to_owned(), |rate| rate.to_string());
+            format!(
+                "{:?}: {} of {carries}, RTT {:?}, loss {} ‰",
+                link.state, link.tx_rate, link.rtt, link.loss_permille
+            )
+        });
+        format!("{counts:?} {:?}", links.collect::<Vec<_>>())
     });
     counted.collect::<Vec<_>>().join("\n")
 }

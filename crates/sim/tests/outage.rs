@@ -114,7 +114,7 @@ fn what_is_no_outage_raises_no_alarm() {
         ("a longer way", two_links("rtt='30ms'", &event("delay='35ms'"))),
         ("a satellite's slots", built_in("starlink")),
         ("a long link", two_links("rtt='600ms'", "")),
-        ("a stall of 40 ms", two_links("rtt='30ms'", &event("jitter='40ms'"))),
+        ("stalls of 35 ms", two_links("rtt='30ms'", &event("jitter='35ms'"))),
     ];
     for (name, scenario) in cases {
         let mut world = setup(scenario).world();

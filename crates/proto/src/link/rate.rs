@@ -41,7 +41,7 @@
 //! the rule), somebody else fills it, who does not yield to delay. Then yielding starves: the link is shared as one TCP flow
 //! would (`shared`; RFC 9438 on what is in flight), and up to half of what it carried before somewhat quicker, until, in a test every 5 s, the queue drains after all.
 //!
-//! A link that carries little keeps its C. One whose C varied lately is trusted, after a pause, with a quarter of it, and then with
+//! A link that carries little keeps its C; near the least that is believed of any more is looked for in large steps. One whose C varied lately is trusted, after a pause, with a quarter of it, and then with
 //! twice what it delivers.
 //!
 //! It knows no packets, no other links, and no clock.
@@ -135,6 +135,9 @@ const DRAIN_S: f64 = 0.006;
 
 /// Sent and delivered differ by this: the queue changed.
 const CHANGE: f64 = 0.08;
+/// The same of traffic that is less than that share of C.
+const CHANGE_LIGHT: f64 = 0.3;
+const LIGHT: f64 = 0.5;
 /// Below this share of C the queue is meant to drain.
 const DRAINING: f64 = 0.95;
 /// A link with a queue for this long was busy.
@@ -145,6 +148,8 @@ const ESTIMATE_GAIN: f64 = 0.3;
 
 /// No estimate goes below this: it must still be found out what the link carries.
 const RATE_MIN_BPS: f64 = 200_000.0;
+/// Up to so many times that more is looked for in large steps.
+const LITTLE: f64 = 4.0;
 
 /// A C that varied by more than this, relative and on average, is distrusted after a pause.
 const VOLATILE: f64 = 0.05;
@@ -462,7 +467,10 @@ impl RateControl {
     fn on_busy(&mut self, span: &Span, now: Instant) {
         let carried_bps = self.rate_bps.clamp(self.carried_bps(span), self.carried_most_bps(span));
         let ratio = carried_bps / span.sent_bps.max(1.0);
-        let is_flat = (1.0 - CHANGE..=1.0 + CHANGE).contains(&ratio);
+        // Of little traffic a few datagrams are all that is known.
+        let is_light = !span.is_full && span.sent_bps < self.rate_bps * LIGHT;
+        let change = if is_light { CHANGE_LIGHT } else { CHANGE };
+        let is_flat = (1.0 - change..=1.0 + CHANGE).contains(&ratio);
         // A queue that should drain, and of which nothing else is known, may be none.
         if span.sent_bps < self.rate_bps * DRAINING && is_flat {
             return;
@@ -525,6 +533,7 @@ impl RateControl {
         let since = *self.quiet_since.get_or_insert(now);
         if now.saturating_since(since) >= self.rtt_min + self.window() / 2 && now >= self.probe_after {
             let is_likely = self.is_fresh
+                || self.rate_bps < RATE_MIN_BPS * LITTLE
                 || self.rate_bps < self.best.bps(now) / 2.0
                 || self.rate_bps < self.before_cut_bps * (1.0 - CHANGE);
             let (least, most) = if is_likely { (REGROW_MIN, REGROW_MAX) } else { (PROBE_MIN, PROBE_MAX) };
