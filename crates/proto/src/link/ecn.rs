@@ -52,9 +52,9 @@ impl Default for Ecn {
 }
 
 impl Ecn {
-    /// What was found out is void; totals go on.
+    /// What was found out is void; counts go on.
     pub(super) fn restart(&mut self) {
-        *self = Self { marked_total: self.marked_total, ..Self::default() };
+        self.state = Self::default().state;
     }
 
     /// Nothing is answered any more: perhaps what may be marked does not pass.

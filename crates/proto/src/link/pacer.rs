@@ -6,7 +6,7 @@
 //! besides. So a machine that is busy, or whose host takes its processors away for a while, loses less. Exact: no token arithmetic, no drift.
 //!
 //! Bulk starts a run only when [`QUANTUM`] has been saved up, whatever wakes the driver meanwhile, and then sends until nothing is left: at 70 Mbit/s a batch of
-//! six datagrams a millisecond instead of one wake-up or one system call for each. A packet that waits for this very link (sparse
+//! six datagrams a millisecond instead of one wake-up or one system call for each. On a link so slow that one datagram takes as long there is nothing to save up. A packet that waits for this very link (sparse
 //! traffic) goes as soon as one datagram may.
 
 use std::time::Duration;
