@@ -1,4 +1,4 @@
-//! Congestion marks in IP headers.
+//! Congestion marks in IP headers, as a router between two hosts sets them. The emulator knows nothing of the bond, whose own queue marks in `qos::ecn`.
 //!
 //! Sources: RFC 3168 §5 (the codepoints), RFC 1624 (the checksum of a header that changes).
 

@@ -34,8 +34,8 @@ use crate::throttle::Throttle;
 pub const BATCH_BYTES_MAX: usize = 65_507;
 /// The largest receive: what GRO puts together at most.
 const RECEIVE_BYTES_MAX: usize = 65_535;
-/// A slab holds at least three of the largest receives.
-const SLAB_BYTES: usize = 8 * 65_536;
+/// A slab holds what one call receives at most.
+const SLAB_BYTES: usize = RECEIVES_MAX * 65_536;
 /// Receives of one [`UdpSocket::recv_all`] call.
 pub const RECEIVES_MAX: usize = 8;
 /// A second of silence at 32 Mbit/s, or 30 ms at 1 Gbit/s: what may wait while the process does not run.

@@ -58,6 +58,7 @@ pub trait Observed: StateMachine {
 struct Flight {
     from: SocketAddr,
     data: BytesMut,
+    /// A router marked it on its way.
     is_marked: bool,
     /// The number of a rival's segment, which has no data.
     rival: Option<u64>,

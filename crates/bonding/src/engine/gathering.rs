@@ -14,9 +14,9 @@
 //! (Lab, `reference`, both ends and the emulator on two cores, one download at 263 Mbit/s, system calls a second, client and server: to wait
 //! 19,400 and 7,300 without, 5,300 and 4,300 with it; to receive 25,500 and 7,900, 9,600 and 2,800; processor time, with bulk that waits for
 //! its quantum whatever wakes the loop, 0.28 and 0.24, 0.16 and 0.17. An echo beside it has 21.5 and 21.8 ms in the median. With 250 µs, and without that other change,
-//! 0.20 and 0.20. Both of that were with half a millisecond and four receives a call; with a millisecond and eight, in alternating runs, two of one download
+//! 0.20 and 0.20. All that was with half a millisecond and four receives a call; with a millisecond and eight, in alternating runs, two of one download
 //! and five of four: 0.16 and 0.15 -> 0.13 and 0.14 of a processor, 0.20 and 0.21 -> 0.16 and 0.20, calls to receive 10,000 -> 4,850 and 2,670 -> 1,820, to wait
-//! 4,900 -> 3,200 and 3,800 -> 3,200. The echo goes over a link that is not busy: 22.2 ms with either. On `dual`, where it is, 21.5 -> 21.7 ms.)
+//! 4,900 -> 3,200 and 3,800 -> 3,200. The echo goes over a link that is not busy: 22.2 ms with either. On `dual`, where it is, one run each, 21.5 -> 21.7 ms.)
 
 use std::time::Duration;
 

@@ -134,10 +134,10 @@ impl RateControl {
     }
 
     pub(super) fn on_shared(&mut self, sample: &Sample, now: Instant) {
-        let lost = self.marks.newly_lost() + u64::from(self.is_marked());
+        let is_congested = self.marks.newly_lost() > 0 || self.is_marked();
         let Some(span) = self.marks.span(self.window()) else { return };
         let Some(shared) = &mut self.shared else { return };
-        let is_gone = shared.on_sample(sample, lost, (span.delivered_bps, span.is_full), now);
+        let is_gone = shared.on_sample(sample, is_congested, (span.delivered_bps, span.is_full), now);
         self.rate_bps = shared.fair_bps().max(RATE_MIN_BPS);
         if is_gone {
             self.rate_bps = span.delivered_bps.max(RATE_MIN_BPS);

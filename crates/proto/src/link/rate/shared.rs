@@ -108,17 +108,17 @@ impl Shared {
         self.test.map_or_else(|| self.fair_bps(), |(_, rate_bps)| rate_bps)
     }
 
-    /// Takes a sample with what it told to be `lost`; `delivered_bps` is what arrives of ours, `is_full` whether all was sent that
+    /// Takes a sample, which told of a loss or a mark (`is_congested`) or not; `delivered_bps` is what arrives of ours, `is_full` whether all was sent that
     /// might be. `true`: nobody else fills the queue any more.
     pub(super) fn on_sample(
         &mut self,
         sample: &Sample,
-        lost: u64,
+        is_congested: bool,
         (delivered_bps, is_full): (f64, bool),
         now: Instant,
     ) -> bool {
         self.note_queue(sample.delay_us.saturating_sub(self.base_us).max(0) as f64 / 1e6);
-        if lost > 0 && sample.sent_at >= self.decreased_at {
+        if is_congested && sample.sent_at >= self.decreased_at {
             self.decrease(now);
         }
         let span_s = now.saturating_since(self.grown_at).as_secs_f64().min(self.rtt_s());
