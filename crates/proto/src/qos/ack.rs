@@ -5,6 +5,11 @@
 //! they prefer, the nearest, may carry 10, or 1. So the queue lets a newer one take the place of an older one that waits
 //! ([`super::queue`] says when).
 //!
+//! For the same reason none waits for another at the receiver: they go in slots of their own, to be delivered at once. In order, one that is lost holds up all behind it
+//! until it is sent again, so that over lossy links each round trip of a download has two such waits, its data's and its acknowledgements', and at its start, when there is little data, mostly the
+//! second. (Lab, `lossy-3`, one download by cubic, Mbit/s in the first, second, third second: 4, 6, 9 and 13, 30, 47 in order; 24, 53, 71 and 18, 41, 67 and 30, 58, 71 so. Of the attainable, after the
+//! start, four alternating runs: 82.7 and 83.2 %; one upload: 74.7 and 88.0 %.)
+//!
 //! # The rule
 //! Only what a router may know for certain, as Linux's CAKE has it (`cake_ack_filter`). `newer` takes the place of `older` when
 //! - both are whole TCP segments without payload, over IP without options or extension headers, with the same addresses, ports, traffic class and
@@ -46,6 +51,12 @@ pub(super) const ACK_BYTES_MAX: usize = 40 + 60;
 pub(super) fn supersedes(newer: &[u8], older: &[u8]) -> bool {
     let (Some(newer), Some(older)) = (PureAck::of(newer), PureAck::of(older)) else { return false };
     newer.supersedes(&older)
+}
+
+/// Whether a packet is nothing but an acknowledgement, of which a newer one says more. One that overtakes others, also data of its
+/// connection, does no harm (RFC 9293 §3.10.7.4).
+pub(crate) fn is_pure(packet: &[u8]) -> bool {
+    packet.len() <= ACK_BYTES_MAX && PureAck::of(packet).is_some()
 }
 
 /// What is compared of an acknowledgement.

@@ -61,6 +61,11 @@ impl FlowId {
     pub const fn is_realtime(self) -> bool {
         self.0 >= FLOWS
     }
+
+    /// Where its acknowledgements are counted that carry nothing else: a slot that is no flow's, above all [`FLOW_IDS`].
+    pub const fn acks(self) -> Self {
+        Self(self.0 % FLOWS + FLOW_IDS)
+    }
 }
 
 /// What the bond reads of an inner packet's header.

@@ -11,7 +11,7 @@
 //! This module knows neither links nor keys. It is given time and the links' total rate, and gives out
 //! packets.
 
-mod ack;
+pub(crate) mod ack;
 pub mod classify;
 mod codel;
 mod credit;

@@ -40,7 +40,7 @@
 //! and what was held there goes first. What is missing there and comes after all leaves at once, too (`released_late`). Senders count such packets in slots of their own, where nothing else waits.
 //!
 //! # Classes
-//! What must not wait is delivered at once. All else waits alike. A shorter hold for traffic that is merely light was considered (25 ms): where losses
+//! What must not wait is delivered at once: what is realtime, and acknowledgements that carry nothing else. All else waits alike. A shorter hold for traffic that is merely light was considered (25 ms): where losses
 //! are sent again it would have to wait for them all the same, and light traffic goes over one link, so that nothing else than a loss makes a gap in it.
 //!
 //! # A slot's states

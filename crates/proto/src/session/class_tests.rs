@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::tests::{Pair, config, packet};
 use super::*;
 use crate::config::Fec;
+use crate::inner::samples;
 use crate::qos::{Class, Rule, RuleProtocol};
 
 const LINKS: [(u64, u64); 2] = [(10, 10), (70, 40)];
@@ -137,6 +138,31 @@ fn tcp_stays_in_order_whatever_its_class() {
     assert_eq!(urgent.get(), 0);
 }
 
+/// A segment of a connection with an acknowledgement, which carries so many bytes.
+fn segment(payload: usize) -> PacketBuf {
+    let mut tcp = [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 9, 0, 0, 0, 0].to_vec();
+    tcp.resize(20 + payload, 0);
+    Bytes::from(samples::v4(6, 0, &tcp)).into()
+}
+
+#[test]
+fn an_acknowledgement_waits_for_no_data() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    let mut lost = false;
+    pair.loses = Box::new(move |_, _, segment| is_data(segment) && !std::mem::replace(&mut lost, true));
+    for payload in [100, 100, 0, 100, 0] {
+        pair.send(segment(payload)).unwrap();
+    }
+    let sizes = |pair: &Pair| pair.delivered[1].iter().map(|packet| packet.len()).collect::<Vec<_>>();
+    pair.run(15, |_| ());
+    assert_eq!(sizes(&pair), [40, 40], "behind data that is missing");
+    pair.run(500, |_| ());
+    assert_eq!(sizes(&pair), [40, 40, 140, 140]);
+    let stats = pair.sides[1].stats(pair.now);
+    assert_eq!(stats.flows_realtime, 0);
+}
+
 /// The same packet, its checksum left to the other side.
 fn partial(packet: &[u8]) -> PacketBuf {
     PacketBuf::partial(Bytes::copy_from_slice(packet))
@@ -172,6 +198,6 @@ fn what_may_be_restored_is_sent_with_its_checksum() {
         pair.run(100, |_| ());
         let came = pair.delivered[1].pop().unwrap();
         assert!(!came.is_partial());
-        assert_eq!(crate::inner::samples::transport_sum(&came, 17, 20), 0xffff);
+        assert_eq!(samples::transport_sum(&came, 17, 20), 0xffff);
     }
 }

@@ -38,7 +38,7 @@ use crate::discard::Discard;
 use crate::fec::{COVER_MAX, Cover, Decoder, Encoder};
 use crate::link::Outgoing;
 use crate::packet::{DataFrame, LinkId, PacketBuf, Transmit};
-use crate::qos::queue::Queued;
+use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
 use crate::session::keyring::SealedAs;
 use crate::time::Instant;
@@ -272,7 +272,8 @@ impl Session {
     /// `frame` went over `link` and nowhere else: a symbol may be due.
     pub(super) fn protect(&mut self, head: &Queued, link: LinkId, frame: &DataFrame, now: Instant) {
         let Some(view) = self.views.get(link.index()).filter(|_| self.peer_at_once) else { return };
-        let at_once = frame.modifiers.has(Modifiers::AT_ONCE);
+        // What is at once and not realtime is an acknowledgement: the next one says as much.
+        let at_once = head.tier == Tier::Realtime && frame.modifiers.has(Modifiers::AT_ONCE);
         let spacing = self.protection.spacing(at_once, view.loss_permille, view.burst_tenths);
         let Some(spacing) = spacing.filter(|_| self.is_sealed(link)) else { return };
         let Some((cover, bytes)) = self.protection.on_sent(frame, spacing, now) else { return };

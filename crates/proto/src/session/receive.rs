@@ -7,6 +7,7 @@ use crate::config::{Role, Security};
 use crate::discard::Discard;
 use crate::event::{Event, LinkState};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path};
+use crate::qos::classify::needs_order;
 use crate::qos::flow;
 use crate::time::Instant;
 use crate::wire::heartbeat::Heartbeat;
@@ -124,7 +125,10 @@ impl Session {
         }
         let restores = self.restores(seq_num).then(|| packet.clone());
         let result = if modifiers.has(Modifiers::AT_ONCE) {
-            self.on_realtime(&packet, now);
+            // TCP's acknowledgements come so, too.
+            if !needs_order(&packet) {
+                self.on_realtime(&packet, now);
+            }
             self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
         } else {
             self.reorder.on_packet(seq_num, id, packet, &self.delays, now, &mut self.released)

@@ -13,6 +13,7 @@ use crate::config::{LinkRole, Security};
 use crate::event::LinkState;
 use crate::link::{Link, Outgoing, Report};
 use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, PacketBuf, Path, Transmit};
+use crate::qos::ack;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
@@ -318,12 +319,15 @@ impl Session {
         }
     }
 
-    /// The packet with its number. What is realtime is to be delivered at once, if it may overtake others and the peer knows how. Where
-    /// it may be restored from others' its checksum is complete.
+    /// The packet with its number. What is realtime is to be delivered at once, if it may overtake others and the peer knows how, and so are
+    /// acknowledgements. Where it may be restored from others' its checksum is complete.
     fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf) -> DataFrame {
-        let at_once = tier == Tier::Realtime && self.peer_at_once && !needs_order(&packet);
+        let is_ack = self.peer_at_once && ack::is_pure(&packet);
+        let flow = if is_ack { flow.acks() } else { flow };
+        let at_once = is_ack || (tier == Tier::Realtime && self.peer_at_once && !needs_order(&packet));
         let mut modifiers = if at_once { Modifiers::AT_ONCE } else { Modifiers::NONE };
-        let may_be_partial = self.peer_partial && tier != Tier::Realtime && !self.protection.covers_all();
+        let may_be_partial =
+            self.peer_partial && !at_once && tier != Tier::Realtime && !self.protection.covers_all();
         let packet = if may_be_partial { packet } else { packet.completed() };
         if packet.is_partial() {
             modifiers = modifiers.with(Modifiers::PARTIAL);
