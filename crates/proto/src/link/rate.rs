@@ -72,7 +72,7 @@ use std::time::Duration;
 
 use self::contest::Contest;
 use self::delay::Base;
-use self::loss::{Cut, EXCESS_ROWS, Excess, OUTAGE_LOSS, POLICED_LOSS};
+use self::loss::{Cut, EXCESS_ROWS, Excess, Losses, OUTAGE_LOSS, POLICED_LOSS};
 use self::marks::Congestion;
 use self::rival::Vain;
 use self::shared::Shared;
@@ -231,9 +231,11 @@ pub(super) struct RateControl {
     /// When a queue last did not drain, how often in a row, and the base before.
     vain_at: Option<(Instant, u32, i64)>,
     contest: Contest,
-    usual_loss: f64,
+    losses: Losses,
+    /// Whether it carries so little that what is lost is none of ours.
+    is_light: bool,
     excess: Excess,
-    cut: Option<Cut>,
+    cut: Option<Box<Cut>>,
     /// The last cut, and C before it if it was the first of its series and C was not found again; else 0.
     cut_at: Option<Instant>,
     before_cut_bps: f64,
@@ -281,7 +283,8 @@ impl RateControl {
             vain: None,
             vain_at: None,
             contest: Contest::new(),
-            usual_loss: 0.0,
+            losses: Losses::default(),
+            is_light: false,
             excess: Excess::default(),
             cut: None,
             cut_at: None,
@@ -347,7 +350,7 @@ impl RateControl {
     pub(super) fn on_sample(&mut self, sample: &Sample, now: Instant) {
         self.rtt_min = sample.rtt_min;
         self.note_delay(sample, now);
-        self.note_excess(sample);
+        self.note_losses(sample);
         self.note_marked(sample.marked);
         self.marks.push(Mark {
             arrived_us: sample.arrived_us,
@@ -364,9 +367,10 @@ impl RateControl {
         } else if let Some(span) = self.marks.span(self.window()) {
             self.delivered.push(span.delivered_bps, now);
             self.is_full = span.is_full;
+            self.note_load(&span);
             match self.phase {
                 Phase::Start => {}
-                Phase::Steady => self.on_steady(&span, now),
+                Phase::Steady => self.on_steady(&span, sample, now),
                 Phase::Shared => {}
             }
         }
@@ -420,32 +424,34 @@ impl RateControl {
         // A queue ends it at once, with what little is known of the rate.
         let window = if is_standing { self.window().min(self.marks.reach()) } else { self.window() };
         let Some(span) = self.marks.span(window.max(START_WINDOW_MIN)) else { return };
+        self.note_load(&span);
         if span.loss > OUTAGE_LOSS {
             return;
         }
         self.rate_bps = self.rate_bps.max(span.delivered_bps);
         self.best.push(self.rate_bps, now);
-        let is_lossy = span.is_full && span.loss > START_LOSS && span.lost_bytes > START_LOST_BYTES;
+        let is_lossy = span.is_full
+            && span.loss > self.losses.usual() + START_LOSS
+            && span.lost_bytes > START_LOST_BYTES;
         if is_standing || is_lossy {
             self.phase = Phase::Steady;
             self.rate_bps = span.delivered_bps.max(RATE_MIN_BPS);
             self.empty_at = now;
             if !is_standing {
-                self.cut = Some(Cut { at: now, loss: span.loss, before_bps: span.sent_bps });
+                self.begin_cut(span.sent_bps, now);
                 self.is_fresh = false;
                 self.probe_after = now + self.probe_pause();
             }
         }
     }
 
-    fn on_steady(&mut self, span: &Span, now: Instant) {
-        self.note_usual_loss(span);
+    fn on_steady(&mut self, span: &Span, sample: &Sample, now: Instant) {
         if let Some(busy) = self.marks.busy_span(self.empty_s(), BUSY_WINDOW_MIN, self.window()) {
             self.end_probe(now);
             self.on_busy(&busy, now);
             return;
         }
-        if self.on_loss(span, now) {
+        if self.on_loss(span, sample, now) {
             return;
         }
         if self.on_marks(now) {
@@ -489,12 +495,13 @@ impl RateControl {
 
     /// What the link carried: what was lost as usual took its time too.
     fn carried_bps(&self, span: &Span) -> f64 {
-        span.delivered_bps / (1.0 - span.loss.min(self.usual_loss).min(0.5))
+        span.delivered_bps / (1.0 - span.loss.min(self.losses.usual()).min(0.5))
     }
 
     /// The same at most: nobody knows whether the link carried what chance or a burst of loss took.
     fn carried_most_bps(&self, span: &Span) -> f64 {
-        let chance = if span.lost_rows < EXCESS_ROWS { OUTAGE_LOSS } else { self.usual_loss + POLICED_LOSS };
+        let chance =
+            if span.lost_rows < EXCESS_ROWS { OUTAGE_LOSS } else { self.losses.usual() + POLICED_LOSS };
         self.carried_bps(span).max(span.delivered_bps / (1.0 - span.loss.min(chance).min(OUTAGE_LOSS)))
     }
 

@@ -19,6 +19,8 @@ struct Bench {
     queue_max: Duration,
     /// Share of what is sent that is lost whatever the load, permille.
     lost_permille: u64,
+    /// The same of each datagram by itself.
+    lost_by_chance_permille: u64,
     /// What is lost in a row, bytes.
     row_bytes: u64,
     /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the queue, and was carried.
@@ -55,6 +57,7 @@ impl Bench {
             base_us: -5_000_000,
             queue_max: Duration::from_secs(10),
             lost_permille: 0,
+            lost_by_chance_permille: 0,
             row_bytes: 1_500,
             rival_bytes: 0.0,
             rival_queue: 0.0,
@@ -85,6 +88,24 @@ impl Bench {
         self.rival_bytes * rounds
     }
 
+    /// A number below 2^24.
+    fn draw(&mut self) -> u32 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(self.random >> 40).unwrap()
+    }
+
+    /// What chance takes of so much that was served.
+    fn chance(&mut self, served: f64) -> f64 {
+        if self.lost_by_chance_permille == 0 {
+            return 0.0;
+        }
+        let is_lost =
+            |bench: &mut Self| (u64::from(bench.draw()) * 1_000) >> 24 < bench.lost_by_chance_permille;
+        let lost = (0..bytes(served) / 1_500).filter(|_| is_lost(self)).count();
+        lost as f64 * 1_500.0
+    }
+
     /// 5 ms on a link of `capacity`; returns the queue's length.
     fn step(&mut self, offered: BitRate, capacity: BitRate) -> Duration {
         self.now = self.now + STEP;
@@ -110,7 +131,7 @@ impl Bench {
         let kept = (waiting - served).max(0.0);
         // Ours and theirs are served and dropped alike.
         let (gone, dropped) = ((waiting - kept) / waiting, (kept - room).max(0.0) / waiting);
-        let lost = ours * gone * self.lost_permille as f64 / 1_000.0;
+        let lost = ours * gone * self.lost_permille as f64 / 1_000.0 + self.chance(ours * gone);
         self.delivered += bytes(ours * gone - lost);
         self.lost += bytes(ours * dropped + lost);
         self.rival_carried += theirs * gone;
@@ -121,9 +142,7 @@ impl Bench {
         self.queue_bytes = ours * (1.0 - gone - dropped);
         self.rival_queue = theirs * (1.0 - gone - dropped);
         let queue = capacity.time_to_send(bytes(self.queue_bytes + self.rival_queue));
-        self.random =
-            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let jitter = self.jitter * u32::try_from(self.random >> 40).unwrap() / (1 << 24);
+        let jitter = self.jitter * self.draw() / (1 << 24);
         let total = queue + jitter;
         let datagrams = u32::try_from(new.div_ceil(1_500)).unwrap();
         let excess =
@@ -343,6 +362,23 @@ fn after_a_burst_of_loss_what_was_carried_is_carried_again() {
         let worst = bench.run(8_000, mbit(100), mbit(50));
         assert!(worst < Duration::from_millis(30), "{shift}: {worst:?}");
         assert_near(bench.capacity(), 50);
+    }
+}
+
+/// From the first datagram on, and through a minute at full load.
+#[test]
+fn chance_is_no_policer() {
+    for (seed, permille) in [(1, 20), (2, 50), (3, 50), (4, 100)] {
+        let mut bench = Bench::new(None);
+        (bench.random, bench.lost_by_chance_permille) = (seed, permille);
+        bench.run(4_000, BitRate::from_bps(300_000), mbit(30));
+        bench.run(1_000, mbit(100), mbit(30));
+        let mut low = 0;
+        for _ in 0..12_000 {
+            bench.step(mbit(100), mbit(30));
+            low += u32::from(bench.capacity() < mbit(28));
+        }
+        assert!(low < 600, "{permille} permille: low in {low} of 12,000 steps, now {}", bench.capacity());
     }
 }
 
