@@ -21,6 +21,8 @@ pub(super) const OUTAGE_LOSS: f64 = 0.8;
 /// What is usual, and the mean, are taken over so much.
 const MEAN_BYTES: f64 = 300.0 * DATAGRAM_BYTES;
 const LIGHT_LOAD: f64 = 0.7;
+/// What is more than this on average is learnt to be usual by the test of a cut alone: a policer of a few Mbit/s takes as much of what is little elsewhere.
+const LIGHT_LOSS_MAX: f64 = 0.2;
 
 /// The test of a cut takes so much, and no longer than that.
 const TEST_BYTES: f64 = MEAN_BYTES;
@@ -93,7 +95,7 @@ impl Losses {
     /// Bytes of which this share was lost, while the link carried little or not.
     fn note(&mut self, loss: f64, bytes: f64, is_light: bool) {
         self.mean.note(loss, bytes);
-        if is_light {
+        if is_light && self.mean.value <= LIGHT_LOSS_MAX {
             self.usual.note(loss, bytes);
         } else if self.mean.value < self.usual.value {
             // A queue only adds to it.
