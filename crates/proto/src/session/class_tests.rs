@@ -163,6 +163,24 @@ fn an_acknowledgement_waits_for_no_data() {
     assert_eq!(stats.flows_realtime, 0);
 }
 
+/// Links are looked at every 5 ms while packets wait for what is missing, and only then.
+#[test]
+fn who_holds_nothing_is_woken_by_heartbeats_alone() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    for number in 0..200 {
+        pair.send(packet(1, number, 1_000)).unwrap();
+    }
+    pair.run(1_000, |_| ());
+    assert_eq!(pair.delivered[1].len(), 200);
+    let mut looks = 0;
+    pair.run(3_000, |pair| {
+        let waits_for = |side: &Session| side.poll_timeout().is_some_and(|(_, reason)| reason == "silence");
+        looks += pair.sides.iter().filter(|side| waits_for(side)).count();
+    });
+    assert_eq!(looks, 0);
+}
+
 /// The same packet, its checksum left to the other side.
 fn partial(packet: &[u8]) -> PacketBuf {
     PacketBuf::partial(Bytes::copy_from_slice(packet))

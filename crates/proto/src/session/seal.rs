@@ -238,7 +238,7 @@ impl Session {
 
     /// When links are to be looked at for silence though nothing arrives.
     pub(super) fn silence_timeout(&self) -> Option<Instant> {
-        let waits = self.links.len() > 1 && self.reorder.poll_timeout().is_some();
+        let waits = self.links.len() > 1 && self.reorder.is_holding();
         waits.then(|| self.looked_at + LOOK_STEP)
     }
 
