@@ -128,7 +128,7 @@ pub(crate) struct Engine<M, D> {
     status_interval: Duration,
     status_at: Instant,
     retry_at: Instant,
-    /// The last `now` that the machine saw.
+    /// Up to then the machine has done what was due. What becomes due while it is drained, which may take a while, is not stuck.
     seen: Instant,
     ready: Vec<Ready>,
     batch: Vec<u8>,
@@ -378,6 +378,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             if self.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.machine.handle_timeout(now);
             }
+            self.seen = now;
             self.drain(now)?;
             if !tun_ready && self.readable.is_empty() {
                 break;
@@ -460,7 +461,6 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 self.write_released()?;
             }
         }
-        self.seen = now;
         Ok(())
     }
 

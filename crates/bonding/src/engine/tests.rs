@@ -34,6 +34,8 @@ struct Machine {
     /// Packets taken since the last tick: the most, ever.
     taken: usize,
     taken_max: usize,
+    /// How long it takes to send something.
+    sending: Duration,
 }
 
 impl StateMachine for Machine {
@@ -62,6 +64,7 @@ impl StateMachine for Machine {
     fn poll_transmit(&mut self, buf: &mut Vec<u8>, max: NonZeroUsize, _: Instant) -> Option<Transmit> {
         let start = buf.len();
         let segment_size = self.packets.front()?.len();
+        std::thread::sleep(self.sending);
         for _ in 0..max.get() {
             let Some(packet) = self.packets.front().filter(|packet| packet.len() == segment_size) else {
                 break;
@@ -175,6 +178,7 @@ impl World {
             ticks: 0,
             taken: 0,
             taken_max: 0,
+            sending: Duration::ZERO,
         };
         let engine = Engine::new(Parts {
             machine,
@@ -273,6 +277,17 @@ fn a_deadline_in_the_past_is_no_wait_and_a_stuck_one_no_busy_loop() {
     // The machine has seen it and asks again.
     world.engine.machine.tick_at = world.engine.seen();
     assert_eq!(world.engine.wait_for([None; 3]), SPIN_WAIT);
+}
+
+#[test]
+fn a_deadline_that_passes_while_something_is_sent_is_not_stuck() {
+    let mut world = World::new(LONG);
+    world.turn_once_at_least();
+    world.engine.machine.sending = Duration::from_millis(20);
+    world.engine.machine.tick_at = world.engine.seen() + Duration::from_millis(10);
+    world.turn_once_at_least();
+    // Who was interrupted for 10 ms before has ticked.
+    assert!(world.engine.machine.ticks == 1 || world.engine.wait_for([None; 3]).is_zero());
 }
 
 impl World {
