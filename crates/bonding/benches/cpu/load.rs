@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bonding_lab::tools::{Iperf3, Iperf3Server, IperfDirection, Ping};
-use bonding_lab::{Host, Lab};
+use bonding_lab::{Host, Lab, LabOptions};
+use bonding_netem::{LinkSpec, Rate, Scenario, scenario};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub(crate) enum Load {
     Bulk,
     /// One TCP flow held to 300 Mbit/s
     Paced,
+    /// One TCP flow over emulated links of 290 Mbit/s together
+    Reference,
     /// Packets of 100 bytes, one flow
     Small,
     /// Packets of 100 bytes, 1,000 flows
@@ -45,8 +48,21 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Bulk, Self::Paced, Self::Small, Self::Small1000, Self::SmallBatch, Self::Latency, Self::Idle];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Bulk,
+        Self::Paced,
+        Self::Reference,
+        Self::Small,
+        Self::Small1000,
+        Self::SmallBatch,
+        Self::Latency,
+        Self::Idle,
+    ];
+
+    /// Whether it is one for this carrier: the links of `reference` are five.
+    pub(crate) const fn is_for(self, carrier: Carrier) -> bool {
+        !matches!((self, carrier), (Self::Reference, Carrier::Bond4 | Carrier::Bond16))
+    }
 
     /// As it is called on the command line.
     pub(crate) fn name(self) -> String {
@@ -74,10 +90,14 @@ struct Used {
 impl Plan {
     /// New hosts, a new tunnel, one load.
     pub(crate) fn run(&self, carrier: Carrier, load: Load) -> anyhow::Result<Figures> {
-        let lab = Lab::start_wired(carrier.links())?;
+        let lab = if load == Load::Reference {
+            Lab::start(&emulated(carrier)?, LabOptions::default())?
+        } else {
+            Lab::start_wired(carrier.links())?
+        };
         let running = Running::start(&lab, carrier, self.peers.as_deref())?;
         let figures = match load {
-            Load::Bulk => self.transfer(&running, None),
+            Load::Bulk | Load::Reference => self.transfer(&running, None),
             Load::Paced => self.transfer(&running, Some(PACED_BPS)),
             Load::Small => self.small(&running, 1, false),
             Load::Small1000 => self.small(&running, 1_000, false),
@@ -138,6 +158,20 @@ impl Plan {
         figures.insert("client_wakeups_s", (after.wakeups - before.wakeups) as f64 / seconds);
         Ok(figures)
     }
+}
+
+/// The links of `reference`, or for who has but one link one that carries as much.
+fn emulated(carrier: Carrier) -> anyhow::Result<Scenario> {
+    let mut scenario = scenario::builtin("reference")?;
+    if !matches!(carrier, Carrier::Plain | Carrier::Bond) {
+        let bps = |link: &LinkSpec| link.down.rate.mean_bps();
+        let sum: u64 = scenario.links.iter().filter_map(bps).sum();
+        scenario.links = scenario.links.split_off(scenario.links.len() - 1);
+        for link in &mut scenario.links {
+            (link.up.rate, link.down.rate) = (Rate::from_bps(sum), Rate::from_bps(sum));
+        }
+    }
+    Ok(scenario)
 }
 
 fn cpu_figures(before: &Used, after: &Used, amount: f64, name: &'static str, figures: &mut Figures) {

@@ -7,6 +7,8 @@
 //!
 //! - `bulk`: one TCP flow, download, at full speed;
 //! - `paced`: the same held to 300 Mbit/s;
+//! - `reference`: one TCP flow, download, over emulated links: the bond over those of the scenario `reference`, everything else over one
+//!   link that carries as much. The emulator hands over every datagram on its own and in its time, as a line does and a wire does not;
 //! - `small`, `small-1000`: packets of 100 bytes (UDP) in one flow, and in 1,000, one `send` each, as many as get through;
 //! - `small-batch`: the same in one flow, 64 packets to a `send` (`UDP_SEGMENT`), which costs the sender next to nothing: what the tunnel
 //!   can do where its user is no bottleneck;
@@ -103,7 +105,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let mut report = Report::new()?;
     for run in 1..=arguments.runs.max(1) {
         for carrier in &carriers {
-            for load in &loads {
+            for load in loads.iter().filter(|load| load.is_for(*carrier)) {
                 let figures = plan.run(*carrier, *load);
                 let figures = figures.with_context(|| format!("{}, {}", carrier.name(), load.name()))?;
                 println!("run {run}  {}", report::line(*carrier, *load, &figures));

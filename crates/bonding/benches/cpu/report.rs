@@ -28,7 +28,7 @@ const fn columns(load: Load) -> &'static [(&'static str, &'static str, usize)] {
             ("server_cpu_s", "server CPU s", 2),
             ("packets_per_call", "packets per system call", 1),
         ],
-        Load::Paced => &[("cpu_s_per_gb", "CPU s/GB", 2), ("gbit_s", "Gbit/s", 2)],
+        Load::Paced | Load::Reference => &[("cpu_s_per_gb", "CPU s/GB", 2), ("gbit_s", "Gbit/s", 2)],
         Load::Small | Load::Small1000 | Load::SmallBatch => &[
             ("kpps", "1,000 packets/s", 0),
             ("cpu_us_per_packet", "CPU µs/packet", 2),
