@@ -294,7 +294,12 @@ impl Health {
     pub(super) fn unchanged_until(&self) -> Instant {
         match (self.state, self.noticed_at) {
             // Less than `overdue_at` and `doubt_at` say.
-            (LinkState::Up, None) => self.heard_at + self.interval.min(DOUBT_QUIET),
+            (LinkState::Up, None) => {
+                let overdue_at = self.heard_at + self.interval + self.interval;
+                self.unproven_at.map_or(overdue_at, |at| {
+                    overdue_at.min((at + ACK_DELAY + DOUBT_SLACK).max(self.heard_at + DOUBT_QUIET))
+                })
+            }
             (LinkState::Up | LinkState::Suspect | LinkState::Down, _) => Instant::ZERO,
         }
     }

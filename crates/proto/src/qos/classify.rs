@@ -277,6 +277,7 @@ impl Classifier {
     }
 
     /// Forgets flows that are idle. [`Self::classify`] does it too.
+    #[inline]
     pub fn forget_idle(&mut self, now: Instant) {
         if self.watched == 0 || now.saturating_since(self.swept) < FORGET_AFTER {
             return;

@@ -85,8 +85,8 @@ pub(super) struct FlowTable {
     sparse: List,
     bulk: List,
     idle: List,
-    /// When those that had been idle for long were forgotten last.
-    forgot_at: Instant,
+    /// Before this none is idle for long.
+    forget_at: Instant,
 }
 
 impl FlowTable {
@@ -197,17 +197,20 @@ impl FlowTable {
     /// Forgets the flows that have been idle for long.
     #[inline]
     pub(super) fn forget_idle(&mut self, now: Instant) {
-        // Asked several times for each packet; what has become idle since is so from now on.
-        if self.forgot_at == now {
-            return;
+        // Asked several times for each packet.
+        if now >= self.forget_at {
+            self.forget_idle_anew(now);
         }
-        self.forgot_at = now;
-        self.forget_idle_anew(now);
     }
 
+    #[inline(never)]
     fn forget_idle_anew(&mut self, now: Instant) {
+        // What has become idle since is so from now on.
+        self.forget_at = now + FORGET_AFTER;
         while let Some(id) = self.idle.first {
-            if now < self.listed_mut(id).idle_since + FORGET_AFTER {
+            let until = self.listed_mut(id).idle_since + FORGET_AFTER;
+            if now < until {
+                self.forget_at = until;
                 return;
             }
             self.unlink(id);

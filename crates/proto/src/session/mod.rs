@@ -617,6 +617,10 @@ impl StateMachine for Session {
             if link.has_relay() {
                 first.offer(Some(Instant::ZERO), "relay");
             }
+            debug_assert!(
+                link.poll_timeout().is_none_or(|at| at >= link.unchanged_until()),
+                "that is a bound"
+            );
             if !first.is_by(link.unchanged_until()) {
                 first.offer(link.poll_timeout(), "link state");
             }
