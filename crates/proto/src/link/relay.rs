@@ -9,7 +9,7 @@
 //! back is dead: the other side has no proof of it then, counts it as failed after 11 intervals, and says so.
 //!
 //! **Silence.** The receiver of a link's data knows first that nothing comes any more. Where a link was in steady use and then is silent for
-//! [`SILENT_MIN`], while other links deliver or packets wait for what is missing, it tells so over another one: feedback as ever, whose hold says for how long nothing
+//! [`SILENT_MIN`], it tells so over another one: feedback as ever, whose hold says for how long nothing
 //! has followed the largest datagram; again after each [`SILENT_STEP`], [`SILENT_TIMES`] in all. The sender knows what it sent after
 //! that datagram and when. If data, over a span of [`OVERDUE_SPAN`] at least, should have been there for [`OVERDUE_MIN`] (or four deviations of
 //! the round trip), the link is suspect: half a round trip and its own patience sooner than by waiting for an answer. A link whose
@@ -80,6 +80,13 @@ impl Link {
             self.relay.until = now + RELAYED_FOR;
             self.relay.is_due = true;
         }
+    }
+
+    /// Whether it was in steady use, and its silence since is not told of as often as it may be: a tenth of a second later it is.
+    pub fn may_fall_silent(&self) -> bool {
+        let (told_of, times) = self.relay.silent;
+        let steady_until = self.arrivals.steady_until().filter(|_| self.relay.peer_takes);
+        steady_until.is_some_and(|last_at| told_of != last_at || times < SILENT_TIMES)
     }
 
     /// Is this link silent? What happened before `looking_since` is not known.

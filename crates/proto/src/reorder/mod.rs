@@ -332,11 +332,6 @@ impl Resequencer {
         }
     }
 
-    /// Whether packets wait for others.
-    pub fn is_holding(&self) -> bool {
-        !self.holding.is_empty()
-    }
-
     /// When [`Self::on_timeout`] is due. After it was called with `now`, this is later than `now`.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let lost = self.holding.first().map(|&(deadline, _)| deadline);

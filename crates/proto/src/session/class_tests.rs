@@ -163,9 +163,9 @@ fn an_acknowledgement_waits_for_no_data() {
     assert_eq!(stats.flows_realtime, 0);
 }
 
-/// Links are looked at every 5 ms while packets wait for what is missing, and only then.
+/// Links that were in steady use are looked at every 5 ms until their silence was told of.
 #[test]
-fn who_holds_nothing_is_woken_by_heartbeats_alone() {
+fn links_are_not_looked_at_for_silence_for_ever() {
     let mut pair = Pair::new(&LINKS);
     pair.run(500, |_| ());
     for number in 0..200 {

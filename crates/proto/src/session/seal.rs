@@ -224,7 +224,7 @@ impl Session {
         result
     }
 
-    /// Data arrived, or packets wait for what is missing: is a link silent? Only what happened while we looked counts, not a stall of our own.
+    /// Data arrived, or a link in use was not looked at for a while: is a link silent? Only what happened while we looked counts, not a stall of our own.
     pub(super) fn note_silence(&mut self, now: Instant) {
         let since_look = now.saturating_since(self.looked_at);
         if since_look > LOOK_PAUSE_MAX {
@@ -238,8 +238,8 @@ impl Session {
 
     /// When links are to be looked at for silence though nothing arrives.
     pub(super) fn silence_timeout(&self) -> Option<Instant> {
-        let waits = self.links.len() > 1 && self.reorder.is_holding();
-        waits.then(|| self.looked_at + LOOK_STEP)
+        let looks = self.links.len() > 1 && self.links.iter().any(Link::may_fall_silent);
+        looks.then(|| self.looked_at + LOOK_STEP)
     }
 
     /// The frames of a datagram. `arrival` asks for feedback if one of them does.
