@@ -101,15 +101,6 @@ struct Slot {
     timer: Option<(Instant, &'static str)>,
 }
 
-impl Slot {
-    /// Looks at its queue; what all queue is `all_bytes` with what it had before.
-    fn count_queued(&mut self, all_bytes: usize) -> usize {
-        let now_queued = if self.closing { 0 } else { self.session.queued_bytes() };
-        let before = std::mem::replace(&mut self.queued_bytes, now_queued);
-        (all_bytes + now_queued).saturating_sub(before)
-    }
-}
-
 impl Endpoint {
     /// Sessions for all of the configuration's clients; at most 65,536.
     pub fn new(config: &EndpointConfig, now: Instant) -> Self {
@@ -302,19 +293,21 @@ impl Endpoint {
 
     /// The session's queue has changed.
     fn count_queued(&mut self, id: SessionId) {
-        if let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
-            self.queued_bytes = slot.count_queued(self.queued_bytes);
-        }
+        let Some(slot) = self.slot(id) else { return };
+        let now_queued = if slot.closing { 0 } else { slot.session.queued_bytes() };
+        let before = std::mem::replace(&mut slot.queued_bytes, now_queued);
+        self.queued_bytes = (self.queued_bytes + now_queued).saturating_sub(before);
     }
 
     /// The session's outputs are drained: its next deadline stands.
     fn settle(&mut self, id: SessionId) {
-        let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
-        self.queued_bytes = slot.count_queued(self.queued_bytes);
+        self.count_queued(id);
+        let Some(slot) = self.slot(id) else { return };
         slot.pending = false;
-        slot.timer = slot.session.poll_timeout().filter(|_| !slot.closing);
-        let (timer, closing) = (slot.timer, slot.closing);
-        self.timers.set(id, timer.map(|(at, _)| at));
+        let timeout = slot.session.poll_timeout().filter(|_| !slot.closing);
+        let closing = slot.closing;
+        slot.timer = timeout;
+        self.timers.set(id, timeout.map(|(at, _)| at));
         if closing {
             self.indices.remove_session(id);
             if let Some(place) = self.slots.get_mut(usize::from(id.0)) {
