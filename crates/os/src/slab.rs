@@ -1,9 +1,10 @@
 //! Receive memory: large slabs that packets are cut from without copying and that are used again once all packets
 //! cut from them are gone.
 //!
-//! A slab whose packets are still held elsewhere is simply not reused: memory is bounded by what the holders keep
-//! (each held packet keeps at most one slab alive) plus [`SlabPool::SPENT_MAX`] idle slabs. Of several that are free the one used last is
-//! taken: it may still be in the processor's cache. The others of a burst stay cold.
+//! A slab whose packets are still held elsewhere is not reused before they are gone. Memory is bounded by what the holders keep (each held packet
+//! keeps at most one slab alive) plus idle slabs of [`SlabPool::IDLE_BYTES_MAX`]. That is more than a download over long links has under way: whose
+//! slabs are forgotten before they are free makes new ones and fills them with zeroes, over and over. Of several that are free the one used last is taken: it may still be in
+//! the processor's cache. The others of a burst stay cold.
 
 use std::collections::VecDeque;
 
@@ -22,12 +23,18 @@ pub struct SlabPool {
 }
 
 impl SlabPool {
-    /// Used-up slabs remembered for reuse.
-    pub const SPENT_MAX: usize = 16;
+    /// Used-up slabs are remembered for reuse up to so many bytes: 400 Mbit/s over a round trip of 300 ms.
+    pub const IDLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+    /// And no more than so many: each is looked at where all are held.
+    const SPENT_MAX: usize = 64;
 
     /// A pool of slabs of `slab_bytes`; nothing is allocated before the first use.
     pub fn new(slab_bytes: usize) -> Self {
         Self { slab_bytes, current: BytesMut::new(), spent: VecDeque::new(), allocated: 0 }
+    }
+
+    fn spent_max(&self) -> usize {
+        (Self::IDLE_BYTES_MAX / self.slab_bytes.max(1)).clamp(1, Self::SPENT_MAX)
     }
 
     /// At least `need` writable bytes (at most the size of a slab), all of them initialised.
@@ -69,7 +76,7 @@ impl SlabPool {
                 return;
             }
         }
-        if self.spent.len() > Self::SPENT_MAX {
+        if self.spent.len() > self.spent_max() {
             self.spent.pop_front();
         }
         self.allocated += 1;
@@ -125,5 +132,23 @@ mod tests {
             assert!(packet.iter().all(|byte| *byte == round.to_le_bytes()[0]));
         }
         assert!(pool.spent.len() <= SlabPool::SPENT_MAX);
+    }
+
+    /// As long as they are under way, packets are held in the order in which they came.
+    #[test]
+    fn what_a_round_trip_holds_makes_no_new_slabs() {
+        let mut pool = SlabPool::new(262_144);
+        let mut held = VecDeque::new();
+        for round in 0..2_000 {
+            pool.window(131_072);
+            held.push_back(pool.take(65_536));
+            if held.len() > 160 {
+                held.pop_front();
+            }
+            if round == 200 {
+                pool.allocated = 0;
+            }
+        }
+        assert_eq!(pool.allocated(), 0);
     }
 }
