@@ -29,6 +29,7 @@ pub mod units;
 pub mod wire;
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 pub use crate::client::Client;
 pub use crate::discard::Discard;
@@ -67,6 +68,10 @@ pub trait StateMachine {
     fn poll_packet(&mut self) -> Option<PacketBuf>;
     /// Says goodbye to every peer: drain what is to be transmitted, and use it no more.
     fn close(&mut self, now: Instant);
+    /// The least round trip over a socket, where that is known.
+    fn round_trip(&self, _socket: SocketId) -> Option<Duration> {
+        None
+    }
     /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last `now`.
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
 }

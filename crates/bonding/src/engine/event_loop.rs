@@ -343,7 +343,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
 
     /// Adds the sockets that were left to gather, when it is time.
     fn look(&mut self, now: Instant) {
-        self.sockets.gather(&mut self.gathering, &self.poller, now);
+        let Self { sockets, gathering, poller, machine, .. } = self;
+        sockets.gather(gathering, poller, |socket| machine.round_trip(socket), now);
         if self.gathering.looks(now) {
             self.readable.extend(self.sockets.gathered());
         }

@@ -1,9 +1,10 @@
 //! Lets the datagrams of busy links gather in their sockets.
 //!
 //! Links of some ten Mbit/s deliver datagrams one by one, each a wake-up: of 290 Mbit/s over five links 20,000 a second, and most of what a
-//! datagram costs is the waking. So sockets that are busy that way are not waited for: all of them are looked at together every
-//! [`EVERY`]. A datagram of a quiet link is still taken at once, so light traffic beside a download over other links does not meet this; what
-//! busy links deliver is taken up to that much later. The kernel says when it came, so no measurement of a link notices.
+//! datagram costs is the waking. So sockets that are busy that way are not waited for: all of them are looked at together every 1/32 of the
+//! shortest round trip among them, 1 to 2 ms. (A server's socket has clients near and far: 1 ms.) A datagram of a quiet link is still taken at
+//! once, so light traffic beside a download over other links does not meet this; what busy links deliver is taken up to that much later. The kernel
+//! says when it came, so no measurement of a link notices.
 //!
 //! Who gathers is decided every [`JUDGED_EVERY`]: sockets with [`BUSY_PER_S`] datagrams a second or more, if together they have
 //! [`WORTH_PER_S`], four for each look. A socket that gives many datagrams to a receive anyway is waited for: there is nothing to save, and a
@@ -16,14 +17,20 @@
 //! its quantum whatever wakes the loop, 0.28 and 0.24, 0.16 and 0.17. An echo beside it has 21.5 and 21.8 ms in the median. With 250 µs, and without that other change,
 //! 0.20 and 0.20. All that was with half a millisecond and four receives a call; with a millisecond and eight, in alternating runs, two of one download
 //! and five of four: 0.16 and 0.15 -> 0.13 and 0.14 of a processor, 0.20 and 0.21 -> 0.16 and 0.20, calls to receive 10,000 -> 4,850 and 2,670 -> 1,820, to wait
-//! 4,900 -> 3,200 and 3,800 -> 3,200. The echo goes over a link that is not busy: 22.2 ms with either. On `dual`, where it is, one run each, 21.5 -> 21.7 ms.)
+//! 4,900 -> 3,200 and 3,800 -> 3,200. The echo goes over a link that is not busy: 22.2 ms with either. On `dual`, where it is, one run each, 21.5 -> 21.7 ms.
+//! With two milliseconds over links of 80 ms, five alternating runs: the client's processor time 0.10 -> 0.08 or 0.09 for one download, 0.13 -> 0.10 or
+//! 0.11 for four, the server's 0.17 -> 0.16 for four; with three, two runs, no less. The echo beside it 21.5 to 21.7 ms with either.)
 
 use std::time::Duration;
 
 use bonding_proto::Instant;
 
-/// How long they gather. The quantum that bulk is sent in.
-const EVERY: Duration = Duration::from_millis(1);
+/// How long they gather at least. The quantum that bulk is sent in.
+const EVERY_MIN: Duration = Duration::from_millis(1);
+/// And at most: with three milliseconds a download took as much.
+const EVERY_MAX: Duration = Duration::from_millis(2);
+/// Up to such a part of the shortest round trip of those that gather.
+const ROUND_TRIP_PART: u32 = 32;
 /// Who gathers is decided anew after this.
 const JUDGED_EVERY: Duration = Duration::from_millis(10);
 /// A socket with so many datagrams a second is busy.
@@ -69,6 +76,7 @@ impl Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
     judged_at: Instant,
+    every: Duration,
     /// The next look, while somebody gathers.
     look_at: Option<Instant>,
 }
@@ -83,7 +91,7 @@ impl Gathering {
     pub(super) fn looks(&mut self, now: Instant) -> bool {
         let due = self.look_at.is_some_and(|at| at <= now);
         if due {
-            self.look_at = Some(now + EVERY);
+            self.look_at = Some(now + self.every);
         }
         due
     }
@@ -98,21 +106,25 @@ impl Gathering {
         Some(span)
     }
 
-    /// Decides who gathers, from what came in `span`, and begins to count anew.
+    /// Decides who gathers, from what came in `span`, and begins to count anew. Each comes with the shortest round trip over its socket, if that is
+    /// known.
     pub(super) fn judge<'a>(
         &mut self,
-        tallies: impl Iterator<Item = &'a mut Tally>,
+        sockets: impl Iterator<Item = (&'a mut Tally, Option<Duration>)>,
         span: Duration,
         now: Instant,
     ) {
-        let mut tallies: Vec<_> = tallies.collect();
-        let all: u64 = tallies.iter().filter_map(|tally| tally.busy_per_s(span)).sum();
-        for tally in &mut tallies {
+        let mut sockets: Vec<_> = sockets.collect();
+        let all: u64 = sockets.iter().filter_map(|(tally, _)| tally.busy_per_s(span)).sum();
+        for (tally, _) in &mut sockets {
             let gathers = all >= WORTH_PER_S && tally.busy_per_s(span).is_some();
             **tally = Tally { gathers, ..Tally::default() };
         }
-        let any = tallies.iter().any(|tally| tally.gathers);
-        self.look_at = any.then(|| self.look_at.unwrap_or(now + EVERY));
+        let gathering = sockets.iter().filter(|(tally, _)| tally.gathers);
+        let every = |round_trip: Option<Duration>| round_trip.unwrap_or_default() / ROUND_TRIP_PART;
+        let every = gathering.map(|(_, round_trip)| every(*round_trip).clamp(EVERY_MIN, EVERY_MAX)).min();
+        self.every = every.unwrap_or(EVERY_MIN);
+        self.look_at = every.map(|every| self.look_at.unwrap_or(now + every));
     }
 }
 
@@ -130,12 +142,18 @@ mod tests {
         Tally { datagrams, receives, gathers }
     }
 
+    const START: Instant = Instant::from_nanos(1_000_000_000);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     /// Who gathers after a span of 10 ms.
     fn judged(mut tallies: Vec<Tally>) -> Vec<bool> {
-        let (mut gathering, now) = (Gathering::default(), Instant::from_nanos(1_000_000_000));
-        gathering.judge(tallies.iter_mut(), SPAN, now);
+        let mut gathering = Gathering::default();
+        gathering.judge(tallies.iter_mut().map(|tally| (tally, None)), SPAN, START);
         let gathers: Vec<bool> = tallies.iter().map(|tally| tally.gathers()).collect();
-        assert_eq!(gathering.look_at(), gathers.contains(&true).then(|| now + EVERY));
+        assert_eq!(gathering.look_at(), gathers.contains(&true).then(|| START + EVERY_MIN));
         gathers
     }
 
@@ -156,15 +174,32 @@ mod tests {
 
     #[test]
     fn looks_are_spaced_and_judgements_too() {
-        let mut gathering = Gathering::default();
-        let now = Instant::from_nanos(1_000_000_000);
+        let (mut gathering, now) = (Gathering::default(), START);
         assert!(!gathering.looks(now), "nobody gathers");
         assert!(gathering.judges(now).is_some());
         assert_eq!(gathering.judges(now + SPAN / 2), None);
-        gathering.judge([tally(100, 100, false)].iter_mut(), SPAN, now);
+        gathering.judge([(&mut tally(100, 100, false), None)].into_iter(), SPAN, now);
         assert!(!gathering.looks(now));
-        assert!(gathering.looks(now + EVERY * 3));
-        assert_eq!(gathering.look_at(), Some(now + EVERY * 4));
+        assert!(gathering.looks(now + ms(3)));
+        assert_eq!(gathering.look_at(), Some(now + ms(4)));
         assert_eq!(gathering.judges(now + SPAN), Some(SPAN));
+    }
+
+    #[test]
+    fn far_links_gather_for_longer_and_the_nearest_that_gathers_decides() {
+        let every = |round_trips: &[(u64, u64)]| {
+            let mut gathering = Gathering::default();
+            let mut sockets: Vec<_> = round_trips
+                .iter()
+                .map(|(per_span, rtt)| (tally(*per_span, *per_span, false), Some(ms(*rtt))))
+                .collect();
+            gathering.judge(sockets.iter_mut().map(|(tally, rtt)| (tally, *rtt)), SPAN, START);
+            gathering.look_at().map(|at| at - START)
+        };
+        assert_eq!(every(&[(58, 80), (58, 600)]), Some(ms(2)));
+        assert_eq!(every(&[(58, 80), (58, 48)]), Some(Duration::from_micros(1_500)));
+        assert_eq!(every(&[(58, 80), (58, 5)]), Some(ms(1)));
+        assert_eq!(every(&[(58, 80), (8, 5)]), Some(ms(2)), "a line that does not gather");
+        assert_eq!(every(&[(8, 80)]), None);
     }
 }

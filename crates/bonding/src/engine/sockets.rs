@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
 
 use bonding_os::monitor::Monitor;
 use bonding_os::netlink::Interface;
@@ -169,10 +170,18 @@ impl Sockets {
     }
 
     /// The sockets that are not waited for, which is decided here now and then.
-    pub(crate) fn gather(&mut self, gathering: &mut Gathering, poller: &Poller, now: Instant) {
+    /// `round_trip` is the shortest over a socket, if that is known.
+    pub(crate) fn gather(
+        &mut self,
+        gathering: &mut Gathering,
+        poller: &Poller,
+        round_trip: impl Fn(SocketId) -> Option<Duration>,
+        now: Instant,
+    ) {
         let Some(span) = gathering.judges(now) else { return };
         let before: Vec<bool> = self.slots.iter().map(|slot| slot.tally.gathers()).collect();
-        gathering.judge(self.slots.iter_mut().map(|slot| &mut slot.tally), span, now);
+        let tallies = self.slots.iter_mut().map(|slot| &mut slot.tally);
+        gathering.judge(tallies.zip((0..=u8::MAX).map(SocketId).map(round_trip)), span, now);
         for ((slot, token), before) in self.slots.iter().zip(FIRST_TOKEN..).zip(before) {
             if slot.tally.gathers() != before {
                 slot.watch(poller, token);
@@ -500,7 +509,7 @@ mod tests {
         sockets.open_all(&poller).unwrap();
         let near = sockets.slots[0].socket.as_ref().unwrap().local_address();
         let (mut gathering, mut now) = (Gathering::default(), Instant::from_nanos(1_000_000_000));
-        sockets.gather(&mut gathering, &poller, now);
+        sockets.gather(&mut gathering, &poller, |_| None, now);
         let mut ready = Vec::new();
         let mut datagrams = Vec::new();
         for number in 0..100_u8 {
@@ -510,7 +519,7 @@ mod tests {
             assert!(sockets.recv(ID, &mut datagrams));
         }
         now = now + Duration::from_millis(10);
-        sockets.gather(&mut gathering, &poller, now);
+        sockets.gather(&mut gathering, &poller, |_| None, now);
         assert_eq!(sockets.gathered().collect::<Vec<_>>(), [ID]);
 
         for number in 100..=110_u8 {
@@ -526,7 +535,7 @@ mod tests {
 
         // Quiet again: it is waited for.
         peer.send_to(&[111], near).unwrap();
-        sockets.gather(&mut gathering, &poller, now + Duration::from_millis(100));
+        sockets.gather(&mut gathering, &poller, |_| None, now + Duration::from_millis(100));
         assert_eq!(sockets.gathered().count(), 0);
         poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
         assert!(ready[0].readable);

@@ -20,7 +20,7 @@ use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent};
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
 use crate::session::Session;
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
@@ -346,6 +346,11 @@ impl StateMachine for Client {
         for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
             session.close(CloseReason::Shutdown, now);
         }
+    }
+
+    fn round_trip(&self, socket: SocketId) -> Option<Duration> {
+        let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
+        sessions.filter_map(|session| session.round_trip(socket)).min()
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {

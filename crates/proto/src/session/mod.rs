@@ -57,7 +57,7 @@ use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent, LinkState};
 use crate::handshake::Welcome;
 use crate::link::Link;
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig, Tier};
@@ -602,6 +602,11 @@ impl StateMachine for Session {
         self.counters.packets_out += 1;
         self.counters.bytes_out += packet.len() as u64;
         Some(packet)
+    }
+
+    fn round_trip(&self, socket: SocketId) -> Option<Duration> {
+        let over = |link: &&Link| link.path().is_some_and(|path| path.socket == socket);
+        self.links.iter().filter(over).map(Link::rtt).filter(|rtt| !rtt.is_zero()).min()
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
