@@ -12,7 +12,6 @@ use crate::config::{
 };
 use crate::crypto::keys::PrivateKey;
 use crate::endpoint::Endpoint;
-use crate::packet::SocketId;
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const DELAY: Duration = Duration::from_millis(10);
@@ -211,6 +210,7 @@ fn the_first_server_is_used_while_it_answers_and_no_other_is_asked() {
     world.start(1);
     world.run(30_000);
     assert_eq!(world.switches, []);
+    assert_eq!(world.client.round_trip(SocketId(0)), Some(DELAY * 2));
     assert!(world.delivered[0] > 2_900 && world.delivered[1] == 0, "{:?}", world.delivered);
     assert!(world.servers[1].as_ref().unwrap().stats(world.now)[0].1.links.is_empty());
 }

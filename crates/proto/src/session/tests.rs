@@ -183,6 +183,8 @@ impl Pair {
 fn links_are_proven_within_two_round_trips_and_measured() {
     let mut pair = Pair::new(&[(10, 10), (70, 40)]);
     assert_eq!(pair.send(packet(1, 0, 100)), Err(Discard::NotConnected));
+    let round_trips = |pair: &Pair| [0, 1, 2].map(|socket| pair.sides[0].round_trip(SocketId(socket)));
+    assert_eq!(round_trips(&pair), [None; 3]);
     pair.run(35, |_| ());
     assert_eq!(pair.states(), [LinkState::Up, LinkState::Down]);
     pair.run(1_000, |_| ());
@@ -194,6 +196,8 @@ fn links_are_proven_within_two_round_trips_and_measured() {
         assert_eq!(stats.links[1].loss_permille, 0);
         assert_eq!(stats.links[0].score, 1_200);
     }
+    let ms = |ms| Some(Duration::from_millis(ms));
+    assert_eq!(round_trips(&pair), [ms(20), ms(80), None]);
     // Ten heartbeats a second and link, each way, and no answer to an answer.
     assert!(pair.sides[0].stats(pair.now).links[0].tx_packets <= 13);
 }
