@@ -54,6 +54,9 @@ pub trait StateMachine {
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard>;
     /// The kernel refused to send a datagram of `bytes` on `path`: it is larger than the interface carries. Counted by the driver.
     fn handle_refused(&mut self, _path: &Path, _bytes: usize, _now: Instant) {}
+    /// The driver's socket takes no more, or has room again. Data does not go over a full socket; what goes there all the same (heartbeats, control) the
+    /// driver keeps, or drops and counts.
+    fn handle_room(&mut self, _socket: SocketId, _has_room: bool) {}
     /// To be called when [`Self::poll_timeout`] is due; early or late calls do no harm.
     fn handle_timeout(&mut self, now: Instant);
     /// Appends datagrams for one path to `buf`, at most `max_segments` and all but the last of one size.

@@ -104,6 +104,31 @@ impl SocketId {
     }
 }
 
+/// Some of the driver's sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SocketSet([u64; 4]);
+
+impl SocketSet {
+    pub(crate) const fn is_empty(self) -> bool {
+        matches!(self.0, [0, 0, 0, 0])
+    }
+
+    pub(crate) fn contains(self, socket: SocketId) -> bool {
+        self.0.get(socket.index() / 64).is_some_and(|bits| bits & Self::bit(socket) != 0)
+    }
+
+    /// Adds a socket, or takes it away.
+    pub(crate) fn set(&mut self, socket: SocketId, is_in: bool) {
+        if let Some(bits) = self.0.get_mut(socket.index() / 64) {
+            *bits = if is_in { *bits | Self::bit(socket) } else { *bits & !Self::bit(socket) };
+        }
+    }
+
+    const fn bit(socket: SocketId) -> u64 {
+        1 << (socket.0 % 64)
+    }
+}
+
 /// Where a datagram came from or goes to: a socket and the peer's address seen on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {

@@ -447,6 +447,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             if later.saturating_since(now) >= STALE {
                 now = later;
             }
+            while let Some((socket, has_room)) = self.sockets.poll_room() {
+                self.machine.handle_room(socket, has_room);
+            }
             let Some(transmit) = self.machine.poll_transmit(&mut self.batch, SEGMENTS_MAX, now) else {
                 break;
             };

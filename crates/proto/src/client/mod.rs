@@ -20,7 +20,7 @@ use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent};
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::session::Session;
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
@@ -71,6 +71,8 @@ pub struct Client {
     review_at: Option<Instant>,
     events: std::collections::VecDeque<Event>,
     discards: DiscardCounts,
+    /// The driver's sockets that take no more.
+    full: SocketSet,
 }
 
 impl Client {
@@ -94,6 +96,7 @@ impl Client {
             review_at: None,
             events: std::collections::VecDeque::new(),
             discards: DiscardCounts::default(),
+            full: SocketSet::default(),
         };
         client.open(0, now);
         client.review(now);
@@ -310,6 +313,10 @@ impl StateMachine for Client {
         self.review(now);
     }
 
+    fn handle_room(&mut self, socket: SocketId, has_room: bool) {
+        self.full.set(socket, !has_room);
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
             session.handle_timeout(now);
@@ -325,6 +332,7 @@ impl StateMachine for Client {
     ) -> Option<Transmit> {
         for seat in &mut self.seats {
             let Some(session) = &mut seat.session else { continue };
+            session.set_full(self.full);
             if let Some(transmit) = session.poll_transmit(buf, max_segments, now) {
                 return Some(transmit);
             }

@@ -15,7 +15,7 @@ mod indices;
 mod routes;
 mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
@@ -33,7 +33,7 @@ use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::Event;
 use crate::handshake::Stamp;
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
 use crate::stats::SessionStats;
@@ -69,6 +69,9 @@ pub struct Endpoint {
     /// Sessions with undrained output, each once.
     pending: VecDeque<SessionId>,
     timers: Timers,
+    /// The driver's sockets that take no more, and the sessions whose data waited when one of them was full.
+    full: SocketSet,
+    held_up: BTreeSet<SessionId>,
     events: VecDeque<(SessionId, Event)>,
     released: VecDeque<PacketBuf>,
     discards: DiscardCounts,
@@ -134,6 +137,8 @@ impl Endpoint {
             queued_bytes_max: QUEUED_BYTES_MAX,
             pending: VecDeque::new(),
             timers: Timers::default(),
+            full: SocketSet::default(),
+            held_up: BTreeSet::new(),
             events: VecDeque::new(),
             released: VecDeque::new(),
             discards: DiscardCounts::default(),
@@ -392,6 +397,15 @@ impl StateMachine for Endpoint {
         }
     }
 
+    fn handle_room(&mut self, socket: SocketId, has_room: bool) {
+        self.full.set(socket, !has_room);
+        if has_room {
+            for id in std::mem::take(&mut self.held_up) {
+                self.mark(id);
+            }
+        }
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, id)) = self.timers.first()
             && at <= now
@@ -415,13 +429,20 @@ impl StateMachine for Endpoint {
             return Some(transmit);
         }
         while let Some(id) = self.pending.front().copied() {
-            let transmit = self.slot(id).and_then(|slot| slot.session.poll_transmit(buf, max_segments, now));
+            let full = self.full;
+            let transmit = self.slot(id).and_then(|slot| {
+                slot.session.set_full(full);
+                slot.session.poll_transmit(buf, max_segments, now)
+            });
             if let Some(transmit) = transmit {
                 // Sessions take turns, batch by batch.
                 self.pending.rotate_left(1);
                 return Some(transmit);
             }
             self.pending.pop_front();
+            if !full.is_empty() && self.session(id).is_some_and(Session::is_waiting) {
+                self.held_up.insert(id);
+            }
             // Sending may have found packets that are too big.
             self.collect(id);
             self.settle(id);

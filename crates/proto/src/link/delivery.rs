@@ -154,7 +154,7 @@ impl Link {
         // Unclamped: what was late in one interval comes in the next.
         let received = echo.received.saturating_sub(last.received);
         self.loss.on_interval(packets, received, now);
-        if self.rate.take_clear(now) {
+        if self.rate.take_clear(last.logged.sent_at, now) {
             self.random_loss.on_interval(packets, received, now);
         }
     }

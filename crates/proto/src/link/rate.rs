@@ -97,6 +97,8 @@ const START_GAIN: f64 = 2.2;
 const START_QUEUE_S: f64 = 0.002;
 const START_LOSS: f64 = 0.1;
 const START_LOST_BYTES: f64 = 10.0 * DATAGRAM_BYTES;
+/// Who sends so many times what was delivered before does not know yet whether it passes.
+const START_BEYOND: f64 = 1.25;
 const START_WINDOW_MIN: Duration = Duration::from_millis(8);
 
 /// The queue is brought to its target within this time.
@@ -220,6 +222,8 @@ pub(super) struct RateControl {
     noise_from: Option<(Instant, i64, i64)>,
     /// The longest queue since it was last asked for.
     queue_max_s: f64,
+    /// What was sent up to then was sent to find out what the link carries, and lost for that.
+    pushed_until: Instant,
     /// C when there was no queue last.
     calm_bps: f64,
     /// Samples in a row with a queue that ends the first phase.
@@ -276,6 +280,7 @@ impl RateControl {
             is_full: false,
             noise_from: None,
             queue_max_s: 0.0,
+            pushed_until: Instant::ZERO,
             calm_bps: 0.0,
             standing: 0,
             empty_at: Instant::ZERO,
@@ -425,6 +430,9 @@ impl RateControl {
         let window = if is_standing { self.window().min(self.marks.reach()) } else { self.window() };
         let Some(span) = self.marks.span(window.max(START_WINDOW_MIN)) else { return };
         self.note_load(&span);
+        if span.is_full || span.sent_bps > self.rate_bps * START_BEYOND {
+            self.pushed_until = now;
+        }
         if span.loss > OUTAGE_LOSS {
             return;
         }
@@ -568,6 +576,9 @@ impl RateControl {
         let target_s = self.target_s(sample, now);
         let gain = 1.0 + (target_s - expected_s) / CONTROL_S + self.probe;
         self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + self.probe));
+        if self.probe >= REGROW_MIN {
+            self.pushed_until = now;
+        }
     }
 
     /// The queue to keep.

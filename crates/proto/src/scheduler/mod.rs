@@ -48,6 +48,9 @@ const SPILL_AFTER: Duration = Duration::from_millis(10);
 /// Another range of delays must carry so much more than the present one to replace it, permille.
 const STEP_GAIN_PERMILLE: u64 = 1_100;
 
+/// A full socket is asked again after this at the latest.
+const ROOM_AFTER_MAX: Duration = Duration::from_millis(10);
+
 /// A full datagram.
 const DATAGRAM_BYTES: u64 = 1_500;
 
@@ -105,6 +108,12 @@ impl LinkView {
         let start = self.free_at.max(now.saturating_sub(BURST));
         let bytes = bytes as u64 + self.header_bytes;
         self.free_at = start + self.rate.time_to_send(bytes);
+    }
+
+    /// Its socket is full: it has no credit until the driver says that there is room. Until when is not known; likely a batch or two leave first.
+    pub(crate) fn wait_for_room(&mut self, now: Instant) {
+        let likely = self.time_to_send(2 * BATCH_BYTES_MAX as u64).min(ROOM_AFTER_MAX);
+        self.free_at = self.free_at.max(now + likely);
     }
 
     /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds. On one that is slow there is nothing to

@@ -33,6 +33,8 @@ mod transmit;
 #[cfg(test)]
 mod class_tests;
 #[cfg(test)]
+mod room_tests;
+#[cfg(test)]
 mod sealed_tests;
 #[cfg(test)]
 mod size_tests;
@@ -57,7 +59,7 @@ use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, LinkEvent, LinkState};
 use crate::handshake::Welcome;
 use crate::link::Link;
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig, Tier};
@@ -129,6 +131,8 @@ pub struct Session {
     delays: Vec<LinkDelay>,
     /// Until then all links are saving up for a run of bulk.
     bulk_from: Instant,
+    /// The driver's sockets that take no more.
+    full: SocketSet,
     copies: Copies,
     /// Whether losses are sent again.
     recovers: bool,
@@ -214,6 +218,7 @@ impl Session {
             fitting: Vec::new(),
             delays: Vec::new(),
             bulk_from: Instant::ZERO,
+            full: SocketSet::default(),
             copies: Copies::default(),
             recovers: config.recovery.resend,
             recovery: Recovery::default(),
@@ -439,8 +444,24 @@ impl Session {
             if !sealed && link.security() == Security::Sealed {
                 view.state = LinkState::Down;
             }
+            if !self.full.is_empty() && link.path().is_some_and(|path| self.full.contains(path.socket)) {
+                view.wait_for_room(now);
+            }
             view
         }));
+    }
+
+    /// These of the driver's sockets take no more.
+    pub(crate) fn set_full(&mut self, full: SocketSet) {
+        if self.full != full {
+            self.full = full;
+            self.bulk_from = Instant::ZERO;
+        }
+    }
+
+    /// Whether data waits for links.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.transmit_at.is_some()
     }
 
     /// Bytes that a link sent and received so far, IP and UDP headers included; handshakes are not counted.
@@ -542,6 +563,12 @@ impl StateMachine for Session {
 
     fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
         Self::handle_refused(self, path, bytes, now);
+    }
+
+    fn handle_room(&mut self, socket: SocketId, has_room: bool) {
+        let mut full = self.full;
+        full.set(socket, !has_room);
+        self.set_full(full);
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let mut buf = Vec::new();
         while let Some(transmit) = self.client.poll_transmit(&mut buf, SEGMENTS, self.now) {
             let link = transmit.path.socket.0;

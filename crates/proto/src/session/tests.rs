@@ -39,7 +39,7 @@ pub(super) struct Pair {
     flying: BTreeMap<(Instant, u64), (usize, u8, Vec<u8>)>,
     order: u64,
     pub(super) delivered: [Vec<PacketBuf>; 2],
-    data_bytes: Vec<usize>,
+    pub(super) data_bytes: Vec<usize>,
     steps: u64,
 }
 
@@ -100,7 +100,7 @@ impl Pair {
         }
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         for side in 0..2 {
             let mut buf = Vec::new();
             while let Some(transmit) = self.sides[side].poll_transmit(&mut buf, SEGMENTS, self.now) {
@@ -174,7 +174,7 @@ impl Pair {
             .collect()
     }
 
-    fn states(&self) -> Vec<LinkState> {
+    pub(super) fn states(&self) -> Vec<LinkState> {
         self.sides[0].links.iter().map(Link::state).collect()
     }
 }

@@ -148,11 +148,14 @@ impl RateControl {
         }
     }
 
-    /// Whether nothing stood in the link since this was asked last: what was lost was not lost to a queue, ours or another's.
-    pub(in crate::link) fn take_clear(&mut self, now: Instant) -> bool {
+    /// Whether nothing stood in the link since this was asked last, and what was sent from `from` on was not more than it is known to carry: what was lost was
+    /// not lost to a queue, ours or another's, nor to a policer while the rate was found out.
+    pub(in crate::link) fn take_clear(&mut self, from: Instant, now: Instant) -> bool {
         let is_contested = self.phase == Phase::Shared
             || self.vain_at.is_some_and(|(at, ..)| now.saturating_since(at) < CONTESTED_FOR);
         let limit = 0.015_f64.max(self.rtt_min.as_secs_f64() / 4.0);
-        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit && !is_contested
+        std::mem::replace(&mut self.queue_max_s, self.queue_s) <= limit
+            && !is_contested
+            && self.pushed_until <= from
     }
 }

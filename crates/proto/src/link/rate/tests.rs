@@ -382,6 +382,25 @@ fn chance_is_no_policer() {
     }
 }
 
+/// A queue of 2 ms, which never counts as one: what is lost in it while the rate is found out says nothing about the link.
+#[test]
+fn what_is_lost_by_finding_out_the_rate_is_none_of_the_links() {
+    let mut bench = Bench::new(None);
+    bench.queue_max = Duration::from_millis(2);
+    let (mut ours, mut its) = (0, 0);
+    for _ in 0..10 {
+        let (from, before) = (bench.now, bench.lost);
+        bench.run(60, mbit(1_000), mbit(50));
+        let lost = bench.lost - before;
+        // What was sent meanwhile is known a round trip later.
+        bench.run(40, mbit(1_000), mbit(50));
+        let is_clear = bench.control.take_clear(from, bench.now);
+        *(if is_clear { &mut its } else { &mut ours }) += lost;
+    }
+    assert!(ours > 50_000 && its * 20 < ours, "{ours} and {its} bytes lost");
+    assert!(bench.control.take_clear(bench.now, bench.now), "it is over");
+}
+
 #[test]
 fn a_few_datagrams_lost_on_a_slow_link_are_no_policer() {
     let mut bench = Bench::new(None);
