@@ -14,9 +14,12 @@ impl Clock {
         Self(std::time::Instant::now())
     }
 
-    /// The system's clock, since the Unix epoch: what the kernel says of datagrams by.
-    pub(crate) fn system() -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    /// The system's clock, since the Unix epoch (what the kernel says of datagrams by), and the time. In this order: who is interrupted between the two takes what
+    /// came for later than it was, not for earlier. A delay that is too short by the milliseconds of an interruption would be the least for
+    /// ten seconds, and every other look like a queue.
+    pub(crate) fn system_and_now(self) -> (Duration, Instant) {
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (system, self.now())
     }
 
     /// The time. Never [`Instant::ZERO`], so that "never" and "at the start" differ for whoever subtracts.

@@ -402,7 +402,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             }
             *taken += datagrams.len();
             // After they were received: none came later.
-            let (now, system) = (clock.now(), Clock::system());
+            let (system, now) = clock.system_and_now();
             for Received { remote, local, is_marked, arrived, data } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
                 let waited = arrived.and_then(|arrived| system.checked_sub(arrived));
