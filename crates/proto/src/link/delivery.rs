@@ -254,6 +254,8 @@ impl Link {
         }
         let [newer, _] = self.rounds;
         self.rounds = [now.saturating_since(told.largest.at), newer];
+        let least = told.least.map(|sent| (micros_between(least_us, sent.at.as_micros()), sent.bytes));
+        let (least_delay_us, least_bytes) = least.unwrap_or((delay_us, told.largest.bytes));
         let marked = self.ecn.on_feedback(feedback);
         let sample = Sample {
             sent_at: told.largest.at,
@@ -264,8 +266,8 @@ impl Link {
             lost: self.sent.lost(),
             lost_rows: self.sent.rows(),
             marked,
-            delay_us: micros_between(least_us, told.least.at.as_micros()).min(delay_us),
-            delay_bytes: u64::from(told.least.bytes),
+            delay_us: least_delay_us.min(delay_us),
+            delay_bytes: u64::from(least_bytes),
             total: self.sent.total(),
             rtt_min: self.rtt.min(now).unwrap_or(srtt),
         };

@@ -153,8 +153,8 @@ struct Key {
 pub(super) struct Told {
     /// The largest datagram named.
     pub(super) largest: Sent,
-    /// The one of the least delay.
-    pub(super) least: Sent,
+    /// The one of the least delay, if it is remembered.
+    pub(super) least: Option<Sent>,
     /// Whether the largest is news.
     pub(super) is_newer: bool,
 }
@@ -252,6 +252,8 @@ impl SentLog {
             return Err(Discard::FeedbackMalformed);
         }
         let Some(largest) = self.get(number) else { return Ok(None) };
+        // Before what is settled is forgotten.
+        let least = number.checked_sub(u64::from(feedback.least_back)).and_then(|number| self.get(number));
         let is_newer = self.largest_delivered.is_none_or(|known| number > known);
         for (low, high) in feedback.runs.counters(feedback.largest) {
             let (low, high) = (base.wrapping_add(low), base.wrapping_add(high));
@@ -266,8 +268,7 @@ impl SentLog {
         self.patience.on_time(now);
         self.find_lost(largest.at, rtt);
         self.forget_settled();
-        let least = number.checked_sub(u64::from(feedback.least_back)).and_then(|number| self.get(number));
-        Ok(Some(Told { largest, least: least.unwrap_or(largest), is_newer }))
+        Ok(Some(Told { largest, least, is_newer }))
     }
 
     /// Bytes sent.
@@ -443,8 +444,7 @@ impl SentLog {
         }
     }
 
-    /// Drops what is settled from the front, but for the last ones: lost ones may still arrive, and the least delay is
-    /// that of any datagram since the last feedback.
+    /// Drops what is settled from the front, but for the last ones: lost ones may still arrive.
     fn forget_settled(&mut self) {
         let Some(largest) = self.largest_delivered else { return };
         while self.first + LATE_MAX <= largest && self.log.front().is_some_and(|front| !front.is_underway()) {

@@ -20,13 +20,8 @@ fn sent(count: u64) -> SentLog {
     log
 }
 
-/// Tells of `largest` and the runs below it: pairs of a gap and a run.
-fn tell(log: &mut SentLog, largest: u64, first: u16, ranges: &[(u16, u16)], at: u64) -> Vec<u64> {
-    let mut runs = Runs::new(first);
-    for &(gap, run) in ranges {
-        assert!(runs.push(Range { gap, run }));
-    }
-    let feedback = Feedback {
+fn feedback(largest: u64, runs: Runs) -> Feedback {
+    Feedback {
         marked: 0,
         key: KEY,
         largest,
@@ -36,8 +31,16 @@ fn tell(log: &mut SentLog, largest: u64, first: u16, ranges: &[(u16, u16)], at: 
         least_before: 0,
         received: 0,
         runs,
-    };
-    log.on_feedback(&feedback, RTT, ms(at)).unwrap();
+    }
+}
+
+/// Tells of `largest` and the runs below it: pairs of a gap and a run.
+fn tell(log: &mut SentLog, largest: u64, first: u16, ranges: &[(u16, u16)], at: u64) -> Vec<u64> {
+    let mut runs = Runs::new(first);
+    for &(gap, run) in ranges {
+        assert!(runs.push(Range { gap, run }));
+    }
+    log.on_feedback(&feedback(largest, runs), RTT, ms(at)).unwrap();
     log.take_lost().iter().map(|frame| frame.data().seq_num).collect()
 }
 
@@ -51,6 +54,17 @@ fn what_three_later_ones_or_an_eighth_of_a_round_trip_passed_is_given_back_once(
     assert_eq!(tell(&mut log, 19, 1, &[(2, 1), (8, 4)], 59), [8, 9, 10, 11, 12, 13, 14, 15]);
     assert_eq!((log.lost(), log.delivered()), (9 * 1_100, 9 * 1_100));
     assert_eq!(log.counts(), ResendCounts::default());
+}
+
+/// Many small datagrams between two frames of feedback.
+#[test]
+fn the_datagram_of_the_least_delay_is_known_however_many_came_after_it() {
+    let mut log = sent(3_000);
+    let told = Feedback { least_back: 2_400, ..feedback(2_999, Runs::new(3_000)) };
+    let told = log.on_feedback(&told, RTT, ms(3_040)).unwrap().unwrap();
+    assert_eq!((told.largest.at, told.least.unwrap().at), (ms(2_999), ms(599)));
+    let long_gone = Feedback { least_back: 2_400, ..feedback(2_999, Runs::new(1)) };
+    assert!(log.on_feedback(&long_gone, RTT, ms(3_041)).unwrap().unwrap().least.is_none());
 }
 
 #[test]
