@@ -104,28 +104,27 @@ impl SocketId {
     }
 }
 
-/// Some of the driver's sockets.
+/// Some of the driver's sockets. One whose number is not below 32 is never among them: no side has more links or listeners.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SocketSet([u64; 4]);
+pub(crate) struct SocketSet(u32);
 
 impl SocketSet {
     pub(crate) const fn is_empty(self) -> bool {
-        matches!(self.0, [0, 0, 0, 0])
+        self.0 == 0
     }
 
     pub(crate) fn contains(self, socket: SocketId) -> bool {
-        self.0.get(socket.index() / 64).is_some_and(|bits| bits & Self::bit(socket) != 0)
+        self.0 & Self::bit(socket) != 0
     }
 
     /// Adds a socket, or takes it away.
     pub(crate) fn set(&mut self, socket: SocketId, is_in: bool) {
-        if let Some(bits) = self.0.get_mut(socket.index() / 64) {
-            *bits = if is_in { *bits | Self::bit(socket) } else { *bits & !Self::bit(socket) };
-        }
+        let bit = Self::bit(socket);
+        self.0 = if is_in { self.0 | bit } else { self.0 & !bit };
     }
 
-    const fn bit(socket: SocketId) -> u64 {
-        1 << (socket.0 % 64)
+    fn bit(socket: SocketId) -> u32 {
+        1_u32.checked_shl(socket.0.into()).unwrap_or(0)
     }
 }
 

@@ -444,11 +444,20 @@ impl Session {
             if !sealed && link.security() == Security::Sealed {
                 view.state = LinkState::Down;
             }
-            if !self.full.is_empty() && link.path().is_some_and(|path| self.full.contains(path.socket)) {
-                view.wait_for_room(now);
-            }
             view
         }));
+        if !self.full.is_empty() {
+            self.wait_for_room(now);
+        }
+    }
+
+    /// Links over full sockets have no credit. Apart, as it is rare.
+    #[inline(never)]
+    fn wait_for_room(&mut self, now: Instant) {
+        let is_full = |link: &Link| link.path().is_some_and(|path| self.full.contains(path.socket));
+        for (view, _) in self.views.iter_mut().zip(&self.links).filter(|(_, link)| is_full(link)) {
+            view.wait_for_room(now);
+        }
     }
 
     /// These of the driver's sockets take no more.
