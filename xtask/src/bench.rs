@@ -55,7 +55,7 @@ Options of lab:
 Options of cpu:
   --yes             install missing Debian packages, and boringtun-cli into target/bench/peers, without asking
   --only CARRIER    only wire, bare, plain, bond, bond-4, bond-16, wireguard-go, boringtun or openvpn; may be repeated
-  --load LOAD       only bulk, paced, small, small-1000, small-batch, latency or idle; may be repeated
+  --load LOAD       only bulk, paced, reference, small, small-1000, small-batch, latency or idle; may be repeated
   --runs N          alternating runs (default 5)
   --seconds N       measured length of one transfer (default 5)
   --json FILE       where the figures go (default target/bench/cpu.json); a table goes beside it
