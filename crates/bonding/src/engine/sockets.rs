@@ -8,8 +8,8 @@
 //! rest dropped and counted. Small batches are heartbeats and control: they have a place of their own, lest a saturated link look dead.
 //!
 //! Before the core was told, all that came on top was dropped: sent again over other links, but lost as the link's own figures had it. (Two
-//! wires of 1 Gbit/s, tbf on the interfaces, one upload: while rates were found out 22 % of one link's datagrams were dropped so; it
-//! was left out for its loss for 5 s, 902 Mbit/s instead of 1,800.)
+//! wires of 1 Gbit/s, tbf on the interfaces, one upload: what was dropped so while rates were found out was 22 % of what one link carried in the
+//! 5 s over which loss is taken; it was left out for that, 902 Mbit/s instead of 1,800.)
 
 use std::collections::VecDeque;
 use std::io;
@@ -135,8 +135,9 @@ impl Sockets {
         let mut events = Vec::new();
         for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
             let carrier = slot.refresh(monitor, poller, token(id));
-            if slot.is_full && slot.kept.is_empty() && !self.rooms.contains(&id) {
-                self.rooms.push(id);
+            // One that was closed keeps nothing.
+            if slot.is_full {
+                note_once(&mut self.rooms, id);
             }
             if carrier != slot.carrier {
                 slot.carrier = carrier;
@@ -220,13 +221,13 @@ impl Sockets {
         let no_way = socket.counters().no_way;
         let (sent, too_big) = try_send(socket, transmit, bytes);
         note_refused(&mut self.refused, &path, too_big);
-        if socket.counters().no_way > no_way && !self.no_way.contains(&path.socket) {
-            self.no_way.push(path.socket);
+        if socket.counters().no_way > no_way {
+            note_once(&mut self.no_way, path.socket);
         }
         if let Sent::Blocked { done } = sent {
             slot.keep(transmit, bytes.get(done..).unwrap_or_default());
             slot.watch(poller, token(path.socket));
-            self.note_room(path.socket);
+            note_once(&mut self.rooms, path.socket);
         }
     }
 
@@ -245,14 +246,7 @@ impl Sockets {
             }
         }
         slot.watch(poller, token(id));
-        self.note_room(id);
-    }
-
-    /// Whether the socket keeps something has changed.
-    fn note_room(&mut self, id: SocketId) {
-        if !self.rooms.contains(&id) {
-            self.rooms.push(id);
-        }
+        note_once(&mut self.rooms, id);
     }
 
     /// The next socket that has become full (`false`), or has room again (`true`).
@@ -415,6 +409,12 @@ fn try_send(socket: &mut UdpSocket, transmit: &Transmit, bytes: &[u8]) -> (Sent,
     (sent, refused.then(|| transmit.segment_size.min(bytes.len())))
 }
 
+fn note_once(ids: &mut Vec<SocketId>, id: SocketId) {
+    if !ids.contains(&id) {
+        ids.push(id);
+    }
+}
+
 fn note_refused(refused: &mut VecDeque<(Path, usize)>, path: &Path, bytes: Option<usize>) {
     if let Some(bytes) = bytes.filter(|_| refused.len() < REFUSED_MAX) {
         refused.push_back((*path, bytes));
@@ -481,7 +481,7 @@ mod tests {
         sockets.open_all(&poller).unwrap();
         // As after a refusal by the kernel.
         sockets.slots[0].keep(&to(path, 1000), &[0; 2000]);
-        sockets.note_room(ID);
+        note_once(&mut sockets.rooms, ID);
         assert_eq!((sockets.poll_room(), sockets.poll_room()), (Some((ID, false)), None));
         for number in 1..=4_u8 {
             sockets.send(&poller, &to(path, 1000), &[number; 3000]);

@@ -69,8 +69,8 @@ pub struct Endpoint {
     /// Sessions with undrained output, each once.
     pending: VecDeque<SessionId>,
     timers: Timers,
-    /// The driver's sockets that take no more; `None`: none ever was full, as on most servers. And the sessions whose data waited for one.
-    full: Option<SocketSet>,
+    /// The driver's sockets that take no more, and the sessions whose data waited when one of them was full.
+    full: SocketSet,
     held_up: BTreeSet<SessionId>,
     events: VecDeque<(SessionId, Event)>,
     released: VecDeque<PacketBuf>,
@@ -137,7 +137,7 @@ impl Endpoint {
             queued_bytes_max: QUEUED_BYTES_MAX,
             pending: VecDeque::new(),
             timers: Timers::default(),
-            full: None,
+            full: SocketSet::default(),
             held_up: BTreeSet::new(),
             events: VecDeque::new(),
             released: VecDeque::new(),
@@ -304,11 +304,10 @@ impl Endpoint {
         self.queued_bytes = (self.queued_bytes + now_queued).saturating_sub(before);
     }
 
-    /// The session has nothing more to send: perhaps because a socket is full.
+    /// The session sends nothing more while a socket is full: perhaps because of that. Apart, as it is rare.
     #[inline(never)]
     fn note_held_up(&mut self, id: SessionId) {
-        let is_any_full = self.full.is_some_and(|full| !full.is_empty());
-        if is_any_full && self.session(id).is_some_and(Session::is_waiting) {
+        if self.session(id).is_some_and(Session::is_waiting) {
             self.held_up.insert(id);
         }
     }
@@ -407,7 +406,7 @@ impl StateMachine for Endpoint {
     }
 
     fn handle_room(&mut self, socket: SocketId, has_room: bool) {
-        self.full.get_or_insert_default().set(socket, !has_room);
+        self.full.set(socket, !has_room);
         if has_room {
             for id in std::mem::take(&mut self.held_up) {
                 self.mark(id);
@@ -440,9 +439,7 @@ impl StateMachine for Endpoint {
         while let Some(id) = self.pending.front().copied() {
             let full = self.full;
             let transmit = self.slot(id).and_then(|slot| {
-                if let Some(full) = full {
-                    slot.session.set_full(full);
-                }
+                slot.session.set_full(full);
                 slot.session.poll_transmit(buf, max_segments, now)
             });
             if let Some(transmit) = transmit {
@@ -451,7 +448,7 @@ impl StateMachine for Endpoint {
                 return Some(transmit);
             }
             self.pending.pop_front();
-            if full.is_some() {
+            if !full.is_empty() {
                 self.note_held_up(id);
             }
             // Sending may have found packets that are too big.

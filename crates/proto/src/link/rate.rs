@@ -222,7 +222,7 @@ pub(super) struct RateControl {
     noise_from: Option<(Instant, i64, i64)>,
     /// The longest queue since it was last asked for.
     queue_max_s: f64,
-    /// What was sent up to then was sent to find out what the link carries, and lost for that.
+    /// What was sent up to then may have been lost because it was to find out what the link carries.
     pushed_until: Instant,
     /// C when there was no queue last.
     calm_bps: f64,

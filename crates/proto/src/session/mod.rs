@@ -451,28 +451,6 @@ impl Session {
         }
     }
 
-    /// Links over full sockets have no credit. Apart, as it is rare.
-    #[inline(never)]
-    fn wait_for_room(&mut self, now: Instant) {
-        let is_full = |link: &Link| link.path().is_some_and(|path| self.full.contains(path.socket));
-        for (view, _) in self.views.iter_mut().zip(&self.links).filter(|(_, link)| is_full(link)) {
-            view.wait_for_room(now);
-        }
-    }
-
-    /// These of the driver's sockets take no more.
-    pub(crate) fn set_full(&mut self, full: SocketSet) {
-        if self.full != full {
-            self.full = full;
-            self.bulk_from = Instant::ZERO;
-        }
-    }
-
-    /// Whether data waits for links.
-    pub(crate) const fn is_waiting(&self) -> bool {
-        self.transmit_at.is_some()
-    }
-
     /// Bytes that a link sent and received so far, IP and UDP headers included; handshakes are not counted.
     pub fn link_bytes(&self, link: LinkId) -> u64 {
         self.links.get(link.index()).map_or(0, Link::carried_total_bytes)

@@ -48,7 +48,7 @@ fn where_all_are_full_data_waits_and_goes_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn a_server_goes_on_with_every_session_that_waited() {
+fn a_server_goes_on_with_a_session_that_waited() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
     world.idle(500);
     world.server.handle_room(SocketId(0), false);

@@ -12,7 +12,7 @@ use super::{COUNTERS, Session};
 use crate::config::{LinkRole, Security};
 use crate::event::LinkState;
 use crate::link::{Link, Outgoing, Report};
-use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, PacketBuf, Path, SocketSet, Transmit};
 use crate::qos::ack;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
@@ -197,6 +197,28 @@ impl Session {
         }
         self.counters.discards.merge(&self.queue.take_discards());
         None
+    }
+
+    /// Links over full sockets have no credit. Apart, as it is rare.
+    #[inline(never)]
+    pub(super) fn wait_for_room(&mut self, now: Instant) {
+        let is_full = |link: &Link| link.path().is_some_and(|path| self.full.contains(path.socket));
+        for (view, _) in self.views.iter_mut().zip(&self.links).filter(|(_, link)| is_full(link)) {
+            view.wait_for_room(now);
+        }
+    }
+
+    /// These of the driver's sockets take no more.
+    pub(crate) fn set_full(&mut self, full: SocketSet) {
+        if self.full != full {
+            self.full = full;
+            self.bulk_from = Instant::ZERO;
+        }
+    }
+
+    /// Whether data waits for links.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.transmit_at.is_some()
     }
 
     /// Packets wait for links until then.
