@@ -8,12 +8,13 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix,
-    RecoveryConfig, Role, Security, ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, RecoveryConfig, Role,
+    Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::LinkEvent;
 use bonding_proto::units::BitRate;
+use bonding_proto::view::LinkRole;
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, put_frame_header};
 use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, Session, SocketId, StateMachine};
 use bytes::{Bytes, BytesMut};

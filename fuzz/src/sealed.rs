@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bonding_proto::client::{Client, Server};
-use bonding_proto::config::{ClientConfig, LinkRole, Security};
+use bonding_proto::config::{ClientConfig, Security};
 use bonding_proto::crypto::keys::Token;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
@@ -18,6 +18,7 @@ use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer};
 use bonding_proto::handshake::{
     Admission, Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
 };
+use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
 use bonding_proto::wire::feedback::{Feedback, Runs};
 use bonding_proto::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};

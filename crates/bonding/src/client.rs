@@ -15,8 +15,9 @@ use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::signals::Signals;
 use bonding_proto::client::{Client, Server};
-use bonding_proto::config::{ClientSealing, LinkConfig, LinkRole, Role, Security, SessionConfig};
+use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::event::{Event, LinkEvent};
+use bonding_proto::view::LinkRole;
 use bonding_proto::{Instant, LinkId, SocketId};
 
 use self::caps::Caps;

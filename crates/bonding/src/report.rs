@@ -6,10 +6,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bonding_proto::config::LinkRole;
-use bonding_proto::event::LinkState;
-use bonding_proto::link::LOSSY_PERMILLE;
+use bonding_proto::limits::LOSSY_PERMILLE;
 use bonding_proto::stats::LinkStats;
+use bonding_proto::view::{LinkRole, LinkState};
 
 /// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`, `SATURATED`, `BACKUP`, `OK`.
 pub fn state_word(link: &LinkStats) -> &'static str {

@@ -11,6 +11,7 @@ use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use crate::packet::{LinkId, Path};
 use crate::qos::rule::Rule;
 use crate::units::BitRate;
+use crate::view::LinkRole;
 
 /// Links of a session at most; a link's number on the wire is below this.
 pub const LINKS_MAX: usize = 32;
@@ -36,20 +37,6 @@ pub enum Policy {
     Redundant,
     /// In turn: the baseline.
     RoundRobin,
-}
-
-/// What a link is used for; the earlier ones come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum LinkRole {
-    /// Always.
-    #[default]
-    Primary,
-    /// When the primary links are full.
-    Secondary,
-    /// When no other link is usable.
-    Backup,
-    /// Not for data: its heartbeats go on, so that its figures are known.
-    Never,
 }
 
 /// How a link's datagrams are protected.

@@ -2,19 +2,8 @@
 
 use crate::handshake::Refusal;
 use crate::packet::{LinkId, Path};
+use crate::view::LinkState;
 use crate::wire::control::CloseReason;
-
-/// The state of a link as its user sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LinkState {
-    /// No proof that both directions deliver, for long.
-    #[default]
-    Down,
-    /// Proof is overdue, or the link failed and is on its way back: not used while another link is usable.
-    Suspect,
-    /// Both directions are proven.
-    Up,
-}
 
 /// Something worth a log line.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -16,6 +16,7 @@ pub mod event;
 pub mod fec;
 pub mod handshake;
 mod inner;
+pub mod limits;
 pub mod link;
 pub mod packet;
 pub mod qos;
@@ -26,6 +27,7 @@ pub mod session;
 pub mod stats;
 pub mod time;
 pub mod units;
+pub mod view;
 pub mod wire;
 
 use std::num::NonZeroUsize;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::inner::checksum;
+use crate::time::Instant;
 use crate::wire::Modifiers;
 
 /// One inner IP packet, reference counted: the same memory serves the queue, the sender and whoever keeps it
@@ -79,6 +80,53 @@ impl DataFrame {
     /// One of zeros.
     pub(crate) fn zeros(seq_num: u64, bytes: usize) -> Self {
         Self { seq_num, modifiers: Modifiers::NONE, packet: PacketBuf::from(Bytes::from(vec![0; bytes])) }
+    }
+}
+
+/// What a kept packet takes beside its bytes: the packet's own record and its place in a queue.
+const KEEPING_BYTES: usize = 128;
+
+/// A packet that was sent, for as long as it may be sent again.
+#[derive(Debug, Clone)]
+pub struct KeptPacket {
+    data: DataFrame,
+    /// When it was sent first, and the one-way delay of the link that it took.
+    first_at: Instant,
+    delay_us: i64,
+    tries: u8,
+}
+
+impl KeptPacket {
+    /// A packet that goes out for the first time now, over a link of this one-way delay (µs, with
+    /// the offset common to all links).
+    pub(crate) const fn new(data: DataFrame, delay_us: i64, now: Instant) -> Self {
+        Self { data, first_at: now, delay_us, tries: 0 }
+    }
+
+    /// The packet with its number.
+    pub(crate) const fn data(&self) -> &DataFrame {
+        &self.data
+    }
+
+    /// When its first transmission arrives, as µs from now with the offset common to all links.
+    pub(crate) fn first_arrival_us(&self, now: Instant) -> i64 {
+        let ago = now.saturating_since(self.first_at).as_micros();
+        self.delay_us.saturating_sub(i64::try_from(ago).unwrap_or(i64::MAX))
+    }
+
+    /// How often it was sent again.
+    pub(crate) const fn tries(&self) -> u8 {
+        self.tries
+    }
+
+    /// It is sent again.
+    pub(crate) const fn on_try(&mut self) {
+        self.tries += 1;
+    }
+
+    /// Memory that it takes, bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.data.packet.len() + KEEPING_BYTES
     }
 }
 

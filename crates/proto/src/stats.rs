@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::LinkRole;
 use crate::discard::DiscardCounts;
-use crate::event::LinkState;
 use crate::packet::{LinkId, Path};
 use crate::units::BitRate;
+use crate::view::{LinkRole, LinkState};
 
 /// One link's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use bonding_netem::{Direction, LinkSpec, Scenario};
 use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Policy, Prefix,
-    RecoveryConfig, Role, Security, ServerSealing, SessionConfig,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, RecoveryConfig, Role,
+    Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::LinkEvent;
 use bonding_proto::qos::Rule;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::units::BitRate;
+use bonding_proto::view::LinkRole;
 use bonding_proto::{Endpoint, Instant, LinkId, Session};
 
 use crate::inet;

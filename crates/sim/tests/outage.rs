@@ -4,7 +4,7 @@ mod load;
 
 use bonding_netem::Scenario;
 use bonding_proto::config::Policy;
-use bonding_proto::event::LinkState;
+use bonding_proto::view::LinkState;
 use bonding_sim::bond::{BondWorld, Setup};
 use bonding_sim::host::bulk::{BulkConfig, End};
 use bonding_sim::host::tcp::{CongestionControl, TcpApp};

@@ -5,8 +5,8 @@ mod load;
 use std::time::Duration;
 
 use bonding_netem::{Change, Direction, Loss, Scenario};
-use bonding_proto::config::{LinkRole, Policy};
-use bonding_proto::event::LinkState;
+use bonding_proto::config::Policy;
+use bonding_proto::view::{LinkRole, LinkState};
 use bonding_proto::{Discard, LinkId};
 use bonding_sim::bond::{BondWorld, Setup};
 use bonding_sim::host::quic::QuicControl;

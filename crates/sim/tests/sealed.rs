@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bonding_netem::{Change, Direction, Jitter, Loss, Rate, Scenario};
 use bonding_proto::config::{Policy, Security};
-use bonding_proto::event::LinkState;
+use bonding_proto::view::LinkState;
 use bonding_proto::{Discard, Instant};
 use bonding_sim::bond::{BondWorld, MTU, SEALED_MTU, Setup};
 use bonding_sim::host::tcp::CongestionControl;

@@ -6,9 +6,10 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bonding_proto::config::{
-    ClientSealing, LinkConfig, LinkRole, Policy, RecoveryConfig, Role, Security, SessionConfig,
+    ClientSealing, LinkConfig, Policy, RecoveryConfig, Role, Security, SessionConfig,
 };
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
+use bonding_proto::view::LinkRole;
 use bonding_proto::{Datagram, Path, Session, SocketId, StateMachine as _};
 use bytes::BytesMut;
 

@@ -7,15 +7,15 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use bonding_os::coalesce::{Coalescer, Outbound};
-use bonding_proto::config::{LinkRole, Policy};
+use bonding_proto::config::Policy;
 use bonding_proto::crypto::aead::{AeadKey, Cipher};
-use bonding_proto::event::LinkState;
 use bonding_proto::qos::classify::Classifier;
 use bonding_proto::qos::flow::{self, FlowId};
 use bonding_proto::qos::queue::{Queue, QueueConfig, Queued, Tier};
 use bonding_proto::reorder::{Limits, LinkDelay, Resequencer};
-use bonding_proto::scheduler::{self, LinkView};
+use bonding_proto::scheduler;
 use bonding_proto::units::BitRate;
+use bonding_proto::view::{LinkRole, LinkState, LinkView};
 use bonding_proto::wire::data_seq_num;
 use bonding_proto::{Instant, LinkId, PacketBuf};
 use bytes::Bytes;
@@ -131,6 +131,7 @@ fn schedule(count: usize) {
     let mut scheduler = scheduler::of(Policy::Adaptive);
     let view = |number: u8| LinkView {
         id: LinkId(number),
+        usable: true,
         state: LinkState::Up,
         priority: 1,
         role: LinkRole::Primary,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bonding_proto::client::Client;
-use bonding_proto::config::LinkRole;
+use bonding_proto::view::LinkRole;
 use bonding_proto::{Instant, LinkId};
 
 use crate::engine::plan::LinkPlan;

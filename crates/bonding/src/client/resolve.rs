@@ -157,7 +157,7 @@ mod tests {
             security,
             port: 9_001,
             priority: 1,
-            role: bonding_proto::config::LinkRole::Primary,
+            role: bonding_proto::view::LinkRole::Primary,
             tx_rate: None,
             rx_rate: None,
             cap: None,

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use bonding_proto::config::{LinkRole, Prefix, Security};
+use bonding_proto::config::{Prefix, Security};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
+use bonding_proto::view::LinkRole;
 
 use super::common::{self, Mtu, Sending, Status};
 use super::section::{Located, Section};

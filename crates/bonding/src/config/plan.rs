@@ -106,7 +106,7 @@ fn fixed(mtu: Mtu) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use bonding_proto::config::LinkRole;
+    use bonding_proto::view::LinkRole;
 
     use super::super::{client_from_text, server_from_text};
 

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bonding_proto::config::{Fec, LinkRole, Policy, RecoveryConfig};
+use bonding_proto::config::{Fec, Policy, RecoveryConfig};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::{Class, RuleProtocol};
+use bonding_proto::view::LinkRole;
 use proptest::prelude::*;
 
 use super::*;

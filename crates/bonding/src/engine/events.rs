@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use bonding_proto::event::LinkState;
 use bonding_proto::handshake::Refusal;
+use bonding_proto::view::LinkState;
 use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Event, LinkId};
 

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bonding_proto::config::{ClientConfig, LinkRole, Policy, Prefix, RecoveryConfig};
+use bonding_proto::config::{ClientConfig, Policy, Prefix, RecoveryConfig};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::Rule;
 use bonding_proto::units::BitRate;
+use bonding_proto::view::LinkRole;
 
 use crate::config::{Host, Ports, Security};
 

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::StateMachine;
-use crate::config::{LinkRole, SessionConfig};
+use crate::config::SessionConfig;
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -23,6 +23,7 @@ use crate::event::{Event, LinkEvent};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::session::Session;
 use crate::time::Instant;
+use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{self, DatagramKind};
 

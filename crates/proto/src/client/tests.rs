@@ -7,11 +7,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, RecoveryConfig, Role,
-    Security, ServerSealing,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
+    ServerSealing,
 };
 use crate::crypto::keys::PrivateKey;
 use crate::endpoint::Endpoint;
+use crate::view::LinkRole;
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const DELAY: Duration = Duration::from_millis(10);

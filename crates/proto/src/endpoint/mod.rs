@@ -25,9 +25,7 @@ use self::indices::IndexTable;
 use self::routes::RouteTable;
 use self::timers::Timers;
 use crate::StateMachine;
-use crate::config::{
-    ClientConfig, EndpointConfig, LinkConfig, LinkRole, PlainPeer, Role, Security, SessionConfig,
-};
+use crate::config::{ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig};
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -39,6 +37,7 @@ use crate::session::Session;
 use crate::stats::SessionStats;
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{DatagramKind, SealedHeader};
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Link, SATURATED_PERMILLE};
-use crate::event::LinkState;
-use crate::scheduler::{LinkView, score};
+use super::Link;
+use crate::limits::SATURATED_PERMILLE;
 use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::view::{LinkState, LinkView, Saturation, score};
 
 /// A link that sent data this long and a round trip ago is in use.
 const START_SLACK: Duration = Duration::from_millis(150);
@@ -19,7 +19,8 @@ impl Link {
         LinkView {
             id: self.id,
             // No data for an address that has not proven that it wants it.
-            state: if self.path.is_trusted() { self.health.state() } else { LinkState::Down },
+            usable: self.path.is_trusted() && self.health.state() != LinkState::Down,
+            state: self.health.state(),
             priority: self.priority,
             role: self.link_role,
             rtt: self.rtt.srtt().unwrap_or_default(),
@@ -83,11 +84,11 @@ impl Link {
         let view = self.view(now);
         LinkStats {
             id: self.id,
-            state: view.state,
+            state: if view.usable { view.state } else { LinkState::Down },
             path: self.path.current(),
             priority: self.priority,
             role: self.link_role,
-            score: score::score(&view, score::Saturation::Ignored),
+            score: score(&view, Saturation::Ignored),
             saturated: view.utilisation_permille > SATURATED_PERMILLE,
             rtt: self.rtt.srtt(),
             rtt_min: self.rtt.min(now),

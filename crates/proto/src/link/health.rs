@@ -32,8 +32,8 @@
 use std::time::Duration;
 
 use super::rtt::RttEstimator;
-use crate::event::LinkState;
 use crate::time::Instant;
+use crate::view::LinkState;
 
 /// Proofs that bring a failed link back.
 const PROOFS_AFTER_FAILURE: u32 = 3;

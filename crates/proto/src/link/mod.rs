@@ -33,7 +33,6 @@ use std::time::Duration;
 
 pub use self::feedback::{Arrival, Report};
 pub(crate) use self::mtu::BASE_BYTES;
-pub use self::pacer::{BURST, QUANTUM};
 pub use self::sent::{Outgoing, ResendCounts};
 
 use self::delivery::{Echoed, FEEDBACK_GAP_MIN, Logged};
@@ -49,13 +48,13 @@ use self::rate::RateControl;
 use self::relay::Relay;
 use self::rtt::{DelayEstimator, RttEstimator};
 use self::sent::SentLog;
-use crate::config::{LinkConfig, LinkRole, Role, Security};
+use crate::config::{LinkConfig, Role, Security};
 use crate::discard::Discard;
-use crate::event::LinkState;
+use crate::packet::KeptPacket;
 use crate::packet::{LinkId, Path};
-use crate::recovery::Frame;
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::view::{LinkRole, LinkState};
 use crate::wire::FRAME_HEADER_BYTES;
 use crate::wire::control::Control;
 use crate::wire::heartbeat::{Echo, HEARTBEAT_BYTES, Heartbeat};
@@ -79,12 +78,6 @@ const END_PACKETS: usize = 8;
 
 /// Answers to heartbeats keep this distance from the last heartbeat.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
-
-/// Utilisation above which a link counts as saturated, permille (the score's 80 %).
-pub const SATURATED_PERMILLE: u16 = 800;
-
-/// Loss from which a link counts as lossy, permille: twice what a healthy Starlink or LTE link loses.
-pub const LOSSY_PERMILLE: u16 = 20;
 
 /// Heartbeats in flight that are remembered: 10 s of them.
 const LOG_MAX: usize = 400;
@@ -575,7 +568,7 @@ impl Link {
     }
 
     /// The packets found lost since the last call, oldest first.
-    pub fn take_lost(&mut self) -> Vec<Frame> {
+    pub fn take_lost(&mut self) -> Vec<KeptPacket> {
         self.sent.take_lost()
     }
 
@@ -587,7 +580,7 @@ impl Link {
     }
 
     /// Those packets, where they are overdue.
-    pub fn take_end(&mut self, now: Instant) -> Vec<Frame> {
+    pub fn take_end(&mut self, now: Instant) -> Vec<KeptPacket> {
         if self.end_overdue_at().is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -596,7 +589,7 @@ impl Link {
     }
 
     /// The packets whose fate is open, oldest first: the link is given up.
-    pub fn take_underway(&mut self) -> Vec<Frame> {
+    pub fn take_underway(&mut self) -> Vec<KeptPacket> {
         self.sent.take_underway()
     }
 

@@ -11,18 +11,13 @@
 
 use std::time::Duration;
 
+use crate::limits::BURST;
 use crate::time::Instant;
 use crate::units::BitRate;
-
-/// The most an idle link saves up. Wake-ups of a loaded machine are up to some milliseconds late.
-pub const BURST: Duration = Duration::from_millis(4);
 
 /// The most that is saved up besides, of the time by which a driver was late. Ours: below the buffers of links, which hold 50 ms and more; other values were
 /// not tried.
 const LATE_MAX: Duration = Duration::from_millis(20);
-
-/// What bulk saves up before it starts a run.
-pub const QUANTUM: Duration = Duration::from_millis(1);
 
 /// Pacer of one link.
 #[derive(Debug, Clone, Default)]

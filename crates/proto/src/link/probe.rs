@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::loss::LossMeter;
 use super::{Link, Outgoing};
-use crate::config::{LinkRole, Security};
+use crate::config::Security;
 use crate::crypto::aead::TAG_BYTES;
-use crate::event::LinkState;
 use crate::time::Instant;
+use crate::view::{LinkRole, LinkState};
 use crate::wire::FRAME_HEADER_BYTES;
 use crate::wire::control::{Control, PROBE_BYTES};
 use crate::wire::sealed::SEALED_HEADER_BYTES;

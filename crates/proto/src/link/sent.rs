@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::kept::Kept;
 use crate::discard::Discard;
-use crate::recovery::Frame;
+use crate::packet::KeptPacket;
 use crate::time::Instant;
 use crate::wire::feedback::Feedback;
 
@@ -85,7 +85,7 @@ pub struct Outgoing {
     /// It carries data, so the peer answers it with feedback.
     pub asks: bool,
     /// What is to be had back if it is lost.
-    pub frame: Option<Frame>,
+    pub frame: Option<KeptPacket>,
 }
 
 impl Outgoing {
@@ -182,7 +182,7 @@ pub(super) struct SentLog {
     /// All below this number are settled.
     underway: u64,
     patience: Patience,
-    lost_frames: Vec<Frame>,
+    lost_frames: Vec<KeptPacket>,
     kept: Kept,
     counts: ResendCounts,
     /// Datagrams lost lately, and in how many rows.
@@ -313,12 +313,12 @@ impl SentLog {
     }
 
     /// The packets found lost since the last call, oldest first.
-    pub(super) fn take_lost(&mut self) -> Vec<Frame> {
+    pub(super) fn take_lost(&mut self) -> Vec<KeptPacket> {
         std::mem::take(&mut self.lost_frames)
     }
 
     /// The oldest packets whose fate is open, at most `count`: their end was not heard of.
-    pub(super) fn take_end(&mut self, count: usize) -> Vec<Frame> {
+    pub(super) fn take_end(&mut self, count: usize) -> Vec<KeptPacket> {
         let mut taken = Vec::new();
         while taken.len() < count
             && let Some(number) = self.kept.first()
@@ -332,7 +332,7 @@ impl SentLog {
     }
 
     /// The packets whose fate is open: the caller does not expect them to arrive.
-    pub(super) fn take_underway(&mut self) -> Vec<Frame> {
+    pub(super) fn take_underway(&mut self) -> Vec<KeptPacket> {
         self.take_end(usize::MAX)
     }
 
@@ -398,7 +398,7 @@ impl SentLog {
                 self.counts.spurious += 1;
             }
             if let Some(frame) = self.kept.take(number) {
-                self.counts.recovered += u64::from(frame.is_resend());
+                self.counts.recovered += u64::from(frame.tries() > 0);
             }
         }
     }

@@ -36,12 +36,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::config::LinkRole;
-use crate::packet::{DataFrame, LinkId};
-use crate::reorder::RESEND_HOLD_MAX;
-use crate::scheduler::{LinkView, Service};
+use crate::limits::RESEND_HOLD_MAX;
+use crate::packet::{KeptPacket, LinkId};
+use crate::scheduler::Service;
 use crate::stats::RecoveryStats;
 use crate::time::Instant;
+use crate::view::{LinkRole, LinkView};
 
 /// A packet is sent again so often at most.
 pub(crate) const TRIES_MAX: u8 = 2;
@@ -58,41 +58,6 @@ const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
 /// What one session keeps: 300 ms of 850 Mbit/s.
 pub(crate) const KEPT_BYTES_MAX: usize = 32 << 20;
 
-/// What a kept packet takes beside its bytes.
-const KEEPING_BYTES: usize = 128;
-
-/// A packet that was sent, as long as it may be sent again.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    data: DataFrame,
-    /// When it was sent first, and the delay of the link that it took, as a scheduler sees it.
-    first_at: Instant,
-    delay_us: i64,
-    tries: u8,
-}
-
-impl Frame {
-    /// A packet that goes out for the first time now over a link of this delay.
-    pub(crate) const fn new(data: DataFrame, delay_us: i64, now: Instant) -> Self {
-        Self { data, first_at: now, delay_us, tries: 0 }
-    }
-
-    /// The packet with its number.
-    pub(crate) const fn data(&self) -> &DataFrame {
-        &self.data
-    }
-
-    /// Whether it was sent before.
-    pub(crate) const fn is_resend(&self) -> bool {
-        self.tries > 0
-    }
-
-    /// Memory that it takes.
-    pub(crate) fn kept_bytes(&self) -> usize {
-        self.data.packet.len() + KEEPING_BYTES
-    }
-}
-
 /// Where the next resend goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -105,28 +70,28 @@ pub(crate) enum Way {
 /// The packets that wait to be sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
-    queue: VecDeque<Frame>,
+    queue: VecDeque<KeptPacket>,
     queued_bytes: usize,
     stats: RecoveryStats,
 }
 
 impl Recovery {
     /// These were lost.
-    pub(crate) fn on_lost(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    pub(crate) fn on_lost(&mut self, frames: impl IntoIterator<Item = KeptPacket>) {
         for frame in frames {
             self.push(frame);
         }
     }
 
     /// These are under way on a link that was given up.
-    pub(crate) fn on_link_lost(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    pub(crate) fn on_link_lost(&mut self, frames: impl IntoIterator<Item = KeptPacket>) {
         for frame in frames {
             self.stats.reinjected += u64::from(self.push(frame));
         }
     }
 
-    fn push(&mut self, frame: Frame) -> bool {
-        if frame.tries >= TRIES_MAX {
+    fn push(&mut self, frame: KeptPacket) -> bool {
+        if frame.tries() >= TRIES_MAX {
             self.stats.given_up += 1;
             return false;
         }
@@ -159,7 +124,7 @@ impl Recovery {
         Service::among(links)?;
         while let Some(frame) = self.queue.front() {
             let best = candidates(links, frame).min_by_key(|link| (arrival_us(link, frame, now), link.id));
-            let first_us = frame.delay_us.saturating_sub(micros(now.saturating_since(frame.first_at)));
+            let first_us = frame.first_arrival_us(now);
             let in_time = |link: &&LinkView| {
                 arrival_us(link, frame, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
             };
@@ -174,7 +139,7 @@ impl Recovery {
 
     /// The best link, or, where it is busy, another one that delivers before the best alone had carried all that waits: what a link had
     /// under way that died is more than its nearest neighbour carries in time.
-    fn way(&self, links: &[LinkView], frame: &Frame, best: &LinkView, now: Instant) -> Way {
+    fn way(&self, links: &[LinkView], frame: &KeptPacket, best: &LinkView, now: Instant) -> Way {
         let behind = self.queued_bytes.saturating_sub(frame.kept_bytes()) as u64;
         let all_us = arrival_us(best, frame, now).saturating_add(micros(best.time_to_send(behind)));
         let helps = |link: &&LinkView| link.id == best.id || arrival_us(link, frame, now) < all_us;
@@ -187,15 +152,15 @@ impl Recovery {
     }
 
     /// The oldest packet, which goes out again now, if it has no more than `bytes`.
-    pub(crate) fn pop(&mut self, bytes: usize) -> Option<Frame> {
-        self.queue.front().filter(|frame| frame.data.packet.len() <= bytes)?;
+    pub(crate) fn pop(&mut self, bytes: usize) -> Option<KeptPacket> {
+        self.queue.front().filter(|frame| frame.data().packet.len() <= bytes)?;
         let mut frame = self.pop_front()?;
-        frame.tries += 1;
+        frame.on_try();
         self.stats.resent += 1;
         Some(frame)
     }
 
-    fn pop_front(&mut self) -> Option<Frame> {
+    fn pop_front(&mut self) -> Option<KeptPacket> {
         let frame = self.queue.pop_front()?;
         self.queued_bytes = self.queued_bytes.saturating_sub(frame.kept_bytes());
         Some(frame)
@@ -204,12 +169,17 @@ impl Recovery {
 
 /// Whether a resend over this link goes over a second one too: what is lost twice stops its flow for two more rounds, and with 5 % on each of
 /// three links that would be most of the time.
-pub(crate) const fn is_risky(frame: &Frame, link: &LinkView) -> bool {
-    frame.tries >= TRIES_MAX || link.is_lossy()
+pub(crate) const fn is_risky(frame: &KeptPacket, link: &LinkView) -> bool {
+    frame.tries() >= TRIES_MAX || link.is_lossy()
 }
 
 /// The link beside `first` that is to carry a resend too.
-pub(crate) fn second_link(links: &[LinkView], frame: &Frame, first: LinkId, now: Instant) -> Option<LinkId> {
+pub(crate) fn second_link(
+    links: &[LinkView],
+    frame: &KeptPacket,
+    first: LinkId,
+    now: Instant,
+) -> Option<LinkId> {
     let others =
         candidates(links, frame).filter(|link| link.id != first && link.free_at <= now + SECOND_WITHIN);
     others.min_by_key(|link| (arrival_us(link, frame, now), link.id)).map(|link| link.id)
@@ -220,27 +190,26 @@ pub(crate) fn second_link(links: &[LinkView], frame: &Frame, first: LinkId, now:
 pub(crate) fn longest_stop(links: &[LinkView]) -> Duration {
     let Some(service) = Service::among(links) else { return Duration::ZERO };
     let stops = links.iter().filter(|link| {
-        link.recovers && link.loss_permille >= STOPPING_PERMILLE && service.includes(link.state, link.role)
+        link.recovers && link.loss_permille >= STOPPING_PERMILLE && service.includes_view(link)
     });
     stops.map(|link| link.rtt).max().unwrap_or_default()
 }
 
 /// The links that may carry it.
-fn candidates<'a>(links: &'a [LinkView], frame: &Frame) -> impl Iterator<Item = &'a LinkView> + Clone {
+fn candidates<'a>(links: &'a [LinkView], frame: &KeptPacket) -> impl Iterator<Item = &'a LinkView> + Clone {
     let service = Service::among(links);
-    let bytes = frame.data.packet.len();
-    let serves = move |link: &&LinkView| {
-        service.is_some_and(|kind| kind.includes(link.state, link.role)) && link.mtu >= bytes
-    };
+    let bytes = frame.data().packet.len();
+    let serves =
+        move |link: &&LinkView| service.is_some_and(|kind| kind.includes_view(link)) && link.mtu >= bytes;
     let serving = links.iter().filter(serves);
     let first = serving.clone().map(|link| link.role).min().unwrap_or(LinkRole::Primary);
     serving.filter(move |link| link.role == first)
 }
 
 /// When it would arrive over the link, µs from now with the offset that all delays have.
-fn arrival_us(link: &LinkView, frame: &Frame, now: Instant) -> i64 {
+fn arrival_us(link: &LinkView, frame: &KeptPacket, now: Instant) -> i64 {
     let busy = link.free_at.saturating_since(now);
-    let sending = link.time_to_send(frame.data.packet.len() as u64 + link.header_bytes);
+    let sending = link.time_to_send(frame.data().packet.len() as u64 + link.header_bytes);
     link.delay_us.saturating_add(micros(busy + sending))
 }
 

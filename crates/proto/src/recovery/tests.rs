@@ -1,13 +1,14 @@
 use super::*;
-use crate::event::LinkState;
-use crate::link::LOSSY_PERMILLE;
+use crate::limits::LOSSY_PERMILLE;
+use crate::packet::DataFrame;
 use crate::scheduler::tests::{NOW, link};
+use crate::view::LinkState;
 
-fn frame(bytes: usize, sent: Instant, delay_us: i64) -> Frame {
-    Frame::new(DataFrame::zeros(7, bytes), delay_us, sent)
+fn frame(bytes: usize, sent: Instant, delay_us: i64) -> KeptPacket {
+    KeptPacket::new(DataFrame::zeros(7, bytes), delay_us, sent)
 }
 
-fn lost(frame: Frame) -> Recovery {
+fn lost(frame: KeptPacket) -> Recovery {
     let mut recovery = Recovery::default();
     recovery.on_lost([frame]);
     recovery
@@ -30,9 +31,9 @@ fn the_link_that_delivers_first_carries_it() {
     assert_eq!(way(&links), Some(Way::Now(LinkId(1))));
     links[1].mtu = 1_300;
     assert_eq!(way(&links), Some(Way::At(links[0].free_at)), "it does not fit the other");
-    links[0].state = LinkState::Down;
+    links[0].usable = false;
     assert_eq!(way(&links), None, "nor is it kept for links that are too small");
-    links[1].state = LinkState::Down;
+    links[1].usable = false;
     let mut kept = lost(frame(1_400, ago(30), 10_000));
     assert_eq!((kept.next(&links, NOW), kept.queued_bytes() > 0), (None, true), "links may come back");
 }
@@ -81,14 +82,14 @@ fn what_would_come_too_late_is_given_up() {
 fn two_tries_and_the_second_over_two_links() {
     let links = [link(0, 10, 20), link(1, 70, 80)];
     let mut recovery = lost(frame(1_400, NOW, 10_000));
-    assert_eq!(recovery.pop(1_300).map(|frame| frame.tries), None, "the batch has no room for it");
+    assert_eq!(recovery.pop(1_300).map(|frame| frame.tries()), None, "the batch has no room for it");
     let first = recovery.pop(1_400).unwrap();
-    assert_eq!((first.tries, recovery.queued_bytes()), (1, 0));
+    assert_eq!((first.tries(), recovery.queued_bytes()), (1, 0));
     let lossy = LinkView { loss_permille: LOSSY_PERMILLE, ..links[0] };
     assert_eq!((is_risky(&first, &links[0]), is_risky(&first, &lossy)), (false, true));
     recovery.on_link_lost([first]);
     let second = recovery.pop(1_400).unwrap();
-    assert_eq!((second.tries, second.is_resend()), (TRIES_MAX, true));
+    assert_eq!(second.tries(), TRIES_MAX);
     assert!(is_risky(&second, &links[0]));
     assert_eq!(second_link(&links, &second, LinkId(0), NOW), Some(LinkId(1)));
     assert_eq!(second_link(&links[..1], &second, LinkId(0), NOW), None);
@@ -98,7 +99,7 @@ fn two_tries_and_the_second_over_two_links() {
     busy[1].free_at = NOW + SECOND_WITHIN + Duration::from_millis(1);
     assert_eq!(second_link(&busy, &second, LinkId(0), NOW), None);
     recovery.on_lost([second]);
-    assert_eq!(recovery.pop(1_400).map(|frame| frame.tries), None);
+    assert_eq!(recovery.pop(1_400).map(|frame| frame.tries()), None);
     assert_eq!(
         recovery.stats(),
         RecoveryStats { resent: 2, reinjected: 1, given_up: 1, ..RecoveryStats::default() }

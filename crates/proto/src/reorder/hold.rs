@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{LinkDelay, Load, RESEND_HOLD_MAX};
-use crate::link::BURST;
+use super::{LinkDelay, Load};
+use crate::limits::{DELAY_SLACK, RESEND_HOLD_MAX};
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
 
@@ -20,15 +20,6 @@ const LATER_PACKETS: usize = 3;
 
 /// How far two packets of one link may swap in time. Ours: two scheduling quanta of a kernel at 1000 Hz.
 const SWAP_SLACK: Duration = Duration::from_millis(2);
-
-/// How much later than its link's delay a packet may arrive without anything being wrong: a sender that sends all it
-/// has saved up at once fills the link's own queue for [`BURST`], and between two heartbeats a queue grows by tens of ms. It
-/// counts only for links that carried nothing of the slot lately; where traffic flows, later packets decide. Simulated,
-/// one TCP flow: with 2 ms whole batches on newly added links were given up (reference: 4 % of the attainable, 89 % with 6
-/// ms); links whose rate varies carry 11.2 Mbit/s with 6 ms, 19.6 with 16, 24.8 with 30 and 25.4 with 60.
-pub(super) const DELAY_SLACK: Duration = Duration::from_millis(30);
-
-const _: () = assert!(DELAY_SLACK.as_millis() > BURST.as_millis());
 
 /// A deadline leaves a link's delay this multiple of its jitter, as RFC 6298 does for a retransmission timer.
 const JITTERS: u32 = 4;

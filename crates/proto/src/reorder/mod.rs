@@ -82,31 +82,15 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use crate::discard::Discard;
+use crate::limits::HOLD_MAX;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
-use hold::DELAY_SLACK;
 use slot::{Filed, Shared, Slot};
 
 /// After so long without progress a slot's memory of duplicates is dropped: no link delivers that late.
 const DORMANT_AFTER: Duration = Duration::from_secs(10);
 /// Slots fall dormant in batches, so that an idle session wakes rarely.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a packet may be held. Ours.
-pub(crate) const HOLD_MAX: Duration = Duration::from_millis(150);
-
-/// How long a packet may be held where what is missing may be on its way again: two rounds of loss, feedback and
-/// resend over links of 80 ms, below what an inner TCP waits before it takes everything for lost (200 ms above its
-/// round trip, RFC 6298 as Linux has it).
-pub(crate) const RESEND_HOLD_MAX: Duration = Duration::from_millis(300);
-
-/// Links whose delays differ by more cannot carry one flow in order: what the slower one carries is given up before it
-/// arrives.
-pub(crate) const SPREAD_MAX: Duration = HOLD_MAX.saturating_sub(DELAY_SLACK);
-
-/// The same where losses are sent again: what the slower one lost is told that much later, and comes over another in the slack.
-pub(crate) const RESEND_SPREAD_MAX: Duration =
-    RESEND_HOLD_MAX.saturating_sub(DELAY_SLACK).saturating_sub(DELAY_SLACK);
 
 /// Bounds of a [`Resequencer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,16 +36,14 @@
 use std::time::Duration;
 
 use super::realtime::Realtime;
-use super::score::{Saturation, score};
 use super::settle::{Settled, Verdict};
 use super::spread::Spread;
-use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step, are_full};
-use crate::config::LinkRole;
-use crate::event::LinkState;
+use super::{Decision, Scheduler, Service, Step, are_full};
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::view::{LinkRole, LinkSet, LinkState, LinkView, Saturation, score};
 
 /// A score that changes by no more than this is the same.
 const SCORE_CHANGE_PERMILLE: u64 = 100;
@@ -75,6 +73,7 @@ type Ranked = (LinkRole, u32, LinkId, u8);
 #[derive(Debug, PartialEq)]
 struct Rank {
     id: LinkId,
+    usable: bool,
     state: LinkState,
     role: LinkRole,
     priority: u8,
@@ -91,6 +90,7 @@ impl Rank {
     fn of(view: &LinkView) -> Self {
         Self {
             id: view.id,
+            usable: view.usable,
             state: view.state,
             role: view.role,
             priority: view.priority,
@@ -280,7 +280,7 @@ impl Adaptive {
         self.ranked.clear();
         self.ranked.reserve_exact(links.len());
         let Some(service) = Service::among(links) else { return };
-        let serving = || (0..=u8::MAX).zip(links).filter(|(_, link)| service.includes(link.state, link.role));
+        let serving = || (0..=u8::MAX).zip(links).filter(|(_, link)| service.includes_view(link));
         let sound = |link: &LinkView| {
             let is_cleaner = |peer: &&LinkView| {
                 peer.role == link.role
@@ -380,7 +380,7 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
-    use crate::link::QUANTUM;
+    use crate::limits::QUANTUM;
 
     fn reference() -> Vec<LinkView> {
         (0..5).map(|id| if id == 0 { link(0, 10, 20) } else { link(id, 70, 80) }).collect()
@@ -539,7 +539,10 @@ mod tests {
                 let at = at % links.len();
                 let view = &mut links[at];
                 match field {
-                    0 => view.state = [LinkState::Up, LinkState::Suspect, LinkState::Down][usize::from(value % 3)],
+                    0 => {
+                        view.state = [LinkState::Up, LinkState::Suspect, LinkState::Down][usize::from(value % 3)];
+                        view.usable = view.state != LinkState::Down;
+                    }
                     1 => view.priority = u8::try_from(value % 3).unwrap(),
                     2 => view.role = kinds[usize::from(value % 3)],
                     3 => view.rtt = Duration::from_millis(value.into()),

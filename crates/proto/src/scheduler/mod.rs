@@ -32,14 +32,13 @@ pub(crate) use self::realtime::second;
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use crate::config::{LINKS_MAX, LinkRole, Policy};
-use crate::event::LinkState;
-use crate::link::{BURST, LOSSY_PERMILLE, QUANTUM};
-use crate::packet::{BATCH_BYTES_MAX, LinkId};
+use crate::config::Policy;
+use crate::limits::{QUANTUM, RESEND_SPREAD_MAX, SPREAD_MAX};
+use crate::packet::LinkId;
 use crate::qos::queue::Queued;
-use crate::reorder::{RESEND_SPREAD_MAX, SPREAD_MAX};
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::view::{LinkRole, LinkSet, LinkState, LinkView};
 
 /// A backlog that the primary links clear within this is not worth a secondary one. Ours: below the delay that the queue
 /// accepts for good (15 ms), so that what one flow adds to it shows here before the flow is told to slow down.
@@ -47,93 +46,6 @@ const SPILL_AFTER: Duration = Duration::from_millis(10);
 
 /// Another range of delays must carry so much more than the present one to replace it, permille.
 const STEP_GAIN_PERMILLE: u64 = 1_100;
-
-/// A full socket is asked again after this at the latest.
-const ROOM_AFTER_MAX: Duration = Duration::from_millis(10);
-
-/// A full datagram.
-const DATAGRAM_BYTES: u64 = 1_500;
-
-/// What a policy may know about a link.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LinkView {
-    /// Which.
-    pub id: LinkId,
-    /// Proven, suspect or down.
-    pub state: LinkState,
-    /// Lower is preferred.
-    pub priority: u8,
-    /// What it is used for.
-    pub role: LinkRole,
-    /// Smoothed.
-    pub rtt: Duration,
-    /// Share of what we sent lately that did not arrive.
-    pub loss_permille: u16,
-    /// The same without what a standing queue lost.
-    pub random_loss_permille: u16,
-    /// Whether what it loses is sent again.
-    pub recovers: bool,
-    /// Datagrams that it lost in a row, in the mean, in tenths; 10 where nothing is known.
-    pub burst_tenths: u16,
-    /// Whether somebody else fills its queue, so that it is longer than by itself.
-    pub is_shared: bool,
-    /// Share of the capacity in use lately.
-    pub utilisation_permille: u16,
-    /// Pacing rate.
-    pub rate: BitRate,
-    /// One-way delay of what we send, µs with an offset common to all links: only differences mean anything.
-    pub delay_us: i64,
-    /// From when on a datagram may go.
-    pub free_at: Instant,
-    /// IP and UDP header bytes of a datagram.
-    pub header_bytes: u64,
-    /// The largest inner packet that it carries, in bytes. A policy need not look: links that are too small for the head are shown to it
-    /// as down.
-    pub mtu: usize,
-}
-
-impl LinkView {
-    /// How long `bytes` in datagrams like the head's occupy the link.
-    pub(crate) fn time_to_send(&self, bytes: u64) -> Duration {
-        self.rate.time_to_send(bytes)
-    }
-
-    /// Whether what matters is not to go over it alone.
-    pub(crate) const fn is_lossy(&self) -> bool {
-        self.loss_permille >= LOSSY_PERMILLE
-    }
-
-    /// A packet of `bytes` will go over it.
-    pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
-        let start = self.free_at.max(now.saturating_sub(BURST));
-        let bytes = bytes as u64 + self.header_bytes;
-        self.free_at = start + self.rate.time_to_send(bytes);
-    }
-
-    /// Its socket is full: it has no credit until the driver says that there is room. Until when is not known; likely a batch or two leave first.
-    pub(crate) fn wait_for_room(&mut self, now: Instant) {
-        let likely = self.time_to_send(2 * BATCH_BYTES_MAX as u64).min(ROOM_AFTER_MAX);
-        self.free_at = self.free_at.max(now + likely);
-    }
-
-    /// From when on a run of bulk may go: a quantum is saved up first, or, on a fast link, what one send holds. On one that is slow there is nothing to
-    /// save up: a datagram that waits for the others' runs is late, and what is late stands in the link's queue.
-    pub(crate) fn run_at(&self) -> Instant {
-        if self.is_slow() {
-            return self.free_at;
-        }
-        self.free_at + self.rate.time_to_send(BATCH_BYTES_MAX as u64).min(QUANTUM)
-    }
-
-    /// One datagram takes a quantum.
-    fn is_slow(&self) -> bool {
-        self.rate.time_to_send(DATAGRAM_BYTES) >= QUANTUM
-    }
-
-    fn has_credit(&self, now: Instant) -> bool {
-        self.free_at <= now
-    }
-}
 
 /// Where the head packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,46 +78,10 @@ pub trait Scheduler: std::fmt::Debug + Send {
     }
 }
 
-/// Some of a session's links. One whose number is not below [`LINKS_MAX`] is never among them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LinkSet(u32);
-
-const _: () = assert!(LINKS_MAX <= 32);
-
-impl LinkSet {
-    /// None of them.
-    pub const NONE: Self = Self(0);
-
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether `link` is among them.
-    pub fn contains(self, link: LinkId) -> bool {
-        self.0 & Self::bit(link) != 0
-    }
-
-    /// Adds a link, if there is one.
-    pub(crate) fn insert(&mut self, link: Option<LinkId>) {
-        self.0 |= link.map_or(0, Self::bit);
-    }
-
-    fn bit(link: LinkId) -> u32 {
-        1_u32.checked_shl(u32::from(link.0)).unwrap_or(0)
-    }
-}
-
-impl FromIterator<LinkId> for LinkSet {
-    fn from_iter<T: IntoIterator<Item = LinkId>>(links: T) -> Self {
-        Self(links.into_iter().fold(0, |set, link| set | Self::bit(link)))
-    }
-}
-
 /// From when on bulk may go again while its head waits `until` then, and until when to wait: the first link's run, or, where the head's is that, a
 /// little later, when a slow link is free, so that both go together.
 pub(crate) fn bulk_from(links: &[LinkView], until: Instant) -> (Instant, Instant) {
-    let used = links.iter().filter(|link| link.state != LinkState::Down);
+    let used = links.iter().filter(|link| link.usable);
     let first = used.clone().map(LinkView::run_at).fold(until, Instant::min);
     if first < until {
         return (first, until);
@@ -228,7 +104,7 @@ pub fn of(policy: Policy) -> Box<dyn Scheduler> {
 /// How much longer the slowest link that may carry bulk takes than the fastest, and the longest round trip of them.
 pub(crate) fn bulk_delays(links: &[LinkView]) -> (Duration, Duration) {
     let Some(service) = Service::among(links) else { return Default::default() };
-    let serving = links.iter().filter(|link| service.includes(link.state, link.role));
+    let serving = links.iter().filter(|link| service.includes_view(link));
     let Some(step) = Step::of(serving.clone(), None) else { return Default::default() };
     let bulk = serving.filter(|link| step.includes(link));
     let slowest_us = bulk.clone().map(|link| link.delay_us).max().unwrap_or(step.from_us);
@@ -260,7 +136,12 @@ impl Service {
 
     /// The same of views.
     pub(crate) fn among(links: &[LinkView]) -> Option<Self> {
-        Self::of(links.iter().map(|link| (link.state, link.role)))
+        Self::of(links.iter().filter(|link| link.usable).map(|link| (link.state, link.role)))
+    }
+
+    /// Whether a link may be used and is of this kind.
+    pub(crate) fn includes_view(self, link: &LinkView) -> bool {
+        link.usable && self.includes(link.state, link.role)
     }
 
     /// Whether a link is of this kind.
@@ -295,7 +176,7 @@ fn candidates<'a>(
     now: Instant,
 ) -> impl Iterator<Item = &'a LinkView> + Clone {
     let service = Service::among(links);
-    let serves = move |link: &&LinkView| service.is_some_and(|kind| kind.includes(link.state, link.role));
+    let serves = move |link: &&LinkView| service.is_some_and(|kind| kind.includes_view(link));
     let serving = links.iter().filter(serves);
     let full = are_full(serving.clone().filter(|link| link.role == LinkRole::Primary), head, now);
     serving.filter(move |link| full || link.role != LinkRole::Secondary)
@@ -359,6 +240,7 @@ pub(crate) mod tests {
     pub(crate) fn link(id: u8, mbit: u64, rtt_ms: u64) -> LinkView {
         LinkView {
             id: LinkId(id),
+            usable: true,
             state: LinkState::Up,
             priority: 1,
             role: LinkRole::Primary,
@@ -390,9 +272,9 @@ pub(crate) mod tests {
             let mut links = [link(0, 10, 20), link(1, 70, 80)];
             links[0].state = LinkState::Suspect;
             assert_eq!(scheduler.select(&head(1_400), &links, NOW), Decision::Send(LinkId(1)));
-            links[1].state = LinkState::Down;
+            links[1].usable = false;
             assert_eq!(scheduler.select(&head(1_400), &links, NOW), Decision::Send(LinkId(0)));
-            links[0].state = LinkState::Down;
+            links[0].usable = false;
             assert_eq!(scheduler.select(&head(1_400), &links, NOW), Decision::NoLink);
         }
     }
@@ -434,7 +316,7 @@ pub(crate) mod tests {
             links[0].free_at = NOW;
             links[1].state = LinkState::Suspect;
             assert_eq!(select(&links), Decision::Send(LinkId(0)), "{policy:?}: of two suspects the primary");
-            links[0].state = LinkState::Down;
+            links[0].usable = false;
             assert_eq!(select(&links), Decision::Send(LinkId(1)), "{policy:?}: the last one");
             links[1].role = LinkRole::Never;
             links[1].state = LinkState::Up;
@@ -486,7 +368,7 @@ pub(crate) mod tests {
         // What another head waits for does not keep bulk from the line, and is waited for.
         links[0].free_at = NOW;
         assert_eq!(bulk_from(&links, run), (NOW, run));
-        links[0].state = LinkState::Down;
+        links[0].usable = false;
         assert_eq!(bulk_from(&links, run), (run, run));
     }
 }

@@ -10,13 +10,12 @@
 //! The class is bounded ahead of this (`qos::queue`), so it never fills a link: a link that is busy is busy with others' packets,
 //! for a moment, and is worth waiting for as long as that is quicker than another link.
 
-use super::{Decision, LinkView, Service};
-use crate::config::LinkRole;
-use crate::event::LinkState;
-use crate::link::BURST;
+use super::{Decision, Service};
+use crate::limits::BURST;
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
+use crate::view::{LinkRole, LinkState, LinkView};
 
 /// Ours: see the module's head.
 const LOSS_COST_US: i64 = 300;
@@ -31,7 +30,7 @@ pub(super) struct Realtime {
 impl Realtime {
     pub(super) fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
         let Some(service) = Service::among(links) else { return Decision::NoLink };
-        let serving = links.iter().filter(|link| service.includes(link.state, link.role));
+        let serving = links.iter().filter(|link| service.includes_view(link));
         let role = serving.clone().map(|link| link.role).min();
         let first = serving.filter(|link| Some(link.role) == role);
         let bonus = |link: &LinkView| if Some(link.id) == self.present { KEEP_US } else { 0 };
@@ -54,11 +53,11 @@ pub(crate) fn second(head: &Queued, first: LinkId, links: &[LinkView], now: Inst
     let service = Service::among(links)?;
     let may = |link: &&LinkView| {
         link.id != first
-            && link.state != LinkState::Down
+            && link.usable
             && link.free_at <= now + BURST
             && match link.role {
                 LinkRole::Primary | LinkRole::Secondary => true,
-                role @ (LinkRole::Backup | LinkRole::Never) => service.includes(link.state, role),
+                LinkRole::Backup | LinkRole::Never => service.includes_view(link),
             }
     };
     let others = links.iter().filter(may);
@@ -143,7 +142,7 @@ mod tests {
         links[2].free_at = NOW;
         links[2].state = LinkState::Suspect;
         assert_eq!(copy(&links), Some(LinkId(1)));
-        links[1].state = LinkState::Down;
+        links[1].usable = false;
         assert_eq!(copy(&links), Some(LinkId(2)));
         links[2].role = LinkRole::Never;
         assert_eq!(copy(&links), None);

@@ -12,11 +12,11 @@
 
 use std::cmp::Reverse;
 
-use super::score::{Saturation, score};
-use super::{Decision, LinkSet, LinkView, Scheduler, Service, Step};
+use super::{Decision, Scheduler, Service, Step};
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
+use crate::view::{LinkSet, LinkView, Saturation, score};
 
 /// All at once.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Scheduler for Redundant {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
         self.used = LinkSet::NONE;
         let Some(service) = Service::among(links) else { return Decision::NoLink };
-        let serving = links.iter().filter(|link| service.includes(link.state, link.role));
+        let serving = links.iter().filter(|link| service.includes_view(link));
         let role = serving.clone().map(|link| link.role).min();
         let first = serving.filter(|link| Some(link.role) == role);
         let step = Step::of(first.clone(), self.step).filter(|_| head.tier == Tier::Bulk);
@@ -65,9 +65,8 @@ mod tests {
 
     use super::super::tests::{NOW, head, link};
     use super::*;
-    use crate::config::LinkRole;
-    use crate::event::LinkState;
-    use crate::link::QUANTUM;
+    use crate::limits::QUANTUM;
+    use crate::view::{LinkRole, LinkState};
 
     fn plan(links: &[LinkView], head: &Queued) -> (Decision, Vec<u8>) {
         let mut scheduler = Redundant::default();
@@ -107,7 +106,7 @@ mod tests {
         links[2].role = LinkRole::Secondary;
         links[3].role = LinkRole::Backup;
         assert_eq!(plan(&links, &head(100_000)), (Decision::Send(LinkId(0)), vec![]));
-        links[0].state = LinkState::Down;
+        links[0].usable = false;
         assert_eq!(plan(&links, &head(100_000)), (Decision::Send(LinkId(2)), vec![]));
     }
 

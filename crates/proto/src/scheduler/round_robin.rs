@@ -1,9 +1,10 @@
 //! The baseline: usable links in turn, blind to delay; a link without credit loses its turn.
 
-use super::{Decision, LinkView, Scheduler, candidates};
+use super::{Decision, Scheduler, candidates};
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
+use crate::view::LinkView;
 
 /// In turn.
 #[derive(Debug, Clone, Copy, Default)]

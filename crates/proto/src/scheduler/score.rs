@@ -6,30 +6,10 @@
 //! Priority 1 and 22.5 ms give 1225; priority 2 and 78.3 ms give 2783. The policy sends each packet over the link with the
 //! lowest score; where that link's pacer is busy, the packet waits for it: the formula alone decides.
 
-use super::{Decision, LinkView, Scheduler, candidates};
-use crate::link::SATURATED_PERMILLE;
+use super::{Decision, Scheduler, candidates};
 use crate::qos::queue::Queued;
 use crate::time::Instant;
-
-/// Whether saturation adds to the score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saturation {
-    /// As the policy counts.
-    Counted,
-    /// As logs print it: the state says `SATURATED` beside it.
-    Ignored,
-}
-
-/// The score, rounded; lower is better.
-pub fn score(link: &LinkView, saturation: Saturation) -> u32 {
-    let rtt_us = u64::try_from(link.rtt.as_micros()).unwrap_or(u64::MAX);
-    let saturated = saturation == Saturation::Counted && link.utilisation_permille > SATURATED_PERMILLE;
-    let score = u64::from(link.priority) * 1_000
-        + rtt_us.saturating_add(50) / 100
-        + if saturated { 10_000 } else { 0 }
-        + u64::from(link.loss_permille) * 5;
-    u32::try_from(score).unwrap_or(u32::MAX)
-}
+use crate::view::{LinkView, Saturation, score};
 
 /// The formula alone.
 #[derive(Debug, Clone, Copy)]

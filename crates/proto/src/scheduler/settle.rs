@@ -27,11 +27,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Decision, LinkSet, LinkView};
+use super::Decision;
 use crate::packet::LinkId;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
+use crate::view::{LinkSet, LinkView};
 
 /// Delays that differ by no more are alike: about what jitter and a batch in a link's queue make.
 const ALIKE_US: i64 = 5_000;

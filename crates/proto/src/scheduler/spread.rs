@@ -31,12 +31,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::Decision;
 use super::adaptive::wait;
-use super::{Decision, LinkView};
 use crate::packet::LinkId;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
+use crate::view::LinkView;
 
 /// Delays that differ by no more are alike. Ours: about what jitter and a batch in a link's queue make.
 const ALIKE_US: i64 = 5_000;

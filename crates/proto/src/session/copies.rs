@@ -12,12 +12,12 @@ use super::Session;
 use super::protect::COPIES_FROM_PERMILLE;
 use super::transmit::{BATCH_SEGMENTS_MAX, overhead};
 use crate::config::Security;
-use crate::event::LinkState;
-use crate::link::LOSSY_PERMILLE;
+use crate::limits::LOSSY_PERMILLE;
 use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, Transmit};
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
 use crate::time::Instant;
+use crate::view::LinkState;
 
 /// By link, in the order in which they are to go.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl Session {
             || (head.tier == Tier::Realtime
                 && self.views.get(link.index()).is_some_and(|view| {
                     let most = if self.repairs(link) { COPIES_FROM_PERMILLE } else { LOSSY_PERMILLE };
-                    view.state != LinkState::Up || view.loss_permille >= most
+                    !view.usable || view.state != LinkState::Up || view.loss_permille >= most
                 }))
     }
 

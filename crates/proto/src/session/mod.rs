@@ -53,21 +53,23 @@ use self::keyring::{KeyLimits, Keyring};
 use self::protect::Protection;
 use self::sizes::Sizes;
 use crate::StateMachine;
-use crate::config::{LinkRole, Role, Security, SessionConfig};
+use crate::config::{Role, Security, SessionConfig};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
-use crate::event::{Event, LinkEvent, LinkState};
+use crate::event::{Event, LinkEvent};
 use crate::handshake::Welcome;
+use crate::limits::{HOLD_MAX, RESEND_HOLD_MAX};
 use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig, Tier};
 use crate::recovery::{self, Recovery, TRIES_MAX};
-use crate::reorder::{HOLD_MAX, Limits, LinkDelay, RESEND_HOLD_MAX, Resequencer};
-use crate::scheduler::{self, LinkView, Scheduler, Service};
+use crate::reorder::{Limits, LinkDelay, Resequencer};
+use crate::scheduler::{self, Scheduler, Service};
 use crate::time::Instant;
 use crate::units::BitRate;
+use crate::view::{LinkRole, LinkState, LinkView};
 use crate::wire::control::CloseReason;
 use crate::wire::heartbeat::Heartbeat;
 
@@ -442,7 +444,7 @@ impl Session {
             let mut view = link.view(now);
             view.recovers = self.recovers && link.security() == Security::Sealed;
             if !sealed && link.security() == Security::Sealed {
-                view.state = LinkState::Down;
+                view.usable = false;
             }
             view
         }));

@@ -5,11 +5,12 @@ use bytes::{Buf, Bytes};
 use super::Session;
 use crate::config::{Role, Security};
 use crate::discard::Discard;
-use crate::event::{Event, LinkState};
+use crate::event::Event;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path};
 use crate::qos::classify::needs_order;
 use crate::qos::flow;
 use crate::time::Instant;
+use crate::view::LinkState;
 use crate::wire::heartbeat::Heartbeat;
 use crate::wire::{self, COUNTER_BITS, FRAME_HEADER_BYTES, Frame, Kind, Modifiers};
 

@@ -6,17 +6,18 @@ use std::num::NonZeroUsize;
 use super::Session;
 use super::transmit::{BATCH_SEGMENTS_MAX, overhead};
 use crate::config::Security;
-use crate::event::LinkState;
 use crate::link::Link;
+use crate::packet::KeptPacket;
 use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, Transmit};
-use crate::recovery::{Frame, KEPT_BYTES_MAX, Way, is_risky, second_link};
+use crate::recovery::{KEPT_BYTES_MAX, Way, is_risky, second_link};
 use crate::time::Instant;
+use crate::view::LinkState;
 
 impl Session {
     /// What has to be kept to send this packet again.
-    pub(super) fn kept(&self, link: LinkId, data: &DataFrame, now: Instant) -> Option<Frame> {
+    pub(super) fn kept(&self, link: LinkId, data: &DataFrame, now: Instant) -> Option<KeptPacket> {
         let view = self.views.get(link.index())?;
-        Some(Frame::new(data.clone(), view.delay_us, now))
+        Some(KeptPacket::new(data.clone(), view.delay_us, now))
     }
 
     /// Whether what goes out over links of this kind now is kept.
@@ -102,7 +103,7 @@ impl Session {
     }
 
     /// What is likely to be lost again, or may not be, goes over a second link too.
-    fn copy_risky(&mut self, frame: &Frame, link: LinkId, now: Instant) {
+    fn copy_risky(&mut self, frame: &KeptPacket, link: LinkId, now: Instant) {
         let view = self.views.get(link.index()).filter(|view| is_risky(frame, view));
         if let Some(second) = view.and_then(|_| second_link(&self.views, frame, link, now)) {
             self.copy_to(second, frame.data().clone(), now);

@@ -7,13 +7,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, LinkRole, Policy, Prefix, RecoveryConfig,
-    ServerSealing,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, ServerSealing,
 };
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
 use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
 use crate::packet::{Path, SocketId};
+use crate::view::LinkRole;
 use crate::wire::control::Control;
 use crate::wire::feedback::{Feedback, Runs};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};

@@ -17,16 +17,16 @@ use std::time::Duration;
 
 use super::Session;
 use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
-use crate::config::LinkRole;
 use crate::discard::Discard;
-use crate::event::{Event, LinkState};
+use crate::event::Event;
 use crate::inner::{fragment, mss, too_big};
 use crate::link::{BASE_BYTES, Link};
 use crate::packet::{LinkId, PacketBuf, Path, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queued, Tier};
-use crate::scheduler::{Decision, LinkView};
+use crate::scheduler::Decision;
 use crate::time::Instant;
+use crate::view::{LinkRole, LinkState, LinkView};
 use crate::wire::control::Control;
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
@@ -274,7 +274,7 @@ impl Session {
     pub(super) fn fitting_head(&mut self, tier: Tier, now: Instant) -> Option<Queued> {
         loop {
             let head = self.queue.head(tier, now)?;
-            let unused = |view: &&LinkView| view.state == LinkState::Down || view.role == LinkRole::Never;
+            let unused = |view: &&LinkView| !view.usable || view.role == LinkRole::Never;
             let usable = self.views.iter().filter(|view| !unused(view));
             let Some(most) = usable.map(|view| view.mtu).max() else { return Some(head) };
             if head.bytes <= most {
@@ -300,7 +300,7 @@ impl Session {
         self.fitting.extend(self.views.iter().map(|view| {
             let mut view = *view;
             if view.mtu < head.bytes {
-                view.state = LinkState::Down;
+                view.usable = false;
             }
             view
         }));

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::config::{LinkConfig, LinkRole, Policy, RecoveryConfig};
+use crate::config::{LinkConfig, Policy, RecoveryConfig};
 use crate::packet::{Path, SocketId};
+use crate::view::LinkRole;
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 

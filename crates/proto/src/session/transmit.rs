@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use super::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use super::{COUNTERS, Session};
-use crate::config::{LinkRole, Security};
-use crate::event::LinkState;
+use crate::config::Security;
 use crate::link::{Link, Outgoing, Report};
+use crate::packet::KeptPacket;
 use crate::packet::{BATCH_BYTES_MAX, DataFrame, LinkId, PacketBuf, Path, SocketSet, Transmit};
 use crate::qos::ack;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
-use crate::recovery::Frame;
 use crate::scheduler::{self, Decision};
 use crate::time::Instant;
+use crate::view::{LinkRole, LinkState};
 use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
@@ -309,7 +309,7 @@ impl Session {
         link: LinkId,
         security: Security,
         frame: &DataFrame,
-        kept: Option<Frame>,
+        kept: Option<KeptPacket>,
         now: Instant,
     ) -> usize {
         let start = buf.len();

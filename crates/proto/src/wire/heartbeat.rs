@@ -20,9 +20,9 @@
 //! sender without failed links leaves the last field out.
 
 use super::Reader;
-use crate::config::LinkRole;
 use crate::discard::Discard;
 use crate::units::BitRate;
+use crate::view::LinkRole;
 
 /// Bytes of the payload where no link failed.
 pub const HEARTBEAT_BYTES: u16 = 60;

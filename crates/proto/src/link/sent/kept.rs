@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::recovery::Frame;
+use crate::packet::KeptPacket;
 
 /// Room that stays when nothing is kept.
 const IDLE_ROOM: usize = 1;
@@ -13,7 +13,7 @@ const IDLE_ROOM: usize = 1;
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// The front is some packet, or there is none.
-    frames: VecDeque<Option<Frame>>,
+    frames: VecDeque<Option<KeptPacket>>,
     /// The number of the front.
     first: u64,
     bytes: usize,
@@ -22,7 +22,7 @@ pub(super) struct Kept {
 impl Kept {
     /// The datagram of this number, above all before it, bears `frame`.
     #[inline]
-    pub(super) fn put(&mut self, number: u64, frame: Frame) {
+    pub(super) fn put(&mut self, number: u64, frame: KeptPacket) {
         if self.frames.is_empty() {
             self.first = number;
         }
@@ -35,7 +35,7 @@ impl Kept {
     }
 
     /// What the datagram of this number bears, which is not kept any more.
-    pub(super) fn take(&mut self, number: u64) -> Option<Frame> {
+    pub(super) fn take(&mut self, number: u64) -> Option<KeptPacket> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let frame = if at == 0 {
             // As a rule: what was sent first arrives first.

@@ -13,7 +13,7 @@ fn ms(ms: u64) -> Instant {
 fn sent(count: u64) -> SentLog {
     let mut log = SentLog::default();
     for counter in 0..count {
-        let frame = Some(Frame::new(DataFrame::zeros(counter, 1_000), 0, ms(counter)));
+        let frame = Some(KeptPacket::new(DataFrame::zeros(counter, 1_000), 0, ms(counter)));
         let outgoing = Outgoing { sealed: Some((KEY, counter)), asks: true, frame };
         log.on_sent((KEY, counter), outgoing, 1_100, Duration::ZERO, ms(counter));
     }
@@ -72,7 +72,7 @@ fn memory_is_free_again_when_fates_are_known() {
     let mut log = sent(10);
     assert!(log.kept_bytes() >= 10_000);
     tell(&mut log, 8, 4, &[(2, 3)], 50);
-    assert_eq!(log.kept_bytes(), log.take_underway().iter().map(Frame::kept_bytes).sum::<usize>());
+    assert_eq!(log.kept_bytes(), log.take_underway().iter().map(KeptPacket::kept_bytes).sum::<usize>());
     assert_eq!(log.kept_bytes(), 0);
     log.clear();
     assert_eq!((log.kept_bytes(), log.take_lost().len()), (0, 0));
@@ -107,7 +107,7 @@ fn what_is_under_way_on_a_dead_link_is_given_back_and_spurious_if_it_arrives() {
 fn a_resend_that_arrives_has_recovered_its_packet() {
     let mut recovery = crate::recovery::Recovery::default();
     let mut log = sent(10);
-    recovery.on_lost([Frame::new(DataFrame::zeros(1, 9), 0, ms(0))]);
+    recovery.on_lost([KeptPacket::new(DataFrame::zeros(1, 9), 0, ms(0))]);
     let again = Outgoing { sealed: Some((KEY, 10)), asks: true, frame: recovery.pop(9) };
     log.on_sent((KEY, 10), again, 100, Duration::ZERO, ms(50));
     tell(&mut log, 10, 1, &[], 60);
