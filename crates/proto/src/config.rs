@@ -8,13 +8,11 @@ use std::time::Duration;
 use zeroize::Zeroize as _;
 
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
+pub use crate::limits::LINKS_MAX;
 use crate::packet::{LinkId, Path};
 use crate::qos::rule::Rule;
 use crate::units::BitRate;
 use crate::view::LinkRole;
-
-/// Links of a session at most; a link's number on the wire is below this.
-pub const LINKS_MAX: usize = 32;
 
 /// Who opens the session and owns the links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

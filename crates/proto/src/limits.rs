@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+/// The most links that a session has. Chosen: a heartbeat names its sender's failed links in one
+/// 32-bit field. A link's number on the wire is below this.
+pub const LINKS_MAX: usize = 32;
+
 /// The most credit that an idle link saves up. Chosen: a loaded host wakes a process some
 /// milliseconds late, and what was not sent meanwhile is sent then.
 pub const BURST: Duration = Duration::from_millis(4);
@@ -23,10 +27,10 @@ pub(crate) const HOLD_MAX: Duration = Duration::from_millis(150);
 pub(crate) const RESEND_HOLD_MAX: Duration = Duration::from_millis(300);
 
 /// How much later than its link's delay a packet may arrive without anything being wrong. A sender
-/// that sends all its saved credit at once fills the link's own queue for [`BURST`], and between two
-/// heartbeats a queue grows by tens of milliseconds. The slack counts only for links that carried
-/// nothing of the flow slot lately; where traffic flows, later packets decide.
-/// Measured: docs/decisions/0001-slack-of-the-hold.md.
+/// that sends all its saved credit at once fills the link's own queue for [`BURST`], and between
+/// two heartbeats a queue grows by tens of milliseconds. The slack counts only for links that
+/// carried nothing of the flow slot lately; where traffic flows, later packets decide. Measured:
+/// docs/decisions/0001-slack-of-the-hold.md.
 pub(crate) const DELAY_SLACK: Duration = Duration::from_millis(30);
 
 const _: () = assert!(DELAY_SLACK.as_millis() > BURST.as_millis());
