@@ -1,61 +1,59 @@
-//! What was sent and did not arrive is sent again, over whichever link delivers it first.
+//! Lost packets are sent again, over whichever link delivers them first.
 //!
-//! # Where losses come from
-//! A link's log of what it sent ([`crate::link`]) keeps each packet until feedback tells its fate, and gives it back when the link
-//! has lost it, when it was the end of what was sent and no feedback came in time, or when the link itself is given up with packets under
-//! way. All land in [`Recovery`]'s queue. A packet keeps its
-//! sequence number and gets a new counter on its new link, so the receiver's resequencer sees one packet, however often it
-//! was sent.
+//! A link's log of what it sent ([`crate::link`]) keeps each packet until feedback tells its fate.
+//! It gives the packet back when the link has lost it, when it was the end of what was sent and no
+//! feedback came in time, or when the link itself is given up with packets under way. All land in
+//! [`Recovery`]'s queue. A packet keeps its sequence number and gets a new counter on its new link,
+//! so the receiver's resequencer sees one packet.
 //!
 //! # Which link, and whether at all
-//! With `arrival(L) = max(now, when L is free) + bytes / rate of L + delay of L` the link of the least arrival carries it; it need not be another
-//! one than the first. That arrival is compared with when the first one would have arrived: the receiver waits at most
-//! [`RESENT_WITHIN`] longer for a gap, and what cannot be there by then is given up. A packet is sent again
-//! at most [`TRIES_MAX`] times, the last time over two links where there are two, and the first time too where the link is lossy
-//! itself: with independent losses `p` what stays lost is `p⁴`, for `p + 2p²` of extra bytes, or `p⁵` for `2p + 2p³`.
-//!
-//! The second link need not have credit: links that are used to the full hardly ever have any at the moment when another one has, and it owes up to
-//! [`SECOND_WITHIN`] then. (Simulated, `lossy-3`, one QUIC flow, two seeds each way: with credit only, 60 to 74 % of the resends had their
-//! second link, and the flow 68 to 85 % of the attainable; so all but a few have it, and the flow 83 to 86 %.)
-//!
-//! Resends go ahead of bulk and behind sparse traffic; they spend the link's pacing credit like everything else.
+//! The link of the least arrival ([`arrival_us`]) carries it; that may be the first link again. The
+//! receiver waits at most [`RESENT_WITHIN`] longer for a gap than the first packet would have
+//! taken: what cannot be there by then is given up. A packet is sent again at most [`TRIES_MAX`]
+//! times, the last time over two links where there are two, and the first time too where the link
+//! is lossy: with independent losses `p`, what stays lost is `p⁴`, for `p + 2p²` of extra bytes, or
+//! `p⁵` for `2p + 2p³`. Resends go ahead of bulk and behind sparse traffic, and spend the link's
+//! pacing credit like all packets.
 //!
 //! # Bounds
-//! Packets that are kept under way or wait to be resent are at most [`KEPT_BYTES_MAX`] together; what is sent beyond that is not
-//! kept, and its loss is the inner transport's to repair. A server counts them among what its sessions may queue together.
+//! Packets that are kept under way or wait to be resent are at most [`KEPT_BYTES_MAX`] together.
+//! What is sent beyond that is not kept, and the inner transport repairs its loss. A server counts
+//! kept packets among what its sessions may queue together.
 //!
 //! # What it does not know
 //! How a loss is found, what is inside a packet, keys. It sees links as a scheduler does.
 //!
-//! # Explored and removed
-//! 20 ms more for what resends stop a flow, for finding the loss: no gain (simulated, `lossy-3`: 83, 84, 84, 86 % without, 84, 86, 80, 86 % with it).
-//!
 //! # Sources
 //! RFC 9002 §6 (loss detection), XLINK (SIGCOMM 2021: re-injection by the remaining deadline).
+//! Measured: docs/decisions/0036-second-link-of-a-resend.md.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::RESEND_HOLD_MAX;
 use crate::packet::{KeptPacket, LinkId};
-use crate::scheduler::Service;
+use crate::scheduler::{Service, arrival_us, micros, of_first_role, serving};
 use crate::stats::RecoveryStats;
 use crate::time::Instant;
-use crate::view::{LinkRole, LinkView};
+use crate::view::LinkView;
 
-/// A packet is sent again so often at most.
+/// A packet is sent again this often at most. Chosen: the receiver holds a gap for two rounds of
+/// loss, feedback and resend ([`RESEND_HOLD_MAX`]).
 pub(crate) const TRIES_MAX: u8 = 2;
 
-/// From this loss on some packet of a busy flow is missing most of the time.
+/// From this loss on resends stop flows, permille. Chosen: at 1 % a packet of a busy flow is
+/// missing most of the time.
 const STOPPING_PERMILLE: u16 = 10;
 
-/// The second link may owe so much: busy links have no credit at the very moment. Twelve full packets of 30 Mbit/s.
+/// The second link may owe this much credit. Chosen: a busy link has no credit at the moment when
+/// another has; 5 ms are twelve full packets at 30 Mbit/s.
+/// Measured: docs/decisions/0036-second-link-of-a-resend.md.
 const SECOND_WITHIN: Duration = Duration::from_millis(5);
 
-/// How much later than the first one a resend may arrive: the receiver holds no gap for longer.
+/// How much later than the first packet a resend may arrive: the receiver holds no gap for longer.
 const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
 
-/// What one session keeps: 300 ms of 850 Mbit/s.
+/// What one session keeps, bytes. Chosen: 300 ms, which is [`RESENT_WITHIN`], at 850 Mbit/s.
 pub(crate) const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// Where the next resend goes.
@@ -105,7 +103,7 @@ impl Recovery {
         self.queued_bytes
     }
 
-    /// What is counted here; the rest is the links' and the resequencer's.
+    /// What is counted here. The links and the resequencer count the rest.
     pub(crate) const fn stats(&self) -> RecoveryStats {
         self.stats
     }
@@ -116,17 +114,18 @@ impl Recovery {
         self.queued_bytes = 0;
     }
 
-    /// The way of the oldest packet that can still be in time; what cannot is given up. `None`: nothing waits, or no link is usable.
+    /// The way of the oldest packet that can still be in time; what cannot is given up. `None`:
+    /// nothing waits, or no link is usable.
     pub(crate) fn next(&mut self, links: &[LinkView], now: Instant) -> Option<Way> {
         if self.queue.is_empty() {
             return None;
         }
         Service::among(links)?;
         while let Some(frame) = self.queue.front() {
-            let best = candidates(links, frame).min_by_key(|link| (arrival_us(link, frame, now), link.id));
+            let best = candidates(links, frame).min_by_key(|link| (arrival_of(frame, link, now), link.id));
             let first_us = frame.first_arrival_us(now);
             let in_time = |link: &&LinkView| {
-                arrival_us(link, frame, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
+                arrival_of(frame, link, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
             };
             if let Some(best) = best.filter(in_time) {
                 return Some(self.way(links, frame, best, now));
@@ -137,15 +136,16 @@ impl Recovery {
         None
     }
 
-    /// The best link, or, where it is busy, another one that delivers before the best alone had carried all that waits: what a link had
-    /// under way that died is more than its nearest neighbour carries in time.
+    /// The best link, or, where it is busy, another link that delivers before the best alone had
+    /// carried all that waits: a link that dies has more under way than its nearest neighbour
+    /// carries in time.
     fn way(&self, links: &[LinkView], frame: &KeptPacket, best: &LinkView, now: Instant) -> Way {
         let behind = self.queued_bytes.saturating_sub(frame.kept_bytes()) as u64;
-        let all_us = arrival_us(best, frame, now).saturating_add(micros(best.time_to_send(behind)));
-        let helps = |link: &&LinkView| link.id == best.id || arrival_us(link, frame, now) < all_us;
+        let all_us = arrival_of(frame, best, now).saturating_add(micros(best.time_to_send(behind)));
+        let helps = |link: &&LinkView| link.id == best.id || arrival_of(frame, link, now) < all_us;
         let helping = candidates(links, frame).filter(helps);
         let free = helping.clone().filter(|link| link.free_at <= now);
-        match free.min_by_key(|link| (arrival_us(link, frame, now), link.id)) {
+        match free.min_by_key(|link| (arrival_of(frame, link, now), link.id)) {
             Some(link) => Way::Now(link.id),
             None => Way::At(helping.map(|link| link.free_at).min().unwrap_or(best.free_at)),
         }
@@ -153,7 +153,7 @@ impl Recovery {
 
     /// The oldest packet, which goes out again now, if it has no more than `bytes`.
     pub(crate) fn pop(&mut self, bytes: usize) -> Option<KeptPacket> {
-        self.queue.front().filter(|frame| frame.data().packet.len() <= bytes)?;
+        self.queue.front().filter(|frame| bytes_of(frame) <= bytes)?;
         let mut frame = self.pop_front()?;
         frame.on_try();
         self.stats.resent += 1;
@@ -167,8 +167,9 @@ impl Recovery {
     }
 }
 
-/// Whether a resend over this link goes over a second one too: what is lost twice stops its flow for two more rounds, and with 5 % on each of
-/// three links that would be most of the time.
+/// Whether a resend over this link goes over a second one too: a packet that is lost twice stops
+/// its flow for two more rounds, and with 5 % on each of three links that would be most of the
+/// time.
 pub(crate) const fn is_risky(frame: &KeptPacket, link: &LinkView) -> bool {
     frame.tries() >= TRIES_MAX || link.is_lossy()
 }
@@ -182,39 +183,30 @@ pub(crate) fn second_link(
 ) -> Option<LinkId> {
     let others =
         candidates(links, frame).filter(|link| link.id != first && link.free_at <= now + SECOND_WITHIN);
-    others.min_by_key(|link| (arrival_us(link, frame, now), link.id)).map(|link| link.id)
+    others.min_by_key(|link| (arrival_of(frame, link, now), link.id)).map(|link| link.id)
 }
 
-/// For how long resends stop a flow at a time: the longest round trip of the lossy links in use. What it brings then comes at once, its
-/// acknowledgements too, and so does what these let its sender send.
+/// For how long resends stop a flow at a time: the longest round trip of the lossy links in use.
+/// After the stop the flow's packets come at once, its acknowledgements too, and so do the packets
+/// that these let its sender send.
 pub(crate) fn longest_stop(links: &[LinkView]) -> Duration {
-    let Some(service) = Service::among(links) else { return Duration::ZERO };
-    let stops = links.iter().filter(|link| {
-        link.recovers && link.loss_permille >= STOPPING_PERMILLE && service.includes_view(link)
-    });
+    let stops = serving(links).filter(|link| link.recovers && link.loss_permille >= STOPPING_PERMILLE);
     stops.map(|link| link.rtt).max().unwrap_or_default()
 }
 
 /// The links that may carry it.
 fn candidates<'a>(links: &'a [LinkView], frame: &KeptPacket) -> impl Iterator<Item = &'a LinkView> + Clone {
-    let service = Service::among(links);
-    let bytes = frame.data().packet.len();
-    let serves =
-        move |link: &&LinkView| service.is_some_and(|kind| kind.includes_view(link)) && link.mtu >= bytes;
-    let serving = links.iter().filter(serves);
-    let first = serving.clone().map(|link| link.role).min().unwrap_or(LinkRole::Primary);
-    serving.filter(move |link| link.role == first)
+    let bytes = bytes_of(frame);
+    of_first_role(serving(links).filter(move |link| link.mtu >= bytes))
 }
 
-/// When it would arrive over the link, µs from now with the offset that all delays have.
-fn arrival_us(link: &LinkView, frame: &KeptPacket, now: Instant) -> i64 {
-    let busy = link.free_at.saturating_since(now);
-    let sending = link.time_to_send(frame.data().packet.len() as u64 + link.header_bytes);
-    link.delay_us.saturating_add(micros(busy + sending))
+/// When it would arrive over the link, µs from now.
+fn arrival_of(frame: &KeptPacket, link: &LinkView, now: Instant) -> i64 {
+    arrival_us(link, bytes_of(frame), now)
 }
 
-fn micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+fn bytes_of(frame: &KeptPacket) -> usize {
+    frame.data().packet.len()
 }
 
 #[cfg(test)]

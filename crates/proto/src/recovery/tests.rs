@@ -2,7 +2,7 @@ use super::*;
 use crate::limits::LOSSY_PERMILLE;
 use crate::packet::DataFrame;
 use crate::scheduler::tests::{NOW, link};
-use crate::view::LinkState;
+use crate::view::{LinkRole, LinkState};
 
 fn frame(bytes: usize, sent: Instant, delay_us: i64) -> KeptPacket {
     KeptPacket::new(DataFrame::zeros(7, bytes), delay_us, sent)

@@ -1,25 +1,26 @@
 //! The realtime class: the link that delivers first, and a second one for copies.
 //!
-//! Among the links that serve, those of the best role (primary before secondary); a link costs
-//! `wait until it is free + sending + one-way delay + 0.3 ms for each permille that it loses`, and the lowest cost wins. Priorities
-//! do not count here. A packet that is lost costs its listener some 100 ms at best, until it is repaired or the next ones have gone
-//! over it, and rather more where it is not; hence the price of loss: a link that loses 3 % is as good as one that takes 9 ms longer.
-//! The link that was chosen last keeps its place unless another is better by 2 ms, so that what belongs together is not spread over
-//! links that are alike; what it waits for itself does not count as better.
+//! Among the links that serve, those of the first role are compared (primary before secondary). A
+//! link costs its packet's arrival and [`LOSS_COST_US`] for each permille that it loses; the lowest
+//! cost wins. Priorities do not count here. A lost packet costs its listener some 100 ms at best,
+//! until it is repaired or the next packets have gone over it, and more where it is not repaired.
+//! Hence the price of loss: a link that loses 3 % is as good as one that takes 9 ms longer. The
+//! link that was chosen last keeps its place unless another is better by [`KEEP_US`], so that
+//! packets that belong together are not spread over links that are alike.
 //!
-//! The class is bounded ahead of this (`qos::queue`), so it never fills a link: a link that is busy is busy with others' packets,
-//! for a moment, and is worth waiting for as long as that is quicker than another link.
+//! The class is bounded ahead of this (`qos::queue`), so it never fills a link. A busy link is busy
+//! with other packets, for a moment, and is waited for as long as that is quicker than another
+//! link.
 
-use super::{Decision, Service};
+use super::arrival::arrival_us;
+use super::eligible::{Service, of_first_role, serving};
+use super::params::{KEEP_US, LOSS_COST_US};
+use super::policy::Decision;
 use crate::limits::BURST;
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
 use crate::view::{LinkRole, LinkState, LinkView};
-
-/// Ours: see the module's head.
-const LOSS_COST_US: i64 = 300;
-const KEEP_US: i64 = 2_000;
 
 /// Keeps the choice.
 #[derive(Debug, Default)]
@@ -29,10 +30,7 @@ pub(super) struct Realtime {
 
 impl Realtime {
     pub(super) fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
-        let Some(service) = Service::among(links) else { return Decision::NoLink };
-        let serving = links.iter().filter(|link| service.includes_view(link));
-        let role = serving.clone().map(|link| link.role).min();
-        let first = serving.filter(|link| Some(link.role) == role);
+        let first = of_first_role(serving(links));
         let bonus = |link: &LinkView| if Some(link.id) == self.present { KEEP_US } else { 0 };
         let best = first.clone().min_by_key(|link| (cost_us(link, head, now) - bonus(link), link.id));
         let Some(best) = best else { return Decision::NoLink };
@@ -47,8 +45,9 @@ impl Realtime {
     }
 }
 
-/// The link for a copy of what goes over `first`: the one of lowest cost among the others that may carry data and are free within
-/// what a link may send at once. A backup is for copies only where it serves; a link that is proven is better than one that is not.
+/// The link for a copy of what goes over `first`: the link of lowest cost among the others that may
+/// carry data and are free within what a link may send at once. A backup takes copies only where it
+/// serves; a proven link is better than one that is not.
 pub(crate) fn second(head: &Queued, first: LinkId, links: &[LinkView], now: Instant) -> Option<LinkId> {
     let service = Service::among(links)?;
     let may = |link: &&LinkView| {
@@ -67,10 +66,8 @@ pub(crate) fn second(head: &Queued, first: LinkId, links: &[LinkView], now: Inst
 }
 
 fn cost_us(link: &LinkView, head: &Queued, now: Instant) -> i64 {
-    let busy = link.free_at.saturating_since(now);
-    let sending = link.time_to_send(head.bytes as u64 + link.header_bytes);
-    let span_us = i64::try_from((busy + sending).as_micros()).unwrap_or(i64::MAX / 4);
-    link.delay_us.saturating_add(span_us).saturating_add(i64::from(link.loss_permille) * LOSS_COST_US)
+    let loss_us = i64::from(link.loss_permille) * LOSS_COST_US;
+    arrival_us(link, head.bytes, now).saturating_add(loss_us)
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
-//! Every packet over every link that can take it; the receiver keeps the first copy. For traffic that is worth more than what
-//! it costs: a loss or an outage on one link then costs nothing, neither a packet nor time.
+//! Every packet over every link that can take it; the receiver keeps the first copy. For traffic
+//! that is worth more than what it costs: a loss or an outage on one link then costs neither a
+//! packet nor time.
 //!
-//! Of the links that serve, those of the first role are used. The one that carries most sets the pace: a packet leaves when
-//! that one has credit, so that bulk is never slower than over the best link alone, and copies go at the same time over all others that
-//! have credit just then. A slower link carries as many copies as it can and holds nothing up. A copy of a bulk packet goes only
-//! where all that it takes has been saved up: then sparse traffic finds credit there right after it.
-//! (Simulated, `reference`, one download: the sparse flow's RTT is 20.6 ms, and 50.3 ms where bulk takes any credit.)
+//! Of the links that serve, those of the first role are used. The link that carries most sets the
+//! pace: a packet leaves when that link has credit, so that bulk is never slower than over the best
+//! link alone, and copies go at the same time over all other links that have credit just then. A
+//! slower link carries as many copies as it can and holds nothing up. A copy of a bulk packet goes
+//! only where all the credit that it takes has been saved up: then sparse traffic finds credit
+//! there right after it. Measured: docs/decisions/0035-redundant-bulk-copies-spend-saved-credit.md.
 //!
-//! Bulk is copied only over links in step with the one that sets the pace (`Step`): what came much earlier over another would
-//! be held in vain, and what came much later is of no use. Sparse traffic has copies everywhere: it leaves no gaps.
+//! Bulk is copied only over links in one [`DelayBand`] with the link that sets the pace: a copy
+//! that comes much earlier would be held in vain, and one that comes much later is of no use.
+//! Sparse traffic has copies everywhere, as it leaves no gaps.
 
 use std::cmp::Reverse;
 
-use super::{Decision, Scheduler, Service, Step};
+use super::band::DelayBand;
+use super::eligible::{of_first_role, serving};
+use super::policy::{Decision, Scheduler};
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -20,25 +25,21 @@ use crate::view::{LinkSet, LinkView, Saturation, score};
 
 /// All at once.
 #[derive(Debug, Default)]
-pub struct Redundant {
-    /// The links for the head that was looked at last.
+pub(super) struct Redundant {
+    /// The links for the head that was selected last.
     used: LinkSet,
-    /// The link that the present range of delays begins with.
-    step: Option<LinkId>,
+    /// The link that the present band begins with.
+    band_first: Option<LinkId>,
 }
 
 impl Scheduler for Redundant {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
-        self.used = LinkSet::NONE;
-        let Some(service) = Service::among(links) else { return Decision::NoLink };
-        let serving = links.iter().filter(|link| service.includes_view(link));
-        let role = serving.clone().map(|link| link.role).min();
-        let first = serving.filter(|link| Some(link.role) == role);
-        let step = Step::of(first.clone(), self.step).filter(|_| head.tier == Tier::Bulk);
-        if let Some(step) = step {
-            self.step = Some(step.first());
+        let first = of_first_role(serving(links));
+        let band = DelayBand::of(first.clone(), self.band_first).filter(|_| head.tier == Tier::Bulk);
+        if let Some(band) = band {
+            self.band_first = Some(band.first());
         }
-        let used = first.filter(|link| step.is_none_or(|step| step.includes(link)));
+        let used = first.filter(|link| band.is_none_or(|band| band.includes(link)));
         self.used = used.clone().map(|link| link.id).collect();
         let pace = used.min_by_key(|link| (Reverse(link.rate), score(link, Saturation::Ignored), link.id));
         match pace {
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn bulk_has_no_copies_out_of_step_and_sparse_traffic_has() {
+    fn bulk_has_no_copies_outside_the_band_and_sparse_traffic_has() {
         let mut links = [link(0, 50, 30), link(1, 50, 40), link(2, 20, 600)];
         for link in &mut links {
             link.free_at = NOW.saturating_sub(Duration::from_millis(4));

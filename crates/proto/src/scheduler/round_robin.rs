@@ -1,6 +1,8 @@
-//! The baseline: usable links in turn, blind to delay; a link without credit loses its turn.
+//! The baseline of comparisons: usable links in turn, blind to delay. A link without credit loses
+//! its turn.
 
-use super::{Decision, Scheduler, candidates};
+use super::eligible::candidates;
+use super::policy::{Decision, Scheduler};
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
@@ -8,7 +10,7 @@ use crate::view::LinkView;
 
 /// In turn.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RoundRobin {
+pub(super) struct RoundRobin {
     /// Selected last.
     last: Option<LinkId>,
 }

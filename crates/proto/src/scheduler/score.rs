@@ -1,19 +1,17 @@
-//! The score that users see in the logs, and the policy that follows it alone.
+//! The policy that follows the score alone ([`score`]).
 //!
-//! ```text
-//! score = priority × 1000 + rtt_ms × 10 + (utilisation > 80 % ? 10000 : 0) + loss_ratio × 5000        lower is better
-//! ```
-//! Priority 1 and 22.5 ms give 1225; priority 2 and 78.3 ms give 2783. The policy sends each packet over the link with the
-//! lowest score; where that link's pacer is busy, the packet waits for it: the formula alone decides.
+//! Each packet goes over the link with the lowest score. Where that link's pacer is busy, the
+//! packet waits for it: the formula alone decides.
 
-use super::{Decision, Scheduler, candidates};
+use super::eligible::candidates;
+use super::policy::{Decision, Scheduler};
 use crate::qos::queue::Queued;
 use crate::time::Instant;
 use crate::view::{LinkView, Saturation, score};
 
 /// The formula alone.
 #[derive(Debug, Clone, Copy)]
-pub struct Score;
+pub(super) struct Score;
 
 impl Scheduler for Score {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
@@ -35,25 +33,6 @@ mod tests {
     use super::super::tests::{NOW, head, link};
     use super::*;
     use crate::packet::LinkId;
-
-    #[test]
-    fn the_formula() {
-        let mut view = link(0, 10, 0);
-        view.rtt = Duration::from_micros(22_500);
-        assert_eq!(score(&view, Saturation::Counted), 1_225);
-        view.priority = 2;
-        view.rtt = Duration::from_micros(78_300);
-        assert_eq!(score(&view, Saturation::Counted), 2_783);
-        view.utilisation_permille = 800;
-        assert_eq!(score(&view, Saturation::Counted), 2_783);
-        view.utilisation_permille = 801;
-        assert_eq!(score(&view, Saturation::Counted), 12_783);
-        assert_eq!(score(&view, Saturation::Ignored), 2_783);
-        view.loss_permille = 20;
-        assert_eq!(score(&view, Saturation::Counted), 12_883);
-        view.rtt = Duration::MAX;
-        assert_eq!(score(&view, Saturation::Counted), u32::MAX);
-    }
 
     #[test]
     fn the_lowest_wins_and_is_waited_for() {

@@ -1,0 +1,106 @@
+//! Bands of delay: which links carry one flow in order.
+//!
+//! Packets of one flow that take links of very different delay arrive further apart than the
+//! receiver waits ([`SPREAD_MAX`]), and the flow's sender takes for lost what the receiver gives
+//! up. So bulk keeps to a band: of all ranges of delay that are no wider than that, the one whose
+//! links carry most together.
+//!
+//! A link that a competitor's queue has made longer may be further away ([`RESEND_SPREAD_MAX`])
+//! where losses are sent again, as the receiver waits longer there. A link that is left alone would
+//! stay as long as it is, and the competitor would keep all of it.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::params::BAND_GAIN_PERMILLE;
+use crate::limits::{RESEND_SPREAD_MAX, SPREAD_MAX};
+use crate::packet::LinkId;
+use crate::view::{LinkRole, LinkView};
+
+/// A range of delays no wider than [`SPREAD_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DelayBand {
+    least_us: i64,
+    /// The link with that delay.
+    first: LinkId,
+}
+
+impl DelayBand {
+    /// The range whose links carry most, counted first over those of the first role among `links`;
+    /// of those that carry the same, the range of shorter delays. The range that begins with
+    /// `present` is kept unless another carries a tenth more. `None`: there are no links.
+    pub(super) fn of<'a>(
+        links: impl Iterator<Item = &'a LinkView> + Clone,
+        present: Option<LinkId>,
+    ) -> Option<Self> {
+        let bands = links.clone().map(|link| Self { least_us: link.delay_us, first: link.id });
+        let fastest = bands.clone().min_by_key(|band| (band.least_us, band.first))?;
+        if links.clone().all(|link| fastest.includes(link)) {
+            return Some(fastest);
+        }
+        let leading = links.clone().map(|link| link.role).min();
+        let carried = |band: &Self, role: Option<LinkRole>| -> u64 {
+            let counts = |link: &&LinkView| band.includes(link) && role.is_none_or(|role| link.role == role);
+            let rates = links.clone().filter(counts).map(|link| link.rate.as_bps());
+            let bps = rates.fold(0, u64::saturating_add);
+            if Some(band.first) == present { bps.saturating_mul(BAND_GAIN_PERMILLE) / 1_000 } else { bps }
+        };
+        bands.min_by_key(|band| {
+            (Reverse(carried(band, leading)), Reverse(carried(band, None)), band.least_us, band.first)
+        })
+    }
+
+    /// The link that the range begins with.
+    pub(super) const fn first(self) -> LinkId {
+        self.first
+    }
+
+    /// The least delay of the range, µs with the offset common to all delays.
+    pub(super) const fn least_us(self) -> i64 {
+        self.least_us
+    }
+
+    /// Whether a link's delay lies in the range.
+    pub(super) fn includes(self, link: &LinkView) -> bool {
+        let above_us = link.delay_us.saturating_sub(self.least_us);
+        let most = if link.is_shared && link.recovers { RESEND_SPREAD_MAX } else { SPREAD_MAX };
+        u64::try_from(above_us).is_ok_and(|above_us| Duration::from_micros(above_us) <= most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::link;
+    use super::*;
+    use crate::units::BitRate;
+
+    #[test]
+    fn of_links_too_far_apart_those_that_carry_most_together_are_in_the_band() {
+        let mut links = [link(0, 1, 600), link(1, 50, 30), link(2, 50, 40)];
+        let band = |links: &[LinkView], present| {
+            let band = DelayBand::of(links.iter(), present).unwrap();
+            links.iter().filter(|link| band.includes(link)).map(|link| link.id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(band(&links, None), [1, 2]);
+        // A satellite that carries more than the lines beside it, and by how much it must to take
+        // over.
+        links[0].rate = BitRate::from_bps(105_000_000);
+        assert_eq!(band(&links, None), [0]);
+        assert_eq!(band(&links, Some(LinkId(1))), [1, 2]);
+        links[0].rate = BitRate::from_bps(111_000_000);
+        assert_eq!(band(&links, Some(LinkId(1))), [0]);
+        // Links as far apart as the receiver waits are in one band.
+        links[0].delay_us = links[1].delay_us + 120_000;
+        assert_eq!(band(&links, None), [0, 1, 2]);
+        links[0].delay_us += 1;
+        assert_eq!(band(&links, None), [0, 2]);
+        // The link with the better role decides, however little it carries.
+        links[1].role = LinkRole::Secondary;
+        links[2].role = LinkRole::Secondary;
+        links[0] = LinkView { role: LinkRole::Primary, ..link(0, 1, 600) };
+        assert_eq!(band(&links, None), [0]);
+        links[2].delay_us = 200_000;
+        assert_eq!(band(&links, None), [0, 2]);
+        assert_eq!(DelayBand::of([].iter(), None), None);
+    }
+}

@@ -1,0 +1,218 @@
+//! The order in which links are tried: by role, then by score.
+//!
+//! The score is taken without its saturation term, as credit says exactly whether a link is full.
+//! What counts is the score that a link had when it last changed by more than a tenth, so that
+//! links that are alike do not change places by chance. Each link's score is its own, so the order
+//! in which links are listed has no say. A link with a lower score is never passed over for a
+//! quicker one behind it: priorities are the user's. Nor are roles.
+//!
+//! Left out are links that lose too much ([`loses_too_much`]) and, for bulk, links outside the
+//! [`DelayBand`]. Where slow links carry most, that leaves out the fast ones; sparse traffic still
+//! goes
+//! over these. A link that is left out gives no reason for a wait to count as chosen
+//! ([`Decision::Hold`](super::Decision::Hold)): the queue behind it is a queue.
+//!
+//! The order stands until a figure that decides it changes: when a link is free does not, nor its
+//! load. Measured: docs/decisions/0030-order-of-the-links.md.
+
+use std::time::Duration;
+
+use super::band::DelayBand;
+use super::eligible::{Service, are_full, loses_too_much};
+use super::params::SCORE_CHANGE_PERMILLE;
+use crate::packet::LinkId;
+use crate::qos::queue::Queued;
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::view::{LinkRole, LinkSet, LinkState, LinkView, Saturation, score};
+
+/// A link in its order: role, score, number and position in the views.
+type Ranked = (LinkRole, u32, LinkId, u8);
+
+/// What decides a link's place in the order. Small: every idle session keeps it.
+#[derive(Debug, PartialEq)]
+struct Rank {
+    id: LinkId,
+    usable: bool,
+    state: LinkState,
+    role: LinkRole,
+    priority: u8,
+    recovers: bool,
+    is_shared: bool,
+    loss_permille: u16,
+    random_loss_permille: u16,
+    rtt_us: u32,
+    delay_us: i64,
+    rate: BitRate,
+}
+
+impl Rank {
+    fn of(view: &LinkView) -> Self {
+        Self {
+            id: view.id,
+            usable: view.usable,
+            state: view.state,
+            role: view.role,
+            priority: view.priority,
+            recovers: view.recovers,
+            is_shared: view.is_shared,
+            loss_permille: view.loss_permille,
+            random_loss_permille: view.random_loss_permille,
+            rtt_us: rtt_us(view.rtt),
+            delay_us: view.delay_us,
+            rate: view.rate,
+        }
+    }
+}
+
+fn rtt_us(rtt: Duration) -> u32 {
+    u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Links in their order, as positions in the views. Roles come first in the order, and primary
+/// links first among them.
+#[derive(Debug, Default)]
+struct Order {
+    at: Vec<u8>,
+    primaries: usize,
+}
+
+impl Order {
+    fn fill<'a>(&mut self, ranked: impl Iterator<Item = &'a Ranked>) {
+        self.at.clear();
+        self.primaries = 0;
+        for (role, .., at) in ranked {
+            self.at.push(*at);
+            self.primaries += usize::from(*role == LinkRole::Primary);
+        }
+    }
+
+    /// Those that may carry the head now, as far as roles decide.
+    fn candidates(&self, head: &Queued, links: &[LinkView], now: Instant) -> &[u8] {
+        match self.at.split_at_checked(self.primaries) {
+            Some((primaries, [_, ..])) if !are_full(viewed(primaries, links), head, now) => primaries,
+            _ => &self.at,
+        }
+    }
+}
+
+/// The views of the links at these positions.
+fn viewed<'a>(at: &'a [u8], links: &'a [LinkView]) -> impl Iterator<Item = &'a LinkView> + Clone {
+    at.iter().filter_map(|at| links.get(usize::from(*at)))
+}
+
+/// The order of the links, kept from packet to packet.
+#[derive(Debug, Default)]
+pub(super) struct Ranking {
+    /// What the order was made of: it stands until one of them is another.
+    seen: Vec<Rank>,
+    /// The links that may carry something.
+    ranked: Vec<Ranked>,
+    /// The same as positions.
+    usual: Order,
+    /// Those of them in the band, once bulk has asked, and whether one of these is shared.
+    in_band: Order,
+    is_shared: bool,
+    is_banded: bool,
+    /// The link that the present band begins with.
+    band_first: Option<LinkId>,
+    /// The scores that count, by link; 0: not known yet.
+    scores: Vec<u32>,
+    /// Left out for their loss.
+    lossy: LinkSet,
+}
+
+impl Ranking {
+    /// Brings the order up to date.
+    pub(super) fn refresh(&mut self, links: &[LinkView]) {
+        if self.seen.len() != links.len()
+            || !self.seen.iter().zip(links).all(|(old, new)| *old == Rank::of(new))
+        {
+            self.rank(links);
+            self.usual.fill(self.ranked.iter());
+        }
+    }
+
+    /// The same, and which links of it are in the band.
+    pub(super) fn refresh_band(&mut self, links: &[LinkView]) {
+        self.refresh(links);
+        if self.is_banded {
+            return;
+        }
+        let band = DelayBand::of(viewed(&self.usual.at, links), self.band_first);
+        self.band_first = band.map(DelayBand::first).or(self.band_first);
+        let includes = |link: &LinkView| band.is_some_and(|band| band.includes(link));
+        let is_in = |(.., at): &&Ranked| links.get(usize::from(*at)).is_some_and(includes);
+        self.in_band.fill(self.ranked.iter().filter(is_in));
+        self.is_shared = viewed(&self.in_band.at, links).any(|link| link.is_shared);
+        self.is_banded = true;
+    }
+
+    /// The links that may carry sparse traffic now, in order.
+    pub(super) fn usual<'a>(
+        &'a self,
+        head: &Queued,
+        links: &'a [LinkView],
+        now: Instant,
+    ) -> impl Iterator<Item = &'a LinkView> + Clone {
+        viewed(self.usual.candidates(head, links, now), links)
+    }
+
+    /// The links that may carry bulk now, in order.
+    pub(super) fn in_band<'a>(
+        &'a self,
+        head: &Queued,
+        links: &'a [LinkView],
+        now: Instant,
+    ) -> impl Iterator<Item = &'a LinkView> + Clone {
+        viewed(self.in_band.candidates(head, links, now), links)
+    }
+
+    /// Whether a competitor fills a link of the band.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// The links that are left out for their loss.
+    pub(super) const fn lossy(&self) -> LinkSet {
+        self.lossy
+    }
+
+    /// Makes the order anew.
+    fn rank(&mut self, links: &[LinkView]) {
+        self.seen.clear();
+        self.seen.reserve_exact(links.len());
+        self.seen.extend(links.iter().map(Rank::of));
+        self.is_banded = false;
+        self.ranked.clear();
+        self.ranked.reserve_exact(links.len());
+        let Some(service) = Service::among(links) else { return };
+        let serving = || (0..=u8::MAX).zip(links).filter(|(_, link)| service.includes_view(link));
+        let is_lossy = |link: &LinkView| loses_too_much(link, serving().map(|(_, peer)| peer));
+        let lossy = serving().filter(|(_, link)| is_lossy(link));
+        self.lossy = lossy.map(|(_, link)| link.id).collect();
+        for (at, link) in serving().filter(|(_, link)| !is_lossy(link)) {
+            let score = steady(&mut self.scores, link.id, score(link, Saturation::Ignored));
+            self.ranked.push((link.role, score, link.id, at));
+        }
+        self.ranked.sort_unstable();
+    }
+
+    /// The next packet finds an order made anew.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self) {
+        self.seen.clear();
+    }
+}
+
+/// The score that counts for a link whose score is `now`.
+fn steady(scores: &mut Vec<u32>, link: LinkId, now: u32) -> u32 {
+    if scores.len() <= link.index() {
+        scores.resize(link.index() + 1, 0);
+    }
+    let Some(held) = scores.get_mut(link.index()) else { return now };
+    if u64::from(now.abs_diff(*held)) * 1_000 > u64::from(*held) * SCORE_CHANGE_PERMILLE {
+        *held = now;
+    }
+    *held
+}
