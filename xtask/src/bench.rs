@@ -13,7 +13,7 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench cpu [--yes] [OPTIONS]
        cargo xtask bench instructions [--yes] [--update] [STEP...]
        cargo xtask bench attack [--yes] [--quick] [--flood]
-       cargo xtask bench plot [--out FOLDER] [SCENARIO...]
+       cargo xtask bench plot [--out FOLDER] [--stacked] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
 
 cpu measures what packets cost: the bond over wires of this machine, as fast as it goes, beside the bare wire, a bare tunnel with the
@@ -26,8 +26,9 @@ baseline; --update writes that anew. Half a minute, once built.
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.
 
-plot draws rate, round-trip time and queue of each link over time. Without --lab the data is the simulator's, the same on every
-machine; the plots of reference, varying and step are kept in docs/plots. With --lab the rows of that name (default
+plot draws rate, round-trip time and queue of each link over time, or with --stacked one download as the sum of its links and a
+game's delay beside it. Without --lab the data is the simulator's, the same on every machine; the plots of reference, varying and
+step, and the stacked one of failover-5, are kept in docs/plots. With --lab the rows of that name (default
 reference-1-down, varying-4-down and step-down) are run by the bond alone, and their plots go to target/bench/plots.
 
 lab measures the bond with the kernel's TCP over emulated links in network namespaces on this machine, beside the best

@@ -1,14 +1,19 @@
-//! Plots of what happens on each link over time: rate, round-trip time and queue; `cargo xtask bench plot` runs it.
+//! Plots of what happens on each link over time; `cargo xtask bench plot` runs it.
 //!
-//! The data is either a run of the simulator, and then the same on every machine, or a file that `cargo xtask bench lab
-//! --trace` or `--bin replay` wrote: columns `time_s`, `link`, `link_mbps`, `link_capacity_mbps`, `capacity_mbps`, `rtt_ms` and
-//! `link_queue_ms` are looked for by name.
+//! Two forms. The default form has one panel each for rate, round-trip time and queue, and one line for each link.
+//! The form `--stacked` shows one download as the sum of its links, and the delay of a game beside it.
+//!
+//! The data is a run of the simulator (the same on every machine) or, for the default form, a file that `cargo xtask
+//! bench lab --trace` or `--bin replay` wrote. Columns are found by name: `time_s`, `link`, `link_mbps`,
+//! `link_capacity_mbps`, `capacity_mbps`, `rtt_ms`, `link_queue_ms` and, for `--stacked`, `echo_ms_max`.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use bonding_netem::scenario;
+use bonding_netem::{Change, Direction, Scenario};
 use bonding_proto::config::Policy;
 use bonding_sim::run::{RunSpec, System, Workload, run};
 use bonding_sim::table;
@@ -16,15 +21,20 @@ use bonding_sim::trace::Trace;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-const USAGE: &str = "usage: plot [--out FOLDER] [SCENARIO…]       runs of the simulator
-       plot [--out FOLDER] --from FILE.csv…   what `bench lab --trace` wrote
-Writes FOLDER/NAME.svg for each; FOLDER is docs/plots unless named, the scenarios reference, varying and step.";
+const USAGE: &str = "usage: plot [--out FOLDER] [SCENARIO…]             runs of the simulator, a line for each link
+       plot [--out FOLDER] --stacked [SCENARIO…]   one download as the sum of its links, and a game beside it
+       plot [--out FOLDER] --from FILE.csv…        what `bench lab --trace` wrote
+Writes FOLDER/NAME.svg for each, or FOLDER/NAME-stacked.svg. FOLDER is docs/plots unless named. The scenarios are
+reference, varying and step unless named, with --stacked failover-5. Without arguments all of these are written.";
 
 /// The plots that are kept in the repository, each with its load.
 const KEPT: [(&str, &str); 3] =
     [("reference", "quic-cubic-down-4"), ("varying", "quic-cubic-down-4"), ("step", "quic-cubic-down-4")];
 /// The load of any other scenario.
 const LOAD: &str = "quic-cubic-down-4";
+/// The stacked plot that is kept, and its load: the README shows it.
+const STACKED: &str = "failover-5";
+const STACKED_LOAD: &str = "quic-cubic-down-1";
 const KEPT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots");
 const SIZE: (u32, u32) = (900, 780);
 /// A colour for each link, told apart also by those who see few (Okabe and Ito, 2008).
@@ -49,29 +59,50 @@ struct Link {
     queue: Vec<(f64, f64)>,
 }
 
+/// What is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A line for each link: runs of the simulator.
+    Lines,
+    /// A line for each link: files.
+    Files,
+    /// The links of one download, stacked.
+    Stacked,
+}
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (mut out, mut from, mut names) = (PathBuf::from(KEPT_IN), false, Vec::new());
+    let (mut out, mut form, mut names) = (PathBuf::from(KEPT_IN), None, Vec::new());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--out" => out = anchored(&arguments.next().context(USAGE)?),
-            "--from" => from = true,
+            "--from" => form = Some(Form::Files),
+            "--stacked" => form = Some(Form::Stacked),
             option if option.starts_with('-') => bail!("unknown option {option}\n{USAGE}"),
             _ => names.push(argument),
         }
     }
-    ensure!(!from || !names.is_empty(), USAGE);
-    if names.is_empty() {
-        names = KEPT.iter().map(|(name, _)| (*name).to_owned()).collect();
-    }
+    ensure!(form != Some(Form::Files) || !names.is_empty(), USAGE);
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    for name in names {
-        let (stem, title, csv) = if from { read(&anchored(&name))? } else { simulate(&name)? };
-        let links = parse(&csv).with_context(|| name.clone())?;
-        let file = out.join(stem).with_extension("svg");
-        draw(&file, &title, &links).with_context(|| format!("cannot draw {}", file.display()))?;
-        println!("{}", file.display());
+    if names.is_empty() && form != Some(Form::Files) {
+        if form != Some(Form::Stacked) {
+            KEPT.iter().try_for_each(|(name, _)| lines(name, Form::Lines, &out))?;
+        }
+        return stacked(STACKED, &out);
     }
+    names.iter().try_for_each(|name| match form.unwrap_or(Form::Lines) {
+        Form::Stacked => stacked(name, &out),
+        form @ (Form::Lines | Form::Files) => lines(name, form, &out),
+    })
+}
+
+/// Writes the plot of a scenario or a file, a line for each link.
+fn lines(name: &str, form: Form, out: &Path) -> anyhow::Result<()> {
+    let (stem, title, csv) = if form == Form::Files { read(&anchored(name))? } else { simulate(name)? };
+    let links = parse(&csv).with_context(|| name.to_owned())?;
+    let file = out.join(stem).with_extension("svg");
+    draw(&file, &title, &links).with_context(|| format!("cannot draw {}", file.display()))?;
+    println!("{}", file.display());
     Ok(())
 }
 
@@ -92,12 +123,17 @@ fn read(file: &Path) -> anyhow::Result<(String, String, String)> {
 fn simulate(name: &str) -> anyhow::Result<(String, String, String)> {
     let scenario = scenario::find(name)?;
     let load = KEPT.iter().find(|(kept, _)| *kept == scenario.name).map_or(LOAD, |(_, load)| load);
-    let workload = Workload::parse(load).context("a workload of this program")?;
     let (name, description) = (scenario.name.clone(), scenario.description.clone());
+    Ok((name, format!("{description}; {load}, simulated"), play(scenario, load)?))
+}
+
+/// The figures of a run with this load.
+fn play(scenario: Scenario, load: &str) -> anyhow::Result<String> {
+    let workload = Workload::parse(load).context("a workload of this program")?;
     let spec = RunSpec::new(scenario, System::Bond(Policy::Adaptive), workload, table::SEED);
     let mut trace = Trace::new();
     run(&spec, Some(&mut trace));
-    Ok((name, format!("{description}; {load}, simulated"), trace.into_csv()))
+    Ok(trace.into_csv())
 }
 
 /// The links of a file in the order of their first lines.
@@ -207,5 +243,180 @@ fn panel(area: &Area<'_>, caption: &str, links: &[Link], series: &[(Pick, Look)]
         .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .draw()?;
+    Ok(())
+}
+
+const STACKED_SIZE: (u32, u32) = (900, 560);
+/// Samples of a moving mean: half a second, so that single round trips do not hide the shape.
+const MEAN_SAMPLES: usize = 5;
+/// The top of the delay's axis, ms: the round trip of the far links and some room.
+const DELAY_TOP: f64 = 100.0;
+const GREY: RGBColor = RGBColor(110, 110, 110);
+
+/// Writes the stacked plot of a scenario.
+fn stacked(name: &str, out: &Path) -> anyhow::Result<()> {
+    let scenario = scenario::find(name)?;
+    let stem = format!("{}-stacked", scenario.name);
+    let cuts = cuts(&scenario);
+    let csv = play(scenario, STACKED_LOAD)?;
+    let links = parse(&csv).with_context(|| name.to_owned())?;
+    let delay = delays(&csv)?;
+    let file = out.join(stem).with_extension("svg");
+    let svg = draw_stacked(&links, &delay, &cuts);
+    let svg = svg.with_context(|| format!("cannot draw {}", file.display()))?;
+    std::fs::write(&file, svg).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("{}", file.display());
+    Ok(())
+}
+
+/// When each link is cut, seconds.
+fn cuts(scenario: &Scenario) -> Vec<(String, Range<f64>)> {
+    let down = scenario.events.iter().filter(|event| event.direction == Direction::Down);
+    let mut cuts: Vec<(String, Range<f64>)> = Vec::new();
+    for event in down {
+        let Change::Outage(begins) = event.change else { continue };
+        let at = event.at.as_secs_f64();
+        if begins {
+            cuts.push((event.link.clone(), at..scenario.duration.as_secs_f64()));
+        } else if let Some((_, cut)) = cuts.iter_mut().rfind(|(link, _)| *link == event.link) {
+            cut.end = at;
+        }
+    }
+    cuts
+}
+
+/// The longest round trip of the sparse flow in each sample, ms.
+fn delays(csv: &str) -> anyhow::Result<Vec<(f64, f64)>> {
+    let mut lines = csv.lines();
+    let head: Vec<&str> = lines.next().context("no head")?.split(',').collect();
+    let column = |name: &str| {
+        head.iter().position(|column| *column == name).with_context(|| format!("no column {name}"))
+    };
+    let (time, echo) = (column("time_s")?, column("echo_ms_max")?);
+    let mut delays: Vec<(f64, f64)> = Vec::new();
+    for line in lines {
+        let cells: Vec<&str> = line.split(',').collect();
+        let number = |column: usize| cells.get(column)?.parse::<f64>().ok();
+        if let (Some(at), Some(ms)) = (number(time), number(echo))
+            // Each sample has one line for each link.
+            && delays.last().is_none_or(|(last, _)| *last < at)
+        {
+            delays.push((at, ms));
+        }
+    }
+    Ok(delays)
+}
+
+/// The mean of each sample and those around it.
+fn smoothed(series: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let around = |place: usize| {
+        let from = place.saturating_sub(MEAN_SAMPLES / 2);
+        let near = series.get(from..(place + MEAN_SAMPLES / 2 + 1).min(series.len())).unwrap_or_default();
+        near.iter().map(|(_, value)| value).sum::<f64>() / near.len().max(1) as f64
+    };
+    series.iter().enumerate().map(|(place, (at, _))| (*at, around(place))).collect()
+}
+
+/// Draws the links' rates on top of one another, and the delay below them.
+fn draw_stacked(
+    links: &[Link],
+    delay: &[(f64, f64)],
+    cuts: &[(String, Range<f64>)],
+) -> anyhow::Result<String> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, STACKED_SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (rates, below) = root.split_vertically(350);
+        draw_rates(&rates, links, cuts)?;
+        draw_delay(&below, delay, cuts)?;
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+fn draw_rates(area: &Area<'_>, links: &[Link], cuts: &[(String, Range<f64>)]) -> anyhow::Result<()> {
+    let series: Vec<Vec<(f64, f64)>> = links.iter().map(|link| smoothed(&link.rate)).collect();
+    let end = series.iter().flatten().map(|(at, _)| *at).fold(1.0, f64::max);
+    let capacity = |link: &Link| link.capacity.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let best = links.iter().map(capacity).fold(0.0, f64::max);
+    let top = links.iter().map(capacity).sum::<f64>() * 1.15;
+    let caption = format!(
+        "One download over {} links: Mbit/s over each, stacked (means of half a second)",
+        links.len()
+    );
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, ("sans-serif", 17))
+        .margin(8)
+        .x_label_area_size(20)
+        .y_label_area_size(50)
+        .build_cartesian_2d(0.0..end * 1.1, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .disable_x_mesh()
+        .x_labels(12)
+        .y_labels(7)
+        .label_style(("sans-serif", 13))
+        .x_label_formatter(&|at| if *at > end { String::new() } else { format!("{at:.0} s") })
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .draw()?;
+    let mut floor: Vec<(f64, f64)> =
+        series.first().map_or_else(Vec::new, |first| first.iter().map(|(at, _)| (*at, 0.0)).collect());
+    for ((link, rates), colour) in links.iter().zip(&series).zip(COLOURS) {
+        let ceiling: Vec<(f64, f64)> =
+            floor.iter().zip(rates).map(|((at, below), (_, rate))| (*at, below + rate)).collect();
+        let outline: Vec<(f64, f64)> = ceiling.iter().copied().chain(floor.into_iter().rev()).collect();
+        chart.draw_series([Polygon::new(outline, colour.mix(0.75))])?;
+        if let Some((at, _)) = ceiling.last() {
+            let place = (at + end * 0.01, label_height(&ceiling, rates).max(top * 0.045));
+            let style = ("sans-serif", 14).into_font().color(&colour);
+            chart.draw_series([Text::new(link.name.clone(), place, style)])?;
+        }
+        floor = ceiling;
+    }
+    let alone = format!("the best link alone: {best:.0} at most");
+    chart.draw_series([PathElement::new([(0.0, best), (end, best)], BLACK.stroke_width(2))])?;
+    chart.draw_series([Text::new(alone, (end * 0.12, best + top * 0.055), ("sans-serif", 14))])?;
+    for (link, span) in cuts {
+        let frame = [(span.start, 0.0), (span.start, top), (span.end, top), (span.end, 0.0)];
+        chart.draw_series([PathElement::new(frame, GREY.stroke_width(2))])?;
+        let text = format!("{link} is cut without a word");
+        let place = (span.start + end * 0.01, top * 0.975);
+        chart.draw_series([Text::new(text, place, ("sans-serif", 14).into_font().color(&GREY))])?;
+    }
+    Ok(())
+}
+
+/// The height of a link's name: the middle of its last share.
+fn label_height(ceiling: &[(f64, f64)], rates: &[(f64, f64)]) -> f64 {
+    let last = |series: &[(f64, f64)]| series.last().map_or(0.0, |(_, value)| *value);
+    last(ceiling) - last(rates) / 2.0
+}
+
+fn draw_delay(area: &Area<'_>, delay: &[(f64, f64)], cuts: &[(String, Range<f64>)]) -> anyhow::Result<()> {
+    let end = delay.iter().map(|(at, _)| *at).fold(1.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption("A game beside it: its longest round trip in each tenth of a second, ms", ("sans-serif", 17))
+        .margin(8)
+        .x_label_area_size(20)
+        .y_label_area_size(50)
+        .build_cartesian_2d(0.0..end * 1.1, 0.0..DELAY_TOP)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .disable_x_mesh()
+        .x_labels(12)
+        .y_labels(5)
+        .label_style(("sans-serif", 13))
+        .x_label_formatter(&|at| if *at > end { String::new() } else { format!("{at:.0} s") })
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .draw()?;
+    for (_, span) in cuts {
+        for at in [span.start, span.end] {
+            chart.draw_series([PathElement::new([(at, 0.0), (at, DELAY_TOP)], GREY.stroke_width(2))])?;
+        }
+    }
+    chart.draw_series(LineSeries::new(delay.iter().copied(), BLACK.stroke_width(2)))?;
     Ok(())
 }
