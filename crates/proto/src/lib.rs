@@ -1,11 +1,46 @@
 //! The bond as a pure state machine.
 //!
-//! Inner IP packets and received datagrams go in, datagrams to send and inner packets in order come out. No
-//! I/O, no clock, no randomness of its own: time is an argument, seeds are configuration. The same code runs
-//! over TUN and UDP and in a simulator where an hour passes in a second.
+//! Inner IP packets and received datagrams go in; datagrams to send and inner packets in order come out. The core
+//! does no I/O, reads no clock and has no randomness of its own: time is an argument, seeds are configuration. The
+//! same code runs over TUN and UDP, and in a simulator where an hour passes in a second.
 //!
 //! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait for the next
-//! input or [`StateMachine::poll_timeout`], whichever comes first.
+//! input or [`StateMachine::poll_timeout`], whichever comes first. `examples/two_machines.rs` is a whole driver:
+//! a client and a server that shake hands and exchange a packet.
+//!
+//! ```
+//! use std::num::NonZeroUsize;
+//! # use std::time::Duration;
+//! # use bonding_proto::config::{LinkConfig, Policy, RecoveryConfig, Role, Security, SessionConfig};
+//! # use bonding_proto::view::LinkRole;
+//! # use bonding_proto::{Path, SocketId};
+//! use bonding_proto::{Instant, Session, StateMachine};
+//!
+//! # let remote = std::net::SocketAddr::from(([203, 0, 113, 7], 9001));
+//! # let link = LinkConfig {
+//! #     security: Security::Plain, priority: 1, role: LinkRole::Primary, tx_rate: None, rx_rate: None, mtu: 1_500,
+//! #     path: Some(Path { socket: SocketId(0), remote, local: None }), alternatives: Vec::new(),
+//! # };
+//! # let config = SessionConfig {
+//! #     role: Role::Client, links: vec![link], policy: Policy::Adaptive,
+//! #     heartbeat_interval: Duration::from_millis(100), mtu: 1_400, mss_clamp: true,
+//! #     recovery: RecoveryConfig::default(), rules: [].into(), seed: 1, epoch: 1, sealing: None,
+//! # };
+//! let now = Instant::ZERO;
+//! let mut client = Session::new(config, now); // one plain link
+//! client.handle_timeout(now); // an input: the time
+//!
+//! // Then every output. The first datagram is a heartbeat (PROTOCOL.md, "The frame").
+//! let mut datagram = Vec::new();
+//! let transmit = client.poll_transmit(&mut datagram, NonZeroUsize::MIN, now).expect("a heartbeat is due");
+//! assert_eq!((transmit.path.remote, datagram[8]), (remote, 0x01));
+//! assert!(client.poll_transmit(&mut datagram, NonZeroUsize::MIN, now).is_none());
+//! assert!(client.poll_packet().is_none(), "nothing arrived that could be handed to TUN");
+//!
+//! // After a full drain the next deadline is in the future.
+//! let (deadline, _reason) = client.poll_timeout().expect("the next heartbeat");
+//! assert!(deadline > now);
+//! ```
 
 pub mod client;
 pub mod config;
