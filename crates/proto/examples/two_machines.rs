@@ -1,8 +1,11 @@
-//! The smallest driver of the core: a client and a server in one program, no sockets, no clock, no TUN device.
+//! The smallest driver of the core: a client and a server in one program, no sockets, no clock, no
+//! TUN device.
 //!
-//! `cargo run -p bonding-proto --example two_machines` prints the handshake and one packet each way.
+//! `cargo run -p bonding-proto --example two_machines` prints the handshake and one packet each
+//! way.
 //!
-//! A real driver (`crates/bonding/src/engine`) does the same with sockets, a TUN device and the system's clock:
+//! A real driver (`crates/bonding/src/engine`) does the same with sockets, a TUN device and the
+//! system's clock:
 //! 1. give an input: a packet from TUN, a datagram from a socket, or the time;
 //! 2. drain every output: `poll_transmit`, `poll_packet`, `poll_event`;
 //! 3. wait for the next input, or until `poll_timeout`.
@@ -62,7 +65,8 @@ fn main() {
             println!("{} server: session {}: {event:?}", at(now), session.0);
         }
 
-        // After half a second the handshake is over and both links are measured: one packet each way.
+        // After half a second the handshake is over and both links are measured: one packet each
+        // way.
         if !sent && now >= start + Duration::from_millis(500) {
             sent = true;
             println!("{} client: takes a packet for {HOST} from its TUN device", at(now));
@@ -99,7 +103,8 @@ fn drain(machine: &mut dyn StateMachine, name: &str, is_client: bool, links: &mu
     while let Some(transmit) = machine.poll_transmit(&mut buf, NonZeroUsize::MIN, now) {
         let link = transmit.path.socket.0;
         let delay = DELAYS.get(usize::from(link)).copied().unwrap_or_default();
-        // The first byte tells the kind: PROTOCOL.md, "Datagrams". Sealed datagrams are too many to print.
+        // The first byte tells the kind: PROTOCOL.md, "Datagrams". Sealed datagrams are too many to
+        // print.
         match buf.first() {
             Some(0x81) => println!("{} {name}: sends an initiation over link {link}", at(now)),
             Some(0x82) => println!("{} {name}: answers it over link {link}", at(now)),
@@ -114,8 +119,8 @@ fn drain(machine: &mut dyn StateMachine, name: &str, is_client: bool, links: &mu
     }
 }
 
-/// An error is counted by the machine already; here it is shown as well. This run has one: the server answers over
-/// both links, and the client needs one answer.
+/// An error is counted by the machine already; here it is shown as well. This run has one: the
+/// server answers over both links, and the client needs one answer.
 fn report(outcome: Result<(), bonding_proto::Discard>) {
     if let Err(discard) = outcome {
         println!("           discarded: {discard:?}");
@@ -141,7 +146,8 @@ fn packet(source: Ipv4Addr, destination: Ipv4Addr) -> PacketBuf {
     PacketBuf::from(Bytes::from(bytes))
 }
 
-// Keys and seeds come from the system's random numbers in a real driver; fixed ones make each run alike.
+// Keys and seeds come from the system's random numbers in a real driver; fixed ones make each run
+// alike.
 fn client_key() -> PrivateKey {
     PrivateKey::from_bytes([1; 32])
 }

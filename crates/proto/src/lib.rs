@@ -1,12 +1,14 @@
 //! The bond as a pure state machine.
 //!
-//! Inner IP packets and received datagrams go in; datagrams to send and inner packets in order come out. The core
-//! does no I/O, reads no clock and has no randomness of its own: time is an argument, seeds are configuration. The
-//! same code runs over TUN and UDP, and in a simulator where an hour passes in a second.
+//! Inner IP packets and received datagrams go in; datagrams to send and inner packets in order come
+//! out. The core does no I/O, reads no clock and has no randomness of its own: time is an argument,
+//! seeds are configuration. The same code runs over TUN and UDP, and in a simulator where an hour
+//! passes in a second.
 //!
-//! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait for the next
-//! input or [`StateMachine::poll_timeout`], whichever comes first. `examples/two_machines.rs` is a whole driver:
-//! a client and a server that shake hands and exchange a packet.
+//! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait
+//! for the next input or [`StateMachine::poll_timeout`], whichever comes first.
+//! `examples/two_machines.rs` is a whole driver: a client and a server that shake hands and exchange
+//! a packet.
 //!
 //! ```
 //! use std::num::NonZeroUsize;
@@ -18,8 +20,9 @@
 //!
 //! # let remote = std::net::SocketAddr::from(([203, 0, 113, 7], 9001));
 //! # let link = LinkConfig {
-//! #     security: Security::Plain, priority: 1, role: LinkRole::Primary, tx_rate: None, rx_rate: None, mtu: 1_500,
-//! #     path: Some(Path { socket: SocketId(0), remote, local: None }), alternatives: Vec::new(),
+//! #     security: Security::Plain, priority: 1, role: LinkRole::Primary, mtu: 1_500,
+//! #     tx_rate: None, rx_rate: None, alternatives: Vec::new(),
+//! #     path: Some(Path { socket: SocketId(0), remote, local: None }),
 //! # };
 //! # let config = SessionConfig {
 //! #     role: Role::Client, links: vec![link], policy: Policy::Adaptive,
@@ -31,10 +34,11 @@
 //! client.handle_timeout(now); // an input: the time
 //!
 //! // Then every output. The first datagram is a heartbeat (PROTOCOL.md, "The frame").
+//! let one = NonZeroUsize::MIN;
 //! let mut datagram = Vec::new();
-//! let transmit = client.poll_transmit(&mut datagram, NonZeroUsize::MIN, now).expect("a heartbeat is due");
+//! let transmit = client.poll_transmit(&mut datagram, one, now).expect("a heartbeat is due");
 //! assert_eq!((transmit.path.remote, datagram[8]), (remote, 0x01));
-//! assert!(client.poll_transmit(&mut datagram, NonZeroUsize::MIN, now).is_none());
+//! assert!(client.poll_transmit(&mut datagram, one, now).is_none());
 //! assert!(client.poll_packet().is_none(), "nothing arrived that could be handed to TUN");
 //!
 //! // After a full drain the next deadline is in the future.

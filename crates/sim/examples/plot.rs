@@ -1,11 +1,13 @@
 //! Plots of what happens on each link over time; `cargo xtask bench plot` runs it.
 //!
-//! Two forms. The default form has one panel each for rate, round-trip time and queue, and one line for each link.
-//! The form `--stacked` shows one download as the sum of its links, and the delay of a game beside it.
+//! Two forms. The default form has one panel each for rate, round-trip time and queue, and one line
+//! for each link. The form `--stacked` shows one download as the sum of its links, and the delay of
+//! a game beside it.
 //!
-//! The data is a run of the simulator (the same on every machine) or, for the default form, a file that `cargo xtask
-//! bench lab --trace` or `--bin replay` wrote. Columns are found by name: `time_s`, `link`, `link_mbps`,
-//! `link_capacity_mbps`, `capacity_mbps`, `rtt_ms`, `link_queue_ms` and, for `--stacked`, `echo_ms_max`.
+//! The data is a run of the simulator (the same on every machine) or, for the default form, a file
+//! that `cargo xtask bench lab --trace` or `--bin replay` wrote. Columns are found by name:
+//! `time_s`, `link`, `link_mbps`, `link_capacity_mbps`, `capacity_mbps`, `rtt_ms`, `link_queue_ms`
+//! and, for `--stacked`, `echo_ms_max`.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 use std::ops::Range;
@@ -37,7 +39,7 @@ const STACKED: &str = "failover-5";
 const STACKED_LOAD: &str = "quic-cubic-down-1";
 const KEPT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots");
 const SIZE: (u32, u32) = (900, 780);
-/// A colour for each link, told apart also by those who see few (Okabe and Ito, 2008).
+/// A colour for each link. Readers with colour blindness can tell them apart (Okabe and Ito, 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -48,7 +50,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-/// One link over time; what is not known at a time is left out.
+/// One link over time, as points (seconds, value). A value that is not known has no point.
 #[derive(Debug, Default)]
 struct Link {
     name: String,
@@ -106,7 +108,7 @@ fn lines(name: &str, form: Form, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Relative files are meant from where the caller of `cargo xtask` stands.
+/// Resolves a relative path from the folder in which `cargo xtask` was called.
 fn anchored(file: &str) -> PathBuf {
     std::env::var_os("BENCH_WORKING_DIRECTORY").map_or_else(PathBuf::new, PathBuf::from).join(file)
 }
@@ -168,7 +170,7 @@ fn parse(csv: &str) -> anyhow::Result<Vec<Link>> {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn draw(file: &Path, title: &str, links: &[Link]) -> anyhow::Result<()> {
-    // Rendered in memory: a drawing area reports what went wrong with a file only sometimes.
+    // Rendered in memory: a drawing area does not report every failure to write a file.
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -193,7 +195,7 @@ fn draw(file: &Path, title: &str, links: &[Link]) -> anyhow::Result<()> {
     Ok(std::fs::write(file, svg)?)
 }
 
-/// How a line looks.
+/// The style of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     Plain,
@@ -203,7 +205,7 @@ enum Look {
 
 type Pick = fn(&Link) -> &Vec<(f64, f64)>;
 
-/// One of the three, with a line for each link and series.
+/// Draws one panel, with a line for each link and series.
 fn panel(area: &Area<'_>, caption: &str, links: &[Link], series: &[(Pick, Look)]) -> anyhow::Result<()> {
     let points = || links.iter().flat_map(|link| series.iter().flat_map(move |(pick, _)| pick(link)));
     let end = points().map(|(at, _)| *at).fold(1.0, f64::max);
