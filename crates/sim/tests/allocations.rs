@@ -1,12 +1,10 @@
 //! In steady state the core allocates nothing: what it needs, it has after the first packets. One test: the allocator counts for the
 //! whole process.
 
-mod pump;
-
 use std::alloc::System;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pump::Pump;
+use bonding_testkit::pump::Pump;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]

@@ -1,10 +1,8 @@
 //! What a session costs in memory while it does nothing but heartbeats. One test: the allocator counts for the whole process.
 
-mod crowd;
-
 use std::alloc::System;
 
-use crowd::Crowd;
+use bonding_testkit::crowd::Crowd;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]

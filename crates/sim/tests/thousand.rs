@@ -1,8 +1,6 @@
 //! A thousand clients of one server: all get in, none is starved, and all come back when the server does.
 
-mod crowd;
-
-use crowd::{Crowd, server};
+use bonding_testkit::crowd::{Crowd, server};
 
 const CLIENTS: u16 = 1_000;
 

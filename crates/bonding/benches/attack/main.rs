@@ -13,12 +13,6 @@
 //! socket was full arrived at nobody.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
-#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-#[path = "../../tests/harness/mod.rs"]
-mod harness;
-#[expect(dead_code, reason = "shared with the benchmark of the links")]
-#[path = "../lab/probe.rs"]
-mod probe;
 mod strangers;
 mod visitor;
 mod wire;
@@ -35,15 +29,18 @@ use bonding_netem::scenario;
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::INITIATION_BYTES;
+use bonding_testkit::bond::{Bond, Options, SERVER_V4, key, run};
+use bonding_testkit::probe::{cpu_time, peak_rss_bytes};
+use bonding_testkit::programs::Programs;
 use clap::Parser;
 use serde_json::Value;
 
-use crate::harness::bond::{SERVER_V4, key, run};
-use crate::harness::{Bond, Options};
-use crate::probe::{cpu_time, peak_rss_bytes};
 use crate::strangers::{Kind, PORT};
 use crate::visitor::Visitor;
 use crate::wire::{Forger, Seen, Tap};
+
+/// The programs under test.
+const PROGRAMS: Programs = bonding_testkit::programs!();
 
 const IPERF_PORT: u16 = 5_201;
 /// Datagrams of each kind, and how many a second.
@@ -94,7 +91,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(missing.is_empty(), "programs are missing: {missing:?}");
     let lab = Lab::start(&scenario::find("dual")?, LabOptions::default())?;
     let enrolled = (0..=VISITORS).map(|number| visitor_key(number).public()).collect();
-    let bond = Bond::start(&lab, Options { enrolled, ..Options::default() })?;
+    let bond = Bond::start(&lab, PROGRAMS, Options { enrolled, ..Options::default() })?;
     // The attacker's way to the server.
     let mut route = lab.host(Host::Internet).command("ip");
     let (server, gateway) = (addr::SERVER_V4.to_string(), addr::SERVER_EGRESS_V4.to_string());

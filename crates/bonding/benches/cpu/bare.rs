@@ -13,9 +13,8 @@ use bonding_os::poll::{Interest, Poller};
 use bonding_os::tun::{Inbound, Tun, TunConfig};
 use bonding_os::udp::{BATCH_BYTES_MAX, Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use bonding_proto::crypto::aead::{AeadKey, Cipher};
+use bonding_testkit::bond::{CLIENT_V4, SERVER_V4, TUNNEL, run as run_command};
 use bytes::{Buf as _, Bytes};
-
-use crate::harness::bond::{CLIENT_V4, SERVER_V4, TUNNEL, run as run_command};
 
 const PORT: u16 = 7_777;
 /// A counter ahead of every sealed packet.
@@ -44,7 +43,7 @@ pub(crate) fn start(lab: &Lab) -> anyhow::Result<Vec<Process>> {
     }
     // Each takes everything beyond its own network.
     for (host, _, _, _) in &ends {
-        crate::harness::wait::eventually("the bare tunnel", || {
+        bonding_testkit::wait::eventually("the bare tunnel", || {
             let mut command = lab.host(*host).command("ip");
             run_command(command.args(["route", "replace", "default", "dev", TUNNEL])).map(drop)
         })?;

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use bonding_lab::{Lab, Process, addr};
 use bonding_proto::config::Security;
+use bonding_testkit::bond::{Bond, Options, SERVER_V4};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::harness::bond::SERVER_V4;
-use crate::harness::{Bond, Options};
+use crate::PROGRAMS;
 use crate::{bare, peers};
 
 /// What carries the packets.
@@ -103,7 +103,7 @@ impl<'lab> Running<'lab> {
             Carrier::Plain | Carrier::Bond | Carrier::Bond4 | Carrier::Bond16 => {
                 let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
                 let options = Options { security, rates: false, ..Options::default() };
-                running.bond = Some(Bond::start(lab, options)?);
+                running.bond = Some(Bond::start(lab, PROGRAMS, options)?);
             }
             Carrier::WireguardGo => running.processes = peers::wireguard(lab, "wireguard-go", folder)?,
             Carrier::Boringtun => running.processes = peers::wireguard(lab, "boringtun-cli", folder)?,

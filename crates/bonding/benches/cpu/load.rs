@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use bonding_lab::tools::{Iperf3, Iperf3Server, IperfDirection, Ping};
 use bonding_lab::{Host, Lab, LabOptions};
 use bonding_netem::{LinkSpec, Rate, Scenario, scenario};
+use bonding_testkit::probe::cpu_time;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::ENDS;
 use crate::carrier::{Carrier, Running};
-use crate::probe::cpu_time;
 use crate::small;
 
 const PORT: u16 = 5_201;

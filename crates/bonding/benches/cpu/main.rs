@@ -18,16 +18,8 @@
 
 mod bare;
 mod carrier;
-#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-#[path = "../../tests/harness/mod.rs"]
-mod harness;
 mod load;
-#[path = "../lab/median.rs"]
-mod median;
 mod peers;
-#[expect(dead_code, reason = "shared with the benchmark of the links")]
-#[path = "../lab/probe.rs"]
-mod probe;
 mod report;
 mod small;
 
@@ -36,11 +28,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::{Host, sandbox};
+use bonding_testkit::programs::Programs;
 use clap::Parser;
 
 use crate::carrier::Carrier;
 use crate::load::{Load, Plan};
 use crate::report::Report;
+
+/// The programs under test.
+const PROGRAMS: Programs = bonding_testkit::programs!();
 
 /// Measures what a packet costs.
 #[derive(Debug, Parser)]

@@ -9,11 +9,10 @@ use anyhow::{Context as _, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab, Process, addr};
+use bonding_testkit::bond::{CLIENT_V4, FOLDER, SERVER_V4, key, run};
+use bonding_testkit::wait::eventually;
 
 use crate::ENDS;
-use crate::harness::FOLDER;
-use crate::harness::bond::{CLIENT_V4, SERVER_V4, key, run};
-use crate::harness::wait::eventually;
 
 const WIREGUARD_PORT: &str = "51820";
 const OPENVPN_PORT: &str = "1194";

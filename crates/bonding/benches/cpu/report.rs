@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use bonding_testkit::statistics::median;
 use serde::Serialize;
 
 use crate::carrier::Carrier;
 use crate::load::{Figures, Load};
-use crate::median::median;
 
 /// All that was measured.
 #[derive(Debug, Serialize)]

@@ -6,8 +6,6 @@
 //! than in life. Counts are of one compiler and one processor family; compare with a baseline of the same.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
-#[path = "../../../sim/tests/pump/mod.rs"]
-mod pump;
 mod steps;
 
 use std::collections::BTreeMap;

@@ -18,9 +18,8 @@ use bonding_proto::units::BitRate;
 use bonding_proto::view::{LinkRole, LinkState, LinkView};
 use bonding_proto::wire::data_seq_num;
 use bonding_proto::{Instant, LinkId, PacketBuf};
+use bonding_testkit::pump::Pump;
 use bytes::Bytes;
-
-use crate::pump::Pump;
 
 const PACKET_BYTES: u16 = 1_400;
 /// Packets that are written together.

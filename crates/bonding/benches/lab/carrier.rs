@@ -7,9 +7,9 @@ use bonding_lab::tools::{Iperf3, Iperf3Server, IperfDirection};
 use bonding_lab::{Direction, Host, Lab, LabError, Scenario, addr};
 use bonding_netem::Loss;
 use bonding_proto::config::Security;
+use bonding_testkit::bond::{Bond, Options, SERVER_V4, TUNNEL, run};
 
-use crate::harness::bond::{SERVER_V4, TUNNEL, run};
-use crate::harness::{Bond, Options};
+use crate::PROGRAMS;
 use crate::rows::{Carrier, Timing, Transfer};
 
 /// Where the transfer's server listens, and the rival's.
@@ -65,7 +65,7 @@ impl<'lab> Running<'lab> {
             | Carrier::Plain
             | Carrier::NoRecovery
             | Carrier::RoundRobin => {
-                let bond = Bond::start(lab, options)?;
+                let bond = Bond::start(lab, PROGRAMS, options)?;
                 running.bond = Some(bond);
                 running.server = SERVER_V4;
             }

@@ -14,13 +14,8 @@
 
 mod carrier;
 mod extra;
-#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-#[path = "../../tests/harness/mod.rs"]
-mod harness;
 mod measure;
-mod median;
 mod pages;
-mod probe;
 mod report;
 mod rows;
 mod trace;
@@ -33,11 +28,15 @@ use std::time::SystemTime;
 use anyhow::{Context as _, ensure};
 use bonding_lab::sandbox;
 use bonding_netem::scenario;
+use bonding_testkit::programs::Programs;
 use clap::Parser;
 
 use crate::measure::Plan;
 use crate::report::{Measured, Report, Run};
 use crate::rows::{Carrier, Row, Timing};
+
+/// The programs under test.
+const PROGRAMS: Programs = bonding_testkit::programs!();
 
 /// Measures the bond over emulated links.
 #[derive(Debug, Parser)]
@@ -186,7 +185,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
 /// All carriers of a row, once.
 fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
     let scenario = scenario::find(row.scenario)?;
-    let mut run = Run { busy_before_percent: probe::busy_percent()?, ..Run::default() };
+    let mut run = Run { busy_before_percent: bonding_testkit::probe::busy_percent()?, ..Run::default() };
     for carrier in row.carriers {
         if !arguments.only.is_empty() && !arguments.only.contains(carrier) {
             continue;

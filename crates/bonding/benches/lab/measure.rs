@@ -10,11 +10,11 @@ use anyhow::Context as _;
 use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Ping, Record, percentile};
 use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
 use bonding_netem::Rate;
+use bonding_testkit::probe::{cpu_time, peak_rss_bytes};
 
 use crate::carrier::{RIVAL_PORT, Running, Shares, best_link};
 use crate::extra::Sent;
 use crate::pages::{self, PageServer, Sockets};
-use crate::probe::{cpu_time, peak_rss_bytes};
 use crate::rows::{Carrier, Load, Timing, Transfer};
 use crate::trace::Trace;
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use bonding_testkit::statistics::median;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Figures;
-use crate::median::median;
 use crate::rows::{Carrier, Row, Target};
 
 /// All that was measured, as it stands in the JSON.

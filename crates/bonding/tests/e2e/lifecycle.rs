@@ -3,15 +3,15 @@
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab};
+use bonding_testkit::bond::{Bond, CLIENT_V4, Options, SERVER_V4, TUNNEL, run};
 use rustix::process::Signal;
 
-use crate::harness::bond::{CLIENT_V4, SERVER_V4, TUNNEL, run};
-use crate::harness::{Bond, Options};
+use crate::PROGRAMS;
 use crate::traffic::all_answered;
 
 /// A client that is killed and started again gets its traffic back; the server is not touched.
 pub(crate) fn a_killed_client_comes_back(lab: &Lab) -> anyhow::Result<()> {
-    let mut bond = Bond::start(lab, Options::default())?;
+    let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
     let untouched = bond.process(Host::Server)?.id();
     for round in 0..2 {
         bond.kill(Host::Client)?;
@@ -25,7 +25,7 @@ pub(crate) fn a_killed_client_comes_back(lab: &Lab) -> anyhow::Result<()> {
 
 /// The same with the server.
 pub(crate) fn a_killed_server_comes_back(lab: &Lab) -> anyhow::Result<()> {
-    let mut bond = Bond::start(lab, Options::default())?;
+    let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for round in 0..2 {
         bond.kill(Host::Server)?;
         bond.start_server()?;
@@ -37,7 +37,7 @@ pub(crate) fn a_killed_server_comes_back(lab: &Lab) -> anyhow::Result<()> {
 
 /// The order in which the two are started does not matter.
 pub(crate) fn a_client_waits_for_its_server(lab: &Lab) -> anyhow::Result<()> {
-    let mut bond = Bond::configure(lab, Options::default())?;
+    let mut bond = Bond::configure(lab, PROGRAMS, Options::default())?;
     bond.start_client()?;
     bond.start_server()?;
     bond.wait_until_up()?;
@@ -77,7 +77,7 @@ fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
 pub(crate) fn everything_is_undone_at_exit(lab: &Lab) -> anyhow::Result<()> {
     let before = [traces(lab, Host::Client)?, traces(lab, Host::Server)?];
     for signal in [Signal::TERM, Signal::INT] {
-        let bond = Bond::start(lab, Options::default())?;
+        let bond = Bond::start(lab, PROGRAMS, Options::default())?;
         traffic_flows(lab)?;
         let [client, server] = [traces(lab, Host::Client)?, traces(lab, Host::Server)?];
         ensure!(client.contains(TUNNEL) && server.contains(TUNNEL), "no device: {client}{server}");
@@ -91,7 +91,7 @@ pub(crate) fn everything_is_undone_at_exit(lab: &Lab) -> anyhow::Result<()> {
 /// What a kill left behind is undone by the next run.
 pub(crate) fn what_a_crash_left_is_undone_later(lab: &Lab) -> anyhow::Result<()> {
     let before = [traces(lab, Host::Client)?, traces(lab, Host::Server)?];
-    let mut bond = Bond::start(lab, Options::default())?;
+    let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
     bond.kill(Host::Client)?;
     bond.kill(Host::Server)?;
     ensure!(traces(lab, Host::Server)?.contains("masquerade"), "a kill leaves no time to undo the NAT");

@@ -6,8 +6,6 @@
 //!
 //! `cargo test -p bonding --test e2e -- NAME` runs those whose name contains NAME.
 
-#[path = "../harness/mod.rs"]
-mod harness;
 mod lifecycle;
 mod operation;
 mod sealed;
@@ -16,7 +14,11 @@ mod traffic;
 use std::process::ExitCode;
 
 use bonding_lab::{Lab, LabOptions, sandbox};
+use bonding_testkit::programs::Programs;
 use libtest_mimic::{Arguments, Failed, Trial};
+
+/// The programs under test.
+const PROGRAMS: Programs = bonding_testkit::programs!();
 
 /// The links of every test: the reference set-up, an ADSL line and four satellite links.
 const SCENARIO: &str = "reference";

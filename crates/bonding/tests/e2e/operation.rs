@@ -7,34 +7,34 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::{Host, Lab, addr};
+use bonding_testkit::bond::{Bond, FOLDER, Options, run};
+use bonding_testkit::wait::eventually;
 use serde_json::Value;
 
-use crate::harness::bond::{BONDCTL, CLIENT, SERVER, run};
-use crate::harness::wait::eventually;
-use crate::harness::{Bond, FOLDER, Options};
+use crate::PROGRAMS;
 
 /// A wrong configuration is refused with exit code 2 and a message that names file, line, what and the nearest key.
 pub(crate) fn a_wrong_configuration_is_exit_code_2(_: &Lab) -> anyhow::Result<()> {
     let cases = [
         (
-            CLIENT,
+            PROGRAMS.client,
             "[server]\nhost = \"192.0.2.1\"\n\n[[link]]\ninterface = \"wg0\"\npriorty = 1\n",
             ":6:",
             "priority",
         ),
-        (CLIENT, "[[link]]\ninterface = \"wg0\"\nsecurity = \"plain\"\n", ":", "host"),
-        (CLIENT, "[server]\nhost = 7\n", ":2:", "host"),
-        (CLIENT, "[server\n", ":1:", "]"),
-        (SERVER, "[listen]\nports = \"9005-9001\"\n", ":2:", "9005"),
-        (SERVER, "[listn]\nports = \"9001\"\n", ":1:", "listen"),
+        (PROGRAMS.client, "[[link]]\ninterface = \"wg0\"\nsecurity = \"plain\"\n", ":", "host"),
+        (PROGRAMS.client, "[server]\nhost = 7\n", ":2:", "host"),
+        (PROGRAMS.client, "[server\n", ":1:", "]"),
+        (PROGRAMS.server, "[listen]\nports = \"9005-9001\"\n", ":2:", "9005"),
+        (PROGRAMS.server, "[listn]\nports = \"9001\"\n", ":1:", "listen"),
     ];
     for (index, (program, text, place, word)) in cases.iter().enumerate() {
         let folder = Path::new(FOLDER).join(format!("wrong-{index}"));
         std::fs::create_dir_all(&folder)?;
-        let file = folder.join(if *program == CLIENT { "client.toml" } else { "server.toml" });
+        let file = folder.join(if *program == PROGRAMS.client { "client.toml" } else { "server.toml" });
         std::fs::write(&file, text)?;
         let expected = format!("{}{place}", file.display());
-        let mut by_bondctl = Command::new(BONDCTL);
+        let mut by_bondctl = Command::new(PROGRAMS.bondctl);
         by_bondctl.arg("check").arg(&file);
         let mut by_check = Command::new(program);
         by_check.arg("--check").arg("--config").arg(&file);
@@ -47,24 +47,24 @@ pub(crate) fn a_wrong_configuration_is_exit_code_2(_: &Lab) -> anyhow::Result<()
             ensure!(said.contains(&expected) && said.contains(word), "no {expected} with {word} in:\n{said}");
         }
     }
-    let output = Command::new(CLIENT).args(["--config", "/nonexistent/client.toml"]).output()?;
+    let output = Command::new(PROGRAMS.client).args(["--config", "/nonexistent/client.toml"]).output()?;
     ensure!(output.status.code() == Some(2), "a missing file: {}", output.status);
     Ok(())
 }
 
 pub(crate) fn a_right_configuration_passes_the_check(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::configure(lab, Options::default())?;
-    for (program, host) in [(CLIENT, Host::Client), (SERVER, Host::Server)] {
+    let bond = Bond::configure(lab, PROGRAMS, Options::default())?;
+    for (program, host) in [(PROGRAMS.client, Host::Client), (PROGRAMS.server, Host::Server)] {
         let file = bond.configuration(host);
         run(Command::new(program).arg("--check").arg("--config").arg(&file))?;
-        run(Command::new(BONDCTL).arg("check").arg(&file))?;
+        run(Command::new(PROGRAMS.bondctl).arg("check").arg(&file))?;
     }
     Ok(())
 }
 
 /// `bondctl status --json` has the keys that scripts rely on, on both sides, and true values in them.
 pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for host in [Host::Client, Host::Server] {
         let status = bond.status(host)?;
         has_keys(&status, "", "role session tunnel links flows reorder recovery discards")?;
@@ -103,7 +103,7 @@ fn has_keys(value: &Value, pointer: &str, keys: &str) -> anyhow::Result<()> {
 
 /// The periodic reports have the two shapes that people and scripts read; plain links are warned of.
 pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::plain())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
     let links = lab.scenario().links.len();
     let report = |host: Host, title: &str| {
         let log = bond.log(host);
@@ -139,7 +139,7 @@ pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> 
 
 /// A running bond has the two capabilities that it needs and no way to others, in every thread.
 pub(crate) fn rights_are_reduced(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for host in [Host::Client, Host::Server] {
         for thread in std::fs::read_dir(format!("/proc/{}/task", bond.process(host)?.id()))? {
             let status = std::fs::read_to_string(thread?.path().join("status"))?;
@@ -154,7 +154,7 @@ pub(crate) fn rights_are_reduced(lab: &Lab) -> anyhow::Result<()> {
 
 /// Whoever is not configured gets no answer, whatever he sends, and is counted.
 pub(crate) fn strangers_get_no_answer(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::plain())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
     let before = strangers_counted(&bond)?;
     let answers = lab.host(Host::Internet).run(knock_everywhere)??;
     ensure!(answers == 0, "{answers} answers to a stranger");

@@ -3,11 +3,11 @@
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab, addr};
+use bonding_testkit::bond::{Bond, SERVER_V4, SERVER_V6, run};
+use bonding_testkit::wait::eventually;
 use serde_json::Value;
 
-use crate::harness::Bond;
-use crate::harness::bond::{SERVER_V4, SERVER_V6, run};
-use crate::harness::wait::eventually;
+use crate::PROGRAMS;
 use crate::traffic::{all_answered, files_arrive_whole, packets_pass_up_to};
 
 /// What the first client is leased.
@@ -34,7 +34,7 @@ fn invite(bond: &Bond<'_>, name: &str) -> anyhow::Result<String> {
 /// A server, a client that joined it, both running.
 fn joined(lab: &Lab) -> anyhow::Result<(Bond<'_>, String)> {
     route_over_all_links(lab)?;
-    let mut bond = Bond::start_defaults(lab)?;
+    let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
     let line = invite(&bond, "home")?;
     let output = bond.join(&line, "client.key")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -86,7 +86,7 @@ pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
 /// Each wrong line is one sentence on standard error and exit code 1; a line may be used again by the same key.
 pub(crate) fn lines_that_do_not_enrol_say_why(lab: &Lab) -> anyhow::Result<()> {
     route_over_all_links(lab)?;
-    let bond = Bond::start_defaults(lab)?;
+    let bond = Bond::start_defaults(lab, PROGRAMS)?;
     let line = invite(&bond, "home")?;
     let refused = |line: &str, key: &str, part: &str| {
         let output = bond.join(line, key)?;
@@ -145,7 +145,7 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
 /// A client goes on to the next host where the first is silent, when it joins and when it runs.
 pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     route_over_all_links(lab)?;
-    let mut bond = Bond::start_defaults(lab)?;
+    let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
     // An address that nobody has (RFC 5737).
     let server = addr::SERVER_V4.to_string();
     let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
@@ -160,7 +160,7 @@ pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
 /// An IPv4 and an IPv6 address side by side are one server: on each link the family that answers is used.
 pub(crate) fn a_dead_family_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     route_over_all_links(lab)?;
-    let mut bond = Bond::start_defaults(lab)?;
+    let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
     let server = addr::SERVER_V6.to_string();
     let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
     let output = bond.join(line.trim(), "client.key")?;
@@ -178,7 +178,7 @@ pub(crate) fn a_dead_family_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
 
 /// A client that the server's configuration knows by its key, with a secret that both share, some links sealed and one plain.
 pub(crate) fn configured_keys_and_mixed_links(lab: &Lab) -> anyhow::Result<()> {
-    let mut bond = Bond::start_mixed(lab)?;
+    let mut bond = Bond::start_mixed(lab, PROGRAMS)?;
     bond.wait_until_up()?;
     for (host, address) in [(Host::Client, SERVER_V4), (Host::Server, LEASED_V4.parse()?)] {
         all_answered(lab, host, &Ping { count: 20, ..Ping::new(address) })?;

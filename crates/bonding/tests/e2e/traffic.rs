@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::{Iperf3, Iperf3Report, Iperf3Server, IperfDirection, Ping};
 use bonding_lab::{Change, Direction, Host, Lab, addr};
+use bonding_testkit::bond::{Bond, CLIENT_V4, CLIENT_V6, FOLDER, Options, SERVER_V4, SERVER_V6, TUNNEL, run};
+use bonding_testkit::wait::{PATIENCE, eventually};
+use bonding_testkit::web::{Web, noise};
 
-use crate::harness::bond::{CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, TUNNEL, run};
-use crate::harness::wait::{PATIENCE, eventually};
-use crate::harness::web::{Web, noise};
-use crate::harness::{Bond, FOLDER, Options};
+use crate::PROGRAMS;
 
 /// Size of the checked files: enough for every link to be needed.
 const FILE_BYTES: usize = 12 << 20;
@@ -26,7 +26,7 @@ pub(crate) fn all_answered(lab: &Lab, host: Host, ping: &Ping) -> anyhow::Result
 
 pub(crate) fn ping_both_ways(lab: &Lab) -> anyhow::Result<()> {
     for options in [Options::default(), Options::plain()] {
-        let bond = Bond::start(lab, options)?;
+        let bond = Bond::start(lab, PROGRAMS, options)?;
         all_answered(lab, Host::Client, &Ping::new(SERVER_V4))?;
         all_answered(lab, Host::Server, &Ping::new(CLIENT_V4))?;
         bond.stop()?;
@@ -35,7 +35,7 @@ pub(crate) fn ping_both_ways(lab: &Lab) -> anyhow::Result<()> {
 }
 
 pub(crate) fn ipv6_inside_the_tunnel(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     all_answered(lab, Host::Client, &Ping::new(SERVER_V6))?;
     all_answered(lab, Host::Server, &Ping::new(CLIENT_V6))?;
     let _server = Iperf3Server::start(lab, lab.host(Host::Server), 5_201)?;
@@ -46,7 +46,7 @@ pub(crate) fn ipv6_inside_the_tunnel(lab: &Lab) -> anyhow::Result<()> {
 }
 
 pub(crate) fn tcp_both_ways_with_one_and_four_flows(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     let _server = Iperf3Server::start(lab, lab.host(Host::Server), 5_201)?;
     for direction in [IperfDirection::Upload, IperfDirection::Download] {
         for flows in [1, 4] {
@@ -81,7 +81,7 @@ fn sha256(file: &Path) -> anyhow::Result<String> {
 /// A download and an upload through the tunnel, the NAT and back: every byte arrives, and the internet, which has no
 /// route to the tunnel, sees the server's address only.
 pub(crate) fn files_arrive_whole_through_the_nat(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     files_arrive_whole(lab)?;
     bond.stop()
 }
@@ -111,7 +111,7 @@ pub(crate) fn files_arrive_whole(lab: &Lab) -> anyhow::Result<()> {
 
 /// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on the spot.
 pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::plain())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
     for host in [Host::Client, Host::Server] {
         let status = bond.status(host)?;
         let mtu = status.pointer("/tunnel/mtu").and_then(serde_json::Value::as_u64);
@@ -131,7 +131,7 @@ pub(crate) fn narrow_links_are_found_out(lab: &Lab) -> anyhow::Result<()> {
     };
     let links = lab.scenario().links.len();
     (0..links).for_each(|index| narrow(index, 1_400));
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     eventually("every link's MTU is known", || {
         for host in [Host::Client, Host::Server] {
             let found = bond.link_figures(host, "mtu")?;
@@ -189,7 +189,7 @@ pub(crate) fn packets_pass_up_to(lab: &Lab, mtu: u16) -> anyhow::Result<()> {
 
 /// Light traffic takes the preferred link alone; a download fills it and then the others.
 pub(crate) fn light_traffic_takes_one_link_and_a_download_all(lab: &Lab) -> anyhow::Result<()> {
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     let before = bond.link_figures(Host::Server, "rx_bytes")?;
     all_answered(lab, Host::Client, &Ping { payload_bytes: 1_000, count: 50, ..Ping::new(SERVER_V4) })?;
     let light = increase(&before, &bond.link_figures(Host::Server, "rx_bytes")?);
@@ -219,7 +219,7 @@ fn increase(before: &[u64], after: &[u64]) -> Vec<u64> {
 /// A link that goes silent in the middle of a download costs no byte, its state is shown, and it comes back.
 pub(crate) fn a_silent_link_costs_no_byte(lab: &Lab) -> anyhow::Result<()> {
     const CUT: usize = 1;
-    let bond = Bond::start(lab, Options::default())?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     let address = SocketAddr::from((addr::INTERNET_V4, 80));
     let bytes = noise(4 * FILE_BYTES);
     let (file, got) = (folder("noise"), folder("got"));

@@ -18,37 +18,38 @@ use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::FOLDER;
-use super::wait::{PATIENCE, eventually};
+use crate::programs::Programs;
+use crate::wait::{PATIENCE, eventually};
 
-pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_client");
-pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_server");
-pub(crate) const BONDCTL: &str = env!("CARGO_BIN_EXE_bondctl");
+/// Where the files of a test go: in the sandbox this folder is in memory, empty, and not shared with other programs.
+pub const FOLDER: &str = "/run/bonding-test";
 
-/// The client's default address in the tunnel.
-pub(crate) const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1));
-pub(crate) const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2));
-/// The server's default addresses in the tunnel.
-pub(crate) const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
-pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
-/// The default name of the device, on both.
-pub(crate) const TUNNEL: &str = "tun-bond";
+/// The client's default IPv4 address in the tunnel.
+pub const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1));
+/// The client's default IPv6 address in the tunnel.
+pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2));
+/// The server's default IPv4 address in the tunnel.
+pub const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
+/// The server's default IPv6 address in the tunnel.
+pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
+/// The default name of the device, on both hosts.
+pub const TUNNEL: &str = "tun-bond";
 
 /// How a bond is configured beyond its links.
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
-    /// Of every link.
-    pub(crate) security: Security,
-    /// More clients that the server takes, by their keys.
-    pub(crate) enrolled: Vec<PublicKey>,
+pub struct Options {
+    /// The security of every link.
+    pub security: Security,
+    /// Further clients that the server accepts, by their keys.
+    pub enrolled: Vec<PublicKey>,
     /// `[scheduler] policy`, on both sides.
-    pub(crate) policy: &'static str,
+    pub policy: &'static str,
     /// `[status] interval`.
-    pub(crate) report_interval: &'static str,
-    /// Whether the links' rates and the first link's precedence are configured; else nothing but their names.
-    pub(crate) rates: bool,
-    /// Whether losses are made good, as by default.
-    pub(crate) recovery: bool,
+    pub report_interval: &'static str,
+    /// Whether the links' rates and the first link's priority are configured; if not, only their names.
+    pub rates: bool,
+    /// Whether losses are repaired (the default).
+    pub recovery: bool,
 }
 
 impl Default for Options {
@@ -65,43 +66,44 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Over plain links.
-    pub(crate) fn plain() -> Self {
+    /// The defaults, over plain links.
+    pub fn plain() -> Self {
         Self { security: Security::Plain, ..Self::default() }
     }
 }
 
-/// The key of a process.
-pub(crate) fn key(host: Host) -> PrivateKey {
+/// The private key of the process on `host`.
+pub fn key(host: Host) -> PrivateKey {
     PrivateKey::from_bytes([if host == Host::Server { 7 } else { 8 }; 32])
 }
 
-/// A key as files have it.
+/// A key in the encoding of the key files.
 fn base64(bytes: &[u8; 32]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
 /// A client and a server, running.
 #[derive(Debug)]
-pub(crate) struct Bond<'lab> {
+pub struct Bond<'lab> {
     lab: &'lab Lab,
+    programs: Programs,
     client: Option<Process>,
     server: Option<Process>,
 }
 
 impl<'lab> Bond<'lab> {
     /// Starts both and waits until every link is proven.
-    pub(crate) fn start(lab: &'lab Lab, options: Options) -> anyhow::Result<Self> {
-        let mut bond = Self::configure(lab, options)?;
+    pub fn start(lab: &'lab Lab, programs: Programs, options: Options) -> anyhow::Result<Self> {
+        let mut bond = Self::configure(lab, programs, options)?;
         bond.start_server()?;
         bond.start_client()?;
         bond.wait_until_up()?;
         Ok(bond)
     }
 
-    /// A server on defaults but for where its files are. There is no client yet.
-    pub(crate) fn start_defaults(lab: &'lab Lab) -> anyhow::Result<Self> {
-        let mut bond = Self::empty(lab)?;
+    /// Starts a server with the defaults, except for the places of its files. No client runs yet.
+    pub fn start_defaults(lab: &'lab Lab, programs: Programs) -> anyhow::Result<Self> {
+        let mut bond = Self::empty(lab, programs)?;
         let mut text = String::new();
         identity_toml(&mut text, Host::Server)?;
         common_toml(&mut text, &Options::default(), Host::Server)?;
@@ -111,12 +113,12 @@ impl<'lab> Bond<'lab> {
         Ok(bond)
     }
 
-    /// A client that is configured with its key, and a shared secret, on the server. Its first link is plain.
-    pub(crate) fn start_mixed(lab: &'lab Lab) -> anyhow::Result<Self> {
-        let mut bond = Self::empty(lab)?;
-        let keys = [Host::Client, Host::Server].map(|host| make_key(&file(host, "key")));
+    /// Starts both; the server knows the client's key and a secret that they share. The first link is plain.
+    pub fn start_mixed(lab: &'lab Lab, programs: Programs) -> anyhow::Result<Self> {
+        let mut bond = Self::empty(lab, programs)?;
+        let keys = [Host::Client, Host::Server].map(|host| make_key(programs, &file(host, "key")));
         let [client_key, server_key] = keys;
-        make_key(&shared_secret())?;
+        make_key(programs, &shared_secret())?;
         let secret = format!("preshared_key_file = \"{}\"\n", shared_secret().display());
 
         let mut text = String::new();
@@ -146,8 +148,8 @@ impl<'lab> Bond<'lab> {
         Ok(bond)
     }
 
-    /// Takes what [`Self::start_mixed`] shared from the client.
-    pub(crate) fn forget_shared_secret(&self) -> anyhow::Result<()> {
+    /// Removes the shared secret of [`Self::start_mixed`] from the client's configuration.
+    pub fn forget_shared_secret(&self) -> anyhow::Result<()> {
         let file = self.configuration(Host::Client);
         let text = std::fs::read_to_string(&file)?;
         let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("preshared_key_file")).collect();
@@ -155,22 +157,22 @@ impl<'lab> Bond<'lab> {
         Ok(())
     }
 
-    /// Runs a command about clients on the server's host; gives its standard output.
-    pub(crate) fn bondctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.lab.host(Host::Server).command(BONDCTL);
+    /// Runs a `bondctl` command about clients on the server's host; gives its standard output.
+    pub fn bondctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.lab.host(Host::Server).command(self.programs.bondctl);
         run(command.args(arguments).arg("--socket").arg(file(Host::Server, "sock")))
     }
 
-    /// `client join` on the client's host, with a key of that name.
-    pub(crate) fn join(&self, line: &str, key: &str) -> anyhow::Result<Output> {
-        let mut command = self.lab.host(Host::Client).command(CLIENT);
+    /// Runs `client join` on the client's host, with a key file of that name.
+    pub fn join(&self, line: &str, key: &str) -> anyhow::Result<Output> {
+        let mut command = self.lab.host(Host::Client).command(self.programs.client);
         command.args(["join", line, "--config"]).arg(self.configuration(Host::Client));
         command.arg("--key").arg(Path::new(FOLDER).join(key)).stdin(Stdio::null());
         command.output().context("cannot start the client")
     }
 
-    /// Starts the client that joined, with its control socket where the harness looks for it.
-    pub(crate) fn start_joined(&mut self) -> anyhow::Result<()> {
+    /// Starts the client that joined, with its control socket in [`FOLDER`].
+    pub fn start_joined(&mut self) -> anyhow::Result<()> {
         let file = self.configuration(Host::Client);
         let mut text = std::fs::read_to_string(&file)?;
         if !text.contains("[status]") {
@@ -181,8 +183,8 @@ impl<'lab> Bond<'lab> {
     }
 
     /// Writes the configuration and starts nothing.
-    pub(crate) fn configure(lab: &'lab Lab, options: Options) -> anyhow::Result<Self> {
-        let bond = Self::empty(lab)?;
+    pub fn configure(lab: &'lab Lab, programs: Programs, options: Options) -> anyhow::Result<Self> {
+        let bond = Self::empty(lab, programs)?;
         for host in [Host::Client, Host::Server] {
             let path = file(host, "key");
             std::fs::write(&path, base64(key(host).bytes()))?;
@@ -193,27 +195,30 @@ impl<'lab> Bond<'lab> {
         Ok(bond)
     }
 
-    /// An empty folder; nothing of an earlier bond.
-    fn empty(lab: &'lab Lab) -> anyhow::Result<Self> {
+    /// Makes an empty [`FOLDER`]; files of an earlier bond are gone.
+    fn empty(lab: &'lab Lab, programs: Programs) -> anyhow::Result<Self> {
         if Path::new(FOLDER).exists() {
             std::fs::remove_dir_all(FOLDER)?;
         }
         std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
-        Ok(Self { lab, client: None, server: None })
+        Ok(Self { lab, programs, client: None, server: None })
     }
 
-    pub(crate) fn configuration(&self, host: Host) -> PathBuf {
+    /// The configuration file of the process on `host`.
+    pub fn configuration(&self, host: Host) -> PathBuf {
         file(host, "toml")
     }
 
-    pub(crate) fn start_server(&mut self) -> anyhow::Result<()> {
-        self.server = Some(self.spawn(SERVER, Host::Server)?);
+    /// Starts the server; does not wait for it.
+    pub fn start_server(&mut self) -> anyhow::Result<()> {
+        self.server = Some(self.spawn(self.programs.server, Host::Server)?);
         Ok(())
     }
 
-    pub(crate) fn start_client(&mut self) -> anyhow::Result<()> {
-        self.client = Some(self.spawn(CLIENT, Host::Client)?);
-        // What goes into the tunnel is the user's choice: here everything.
+    /// Starts the client and sends all of its host's traffic into the tunnel.
+    pub fn start_client(&mut self) -> anyhow::Result<()> {
+        self.client = Some(self.spawn(self.programs.client, Host::Client)?);
+        // The user chooses the routes into the tunnel: here the default route.
         eventually("the client's tunnel", || {
             self.alive()?;
             let mut command = self.lab.host(Host::Client).command("ip");
@@ -230,8 +235,8 @@ impl<'lab> Bond<'lab> {
         Ok(self.lab.spawn(&mut command)?)
     }
 
-    /// Waits until both sides have proof of every link, and packets pass.
-    pub(crate) fn wait_until_up(&self) -> anyhow::Result<()> {
+    /// Waits until both sides have proven every link and a ping is answered.
+    pub fn wait_until_up(&self) -> anyhow::Result<()> {
         eventually("the bond comes up", || {
             self.alive()?;
             for host in [Host::Client, Host::Server] {
@@ -254,8 +259,8 @@ impl<'lab> Bond<'lab> {
         .with_context(|| self.tails())
     }
 
-    /// Fails, with the end of its log, if one of the two has ended.
-    pub(crate) fn alive(&self) -> anyhow::Result<()> {
+    /// Fails, with the end of the log, if a process has ended.
+    pub fn alive(&self) -> anyhow::Result<()> {
         for (host, process) in [(Host::Client, &self.client), (Host::Server, &self.server)] {
             if let Some(status) = process.as_ref().map(Process::try_wait).transpose()?.flatten() {
                 bail!("the {} ended ({status}):\n{}", host.name(), tail(&self.log(host)));
@@ -265,25 +270,25 @@ impl<'lab> Bond<'lab> {
     }
 
     /// The process on `host`.
-    pub(crate) fn process(&self, host: Host) -> anyhow::Result<&Process> {
+    pub fn process(&self, host: Host) -> anyhow::Result<&Process> {
         let process = if host == Host::Client { &self.client } else { &self.server };
         process.as_ref().with_context(|| format!("the {} is not running", host.name()))
     }
 
     /// Kills the process on `host` as a crash would.
-    pub(crate) fn kill(&mut self, host: Host) -> anyhow::Result<()> {
+    pub fn kill(&mut self, host: Host) -> anyhow::Result<()> {
         let process = if host == Host::Client { &mut self.client } else { &mut self.server };
         process.take().with_context(|| format!("the {} is not running", host.name()))?.kill()?;
         Ok(())
     }
 
     /// Ends both with SIGTERM; each must end with exit code 0 and have logged no panic.
-    pub(crate) fn stop(self) -> anyhow::Result<()> {
+    pub fn stop(self) -> anyhow::Result<()> {
         self.stop_with(Signal::TERM)
     }
 
     /// As [`Self::stop`], with another signal.
-    pub(crate) fn stop_with(mut self, signal: Signal) -> anyhow::Result<()> {
+    pub fn stop_with(mut self, signal: Signal) -> anyhow::Result<()> {
         self.alive()?;
         for (host, process) in [(Host::Client, self.client.take()), (Host::Server, self.server.take())] {
             let Some(process) = process else { continue };
@@ -296,19 +301,19 @@ impl<'lab> Bond<'lab> {
         Ok(())
     }
 
-    /// What `bondctl status --json` says of the process on `host`.
-    pub(crate) fn status(&self, host: Host) -> anyhow::Result<Value> {
-        let mut command = Command::new(BONDCTL);
+    /// The answer of `bondctl status --json` for the process on `host`.
+    pub fn status(&self, host: Host) -> anyhow::Result<Value> {
+        let mut command = Command::new(self.programs.bondctl);
         command.args(["status", "--json", "--socket"]).arg(file(host, "sock")).stdin(Stdio::null());
         let output = command.output().context("cannot start bondctl")?;
-        // Exit code 1 says that a link is down; the answer is there all the same.
+        // Exit code 1 says that a link is down; the answer is complete nevertheless.
         serde_json::from_slice(&output.stdout).with_context(|| {
             format!("no JSON ({}): {}", output.status, String::from_utf8_lossy(&output.stderr))
         })
     }
 
-    /// A figure of each link in the status of `host`, in the order of the links.
-    pub(crate) fn link_figures(&self, host: Host, key: &str) -> anyhow::Result<Vec<u64>> {
+    /// The figure `key` of each link in the status of `host`, in the order of the links.
+    pub fn link_figures(&self, host: Host, key: &str) -> anyhow::Result<Vec<u64>> {
         let status = self.status(host)?;
         let links = status.pointer("/links").and_then(Value::as_array).context("no links")?;
         links
@@ -318,14 +323,14 @@ impl<'lab> Bond<'lab> {
     }
 
     /// The state of one link as `host` sees it.
-    pub(crate) fn link_state(&self, host: Host, index: usize) -> anyhow::Result<String> {
+    pub fn link_state(&self, host: Host, index: usize) -> anyhow::Result<String> {
         let status = self.status(host)?;
         let state = status.pointer(&format!("/links/{index}/state")).and_then(Value::as_str);
         Ok(state.with_context(|| format!("no state of link {index}: {status}"))?.to_owned())
     }
 
-    /// All that the process on `host` has logged.
-    pub(crate) fn log(&self, host: Host) -> String {
+    /// The whole log of the process on `host`.
+    pub fn log(&self, host: Host) -> String {
         let bytes = std::fs::read(file(host, "log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -347,8 +352,8 @@ fn tail(log: &str) -> String {
     lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
 }
 
-/// Runs `command` to its end and gives its standard output; fails with what it said if it failed.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
+/// Runs `command` to its end and gives its standard output; a failure has its standard error, too.
+pub fn run(command: &mut Command) -> anyhow::Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {command:?}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -358,7 +363,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(stdout)
 }
 
-/// A link's rate in one direction as the configuration writes it: a ceiling, so the peak where it varies.
+/// A link's ceiling in one direction in the configuration's form: the peak of a rate that varies.
 fn rate(lab: &Lab, index: usize, direction: Direction) -> anyhow::Result<String> {
     let link = lab.scenario().links.get(index).context("no such link")?;
     let bps = link.pipe(direction).rate.peak_bps().context("an unlimited link needs no bond")?;
@@ -389,7 +394,7 @@ fn client_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
             writeln!(text)?;
             continue;
         }
-        // The first is the preferred one, as a user would write it down.
+        // The first link is the preferred one, as in a user's configuration.
         writeln!(text, "priority = {}", if index == 0 { 1 } else { 2 })?;
         let (up, down) = (rate(lab, index, Direction::Up)?, rate(lab, index, Direction::Down)?);
         writeln!(text, "up = \"{up}\"\ndown = \"{down}\"\n")?;
@@ -425,18 +430,18 @@ fn shared_secret() -> PathBuf {
     Path::new(FOLDER).join("shared.key")
 }
 
-/// Makes a private key with our own tools; gives its public key.
-fn make_key(path: &Path) -> anyhow::Result<String> {
-    let private = run(Command::new(BONDCTL).arg("genkey"))?;
+/// Makes a private key with `bondctl`; gives its public key.
+fn make_key(programs: Programs, path: &Path) -> anyhow::Result<String> {
+    let private = run(Command::new(programs.bondctl).arg("genkey"))?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(private.as_bytes())?;
-    let mut pubkey = Command::new(BONDCTL);
+    let mut pubkey = Command::new(programs.bondctl);
     let output = pubkey.arg("pubkey").stdin(File::open(path)?).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// State belongs into the sandbox, too.
+/// The key file's place: in the sandbox, like all state.
 fn identity_toml(text: &mut String, host: Host) -> anyhow::Result<()> {
     writeln!(text, "[identity]\nprivate_key_file = \"{}\"\n", file(host, "key").display())?;
     Ok(())

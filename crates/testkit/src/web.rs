@@ -1,4 +1,4 @@
-//! A web server on a host of the lab: answers GET with one file, stores what PUT sends, remembers who asked.
+//! A web server on a host of the lab: answers GET with one file, keeps uploads (PUT) and the clients' addresses.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bonding_lab::HostRef;
 
-/// A dead connection must not keep the server from ending.
+/// The time limit of a read or write: a dead connection must not keep the server from ending.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server; ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Web {
+pub struct Web {
     shared: Arc<Shared>,
     host: HostRef,
     address: SocketAddr,
@@ -29,17 +29,20 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// What the server saw.
+/// The requests so far.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seen {
-    pub(crate) peers: Vec<IpAddr>,
-    pub(crate) uploads: Vec<Vec<u8>>,
-    pub(crate) errors: Vec<String>,
+pub struct Seen {
+    /// The address of each request's client.
+    pub peers: Vec<IpAddr>,
+    /// The body of each PUT.
+    pub uploads: Vec<Vec<u8>>,
+    /// Connections that failed, as messages.
+    pub errors: Vec<String>,
 }
 
 impl Web {
     /// Serves `file` on `host` at `address`.
-    pub(crate) fn start(host: HostRef, address: SocketAddr, file: Vec<u8>) -> anyhow::Result<Self> {
+    pub fn start(host: HostRef, address: SocketAddr, file: Vec<u8>) -> anyhow::Result<Self> {
         let listener = host.run(|| TcpListener::bind(address))??;
         let shared = Arc::new(Shared { file, seen: Mutex::default(), stop: AtomicBool::new(false) });
         let serving = Arc::clone(&shared);
@@ -47,7 +50,8 @@ impl Web {
         Ok(Self { shared, host, address, thread: Some(thread) })
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    /// The requests so far.
+    pub fn seen(&self) -> Seen {
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -55,7 +59,7 @@ impl Web {
 impl Drop for Web {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Wakes it from waiting for a connection; should that fail, the thread stays behind and harms nobody.
+        // Wakes the thread from waiting for a connection. If that fails, the thread stays until the process ends.
         let woken = self.host.run(|| TcpStream::connect(self.address));
         if let (Ok(Ok(_)), Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
@@ -80,7 +84,7 @@ impl Shared {
         change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// One request on a connection that closes behind it (HTTP/1.1, RFC 9112, as far as curl needs it).
+    /// Answers one request and closes the connection (HTTP/1.1, RFC 9112, as far as curl needs it).
     fn answer(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -121,8 +125,8 @@ impl Shared {
     }
 }
 
-/// Bytes that no compression shrinks, always the same.
-pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+/// Bytes that no compression shrinks, the same in every call.
+pub fn noise(bytes: usize) -> Vec<u8> {
     // xorshift64, Marsaglia 2003.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut noise = Vec::with_capacity(bytes + 8);

@@ -1,69 +1,76 @@
-//! Clients and their server with sealed links that lose nothing, driven as the event loop drives them, without allocating on
-//! the way: what the core itself does per packet can be counted.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+//! Clients and their server with sealed links that lose nothing, driven as the event loop drives them.
+//!
+//! The pump allocates nothing while it runs: datagrams in flight are in buffers that it uses again, and inner packets
+//! are made beforehand. So what the core itself does per packet can be counted, with the [`Watch`] or under callgrind.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing, SessionConfig,
-};
+use bonding_proto::config::{EndpointConfig, SessionConfig};
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::units::BitRate;
-use bonding_proto::view::LinkRole;
 use bonding_proto::{Datagram, Endpoint, Instant, PacketBuf, Path, Session, SocketId, StateMachine};
 use bytes::{Bytes, BytesMut};
 
+use crate::fixture;
+
 /// One way, on every link.
 const DELAY: Duration = Duration::from_millis(5);
+/// Virtual time passes in such steps.
 const STEP: Duration = Duration::from_micros(500);
+/// Datagrams that a machine may give at once.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
-const MTU: u16 = 1_429;
-const RATE: Option<BitRate> = Some(BitRate::from_bps(1_000_000_000));
-/// The first client's inner address, and its port outside; the others' follow.
+/// The ceiling of every link, both ways.
+const RATE: BitRate = BitRate::from_bps(1_000_000_000);
+/// The first client's inner address; the others' follow.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// The first client's outer port; the others' follow.
 const CLIENT_PORT: u16 = 40_000;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// Datagrams on their way are in buffers that are used again.
+/// Room for a datagram in flight.
 const BUFFER_BYTES: usize = 2_048;
+/// The client's port of every inner flow.
+const INNER_PORT: u16 = 12_345;
 
 /// Watches calls of the core: `false` before, `true` after each.
-pub(crate) type Watch = fn(bool);
+pub type Watch = fn(bool);
 
-pub(crate) struct Pump {
+/// Clients and their server, connected, in virtual time.
+#[derive(Debug)]
+pub struct Pump {
     clients: Vec<Client>,
-    pub(crate) server: Endpoint,
-    pub(crate) now: Instant,
+    server: Endpoint,
+    now: Instant,
     watch: Watch,
-    /// When, whose, over which link, what.
+    /// Datagrams in flight to the server: arrival, client, link, bytes.
     up: VecDeque<(Instant, usize, u8, BytesMut)>,
+    /// The same to the clients.
     down: VecDeque<(Instant, usize, u8, BytesMut)>,
+    /// Buffers to cut datagrams from.
     spare: Vec<BytesMut>,
     batch: Vec<u8>,
-    /// By flow, and within it by client; all zeros behind the headers.
+    /// Inner packets of the clients, by flow and within a flow by client; all zeros behind the headers.
     packets: Vec<Bytes>,
     next: usize,
-    /// What the server sends each client, and which is next.
+    /// The segment that the server sends to each client.
     segments: Vec<Bytes>,
     next_run: usize,
-    /// Packets handed out at the server.
-    pub(crate) delivered: u64,
-    /// And at the client.
-    pub(crate) returned: u64,
+    /// Packets that the server handed out.
+    pub delivered: u64,
+    /// Packets that the clients handed out.
+    pub returned: u64,
 }
 
-/// A client: its session, its next deadline, and whether something came in since it was drained.
+/// A client and its timer.
+#[derive(Debug)]
 struct Client {
     session: Session,
+    /// The session's next deadline.
     due: Option<Instant>,
+    /// Whether input came in since its output was last taken.
     is_busy: bool,
-}
-
-fn server_key() -> PrivateKey {
-    PrivateKey::from_bytes([7; 32])
 }
 
 fn client_key(client: u16) -> PrivateKey {
@@ -76,110 +83,42 @@ fn inner(client: u16) -> Ipv4Addr {
     Ipv4Addr::from_bits(CLIENT.to_bits() + u32::from(client))
 }
 
-fn server_address(link: u8) -> SocketAddr {
-    SocketAddr::from(([203, 0, 113, 1], 9_001 + u16::from(link)))
-}
-
 fn client_address(client: u16, link: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1 + link], CLIENT_PORT + client))
 }
 
 /// A UDP packet of a client's flow.
 fn packet(client: u16, flow: u16, bytes: u16) -> Bytes {
-    let mut packet = vec![0; usize::from(bytes)];
-    let mut put = |at: usize, part: &[u8]| packet[at..at + part.len()].copy_from_slice(part);
-    put(0, &[0x45, 0]);
-    put(2, &bytes.to_be_bytes());
-    put(8, &[64, 17]);
-    put(12, &inner(client).octets());
-    put(16, &SERVER.octets());
-    put(20, &[0x30, 0x39]);
-    put(22, &flow.to_be_bytes());
-    put(24, &(bytes - 20).to_be_bytes());
-    Bytes::from(packet)
+    fixture::udp_packet((inner(client), INNER_PORT), (SERVER, flow), bytes)
 }
 
 /// A segment of a TCP flow from the server's side to a client.
 fn segment(client: u16, bytes: u16) -> Bytes {
-    let mut packet = vec![0; usize::from(bytes)];
-    let mut put = |at: usize, part: &[u8]| packet[at..at + part.len()].copy_from_slice(part);
-    put(0, &[0x45, 0]);
-    put(2, &bytes.to_be_bytes());
-    put(6, &[0x40, 0, 64, 6]);
-    put(12, &SERVER.octets());
-    put(16, &inner(client).octets());
-    put(20, &[0, 80, 0x30, 0x39]);
-    put(32, &[0x50, 0x10, 4, 0]);
-    Bytes::from(packet)
+    fixture::tcp_segment((SERVER, 80), (inner(client), INNER_PORT), bytes)
 }
 
-/// One over `links` of 1 Gbit/s each.
 fn client_config(client: u16, links: u8) -> SessionConfig {
-    let link = |link: u8| LinkConfig {
-        security: Security::Sealed,
-        priority: 1,
-        role: LinkRole::Primary,
-        tx_rate: RATE,
-        rx_rate: RATE,
-        mtu: 1_500,
-        path: Some(Path { socket: SocketId(link), remote: server_address(link), local: None }),
-        alternatives: Vec::new(),
-    };
-    SessionConfig {
-        role: Role::Client,
-        links: (0..links).map(link).collect(),
-        policy: Policy::Adaptive,
-        heartbeat_interval: Duration::from_millis(100),
-        mtu: MTU,
-        mss_clamp: true,
-        recovery: RecoveryConfig::default(),
-        rules: [].into(),
-        seed: 1,
-        epoch: 1,
-        sealing: Some(ClientSealing {
-            identity: client_key(client),
-            server: server_key().public(),
-            preshared: None,
-            aes_fast: true,
-            run: 1,
-            entropy: *client_key(!client).bytes(),
-            token: None,
-        }),
-    }
+    let links = (0..links).map(|link| fixture::client_link(link, 1, RATE)).collect();
+    fixture::client_config(links, client_key(client), *client_key(!client).bytes(), 1)
 }
 
 fn server_config(clients: u16, links: u8) -> EndpointConfig {
-    let client = |client: u16| ClientConfig {
-        name: client.to_string(),
-        prefixes: vec![Prefix { address: IpAddr::V4(inner(client)), length: 32 }],
-        plain: Vec::new(),
-        public_key: Some(client_key(client).public()),
-        preshared: None,
-        addresses: vec![Prefix { address: IpAddr::V4(inner(client)), length: 24 }],
-        tx_rates: vec![RATE; usize::from(links)],
+    let tx_rates = vec![Some(RATE); usize::from(links)];
+    let enrolled = |client: u16| {
+        let key = client_key(client).public();
+        fixture::enrolled(client.to_string(), key, inner(client), tx_rates.clone())
     };
-    EndpointConfig {
-        clients: (0..clients).map(client).collect(),
-        policy: Policy::Adaptive,
-        heartbeat_interval: Duration::from_millis(100),
-        mtu: MTU,
-        mss_clamp: true,
-        recovery: RecoveryConfig::default(),
-        rules: [].into(),
-        seed: 1,
-        epoch: 2,
-        sealing: Some(ServerSealing { identity: server_key(), aes_fast: true, entropy: [2; 32] }),
-    }
+    fixture::server_config((0..clients).map(enrolled).collect(), 2)
 }
 
 impl Pump {
     /// One client, connected over `links` of 1 Gbit/s each.
-    pub(crate) fn new(links: u8, flows: u16, packet_bytes: u16, watch: Watch) -> Self {
+    pub fn new(links: u8, flows: u16, packet_bytes: u16, watch: Watch) -> Self {
         Self::crowd(1, links, flows, packet_bytes, watch)
     }
 
-    /// So many clients, each with `flows`.
-    pub(crate) fn crowd(clients: u16, links: u8, flows: u16, packet_bytes: u16, watch: Watch) -> Self {
+    /// `clients` clients, connected, each with `flows` flows over `links` links.
+    pub fn crowd(clients: u16, links: u8, flows: u16, packet_bytes: u16, watch: Watch) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
         let client = |client| {
             let session = Session::new(client_config(client, links), now);
@@ -202,24 +141,24 @@ impl Pump {
             delivered: 0,
             returned: 0,
         };
-        // A second; of many clients that come at once the last are let in later.
+        // One second; when many clients come at once, the server admits the last of them later.
         let mut steps = 0;
         while steps < 2_000 || !pump.clients.iter().all(|client| client.session.is_connected()) {
             pump.step(0);
             steps += 1;
-            assert!(steps < 20_000, "not all clients were let in");
+            assert!(steps < 20_000, "not all clients were admitted");
         }
         pump.watch = watch;
         pump
     }
 
-    /// Half a millisecond in which the clients send `packets`, of their flows in turn.
-    pub(crate) fn step(&mut self, packets: usize) {
+    /// Half a millisecond in which the clients send `packets` packets, of their flows in turn.
+    pub fn step(&mut self, packets: usize) {
         self.step_both(packets, 0);
     }
 
-    /// The same, while the server sends a super-packet of `segments`, to each client in turn.
-    pub(crate) fn step_both(&mut self, packets: usize, segments: usize) {
+    /// As [`Self::step`]; the server also sends a super-packet of `segments` segments, to the clients in turn.
+    pub fn step_both(&mut self, packets: usize, segments: usize) {
         self.now = self.now + STEP;
         let (now, watch) = (self.now, self.watch);
         while let Some((_, client, link, data)) = self.up.pop_front_if(|(at, ..)| *at <= now) {
@@ -231,7 +170,7 @@ impl Pump {
             self.take_server();
         }
         while let Some((_, client, link, data)) = self.down.pop_front_if(|(at, ..)| *at <= now) {
-            let path = Path { socket: SocketId(link), remote: server_address(link), local: None };
+            let path = fixture::client_path(link);
             let client = &mut self.clients[client];
             client.is_busy = true;
             watch(false);
@@ -269,7 +208,7 @@ impl Pump {
         self.drain();
     }
 
-    /// Everything that all have to send.
+    /// Takes the output of all machines that have some.
     fn drain(&mut self) {
         let (now, watch) = (self.now, self.watch);
         let Self { clients, server, up, down, spare, batch, .. } = self;
@@ -305,7 +244,7 @@ impl Pump {
     }
 }
 
-/// Lets all fly that `machine` has to send: where to, when it arrives, its bytes.
+/// Hands each datagram that `machine` has to send to `fly`: its path, arrival and bytes.
 fn send(
     machine: &mut impl StateMachine,
     now: Instant,
@@ -326,7 +265,7 @@ fn send(
     }
 }
 
-/// A buffer with these bytes: cut from a larger one, as datagrams are.
+/// A buffer with these bytes, cut from a larger one as the event loop does.
 fn buffer(spare: &mut Vec<BytesMut>, bytes: &[u8]) -> BytesMut {
     let mut slab = spare.pop().unwrap_or_default();
     if slab.capacity() < BUFFER_BYTES {

@@ -1,5 +1,4 @@
 //! Many clients of one server. Datagrams take 20 ms and are never lost.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,23 +6,25 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bonding_proto::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing, SessionConfig,
-};
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::units::BitRate;
-use bonding_proto::view::LinkRole;
 use bonding_proto::{Datagram, Endpoint, Instant, PacketBuf, Path, Session, SocketId, StateMachine};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+
+use crate::fixture;
 
 const DELAY: Duration = Duration::from_millis(20);
 /// Time is cut into such steps: a thousand clients have some deadline in each.
 const STEP: Duration = Duration::from_millis(5);
+/// Datagrams that a machine may give at once.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
-fn server_key() -> PrivateKey {
-    PrivateKey::from_bytes([0xee; 32])
-}
+/// The ceiling of every link, both ways.
+const RATE: BitRate = BitRate::from_bps(10_000_000);
+/// Each client's peer behind the server.
+const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const PACKET_BYTES: u16 = 200;
+/// The first byte of a handshake's cookie reply.
+const COOKIE_REPLY: u8 = 0x83;
 
 fn client_key(client: u16) -> PrivateKey {
     let [high, low] = client.to_be_bytes();
@@ -42,111 +43,58 @@ fn outer(client: u16, link: u8) -> SocketAddr {
     SocketAddr::from(([100, 64 + link, high, low], 40_000))
 }
 
-fn server_address(link: u8) -> SocketAddr {
-    SocketAddr::from(([203, 0, 113, 1], 9_001 + u16::from(link)))
-}
-
 fn client(number: u16, links: u8, now: Instant) -> Session {
-    let link = |link: u8| LinkConfig {
-        security: Security::Sealed,
-        priority: link,
-        role: LinkRole::Primary,
-        tx_rate: Some(BitRate::from_bps(10_000_000)),
-        rx_rate: Some(BitRate::from_bps(10_000_000)),
-        mtu: 1_500,
-        path: Some(Path { socket: SocketId(link), remote: server_address(link), local: None }),
-        alternatives: Vec::new(),
-    };
+    let links = (0..links).map(|link| fixture::client_link(link, link, RATE)).collect();
     let entropy = *client_key(number ^ 0x8000).bytes();
-    let config = SessionConfig {
-        role: Role::Client,
-        links: (0..links).map(link).collect(),
-        policy: Policy::Adaptive,
-        heartbeat_interval: Duration::from_millis(100),
-        mtu: 1_429,
-        mss_clamp: true,
-        recovery: RecoveryConfig::default(),
-        rules: [].into(),
-        seed: u64::from(number),
-        epoch: u64::from(number),
-        sealing: Some(ClientSealing {
-            identity: client_key(number),
-            server: server_key().public(),
-            preshared: None,
-            aes_fast: true,
-            run: 1,
-            entropy,
-            token: None,
-        }),
-    };
-    Session::new(config, now)
+    Session::new(fixture::client_config(links, client_key(number), entropy, u64::from(number)), now)
 }
 
 /// The server, with all clients enrolled; another `run` is another start of it.
-pub(crate) fn server(clients: u16, run: u8, now: Instant) -> Endpoint {
-    let enrolled = |number: u16| ClientConfig {
-        name: format!("client {number}"),
-        prefixes: vec![Prefix { address: IpAddr::V4(inner(number)), length: 32 }],
-        plain: Vec::new(),
-        public_key: Some(client_key(number).public()),
-        preshared: None,
-        addresses: vec![Prefix { address: IpAddr::V4(inner(number)), length: 16 }],
-        tx_rates: Vec::new(),
+pub fn server(clients: u16, run: u8, now: Instant) -> Endpoint {
+    let enrolled = |number: u16| {
+        let key = client_key(number).public();
+        fixture::enrolled(format!("client {number}"), key, inner(number), Vec::new())
     };
-    let config = EndpointConfig {
-        clients: (0..clients).map(enrolled).collect(),
-        policy: Policy::Adaptive,
-        heartbeat_interval: Duration::from_millis(100),
-        mtu: 1_429,
-        mss_clamp: true,
-        recovery: RecoveryConfig::default(),
-        rules: [].into(),
-        seed: 1,
-        epoch: u64::from(run),
-        sealing: Some(ServerSealing { identity: server_key(), aes_fast: true, entropy: [run; 32] }),
-    };
-    Endpoint::new(&config, now)
+    Endpoint::new(&fixture::server_config((0..clients).map(enrolled).collect(), run), now)
 }
 
-/// A UDP packet of 200 bytes between a client and somebody; a flow for every `port`.
+/// A UDP packet from a client, or to it; a flow for every `port`.
 fn packet(client: u16, up: bool, port: u8) -> PacketBuf {
-    let mut bytes = vec![0; 200];
-    let (client, other) = (inner(client).octets(), [198, 51, 100, 2]);
-    bytes[0] = 0x45;
-    bytes[3] = 200;
-    bytes[8] = 64;
-    bytes[9] = 17;
-    bytes[12..16].copy_from_slice(if up { &client } else { &other });
-    bytes[16..20].copy_from_slice(if up { &other } else { &client });
-    bytes[21] = port;
-    PacketBuf::from(Bytes::from(bytes))
+    let (client, other) = ((inner(client), port.into()), (OTHER, 0));
+    let (from, to) = if up { (client, other) } else { (other, client) };
+    PacketBuf::from(fixture::udp_packet(from, to, PACKET_BYTES))
 }
 
-/// Which client an address of an inner packet names.
+/// The client whose address stands at `at` in an inner packet.
 fn number(packet: &[u8], at: usize) -> usize {
     usize::from(packet[at + 2]) << 8 | usize::from(packet[at + 3])
 }
 
-/// A datagram on its way: when, in which order, to which client (or to the server), on which link, its bytes; to the server its
-/// sender's number stands before them.
+/// A datagram in flight: its arrival, a number that keeps the order, its client (`None`: to the server), its link, its bytes.
+/// To the server the client's number stands before the bytes.
 type Flight = Reverse<(Instant, u64, Option<u16>, u8, Vec<u8>)>;
 
-pub(crate) struct Crowd {
-    pub(crate) server: Endpoint,
-    pub(crate) clients: Vec<Session>,
-    pub(crate) now: Instant,
+/// Clients and their server in virtual time.
+#[derive(Debug)]
+pub struct Crowd {
+    /// The server; a test may put another in its place.
+    pub server: Endpoint,
+    /// The clients, by number.
+    pub clients: Vec<Session>,
+    /// Virtual time.
+    pub now: Instant,
     flying: BinaryHeap<Flight>,
     order: u64,
     /// Packets delivered: of each client at the server, and to each client.
     up: Vec<u64>,
     down: Vec<u64>,
-    /// Cookies that the server gave.
-    pub(crate) cookies: u64,
+    /// Cookies that the server sent.
+    pub cookies: u64,
 }
 
 impl Crowd {
-    /// None is connected yet.
-    pub(crate) fn new(clients: u16, links: u8) -> Self {
+    /// A server and `clients` clients over `links` links each; not connected yet.
+    pub fn new(clients: u16, links: u8) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
         Self {
             server: server(clients, 1, now),
@@ -193,7 +141,7 @@ impl Crowd {
             let [_, _, high, low] = address.octets();
             let to = u16::from_be_bytes([high, low]);
             for bytes in buf.chunks(transmit.segment_size) {
-                self.cookies += u64::from(bytes[0] == 0x83);
+                self.cookies += u64::from(bytes[0] == COOKIE_REPLY);
                 self.fly(Some(to), transmit.path.socket.0, bytes.to_vec());
             }
             buf.clear();
@@ -211,7 +159,7 @@ impl Crowd {
             let Some(Reverse((_, _, to, link, bytes))) = self.flying.pop() else { break };
             match to {
                 Some(to) => {
-                    let path = Path { socket: SocketId(link), remote: server_address(link), local: None };
+                    let path = fixture::client_path(link);
                     let datagram = Datagram::new(path, BytesMut::from(bytes.as_slice()));
                     let _ = self.clients[usize::from(to)].handle_datagram(datagram, self.now);
                     self.drain_client(to);
@@ -228,7 +176,7 @@ impl Crowd {
     }
 
     /// Runs for `ms`; with traffic every client sends and gets ten packets a second, of twenty flows in turn.
-    pub(crate) fn run(&mut self, ms: u64, traffic: bool) {
+    pub fn run(&mut self, ms: u64, traffic: bool) {
         let end = self.now + Duration::from_millis(ms);
         let mut port = 0;
         while self.now < end {
@@ -255,14 +203,14 @@ impl Crowd {
     }
 
     /// Clients that are connected at both ends.
-    pub(crate) fn connected(&self) -> usize {
+    pub fn connected(&self) -> usize {
         let stats = self.server.stats(self.now);
         let served = stats.iter().filter(|(_, stats)| stats.connected).count();
         served.min(self.clients.iter().filter(|client| client.is_connected()).count())
     }
 
-    /// Traffic for two seconds: everybody's arrives, both ways.
-    pub(crate) fn assert_served(&mut self) {
+    /// Sends traffic for two seconds; every packet of every client must arrive, both ways.
+    pub fn assert_served(&mut self) {
         self.up.fill(0);
         self.down.fill(0);
         self.run(2_000, true);
