@@ -1,8 +1,10 @@
-//! The entry points for newcomers and developers: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench lab`, `cargo xtask chaos`.
+//! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`, `chaos` and
+//! `bench`.
 //!
-//! Each checks what the machine lacks, installs or names it, builds with cargo's own progress on the terminal, and
-//! hands over to the program that does the work. Nothing here knows the protocol or the emulator: this crate must
-//! build in seconds, since every `cargo xtask` builds it.
+//! A command checks which programs the machine lacks, installs or names them, builds with cargo's
+//! own progress on the terminal, and hands over to the program that does the work. Only `tidy` does
+//! its work here. This crate knows neither the protocol nor the emulator: it must build in seconds,
+//! since every `cargo xtask` builds it.
 //!
 //! Exit codes: 0 all is well, 1 something failed, 2 the command line was wrong.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
@@ -14,6 +16,7 @@ mod prerequisites;
 mod process;
 mod sandbox;
 mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -23,6 +26,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
 Commands:
   demo         build the bond and show it: two hosts and five shaped links on this machine, a real download
   test         run every test, end-to-end ones included
+  tidy         check the style rules that rustfmt and clippy do not know
   chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench cpu    measure what packets cost, beside WireGuard implementations and OpenVPN
@@ -51,11 +55,12 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "chaos" => chaos::run(rest),
+        "tidy" => tidy::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        other => Err(usage(format!("unknown command `{other}`: expected demo, test, bench or chaos"))),
+        other => Err(usage(format!("unknown command `{other}`: expected demo, test, tidy, chaos or bench"))),
     };
     match outcome {
         Ok(code) => code,
@@ -86,7 +91,7 @@ fn usage(message: String) -> anyhow::Error {
     anyhow::Error::new(Usage(message))
 }
 
-/// Whether the arguments ask for help; everything after `--` belongs to somebody else.
+/// Whether the arguments ask for help; arguments after `--` are another program's.
 fn wants_help(arguments: &[String]) -> bool {
     arguments.iter().take_while(|a| *a != "--").any(|a| a == "--help" || a == "-h")
 }
