@@ -1,5 +1,5 @@
-//! In steady state the core allocates nothing: what it needs, it has after the first packets. One test: the allocator counts for the
-//! whole process.
+//! In steady state the core allocates nothing per packet: its buffers have their size after the
+//! first packets. One test, since the allocator counts for the whole process.
 
 use std::alloc::System;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 static BEFORE: AtomicUsize = AtomicUsize::new(0);
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts allocations, and larger ones in the place of smaller, inside the core.
+/// Counts allocations and reallocations inside the core.
 fn watch(after: bool) {
     let stats = ALLOCATOR.stats();
     let count = stats.allocations + stats.reallocations;
@@ -24,10 +24,10 @@ fn watch(after: bool) {
     }
 }
 
-/// Allocations while some 100,000 packets pass.
+/// Packets and allocations, while some 100,000 packets pass from the clients to the server.
 fn allocations(links: u8, flows: u16, packet_bytes: u16, packets_per_step: usize) -> (u64, usize) {
     let mut pump = Pump::new(links, flows, packet_bytes, watch);
-    // Rates are found, windows fill.
+    // The core finds the rates and fills its windows.
     for _ in 0..6_000 {
         pump.step(packets_per_step);
     }
@@ -39,7 +39,7 @@ fn allocations(links: u8, flows: u16, packet_bytes: u16, packets_per_step: usize
     (pump.delivered - before, INSIDE.load(Ordering::Relaxed))
 }
 
-/// The same of super-packets that the server sends.
+/// The same for super-packets from the server.
 fn allocations_of_runs(links: u8, segments: usize) -> (u64, usize) {
     let mut pump = Pump::new(links, 1, 1_400, watch);
     for _ in 0..6_000 {
@@ -61,7 +61,7 @@ fn packets_take_no_allocations() {
     {
         let (packets, count) = allocations(links, flows, bytes, per_step);
         println!("{links} links, {flows} flows, {bytes} bytes: {count} allocations for {packets} packets");
-        // Heartbeats and feedback have a few; a packet has none.
+        // Heartbeats and feedback allocate a little; a packet does not.
         assert!(count as u64 * 1_000 <= packets, "{count} allocations for {packets} packets");
     }
     for links in [1, 4] {

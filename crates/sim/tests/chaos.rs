@@ -1,7 +1,8 @@
-//! Random links, random faults, in random order ([`bonding_sim::chaos`]): over plain links, over sealed ones, over sealed ones for minutes,
-//! so that keys are replaced and run out meanwhile; and for an hour in all of denser faults. `cargo xtask chaos` goes on for as long as wanted.
+//! Random links and random faults, in random order ([`bonding_sim::chaos`]): over plain links, over
+//! sealed links, over sealed links for minutes, so that keys are replaced and expire, and for an
+//! hour in all of denser faults. `cargo xtask chaos` runs for as long as wanted.
 //!
-//! A failure names its seed; `CHAOS_SEED=n` repeats that one alone.
+//! A failure names its seed; `CHAOS_SEED=n` repeats that seed alone.
 
 use std::ops::Range;
 
@@ -39,8 +40,9 @@ fn an_hour_of_dense_faults_passes() {
     run(&DENSE, 200);
 }
 
-/// Links that healed and were used too late or too little: no keys until the pause between two attempts was over, once (447, 136) or twice since
-/// one attempt was lost (483); a path that became longer by little, which was taken for a queue (433).
+/// Links that had healed were used too late or too little. There were no keys until the pause
+/// between two attempts was over, once (447, 136) or twice since an attempt was lost (483); a path
+/// that became a little longer was taken for a queue (433).
 #[test]
 fn links_that_heal_are_used_again() {
     for seed in [447, 136, 483, 433] {

@@ -1,4 +1,5 @@
-//! What a session costs in memory while it does nothing but heartbeats. One test: the allocator counts for the whole process.
+//! The memory of a session that sends only heartbeats. One test, since the allocator counts for the
+//! whole process.
 
 use std::alloc::System;
 
@@ -10,7 +11,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CLIENTS: u16 = 40;
 const LINKS: u8 = 5;
-/// For a session at either end, with its share of the endpoint.
+/// The limit for a session at either end, with its share of the endpoint.
 const IDLE_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes allocated and not freed.
@@ -19,7 +20,7 @@ fn allocated() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
-/// Bytes of each session, at the clients and at the server, as dropping them tells.
+/// Bytes of each session at the clients and at the server: what dropping them frees.
 fn footprint(crowd: Crowd) -> [usize; 2] {
     let Crowd { server, clients, .. } = crowd;
     let (before, count) = (allocated(), clients.len());
@@ -29,7 +30,8 @@ fn footprint(crowd: Crowd) -> [usize; 2] {
     [(before - between) / count, (between - allocated()) / count]
 }
 
-/// After traffic, a minute without, and a rekey: windows are full, keys and replay windows are there twice.
+/// After traffic, a minute without it, and a rekey: windows are full; keys and replay windows exist
+/// twice.
 #[test]
 fn an_idle_session_takes_less_than_64_kib() {
     let mut crowd = Crowd::new(CLIENTS, LINKS);

@@ -1,4 +1,4 @@
-//! The committed table is what the code does.
+//! The committed fingerprints are those of the code.
 
 use bonding_sim::table::{FINGERPRINTS, INTRO, fingerprints};
 

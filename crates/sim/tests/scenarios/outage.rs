@@ -1,6 +1,5 @@
-//! What both sides know of a link, and when: it dies in silence, loses its carrier, or only looks as if.
-
-mod load;
+//! Both sides' view of a link, and its delay: a link that goes silent, that loses its carrier, or
+//! that only seems to.
 
 use bonding_netem::Scenario;
 use bonding_proto::config::Policy;
@@ -10,7 +9,7 @@ use bonding_sim::host::bulk::{BulkConfig, End};
 use bonding_sim::host::tcp::{CongestionControl, TcpApp};
 use bonding_sim::world::Observed;
 
-use load::{assert_sound, at, built_in, load, rates};
+use crate::load::{assert_sound, at, built_in, load, made, rates};
 
 /// A change of a link's state: ms, side, link, state.
 type Seen = (u64, &'static str, u8, LinkState);
@@ -28,7 +27,7 @@ fn states(world: &BondWorld) -> Vec<(&'static str, u8, LinkState)> {
     sides.into_iter().flat_map(of).collect()
 }
 
-/// Runs from `from` to `to` (ms) and looks every millisecond.
+/// Runs from `from` to `to` (ms); gives the changes, with the resolution of a millisecond.
 fn watch(world: &mut BondWorld, from: u64, to: u64) -> Vec<Seen> {
     let time = |ms: u64| at(ms as f64 / 1e3);
     world.run_until(time(from));
@@ -61,7 +60,7 @@ fn a_silent_link_is_suspect_by_what_its_peer_tells_and_back_after_three_proofs()
         let [(suspect, LinkState::Suspect), (down, LinkState::Down)] = of(&cut, side, 0)[..] else {
             panic!("{side}: {cut:?}");
         };
-        // What was under way at 8 s is gone: 40 ms of silence, 15 back.
+        // Packets in flight at 8 s are lost: 40 ms of silence, 15 ms for the report.
         assert!((8_050..=8_075).contains(&suspect), "{side}: {suspect}");
         assert!((suspect + 100..=suspect + 310).contains(&down), "{side}: {down}");
         assert_eq!(of(&cut, side, 1), [], "the other link has nothing to do with it");
@@ -81,7 +80,7 @@ fn a_lost_carrier_is_known_at_once_here_and_a_way_later_there() {
     let mut world = setup(built_in("carrier")).world();
     load(&mut world, 20_000, 20_000, 19.0);
     let cut = watch(&mut world, 7_000, 9_000);
-    // 15 ms one way, and what is looked at is every millisecond.
+    // 15 ms one way, and the resolution is 1 ms.
     assert_eq!(of(&cut, "client", 0), [(8_000, LinkState::Down)]);
     let [(told, LinkState::Down)] = of(&cut, "server", 0)[..] else { panic!("{cut:?}") };
     assert!((8_015..=8_017).contains(&told), "{told}");
@@ -94,11 +93,11 @@ fn a_lost_carrier_is_known_at_once_here_and_a_way_later_there() {
 }
 
 fn two_links(first: &str, events: &str) -> Scenario {
-    let text = format!(
-        "name='x'\ndescription='x'\nduration='20s'\n[[link]]\nname='a'\nrate='50mbit'\n{first}\n\
+    let links = format!(
+        "[[link]]\nname='a'\nrate='50mbit'\n{first}\n\
          [[link]]\nname='b'\nrate='10mbit'\nrtt='60ms'\n{events}"
     );
-    Scenario::parse(&text, "x", None).expect("a scenario")
+    made("20s", &links)
 }
 
 #[test]
@@ -128,19 +127,19 @@ fn what_is_no_outage_raises_no_alarm() {
 #[test]
 fn light_traffic_finds_out_as_fast() {
     let mut world = setup(built_in("failover")).world();
-    // A packet every 27 ms, up only; the first link is the one that is used.
+    // A packet every 27 ms, only up; traffic uses the first link.
     load(&mut world, 300, 0, 19.0);
     let cut = watch(&mut world, 7_000, 10_000);
     let [(suspect, LinkState::Suspect), (_, LinkState::Down)] = of(&cut, "client", 0)[..] else {
         panic!("{cut:?}");
     };
     assert!(suspect <= 8_180, "{suspect}");
-    // The server has sent nothing that it misses, and is told.
+    // The server has sent nothing, so it misses no answer: the client tells it.
     let told = of(&cut, "server", 0).into_iter().find(|(_, state)| *state == LinkState::Down);
     assert!(told.is_some_and(|(ms, _)| ms < 8_450), "{cut:?}");
 }
 
-/// One second without, one second with: what the other link carries must not suffer.
+/// One second without the link, one second with it: the other link carries its full rate.
 #[test]
 fn a_flapping_link_costs_the_other_nothing() {
     let mut world = setup(built_in("flapping")).world();
@@ -151,7 +150,7 @@ fn a_flapping_link_costs_the_other_nothing() {
     assert_sound(&world, &load);
 }
 
-/// One flow keeps under way what fills both links, for some time: its own queue holds it.
+/// One flow has as much in flight as fills both links, for some time: its own queue holds it.
 #[test]
 fn a_download_uses_a_link_that_is_back_at_once() {
     let setup = setup(built_in("failover"));

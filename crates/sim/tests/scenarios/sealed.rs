@@ -1,6 +1,5 @@
-//! Sealed sessions over emulated links: handshakes, rekeys, moves and restarts under load, and attackers on the way.
-
-mod load;
+//! Sealed sessions over emulated links: handshakes, rekeys, moves and restarts under load, and
+//! attackers on the path.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
 use bonding_sim::world::Observed;
 
-use load::{Load, assert_sound, at, built_in, load, rates};
+use crate::load::{Load, Side, assert_restarts, assert_sound, at, built_in, load, rates};
 
 fn sealed(scenario: Scenario, seed: u64) -> Setup {
     Setup::new(scenario, Policy::Adaptive, seed).sealed()
@@ -43,13 +42,13 @@ fn is_connected(world: &BondWorld) -> bool {
     sides.into_iter().all(|stats| stats.is_some_and(|stats| stats.connected))
 }
 
-/// How often either side renewed its keys.
+/// The rekeys of client and server.
 fn rekeys(world: &BondWorld) -> [u64; 2] {
     let server = world.server.machine.session(bonding_proto::endpoint::SessionId(0));
     [world.client.machine.rekeys(), server.map_or(0, bonding_proto::Session::rekeys)]
 }
 
-/// Whatever the links lose, double and disorder, a handshake comes through: in most cases at once.
+/// A handshake succeeds over links that lose, double and reorder packets, in most cases at once.
 #[test]
 fn handshakes_get_through_a_third_of_everything_lost() {
     let mut times = Vec::new();
@@ -75,7 +74,8 @@ fn handshakes_get_through_a_third_of_everything_lost() {
     assert!(half < Duration::from_millis(300) && most < Duration::from_secs(3), "{half:?} {most:?}");
 }
 
-/// The links' full rate in both directions, and keys replaced under it: not one packet is lost, late or twice.
+/// Keys are replaced under the links' full rate in both directions: no packet is lost, late or
+/// doubled.
 #[test]
 fn rekeys_at_full_rate_lose_nothing() {
     let mut scenario = built_in("hetero");
@@ -85,20 +85,21 @@ fn rekeys_at_full_rate_lose_nothing() {
         }
     }
     let mut world = sealed(scenario, 1).with_ceilings().world();
-    // 4 Mbit/s of datagrams carry 3.72 of packets of 1,000 bytes, less 1 % for pacing and 2.5 % for feedback and
-    // heartbeats.
+    // 4 Mbit/s of datagrams carry 3.72 Mbit/s of packets of 1,000 bytes, less 1 % for pacing and
+    // 2.5 % for feedback and heartbeats.
     let load = load(&mut world, 3_560, 3_560, 372.0);
     world.run_until(at(373.0));
     assert_eq!(rekeys(&world), [3, 3]);
     assert!(sent(&world).0 > 164_000, "{:?}", sent(&world));
     assert_eq!(missing(&world, &load), (0, 0));
     assert_eq!((load.up(&world).reordered, load.down(&world).reordered), (0, 0));
-    // Four handshakes, each of which was answered over both links.
+    // Four handshakes; each was answered over both links.
     assert_eq!((world.client.refused_datagrams, world.server.refused_datagrams), (4, 0));
     assert_sound(&world, &load);
 }
 
-/// Up nothing is lost; down what was sent to the old address: a round trip's worth and what the next datagram up took.
+/// Up no packet is lost. Down the packets to the old address are lost: those of a round trip, and
+/// of the time to the next datagram up.
 #[test]
 fn one_link_or_all_move_under_load_and_traffic_goes_on() {
     for moved in [vec![0], vec![0, 1]] {
@@ -123,23 +124,12 @@ fn one_link_or_all_move_under_load_and_traffic_goes_on() {
 
 #[test]
 fn a_restarted_client_or_server_carries_traffic_within_two_seconds() {
-    for side in ["client", "server"] {
-        let setup = sealed(built_in("hetero"), 1);
-        let mut world = setup.world();
-        let load = load(&mut world, 10_000, 10_000, 8.0);
-        let (up, down) = rates(&mut world, &load, 2.0, 3.0);
-        assert!(up > 9.8 && down > 9.8, "{side} before: {up} up, {down} down");
-        match side {
-            "client" => world.restart_client(setup.client(77, world.now())),
-            _ => world.restart_server(setup.server(77, world.now())),
-        }
-        let (up, down) = rates(&mut world, &load, 5.0, 8.0);
-        assert!(up > 9.8 && down > 9.8, "{side} after: {up} up, {down} down");
-        assert_sound(&world, &load);
+    for side in [Side::Client, Side::Server] {
+        assert_restarts(&sealed(built_in("hetero"), 1), side);
     }
 }
 
-/// A session begins over the last link alone; the others are found later and used like any.
+/// A session begins over the last link alone; it finds the others later and uses them like any.
 #[test]
 fn links_that_come_later_are_used() {
     let mut world = sealed(built_in("reference"), 1).world();
@@ -153,7 +143,7 @@ fn links_that_come_later_are_used() {
     outage(&mut world, 0..4, true);
     let load = load(&mut world, 100_000, 100_000, 12.0);
     let (up, down) = rates(&mut world, &load, 2.0, 4.0);
-    // It carries 70.
+    // The link carries 70 Mbit/s.
     assert!((55.0..70.0).contains(&up) && (55.0..70.0).contains(&down), "one link: {up} up, {down} down");
     outage(&mut world, 2..4, false);
     let (up, down) = rates(&mut world, &load, 6.0, 8.0);
@@ -165,7 +155,8 @@ fn links_that_come_later_are_used() {
     assert_sound(&world, &load);
 }
 
-/// One session over sealed and plain links: each carries its share, and either kind alone carries on.
+/// One session over a sealed and a plain link: each carries its share, and each alone carries the
+/// traffic on.
 #[test]
 fn plain_and_sealed_links_make_one_session() {
     for plain in [0, 1] {
@@ -190,14 +181,15 @@ fn plain_and_sealed_links_make_one_session() {
     }
 }
 
-/// Whatever somebody on the way repeats or forges is refused, all of it and nothing else, and costs nothing.
+/// Every datagram that an attacker on the path repeats or forges is refused, and no other; traffic
+/// does not suffer.
 #[test]
 fn everything_forged_or_repeated_is_refused() {
     for seed in 0..4 {
         let mut world = sealed(built_in("hetero"), seed).world();
         let load = load(&mut world, 40_000, 40_000, 6.0);
         world.run_until(at(1.0));
-        // The handshake's answer over the other link.
+        // The handshake's response over the other link is refused, too.
         let before = world.client.refused_datagrams + world.server.refused_datagrams;
         let mangling = Mangling { double: 30, hold: 30, replay: 30, cut: 30, flip: 30, rubbish: 30 };
         world.set_mangler(Some(Mangler::new(mangling, seed)));
@@ -209,10 +201,10 @@ fn everything_forged_or_repeated_is_refused() {
         let now = world.now();
         let sessions = [world.client.machine.session_stats(now), world.server.machine.session_stats(now)];
         let of = |reason| sessions.iter().flatten().map(|stats| stats.discards.of(reason)).sum::<u64>();
-        // A heartbeat that was held back is true, but no news any more.
+        // A heartbeat that was held back is authentic, but stale.
         let refused = world.client.refused_datagrams + world.server.refused_datagrams;
         assert_eq!(refused - before - of(Discard::Stale), copied + forged, "seed {seed}");
-        // A flipped counter may be one that was seen.
+        // A flipped counter may be one that the receiver has seen.
         assert!(
             (copied..copied + 60).contains(&of(Discard::Replayed)),
             "seed {seed}: {}",
@@ -234,8 +226,8 @@ fn goodput(setup: Setup) -> f64 {
     row.goodput_mbps
 }
 
-/// Sealing costs the bytes of its header and tag, and nothing else of what TCP gets; one seed's luck is 2 %. Without resending, which plain
-/// links do not have.
+/// Sealing costs TCP only the bytes of header and tag; seeds differ by 2 %. Without resending,
+/// which plain links do not have.
 #[test]
 fn sealing_costs_its_bytes() {
     let mut sums = [0.0, 0.0];

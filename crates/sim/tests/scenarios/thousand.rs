@@ -1,4 +1,5 @@
-//! A thousand clients of one server: all get in, none is starved, and all come back when the server does.
+//! A thousand clients of one server: all connect, each gets its share, and all come back when the
+//! server restarts.
 
 use bonding_testkit::crowd::{Crowd, server};
 
@@ -7,7 +8,7 @@ const CLIENTS: u16 = 1_000;
 #[test]
 fn a_thousand_clients_share_a_server() {
     let mut crowd = Crowd::new(CLIENTS, 2);
-    // All at once: more than the server works on without cookies.
+    // All at once: more than the server accepts without cookies.
     crowd.run(1_500, false);
     assert_eq!(crowd.connected(), usize::from(CLIENTS));
     assert!(crowd.cookies >= 500, "{} cookies", crowd.cookies);

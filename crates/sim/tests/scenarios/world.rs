@@ -1,8 +1,8 @@
-//! The world itself, on one link without a bond: transports work, figures are right, runs repeat, oracles notice.
+//! The simulator itself, on one link without a bond: transports work, figures are right, runs
+//! repeat, oracles find faults.
 
 use std::time::Duration;
 
-use bonding_netem::Scenario;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Instant, LinkId};
 use bonding_sim::bare::Bare;
@@ -15,11 +15,12 @@ use bonding_sim::inet;
 use bonding_sim::outer::{client_path, server_path};
 use bonding_sim::world::World;
 
+use crate::load::made;
+
 const MTU: u16 = 1461;
 
 fn world(links: &str, seed: u64) -> World<Bare, Bare> {
-    let text = format!("name = \"test\"\ndescription = \"test\"\n{links}");
-    let scenario = Scenario::parse(&text, "test", None).expect("a valid scenario");
+    let scenario = made("60s", links);
     let client = Bare::new(LinkId(0), client_path(0));
     let server = Bare::new(LinkId(0), server_path(0));
     World::new(client, server, &scenario, seed)
@@ -62,7 +63,7 @@ fn tcp_fills_a_link_both_ways() {
         assert_eq!(receiver.connected, usize::from(flows));
         assert_eq!(receiver.corrupt, 0);
         let rate = mbps(receiver.received_bytes, 10);
-        // 20 Mbit/s × 1421 / 1500 = 18.9; smoltcp pays dearly for the losses that end its slow start.
+        // 20 Mbit/s × 1421 / 1500 = 18.9; smoltcp loses much by the losses that end its slow start.
         assert!((11.0..18.95).contains(&rate), "down {down}, {flows} flows: {rate} Mbit/s");
         assert_eq!(world.ledger_down.counts().corrupt + world.ledger_up.counts().corrupt, 0);
         assert_eq!(world.ledger_down.counts().reordered + world.ledger_up.counts().reordered, 0);
@@ -152,7 +153,7 @@ fn the_same_seed_gives_the_same_run_and_another_does_not() {
     assert_ne!(run(1), run(2));
 }
 
-/// Due at once, for ever.
+/// A machine with a deadline that is always due.
 #[derive(Debug)]
 struct Stuck(Bare);
 
@@ -204,8 +205,7 @@ impl bonding_sim::world::Observed for Stuck {
 #[test]
 #[should_panic(expected = "pacing")]
 fn a_busy_loop_is_named() {
-    let text = format!("name = \"test\"\ndescription = \"test\"\n{STEADY}");
-    let scenario = Scenario::parse(&text, "test", None).expect("a valid scenario");
+    let scenario = made("60s", STEADY);
     let client = Stuck(Bare::new(LinkId(0), client_path(0)));
     let mut world = World::new(client, Bare::new(LinkId(0), server_path(0)), &scenario, 1);
     world.run_until(seconds(1));

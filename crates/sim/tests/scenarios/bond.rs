@@ -1,6 +1,5 @@
-//! Client and server over emulated links: where traffic goes, and what happens when links and peers come and go.
-
-mod load;
+//! Client and server over emulated links: the links that traffic uses, and links and peers that
+//! come and go.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -17,11 +16,11 @@ use bonding_sim::mangle::{Mangler, Mangling};
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
 use bonding_sim::world::{Observed, Stalls, World};
 
-use load::{assert_sound, at, built_in, load, rates};
+use crate::load::{Side, assert_restarts, assert_sound, at, built_in, load, rates};
 
 const POLICIES: [Policy; 3] = [Policy::Adaptive, Policy::Score, Policy::RoundRobin];
 
-/// Of the packets that were put on a link in a direction, how many on each.
+/// The share of each link in the packets that were put on a link in a direction.
 fn shares(world: &mut BondWorld, direction: Direction) -> Vec<f64> {
     let log = match direction {
         Direction::Up => world.ledger_up.take_log(),
@@ -62,7 +61,7 @@ fn light_traffic_uses_the_first_link_alone_and_sees_its_round_trip_time() {
         let mut delays: Vec<_> = world.client.host.report(echo).delays.iter().map(|it| it.1).collect();
         delays.sort_unstable();
         assert_eq!(delays.len(), 450, "{policy:?}");
-        // A packet of the other flow is 1 ms on the link.
+        // A packet of the other flow takes 1 ms on the link.
         assert!(delays[225] <= Duration::from_millis(22), "{policy:?}: {:?}", delays[225]);
     }
 }
@@ -72,7 +71,7 @@ fn a_growing_load_fills_the_first_link_and_then_adds_the_others() {
     let shares_at = |mbit: u32| {
         let mut world = Setup::new(built_in("reference"), Policy::Adaptive, 1).world();
         let load = load(&mut world, 1_000, u64::from(mbit) * 1_000, 6.0);
-        // By then the links know what they carry.
+        // By then the links have found their rates.
         world.run_until(at(2.0));
         keep_logs(&mut world);
         let (_, down) = rates(&mut world, &load, 2.0, 6.0);
@@ -83,11 +82,11 @@ fn a_growing_load_fills_the_first_link_and_then_adds_the_others() {
     // 9 Mbit/s of 1,000-byte packets are 9.35 on the link.
     let fitting = shares_at(9);
     assert!(fitting[0] > 0.97, "{fitting:?}");
-    // 10 Mbit/s carry 9.62 of them.
+    // 10 Mbit/s carry 9.62 Mbit/s of them.
     let spilling = shares_at(40);
     assert!(spilling[0] > 0.22 && spilling[1] > 0.5 && spilling[3] < 0.01, "{spilling:?}");
     let full = shares_at(250);
-    // The last in order has what is left: 250 less 9.6 and three times 64.
+    // The last link in order has the rest: 250 less 9.6 and three times 64.
     assert!(full[0] > 0.036 && full[1..].iter().all(|share| *share > 0.18), "{full:?}");
 }
 
@@ -109,7 +108,7 @@ fn traffic_goes_on_when_the_first_link_goes_silent_and_returns_to_it() {
             let expected = if policy == Policy::RoundRobin { 0.45 } else { 0.9 };
             assert!(shares[0] > expected, "{policy:?} {direction:?}: {shares:?}");
         }
-        // A second of silence at the very most: what was on the dead link is lost, nothing else.
+        // At most a second of silence: only the packets on the dead link are lost.
         let (up, down) = (load.up(&world), load.down(&world));
         let sent = (world.client.host.report(0).sent, world.server.host.report(0).sent);
         assert!(
@@ -122,21 +121,8 @@ fn traffic_goes_on_when_the_first_link_goes_silent_and_returns_to_it() {
 
 #[test]
 fn a_restarted_client_or_server_carries_traffic_within_two_seconds() {
-    for side in ["client", "server"] {
-        let setup = Setup::new(built_in("dual"), Policy::Adaptive, 1);
-        let mut world = setup.world();
-        let load = load(&mut world, 10_000, 10_000, 8.0);
-        let (up, down) = rates(&mut world, &load, 2.0, 3.0);
-        assert!(up > 9.8 && down > 9.8, "{side} before: {up} up, {down} down");
-        match side {
-            "client" => world.restart_client(setup.client(77, world.now())),
-            _ => world.restart_server(setup.server(77, world.now())),
-        }
-        let (up, down) = rates(&mut world, &load, 5.0, 8.0);
-        assert!(up > 9.8 && down > 9.8, "{side} after: {up} up, {down} down");
-        let mut problems = Vec::new();
-        bonding_sim::run::judge(&world, &[load.up(&world), load.down(&world)], &mut problems);
-        assert!(problems.is_empty(), "{side}: {problems:?}");
+    for side in [Side::Client, Side::Server] {
+        assert_restarts(&Setup::new(built_in("dual"), Policy::Adaptive, 1), side);
     }
 }
 
@@ -220,7 +206,7 @@ fn a_client_behind_a_rebinding_nat_keeps_its_links() {
     assert!(up > 9.8 && down > 9.8, "{up} up, {down} down");
 }
 
-/// A peer that knows one global sequence only: every data frame is in slot 0.
+/// A peer with one global sequence: every data frame is in slot 0.
 #[derive(Debug)]
 struct GlobalSequence {
     session: Session,
@@ -353,7 +339,7 @@ fn sides_that_stand_still_for_a_fifth_of_the_time_fill_the_links() {
         assert!(row.problems.is_empty(), "{:?}", row.problems);
         row.share
     };
-    // One run has 84 to 92 %.
+    // Single runs have 84 to 92 %.
     let shares: Vec<f64> = (1..=4).map(share).collect();
     assert!(shares.iter().sum::<f64>() / 4.0 > 0.85, "{shares:.3?}");
 }

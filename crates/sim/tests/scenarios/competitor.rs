@@ -1,22 +1,22 @@
-//! Beside somebody else's flow on one of the links: what the bond has of that link.
+//! A competitor on one of the links, a flow outside the bond: the link is shared.
 
-use bonding_netem::Scenario;
 use bonding_proto::config::Policy;
 use bonding_sim::run::{RunSpec, System, Workload, run};
 
+use crate::load::made;
+
 #[test]
-fn a_link_that_somebody_makes_180_ms_longer_is_shared() {
-    let text = "name = 'deep'\ndescription = 'x'\nduration = '12s'\n\
-        [[link]]\nname = 'a'\nrate = '50mbit'\nrtt = '20ms'\nqueue = '200ms'\n\
+fn a_link_is_shared_with_a_competitor_that_queues_180_ms() {
+    let links = "[[link]]\nname = 'a'\nrate = '50mbit'\nrtt = '20ms'\nqueue = '200ms'\n\
         [[link]]\nname = 'b'\nrate = '50mbit'\nrtt = '20ms'\n";
-    let scenario = Scenario::parse(text, "deep", None).unwrap();
+    let scenario = made("12s", links);
     for workload in ["quic-cubic-down-4", "tcp-cubic-down-1"] {
         let workload = Workload::parse(workload).unwrap();
         let mut spec = RunSpec::new(scenario.clone(), System::Bond(Policy::Adaptive), workload, 1);
         spec.has_rival = true;
         let row = run(&spec, None);
-        let rival = row.rival_share.unwrap();
+        let competitor = row.rival_share.unwrap();
         assert_eq!((row.problems, row.late), (vec![], 0));
-        assert!((0.25..0.75).contains(&rival), "{}: {rival:.2}", workload.name());
+        assert!((0.25..0.75).contains(&competitor), "{}: {competitor:.2}", workload.name());
     }
 }

@@ -1,21 +1,21 @@
-//! What a call has of its best link losing packets, and what that costs.
+//! A call over a best link that loses packets: its losses, and what repairing them costs.
 
 use std::time::Duration;
 
-use bonding_netem::Scenario;
 use bonding_proto::config::{Fec, Policy, RecoveryConfig};
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 
-/// A minute of a call, 50 packets a second each way, with nothing beside it. The best link loses this; the second is clean.
+use crate::load::made;
+
+/// A minute of a call, 50 packets a second each way, without other traffic. The best link loses
+/// `loss`; the second is clean.
 fn call(loss: &str, recovery: RecoveryConfig, seed: u64) -> Row {
-    let text = format!(
-        "name = \"made\"\ndescription = \"made\"\nduration = \"60s\"\n\
-         [[link]]\nname = \"best\"\nrate = \"20mbit\"\nrtt = \"20ms\"\nqueue = \"100ms\"\nloss = \"{loss}\"\n\
+    let links = format!(
+        "[[link]]\nname = \"best\"\nrate = \"20mbit\"\nrtt = \"20ms\"\nqueue = \"100ms\"\nloss = \"{loss}\"\n\
          [[link]]\nname = \"second\"\nrate = \"50mbit\"\nrtt = \"60ms\"\nqueue = \"100ms\"\n"
     );
-    let scenario = Scenario::parse(&text, "made", None).expect("a scenario");
     let workload = Workload::parse("realtime").expect("a workload");
-    let mut spec = RunSpec::new(scenario, System::Bond(Policy::Adaptive), workload, seed);
+    let mut spec = RunSpec::new(made("60s", &links), System::Bond(Policy::Adaptive), workload, seed);
     spec.warmup = Duration::from_secs(5);
     spec.setup.recovery = recovery;
     let row = run(&spec, None);
@@ -23,7 +23,7 @@ fn call(loss: &str, recovery: RecoveryConfig, seed: u64) -> Row {
     row
 }
 
-/// Over these runs: packets, those lost, symbols, and packets restored.
+/// Sums over five seeds: packets, packets lost, repair symbols, packets restored.
 fn calls(recovery: RecoveryConfig) -> (u64, u64, u64, u64) {
     let (mut sent, mut lost, mut symbols, mut restored) = (0, 0, 0, 0);
     for seed in 1..6 {
@@ -38,10 +38,10 @@ fn calls(recovery: RecoveryConfig) -> (u64, u64, u64, u64) {
 
 #[test]
 fn three_percent_of_loss_become_a_thousandth_for_a_fifth_more() {
-    // Sent again, most losses would come back as well, only later.
+    // Resending would repair most losses as well, only later.
     let (sent, lost, symbols, restored) = calls(RecoveryConfig { resend: false, fec: Fec::Auto });
     assert!(lost * 1_000 <= sent, "{lost} of {sent}");
-    // Each goes there and back; a symbol is as long as a packet.
+    // Each packet goes there and back; a symbol is as long as a packet.
     assert!(symbols * 4 <= sent * 2, "{symbols} for {}", sent * 2);
     assert!(restored * 100 >= sent * 4);
 }
@@ -66,12 +66,12 @@ fn clean_links_cost_nothing() {
     assert_eq!((row.fec_sent, row.echo_settled.1), ([0, 0], 0));
 }
 
-/// Over one link that loses, so that symbols can go nowhere else.
+/// Over one lossy link: symbols cannot use another.
 #[test]
 fn a_fixed_ratio_protects_bulk_too() {
-    let text = "name = \"made\"\ndescription = \"made\"\nduration = \"10s\"\n\
-                [[link]]\nname = \"only\"\nrate = \"20mbit\"\nrtt = \"40ms\"\nqueue = \"100ms\"\nloss = \"1%\"\n";
-    let scenario = Scenario::parse(text, "made", None).expect("a scenario");
+    let link =
+        "[[link]]\nname = \"only\"\nrate = \"20mbit\"\nrtt = \"40ms\"\nqueue = \"100ms\"\nloss = \"1%\"\n";
+    let scenario = made("10s", link);
     let workload = Workload::parse("quic-cubic-down-1").expect("a workload");
     let mut rows = [Fec::Off, Fec::Fixed(200)].map(|fec| {
         let mut spec = RunSpec::new(scenario.clone(), System::Bond(Policy::Adaptive), workload, 1);

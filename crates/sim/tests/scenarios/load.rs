@@ -1,10 +1,12 @@
-//! A load both ways, and what becomes of it.
+//! What the tests of this program share: scenarios, points in time, a load both ways and what
+//! became of it.
 
 use std::time::Duration;
 
 use bonding_netem::{Scenario, scenario};
 use bonding_proto::Instant;
 use bonding_proto::units::BitRate;
+use bonding_sim::bond::Setup;
 use bonding_sim::host::Report;
 use bonding_sim::host::raw::{RawConfig, RawSink, RawSource};
 use bonding_sim::inet;
@@ -20,13 +22,20 @@ pub(crate) fn built_in(name: &str) -> Scenario {
     scenario::builtin(name).expect("a built-in scenario")
 }
 
-/// Places of the loads' sinks.
+/// A scenario of links that a test makes, in the form of the files in `scenarios/`.
+pub(crate) fn made(duration: &str, links: &str) -> Scenario {
+    let head = format!("name = \"made\"\ndescription = \"made\"\nduration = \"{duration}\"\n");
+    Scenario::parse(&(head + links), "made", None).expect("a scenario")
+}
+
+/// The indices of the loads' sinks at their hosts.
 pub(crate) struct Load {
     up: usize,
     down: usize,
 }
 
-/// Constant-rate UDP both ways from 1 s on: `up` and `down` in kbit/s, in packets of 1,000 bytes, three flows each.
+/// Constant-rate UDP both ways from 1 s on, in packets of 1,000 bytes and three flows each way;
+/// `up` and `down` in kbit/s.
 pub(crate) fn load<C: Observed, S: Observed>(world: &mut World<C, S>, up: u64, down: u64, stop: f64) -> Load {
     let config = |from, to, kbps: u64, seed| RawConfig {
         from,
@@ -60,7 +69,7 @@ impl Load {
     }
 }
 
-/// Nothing that must not happen did.
+/// Asserts that no oracle of the simulator found a problem.
 pub(crate) fn assert_sound<C: Observed, S: Observed>(world: &World<C, S>, load: &Load) {
     let mut problems = Vec::new();
     bonding_sim::run::judge(world, &[load.up(world), load.down(world)], &mut problems);
@@ -79,4 +88,26 @@ pub(crate) fn rates<C: Observed, S: Observed>(
     world.run_until(at(to));
     let mbps = |bytes: u64| bytes as f64 * 8e-6 / (to - from);
     (mbps(load.up(world).received_bytes - before.0), mbps(load.down(world).received_bytes - before.1))
+}
+
+/// A side of the bond.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+/// Asserts that traffic flows again two seconds after a side was restarted.
+pub(crate) fn assert_restarts(setup: &Setup, side: Side) {
+    let mut world = setup.world();
+    let load = load(&mut world, 10_000, 10_000, 8.0);
+    let (up, down) = rates(&mut world, &load, 2.0, 3.0);
+    assert!(up > 9.8 && down > 9.8, "{side:?} before: {up} up, {down} down");
+    match side {
+        Side::Client => world.restart_client(setup.client(77, world.now())),
+        Side::Server => world.restart_server(setup.server(77, world.now())),
+    }
+    let (up, down) = rates(&mut world, &load, 5.0, 8.0);
+    assert!(up > 9.8 && down > 9.8, "{side:?} after: {up} up, {down} down");
+    assert_sound(&world, &load);
 }

@@ -1,33 +1,30 @@
-//! Links that silently drop what is larger than they carry, under TCP connections.
+//! TCP over links that silently drop packets above a size.
 
-use std::time::Duration;
-
-use bonding_netem::{Change, Direction, Scenario, scenario};
+use bonding_netem::{Change, Direction, Scenario};
+use bonding_proto::Discard;
 use bonding_proto::config::Policy;
-use bonding_proto::{Discard, Instant};
 use bonding_sim::bond::{BondWorld, SEALED_MTU, Setup};
 use bonding_sim::host::bulk::{BulkConfig, End};
 use bonding_sim::host::tcp::{CongestionControl, TcpApp};
 use bonding_sim::world::Observed;
 
-/// What the narrow link carries, and the inner packet that fits.
+use crate::load::{at, built_in};
+
+/// The outer MTU of the narrow link.
 const NARROW: u32 = 1_300;
+/// The inner packet that fits into it.
 const NARROW_PACKET: f64 = 1_229.0;
 /// IPv4 and TCP header.
 const TCP_HEADERS: f64 = 40.0;
 
-fn at(seconds: f64) -> Instant {
-    Instant::ZERO + Duration::from_secs_f64(seconds)
-}
-
 /// The reference's two kinds of link: 10 Mbit/s at 20 ms, 70 Mbit/s at 80 ms.
 fn two_links() -> Scenario {
-    let mut scenario = scenario::builtin("reference").expect("a built-in scenario");
+    let mut scenario = built_in("reference");
     scenario.links.truncate(2);
     scenario
 }
 
-/// A download over four connections from `start` on.
+/// Starts a download over four connections at `start`.
 fn download(world: &mut BondWorld, start: f64) -> usize {
     let config = |end, sends| BulkConfig { end, sends, flows: 4, mtu: SEALED_MTU, seed: 1 };
     let app = |config| Box::new(TcpApp::new(config, CongestionControl::Cubic, at(start)));
@@ -35,7 +32,7 @@ fn download(world: &mut BondWorld, start: f64) -> usize {
     world.client.host.add(app(config(End::Connector, false)))
 }
 
-/// Mbit/s of payload that the connections got in each second from `from` to `to`.
+/// Mbit/s of payload over all connections in each second from `from` to `to`.
 fn seconds(world: &mut BondWorld, app: usize, from: u32, to: u32) -> Vec<f64> {
     let received = |world: &BondWorld| world.client.host.report(app).received_bytes;
     world.run_until(at(from.into()));
@@ -48,7 +45,8 @@ fn seconds(world: &mut BondWorld, app: usize, from: u32, to: u32) -> Vec<f64> {
     (from + 1..=to).map(&mut second).collect()
 }
 
-/// Mbit/s of payload that links of `mbps` carry in segments of the narrow link's size, each link at its own overhead.
+/// Mbit/s of payload that links of `mbps` carry in segments of the narrow link's size, each link at
+/// its own overhead.
 fn attainable(mbps: f64) -> f64 {
     mbps * (NARROW_PACKET - TCP_HEADERS) / f64::from(NARROW)
 }
@@ -63,7 +61,7 @@ fn assert_sound(world: &BondWorld) {
     }
 }
 
-/// Whichever of the two links is narrow: connections that begin a second after the bond fill both.
+/// Connections that begin a second after the bond fill both links, whichever is narrow.
 #[test]
 fn connections_fill_a_narrow_link_beside_a_wide_one() {
     for narrow in [0, 1] {
@@ -83,8 +81,8 @@ fn connections_fill_a_narrow_link_beside_a_wide_one() {
     }
 }
 
-/// A link becomes narrow under connections whose segments are too large for it: the other link carries them on without a second of
-/// silence.
+/// A link becomes narrow under connections with segments that are too large for it: the other link
+/// carries them without a second of silence.
 #[test]
 fn a_link_that_becomes_narrow_stalls_nothing() {
     let mut world = Setup::new(two_links(), Policy::Adaptive, 1).sealed().world();

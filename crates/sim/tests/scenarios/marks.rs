@@ -1,18 +1,17 @@
-//! Links with a router that marks what finds a queue.
+//! Links with a router that marks packets (ECN) while it has a queue.
 
-use bonding_netem::Scenario;
 use bonding_proto::config::Policy;
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 
-/// Two links whose delays jump about by 10 ms.
+use crate::load::made;
+
+/// A run over two links with jitter of 10 ms.
 fn over(mark: &str, workload: Workload) -> Row {
-    let text = format!(
-        "name = 'marks'\ndescription = 'x'\nduration = '15s'\n\
-        [[link]]\nname = 'a'\nrate = '50mbit'\nrtt = '30ms'\njitter = '10ms'\n{mark}\n\
+    let links = format!(
+        "[[link]]\nname = 'a'\nrate = '50mbit'\nrtt = '30ms'\njitter = '10ms'\n{mark}\n\
         [[link]]\nname = 'b'\nrate = '20mbit'\nrtt = '50ms'\njitter = '10ms'\n{mark}\n"
     );
-    let scenario = Scenario::parse(&text, "marks", None).expect("a scenario");
-    let spec = RunSpec::new(scenario, System::Bond(Policy::Adaptive), workload, 1);
+    let spec = RunSpec::new(made("15s", &links), System::Bond(Policy::Adaptive), workload, 1);
     run(&spec, None)
 }
 

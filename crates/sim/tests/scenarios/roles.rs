@@ -1,6 +1,4 @@
-//! What links of different worth are used for: roles, and links that are too slow to be of use.
-
-mod load;
+//! Links of different worth: roles, and links that are too slow to be of use.
 
 use std::time::Duration;
 
@@ -13,22 +11,23 @@ use bonding_sim::host::quic::QuicControl;
 use bonding_sim::host::tcp::CongestionControl;
 use bonding_sim::run::{RunSpec, System, Transport, Workload, run};
 
-use load::{assert_sound, at, built_in, load, rates};
+use crate::load::{assert_sound, at, built_in, load, made, rates};
 
 /// Links of these rates in Mbit/s, RTTs in ms and losses.
 fn links(links: &[(&str, u32, u32, &str)]) -> Scenario {
-    let mut text = "name = \"made\"\ndescription = \"made\"\nduration = \"8s\"\n".to_owned();
+    let mut text = String::new();
     for (name, mbit, rtt, loss) in links {
         text += &format!(
             "[[link]]\nname = \"{name}\"\nrate = \"{mbit}mbit\"\nrtt = \"{rtt}ms\"\nqueue = \"100ms\"\nloss = \"{loss}\"\n"
         );
     }
-    Scenario::parse(&text, "made", None).expect("a scenario")
+    made("8s", &text)
 }
 
 const PHONE: (&str, u32, u32, &str) = ("phone", 1, 600, "0%");
 
-/// Mbit/s of one QUIC flow: smoltcp's TCP takes seconds to get over a queue's signal, and the links' start decides how many come.
+/// Mbit/s of one QUIC flow. smoltcp's TCP needs seconds to recover from a queue's signal, and the
+/// links' start decides how many signals come.
 fn goodput(scenario: &Scenario, direction: Direction) -> f64 {
     let transport = Transport::Quic(QuicControl::Cubic);
     let workload = Workload { transport, direction, flows: 1 };
@@ -63,7 +62,7 @@ fn a_satellite_that_carries_most_is_not_held_up_by_a_slow_line() {
     assert_eq!((stats.released_late, stats.reorder_timeouts), (0, 0));
 }
 
-/// What is lost on a good link is known at once: nobody waits for what the phone does not carry.
+/// A loss on a good link is known at once: the resequencer does not wait for the phone's link.
 #[test]
 fn a_gap_is_not_held_for_a_link_that_is_too_slow_to_fill_it() {
     let held_most = |with_phone: bool| {
@@ -98,7 +97,7 @@ fn a_secondary_link_joins_when_the_primary_one_is_full_and_a_backup_does_not() {
             (LinkRole::Secondary, 20.0..20.5, 79.0..80.5),
             (LinkRole::Backup, 20.0..20.5, 46.0..50.0),
         ] {
-            // Nothing but heartbeats for the second link: 100 bytes, ten a second.
+            // Only heartbeats for the second link: 100 bytes, ten a second.
             let mut world = pair([LinkRole::Primary, role], policy);
             let load = load(&mut world, 20_000, 20_000, 5.0);
             let (up, down) = rates(&mut world, &load, 2.0, 5.0);
@@ -111,7 +110,7 @@ fn a_secondary_link_joins_when_the_primary_one_is_full_and_a_backup_does_not() {
                 assert!(idle.iter().all(|bytes| *bytes < 10_000), "{policy:?} {role:?}: {idle:?}");
             }
             assert_sound(&world, &load);
-            // The score fills only what it has not found full.
+            // The policy `score` fills only links that it has not found full.
             if policy != Policy::Score {
                 let mut world = pair([LinkRole::Primary, role], policy);
                 let load = self::load(&mut world, 80_000, 80_000, 5.0);
@@ -156,7 +155,7 @@ fn a_backup_takes_over_and_gives_back() {
 }
 
 #[test]
-fn a_link_for_no_data_is_measured_and_connects_nobody() {
+fn a_link_for_no_data_is_measured_and_does_not_connect() {
     let mut world = pair([LinkRole::Never, LinkRole::Never], Policy::Adaptive);
     let load = load(&mut world, 1_000, 1_000, 3.0);
     world.run_until(at(4.0));
@@ -167,7 +166,8 @@ fn a_link_for_no_data_is_measured_and_connects_nobody() {
         assert_eq!(link.role, LinkRole::Never);
         assert!(link.rtt.is_some_and(|rtt| rtt < Duration::from_millis(25)), "{link:?}");
     }
-    // It costs little: a heartbeat of 99 bytes every 5 s, and nobody takes that for an outage.
+    // The link costs little: a heartbeat of 99 bytes every 5 s. The peer does not take the pauses
+    // for an outage.
     for step in 4..60 {
         world.run_until(at(f64::from(step)));
         let stats = world.server.machine.stats(world.now()).remove(0).1;
@@ -179,7 +179,8 @@ fn a_link_for_no_data_is_measured_and_connects_nobody() {
     }
 }
 
-/// As when a link's data cap is used up: the server follows the client's word within a round trip.
+/// As when a link's data cap is used up: the server follows the client's choice within a round
+/// trip.
 #[test]
 fn a_role_changes_while_traffic_flows() {
     let mut world = pair([LinkRole::Primary, LinkRole::Primary], Policy::RoundRobin);
@@ -197,7 +198,7 @@ fn a_role_changes_while_traffic_flows() {
     assert_sound(&world, &load);
 }
 
-/// A link that loses is left out, and used again once it has proven that it does not any more.
+/// A lossy link is left out, and used again once it has proven that it lost no more.
 #[test]
 fn a_link_that_has_healed_is_used_again() {
     let mut world = Setup::new(built_in("lossy"), Policy::Adaptive, 1).world();
@@ -208,7 +209,7 @@ fn a_link_that_has_healed_is_used_again() {
         world.run_until(at(second));
         data_bytes(world, 1)[1] - before
     };
-    // 2 % of 50 Mbit/s for 5 s, and heartbeats; as data it would be 6 MB and more.
+    // 2 % of 50 Mbit/s for 5 s, and heartbeats; with all its data it would be 6 MB and more.
     let left_out = bytes(&mut world, 20.0);
     assert!((500_000..1_000_000).contains(&left_out), "{left_out}");
     for direction in Direction::BOTH {
@@ -223,7 +224,7 @@ fn a_link_that_has_healed_is_used_again() {
 
 #[test]
 fn redundant_packets_survive_what_one_link_loses_and_arrive_once() {
-    // Copies over the phone come 285 ms later.
+    // Copies over the phone's link arrive 285 ms later.
     let scenario = links(&[("a", 50, 30, "5%"), ("b", 50, 40, "5%"), PHONE]);
     let lost = |policy| {
         let mut world = Setup::new(scenario.clone(), policy, 1).world();
@@ -252,7 +253,7 @@ fn redundant_packets_survive_what_one_link_loses_and_arrive_once() {
         [0, 1].map(|way| (sent[way] - received[way]) as f64 / sent[way] as f64)
     };
     let [up, down] = lost(Policy::Redundant);
-    // 5 % of 5 %, and for what is sparse hardly ever.
+    // 5 % of 5 %; for sparse packets almost never.
     assert!(up < 0.004 && down < 0.005, "{up} up, {down} down");
     let [up, down] = lost(Policy::Adaptive);
     assert!(up > 0.02 && down > 0.02, "{up} up, {down} down");
@@ -275,15 +276,12 @@ fn redundant_is_not_slower_than_the_best_link_alone() {
     }
 }
 
-/// Links that are alike but for chance: packets of light traffic keep to one of them.
+/// Links that differ only by chance: packets of light traffic keep to one of them.
 #[test]
 fn light_traffic_does_not_alternate_between_links_that_are_alike() {
-    let mut text = "name = \"made\"\ndescription = \"made\"\nduration = \"20s\"\n".to_owned();
-    for name in ["a", "b"] {
-        text +=
-            &format!("[[link]]\nname = \"{name}\"\nrate = \"50mbit\"\nrtt = \"40ms\"\njitter = \"5ms\"\n");
-    }
-    let scenario = Scenario::parse(&text, "made", None).expect("a scenario");
+    let link =
+        |name| format!("[[link]]\nname = \"{name}\"\nrate = \"50mbit\"\nrtt = \"40ms\"\njitter = \"5ms\"\n");
+    let scenario = made("20s", &(link("a") + &link("b")));
     let mut setup = Setup::new(scenario, Policy::Adaptive, 1).with_ceilings();
     setup.priorities = vec![1, 1];
     let mut world = setup.world();

@@ -1,0 +1,20 @@
+//! The bond in the simulator: client, server and links in virtual time, on scenarios that a test makes or
+//! takes from `scenarios/`.
+//!
+//! One program holds them all: every further one would link the simulator and its transports once
+//! more. Programs of their own are tests that count allocations of the whole process
+//! (`allocations`, `footprint`), the committed fingerprints (`table`) and random faults (`chaos`).
+//!
+//! `cargo test -p bonding-sim --test scenarios outage` runs those of one module.
+
+mod bond;
+mod competitor;
+mod load;
+mod marks;
+mod mtu;
+mod outage;
+mod realtime;
+mod roles;
+mod sealed;
+mod thousand;
+mod world;
