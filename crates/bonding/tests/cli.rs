@@ -1,5 +1,5 @@
-//! The real programs, as far as they go without privileges: exit codes, where messages appear, and that every file we
-//! hand out is valid.
+//! The real programs without privileges: exit codes, the places of messages, and the validity of
+//! every file in `packaging/`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -27,7 +27,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Every TOML file that we hand out, with the program that reads it.
+/// Every TOML file in `packaging/`, with the program that reads it.
 fn examples() -> Vec<(PathBuf, &'static str)> {
     let mut found = Vec::new();
     let mut folders = vec![packaging()];
@@ -75,7 +75,7 @@ fn every_default_that_an_example_shows_is_one() {
         let output = run(program, &["--check", "--config", copy.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(0), "{}: {}", path.display(), stderr(&output));
         assert_eq!(stderr(&output), "", "{}", path.display());
-        // The same in other words: what it means has not changed.
+        // The value in another form: its meaning is the same.
         let meaning = |file: &Path| {
             let text = stdout(&run(BONDCTL, &["check", file.to_str().unwrap()]));
             text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()

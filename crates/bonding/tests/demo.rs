@@ -1,5 +1,5 @@
-//! `bondctl lab` and `bondctl demo` as they are: real namespaces, the real client and server. Needs what the lab needs:
-//! namespaces, /dev/net/tun, iproute2, nftables, ping.
+//! `bondctl lab` and `bondctl demo` with real namespaces and the real client and server. They need
+//! what the lab needs: namespaces, /dev/net/tun, iproute2, nftables, ping.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const BONDCTL: &str = env!("CARGO_BIN_EXE_bondctl");
 
-/// Command lines of all processes that run one of our programs with files of the lab or the demonstration.
+/// Command lines of all processes of our programs with files of the lab or the demonstration.
 fn left_behind() -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -64,13 +64,13 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
         stderr.read_to_string(&mut text).unwrap();
         text
     });
-    // When the bond runs there is the most to leave behind.
+    // While the bond runs, the demonstration has the most to clean up.
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let seen: Vec<String> =
         lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains(" 2/5 ")).collect();
     kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
     let status = demo.wait().unwrap();
-    // Until here it could go on writing.
+    // The pipe stayed open until here, so that the program could go on writing.
     drop(lines);
     let said = reader.join().unwrap();
     assert_eq!(status.code(), Some(130), "{seen:?}\n{said}");

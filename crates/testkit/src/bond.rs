@@ -21,7 +21,8 @@ use serde_json::Value;
 use crate::programs::Programs;
 use crate::wait::{PATIENCE, eventually};
 
-/// Where the files of a test go: in the sandbox this folder is in memory, empty, and not shared with other programs.
+/// Where the files of a test go: in the sandbox this folder is in memory, empty, and not shared
+/// with other programs.
 pub const FOLDER: &str = "/run/bonding-test";
 
 /// The client's default IPv4 address in the tunnel.
@@ -46,7 +47,8 @@ pub struct Options {
     pub policy: &'static str,
     /// `[status] interval`.
     pub report_interval: &'static str,
-    /// Whether the links' rates and the first link's priority are configured; if not, only their names.
+    /// Whether the links' rates and the first link's priority are configured; if not, only their
+    /// names.
     pub rates: bool,
     /// Whether losses are repaired (the default).
     pub recovery: bool,
@@ -113,7 +115,8 @@ impl<'lab> Bond<'lab> {
         Ok(bond)
     }
 
-    /// Starts both; the server knows the client's key and a secret that they share. The first link is plain.
+    /// Starts both; the server knows the client's key and a secret that they share. The first link
+    /// is plain.
     pub fn start_mixed(lab: &'lab Lab, programs: Programs) -> anyhow::Result<Self> {
         let mut bond = Self::empty(lab, programs)?;
         let keys = [Host::Client, Host::Server].map(|host| make_key(programs, &file(host, "key")));

@@ -70,8 +70,8 @@ fn number(packet: &[u8], at: usize) -> usize {
     usize::from(packet[at + 2]) << 8 | usize::from(packet[at + 3])
 }
 
-/// A datagram in flight: its arrival, a number that keeps the order, its client (`None`: to the server), its link, its bytes.
-/// To the server the client's number stands before the bytes.
+/// A datagram in flight: its arrival, a number that keeps the order, its client (`None`: to the
+/// server), its link, its bytes. To the server the client's number stands before the bytes.
 type Flight = Reverse<(Instant, u64, Option<u16>, u8, Vec<u8>)>;
 
 /// Clients and their server in virtual time.
@@ -175,7 +175,8 @@ impl Crowd {
         }
     }
 
-    /// Runs for `ms`; with traffic every client sends and gets ten packets a second, of twenty flows in turn.
+    /// Runs for `ms`; with traffic every client sends and gets ten packets a second, of twenty
+    /// flows in turn.
     pub fn run(&mut self, ms: u64, traffic: bool) {
         let end = self.now + Duration::from_millis(ms);
         let mut port = 0;

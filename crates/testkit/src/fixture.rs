@@ -13,7 +13,8 @@ use bonding_proto::view::LinkRole;
 use bonding_proto::{Path, SocketId};
 use bytes::Bytes;
 
-/// The largest inner packet: what a sealed datagram over IPv4 holds in an outer packet of 1,500 bytes.
+/// The largest inner packet: what a sealed datagram over IPv4 holds in an outer packet of 1,500
+/// bytes.
 pub const MTU: u16 = 1_429;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -111,7 +112,8 @@ pub fn server_config(clients: Vec<ClientConfig>, epoch: u8) -> EndpointConfig {
     }
 }
 
-/// An IPv4 packet of `bytes` bytes with this protocol and these ports; its checksums and the rest are zeros.
+/// An IPv4 packet of `bytes` bytes with this protocol and these ports; its checksums and the rest
+/// are zeros.
 fn ipv4(protocol: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), bytes: u16) -> Vec<u8> {
     let mut packet = vec![0; usize::from(bytes)];
     let mut put = |at: usize, part: &[u8]| packet[at..at + part.len()].copy_from_slice(part);

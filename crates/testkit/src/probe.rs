@@ -23,8 +23,8 @@ pub fn cpu_time(process_id: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
 }
 
-/// Load of all processors together, in percent, over a third of a second. Before a benchmark starts its programs, this is
-/// the load of other programs.
+/// Load of all processors together, in percent, over a third of a second. Before a benchmark starts
+/// its programs, this is the load of other programs.
 pub fn busy_percent() -> anyhow::Result<f64> {
     let before = processor_ticks()?;
     std::thread::sleep(Duration::from_millis(333));

@@ -1,7 +1,7 @@
 //! Which files the programs under test are.
 
-/// The paths of the programs. Cargo tells them only to the tests and benchmarks of the package that has the programs, at
-/// compile time: those fill this in with [`programs!`](crate::programs!).
+/// The paths of the programs. Cargo tells them only to the tests and benchmarks of the package that
+/// has the programs, at compile time: those fill this in with [`programs!`](crate::programs!).
 #[derive(Debug, Clone, Copy)]
 pub struct Programs {
     /// `client`.
@@ -12,7 +12,8 @@ pub struct Programs {
     pub bondctl: &'static str,
 }
 
-/// The [`Programs`](crate::programs::Programs) that cargo built for the test or benchmark that calls this.
+/// The [`Programs`](crate::programs::Programs) that cargo built for the test or benchmark that
+/// calls this.
 #[macro_export]
 macro_rules! programs {
     () => {

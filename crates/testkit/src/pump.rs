@@ -1,7 +1,9 @@
-//! Clients and their server with sealed links that lose nothing, driven as the event loop drives them.
+//! Clients and their server with sealed links that lose nothing, driven as the event loop drives
+//! them.
 //!
-//! The pump allocates nothing while it runs: datagrams in flight are in buffers that it uses again, and inner packets
-//! are made beforehand. So what the core itself does per packet can be counted, with the [`Watch`] or under callgrind.
+//! The pump allocates nothing while it runs: datagrams in flight are in buffers that it uses again,
+//! and inner packets are made beforehand. So what the core itself does per packet can be counted,
+//! with the [`Watch`] or under callgrind.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -51,7 +53,8 @@ pub struct Pump {
     /// Buffers to cut datagrams from.
     spare: Vec<BytesMut>,
     batch: Vec<u8>,
-    /// Inner packets of the clients, by flow and within a flow by client; all zeros behind the headers.
+    /// Inner packets of the clients, by flow and within a flow by client; all zeros behind the
+    /// headers.
     packets: Vec<Bytes>,
     next: usize,
     /// The segment that the server sends to each client.
@@ -157,7 +160,8 @@ impl Pump {
         self.step_both(packets, 0);
     }
 
-    /// As [`Self::step`]; the server also sends a super-packet of `segments` segments, to the clients in turn.
+    /// As [`Self::step`]; the server also sends a super-packet of `segments` segments, to the
+    /// clients in turn.
     pub fn step_both(&mut self, packets: usize, segments: usize) {
         self.now = self.now + STEP;
         let (now, watch) = (self.now, self.watch);

@@ -1,6 +1,7 @@
 //! Figures of a few runs.
 
-/// The median; of an even number of values the lower of the two in the middle. `None` without values.
+/// The median; of an even number of values the lower of the two in the middle. `None` without
+/// values.
 pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! A web server on a host of the lab: answers GET with one file, keeps uploads (PUT) and the clients' addresses.
+//! A web server on a host of the lab: answers GET with one file, keeps uploads (PUT) and the
+//! clients' addresses.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -59,7 +60,8 @@ impl Web {
 impl Drop for Web {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Wakes the thread from waiting for a connection. If that fails, the thread stays until the process ends.
+        // Wakes the thread from waiting for a connection. If that fails, the thread stays until the
+        // process ends.
         let woken = self.host.run(|| TcpStream::connect(self.address));
         if let (Ok(Ok(_)), Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();

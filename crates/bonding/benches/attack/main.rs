@@ -1,16 +1,18 @@
 //! `cargo xtask bench attack`: a loaded tunnel under attack, and many sessions on one server.
 //!
-//! Two links, a download through the bond with the kernel's TCP, and an attacker on the internet host, who has seen what the client
-//! sent, writes any source address, and reaches the server's ports. Measured: the download's goodput beside one without attack in
-//! the same run; what the server's counters say became of each datagram; what the server sent to strangers; its memory.
+//! The set-up: two links, a download through the bond with the kernel's TCP, and an attacker on the
+//! internet host. The attacker has seen the client's datagrams, writes any source address, and
+//! reaches the server's ports. The figures: the download's goodput beside a download without attack
+//! in the same run, the server's counters for the datagrams, the bytes that the server sent to the
+//! attacker, and its memory. The attacks:
 //!
 //! - 200,000 datagrams each of garbage, cut, replayed, flipped, misdirected and source-forged ones;
-//! - 50,000 first messages a second by unknown clients who know the server's key, from random addresses, while somebody new who is
-//!   enrolled comes in;
+//! - 50,000 first messages a second by unknown clients that know the server's key, from random
+//!   addresses, while a new enrolled client connects;
 //! - 100 real sessions: the server's memory and processor time for each.
 //!
-//! A datagram counts as *accepted* when it arrived at the server and was not discarded. What the kernel dropped because the server's
-//! socket was full arrived at nobody.
+//! A datagram counts as *accepted* if it arrived at the server and was not discarded. A datagram
+//! that the kernel dropped because the server's socket was full did not arrive.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 mod strangers;
@@ -43,14 +45,15 @@ use crate::wire::{Forger, Seen, Tap};
 const PROGRAMS: Programs = bonding_testkit::programs!();
 
 const IPERF_PORT: u16 = 5_201;
-/// Datagrams of each kind, and how many a second.
+/// Datagrams of each kind.
 const DATAGRAMS: u64 = 200_000;
+/// Datagrams a second.
 const DATAGRAMS_PER_SECOND: u64 = 25_000;
 /// First messages a second.
 const FLOOD_PER_SECOND: u64 = 50_000;
-/// A first message on the wire.
+/// A first message on the wire: Ethernet, IPv4, UDP.
 const FRAME_BYTES: u64 = 14 + 20 + 8 + INITIATION_BYTES as u64;
-/// What the attacker has seen of the client.
+/// Datagrams of the client that the attacker keeps.
 const SAMPLES: usize = 4_096;
 /// Sessions beside the tunnel's own.
 const VISITORS: u8 = 100;
@@ -59,13 +62,13 @@ const VISITORS: u8 = 100;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench attack")]
 struct Arguments {
-    /// A tenth of everything: to see that it works
+    /// A tenth of every attack, to see that the benchmark works
     #[arg(long)]
     quick: bool,
     /// Only the flood of first messages
     #[arg(long)]
     flood: bool,
-    /// What cargo says to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A visitor's key.
+/// The private key of a visitor.
 fn visitor_key(number: u8) -> PrivateKey {
     PrivateKey::from_bytes([number.wrapping_add(100); 32])
 }
@@ -120,7 +123,7 @@ struct Bench<'a> {
     scale: u64,
 }
 
-/// What an attack did.
+/// The effect of an attack.
 #[derive(Debug)]
 struct Attack {
     sent: u64,
@@ -128,8 +131,9 @@ struct Attack {
     /// The server's discards by reason.
     discards: Vec<(String, u64)>,
     kernel_drops: u64,
-    /// Frames that reached the attacker's machine, and their bytes: answers, whomever they were for, and now and then ARP. Counted by
-    /// its device, since looking at each would cost more than the attack.
+    /// Frames that reached the attacker's machine, and their bytes: answers, whatever their
+    /// destination, and a few ARP frames. The device counts them: reading each frame would cost
+    /// more than the attack.
     answers: (u64, u64),
 }
 
@@ -154,7 +158,7 @@ impl Bench<'_> {
         Ok(discards.iter().map(|(key, count)| (key.clone(), count.as_u64().unwrap_or(0))).collect())
     }
 
-    /// Datagrams that the server's sockets had no room for.
+    /// Datagrams that the server's kernel dropped for want of room in a socket's buffer.
     fn kernel_drops(&self) -> anyhow::Result<u64> {
         let table =
             self.lab.host(Host::Server).run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))??;
@@ -164,7 +168,7 @@ impl Bench<'_> {
         Ok(values.split(' ').nth(column).context("no value")?.parse()?)
     }
 
-    /// What the client sends while it downloads.
+    /// Captures datagrams of the client while it downloads.
     fn samples(&self) -> anyhow::Result<Vec<Seen>> {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -190,7 +194,7 @@ impl Bench<'_> {
         })
     }
 
-    /// Runs `send` on the attacker's host while a download runs, and counts what comes of it.
+    /// Runs `send` on the attacker's host while a download runs, and counts the effect.
     fn attack(
         &self,
         seconds: u64,
@@ -325,7 +329,7 @@ impl Bench<'_> {
                 .collect::<Result<_, _>>()?;
             let start = Instant::now();
             let (mut inside, mut spent) = (0, Duration::ZERO);
-            // All are in, and then some heartbeats.
+            // All sessions are connected; now they exchange heartbeats.
             while start.elapsed() < Duration::from_secs(20) {
                 let now_inside = visitors.iter_mut().map(Visitor::turn).filter(|inside| *inside).count();
                 if inside < usize::from(VISITORS) && now_inside == usize::from(VISITORS) {
@@ -347,9 +351,9 @@ impl Bench<'_> {
     }
 }
 
-/// What the attacker's device has received: frames and bytes.
+/// Frames and bytes that the attacker's device has received.
 fn received() -> anyhow::Result<(u64, u64)> {
-    // Of this thread's network namespace, not of the process's.
+    // /proc/thread-self: the network namespace of this thread, not of the process.
     let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
     let mut lines = table.lines().filter_map(|line| line.trim_start().split_once(':'));
     let (_, figures) = lines.find(|(name, _)| *name == addr::EGRESS_DEVICE).context("no device")?;

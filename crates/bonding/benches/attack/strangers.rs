@@ -1,4 +1,4 @@
-//! What strangers send.
+//! The datagrams of an attacker without a key.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -15,7 +15,7 @@ pub(crate) const PORT: u16 = 9_001;
 /// Bytes of a sealed datagram's header.
 const HEADER: usize = 16;
 
-/// A kind of datagram that must not get in.
+/// A kind of datagram that the server must discard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Garbage,
@@ -47,7 +47,8 @@ impl Kind {
         }
     }
 
-    /// One datagram, made from `sample`, which the client sent: where it claims to come from, where it goes to, and what it is.
+    /// One datagram made from `sample`, a datagram of the client: its source, its destination, its
+    /// bytes.
     pub(crate) fn make(self, sample: &Seen, rng: &mut SecretRng) -> (SocketAddrV4, SocketAddrV4, Vec<u8>) {
         let mut payload = sample.payload.clone();
         let mut source = stranger(rng);
@@ -61,7 +62,7 @@ impl Kind {
             Self::Truncated => payload.truncate(at(rng, sample.payload.len())),
             Self::Replayed => {}
             Self::BitFlipped => forge(&mut payload, rng),
-            // Its receiver index.
+            // The receiver index.
             Self::WrongSession => payload.iter_mut().skip(4).take(4).for_each(|byte| *byte ^= 0x5a),
             Self::ForgedSource => {
                 source = sample.source;
@@ -72,7 +73,8 @@ impl Kind {
     }
 }
 
-/// A counter that the server has not seen, so that it must open the datagram to know; and one bit that is not as it was sealed.
+/// A counter that the server has not seen, so that the server must decrypt the datagram, and one
+/// flipped bit.
 fn forge(payload: &mut [u8], rng: &mut SecretRng) {
     if let Some(byte) = payload.get_mut(11) {
         *byte ^= 1;
@@ -84,13 +86,13 @@ fn forge(payload: &mut [u8], rng: &mut SecretRng) {
     }
 }
 
-/// An address of nobody, other each time.
+/// A random source address.
 pub(crate) fn stranger(rng: &mut SecretRng) -> SocketAddrV4 {
     let [a, b, c, d] = rng.next_u32().to_be_bytes();
     SocketAddrV4::new(Ipv4Addr::new(100, 64 + a % 64, b, c), 1_024 + u16::from(d))
 }
 
-/// First messages of clients that the server does not know but who know the server's key.
+/// First messages of clients that know the server's key and are not enrolled.
 pub(crate) fn initiations(server: &PublicKey, count: u8, rng: &mut SecretRng) -> Vec<Vec<u8>> {
     let mut make = |number: u8| {
         let identity = PrivateKey::from_bytes([number; 32]);
@@ -103,7 +105,7 @@ pub(crate) fn initiations(server: &PublicKey, count: u8, rng: &mut SecretRng) ->
     (1..=count).map(&mut make).collect()
 }
 
-/// The server as strangers reach it.
+/// The server's address on the internet.
 pub(crate) fn server() -> SocketAddrV4 {
     SocketAddrV4::new(addr::SERVER_V4, PORT)
 }

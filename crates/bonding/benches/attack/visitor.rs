@@ -1,4 +1,5 @@
-//! Clients that need no tunnel: the core's own session on a plain socket, to see who gets in and how soon.
+//! Clients without a tunnel: the core's session on a plain socket. They measure whether and how
+//! soon a client connects.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -25,7 +26,7 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// Begins its handshake; on the host of the calling thread.
+    /// Begins the handshake on the host of the calling thread.
     pub(crate) fn new(key: PrivateKey, server: PublicKey, remote: SocketAddr, run: u64) -> io::Result<Self> {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
         socket.set_nonblocking(true)?;
@@ -71,25 +72,26 @@ impl Visitor {
         bonding_proto::Instant::ZERO + self.start.elapsed()
     }
 
-    /// Does what there is to do, without waiting. Whether it is in.
+    /// Handles the input and output at hand, without waiting; returns whether the session is
+    /// connected.
     pub(crate) fn turn(&mut self) -> bool {
         while let Ok((size, remote)) = self.socket.recv_from(&mut self.buffer) {
             let data = BytesMut::from(self.buffer.get(..size).unwrap_or_default());
             let path = Path { socket: SocketId(0), remote, local: None };
-            // Counted by the session.
+            // The session counts the datagrams that it refuses.
             let _ = self.session.handle_datagram(Datagram::new(path, data), self.now());
         }
         self.session.handle_timeout(self.now());
         let mut out = Vec::new();
         while let Some(transmit) = self.session.poll_transmit(&mut out, SEGMENTS, self.now()) {
-            // What the kernel does not take is lost, as on any way.
+            // A datagram that the kernel refuses is lost, as on any path.
             let _ = self.socket.send_to(&out, transmit.path.remote);
             out.clear();
         }
         self.session.is_connected()
     }
 
-    /// How long it took to get in; `None`: it did not, within `limit`.
+    /// Time until the session is connected; `None`: not within `limit`.
     pub(crate) fn enter(&mut self, limit: Duration) -> Option<Duration> {
         while self.start.elapsed() < limit {
             if self.turn() {

@@ -1,4 +1,4 @@
-//! What an attacker's machine needs: raw packets with any source, and a look at what passes.
+//! The attacker's access to the wire: raw packets with any source address, and a capture.
 
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -12,7 +12,7 @@ const IPPROTO_RAW: i32 = 255;
 const ETH_P_IP: i32 = 0x0800_u16.to_be() as i32;
 const IPV4_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
-/// Packets between two looks at the clock.
+/// Packets between two readings of the clock.
 const BURST: u64 = 20;
 
 /// Sends UDP datagrams with any source.
@@ -26,14 +26,14 @@ pub(crate) struct Forger {
 }
 
 impl Forger {
-    /// At this rate; on the host of the calling thread.
+    /// Opens the socket on the host of the calling thread; datagrams leave at this rate.
     pub(crate) fn new(per_second: u64) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
         socket.set_send_buffer_size(1 << 20)?;
         Ok(Self { socket, packet: Vec::new(), start: Instant::now(), sent: 0, per_second })
     }
 
-    /// Sends one datagram, when its time has come.
+    /// Sends one datagram, at its time.
     pub(crate) fn send(
         &mut self,
         source: SocketAddrV4,
@@ -59,21 +59,22 @@ impl Forger {
         self.packet.extend_from_slice(payload);
         match self.socket.send_to(&self.packet, &SockAddr::from(SocketAddr::V4(target))) {
             Ok(_) => Ok(()),
-            // A full queue on the way drops; so does the internet.
+            // A full queue drops the datagram, as on the internet.
             Err(error) if error.raw_os_error() == Some(105) => Ok(()),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Sees the UDP datagrams that arrive at the host of the calling thread, whatever their destination.
+/// Captures the UDP datagrams that arrive at the host of the calling thread, whatever their
+/// destination.
 #[derive(Debug)]
 pub(crate) struct Tap {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
-/// One datagram that passed.
+/// One captured datagram.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) source: SocketAddrV4,
@@ -83,14 +84,14 @@ pub(crate) struct Seen {
 
 impl Tap {
     pub(crate) fn open() -> io::Result<Self> {
-        // Datagrams: without the link's own header.
+        // SOCK_DGRAM: the kernel removes the link's header.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(ETH_P_IP)))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         socket.set_recv_buffer_size(8 << 20)?;
         Ok(Self { socket, buffer: vec![0; 70_000] })
     }
 
-    /// The next datagram; `None`: nothing for a while, or something else.
+    /// The next UDP datagram; `None`: silence for a while, or another packet.
     pub(crate) fn next(&mut self) -> Option<Seen> {
         let size = self.socket.read(&mut self.buffer).ok()?;
         let packet = self.buffer.get(..size)?;

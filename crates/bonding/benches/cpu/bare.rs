@@ -1,5 +1,5 @@
-//! A tunnel with the offloads and the AEAD of the bond and nothing else: what could be had. One link, fixed keys, no handshake, no
-//! measurement, no control; not for use.
+//! A tunnel with only the offloads and the AEAD of the bond: the lower bound of what a tunnel
+//! costs. One link, fixed keys, no handshake, no measurement, no control; not for use.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -17,13 +17,13 @@ use bonding_testkit::bond::{CLIENT_V4, SERVER_V4, TUNNEL, run as run_command};
 use bytes::{Buf as _, Bytes};
 
 const PORT: u16 = 7_777;
-/// A counter ahead of every sealed packet.
+/// Bytes of the counter ahead of every sealed packet.
 const HEADER_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
-/// As the bond has it over links of 1,500 bytes.
+/// The MTU of the bond over links of 1,500 bytes.
 const MTU: u16 = 1_429;
 const SEGMENTS_MAX: usize = 64;
-/// Reads, and receives, in a row.
+/// Reads from the device, or receives from the socket, in a row.
 const ROUNDS: usize = 16;
 
 /// Starts both ends.
@@ -41,7 +41,7 @@ pub(crate) fn start(lab: &Lab) -> anyhow::Result<Vec<Process>> {
         command.stdin(Stdio::null());
         processes.push(lab.spawn(&mut command)?);
     }
-    // Each takes everything beyond its own network.
+    // Each host routes all other networks into the tunnel.
     for (host, _, _, _) in &ends {
         bonding_testkit::wait::eventually("the bare tunnel", || {
             let mut command = lab.host(*host).command("ip");
@@ -60,7 +60,7 @@ struct Tunnel {
     batch: Vec<u8>,
 }
 
-/// One end, until it is killed.
+/// Runs one end until it is killed.
 pub(crate) fn run(end: &[String]) -> anyhow::Result<()> {
     let [local, remote, address] = end else { anyhow::bail!("the bare tunnel needs three arguments") };
     let config = TunConfig {
@@ -117,7 +117,7 @@ pub(crate) fn run(end: &[String]) -> anyhow::Result<()> {
 }
 
 impl Tunnel {
-    /// Packets of one read, in batches of equal size.
+    /// Sends the packets of one read in batches of equal size.
     fn send(&mut self, packets: impl Iterator<Item = Inbound>) {
         let (mut segment_size, mut segments) = (0, 0);
         for Inbound { bytes: packet, is_partial, .. } in packets {
@@ -143,7 +143,7 @@ impl Tunnel {
             self.batch.extend_from_slice(&tag);
             self.counter += 1;
             segments += 1;
-            // Only the last of a batch may be shorter.
+            // Only the last packet of a batch may be shorter.
             if size < segment_size {
                 self.flush(segment_size);
                 segments = 0;
@@ -157,7 +157,7 @@ impl Tunnel {
     fn flush(&mut self, segment_size: usize) {
         let batch =
             Batch { remote: self.remote, local: None, contents: &self.batch, segment_size, is_ect: false };
-        // What the socket does not take is lost.
+        // A packet that the socket refuses is lost.
         let (Sent::Done | Sent::Blocked { .. }) = self.socket.send(&batch);
         self.batch.clear();
     }

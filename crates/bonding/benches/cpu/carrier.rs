@@ -1,4 +1,4 @@
-//! A carrier between client and server, running: the bond, a tunnel of others, or nothing.
+//! A running carrier between client and server: the bond, another project's tunnel, or none.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::{bare, peers};
 pub(crate) enum Carrier {
     /// The wire alone
     Wire,
-    /// A tunnel with the same offloads and AEAD and nothing else
+    /// A tunnel with only the same offloads and AEAD
     Bare,
     /// The bond over one plain link
     Plain,
@@ -53,7 +53,7 @@ impl Carrier {
         Self::Openvpn,
     ];
 
-    /// As it is called on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -72,7 +72,7 @@ impl Carrier {
         }
     }
 
-    /// The first program that it needs and that is not there.
+    /// The first program that the carrier needs and the machine lacks.
     pub(crate) fn missing(self, folder: Option<&Path>) -> Option<&'static str> {
         let needed: &[&str] = match self {
             Self::Wire | Self::Bare | Self::Plain | Self::Bond | Self::Bond4 | Self::Bond16 => &[],
@@ -84,17 +84,18 @@ impl Carrier {
     }
 }
 
-/// A carrier at work.
+/// A running carrier.
 pub(crate) struct Running<'lab> {
     pub(crate) lab: &'lab Lab,
-    /// Of the server, as the client reaches it.
+    /// The server's address, as the client reaches it.
     pub(crate) server: IpAddr,
     bond: Option<Bond<'lab>>,
     processes: Vec<Process>,
 }
 
 impl<'lab> Running<'lab> {
-    /// Starts it and waits until packets pass. `folder`: of programs that are not in the PATH.
+    /// Starts the carrier and waits until packets pass. `folder` holds programs that are not in the
+    /// PATH.
     pub(crate) fn start(lab: &'lab Lab, carrier: Carrier, folder: Option<&Path>) -> anyhow::Result<Self> {
         let mut running = Self { lab, server: SERVER_V4, bond: None, processes: Vec::new() };
         match carrier {
@@ -125,7 +126,7 @@ impl<'lab> Running<'lab> {
         self.bond.as_ref()
     }
 
-    /// Ends it; fails if something had gone wrong with it.
+    /// Ends the carrier; fails if a process ended badly.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         self.bond.map_or(Ok(()), Bond::stop)
     }

@@ -1,4 +1,4 @@
-//! Loads, and what is measured under them.
+//! Loads, and the figures under each.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,19 +17,19 @@ use crate::carrier::{Carrier, Running};
 use crate::small;
 
 const PORT: u16 = 5_201;
-/// What `paced` holds TCP to.
+/// The rate of `paced`.
 const PACED_BPS: u64 = 300_000_000;
 
 /// Figures by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
 
-/// What is sent.
+/// The traffic of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Load {
     /// One TCP flow, download
     Bulk,
-    /// One TCP flow held to 300 Mbit/s
+    /// One TCP flow limited to 300 Mbit/s
     Paced,
     /// One TCP flow over emulated links of 290 Mbit/s together
     Reference,
@@ -41,9 +41,9 @@ pub(crate) enum Load {
     Small1000,
     /// Packets of 100 bytes, one flow, 64 to a send
     SmallBatch,
-    /// Pings, nothing else
+    /// Only pings
     Latency,
-    /// Nothing
+    /// No traffic
     Idle,
 }
 
@@ -59,12 +59,12 @@ impl Load {
         Self::Idle,
     ];
 
-    /// Whether it is one for this carrier: the links of `reference` are five.
+    /// Whether the load suits this carrier: the links of `reference` are five.
     pub(crate) const fn is_for(self, carrier: Carrier) -> bool {
         !matches!((self, carrier), (Self::Reference, Carrier::Bond4 | Carrier::Bond16))
     }
 
-    /// As it is called on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -74,11 +74,11 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) seconds: u64,
-    /// Where programs are that are not in the PATH.
+    /// A folder of programs that are not in the PATH.
     pub(crate) peers: Option<PathBuf>,
 }
 
-/// What the tunnel had used up to some moment.
+/// What the tunnel has used so far.
 struct Used {
     at: Instant,
     cpu: Vec<Duration>,
@@ -120,7 +120,7 @@ impl Plan {
             tcp_bps: pace_bps,
             ..Iperf3::new(running.server, IperfDirection::Download)
         };
-        // Rates are found out first: the processor time of all of a transfer is counted.
+        // The tunnel finds its rates first: the processor time of the whole transfer counts.
         iperf3(Duration::from_secs(2)).run(lab, lab.host(Host::Client))?;
         let before = used(running)?;
         let report = iperf3(seconds).run(lab, lab.host(Host::Client))?;
@@ -141,7 +141,7 @@ impl Plan {
         let after = used(running)?;
         let mut figures = Figures::new();
         figures.insert("kpps", received as f64 / span.as_secs_f64() / 1e3);
-        // Seconds per million packets: microseconds for each.
+        // Seconds per million packets are microseconds per packet.
         cpu_figures(&before, &after, received as f64 / 1e6, "cpu_us_per_packet", &mut figures);
         Ok(figures)
     }
@@ -160,7 +160,7 @@ impl Plan {
     }
 }
 
-/// The links of `reference`, or for who has but one link one that carries as much.
+/// The links of `reference`; a carrier over one link gets one that carries as much.
 fn emulated(carrier: Carrier) -> anyhow::Result<Scenario> {
     let mut scenario = scenario::builtin("reference")?;
     if !matches!(carrier, Carrier::Plain | Carrier::Bond) {
@@ -206,7 +206,7 @@ fn used(running: &Running<'_>) -> anyhow::Result<Used> {
     Ok(Used { at: Instant::now(), cpu, wakeups, calls })
 }
 
-/// Packets through the device and the sockets, and the system calls that took.
+/// Packets through the device and the sockets, and the system calls for them.
 fn calls(status: &Value) -> (f64, f64) {
     let of = |name: &str| status.pointer(&format!("/io/{name}")).and_then(Value::as_f64).unwrap_or(0.0);
     let packets = ["tun_packets_in", "tun_packets_out", "udp_received", "udp_sent"].map(of).iter().sum();
@@ -214,7 +214,7 @@ fn calls(status: &Value) -> (f64, f64) {
     (packets, calls)
 }
 
-/// How often a process was put to sleep, waiting for something, which it was then woken by.
+/// How often a process slept, waiting for input.
 fn wakeups(process_id: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));

@@ -1,19 +1,23 @@
-//! `cargo xtask bench cpu`: what a packet costs. The bond over wires (veth pairs), as fast as the machine goes, beside the bare wire, a bare
-//! tunnel of our own with the same offloads and AEAD, and other people's tunnels, in alternating runs.
+//! `cargo xtask bench cpu`: the processor time and throughput of a packet. The bond runs over wires
+//! (veth pairs) at full speed, in alternating runs with the bare wire, with a bare tunnel that has
+//! the same offloads and AEAD, and with other projects' tunnels.
 //!
-//! Client, server, their load and the kernel between them share the processors of one machine; so a tunnel's throughput is what
-//! the machine can do at both ends at once, and compares with that of others in the same run only. Processor time is what
-//! the two tunnel processes used, system calls included.
+//! Client, server, their load and the kernel share the processors of one machine. So a tunnel's
+//! throughput is what the machine does at both ends at once, and is comparable only with figures of
+//! the same run. Processor time is that of the two tunnel processes, system calls included. The
+//! loads:
 //!
 //! - `bulk`: one TCP flow, download, at full speed;
-//! - `paced`: the same held to 300 Mbit/s;
-//! - `reference`: one TCP flow, download, over emulated links: the bond over those of the scenario `reference`, everything else over one
-//!   link that carries as much. The emulator hands over every datagram on its own and in its time, as a line does and a wire does not;
-//! - `small`, `small-1000`: packets of 100 bytes (UDP) in one flow, and in 1,000, one `send` each, as many as get through;
-//! - `small-batch`: the same in one flow, 64 packets to a `send` (`UDP_SEGMENT`), which costs the sender next to nothing: what the tunnel
-//!   can do where its user is no bottleneck;
+//! - `paced`: the same limited to 300 Mbit/s;
+//! - `reference`: one TCP flow, download, over emulated links: the bond over those of the scenario
+//!   `reference`, every other carrier over one link that carries as much. The emulator delivers
+//!   each datagram by itself and at its time, as a line does and a wire does not;
+//! - `small`, `small-1000`: UDP packets of 100 bytes in one flow, and in 1,000, one `send` each, as
+//!   many as get through;
+//! - `small-batch`: the same in one flow, 64 packets to a `send` (`UDP_SEGMENT`), so that the
+//!   sender costs little: what the tunnel does where its user is no bottleneck;
 //! - `latency`: pings on an otherwise unused tunnel;
-//! - `idle`: nothing but the tunnel's own traffic.
+//! - `idle`: only the tunnel's own traffic.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 mod bare;
@@ -38,7 +42,7 @@ use crate::report::Report;
 /// The programs under test.
 const PROGRAMS: Programs = bonding_testkit::programs!();
 
-/// Measures what a packet costs.
+/// Measures the cost of a packet.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench cpu")]
 struct Arguments {
@@ -54,13 +58,13 @@ struct Arguments {
     /// Measured length of one transfer
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Where the figures go; a table goes beside it, with the ending .md
+    /// Write the figures to this file, and a table beside it, with the ending .md
     #[arg(long, default_value = "target/bench/cpu.json")]
     json: PathBuf,
-    /// Where boringtun-cli is, if not in the PATH
+    /// The folder of boringtun-cli, if not in the PATH
     #[arg(long, value_name = "FOLDER")]
     peers: Option<PathBuf>,
-    /// What cargo says to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
     /// Be one end of the bare tunnel

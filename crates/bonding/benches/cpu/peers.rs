@@ -1,4 +1,4 @@
-//! Other people's tunnels, between the same hosts.
+//! Other projects' tunnels, between the same hosts.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const OPENVPN_PORT: &str = "1194";
 /// WireGuard's own default over links of 1,500 bytes.
 const MTU: &str = "1420";
 
-/// The full path of a program, looked for in `folder` first.
+/// The full path of a program; `folder` comes before the PATH.
 pub(crate) fn find(program: &str, folder: Option<&Path>) -> Option<PathBuf> {
     let there = folder.map(|folder| folder.join(program)).filter(|file| file.is_file());
     there.or_else(|| bonding_lab::find(program))
@@ -49,7 +49,7 @@ const fn address(host: Host) -> IpAddr {
     }
 }
 
-/// What a program says goes to a file of its own.
+/// Sends a program's output to a file of its own.
 fn spawn(lab: &Lab, host: Host, program: &Path, arguments: &[&str]) -> anyhow::Result<Process> {
     let log = std::fs::File::create(Path::new(FOLDER).join(format!("{}.peer.log", host.name())))?;
     let mut command = lab.host(host).command(program);
@@ -57,7 +57,7 @@ fn spawn(lab: &Lab, host: Host, program: &Path, arguments: &[&str]) -> anyhow::R
     Ok(lab.spawn(&mut command)?)
 }
 
-/// A device with its address, and everything routed into it.
+/// Gives a device its address and routes all traffic into it.
 fn route(lab: &Lab, host: Host) -> anyhow::Result<()> {
     let (device, other) = (device(host), if host == Host::Client { Host::Server } else { Host::Client });
     let steps = [
@@ -75,7 +75,7 @@ fn folder() -> anyhow::Result<()> {
     std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))
 }
 
-/// A WireGuard in user space, both ends.
+/// Starts both ends of a WireGuard in user space.
 pub(crate) fn wireguard(lab: &Lab, program: &str, at: Option<&Path>) -> anyhow::Result<Vec<Process>> {
     folder()?;
     let file = find(program, at).with_context(|| format!("no {program}"))?;
@@ -108,7 +108,7 @@ pub(crate) fn wireguard(lab: &Lab, program: &str, at: Option<&Path>) -> anyhow::
     Ok(processes)
 }
 
-/// OpenVPN, point to point, with certificates that know each other.
+/// Starts OpenVPN, point to point; each end knows the other's certificate.
 pub(crate) fn openvpn(lab: &Lab) -> anyhow::Result<Vec<Process>> {
     folder()?;
     let file = find("openvpn", None).context("no openvpn")?;

@@ -9,16 +9,17 @@ use serde::Serialize;
 use crate::carrier::Carrier;
 use crate::load::{Figures, Load};
 
-/// All that was measured.
+/// All figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     kernel: String,
     processors: usize,
-    /// By load and carrier, a set of figures for each run.
+    /// A set of figures for each run, by load and carrier.
     runs: BTreeMap<Load, BTreeMap<Carrier, Vec<Figures>>>,
 }
 
-/// What a load is judged by, first the figure that others are set in relation to: name, heading, decimals.
+/// The figures that judge a load: name, heading, decimals. The first is the one that ratios are
+/// made of.
 const fn columns(load: Load) -> &'static [(&'static str, &'static str, usize)] {
     match load {
         Load::Bulk => &[
@@ -44,7 +45,7 @@ pub(crate) fn line(carrier: Carrier, load: Load, figures: &Figures) -> String {
     let mut text = format!("{:10} {:12}", load.name(), carrier.name());
     for (name, heading, decimals) in columns(load) {
         if let Some(value) = figures.get(name) {
-            // A string is complete in itself.
+            // Writing to a string does not fail.
             let _ = write!(text, "  {value:.decimals$} {heading}");
         }
     }
@@ -62,7 +63,8 @@ impl Report {
         self.runs.entry(load).or_default().entry(carrier).or_default().push(figures);
     }
 
-    /// A table for each load: medians, and the median of each run's ratio to the bond over one sealed link.
+    /// A table for each load: medians, and the median of each run's ratio to the bond over one
+    /// sealed link.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("Linux {}, {} processors.\n", self.kernel, self.processors);
         for (load, carriers) in &self.runs {

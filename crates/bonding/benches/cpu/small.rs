@@ -1,5 +1,5 @@
-//! Small packets, as many as get through: one `send` each, as games and calls do it, with a bound on what is under way, so that what
-//! is measured is what passes and not what is dropped.
+//! Small packets, as many as get through: one `send` each, as games and calls send. Packets in
+//! flight are bounded, so that the figure is what passes, not what is dropped.
 
 use std::net::{SocketAddr, UdpSocket as Plain};
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use crate::carrier::Running;
 
 const PORT: u16 = 6_000;
-/// With the headers of IPv4 and UDP: 100 bytes.
+/// Payload of a packet: 100 bytes with the headers of IPv4 and UDP.
 const PAYLOAD_BYTES: usize = 72;
-/// Packets between two looks at the clock.
+/// Packets between two readings of the clock.
 const BATCH: usize = 64;
-/// Sent and not received yet.
+/// Packets in flight, at most.
 const UNDERWAY_MAX: u64 = 2_000;
-/// After so long without news, what is under way is lost.
+/// After so long without a received packet, the packets in flight count as lost.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// Sends from the client to the server for `span`; gives how many arrived, and in what time.
-/// `batches`: many to a system call.
+/// Sends from the client to the server for `span`; gives the number that arrived, and in what time.
+/// With `batches`, a system call sends many packets.
 pub(crate) fn blast(
     running: &Running<'_>,
     flows: u16,
@@ -49,7 +49,7 @@ pub(crate) fn blast(
     Ok((count, took))
 }
 
-/// What sends 64 packets at a time.
+/// A sender of 64 packets at a time.
 enum Sender {
     /// One system call for each, of each flow in turn.
     Singly {
@@ -77,7 +77,7 @@ impl Sender {
         Ok(Self::Singly { sockets: (0..flows).map(connected).collect::<std::io::Result<_>>()?, next: 0 })
     }
 
-    /// A full device drops packets; they count as lost soon.
+    /// A full device drops packets; they count as lost after a while.
     fn send(&mut self) {
         const CONTENTS: [u8; BATCH * PAYLOAD_BYTES] = [0x55; BATCH * PAYLOAD_BYTES];
         match self {
@@ -103,7 +103,7 @@ impl Sender {
 }
 
 fn send(sender: &mut Sender, received: &AtomicU64, until: Instant) {
-    // What counts as gone, received or lost, and when that last changed.
+    // Packets that count as received or lost, and when that number last changed.
     let (mut sent, mut lost) = (0_u64, 0_u64);
     let mut seen = (0, Instant::now());
     loop {

@@ -1,9 +1,11 @@
-//! `cargo xtask bench instructions`: what each step of a packet's way costs in instructions, counted by callgrind, beside a committed
-//! baseline. A step that costs over 5 % more than there fails the run.
+//! `cargo xtask bench instructions`: the instructions of each step of a packet's path, counted by
+//! callgrind, beside a committed baseline. The run fails if a step costs over 5 % more than its
+//! baseline.
 //!
-//! Instructions do not depend on what else the machine does. Each step runs twice, with N and 2 N packets; the
-//! difference over N is what one packet costs, without what is set up. valgrind knows no AVX-512: sealing costs more here
-//! than in life. Counts are of one compiler and one processor family; compare with a baseline of the same.
+//! Counts do not depend on the load of the machine. Each step runs twice, with N and 2 N packets;
+//! the difference over N is the cost of one packet, without the set-up. valgrind does not know
+//! AVX-512: sealing costs more here than in use. Counts hold for one compiler and one processor
+//! family; compare them only with a baseline of the same.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 mod steps;
@@ -21,7 +23,7 @@ use crate::steps::Step;
 const BASELINE: &str = "benches/instructions/baseline.txt";
 /// Packets of the shorter run.
 const PACKETS: usize = 20_000;
-/// How much more than the baseline is too much, in thousandths.
+/// A step fails if it costs more than its baseline by this much, in thousandths.
 const MARGIN_PERMILLE: u64 = 50;
 
 /// Counts instructions.
@@ -30,13 +32,13 @@ const MARGIN_PERMILLE: u64 = 50;
 struct Arguments {
     /// Only these steps
     steps: Vec<String>,
-    /// Write the counts down as the new baseline
+    /// Write the counts to the baseline
     #[arg(long)]
     update: bool,
-    /// Run one step, so many packets
+    /// Run one step with this number of packets
     #[arg(long, hide = true, num_args = 2, value_names = ["STEP", "PACKETS"])]
     run: Option<Vec<String>>,
-    /// What cargo says to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -70,7 +72,7 @@ fn run_one(name: &str, packets: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether nothing costs more than it may.
+/// Measures the chosen steps; `true` if all are within the margin.
 fn measure(arguments: &Arguments) -> anyhow::Result<bool> {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(BASELINE);
     let mut baseline = read_baseline(&std::fs::read_to_string(&file).unwrap_or_default())?;

@@ -1,4 +1,4 @@
-//! The steps of a packet's way that are counted.
+//! The steps of a packet's path that are counted.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark on fixed data may panic")]
 
 use std::collections::VecDeque;
@@ -22,14 +22,14 @@ use bonding_testkit::pump::Pump;
 use bytes::Bytes;
 
 const PACKET_BYTES: u16 = 1_400;
-/// Packets that are written together.
+/// Packets of one write to the device.
 const RUN: usize = 48;
 
-/// One of them.
+/// One step.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// So many times fewer packets than usual: it is slow.
+    /// The number of packets is divided by this: the step is slow under callgrind.
     pub(crate) scale: usize,
     pub(crate) run: fn(usize),
 }
@@ -113,7 +113,7 @@ fn queue(count: usize) {
     for number in 0..count as u64 {
         let now = at(number * 10);
         let flow = FlowId(u16::try_from(number % 64).unwrap_or_default() + 1);
-        // A dozen wait at any time.
+        // Twelve packets wait at any time.
         queue.push(flow, None, PacketBuf::from(bytes.clone()), now).unwrap();
         if number >= 12 {
             for tier in Tier::ALL {
@@ -236,7 +236,8 @@ fn way_back(links: u8, count: usize) {
     }
 }
 
-/// Both ways: half of what a step has goes up, of each client in turn, and half down.
+/// Traffic both ways: in each step of time half of the packets go up, from the clients in turn, and
+/// half down.
 fn crowd(clients: u16, count: usize) {
     let mut pump = Pump::crowd(clients, 1, 1, PACKET_BYTES, |_| ());
     while pump.delivered + pump.returned < 2_000 + count as u64 {

@@ -1,4 +1,4 @@
-//! A carrier, running: the bond, the kernel over one link, or the kernel's Multipath TCP over all.
+//! A running carrier: the bond, the kernel over one link, or the kernel's Multipath TCP over all.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,42 +12,45 @@ use bonding_testkit::bond::{Bond, Options, SERVER_V4, TUNNEL, run};
 use crate::PROGRAMS;
 use crate::rows::{Carrier, Timing, Transfer};
 
-/// Where the transfer's server listens, and the rival's.
+/// The port of the transfer's server.
 pub(crate) const IPERF_PORT: u16 = 5_201;
-pub(crate) const RIVAL_PORT: u16 = 5_202;
+/// The port of the competitor's server.
+pub(crate) const COMPETITOR_PORT: u16 = 5_202;
 /// The kernel's limit of additional subflows.
 const SUBFLOWS_MAX: &str = "8";
 
-/// A full packet of TCP on a link beside what a full packet of the bond carries: headers of IPv4 and TCP with timestamps,
-/// and what the bond adds (IPv4, UDP, sealing, frame; plain: without sealing).
+/// A full packet of TCP on a link, beside a full packet of the bond: headers of IPv4 and TCP with
+/// timestamps, and what the bond adds (IPv4, UDP, sealing, frame; over plain links without
+/// sealing).
 const INNER_HEADERS_BYTES: f64 = 52.0;
 const SEALED_BYTES: f64 = 71.0;
 const PLAIN_BYTES: f64 = 39.0;
-/// What the bond's tunnel has over links of 1500 bytes, sealed.
+/// The MTU of the bond's tunnel over sealed links of 1500 bytes.
 const TUNNEL_MTU: f64 = 1_429.0;
 
-/// The share of payload in the bytes of full packets. A carrier that is not the bond is held to what the bond could attain.
+/// The share of payload in the bytes of full packets. Every carrier is judged by what the bond
+/// could attain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shares {
-    /// On a link.
+    /// The share on a link.
     pub(crate) link: f64,
-    /// On the device that the receiving host takes them from.
+    /// The share on the device that the receiving host takes packets from.
     pub(crate) device: f64,
 }
 
-/// A carrier at work in a lab.
+/// A running carrier in a lab.
 pub(crate) struct Running<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) carrier: Carrier,
     pub(crate) bond: Option<Bond<'lab>>,
-    /// Of the server, as the client reaches it.
+    /// The server's address, as the client reaches it.
     pub(crate) server: IpAddr,
-    /// The one link, if it is one.
+    /// The link, if the carrier uses only one.
     device: Option<String>,
 }
 
 impl<'lab> Running<'lab> {
-    /// Starts it and waits until packets pass.
+    /// Starts the carrier and waits until packets pass.
     pub(crate) fn start(
         lab: &'lab Lab,
         carrier: Carrier,
@@ -78,7 +81,8 @@ impl<'lab> Running<'lab> {
         Ok(running)
     }
 
-    /// The shares of payload, as of now: the tunnel's MTU is what the links were found to carry.
+    /// The shares of payload now: the bond sets the tunnel's MTU to what the links were found to
+    /// carry.
     pub(crate) fn shares(&self) -> anyhow::Result<Shares> {
         if self.bond.is_none() {
             let link = (TUNNEL_MTU - INNER_HEADERS_BYTES) / (TUNNEL_MTU + SEALED_BYTES);
@@ -98,7 +102,7 @@ impl<'lab> Running<'lab> {
         json.pointer("/0/mtu").and_then(serde_json::Value::as_f64).context("the tunnel has no MTU")
     }
 
-    /// The server of transfers. It ends when dropped.
+    /// Starts the server of transfers, which ends when dropped.
     pub(crate) fn iperf3_server(&self) -> Result<Iperf3Server, LabError> {
         let host = self.lab.host(Host::Server);
         match self.carrier {
@@ -124,7 +128,7 @@ impl<'lab> Running<'lab> {
         iperf3
     }
 
-    /// The device that a socket of the load is bound to: the link, if there is but one.
+    /// The device that a socket of the load is bound to: the link, if the carrier uses only one.
     pub(crate) fn device(&self) -> Option<&str> {
         self.device.as_deref()
     }
@@ -144,13 +148,13 @@ impl<'lab> Running<'lab> {
         (host, devices)
     }
 
-    /// Where the echo listens; Multipath TCP carries none.
+    /// The address of the echo; Multipath TCP carries none.
     pub(crate) fn echo_address(&self) -> Option<SocketAddr> {
         const ECHO_PORT: u16 = 7_000;
         (self.carrier != Carrier::Mptcp).then(|| SocketAddr::new(self.server, ECHO_PORT))
     }
 
-    /// Ends it; fails if something had gone wrong with it.
+    /// Ends the carrier; fails if a process ended badly.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         match self.bond {
             Some(bond) => bond.stop(),
@@ -185,8 +189,8 @@ fn configure_mptcp(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The link that is best alone in one direction: the fastest, one that loses packets only if nothing else comes near; among equals
-/// the one with the shorter round trip.
+/// The best single link in one direction: the fastest; a link that loses packets only if no other
+/// is nearly as fast; among equals the one with the shorter round trip.
 pub(crate) fn best_link(scenario: &Scenario, direction: Direction, timing: Timing) -> usize {
     let value = |index: usize| {
         let link = scenario.links.get(index)?;
@@ -195,6 +199,6 @@ pub(crate) fn best_link(scenario: &Scenario, direction: Direction, timing: Timin
         let share = if matches!(link.pipe(direction).loss, Loss::None) { 10 } else { 1 };
         Some((bytes * share, std::cmp::Reverse(link.rtt())))
     };
-    // Of equals the last is taken: go backwards, so that it is the first listed.
+    // `max_by` takes the last of equals: reversed, that is the first in the list.
     (0..scenario.links.len()).rev().max_by_key(|index| value(*index)).unwrap_or(0)
 }

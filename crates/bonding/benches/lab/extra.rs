@@ -1,4 +1,4 @@
-//! What a bond sends beside the packets themselves to make losses good, from its own counters.
+//! The packets that a bond sends to repair losses, from its own counters.
 
 use anyhow::Context as _;
 use bonding_lab::Host;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::carrier::Running;
 use crate::measure::Figures;
 
-/// What one side has taken to send, and what it has sent on top.
+/// Packets that one side accepted from its device, and packets that it sent in addition.
 #[derive(Debug, Clone, Copy)]
 struct Side {
     packets: u64,
@@ -19,14 +19,14 @@ struct Side {
 pub(crate) struct Sent([Side; 2]);
 
 impl Sent {
-    /// Since the start; nothing where the carrier is no bond.
+    /// The counts since the start; `None` for a carrier that is not the bond.
     pub(crate) fn so_far(running: &Running<'_>) -> anyhow::Result<Option<Self>> {
         let Some(bond) = &running.bond else { return Ok(None) };
         let (client, server) = (bond.status(Host::Client)?, bond.status(Host::Server)?);
         Ok(Some(Self([side(&client)?, side(&server)?])))
     }
 
-    /// Packets on top of those that were to be sent since `before`, in percent, of the side where that is more.
+    /// Additional packets since `before`, in percent of the accepted ones, of the side with more.
     pub(crate) fn put_extra(
         running: &Running<'_>,
         before: Option<Self>,

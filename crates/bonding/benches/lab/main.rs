@@ -1,15 +1,17 @@
-//! `cargo xtask bench lab`: the bond over emulated links, beside the best single link, the round-robin baseline and the kernel's
-//! Multipath TCP in the same run.
+//! `cargo xtask bench lab`: the bond over emulated links, beside the best single link, the
+//! round-robin baseline and the kernel's Multipath TCP in the same run.
 //!
-//! Real processes, the kernel's TCP, namespaces of one machine. Each row of the table ([`rows`]) is a scenario, a load and the
-//! targets for it; each carrier of a row gets new hosts, links and processes. Nothing is configured but the links' names
-//! and who the other side is (`--ceilings` configures the rates, for comparison).
+//! Real processes and the kernel's TCP run in network namespaces of one machine. A row of the table
+//! ([`rows`]) is a scenario, a load and targets; each carrier of a row gets new hosts, links and
+//! processes. Only the links' names and the peer are configured (`--ceilings` configures the rates,
+//! for comparison).
 //!
-//! *Attainable* is the sum of the link rates over the measured time times the share of payload in a full packet: 1500 bytes on
-//! the link carry a TCP segment of 1500 − 71 (IPv4, UDP, sealing, frame) − 52 (IPv4, TCP, timestamps) = 1377 bytes; what the tunnel's MTU
-//! really is is asked. Over plain links the bond takes 39 instead of 71.
+//! *Attainable* is the sum of the link rates over the measured time, times the share of payload in
+//! a full packet. 1500 bytes on a link carry a TCP segment of 1500 − 71 (IPv4, UDP, sealing, frame)
+//! − 52 (IPv4, TCP, timestamps) = 1377 bytes; over plain links the bond takes 39 instead of 71. The
+//! bond's status says the real MTU of the tunnel.
 //!
-//! It measures and judges, and the judgement is in the report: the exit code says only whether the measurement came to its end.
+//! The report holds the verdicts. The exit code says only whether the measurement was completed.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 mod carrier;
@@ -42,13 +44,14 @@ const PROGRAMS: Programs = bonding_testkit::programs!();
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench lab")]
 struct Arguments {
-    /// Only this row, or all whose name begins so; may be repeated
+    /// Only this row, or all whose names begin with this; may be repeated
     #[arg(long)]
     row: Vec<String>,
     /// Only rows of this scenario; may be repeated
     #[arg(long)]
     scenario: Vec<String>,
-    /// Only this carrier: bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be repeated
+    /// Only this carrier: bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be
+    /// repeated
     #[arg(long, value_enum)]
     only: Vec<Carrier>,
     /// Configure the links' rates, as ceilings
@@ -60,19 +63,19 @@ struct Arguments {
     /// Runs of each row; medians are printed
     #[arg(long, default_value_t = 3)]
     runs: u64,
-    /// What the bond is compared with in the first of the runs only
+    /// Run the other carriers in the first run only
     #[arg(long)]
     others_once: bool,
-    /// Measured length of one transfer; scenarios in which something happens take their own time
+    /// Measured length of one transfer; scenarios with events take their own time
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Where the figures go; tables go beside it, with the ending .md
+    /// Write the figures to this file, and tables beside it, with the ending .md
     #[arg(long, default_value = "target/bench/lab.json")]
     json: PathBuf,
-    /// Keep the figures of other rows that are in the JSON already
+    /// Keep the figures of other rows in that file
     #[arg(long)]
     keep: bool,
-    /// Also write what happened on each link in the bond's first run to ROW.csv in this folder
+    /// Also write the links' figures in the bond's first run to ROW.csv in this folder
     #[arg(long, value_name = "FOLDER")]
     trace: Option<PathBuf>,
     /// Measure nothing: put the tables of the figures in --json into this document
@@ -81,7 +84,7 @@ struct Arguments {
     /// Name the rows and end
     #[arg(long)]
     list: bool,
-    /// What cargo says to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -107,7 +110,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Relative files are meant from where the caller stands; cargo starts a benchmark elsewhere.
+/// Relative files are relative to the caller's folder; cargo starts a benchmark in another.
 fn anchored(file: &Path) -> PathBuf {
     match std::env::var_os("BENCH_WORKING_DIRECTORY") {
         Some(folder) => PathBuf::from(folder).join(file),
@@ -172,7 +175,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         }
         measured.print_targets();
         report.put(measured);
-        // What is measured is kept, whatever comes.
+        // The report keeps this row even if a later one fails.
         save(&report, &json)?;
     }
     if chosen.len() > 1 {
@@ -182,7 +185,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All carriers of a row, once.
+/// Runs all carriers of a row once.
 fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
     let scenario = scenario::find(row.scenario)?;
     let mut run = Run { busy_before_percent: bonding_testkit::probe::busy_percent()?, ..Run::default() };
@@ -238,7 +241,8 @@ fn read_report(json: &Path) -> anyhow::Result<Report> {
     serde_json::from_str(&text).with_context(|| json.display().to_string())
 }
 
-/// Puts the tables between the marks that a document has for them: all of them (`table`), the short one (`figures`), or both.
+/// Puts the tables between a document's marks for them: all tables (`table`), the short one
+/// (`figures`), or both.
 fn write_document(json: &Path, document: &Path) -> anyhow::Result<()> {
     let report = read_report(json)?;
     let name = document.display();

@@ -12,38 +12,40 @@ use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
 use bonding_netem::Rate;
 use bonding_testkit::probe::{cpu_time, peak_rss_bytes};
 
-use crate::carrier::{RIVAL_PORT, Running, Shares, best_link};
+use crate::carrier::{COMPETITOR_PORT, Running, Shares, best_link};
 use crate::extra::Sent;
 use crate::pages::{self, PageServer, Sockets};
 use crate::rows::{Carrier, Load, Timing, Transfer};
 use crate::trace::Trace;
 
-/// Figures by name; one that was not to be had is missing.
+/// Figures by name; a figure that could not be measured is missing.
 pub(crate) type Figures = BTreeMap<String, f64>;
 
-/// A game's or a call's packets.
+/// Packets of a game or a call.
 const ECHOES_PER_SECOND: u32 = 50;
-/// Twice as many where it is losses of one in a thousand that count.
+/// The same of a call: twice as many, to see losses of one in a thousand.
 const CALL_PER_SECOND: u32 = 100;
-/// For how long the echo is alone, to know its time without load.
+/// The echo runs alone for so long, for its time without load.
 const ALONE: Duration = Duration::from_millis(1_500);
-/// An answer that takes longer is lost.
+/// An answer that takes longer counts as lost.
 const LAST_ANSWERS: Duration = Duration::from_millis(1_200);
-/// How long nothing but the bond's own datagrams is counted before light traffic.
+/// The bond's own datagrams are counted alone for so long, before light traffic.
 const QUIET: Duration = Duration::from_secs(3);
-/// When a rival joins the load, and for how long it is not measured.
-const RIVAL_AFTER: Duration = Duration::from_secs(2);
-const RIVAL_OMIT: Duration = Duration::from_secs(3);
-/// So long after a link went out what arrives is compared with what the others carry.
+/// The competitor joins the load after this.
+const COMPETITOR_AFTER: Duration = Duration::from_secs(2);
+/// The competitor's start, which is not measured.
+const COMPETITOR_OMIT: Duration = Duration::from_secs(3);
+/// The arrivals are compared with what the other links carry from so long after the outage on.
 const SETTLING: Duration = Duration::from_secs(1);
-/// The time in which BBR goes by its handshake's round trip.
+/// BBR uses the round-trip time of its handshake for so long.
 const BBR_FIRST: Duration = Duration::from_secs(10);
-/// A full packet of TCP is more, what the echo has between two looks less.
+/// Bytes between two samples above which the transfer runs: a full packet of TCP has more, the echo
+/// less.
 const TRANSFER_LEAST: u64 = 1_000;
-/// What a full packet of the kernel's TCP carries.
+/// The share of payload in a full packet of the kernel's TCP.
 const KERNEL_SHARE: f64 = 1_448.0 / 1_500.0;
 
-/// What to run.
+/// A run: a row's scenario and load, with one carrier.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan<'a> {
     pub(crate) scenario: &'a Scenario,
@@ -52,14 +54,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) timing: Timing,
     /// Configure the links' rates.
     pub(crate) ceilings: bool,
-    /// Picks the packets that get lost.
+    /// The seed of the emulator, which decides the lost packets.
     pub(crate) seed: u64,
-    /// Where to write what happened, for a plot.
+    /// Write the links' figures to this file, for a plot.
     pub(crate) trace: Option<&'a Path>,
 }
 
 impl Plan<'_> {
-    /// Runs it.
+    /// Runs the load and measures it.
     pub(crate) fn run(&self) -> anyhow::Result<Figures> {
         let mut scenario = self.scenario.clone();
         if self.carrier == Carrier::Reversed {
@@ -73,7 +75,7 @@ impl Plan<'_> {
             Load::Echo | Load::Call | Load::Idle | Load::Pages => Direction::Down,
         };
         let best = match self.load {
-            // Light traffic has no use for rates; a rival is on the first link.
+            // Light traffic does not need rates; a competitor is on the first link.
             Load::Echo | Load::Call | Load::Idle | Load::Pages => nearest(&scenario),
             Load::Competing(_) => 0,
             Load::Transfer(_) | Load::Step(_) | Load::Outage(_) => {
@@ -116,14 +118,14 @@ impl Plan<'_> {
         lab.start_clock();
         let start = lab.elapsed();
         let echo_start = echo.as_ref().map(|echo| echo.echo.elapsed());
-        let (report, rival, record, trace) = std::thread::scope(|scope| {
+        let (report, competitor, record, trace) = std::thread::scope(|scope| {
             let watching = scope.spawn(|| Record::watch(lab, lab.host(host), &devices, &stop));
             let tracing = scope.spawn(|| self.trace.map(|_| Trace::record(running, transfer.way(), &stop)));
-            let rival = scope.spawn(|| self.rival(lab, transfer.direction));
+            let competitor = scope.spawn(|| self.competitor(lab, transfer.direction));
             let report = iperf3.run(lab, lab.host(Host::Client));
-            let rival = rival.join();
+            let competitor = competitor.join();
             stop.store(true, Ordering::Relaxed);
-            (report, rival, watching.join(), tracing.join())
+            (report, competitor, watching.join(), tracing.join())
         });
         let panicked = |_| anyhow::anyhow!("a watching thread panicked");
         let (record, trace) = (record.map_err(panicked)??, trace.map_err(panicked)?);
@@ -138,8 +140,8 @@ impl Plan<'_> {
         if transfer.is_bbr() {
             seen.first(&mut figures)?;
         }
-        if let Some(rival) = rival.map_err(panicked)?? {
-            figures.insert("rival_percent".to_owned(), rival);
+        if let Some(competitor) = competitor.map_err(panicked)?? {
+            figures.insert("competitor_percent".to_owned(), competitor);
         }
         if matches!(self.load, Load::Step(_)) {
             seen.steps(&mut figures);
@@ -168,7 +170,8 @@ impl Plan<'_> {
         Ok(figures)
     }
 
-    /// An echo of the realtime class: what of its packets is lost, of each way, and what making losses good costs.
+    /// An echo of the realtime class: the packets lost each way, and the packets sent to repair
+    /// losses.
     fn call(&self, running: &Running<'_>) -> anyhow::Result<Figures> {
         let echo = EchoPair::start(running, CALL_PER_SECOND)?.context("no way for an echo")?;
         std::thread::sleep(self.timing.omit);
@@ -177,7 +180,7 @@ impl Plan<'_> {
         std::thread::sleep(measured);
         let mut figures = Figures::new();
         Sent::put_extra(running, before, &mut figures)?;
-        // What is under way may still be answered.
+        // Packets in flight may still be answered.
         std::thread::sleep(LAST_ANSWERS);
         let timing = Timing { start: Duration::ZERO, omit: Duration::ZERO, measured };
         echo.figures(start, timing, &mut figures);
@@ -186,22 +189,24 @@ impl Plan<'_> {
         Ok(figures)
     }
 
-    /// The flow of somebody else's over the first link; gives its share of that link in percent.
-    fn rival(&self, lab: &Lab, direction: IperfDirection) -> anyhow::Result<Option<f64>> {
+    /// Runs the competitor, a flow outside the bond over the first link; gives its share of that
+    /// link in percent.
+    fn competitor(&self, lab: &Lab, direction: IperfDirection) -> anyhow::Result<Option<f64>> {
         if !matches!(self.load, Load::Competing(_)) {
             return Ok(None);
         }
-        let _server = Iperf3Server::start(lab, lab.host(Host::Server), RIVAL_PORT)?;
-        std::thread::sleep(RIVAL_AFTER);
+        let _server = Iperf3Server::start(lab, lab.host(Host::Server), COMPETITOR_PORT)?;
+        std::thread::sleep(COMPETITOR_AFTER);
         let link = lab.scenario().links.first().context("no link")?;
         let mut iperf3 = Iperf3::new(addr::SERVER_V4.into(), direction);
-        iperf3.port = RIVAL_PORT;
+        iperf3.port = COMPETITOR_PORT;
         iperf3.congestion = Some("cubic".to_owned());
         iperf3.device = Some(link.name.clone());
-        iperf3.omit = RIVAL_OMIT;
-        // It ends with the load.
+        iperf3.omit = COMPETITOR_OMIT;
+        // The competitor ends with the load.
         let whole = self.timing.omit + self.timing.measured;
-        iperf3.duration = whole.saturating_sub(RIVAL_AFTER + RIVAL_OMIT).max(Duration::from_secs(2));
+        iperf3.duration =
+            whole.saturating_sub(COMPETITOR_AFTER + COMPETITOR_OMIT).max(Duration::from_secs(2));
         let way = if direction == IperfDirection::Download { Direction::Down } else { Direction::Up };
         let rate = link.pipe(way).rate.mean_bps().context("an unlimited link")?;
         let report = iperf3.run(lab, lab.host(Host::Client))?;
@@ -221,7 +226,7 @@ struct Seen<'a> {
     direction: Direction,
     record: &'a Record,
     start: Duration,
-    /// What was measured.
+    /// The figures.
     window: (Duration, Duration),
 }
 
@@ -247,7 +252,7 @@ impl Seen<'_> {
         let wanted = |from: Duration, to: Duration| {
             let rate = lab.capacity_bps(direction, from, to).unwrap_or(u64::MAX) as f64;
             let bytes = rate / 8.0 * (to - from).as_secs_f64() * share;
-            // What arrives on the device has headers of its own.
+            // Packets on the device have headers of their own.
             0.95 * bytes / device
         };
         if let Some(after) = self.record.first_reached(self.start, wanted) {
@@ -270,19 +275,20 @@ impl Seen<'_> {
         Ok(figures)
     }
 
-    /// What of the attainable a BBR flow got in its first ten seconds.
+    /// The share of the attainable rate that a BBR flow had in its first ten seconds.
     fn first(&self, figures: &mut Figures) -> anyhow::Result<()> {
         let (lab, from, to) = (self.running.lab, self.start, self.start + BBR_FIRST);
         let rate = lab.capacity_bps(self.direction, from, to).context("an unlimited link")? as f64;
         let Shares { link, device } = self.running.shares()?;
         if let Some(bps) = self.record.received_bps(from, to) {
-            // What arrives on the device has headers of its own.
+            // Packets on the device have headers of their own.
             figures.insert("first_percent".to_owned(), bps * device * 1e2 / (rate * link));
         }
         Ok(())
     }
 
-    /// What arrived while links were out, beside what those carry that never are; and how soon all was used again.
+    /// The arrivals during an outage, in relation to what the links without an outage carry; and
+    /// the time until all links were used again.
     fn outages(&self, figures: &mut Figures) -> anyhow::Result<()> {
         let (lab, (_, end)) = (self.running.lab, self.window);
         let scenario = lab.scenario();
@@ -301,7 +307,7 @@ impl Seen<'_> {
         let (Some(first), Some(last)) = (first, last.max()) else { return Ok(()) };
         let (first, last) = (self.start + first, self.start + last);
         let Shares { link: share, device } = self.running.shares()?;
-        // What arrives on the device has headers of its own.
+        // Packets on the device have headers of their own.
         let share = share / device;
         let survivors = |from: Duration, to: Duration| {
             let stays = |(_, name): &(usize, &str)| goes_out(name, true).0.is_none();
@@ -317,19 +323,19 @@ impl Seen<'_> {
         }
         let wanted = |from, to| enough(survivors(from, to), from, to);
         if let Some(after) = self.record.first_reached(first, wanted) {
-            // The half second that is looked at is not counted.
+            // The half second that is averaged is not counted.
             let after = after.saturating_sub(Record::REACHED_SPAN);
             figures.insert("survivor_s".to_owned(), after.as_secs_f64());
         }
         let all = |from, to| lab.capacity_bps(self.direction, from, to).unwrap_or(u64::MAX) as f64;
         let wanted = |from, to| enough(all(from, to), from, to);
-        // Not at all is longer than there was time for.
+        // Never: count more than the time that was left.
         let after = self.record.first_reached(last, wanted).unwrap_or(end.saturating_sub(last));
         figures.insert("returned_s".to_owned(), after.saturating_sub(Record::REACHED_SPAN).as_secs_f64());
         Ok(())
     }
 
-    /// How long the first link's changes of rate took to show.
+    /// The time until the first link's changes of rate showed in the goodput.
     fn steps(&self, figures: &mut Figures) {
         let scenario = self.running.lab.scenario();
         let Some(link) = scenario.links.first() else { return };
@@ -348,7 +354,7 @@ impl Seen<'_> {
             let end = events.get(number + 1).map_or(self.window.1, |(next, _)| *next);
             let name = if *bps < before { "settled_down_s" } else { "settled_up_s" };
             before = *bps;
-            // Not at all is longer than there was time for.
+            // Never: count more than the time that was left.
             let after = self.record.settled(0, self.direction, *at, end, *bps);
             figures.insert(name.to_owned(), after.unwrap_or(end - *at).as_secs_f64());
         }
@@ -390,7 +396,7 @@ impl EchoPair {
     }
 }
 
-/// What the bond's processes take.
+/// Memory and processor time of the bond's processes.
 struct Processor {
     start: Instant,
     before: Option<(Duration, Duration)>,
@@ -432,8 +438,8 @@ fn carried(lab: &Lab) -> (f64, f64) {
     (first as f64, others as f64)
 }
 
-/// Runs light traffic; gives the share of its bytes that were on other links than the nearest one, less what the carrier sends
-/// when there is no traffic at all.
+/// Runs light traffic; gives the share of its bytes on links other than the nearest one, without
+/// the bytes that the carrier sends when there is no traffic.
 fn light<T>(
     running: &Running<'_>,
     figures: &mut Figures,

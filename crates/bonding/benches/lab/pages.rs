@@ -1,4 +1,5 @@
-//! Light use of the web: a page, a pause, the next page, each over a new connection, by the kernel's TCP (cubic).
+//! Light use of the web: a page, a pause, the next page, each over a new connection, by the
+//! kernel's TCP (cubic).
 //!
 //! Server and client are threads of this program. Over Multipath TCP the sockets are of that kind.
 
@@ -13,21 +14,21 @@ use anyhow::{Context as _, ensure};
 use bonding_lab::HostRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What a page weighs.
+/// Bytes of a page.
 const PAGE_BYTES: usize = 60_000;
-/// How many are loaded.
+/// Pages of a run.
 const PAGES: u32 = 30;
-/// Between two.
+/// The pause between two pages.
 const THINK: Duration = Duration::from_millis(250);
-/// A dead connection must not keep anybody.
+/// The time limit of a read or write: a dead connection must not block the run.
 const PATIENCE: Duration = Duration::from_secs(20);
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
-/// How the sockets are made.
+/// The kind of the sockets.
 #[derive(Debug, Clone)]
 pub(crate) struct Sockets {
     pub(crate) mptcp: bool,
-    /// The client's, if it is bound to one.
+    /// The device that the client's socket is bound to, if any.
     pub(crate) device: Option<String>,
 }
 
@@ -65,7 +66,7 @@ impl PageServer {
     pub(crate) fn start(host: HostRef, address: SocketAddr, sockets: &Sockets) -> anyhow::Result<Self> {
         let listener = host.run(|| {
             let socket = sockets.open()?;
-            // One that waits must wait for as long as nobody comes.
+            // The listening socket waits without a limit.
             socket.set_read_timeout(None)?;
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
@@ -80,7 +81,7 @@ impl PageServer {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                // A client that goes away has its reasons, and misses its page: it says so itself.
+                // A client that closes its connection reports the missing page itself.
                 let _ = answer(stream, &page);
             }
         });
@@ -91,7 +92,7 @@ impl PageServer {
 impl Drop for PageServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes it from waiting; should that fail, the thread stays behind and harms nobody.
+        // Wakes the thread from waiting. If that fails, the thread stays until the process ends.
         let woken = self.host.run(|| TcpStream::connect_timeout(&self.address, PATIENCE));
         if let (Ok(Ok(_)), Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
@@ -107,7 +108,7 @@ fn answer(mut stream: TcpStream, page: &[u8]) -> std::io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-/// Loads all pages from `host`; gives how long each took, from the first packet to the last byte.
+/// Loads all pages from `host`; gives the time of each, from the first packet to the last byte.
 pub(crate) fn load(host: HostRef, server: SocketAddr, sockets: &Sockets) -> anyhow::Result<Vec<Duration>> {
     host.run(|| {
         let mut times = Vec::new();

@@ -1,4 +1,5 @@
-//! The figures of all rows: as lines, beside their targets, as JSON and as the tables of docs/benchmarks.md.
+//! The figures of all rows: as lines, beside their targets, as JSON and as the tables of
+//! docs/benchmarks.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::measure::Figures;
 use crate::rows::{Carrier, Row, Target};
 
-/// All that was measured, as it stands in the JSON.
+/// All figures, as in the JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) kernel: String,
@@ -23,7 +24,7 @@ pub(crate) struct Measured {
     pub(crate) name: String,
     pub(crate) scenario: String,
     pub(crate) about: String,
-    /// When, as RFC 3339.
+    /// The time of the run, as RFC 3339.
     pub(crate) at: String,
     /// Rates were configured.
     pub(crate) ceilings: bool,
@@ -31,16 +32,16 @@ pub(crate) struct Measured {
     pub(crate) runs: Vec<Run>,
 }
 
-/// A row, once.
+/// One run of a row.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// How busy the processors were with something else before it began.
+    /// The load of the processors by other programs before the run, in percent.
     pub(crate) busy_before_percent: f64,
     pub(crate) carriers: BTreeMap<Carrier, Figures>,
 }
 
 impl Run {
-    /// Ratios are of one run: what can be had differs between runs.
+    /// Ratios are of one run: the attainable rate differs between runs.
     pub(crate) fn add_ratios(&mut self) {
         let goodput = |carrier| {
             let figures: &Figures = self.carriers.get(&carrier)?;
@@ -94,18 +95,18 @@ fn describe(figure: &str) -> (&str, &str, usize) {
         "echo_silence_ms" => ("longest time without an answer", " ms", 0),
         "lost_percent" => ("of a call's packets lost, each way", " %", 2),
         "extra_percent" => ("packets sent on top to make losses good", " %", 2),
-        "rival_percent" => ("the other flow's share of the first link", " %", 0),
+        "competitor_percent" => ("the other flow's share of the first link", " %", 0),
         other => (other, "", 2),
     }
 }
 
-/// A target with what was measured.
+/// A target and the measured value.
 struct Verdict<'a> {
     row: &'a str,
     what: &'a str,
     wanted: String,
     measured: String,
-    /// Nothing: not measured.
+    /// `None`: not measured.
     met: Option<bool>,
 }
 
@@ -186,7 +187,7 @@ impl Measured {
         add(&|value| format!(" after {value:.2} s"), "survivor_s");
         add(&|value| format!("  back after {value:.2} s"), "returned_s");
         add(&|value| format!("  silent {value:.0} ms"), "echo_silence_ms");
-        add(&|value| format!("  rival {value:.0} %"), "rival_percent");
+        add(&|value| format!("  competitor {value:.0} %"), "competitor_percent");
         add(&|value| format!("  lost {value:.2} %"), "lost_percent");
         add(&|value| format!("  extra {value:.2} %"), "extra_percent");
         add(&|value| format!("  others {value:.1} %"), "others_percent");
@@ -209,7 +210,7 @@ impl Measured {
         text
     }
 
-    /// How much of each link's rate was used.
+    /// The used share of each link's rate.
     fn link_uses(&self, carrier: Carrier) -> Vec<String> {
         let Some(figures) = self.runs.first().and_then(|run| run.carriers.get(&carrier)) else {
             return Vec::new();
@@ -221,7 +222,7 @@ impl Measured {
         names.filter_map(part).collect()
     }
 
-    /// The targets, a line each.
+    /// The targets, one line each.
     pub(crate) fn print_targets(&self) {
         for verdict in self.verdicts() {
             verdict.print();
@@ -258,7 +259,7 @@ impl Report {
         println!("  {} targets, {missed} missed, {unknown} not measured", verdicts.len());
     }
 
-    /// What to say of the machine.
+    /// A description of the machine.
     fn machine(&self) -> String {
         let busy: Vec<f64> =
             self.rows.iter().flat_map(|row| &row.runs).map(|run| run.busy_before_percent).collect();
@@ -288,7 +289,7 @@ impl Report {
         )
     }
 
-    /// Takes a row, in the place of an earlier one of that name.
+    /// Adds a row; it replaces an earlier one of that name.
     pub(crate) fn put(&mut self, row: Measured) {
         match self.rows.iter_mut().find(|other| other.name == row.name) {
             Some(other) => *other = row,
@@ -299,7 +300,8 @@ impl Report {
         self.rows.sort_by_key(|row| place(row).unwrap_or(order.len()));
     }
 
-    /// The short table of the README: one download with nothing configured, beside the others.
+    /// The short table of the README: one download without configured rates, beside the other
+    /// carriers.
     pub(crate) fn to_summary(&self) -> String {
         let mut text = String::from(
             "| links | best link alone | round robin | kernel MPTCP | bond | of attainable | echo, alone → during it |\n\

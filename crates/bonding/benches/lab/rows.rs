@@ -1,4 +1,4 @@
-//! What is measured, as data: the rows of the table and the targets that the bond is held to.
+//! The rows of the table, and the targets of the bond, as data.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use bonding_lab::tools::IperfDirection;
 use bonding_lab::{Direction, Scenario};
 use serde::{Deserialize, Serialize};
 
-/// Who carries the load.
+/// The carrier of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Carrier {
-    /// The bond as it is by default.
+    /// The bond with its defaults.
     Bond,
-    /// The bond, links listed in the opposite order.
+    /// The bond, with the links listed in the opposite order.
     Reversed,
     /// The bond over plain links.
     Plain,
-    /// The bond, nothing sent again and no repair symbols.
+    /// The bond without resending and repair symbols.
     NoRecovery,
     /// The bond with the baseline policy.
     RoundRobin,
@@ -28,12 +28,12 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    /// The bond as it is by default, in whatever order its links are listed.
+    /// Whether this is the bond with its defaults, in either order of the links.
     pub(crate) const fn is_bond(self) -> bool {
         matches!(self, Self::Bond | Self::Reversed)
     }
 
-    /// As tables name it.
+    /// The name in tables.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Bond => "bond",
@@ -56,19 +56,21 @@ pub(crate) struct Transfer {
 }
 
 const BBR: &str = "bbr";
-/// BBR's first least round trip is the handshake's, over the nearest link, and holds for ten seconds (`bbr_min_rtt_win_sec` in Linux's
-/// `tcp_bbr.c`). Then it looks again, and grows to what its path carries by a quarter every eight round trips.
+/// BBR uses the round-trip time of the handshake, over the nearest link, as its minimum for ten
+/// seconds (`bbr_min_rtt_win_sec` in Linux's `tcp_bbr.c`). Then BBR measures again and grows to
+/// what its path carries, by a quarter every eight round trips. A measurement starts after that.
 const BBR_STEADY: Duration = Duration::from_secs(16);
-/// It goes on looking every ten seconds, and sends next to nothing meanwhile: twice in this time.
+/// BBR measures the minimum again every ten seconds, and sends next to nothing meanwhile: a
+/// measurement covers two such periods.
 const BBR_PERIODS: Duration = Duration::from_secs(20);
 
 impl Transfer {
-    /// Whether its first ten seconds are unlike the others.
+    /// Whether the flow's first ten seconds differ from the others.
     pub(crate) fn is_bbr(self) -> bool {
         self.congestion == BBR
     }
 
-    /// As the emulator names its way.
+    /// The emulator's direction of the transfer.
     pub(crate) const fn way(self) -> Direction {
         match self.direction {
             IperfDirection::Download => Direction::Down,
@@ -77,28 +79,28 @@ impl Transfer {
     }
 }
 
-/// What is put on the carrier.
+/// The traffic over a carrier.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Load {
     /// A bulk transfer beside a sparse echo.
     Transfer(Transfer),
     /// The same while the first link's rate changes by the scenario's events.
     Step(Transfer),
-    /// The same beside a flow of somebody else's on the first link.
+    /// The same beside a competitor, a flow outside the bond, on the first link.
     Competing(Transfer),
     /// The same while links are out by the scenario's events.
     Outage(Transfer),
     /// An echo alone, while links are out by the scenario's events.
     Echo,
-    /// A call over lossy links: an echo that is of the realtime class by its behaviour, and nothing else.
+    /// A call over lossy links: only an echo, which is realtime by its behaviour.
     Call,
-    /// Pings, nothing else.
+    /// Only pings.
     Idle,
-    /// Pages of the web, one after the other, with pauses.
+    /// Web pages, one after the other, with pauses.
     Pages,
 }
 
-/// What a figure of the bond should be.
+/// A bound for a figure of the bond.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Target<F> {
     pub(crate) figure: F,
@@ -148,94 +150,151 @@ const fn transfer(direction: IperfDirection, flows: u16, congestion: &'static st
     Load::Transfer(Transfer { direction, flows, congestion })
 }
 
+fn row(
+    name: &'static str,
+    scenario: &'static str,
+    load: Load,
+    carriers: &'static [Carrier],
+    targets: &[Target<&'static str>],
+) -> Row {
+    Row { name, scenario, load, carriers, targets: targets.to_vec() }
+}
+
+const fn share(percent: f64) -> Target<&'static str> {
+    at_least("share_percent", percent)
+}
+
+const fn cubic(direction: IperfDirection, flows: u16) -> Transfer {
+    Transfer { direction, flows, congestion: "cubic" }
+}
+
+/// The bond is at least as fast as the best link alone.
+const BEST: Target<&str> = at_least("of_best_link", 1.0);
+
 /// All rows, in the table's order.
 pub(crate) fn all() -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut add = |name, scenario, load, carriers, targets: &[Target<&'static str>]| {
-        rows.push(Row { name, scenario, load, carriers, targets: targets.to_vec() });
-    };
-    let share = |percent| at_least("share_percent", percent);
-    let best = at_least("of_best_link", 1.0);
-    let echo = [at_most("echo_p50_ms", 22.0), at_most("echo_p99_ms", 27.0)];
-    let difference = at_most("difference_percent", 3.0);
+    [reference(), steady(), lossy(), varying(), order(), outages(), calls()].concat()
+}
 
-    let one = [share(95.0), best];
-    add("reference-1-down", "reference", transfer(DOWN, 1, "cubic"), ALL, &one);
-    add("reference-1-up", "reference", transfer(UP, 1, "cubic"), ALL, &one);
-    let four = [share(97.0), best, echo[0], echo[1]];
-    add("reference-4-down", "reference", transfer(DOWN, 4, "cubic"), ALL, &four);
-    add("reference-4-up", "reference", transfer(UP, 4, "cubic"), ALL, &four[..2]);
-    add("reference-bbr-down", "reference", transfer(DOWN, 1, BBR), ALL, &one);
-    add("reference-bbr-up", "reference", transfer(UP, 1, BBR), ALL, &one);
+/// The reference links.
+fn reference() -> Vec<Row> {
+    let echo = [at_most("echo_p50_ms", 22.0), at_most("echo_p99_ms", 27.0)];
+    let one = [share(95.0), BEST];
+    let four = [share(97.0), BEST, echo[0], echo[1]];
     let idle = [at_most("idle_p50_ms", 20.5), at_most("others_percent", 5.0)];
-    add("reference-idle", "reference", Load::Idle, NO_TCP, &idle);
-    add("reference-pages", "reference", Load::Pages, ALL, &[at_most("others_percent", 5.0)]);
-    add("dual-1-down", "dual", transfer(DOWN, 1, "cubic"), ALL, &[share(97.0), best]);
-    add("dual-1-up", "dual", transfer(UP, 1, "cubic"), ALL, &[share(97.0), best]);
-    add("hetero-1-down", "hetero", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), best]);
-    add("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
-    add("asymmetric-1-down", "asymmetric", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), best]);
-    add("asymmetric-4-down", "asymmetric", transfer(DOWN, 4, "cubic"), ALL, &[share(95.0), best]);
-    add("asymmetric-1-up", "asymmetric", transfer(UP, 1, "cubic"), ALL, &[share(95.0), best]);
-    add("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(93.0), best]);
-    add("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), RECOVERY, &[share(93.0), best]);
-    // What is lost and sent again, over two links at times, takes its share.
-    let lossy = [share(85.0), best];
-    add("lossy3-1-down", "lossy-3", transfer(DOWN, 1, "cubic"), RECOVERY, &lossy);
-    add("lossy3-1-up", "lossy-3", transfer(UP, 1, "cubic"), RECOVERY, &lossy);
-    add("bursts-1-down", "bursts", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(90.0), best]);
-    add("bursts-1-up", "bursts", transfer(UP, 1, "cubic"), RECOVERY, &[share(90.0), best]);
+    vec![
+        row("reference-1-down", "reference", transfer(DOWN, 1, "cubic"), ALL, &one),
+        row("reference-1-up", "reference", transfer(UP, 1, "cubic"), ALL, &one),
+        row("reference-4-down", "reference", transfer(DOWN, 4, "cubic"), ALL, &four),
+        row("reference-4-up", "reference", transfer(UP, 4, "cubic"), ALL, &four[..2]),
+        row("reference-bbr-down", "reference", transfer(DOWN, 1, BBR), ALL, &one),
+        row("reference-bbr-up", "reference", transfer(UP, 1, BBR), ALL, &one),
+        row("reference-idle", "reference", Load::Idle, NO_TCP, &idle),
+        row("reference-pages", "reference", Load::Pages, ALL, &[at_most("others_percent", 5.0)]),
+    ]
+}
+
+/// Other links that do not change and lose only by their queues.
+fn steady() -> Vec<Row> {
+    vec![
+        row("dual-1-down", "dual", transfer(DOWN, 1, "cubic"), ALL, &[share(97.0), BEST]),
+        row("dual-1-up", "dual", transfer(UP, 1, "cubic"), ALL, &[share(97.0), BEST]),
+        row("hetero-1-down", "hetero", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), BEST]),
+        row("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), BEST]),
+        row("asymmetric-1-down", "asymmetric", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), BEST]),
+        row("asymmetric-4-down", "asymmetric", transfer(DOWN, 4, "cubic"), ALL, &[share(95.0), BEST]),
+        row("asymmetric-1-up", "asymmetric", transfer(UP, 1, "cubic"), ALL, &[share(95.0), BEST]),
+    ]
+}
+
+/// Links that lose packets, and one link alone.
+fn lossy() -> Vec<Row> {
+    // Losses and their resends, at times over two links, take their share.
+    let lossy = [share(85.0), BEST];
     let single = [share(97.0), at_most("echo_added_p99_ms", 8.0)];
-    add("single-1-down", "single", transfer(DOWN, 1, "cubic"), NO_TCP, &single);
-    add("single-1-up", "single", transfer(UP, 1, "cubic"), NO_TCP, &single);
-    let varying = [share(85.0), at_most("echo_added_p95_ms", 60.0), at_most("link_queue_p95_ms", 60.0), best];
-    add("varying-4-down", "varying", transfer(DOWN, 4, "cubic"), ALL, &varying);
-    add("varying-4-up", "varying", transfer(UP, 4, "cubic"), ALL, &varying);
+    vec![
+        row("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(93.0), BEST]),
+        row("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), RECOVERY, &[share(93.0), BEST]),
+        row("lossy3-1-down", "lossy-3", transfer(DOWN, 1, "cubic"), RECOVERY, &lossy),
+        row("lossy3-1-up", "lossy-3", transfer(UP, 1, "cubic"), RECOVERY, &lossy),
+        row("bursts-1-down", "bursts", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(90.0), BEST]),
+        row("bursts-1-up", "bursts", transfer(UP, 1, "cubic"), RECOVERY, &[share(90.0), BEST]),
+        row("single-1-down", "single", transfer(DOWN, 1, "cubic"), NO_TCP, &single),
+        row("single-1-up", "single", transfer(UP, 1, "cubic"), NO_TCP, &single),
+    ]
+}
+
+/// Links whose rate changes, by themselves or by a competitor.
+fn varying() -> Vec<Row> {
+    let varying = [share(85.0), at_most("echo_added_p95_ms", 60.0), at_most("link_queue_p95_ms", 60.0), BEST];
     let step = [at_most("settled_down_s", 1.0), at_most("settled_up_s", 3.0)];
-    let four = |direction| Transfer { direction, flows: 4, congestion: "cubic" };
-    add("step-down", "step", Load::Step(four(DOWN)), ALL, &step);
-    add("step-up", "step", Load::Step(four(UP)), ALL, &step);
-    let fair = [between("rival_percent", 25.0, 75.0)];
-    add("competing-10", "reference", Load::Competing(four(DOWN)), ALL, &fair);
-    add("competing-50", "dual", Load::Competing(four(DOWN)), ALL, &fair);
-    add("order-reference", "reference", transfer(DOWN, 1, "cubic"), ORDER, &[difference]);
-    add("order-dual", "dual", transfer(DOWN, 1, "cubic"), ORDER, &[difference]);
-    add("order-hetero", "hetero", transfer(DOWN, 1, "cubic"), ORDER, &[difference]);
-    add(
-        "satphone-1-down",
-        "satphone",
-        transfer(DOWN, 1, "cubic"),
-        ALL,
-        &[at_least("of_others_percent", 95.0), best],
-    );
-    let outage = |direction| Load::Outage(Transfer { direction, flows: 1, congestion: "cubic" });
+    let fair = [between("competitor_percent", 25.0, 75.0)];
+    vec![
+        row("varying-4-down", "varying", transfer(DOWN, 4, "cubic"), ALL, &varying),
+        row("varying-4-up", "varying", transfer(UP, 4, "cubic"), ALL, &varying),
+        row("step-down", "step", Load::Step(cubic(DOWN, 4)), ALL, &step),
+        row("step-up", "step", Load::Step(cubic(UP, 4)), ALL, &step),
+        row("competing-10", "reference", Load::Competing(cubic(DOWN, 4)), ALL, &fair),
+        row("competing-50", "dual", Load::Competing(cubic(DOWN, 4)), ALL, &fair),
+    ]
+}
+
+/// The order of the links in the configuration, and a link that is too slow to be of use.
+fn order() -> Vec<Row> {
+    let difference = [at_most("difference_percent", 3.0)];
+    let slow = [at_least("of_others_percent", 95.0), BEST];
+    vec![
+        row("order-reference", "reference", transfer(DOWN, 1, "cubic"), ORDER, &difference),
+        row("order-dual", "dual", transfer(DOWN, 1, "cubic"), ORDER, &difference),
+        row("order-hetero", "hetero", transfer(DOWN, 1, "cubic"), ORDER, &difference),
+        row("satphone-1-down", "satphone", transfer(DOWN, 1, "cubic"), ALL, &slow),
+    ]
+}
+
+/// Links that go silent or lose their carrier.
+fn outages() -> Vec<Row> {
+    let outage = |direction| Load::Outage(cubic(direction, 1));
     let pause = |most| at_most("pause_ms", most);
+    let silence = |most| at_most("echo_silence_ms", most);
     let survives = at_least("survivor_percent", 95.0);
-    let after = [survives, at_most("survivor_s", 1.0), at_most("returned_s", 5.0), best];
+    let after = [survives, at_most("survivor_s", 1.0), at_most("returned_s", 5.0), BEST];
     let failover = [&[pause(150.0)], after.as_slice()].concat();
     let carrier = [&[pause(60.0)], after.as_slice()].concat();
-    add("failover-1-down", "failover", outage(DOWN), RECOVERY, &failover);
-    add("failover-1-up", "failover", outage(UP), RECOVERY, &failover);
-    add("failover-5-down", "failover-5", outage(DOWN), RECOVERY, &failover);
-    add("failover-5-up", "failover-5", outage(UP), RECOVERY, &failover);
-    add("failover-carrier-down", "carrier", outage(DOWN), RECOVERY_NO_TCP, &carrier);
-    add("failover-carrier-up", "carrier", outage(UP), RECOVERY_NO_TCP, &carrier);
-    add("failover-echo", "turns", Load::Echo, BOND, &[at_most("echo_silence_ms", 150.0)]);
-    add("failover-echo-carrier", "turns-carrier", Load::Echo, BOND, &[at_most("echo_silence_ms", 60.0)]);
-    add("failover-flapping", "flapping", outage(DOWN), RECOVERY_NO_TCP, &[survives, pause(150.0)]);
-    let starlink = [share(90.0), pause(200.0), best];
-    add("failover-starlink", "starlink", outage(DOWN), RECOVERY_NO_TCP, &starlink);
+    let starlink = [share(90.0), pause(200.0), BEST];
+    vec![
+        row("failover-1-down", "failover", outage(DOWN), RECOVERY, &failover),
+        row("failover-1-up", "failover", outage(UP), RECOVERY, &failover),
+        row("failover-5-down", "failover-5", outage(DOWN), RECOVERY, &failover),
+        row("failover-5-up", "failover-5", outage(UP), RECOVERY, &failover),
+        row("failover-carrier-down", "carrier", outage(DOWN), RECOVERY_NO_TCP, &carrier),
+        row("failover-carrier-up", "carrier", outage(UP), RECOVERY_NO_TCP, &carrier),
+        row("failover-echo", "turns", Load::Echo, BOND, &[silence(150.0)]),
+        row("failover-echo-carrier", "turns-carrier", Load::Echo, BOND, &[silence(60.0)]),
+        row("failover-flapping", "flapping", outage(DOWN), RECOVERY_NO_TCP, &[survives, pause(150.0)]),
+        row("failover-starlink", "starlink", outage(DOWN), RECOVERY_NO_TCP, &starlink),
+    ]
+}
+
+/// Calls, and what recovery and sealing cost.
+fn calls() -> Vec<Row> {
     let call = [at_most("lost_percent", 0.1), at_most("extra_percent", 25.0)];
-    add("call-lossy", "call", Load::Call, CALL, &call);
-    add("call-clean", "dual", Load::Call, OVERHEAD, &[at_most("extra_percent", 0.5)]);
     let clean = [at_most("extra_percent", 0.5)];
-    add("recovery-clean", "reference", transfer(DOWN, 4, "cubic"), OVERHEAD, &clean);
-    add("sealing-4-down", "reference", transfer(DOWN, 4, "cubic"), SEALING, &[at_least("of_plain", 0.97)]);
-    rows
+    vec![
+        row("call-lossy", "call", Load::Call, CALL, &call),
+        row("call-clean", "dual", Load::Call, OVERHEAD, &clean),
+        row("recovery-clean", "reference", transfer(DOWN, 4, "cubic"), OVERHEAD, &clean),
+        row(
+            "sealing-4-down",
+            "reference",
+            transfer(DOWN, 4, "cubic"),
+            SEALING,
+            &[at_least("of_plain", 0.97)],
+        ),
+    ]
 }
 
 impl Row {
-    /// What it is, in one line.
+    /// A description, in one line.
     pub(crate) fn about(&self) -> String {
         let transfer = |transfer: Transfer| {
             let way = if transfer.direction == DOWN { "download" } else { "upload" };
@@ -260,23 +319,24 @@ impl Row {
     }
 }
 
-/// By then any carrier is up and the echo has been alone for long enough.
+/// After this every carrier is up and the echo has been alone for long enough.
 const READY: Duration = Duration::from_secs(4);
 
-/// How long each part takes.
+/// The parts of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
-    /// When the load begins at the earliest, since the links' start: every carrier is to see the same of a rate that varies.
+    /// The earliest start of the load after the links' start: every carrier sees the same part of a
+    /// rate that varies.
     pub(crate) start: Duration,
-    /// Not measured: until a transfer is steady.
+    /// Not measured: the transfer becomes steady.
     pub(crate) omit: Duration,
-    /// Measured.
+    /// The measured time.
     pub(crate) measured: Duration,
 }
 
 impl Timing {
-    /// A scenario in which something happens needs its time and shows every carrier the same of it; in the others
-    /// every second is like the last, and the baselines need fewer.
+    /// A scenario with events runs to its end, so that every carrier sees all of them. In the
+    /// others every second is like the last, and the baselines need fewer.
     pub(crate) fn new(scenario: &Scenario, load: Load, carrier: Carrier, seconds: u64, quick: bool) -> Self {
         if let Load::Transfer(transfer) = load
             && transfer.is_bbr()

@@ -1,5 +1,5 @@
-//! What happened on each link while a load ran, every 100 ms, for a plot: columns that `cargo xtask bench plot` reads, named as the
-//! simulator names them. What cannot be said is empty.
+//! The figures of each link while a load ran, every 100 ms, for a plot: columns that `cargo xtask
+//! bench plot` reads, with the simulator's names. A figure that is not known is empty.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,17 @@ use serde_json::Value;
 
 use crate::carrier::Running;
 
-/// Between two looks.
+/// The time between two samples.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The looks of a run.
+/// The samples of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     csv: String,
 }
 
 impl Trace {
-    /// Looks at the emulator and asks the sending side of the bond until `stop`.
+    /// Samples the emulator and the sending side of the bond until `stop`.
     pub(crate) fn record(
         running: &Running<'_>,
         direction: Direction,
@@ -80,7 +80,7 @@ impl Trace {
         }
     }
 
-    /// A line per link and look, below a head.
+    /// A line per link and sample, below a head.
     pub(crate) fn to_csv(&self) -> &str {
         &self.csv
     }

@@ -1,4 +1,5 @@
-//! How the bond begins, is interrupted and ends: restarts of either side, and hosts left as they were found.
+//! Start, interruption and end of the bond: restarts of either side, and hosts that are left
+//! unchanged.
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::Ping;
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 use crate::PROGRAMS;
 use crate::traffic::all_answered;
 
-/// A client that is killed and started again gets its traffic back; the server is not touched.
+/// Traffic flows again after the client is killed and started again; the server runs on.
 pub(crate) fn a_killed_client_comes_back(lab: &Lab) -> anyhow::Result<()> {
     let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
     let untouched = bond.process(Host::Server)?.id();
@@ -23,7 +24,7 @@ pub(crate) fn a_killed_client_comes_back(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// The same with the server.
+/// The same for the server.
 pub(crate) fn a_killed_server_comes_back(lab: &Lab) -> anyhow::Result<()> {
     let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for round in 0..2 {
@@ -35,7 +36,7 @@ pub(crate) fn a_killed_server_comes_back(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// The order in which the two are started does not matter.
+/// The client may start before the server.
 pub(crate) fn a_client_waits_for_its_server(lab: &Lab) -> anyhow::Result<()> {
     let mut bond = Bond::configure(lab, PROGRAMS, Options::default())?;
     bond.start_client()?;
@@ -50,7 +51,8 @@ fn traffic_flows(lab: &Lab) -> anyhow::Result<()> {
     all_answered(lab, Host::Server, &Ping { count: 10, ..Ping::new(CLIENT_V4) })
 }
 
-/// All that a bond could leave behind on a host: devices, addresses, routes, rules, firewall tables, switches.
+/// Everything that a bond could leave on a host: devices, addresses, routes, rules, firewall
+/// tables, switches.
 fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
     let mut text = String::new();
     for words in [
@@ -73,7 +75,7 @@ fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Both end with exit code 0 on SIGTERM and on SIGINT, and leave nothing behind.
+/// Both programs end with exit code 0 on SIGTERM and on SIGINT, and leave nothing on their hosts.
 pub(crate) fn everything_is_undone_at_exit(lab: &Lab) -> anyhow::Result<()> {
     let before = [traces(lab, Host::Client)?, traces(lab, Host::Server)?];
     for signal in [Signal::TERM, Signal::INT] {
@@ -88,7 +90,7 @@ pub(crate) fn everything_is_undone_at_exit(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a kill left behind is undone by the next run.
+/// The next run removes what a killed one left.
 pub(crate) fn what_a_crash_left_is_undone_later(lab: &Lab) -> anyhow::Result<()> {
     let before = [traces(lab, Host::Client)?, traces(lab, Host::Server)?];
     let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;

@@ -1,10 +1,11 @@
-//! End to end: the real `client`, `server` and `bondctl` over emulated links, with real kernels, real TCP and standard
-//! tools, on three hosts in network namespaces.
+//! End to end: the real `client`, `server` and `bondctl` over emulated links, with real kernels,
+//! real TCP and standard tools, on three hosts in network namespaces.
 //!
-//! Each test gets hosts of its own and leaves nothing behind; all run one after another in one sandbox. Asserted are
-//! order, counts and eventual success, never how long something takes. A test without its tools fails and names them.
+//! Each test gets its own hosts and leaves nothing behind; the tests run one after another in one
+//! sandbox. Tests assert order, counts and eventual success, never a duration. A test without its
+//! tools fails and names them.
 //!
-//! `cargo test -p bonding --test e2e -- NAME` runs those whose name contains NAME.
+//! `cargo test -p bonding --test e2e -- NAME` runs the tests whose name contains NAME.
 
 mod lifecycle;
 mod operation;
@@ -59,7 +60,7 @@ const TESTS: &[(&str, Test)] = &[
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // One lab at a time: they share the sandbox, and the machine.
+    // One lab at a time: labs share the sandbox and the machine.
     arguments.test_threads = Some(1);
     if !arguments.list
         && let Err(error) = sandbox::enter()
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Runs one test on hosts of its own.
+/// Runs one test on its own hosts.
 fn run(test: Test) -> Result<(), Failed> {
     let missing = bonding_lab::requirements();
     if let Some(first) = missing.first() {

@@ -1,4 +1,5 @@
-//! What an operator meets: configuration errors, exit codes, status, logs; and what a stranger meets: silence.
+//! The operator's view: configuration errors, exit codes, status, logs. The stranger's view:
+//! silence.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
@@ -13,7 +14,8 @@ use serde_json::Value;
 
 use crate::PROGRAMS;
 
-/// A wrong configuration is refused with exit code 2 and a message that names file, line, what and the nearest key.
+/// A wrong configuration ends the program with exit code 2 and a message that names file, line, the
+/// wrong part and the nearest key.
 pub(crate) fn a_wrong_configuration_is_exit_code_2(_: &Lab) -> anyhow::Result<()> {
     let cases = [
         (
@@ -62,7 +64,7 @@ pub(crate) fn a_right_configuration_passes_the_check(lab: &Lab) -> anyhow::Resul
     Ok(())
 }
 
-/// `bondctl status --json` has the keys that scripts rely on, on both sides, and true values in them.
+/// `bondctl status --json` has the keys that scripts use, on both sides, with true values.
 pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for host in [Host::Client, Host::Server] {
@@ -81,7 +83,7 @@ pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
                         tx_mbps rx_mbps capacity_mbps utilisation tx_bytes rx_bytes queue_ms";
             has_keys(link, "", keys)?;
             ensure!(link.pointer("/id") == Some(&Value::from(index)), "{link}");
-            // What the client calls its links it tells nobody.
+            // The client does not tell the server the names of its links.
             let name = if host == Host::Client { spec.name.clone() } else { format!("link{index}") };
             ensure!(link.pointer("/name") == Some(&Value::from(name)), "{link}");
             // The emulator never delivers early.
@@ -101,7 +103,7 @@ fn has_keys(value: &Value, pointer: &str, keys: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The periodic reports have the two shapes that people and scripts read; plain links are warned of.
+/// The periodic reports have the two shapes for people and scripts; plain links cause a warning.
 pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
     let links = lab.scenario().links.len();
@@ -137,7 +139,7 @@ pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> 
     bond.stop()
 }
 
-/// A running bond has the two capabilities that it needs and no way to others, in every thread.
+/// A running bond has the two capabilities that it needs, in every thread, and cannot gain others.
 pub(crate) fn rights_are_reduced(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for host in [Host::Client, Host::Server] {
@@ -152,7 +154,7 @@ pub(crate) fn rights_are_reduced(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// Whoever is not configured gets no answer, whatever he sends, and is counted.
+/// A sender that is not configured gets no answer, whatever it sends, and is counted.
 pub(crate) fn strangers_get_no_answer(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
     let before = strangers_counted(&bond)?;
@@ -163,7 +165,7 @@ pub(crate) fn strangers_get_no_answer(lab: &Lab) -> anyhow::Result<()> {
         ensure!(counted >= 5 * 3, "{counted} datagrams of strangers");
         Ok(())
     })?;
-    // Nothing of that reached the session.
+    // No datagram of those reached the session.
     bond.alive()?;
     bond.stop()
 }
@@ -173,7 +175,7 @@ fn strangers_counted(bond: &Bond<'_>) -> anyhow::Result<u64> {
     Ok(status.pointer("/discards/unknown_peer").and_then(Value::as_u64).unwrap_or(0))
 }
 
-/// Sends to every listener what a client would send, and noise; gives the number of answers.
+/// Sends a client's kinds of datagrams and noise to every listener; gives the number of answers.
 fn knock_everywhere() -> anyhow::Result<usize> {
     // A data frame, a heartbeat without a payload, a heartbeat of the right length, noise.
     let mut heartbeat = vec![0, 0, 0, 0, 0, 0, 0, 1, 0x01, 0, 60, 1];
@@ -190,7 +192,7 @@ fn knock_everywhere() -> anyhow::Result<usize> {
             socket.send_to(knock, (addr::SERVER_EGRESS_V4, port))?;
         }
     }
-    // A wire without delay: a second is long.
+    // The wire has no delay: an answer would come within a second.
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     let mut answers = 0;
     while socket.recv(&mut [0; 2_048]).is_ok() {

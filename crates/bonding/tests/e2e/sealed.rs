@@ -10,11 +10,11 @@ use serde_json::Value;
 use crate::PROGRAMS;
 use crate::traffic::{all_answered, files_arrive_whole, packets_pass_up_to};
 
-/// What the first client is leased.
+/// The inner addresses that the first client gets.
 const LEASED_V4: &str = "10.99.0.2";
 const LEASED_V6: &str = "fd99::2";
 
-/// Default routes over every link, the first preferred, as a router with several lines has them.
+/// Default routes over every link, the first preferred, as on a router with several lines.
 fn route_over_all_links(lab: &Lab) -> anyhow::Result<()> {
     for (index, link) in lab.scenario().links.iter().enumerate() {
         let metric = (100 + index).to_string();
@@ -24,14 +24,14 @@ fn route_over_all_links(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line for a client called `name`.
+/// An invitation for a client called `name`.
 fn invite(bond: &Bond<'_>, name: &str) -> anyhow::Result<String> {
     let printed = bond.bondctl(&["invite", name, "--host", &addr::SERVER_V4.to_string()])?;
     ensure!(printed.lines().count() == 1 && printed.starts_with("bond://"), "{printed}");
     Ok(printed.trim().to_owned())
 }
 
-/// A server, a client that joined it, both running.
+/// A running server and a client that joined it.
 fn joined(lab: &Lab) -> anyhow::Result<(Bond<'_>, String)> {
     route_over_all_links(lab)?;
     let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
@@ -53,7 +53,8 @@ fn traffic_flows(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Four commands: server, invite, join, client; then every link is up, and traffic flows both ways, sealed.
+/// Four commands (server, invite, join, client) bring every link up; sealed traffic flows both
+/// ways.
 pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
     let (bond, line) = joined(lab)?;
     traffic_flows(lab)?;
@@ -83,7 +84,8 @@ pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// Each wrong line is one sentence on standard error and exit code 1; a line may be used again by the same key.
+/// Each wrong invitation gives one sentence on standard error and exit code 1; the same key may use
+/// an invitation again.
 pub(crate) fn lines_that_do_not_enrol_say_why(lab: &Lab) -> anyhow::Result<()> {
     route_over_all_links(lab)?;
     let bond = Bond::start_defaults(lab, PROGRAMS)?;
@@ -98,7 +100,7 @@ pub(crate) fn lines_that_do_not_enrol_say_why(lab: &Lab) -> anyhow::Result<()> {
     };
     refused(line.get(..line.len() - 3).context("short")?, "client.key", "damaged: copy the whole line")?;
     refused("http://example.net", "client.key", "this is no invitation")?;
-    // An earlier line for the same name is void.
+    // An earlier invitation for the same name is void.
     let newer = invite(&bond, "home")?;
     refused(&line, "client.key", "has expired")?;
     for _ in 0..2 {
@@ -107,7 +109,8 @@ pub(crate) fn lines_that_do_not_enrol_say_why(lab: &Lab) -> anyhow::Result<()> {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(said.contains(LEASED_V4) && said.contains(LEASED_V6), "{said}");
     }
-    // Another machine with the same line. Its file would say the same of the server, but has another key.
+    // Another machine with the same invitation: its file would name the same server, but it has
+    // another key.
     refused(&newer, "other.key", "is there already and says something else")?;
     std::fs::remove_file(bond.configuration(Host::Client))?;
     refused(&newer, "other.key", "was used already")?;
@@ -115,7 +118,7 @@ pub(crate) fn lines_that_do_not_enrol_say_why(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// Who is revoked loses its session at once, stays out, and the rest of the server goes on.
+/// A revoked client loses its session at once and cannot come back; the server runs on.
 pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     let (mut bond, line) = joined(lab)?;
     ensure!(bond.bondctl(&["revoke", "home"])?.starts_with("home: its key is forgotten"));
@@ -131,9 +134,9 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     let output = bond.join(&line, "client.key")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1) && said.contains("was used already"), "{said}");
-    ensure!(bond.bondctl(&["revoke", "home"]).is_err(), "nobody is revoked twice");
+    ensure!(bond.bondctl(&["revoke", "home"]).is_err(), "a client was revoked twice");
 
-    // With a new line the same machine is welcome again, and has its addresses again.
+    // With a new invitation the same machine enrols again and gets its addresses again.
     let output = bond.join(&invite(&bond, "home")?, "client.key")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     bond.start_joined()?;
@@ -142,11 +145,11 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// A client goes on to the next host where the first is silent, when it joins and when it runs.
+/// A client goes on to the next host if the first is silent, when it joins and when it runs.
 pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     route_over_all_links(lab)?;
     let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
-    // An address that nobody has (RFC 5737).
+    // An address without a host (RFC 5737).
     let server = addr::SERVER_V4.to_string();
     let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
     let output = bond.join(line.trim(), "client.key")?;
@@ -157,7 +160,8 @@ pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// An IPv4 and an IPv6 address side by side are one server: on each link the family that answers is used.
+/// An IPv4 and an IPv6 address side by side are one server: on each link the family that answers is
+/// used.
 pub(crate) fn a_dead_family_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     route_over_all_links(lab)?;
     let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
@@ -176,7 +180,8 @@ pub(crate) fn a_dead_family_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// A client that the server's configuration knows by its key, with a secret that both share, some links sealed and one plain.
+/// The server's configuration has the client's key and a secret that both share; some links are
+/// sealed and one is plain.
 pub(crate) fn configured_keys_and_mixed_links(lab: &Lab) -> anyhow::Result<()> {
     let mut bond = Bond::start_mixed(lab, PROGRAMS)?;
     bond.wait_until_up()?;

@@ -78,8 +78,8 @@ fn sha256(file: &Path) -> anyhow::Result<String> {
     Ok(printed.split(' ').next().context("sha256sum printed nothing")?.to_owned())
 }
 
-/// A download and an upload through the tunnel, the NAT and back: every byte arrives, and the internet, which has no
-/// route to the tunnel, sees the server's address only.
+/// A download and an upload through the tunnel, the NAT and back: every byte arrives, and the
+/// internet, which has no route to the tunnel, sees the server's address only.
 pub(crate) fn files_arrive_whole_through_the_nat(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     files_arrive_whole(lab)?;
@@ -109,7 +109,8 @@ pub(crate) fn files_arrive_whole(lab: &Lab) -> anyhow::Result<()> {
     all_answered(lab, Host::Client, &Ping::new(addr::INTERNET_V4.into()))
 }
 
-/// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on the spot.
+/// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on
+/// the spot.
 pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
     for host in [Host::Client, Host::Server] {
@@ -121,8 +122,9 @@ pub(crate) fn the_mtu_is_what_the_links_carry(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-/// All links silently drop what is larger than 1,400 bytes, and later one of them what is larger than 1,300: both sides find out, the
-/// client's device follows the first and not the second, the server tells who sends more, and files arrive whole.
+/// All links silently drop packets above 1,400 bytes, and later one link those above 1,300. Both
+/// sides find the sizes, the client's device follows the first and not the second, the server tells
+/// the senders of larger packets, and files arrive whole.
 pub(crate) fn narrow_links_are_found_out(lab: &Lab) -> anyhow::Result<()> {
     let narrow = |index: usize, bytes: u32| {
         for direction in [Direction::Up, Direction::Down] {
@@ -155,7 +157,7 @@ pub(crate) fn narrow_links_are_found_out(lab: &Lab) -> anyhow::Result<()> {
 
     narrow(0, 1_300);
     eventually("the first link is found to be narrower", || {
-        // It is the one that light traffic takes.
+        // Light traffic takes this link.
         let mut ping = lab.host(Host::Client).command("ping");
         ping.args(["-c", "10", "-i", "0.02", "-W", "1", "-s", "1300"]).arg(SERVER_V4.to_string()).output()?;
         for host in [Host::Client, Host::Server] {
@@ -200,7 +202,7 @@ pub(crate) fn light_traffic_takes_one_link_and_a_download_all(lab: &Lab) -> anyh
 
     let _server = Iperf3Server::start(lab, lab.host(Host::Server), 5_201)?;
     let before = bond.link_figures(Host::Client, "rx_bytes")?;
-    // How fast it gets there is a matter of the machine: it lasts until it has.
+    // The time depends on the machine: the transfer runs until the shares are right.
     let download = Iperf3 { duration: 2 * PATIENCE, ..Iperf3::new(SERVER_V4, IperfDirection::Download) }
         .start(lab, lab.host(Host::Client))?;
     eventually("the download uses every link", || {
@@ -216,7 +218,8 @@ fn increase(before: &[u64], after: &[u64]) -> Vec<u64> {
     before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).collect()
 }
 
-/// A link that goes silent in the middle of a download costs no byte, its state is shown, and it comes back.
+/// A link goes silent during a download: no byte is lost, the status shows the link's state, and
+/// the link comes back.
 pub(crate) fn a_silent_link_costs_no_byte(lab: &Lab) -> anyhow::Result<()> {
     const CUT: usize = 1;
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
