@@ -1,5 +1,6 @@
-//! `cargo xtask bench lab`, `cpu`, `instructions`, `attack` and `plot`: build with the release profile and hand over to `crates/bonding/benches`, and
-//! for plots to `crates/sim/examples/plot.rs`.
+//! `cargo xtask bench lab`, `cpu`, `instructions`, `attack` and `plot`: builds with the release
+//! profile and hands over to `crates/bonding/benches`, and for plots to
+//! `crates/sim/examples/plot.rs`.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -97,7 +98,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Relative files on the command line are meant from where the caller stands; cargo starts a benchmark elsewhere.
+/// Tells a benchmark the caller's folder, which relative files on the command line are relative to;
+/// cargo starts a benchmark in another.
 const CALLER: &str = "BENCH_WORKING_DIRECTORY";
 
 fn finish(mut cargo: Command, folder: &Path) -> anyhow::Result<ExitCode> {
@@ -111,7 +113,7 @@ fn measure(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
     hand_over(which, rest)
 }
 
-/// Processor time, beside tunnels of other people.
+/// Measures processor time, beside other projects' tunnels.
 fn cpu(rest: &[String]) -> anyhow::Result<ExitCode> {
     const PEERS: &str = "target/bench/peers";
     let debian = wants(rest, "wireguard-go") || wants(rest, "openvpn") || wants(rest, "boringtun");
@@ -147,7 +149,7 @@ fn run_bench(which: &str, rest: &[String]) -> anyhow::Result<ExitCode> {
     finish(cargo, &std::env::current_dir().context("no working directory")?)
 }
 
-/// Plots of simulated runs, or of rows measured for them.
+/// Draws plots of simulated runs, or of rows that it measures for them.
 fn plot(arguments: &[String]) -> anyhow::Result<ExitCode> {
     const FOLDER: &str = "target/bench/plots";
     let draw = |options: &[String], folder: &Path| {
@@ -184,7 +186,7 @@ fn plot(arguments: &[String]) -> anyhow::Result<ExitCode> {
     draw(&options, root)
 }
 
-/// Whether a carrier is among what is asked for.
+/// Whether the options ask for a carrier.
 fn wants(options: &[String], carrier: &str) -> bool {
     let value = |option: &str, next: Option<&String>| match option.strip_prefix("--only") {
         Some("") => next.cloned(),

@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: builds the simulator and hands over to its `chaos`.
+//! `cargo xtask chaos`: builds the simulator and hands over to its program `chaos`.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ Examples:
   cargo xtask chaos --hours 24 --seed 1000000
 ";
 
-/// Runs it; does not return when it could be started.
+/// Runs the simulator; returns only if it could not be started.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     if wants_help(arguments) {
         print!("{HELP}");

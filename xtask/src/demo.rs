@@ -21,7 +21,7 @@ Examples:
   cargo xtask demo -- --help
 ";
 
-/// Runs the demonstration; does not return when it could be started.
+/// Runs the demonstration; returns only if it could not be started.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     if wants_help(arguments) {
         print!("{HELP}");

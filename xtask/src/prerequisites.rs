@@ -1,9 +1,10 @@
-//! What a command needs besides the Rust toolchain: found, installed, or named.
+//! The programs that a command needs besides the Rust toolchain: found, installed, or named.
 //!
-//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `prerequisites-bench.txt`, `-cpu.txt` and `-instructions.txt`
-//! beside it have what only the benchmarks need. On Debian and its descendants, as root, a
-//! missing package is installed with apt-get: without asking when `CI=true` or `--yes` was given, after a question on
-//! a terminal. In every other case the exact command is printed and nothing is changed.
+//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `prerequisites-bench.txt`,
+//! `-cpu.txt` and `-instructions.txt` beside it have the programs of single benchmarks. On Debian
+//! and its descendants root installs a missing package with apt-get: without a question if
+//! `CI=true` or `--yes` is given, after a question on a terminal. In every other case the exact
+//! command is printed and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -14,11 +15,11 @@ use anyhow::{Context as _, bail};
 use crate::process;
 
 const LIST: &str = include_str!("../prerequisites.txt");
-/// What only the benchmark over emulated links needs.
+/// The programs of only the benchmark over emulated links.
 pub(crate) const BENCH: &str = include_str!("../prerequisites-bench.txt");
-/// What only the benchmark of instructions calls.
+/// The programs of only the benchmark of instructions.
 pub(crate) const INSTRUCTIONS: &str = include_str!("../prerequisites-instructions.txt");
-/// What only the benchmark of processor time is compared with.
+/// The programs that only the benchmark of processor time is compared with.
 pub(crate) const CPU: &str = include_str!("../prerequisites-cpu.txt");
 const TUN: &str = "/dev/net/tun";
 
@@ -109,10 +110,7 @@ fn install(names: &BTreeSet<&str>, assume_yes: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether to run `what`, which installs something.
-///
-/// # Errors
-/// When the terminal cannot be read.
+/// Whether to run `what`, a command that installs packages.
 pub(crate) fn may_run(what: &str, assume_yes: bool) -> anyhow::Result<bool> {
     Ok(assume_yes || std::env::var("CI").is_ok_and(|ci| ci == "true") || confirm(what)?)
 }
@@ -129,7 +127,7 @@ fn confirm(what: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
-/// The TUN device node: root can load the module or make the node, anybody else is told how.
+/// Makes sure of the TUN device: root loads the module or makes the node; another user is told how.
 fn ensure_tun() -> anyhow::Result<()> {
     if Path::new(TUN).exists() {
         return Ok(());

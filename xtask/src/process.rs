@@ -1,5 +1,5 @@
-//! Starting other programs from the workspace's root, with a search path that also holds the system directories
-//! Debian leaves out of an ordinary user's (`nft` lives in `/usr/sbin`).
+//! Starts other programs from the workspace's root, with a search path that also holds the system
+//! directories that Debian leaves out of an ordinary user's (`nft` is in `/usr/sbin`).
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -42,19 +42,20 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The cargo that runs us.
+/// The cargo that started this program.
 pub(crate) fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Runs `command` and hands every line of its standard output to `on_line`; standard error stays the terminal's.
+/// Runs `command` and hands every line of its standard output to `on_line`; standard error stays
+/// the terminal's.
 pub(crate) fn stream(mut command: Command, mut on_line: impl FnMut(&str)) -> anyhow::Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {name}"))?;
     if let Some(stdout) = child.stdout.take() {
         let mut reader = BufReader::new(stdout);
         let mut line = Vec::new();
-        // Bytes, not `lines()`: a test may print what is not UTF-8, and that must not end the run.
+        // Bytes, not `lines()`: output that is not UTF-8 must not end the run.
         while reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read from {name}"))? > 0 {
             on_line(String::from_utf8_lossy(&line).trim_end_matches('\n'));
             line.clear();
@@ -63,7 +64,7 @@ pub(crate) fn stream(mut command: Command, mut on_line: impl FnMut(&str)) -> any
     child.wait().with_context(|| format!("cannot wait for {name}"))
 }
 
-/// Our effective user id: `/proc/self` belongs to it.
+/// The effective user id of this process: `/proc/self` belongs to it.
 pub(crate) fn effective_uid() -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self").ok().map(|meta| meta.uid())

@@ -1,7 +1,8 @@
-//! Whether the sandbox of `crates/lab` can be made here: namespaces of their own, for a plain user inside a user
-//! namespace, so that nobody has to run a stranger's code as root where the kernel does not insist on it.
+//! Whether this machine allows the sandbox of `crates/lab`: namespaces of its own, for a plain user
+//! inside a user namespace, so that a user needs root only where the kernel insists on it.
 //!
-//! Asked before anything is built, so that the answer does not come after minutes. What is needed is said in one line.
+//! Commands ask before they build, so that the answer does not come after minutes. The answer is
+//! one line.
 
 use std::fs::OpenOptions;
 
@@ -31,7 +32,7 @@ pub(crate) fn ensure(what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tries what the sandbox will do.
+/// Makes the namespaces that the sandbox will need, once.
 fn probe(root: bool) -> Result<(), String> {
     OpenOptions::new().read(true).write(true).open(TUN).map_err(|error| format!("{TUN}: {error}"))?;
     let mut unshare = process::command("unshare");

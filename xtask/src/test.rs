@@ -1,8 +1,9 @@
 //! `cargo xtask test`: every test of the project, in steps, with one count at the end.
 //!
-//! Contract: the last line of standard output is `N passed, N failed` (with `, N skipped` if any), the sum of what
-//! the test runners themselves reported; a step that ended badly without a failed test (a build error, a crash, a
-//! step in which no test ran) counts as one failure. The exit code is 0 only if nothing failed and something ran.
+//! Contract: the last line of standard output is `N passed, N failed` (with `, N skipped` if any),
+//! the sum of the test runners' own counts. A step that ended badly without a failed test (a build
+//! error, a crash, a step in which no test ran) counts as one failure. The exit code is 0 only if
+//! no test failed and some test ran.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -35,11 +36,12 @@ struct Step {
     name: &'static str,
     about: &'static str,
     arguments: &'static [&'static str],
-    /// Part of a run without named steps; the others are selections out of these.
+    /// Part of a run without named steps; the other steps are selections of these.
     by_default: bool,
 }
 
-// Each call covers the whole workspace, so that features are resolved alike and nothing is built twice.
+// Each call covers the whole workspace, so that cargo resolves features alike and builds no crate
+// twice.
 const STEPS: &[Step] = &[
     Step {
         name: "unit",
@@ -79,7 +81,7 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// What a step's test programs reported.
+/// The counts that a step's test programs reported.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     passed: u64,
@@ -88,7 +90,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// Adds a runner's closing line, `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other line is ignored.
+    /// Adds a runner's closing line, `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other
+    /// line is ignored.
     fn add_line(&mut self, line: &str) {
         let Some((_, figures)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {

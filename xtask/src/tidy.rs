@@ -3,11 +3,12 @@
 //! It reads every Rust file that git tracks, as text. The rules:
 //! - a comment line has at most 100 columns, its indentation included;
 //! - a module's head (`//!`) has at most 300 words;
-//! - in the core's control code every constant has a comment directly above it or above its group: consecutive
-//!   constants without a blank line between them. Tests are left out;
+//! - in the core's control code every constant has a comment directly above it or above its group:
+//!   consecutive constants without a blank line between them. Tests are left out;
 //! - no `#[path]`: shared test code belongs into `crates/testkit`.
 //!
-//! There is no list of exceptions. The length of functions is clippy's (`too_many_lines`, clippy.toml).
+//! There is no list of exceptions. The length of functions is clippy's (`too_many_lines`,
+//! clippy.toml).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -34,7 +35,8 @@ Examples:
 const COMMENT_COLUMNS_MAX: usize = 100;
 /// Words of a module's head. Chosen: what fits on one screen; longer texts belong into docs/.
 const HEAD_WORDS_MAX: usize = 300;
-/// Where every constant needs a comment, below the core's sources: the code whose behaviour its figures decide.
+/// Where every constant needs a comment, below the core's sources: the code whose behaviour its
+/// figures decide.
 const DOCUMENTED: [&str; 7] = ["limits", "scheduler", "recovery", "link", "session", "reorder", "qos"];
 const CORE: &str = "crates/proto/src/";
 
@@ -74,7 +76,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
 /// The tracked Rust files below `folders` (without any: all), each with its text.
 fn files(folders: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut git = process::command("git");
-    // The checkout may belong to another user, as in a container: listing its files runs none of them.
+    // The checkout may belong to another user, as in a container: listing its files runs none of
+    // them.
     git.args(["-c", "safe.directory=*", "ls-files", "-z", "--", "*.rs"]);
     let output = git.output().context("cannot start git")?;
     ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -153,7 +156,8 @@ fn needs_documented_constants(path: &str) -> bool {
         .any(|name| module.strip_prefix(name).is_some_and(|rest| rest == ".rs" || rest.starts_with('/')))
 }
 
-/// Constants with neither a comment nor a constant with one directly above; without inline test modules.
+/// Constants with neither a comment nor a constant with one directly above; without inline test
+/// modules.
 fn bare_constants(text: &str) -> Vec<Offence> {
     let mut offences = Vec::new();
     let mut is_covered = false;
