@@ -1,5 +1,5 @@
-//! `cargo xtask bench lab`, `cpu`, `instructions`, `attack` and `plot`: builds with the release
-//! profile and hands over to `crates/bonding/benches`, and for plots to
+//! `cargo xtask bench lab`, `cpu`, `instructions`, `handshake`, `attack` and `plot`: builds with
+//! the release profile and hands over to `crates/bonding/benches`, and for plots to
 //! `crates/sim/examples/plot.rs`.
 
 use std::path::Path;
@@ -13,6 +13,7 @@ const HELP: &str = "\
 Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench cpu [--yes] [OPTIONS]
        cargo xtask bench instructions [--yes] [--update] [STEP...]
+       cargo xtask bench handshake
        cargo xtask bench attack [--yes] [--quick] [--flood]
        cargo xtask bench plot [--out FOLDER] [--stacked] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
@@ -23,6 +24,8 @@ some ten minutes.
 
 instructions counts what each step of a packet's way costs (callgrind) and fails where it is over 5 % more than the committed
 baseline; --update writes that anew. Half a minute, once built.
+
+handshake measures the time of each step of a handshake, at both ends. Some seconds, once built.
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes.
@@ -65,6 +68,7 @@ Options of cpu:
 Examples:
   cargo xtask bench lab
   cargo xtask bench cpu --only wire --only bare --only bond --runs 1    # nothing to install
+  cargo xtask bench handshake
   cargo xtask bench attack
   cargo xtask bench lab --row reference-1-down --runs 1
   cargo xtask bench lab --row reference-1-down --runs 1 --only bond     # some twenty seconds
@@ -81,7 +85,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
     let Some((which, rest)) = arguments.split_first() else {
         return Err(crate::usage(
-            "bench: say which: `cargo xtask bench lab`, `cpu`, `instructions`, `attack` or `plot`".into(),
+            "bench: say which: `cargo xtask bench lab`, `cpu`, `instructions`, `handshake`, `attack` or `plot`".into(),
         ));
     };
     match which.as_str() {
@@ -91,9 +95,10 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
             prerequisites::ensure_with(prerequisites::INSTRUCTIONS, wants_yes(rest))?;
             run_bench(which, rest)
         }
+        "handshake" => run_bench(which, rest),
         "plot" => plot(rest),
         _ => Err(crate::usage(format!(
-            "bench: unknown benchmark `{which}`: expected lab, cpu, instructions, attack or plot"
+            "bench: unknown benchmark `{which}`: expected lab, cpu, instructions, handshake, attack or plot"
         ))),
     }
 }

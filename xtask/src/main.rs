@@ -32,6 +32,8 @@ Commands:
   bench cpu    measure what packets cost, beside WireGuard implementations and OpenVPN
   bench instructions
                count what each step of a packet's way costs, beside a committed baseline
+  bench handshake
+               measure the time of each step of a handshake
   bench plot   draw rate, round-trip time and queue of each link over time
   bench attack measure a loaded tunnel under attack, and many sessions on one server
   help         this text

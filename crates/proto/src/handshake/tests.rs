@@ -1,11 +1,10 @@
 //! Both sides against each other, and against vectors that another implementation made.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::responder::{MAX_SOURCES, PROVEN_BUDGET, SOURCE_RATE, WORK_BUDGET};
+use super::responder::{PROVEN_BUDGET, SOURCE_RATE, WORK_BUDGET};
 use super::*;
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::crypto::rng::SecretRng;
@@ -364,63 +363,6 @@ fn a_source_that_asks_too_often_must_show_a_cookie_and_costs_others_nothing() {
     client.put(3, Some(&cookie), &mut again);
     assert_eq!(server.admit(&again, source(1), at(9)), Ok(Admission::Proceed));
     assert_eq!(server.admit(&datagram, source(2), at(9)), Ok(Admission::Proceed));
-}
-
-/// Runs and asserts nothing about time: figures for the head of `responder`.
-/// `cargo test --release -p bonding-proto handshake_costs -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "figures for a person")]
-fn handshake_costs() {
-    fn measure(name: &str, mut work: impl FnMut(u32)) {
-        const ROUNDS: u32 = 3_000;
-        #[expect(clippy::disallowed_methods, reason = "a measurement")]
-        let start = std::time::Instant::now();
-        (0..ROUNDS).for_each(&mut work);
-        let each: Duration = start.elapsed() / ROUNDS;
-        println!("{name:40} {each:?}");
-    }
-    let (mut rng, mut server) = (SecretRng::new([1; 32]), server());
-    let (key, public) = (client_key(), server_key().public());
-    let attempt = |rng: &mut SecretRng| Initiator::new(&key, &public, Some(&psk()), 1, &hello(), rng);
-    measure("initiator: new", |_| drop(attempt(&mut rng)));
-    let client = attempt(&mut rng);
-    let datagram = initiation(&client, 3);
-    measure("initiator: put", |_| drop(initiation(&client, 3)));
-    let mut wrong = datagram.clone();
-    wrong[190] ^= 1;
-    measure("responder: mac1 wrong", |_| assert!(server.admit(&wrong, source(1), at(1)).is_err()));
-    measure("responder: admit", |n| {
-        assert_eq!(server.admit(&datagram, source(1), at(u64::from(n))), Ok(Admission::Proceed));
-    });
-    while server.admit(&datagram, source(1), at(9_000)) == Ok(Admission::Proceed) {}
-    measure("responder: cookie", |_| {
-        assert!(matches!(server.admit(&datagram, source(1), at(9_000)), Ok(Admission::Cookie(_))));
-    });
-    measure("responder: read", |_| drop(server.read(&datagram).unwrap()));
-    measure("responder: read and answer", |_| {
-        drop(server.read(&datagram).unwrap().welcome(&welcome(), Some(&psk()), 1));
-    });
-    let mut forged = datagram.clone();
-    forged[150] ^= 1;
-    measure("responder: read, forged payload", |_| assert!(server.read(&forged).is_err()));
-    let mut clients: Vec<_> = (0..3_000).map(|_| attempt(&mut rng)).collect();
-    let responses: Vec<_> = clients
-        .iter()
-        .map(|client| {
-            let incoming = server.read(&initiation(client, 3)).unwrap();
-            response(&incoming.welcome(&welcome(), Some(&psk()), 1).1, 3)
-        })
-        .collect();
-    measure("initiator: read response", |n| {
-        let n = usize::try_from(n).unwrap();
-        drop(clients[n].read_response(&responses[n]).unwrap());
-    });
-    let mut limiter = limiter::SourceLimiter::new(SOURCE_RATE, MAX_SOURCES);
-    measure("limiter, full", |n| {
-        let [_, a, b, c] = n.to_be_bytes();
-        assert!(limiter.try_spend(std::net::IpAddr::from([10, a, b, c]), at(1)));
-    });
 }
 
 proptest! {

@@ -1,0 +1,144 @@
+//! `cargo xtask bench handshake`: the time of each step of a handshake on one processor, at both
+//! ends. It prints figures and judges nothing: times depend on the machine and its load.
+#![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark on fixed data may panic")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bonding_proto::Instant;
+use bonding_proto::config::Prefix;
+use bonding_proto::crypto::aead::Cipher;
+use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, Token};
+use bonding_proto::crypto::rng::SecretRng;
+use bonding_proto::handshake::limiter::SourceLimiter;
+use bonding_proto::handshake::responder::{MAX_SOURCES, SOURCE_RATE};
+use bonding_proto::handshake::{Admission, Hello, Initiator, Responder, Stamp, Welcome};
+
+/// Repetitions of a step.
+const ROUNDS: u32 = 3_000;
+/// The link of every datagram.
+const LINK: u8 = 3;
+/// Places of a flipped bit in an initiation: in mac1, and in the sealed payload.
+const IN_MAC1: usize = 190;
+const IN_PAYLOAD: usize = 150;
+
+/// Prints the mean time of `work` over [`ROUNDS`] calls.
+fn measure(name: &str, mut work: impl FnMut(u32)) {
+    let start = std::time::Instant::now();
+    (0..ROUNDS).for_each(&mut work);
+    println!("{name:36} {:>10.1?}", start.elapsed() / ROUNDS);
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::ZERO + Duration::from_secs(seconds)
+}
+
+fn source() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 40_000))
+}
+
+/// A server and its client, with a pre-shared key.
+struct Sides {
+    server: Responder,
+    client_key: PrivateKey,
+    server_key: PrivateKey,
+    psk: PresharedKey,
+    rng: SecretRng,
+}
+
+impl Sides {
+    fn new() -> Self {
+        let server_key = PrivateKey::from_bytes([7; 32]);
+        Self {
+            server: Responder::new(server_key.clone(), [2; 32], at(1)),
+            client_key: PrivateKey::from_bytes([8; 32]),
+            server_key,
+            psk: PresharedKey::from_bytes([9; 32]),
+            rng: SecretRng::new([1; 32]),
+        }
+    }
+
+    /// A new attempt of the client.
+    fn attempt(&mut self) -> Initiator {
+        let hello = Hello {
+            stamp: Stamp { run: 1_700_000_000, elapsed_us: 2_000_000 },
+            epoch: 0x0102_0304,
+            aes_fast: true,
+            token: Some(Token::from_bytes([0xab; 16])),
+        };
+        let public = self.server_key.public();
+        Initiator::new(&self.client_key, &public, Some(&self.psk), 1, &hello, &mut self.rng)
+    }
+
+    /// Reads an initiation and answers it; gives the response.
+    fn answer(&mut self, initiation: &[u8]) -> Vec<u8> {
+        let prefix = |address: &str, length| Prefix { address: address.parse().unwrap(), length };
+        let welcome = Welcome {
+            cipher: Cipher::Aes256Gcm,
+            epoch: 0x0a0b_0c0d,
+            mtu: Some(1_400),
+            addresses: vec![prefix("10.9.0.2", 24), prefix("fd00::2", 64)],
+        };
+        let (_, message) = self.server.read(initiation).unwrap().welcome(&welcome, Some(&self.psk), 1);
+        let mut response = Vec::new();
+        message.put(LINK, &mut response);
+        response
+    }
+}
+
+fn initiation(client: &Initiator) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    client.put(LINK, None, &mut datagram);
+    datagram
+}
+
+fn main() {
+    let mut sides = Sides::new();
+    client(&mut sides);
+    let datagram = initiation(&sides.attempt());
+    admission(&mut sides.server, &datagram);
+    server(&mut sides);
+    let mut limiter = SourceLimiter::new(SOURCE_RATE, MAX_SOURCES);
+    measure("limiter: a new source", |round| {
+        let [_, a, b, c] = round.to_be_bytes();
+        assert!(limiter.try_spend(IpAddr::from([10, a, b, c]), at(1)));
+    });
+}
+
+/// The steps of the client.
+fn client(sides: &mut Sides) {
+    measure("initiator: new", |_| drop(sides.attempt()));
+    let client = sides.attempt();
+    measure("initiator: put", |_| drop(initiation(&client)));
+    let mut clients: Vec<_> = (0..ROUNDS).map(|_| sides.attempt()).collect();
+    let responses: Vec<_> = clients.iter().map(|client| sides.answer(&initiation(client))).collect();
+    measure("initiator: read response", |round| {
+        let index = usize::try_from(round).unwrap();
+        drop(clients[index].read_response(&responses[index]).unwrap());
+    });
+}
+
+/// The server's decision whether to work on an initiation.
+fn admission(server: &mut Responder, datagram: &[u8]) {
+    let mut wrong = datagram.to_vec();
+    wrong[IN_MAC1] ^= 1;
+    measure("responder: mac1 wrong", |_| assert!(server.admit(&wrong, source(), at(1)).is_err()));
+    measure("responder: admit", |round| {
+        assert_eq!(server.admit(datagram, source(), at(round.into())), Ok(Admission::Proceed));
+    });
+    while server.admit(datagram, source(), at(9_000)) == Ok(Admission::Proceed) {}
+    measure("responder: cookie", |_| {
+        assert!(matches!(server.admit(datagram, source(), at(9_000)), Ok(Admission::Cookie(_))));
+    });
+}
+
+/// The server's work on an initiation.
+fn server(sides: &mut Sides) {
+    let datagram = initiation(&sides.attempt());
+    measure("responder: read", |_| drop(sides.server.read(&datagram).unwrap()));
+    measure("responder: read and answer", |_| drop(sides.answer(&datagram)));
+    let mut forged = datagram.clone();
+    forged[IN_PAYLOAD] ^= 1;
+    measure("responder: read, forged payload", |_| assert!(sides.server.read(&forged).is_err()));
+}
