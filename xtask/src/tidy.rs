@@ -57,10 +57,17 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     if let Some(option) = arguments.iter().find(|argument| argument.starts_with('-')) {
         return Err(crate::usage(format!("tidy: unknown option `{option}`")));
     }
-    let files = files(arguments)?;
+    let files = files()?;
+    let is_chosen = |path: &str| {
+        arguments.is_empty() || arguments.iter().any(|folder| Path::new(path).starts_with(folder))
+    };
+    // A module's declaration, which says whether it is a test, may stand in a file that is not
+    // chosen.
     let tests: BTreeSet<String> = files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let chosen: Vec<_> = files.iter().filter(|(path, _)| is_chosen(path)).collect();
+    ensure!(!chosen.is_empty(), "no tracked Rust file in {}", arguments.join(", "));
     let mut by_folder = BTreeMap::new();
-    for (path, text) in &files {
+    for (path, text) in &chosen {
         let offences = check(path, text, is_test(path, &tests));
         for Offence { line, rule } in &offences {
             println!("{path}:{line}: {rule}");
@@ -68,29 +75,24 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
         *by_folder.entry(folder).or_insert(0) += offences.len();
     }
-    print!("{}", summary(&by_folder, files.len()));
+    print!("{}", summary(&by_folder, chosen.len()));
     let is_clean = by_folder.values().all(|count| *count == 0);
     Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The tracked Rust files below `folders` (without any: all), each with its text.
-fn files(folders: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+/// The tracked Rust files, each with its text.
+fn files() -> anyhow::Result<BTreeMap<String, String>> {
     let mut git = process::command("git");
-    // The checkout may belong to another user, as in a container: listing its files runs none of
-    // them.
+    // The checkout may belong to another user, as in a container: listing runs no file of it.
     git.args(["-c", "safe.directory=*", "ls-files", "-z", "--", "*.rs"]);
     let output = git.output().context("cannot start git")?;
     ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
     let list = String::from_utf8(output.stdout).context("a file's name is not UTF-8")?;
-    let is_chosen = |path: &Path| folders.is_empty() || folders.iter().any(|folder| path.starts_with(folder));
-    let chosen: Vec<&str> =
-        list.split('\0').filter(|path| !path.is_empty() && is_chosen(Path::new(path))).collect();
-    ensure!(!chosen.is_empty(), "no tracked Rust file in {}", folders.join(", "));
     let read = |path: &str| {
         let text = std::fs::read_to_string(process::root().join(path));
         Ok((path.to_owned(), text.with_context(|| format!("cannot read {path}"))?))
     };
-    chosen.into_iter().map(read).collect()
+    list.split('\0').filter(|path| !path.is_empty()).map(read).collect()
 }
 
 /// The offences by folder, and the closing line.

@@ -6,13 +6,13 @@
 //!   the core,
 //! - [`crowd`]: their sessions in steps of 5 ms, for a thousand of them at once.
 //!
-//! The feature `lab` adds the real programs on the hosts of a [`bonding_lab::Lab`]:
-//! - [`bond`]: `client` and `server`, configured and running; [`programs`] says which files they
-//!   are,
-//! - [`wait`]: waiting for an outcome, without measuring how long it takes,
-//! - [`web`]: a web server that checks what is asked of it,
-//! - [`probe`]: memory and processor time of a process,
-//! - [`statistics`]: the median.
+//! The feature `lab` adds the real programs on the hosts of a `bonding_lab::Lab`:
+//! - `bond`: client and server, configured and running,
+//! - `programs`: the files of the programs under test,
+//! - `wait`: waiting for an outcome, without measuring how long it takes,
+//! - `web`: a web server that keeps its requests,
+//! - `probe`: memory and processor time of a process,
+//! - `statistics`: the median.
 //!
 //! The crate does not depend on `bonding` or on the simulator, whose tests use it: the programs'
 //! paths come in as an argument. A helper panics or fails as a test does.

@@ -12,8 +12,7 @@ pub struct Programs {
     pub bondctl: &'static str,
 }
 
-/// The [`Programs`](crate::programs::Programs) that cargo built for the test or benchmark that
-/// calls this.
+/// The [`Programs`] that cargo built for the test or benchmark that calls this.
 #[macro_export]
 macro_rules! programs {
     () => {
