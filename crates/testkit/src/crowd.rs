@@ -19,7 +19,7 @@ const STEP: Duration = Duration::from_millis(5);
 /// Datagrams that a machine may give at once.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 /// The ceiling of every link, both ways.
-const RATE: BitRate = BitRate::from_bps(10_000_000);
+const RATE: Option<BitRate> = Some(BitRate::from_bps(10_000_000));
 /// Each client's peer behind the server.
 const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const PACKET_BYTES: u16 = 200;

@@ -33,14 +33,14 @@ pub fn client_path(link: u8) -> Path {
     Path { socket: SocketId(link), remote: server_address(link), local: None }
 }
 
-/// A sealed link of a client, with the same ceiling both ways.
-pub fn client_link(link: u8, priority: u8, rate: BitRate) -> LinkConfig {
+/// A sealed link of a client, with the same ceiling both ways; `None`: without one.
+pub fn client_link(link: u8, priority: u8, ceiling: Option<BitRate>) -> LinkConfig {
     LinkConfig {
         security: Security::Sealed,
         priority,
         role: LinkRole::Primary,
-        tx_rate: Some(rate),
-        rx_rate: Some(rate),
+        tx_rate: ceiling,
+        rx_rate: ceiling,
         mtu: 1_500,
         path: Some(client_path(link)),
         alternatives: Vec::new(),

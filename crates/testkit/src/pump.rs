@@ -25,7 +25,7 @@ const STEP: Duration = Duration::from_micros(500);
 /// Datagrams that a machine may give at once.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 /// The ceiling of every link, both ways.
-const RATE: BitRate = BitRate::from_bps(1_000_000_000);
+const RATE: Option<BitRate> = Some(BitRate::from_bps(1_000_000_000));
 /// The first client's inner address; the others' follow.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// The first client's outer port; the others' follow.
@@ -106,7 +106,7 @@ fn client_config(client: u16, links: u8) -> SessionConfig {
 }
 
 fn server_config(clients: u16, links: u8) -> EndpointConfig {
-    let tx_rates = vec![Some(RATE); usize::from(links)];
+    let tx_rates = vec![RATE; usize::from(links)];
     let enrolled = |client: u16| {
         let key = client_key(client).public();
         fixture::enrolled(client.to_string(), key, inner(client), tx_rates.clone())

@@ -6,12 +6,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use bonding_proto::config::{
-    ClientSealing, LinkConfig, Policy, RecoveryConfig, Role, Security, SessionConfig,
-};
+use bonding_proto::config::LinkConfig;
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
-use bonding_proto::view::LinkRole;
 use bonding_proto::{Datagram, Path, Session, SocketId, StateMachine as _};
+use bonding_testkit::fixture;
 use bytes::BytesMut;
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(1).expect("1 is not 0");
@@ -33,36 +31,14 @@ impl Visitor {
         let [first, ..] = *key.bytes();
         let mut entropy = key.public().0;
         entropy.iter_mut().zip(run.to_be_bytes()).for_each(|(byte, other)| *byte ^= other);
-        let config = SessionConfig {
-            role: Role::Client,
-            links: vec![LinkConfig {
-                security: Security::Sealed,
-                priority: 1,
-                role: LinkRole::Primary,
-                tx_rate: None,
-                rx_rate: None,
-                mtu: 1_500,
-                path: Some(Path { socket: SocketId(0), remote, local: None }),
-                alternatives: Vec::new(),
-            }],
-            policy: Policy::Adaptive,
-            heartbeat_interval: Duration::from_millis(100),
-            mtu: 1_400,
-            mss_clamp: true,
-            recovery: RecoveryConfig::default(),
-            rules: [].into(),
-            seed: u64::from(first),
-            epoch: run,
-            sealing: Some(ClientSealing {
-                identity: key,
-                server,
-                preshared: None,
-                aes_fast: true,
-                run,
-                entropy,
-                token: None,
-            }),
-        };
+        let path = Some(Path { socket: SocketId(0), remote, local: None });
+        let link = LinkConfig { path, ..fixture::client_link(0, 1, None) };
+        let mut config = fixture::client_config(vec![link], key, entropy, u64::from(first));
+        config.epoch = run;
+        config.mtu = 1_400;
+        if let Some(sealing) = &mut config.sealing {
+            (sealing.server, sealing.run) = (server, run);
+        }
         let start = Instant::now();
         let session = Session::new(config, bonding_proto::Instant::ZERO);
         Ok(Self { session, socket, start, buffer: vec![0; 2_048] })

@@ -1,5 +1,7 @@
 //! Sealed links and their clients: an invitation, its use, its misuse, and its end.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab, addr};
@@ -147,30 +149,30 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
 
 /// A client goes on to the next host if the first is silent, when it joins and when it runs.
 pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
+    let bond = joined_past_a_silent_host(lab, addr::SERVER_V4.into())?;
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
+/// A running server and a client that joined it, invited first to a silent host and then to `host`.
+fn joined_past_a_silent_host(lab: &Lab, host: IpAddr) -> anyhow::Result<Bond<'_>> {
+    // An address without a host (RFC 5737).
+    const SILENT: &str = "192.0.2.99";
     route_over_all_links(lab)?;
     let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
-    // An address without a host (RFC 5737).
-    let server = addr::SERVER_V4.to_string();
-    let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
+    let line = bond.bondctl(&["invite", "home", "--host", SILENT, "--host", &host.to_string()])?;
     let output = bond.join(line.trim(), "client.key")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     bond.start_joined()?;
     bond.wait_until_up()?;
-    traffic_flows(lab)?;
-    bond.stop()
+    Ok(bond)
 }
 
 /// An IPv4 and an IPv6 address side by side are one server: on each link the family that answers is
 /// used.
 pub(crate) fn a_dead_family_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
-    route_over_all_links(lab)?;
-    let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
-    let server = addr::SERVER_V6.to_string();
-    let line = bond.bondctl(&["invite", "home", "--host", "192.0.2.99", "--host", &server])?;
-    let output = bond.join(line.trim(), "client.key")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    bond.start_joined()?;
-    bond.wait_until_up()?;
+    let server = addr::SERVER_V6;
+    let bond = joined_past_a_silent_host(lab, server.into())?;
     let status = bond.status(Host::Client)?;
     for link in status.pointer("/links").and_then(Value::as_array).context("no links")? {
         let remote = link.get("remote").and_then(Value::as_str).unwrap_or_default();
