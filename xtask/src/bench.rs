@@ -18,12 +18,12 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench plot [--out FOLDER] [--stacked] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
 
-cpu measures what packets cost: the bond over wires of this machine, as fast as it goes, beside the bare wire, a bare tunnel with the
+cpu measures the cost of packets: the bond over wires of this machine, at full speed, beside the bare wire, a bare tunnel with the
 same offloads and cipher, wireguard-go and openvpn (Debian) and boringtun-cli (crates.io), in alternating runs. One run of all takes
 some ten minutes.
 
-instructions counts what each step of a packet's way costs (callgrind) and fails where it is over 5 % more than the committed
-baseline; --update writes that anew. Half a minute, once built.
+instructions counts the instructions of each step of a packet's path (callgrind) and fails if a step is over 5 % above the
+committed baseline; --update writes a new baseline. Half a minute, once built.
 
 handshake measures the time of each step of a handshake, at both ends. Some seconds, once built.
 
@@ -36,13 +36,13 @@ step, and the stacked one of failover-5, are kept in docs/plots. With --lab the 
 reference-1-down, varying-4-down and step-down) are run by the bond alone, and their plots go to target/bench/plots.
 
 lab measures the bond with the kernel's TCP over emulated links in network namespaces on this machine, beside the best
-single link alone, the round-robin baseline and the kernel's Multipath TCP in the same run. Nothing is configured but the
-links' names. Each row prints its figures and its targets, met or missed; all rows take some forty minutes for one run. It writes
+single link alone, the round-robin baseline and the kernel's Multipath TCP in the same run. Only the links' names are
+configured. Each row prints its figures and its targets, met or missed; all rows take some forty minutes for one run. It writes
 JSON, and tables beside it.
 
 Options of lab:
   --yes             install missing Debian packages without asking (as root)
-  --row NAME        only this row, or all whose name begins so; may be repeated (`--list` names them)
+  --row NAME        only this row, or all whose names begin with this; may be repeated (`--list` names them)
   --scenario NAME   only the rows of this scenario; may be repeated
   --only CARRIER    only bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be repeated. Without mptcp, mptcpize is not
                     needed
@@ -50,9 +50,9 @@ Options of lab:
   --quick           one short run of each row instead of the median of several
   --runs N          runs of each row (default 3)
   --seconds N       measured length of one transfer (default 8), after 5 s that are not measured
-  --json FILE       where the figures go (default target/bench/lab.json); tables go beside it, ending in .md
+  --json FILE       the file for the figures (default target/bench/lab.json); tables go beside it, ending in .md
   --keep            keep the figures of other rows that are in that file already
-  --trace FOLDER    also write what happened on each link every 100 ms to ROW.csv
+  --trace FOLDER    also write the figures of each link every 100 ms to ROW.csv
   --document FILE   measure nothing: put the tables of the figures in --json into FILE, as docs/benchmarks.md and README.md have
                     them
   --list            name the rows and end
@@ -63,7 +63,7 @@ Options of cpu:
   --load LOAD       only bulk, paced, reference, small, small-1000, small-batch, latency or idle; may be repeated
   --runs N          alternating runs (default 5)
   --seconds N       measured length of one transfer (default 5)
-  --json FILE       where the figures go (default target/bench/cpu.json); a table goes beside it
+  --json FILE       the file for the figures (default target/bench/cpu.json); a table goes beside it
 
 Examples:
   cargo xtask bench lab

@@ -29,9 +29,9 @@ Commands:
   tidy         check the style rules that rustfmt and clippy do not know
   chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
-  bench cpu    measure what packets cost, beside WireGuard implementations and OpenVPN
+  bench cpu    measure the cost of packets, beside WireGuard implementations and OpenVPN
   bench instructions
-               count what each step of a packet's way costs, beside a committed baseline
+               count the instructions of each step of a packet's path, beside a committed baseline
   bench handshake
                measure the time of each step of a handshake
   bench plot   draw rate, round-trip time and queue of each link over time
