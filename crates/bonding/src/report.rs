@@ -73,6 +73,7 @@ fn millis(span: Duration) -> f64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use bonding_proto::stats::ControlStats;
     use bonding_proto::units::BitRate;
     use bonding_proto::{LinkId, Path, SocketId};
 
@@ -106,6 +107,7 @@ pub(crate) mod tests {
             rx_bytes: 18_432_156,
             last_seq: 15_234,
             mtu: Some(1_492),
+            control: ControlStats::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What happened, for whoever logs it, and what the world tells a session.
 
 use crate::handshake::Refusal;
+use crate::link::ControlChange;
 use crate::packet::{LinkId, Path};
 use crate::view::LinkState;
 use crate::wire::control::CloseReason;
@@ -48,6 +49,14 @@ pub enum Event {
         link: LinkId,
         /// The largest IP packet that passes, in bytes.
         bytes: u16,
+    },
+    /// A link's congestion control changed its phase, or what it takes the link to carry by more than
+    /// an eighth.
+    ControlChanged {
+        /// Which.
+        link: LinkId,
+        /// From, to, and why.
+        change: ControlChange,
     },
     /// The tunnel's MTU should be this: every link in use carries it, but for those that are far too small.
     TunnelMtu(u16),

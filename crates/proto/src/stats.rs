@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::discard::DiscardCounts;
+use crate::link::{Cause, PhaseKind};
 use crate::packet::{LinkId, Path};
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState};
@@ -52,6 +53,30 @@ pub struct LinkStats {
     pub last_seq: u64,
     /// The largest IP packet that is known to pass, in bytes; `None`: a plain link, where nobody asks.
     pub mtu: Option<u16>,
+    /// What the link's congestion control sees, and why it sends as fast as it does.
+    pub control: ControlStats,
+}
+
+/// What the congestion control of one link knows of the direction of sending.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ControlStats {
+    /// Its phase.
+    pub phase: PhaseKind,
+    /// Why the capacity was changed or kept last; `None`: nothing is known yet.
+    pub cause: Option<Cause>,
+    /// How long ago that was.
+    pub caused_ago: Option<Duration>,
+    /// The queue that the newest datagram known to have arrived met.
+    pub queue: Duration,
+    /// The least one-way delay of the last 10 s, µs with an unknown offset: only changes mean
+    /// anything.
+    pub base_delay_us: Option<i64>,
+    /// What of a delay is jitter and no queue.
+    pub noise: Duration,
+    /// How far the capacity is lately from its mean of a second, in permille.
+    pub volatility_permille: u16,
+    /// What the link carries, IP headers included; `None`: not known.
+    pub capacity: Option<BitRate>,
 }
 
 /// Packets of a session that were lost, sent again, saved. Totals.

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use super::congestion::Observation;
 use super::ecn::Marked;
 use super::feedback::{Arrival, Report};
 use super::loss::LossMeter;
-use super::rate::Sample;
 use super::sent::Told;
 use super::{BUSY_INTERVAL, Link, micros_between};
 use crate::config::Security;
@@ -71,7 +71,7 @@ impl Link {
         self.echoed = None;
         self.echo_rhythm = None;
         self.rounds = [Duration::ZERO; 2];
-        self.rate.on_restart(now);
+        self.congestion.on_restart(now);
     }
 
     /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes one of ours.
@@ -123,7 +123,7 @@ impl Link {
             let arrived = echo.received.saturating_sub(last.received).min(packets);
             let lost = u128::from(logged.bytes - last.logged.bytes) * u128::from(packets - arrived);
             let lost = u64::try_from(lost / u128::from(packets)).unwrap_or(0);
-            let sample = Sample {
+            let sample = Observation {
                 sent_at: logged.sent_at,
                 sent: logged.bytes,
                 idle: logged.idle,
@@ -138,7 +138,7 @@ impl Link {
                 total: self.tx_bytes,
                 rtt_min: self.rtt.min(now).unwrap_or_default(),
             };
-            self.rate.on_sample(&sample, now);
+            self.congestion.on_observation(&sample, now);
             if sending >= DELIVERY_SPAN {
                 self.plain_lost += lost;
             }
@@ -154,7 +154,7 @@ impl Link {
         // Unclamped: what was late in one interval comes in the next.
         let received = echo.received.saturating_sub(last.received);
         self.loss.on_interval(packets, received, now);
-        if self.rate.take_clear(last.logged.sent_at, now) {
+        if self.congestion.take_own_loss(last.logged.sent_at, now) {
             self.random_loss.on_interval(packets, received, now);
         }
     }
@@ -174,7 +174,12 @@ impl Link {
         let cost = FEEDBACK_BYTES + self.header_bytes();
         // As a rule this is asked where nothing came, or too little.
         let end_at = self.arrivals.end_at(cost)?;
-        Some(self.arrivals.due_at(end_at, cost, self.rtt.srtt().unwrap_or_default(), self.rate.capacity()))
+        Some(self.arrivals.due_at(
+            end_at,
+            cost,
+            self.rtt.srtt().unwrap_or_default(),
+            self.congestion.estimate().capacity,
+        ))
     }
 
     /// Whether one is due now.
@@ -257,7 +262,7 @@ impl Link {
         let least = told.least.map(|sent| (micros_between(least_us, sent.at.as_micros()), sent.bytes));
         let (least_delay_us, least_bytes) = least.unwrap_or((delay_us, told.largest.bytes));
         let marked = self.ecn.on_feedback(feedback);
-        let sample = Sample {
+        let sample = Observation {
             sent_at: told.largest.at,
             sent: told.largest.total,
             idle: told.largest.idle(),
@@ -271,8 +276,8 @@ impl Link {
             total: self.sent.total(),
             rtt_min: self.rtt.min(now).unwrap_or(srtt),
         };
-        self.rate.on_sample(&sample, now);
-        if self.rate.take_vain_marks() {
+        self.congestion.on_observation(&sample, now);
+        if self.congestion.take_meaningless_marks(now) {
             self.ecn.refuse();
         }
         Ok(Some(told))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Link;
+use super::{ControlChange, Link};
 use crate::limits::SATURATED_PERMILLE;
 use crate::stats::LinkStats;
 use crate::time::Instant;
@@ -15,7 +15,7 @@ const START_SLACK: Duration = Duration::from_millis(150);
 impl Link {
     /// What the scheduler sees.
     pub fn view(&self, now: Instant) -> LinkView {
-        let capacity = self.rate.capacity();
+        let estimate = self.congestion.estimate();
         LinkView {
             id: self.id,
             // No data for an address that has not proven that it wants it.
@@ -28,8 +28,8 @@ impl Link {
             random_loss_permille: self.random_loss.permille(),
             recovers: false,
             burst_tenths: self.sent.burst_tenths(),
-            is_shared: self.rate.is_shared(),
-            utilisation_permille: self.utilisation_permille(capacity, now),
+            is_shared: estimate.is_competing,
+            utilisation_permille: self.utilisation_permille(estimate.capacity, now),
             rate: self.pacing_rate(now),
             delay_us: self.tx_delay.delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
@@ -40,25 +40,29 @@ impl Link {
 
     /// What may be sent, or is taken for it until that is known.
     pub fn likely_capacity(&self, now: Instant) -> BitRate {
-        self.rate.capacity().unwrap_or_else(|| self.rate.pacing_rate(Duration::ZERO, now))
+        self.congestion
+            .estimate()
+            .capacity
+            .unwrap_or_else(|| self.congestion.pacing_rate(Duration::ZERO, now))
     }
 
     /// How far, relative and on average, what the link carries is lately from its mean of a second.
     pub fn volatility(&self, now: Instant) -> f64 {
-        self.rate.volatility(now)
+        self.congestion.volatility(now)
     }
 
     /// How many bits are under way on it when it is used to the full, if it carried data within `lately`.
     pub fn full_bits(&self, lately: Duration, now: Instant) -> f64 {
         let is_used = self.data_sent_at.is_some_and(|at| now.saturating_since(at) < lately);
-        let capacity = self.rate.capacity().filter(|_| is_used).map_or(0.0, |rate| rate.as_bps() as f64);
+        let capacity =
+            self.congestion.estimate().capacity.filter(|_| is_used).map_or(0.0, |rate| rate.as_bps() as f64);
         capacity * self.rtt.srtt().unwrap_or_default().as_secs_f64()
     }
 
     /// Whether data uses the link while what it carries is being found out.
     pub fn is_starting(&self, now: Instant) -> bool {
         let recent = || self.rtt.srtt().unwrap_or_default() + START_SLACK;
-        self.rate.capacity().is_none()
+        self.congestion.estimate().capacity.is_none()
             && self.data_sent_at.is_some_and(|at| now.saturating_since(at) < recent())
     }
 
@@ -70,7 +74,7 @@ impl Link {
     /// What is paced at now: computed once for a moment, unless a datagram comes between.
     pub(super) fn pacing_rate(&self, now: Instant) -> BitRate {
         let known = self.paced.filter(|(at, _)| *at == now);
-        known.map_or_else(|| self.rate.pacing_rate(self.overdue(now), now), |(_, rate)| rate)
+        known.map_or_else(|| self.congestion.pacing_rate(self.overdue(now), now), |(_, rate)| rate)
     }
 
     fn utilisation_permille(&self, capacity: Option<BitRate>, now: Instant) -> u16 {
@@ -95,7 +99,7 @@ impl Link {
             loss_permille: view.loss_permille,
             tx_rate: self.tx_meter.rate(now),
             rx_rate: self.rx_meter.rate(now),
-            capacity: self.rate.capacity(),
+            capacity: self.congestion.estimate().capacity,
             utilisation_permille: view.utilisation_permille,
             tx_packets: self.tx_packets,
             tx_bytes: self.tx_bytes,
@@ -104,6 +108,12 @@ impl Link {
             rx_bytes: self.rx_bytes,
             last_seq: self.last_seq,
             mtu: self.path_mtu(),
+            control: self.congestion.stats(now),
         }
+    }
+
+    /// The change of the control since this was asked last, if it is worth telling.
+    pub fn take_control_change(&mut self) -> Option<ControlChange> {
+        self.congestion.take_change()
     }
 }

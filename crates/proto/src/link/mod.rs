@@ -10,6 +10,7 @@
 //! that: what is overdue as proof counts in regular intervals.
 
 mod address;
+mod congestion;
 mod delivery;
 mod ecn;
 mod feedback;
@@ -21,7 +22,6 @@ mod mtu;
 mod pacer;
 mod path;
 mod probe;
-mod rate;
 mod relay;
 mod rtt;
 mod sent;
@@ -31,10 +31,12 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use self::congestion::{Cause, ControlChange, PhaseKind};
 pub use self::feedback::{Arrival, Report};
 pub(crate) use self::mtu::BASE_BYTES;
 pub use self::sent::{Outgoing, ResendCounts};
 
+use self::congestion::CongestionControl;
 use self::delivery::{Echoed, FEEDBACK_GAP_MIN, Logged};
 use self::ecn::Ecn;
 use self::feedback::{Acknowledger, END_AFTER};
@@ -44,7 +46,6 @@ use self::meter::RateMeter;
 use self::mtu::PathMtu;
 use self::pacer::Pacer;
 use self::path::PathState;
-use self::rate::RateControl;
 use self::relay::Relay;
 use self::rtt::{DelayEstimator, RttEstimator};
 use self::sent::SentLog;
@@ -144,7 +145,7 @@ pub struct Link {
     end_given_up_at: Instant,
     /// Bytes lost on a plain link.
     plain_lost: u64,
-    rate: RateControl,
+    congestion: CongestionControl,
     /// What is paced at, as it was computed for this moment.
     paced: Option<(Instant, BitRate)>,
     pacer: Pacer,
@@ -207,7 +208,7 @@ impl Link {
             data_sent_at: None,
             end_given_up_at: Instant::ZERO,
             plain_lost: 0,
-            rate: RateControl::new(config.tx_rate),
+            congestion: CongestionControl::new(config.tx_rate),
             paced: None,
             pacer: Pacer::default(),
             mtu: PathMtu::new(config.mtu),
@@ -270,7 +271,7 @@ impl Link {
 
     /// What may be sent, where known.
     pub fn capacity(&self) -> Option<BitRate> {
-        self.rate.capacity()
+        self.congestion.estimate().capacity
     }
 
     /// Whether the path is known to receive.
@@ -409,7 +410,7 @@ impl Link {
             sent: heartbeat.sent,
             received: self.rx_run_packets,
         });
-        self.rate.on_peer_ceiling(heartbeat.rx_ceiling);
+        self.congestion.on_peer_ceiling(heartbeat.rx_ceiling, now);
         self.peer_resends = heartbeat.resends && self.security == Security::Sealed;
         self.note_doubt(heartbeat, now);
         if self.role == Role::Server {
@@ -523,7 +524,7 @@ impl Link {
             return;
         }
         let (Some(due), Some(sent_at)) = (self.heartbeat_at, self.heartbeat_sent_at) else { return };
-        let share = self.rate.capacity().map(|rate| rate.permille(HEARTBEAT_COST_PERMILLE));
+        let share = self.congestion.estimate().capacity.map(|rate| rate.permille(HEARTBEAT_COST_PERMILLE));
         let gap = share.map_or(BUSY_INTERVAL, |share| share.time_to_send(heartbeat_bytes).max(BUSY_INTERVAL));
         self.heartbeat_at = Some(due.min(sent_at + gap));
     }

@@ -9,20 +9,22 @@ use std::time::Duration;
 use super::window::WindowedMin;
 use crate::time::Instant;
 
-const MIN_WINDOW: Duration = Duration::from_secs(10);
-const MAX_WINDOW: Duration = Duration::from_secs(2);
+/// Window of the least round trip, ms. Source: BBR's min_rtt window, draft-ietf-ccwg-bbr §2.14.
+const RTT_WINDOW_MS: u64 = 10_000;
+/// Window of the largest delay, ms. Chosen: twenty heartbeats.
+const DELAY_WINDOW_MS: u64 = 2_000;
 
 /// RFC 6298's estimator with a windowed minimum.
 #[derive(Debug, Clone)]
 pub(super) struct RttEstimator {
     smoothed: Option<(Duration, Duration)>,
-    min: WindowedMin,
+    min: WindowedMin<i64, RTT_WINDOW_MS>,
 }
 
 impl RttEstimator {
     /// Without a sample.
     pub(super) fn new() -> Self {
-        Self { smoothed: None, min: WindowedMin::new(MIN_WINDOW) }
+        Self { smoothed: None, min: WindowedMin::new() }
     }
 
     /// Takes a sample.
@@ -57,13 +59,13 @@ pub(super) struct DelayEstimator {
     /// Smoothed delay and its mean deviation, µs.
     smoothed: Option<(i64, i64)>,
     /// The largest of the last two seconds, negated.
-    max: WindowedMin,
+    max: WindowedMin<i64, DELAY_WINDOW_MS>,
 }
 
 impl DelayEstimator {
     /// Without a sample.
     pub(super) fn new() -> Self {
-        Self { smoothed: None, max: WindowedMin::new(MAX_WINDOW) }
+        Self { smoothed: None, max: WindowedMin::new() }
     }
 
     /// Takes a sample of arrival − stamp, µs.

@@ -1,54 +1,48 @@
-//! A link that is shared with somebody who fills its queue and does not yield to delay: behave as one TCP flow would.
+//! Competing: the link has a competitor that fills its queue and does not yield to delay, so the
+//! control behaves as one TCP flow would.
 //!
-//! What is in flight follows CUBIC (RFC 9438): it falls to 70 % at a loss, once a round trip, and comes back along a cubic, or as Reno
-//! would where that is more. It does not grow while less is sent than it allows.
+//! What is in flight follows CUBIC (RFC 9438): it falls to 70 % at a loss, once a round trip, and
+//! comes back along a cubic, or as Reno would where that is more. It does not grow while less is sent
+//! than it allows.
 //!
-//! CUBIC alone does not find its share: it begins with what is left after yielding, and late. While it comes into its first growth the other flow has filled
-//! the queue, so that the same in flight is ever less of the link; then both lose at the same time, and what they have stays as unequal as it was for
-//! minutes. (Lab, `competing-50`: with half of the link to begin with the other one had 70 to 92 %, nine runs.) But what the link carried before is known: half
-//! of that is the *fair share* beside one flow. Up to it
-//! - what is kept is the rate: what is in flight follows the round trip, so only a loss, and no delay, makes it less;
-//! - the way back is an exponential with half the time in which CUBIC makes good one decrease there: 1.6 s on a link of 10 Mbit/s with a round trip
-//!   of 100 ms, 2.7 s with 50 Mbit/s. It begins with what is left: a link that is not shared after all is found out before much waits in it.
+//! CUBIC alone begins with what is left after yielding, and late, and does not find its share. But
+//! what the link carried before is known: half of that is the *fair share* beside one flow. Up to it
+//! - the rate is kept: what is in flight follows the round trip, so only a loss, and no delay, makes
+//!   it less;
+//! - the way back is an exponential with half the time in which CUBIC makes good one decrease there:
+//!   1.6 s on a link of 10 Mbit/s with a round trip of 100 ms, 2.7 s with 50 Mbit/s. It begins with
+//!   what is left, so a link without a competitor after all is found out before much waits in it.
 //!
 //! Where what was carried before is not known (a link that varies), it is CUBIC alone.
 //!
-//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of ours alone would take to drain. As soon as the delay
-//! comes down to where it was before the queue stood, the other one is gone. So it is when what arrives of ours is nine tenths of what the link carried before: then
-//! nobody has the rest. (Lab, `reference`, on a machine so busy that both ends stood still for 60 ms at times: the first link was taken for a shared one, and its queue
-//! grew by 10 ms a second until the next test.)
+//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of ours alone would
+//! take to drain. The competitor is gone as soon as the delay comes down to where it was before the
+//! queue stood, or as nine tenths of what the link carried before arrive of ours.
+//!
+//! Measured: docs/decisions/0014-share-beside-a-competitor.md.
 
 use std::time::Duration;
 
-use super::{DATAGRAM_BYTES, Sample};
+use super::Observation;
+use super::history::Span;
+use super::params::{
+    ALL, COME_BACK, CUBIC_BETA, CUBIC_C, DATAGRAM_BYTES, FAIR, GONE_S, TEST_EVERY, WINDOW_MIN,
+};
+use super::steady::Steady;
 use crate::time::Instant;
-
-/// Datagrams.
-const WINDOW_MIN: f64 = 4.0;
-/// RFC 9438 §4: C, in datagrams/s³, and β.
-const CUBIC_C: f64 = 0.4;
-const DECREASE: f64 = 0.7;
-const TEST_EVERY: Duration = Duration::from_secs(5);
-/// A queue below this is that of nobody who fills it.
-const GONE_S: f64 = 0.005;
-/// Who carries this share of what the link carried alone has nobody beside him.
-const ALL: f64 = 0.9;
-/// Share of what is carried beside one other flow.
-const FAIR: f64 = 0.5;
-/// The way back to that takes this share of the time in which CUBIC makes good a decrease there.
-const COME_BACK: f64 = 0.5;
 
 /// The control in this phase.
 #[derive(Debug, Clone)]
-pub(super) struct Shared {
+pub(super) struct Competing {
     /// What may be in flight, datagrams.
     window: f64,
-    /// When growth began after the last decrease, the window to come back to, and after how many seconds (W_max and K).
+    /// When growth began after the last decrease, the window to come back to, and after how many
+    /// seconds (W_max and K).
     epoch: Option<(Instant, f64, f64)>,
     window_max: f64,
     /// What Reno would have in flight.
     reno: f64,
-    /// What the link carried of ours when it was not shared, bit/s; 0: not known.
+    /// What the link carried of ours without a competitor, bit/s; 0: not known.
     alone_bps: f64,
     /// The least delay when it began, and the round trip without a queue.
     base_us: i64,
@@ -58,16 +52,19 @@ pub(super) struct Shared {
     decreased_at: Instant,
     grown_at: Instant,
     test_at: Instant,
-    /// Until when, and what is sent meanwhile, bit/s.
+    /// A test under way: until when, and what is sent meanwhile, bit/s.
     test: Option<(Instant, f64)>,
     /// The least delay seen since the last test ended.
     least_us: i64,
+    /// The phase before, which goes on when the competitor is gone.
+    resumes: Steady,
 }
 
-impl Shared {
-    /// On a link that carried `alone_bps` of ours (0: not known) before somebody filled its queue, now of `queue_s`, and carries `rate_bps` of
-    /// ours since.
+impl Competing {
+    /// On a link that carried `alone_bps` of ours (0: not known) before a competitor filled its queue,
+    /// now of `queue_s`, and carries `rate_bps` of ours since.
     pub(super) fn new(
+        resumes: Steady,
         (alone_bps, rate_bps): (f64, f64),
         rtt_min: Duration,
         queue_s: f64,
@@ -91,39 +88,45 @@ impl Shared {
             test_at: now + TEST_EVERY,
             test: None,
             least_us: i64::MAX,
+            resumes,
         }
+    }
+
+    /// The phase before.
+    pub(super) const fn steady(&self) -> Steady {
+        self.resumes
     }
 
     fn rtt_s(&self) -> f64 {
         (self.rtt_min_s + self.queue_s).max(1e-3)
     }
 
-    /// What the share allows.
+    /// What the share allows, bit/s.
     pub(super) fn fair_bps(&self) -> f64 {
         self.window * DATAGRAM_BYTES * 8.0 / self.rtt_s()
     }
 
-    /// What to send at.
-    pub(super) fn rate_bps(&self) -> f64 {
+    /// What to pace at, bit/s.
+    pub(super) fn paced_bps(&self) -> f64 {
         self.test.map_or_else(|| self.fair_bps(), |(_, rate_bps)| rate_bps)
     }
 
-    /// Takes a sample, which told of a loss or a mark (`is_congested`) or not; `delivered_bps` is what arrives of ours, `is_full` whether all was sent that
-    /// might be. `true`: nobody else fills the queue any more.
-    pub(super) fn on_sample(
+    /// Takes an observation, which told of a loss or a mark (`is_congested`) or not. `true`: the
+    /// competitor is gone.
+    pub(super) fn on_observation(
         &mut self,
-        sample: &Sample,
+        seen: &Observation,
+        span: &Span,
         is_congested: bool,
-        (delivered_bps, is_full): (f64, bool),
         now: Instant,
     ) -> bool {
-        self.note_queue(sample.delay_us.saturating_sub(self.base_us).max(0) as f64 / 1e6);
-        if is_congested && sample.sent_at >= self.decreased_at {
+        self.note_queue(seen.delay_us.saturating_sub(self.base_us).max(0) as f64 / 1e6);
+        if is_congested && seen.sent_at >= self.decreased_at {
             self.decrease(now);
         }
         let span_s = now.saturating_since(self.grown_at).as_secs_f64().min(self.rtt_s());
         self.grown_at = now;
-        if is_full && self.test.is_none() {
+        if span.is_full && self.test.is_none() {
             self.grow(span_s, now);
         } else if let Some((begun, ..)) = &mut self.epoch {
             // RFC 9438 §5.8: time in which it was not used does not count.
@@ -132,11 +135,11 @@ impl Shared {
         if self.test.is_none() {
             self.come_back(span_s);
         }
-        self.least_us = self.least_us.min(sample.delay_us);
+        self.least_us = self.least_us.min(seen.delay_us);
         match self.test {
             None if now >= self.test_at => {
-                let span = Duration::from_secs_f64(self.queue_s * 2.0 + self.rtt_s());
-                self.test = Some((now + span, delivered_bps / 2.0));
+                let length = Duration::from_secs_f64(self.queue_s * 2.0 + self.rtt_s());
+                self.test = Some((now + length, span.delivered_bps / 2.0));
                 self.least_us = i64::MAX;
             }
             Some((until, _)) if now >= until => {
@@ -146,7 +149,7 @@ impl Shared {
             }
             Some(_) | None => {}
         }
-        let carries_all = self.alone_bps > 0.0 && delivered_bps >= self.alone_bps * ALL;
+        let carries_all = self.alone_bps > 0.0 && span.delivered_bps >= self.alone_bps * ALL;
         carries_all
             || self.least_us != i64::MAX && (self.least_us.saturating_sub(self.base_us) as f64) / 1e6 < GONE_S
     }
@@ -160,10 +163,10 @@ impl Shared {
         });
         let rounds = span_s / self.rtt_s();
         // RFC 9438 §4.3: so much a round trip gives a Reno flow with this decrease the same mean.
-        self.reno += 3.0 * (1.0 - DECREASE) / (1.0 + DECREASE) * rounds;
+        self.reno += 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA) * rounds;
         let time_s = now.saturating_since(begun).as_secs_f64();
         let wanted = (origin + CUBIC_C * (time_s - back_s).powi(3)).max(self.reno);
-        // §4.4: at most half more in a round trip.
+        // RFC 9438 §4.4: at most half more in a round trip.
         self.window += (wanted - window).clamp(0.0, window / 2.0 * rounds);
     }
 
@@ -185,17 +188,17 @@ impl Shared {
     fn come_back(&mut self, span_s: f64) {
         let fair = self.fair();
         if self.window < fair {
-            let back_s = (fair * (1.0 - DECREASE) / CUBIC_C).cbrt() * COME_BACK;
+            let back_s = (fair * (1.0 - CUBIC_BETA) / CUBIC_C).cbrt() * COME_BACK;
             let most = self.window / 2.0 * span_s / self.rtt_s();
             self.window += ((fair - self.window) * span_s / back_s).min(most);
         }
     }
 
     fn decrease(&mut self, now: Instant) {
-        // §4.7: a flow whose maximum falls makes room for those that came later.
+        // RFC 9438 §4.7: a flow whose maximum falls makes room for those that came later.
         let is_less = self.window < self.window_max;
-        self.window_max = if is_less { self.window * (1.0 + DECREASE) / 2.0 } else { self.window };
-        self.window = (self.window * DECREASE).max(WINDOW_MIN);
+        self.window_max = if is_less { self.window * (1.0 + CUBIC_BETA) / 2.0 } else { self.window };
+        self.window = (self.window * CUBIC_BETA).max(WINDOW_MIN);
         self.reno = self.window;
         self.epoch = None;
         self.decreased_at = now;

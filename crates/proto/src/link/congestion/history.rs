@@ -1,26 +1,16 @@
-//! Samples of the last round trips, and what two of them tell of the time between.
+//! The delivery history: the observations of the last round trips, and what two of them tell of the
+//! time between. It knows no estimate of the link's rate.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Observation;
+use super::params::{IDLE_ROOM, IDLE_SHARE, SAMPLE_STEP_US, SAMPLES_MAX, STALL_MIN_US, STALL_OTHERS};
 use crate::time::Instant;
 
-/// Samples closer together than this are one.
-const STEP_US: u64 = 2_000;
-const MARKS_MAX: usize = 256;
-/// An idle link keeps room for so many.
-const IDLE_ROOM: usize = 8;
-
-/// The pacer counts as used to the full if it was idle for less than this share of the time.
-const IDLE_SHARE: f64 = 0.05;
-
-/// A pause that is longer than each of so many others by this, and by half, is a stall.
-const STALL_MIN_US: u64 = 5_000;
-const STALL_OTHERS: u32 = 3;
-
-/// One sample; see [`super::Sample`].
+/// One observation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mark {
+pub(super) struct DeliveryPoint {
     pub(super) arrived_us: u64,
     pub(super) sent_at: Instant,
     pub(super) sent: u64,
@@ -45,44 +35,60 @@ pub(super) struct Span {
     pub(super) lost_rows: u64,
     /// The pacer was used to the full.
     pub(super) is_full: bool,
-    /// The same as `delivered_bps` over the time in which it came regularly: without a pause that is longer than all others.
+    /// The same as `delivered_bps` over the time without a pause that is longer than all others.
     pub(super) regular_bps: f64,
 }
 
 /// The samples, oldest first.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Marks {
-    marks: VecDeque<Mark>,
+pub(super) struct DeliveryHistory {
+    points: VecDeque<DeliveryPoint>,
 }
 
-impl Marks {
+impl DeliveryPoint {
+    /// What an observation that met a queue of `queue_s` tells of deliveries.
+    pub(super) fn new(seen: &Observation, queue_s: f64) -> Self {
+        Self {
+            arrived_us: seen.arrived_us,
+            sent_at: seen.sent_at,
+            sent: seen.sent,
+            delivered: seen.delivered,
+            lost: seen.lost,
+            lost_rows: seen.lost_rows,
+            idle_us: u64::try_from(seen.idle.as_micros()).unwrap_or(u64::MAX),
+            queue_s,
+        }
+    }
+}
+
+impl DeliveryHistory {
     /// Adds a sample. One that arrived earlier than the last is no news.
-    pub(super) fn push(&mut self, mark: Mark) {
-        if let Some(last) = self.marks.back_mut() {
-            if mark.arrived_us <= last.arrived_us || mark.sent_at <= last.sent_at {
-                last.delivered = last.delivered.max(mark.delivered);
+    pub(super) fn push(&mut self, point: DeliveryPoint) {
+        if let Some(last) = self.points.back_mut() {
+            if point.arrived_us <= last.arrived_us || point.sent_at <= last.sent_at {
+                last.delivered = last.delivered.max(point.delivered);
                 return;
             }
-            let previous_us = self.marks.len().checked_sub(2).and_then(|at| self.marks.get(at));
-            if let (Some(previous), Some(last)) = (previous_us.copied(), self.marks.back_mut())
-                && last.arrived_us < previous.arrived_us + STEP_US
+            let previous_us = self.points.len().checked_sub(2).and_then(|at| self.points.get(at));
+            if let (Some(previous), Some(last)) = (previous_us.copied(), self.points.back_mut())
+                && last.arrived_us < previous.arrived_us + SAMPLE_STEP_US
             {
-                *last = Mark { queue_s: mark.queue_s.min(last.queue_s), ..mark };
+                *last = DeliveryPoint { queue_s: point.queue_s.min(last.queue_s), ..point };
                 return;
             }
         }
-        if self.marks.capacity() > IDLE_ROOM && self.marks.len() < IDLE_ROOM / 2 {
-            self.marks.shrink_to(IDLE_ROOM);
+        if self.points.capacity() > IDLE_ROOM && self.points.len() < IDLE_ROOM / 2 {
+            self.points.shrink_to(IDLE_ROOM);
         }
-        if self.marks.len() == MARKS_MAX {
-            self.marks.pop_front();
+        if self.points.len() == SAMPLES_MAX {
+            self.points.pop_front();
         }
-        self.marks.push_back(mark);
+        self.points.push_back(point);
     }
 
     /// How far back they reach.
     pub(super) fn reach(&self) -> Duration {
-        let (Some(first), Some(last)) = (self.marks.front(), self.marks.back()) else {
+        let (Some(first), Some(last)) = (self.points.front(), self.points.back()) else {
             return Duration::ZERO;
         };
         Duration::from_micros(last.arrived_us.saturating_sub(first.arrived_us))
@@ -90,35 +96,36 @@ impl Marks {
 
     /// What the last `window` tells; `None`: there are no samples that far apart.
     pub(super) fn span(&mut self, window: Duration) -> Option<Span> {
-        let last = *self.marks.back()?;
+        let last = *self.points.back()?;
         let window_us = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
         let from = last.arrived_us.checked_sub(window_us)?;
-        while self.marks.get(1).is_some_and(|next| next.arrived_us <= from) {
-            self.marks.pop_front();
+        while self.points.get(1).is_some_and(|next| next.arrived_us <= from) {
+            self.points.pop_front();
         }
-        let first = self.marks.front().filter(|first| first.arrived_us <= from)?;
+        let first = self.points.front().filter(|first| first.arrived_us <= from)?;
         Some(between(first, &last, Pauses::default()))
     }
 
-    /// What the newest samples tell that all met a queue of more than `empty_s`, if they reach back at least `least`, and `most` at
-    /// most.
+    /// What the newest samples tell that all met a queue of more than `empty_s`, if they reach back
+    /// at least `least`; at most `most` counts.
     pub(super) fn busy_span(&self, empty_s: f64, least: Duration, most: Duration) -> Option<Span> {
-        let last = self.marks.back()?;
-        let reach = |mark: &Mark| Duration::from_micros(last.arrived_us.saturating_sub(mark.arrived_us));
-        let busy = self.marks.iter().rev().take_while(|mark| mark.queue_s > empty_s);
+        let last = self.points.back()?;
+        let reach =
+            |point: &DeliveryPoint| Duration::from_micros(last.arrived_us.saturating_sub(point.arrived_us));
+        let busy = self.points.iter().rev().take_while(|point| point.queue_s > empty_s);
         let mut pauses = Pauses::default();
         let (mut first, mut next_us) = (last, last.arrived_us);
-        for mark in busy.skip(1).take_while(|mark| reach(mark) <= most) {
-            pauses.note(next_us.saturating_sub(mark.arrived_us));
-            (first, next_us) = (mark, mark.arrived_us);
+        for point in busy.skip(1).take_while(|point| reach(point) <= most) {
+            pauses.note(next_us.saturating_sub(point.arrived_us));
+            (first, next_us) = (point, point.arrived_us);
         }
         (reach(first) >= least).then(|| between(first, last, pauses))
     }
 
     /// Bytes found lost by the newest sample.
     pub(super) fn newly_lost(&self) -> u64 {
-        let before = self.marks.len().checked_sub(2).and_then(|at| self.marks.get(at));
-        match (before, self.marks.back()) {
+        let before = self.points.len().checked_sub(2).and_then(|at| self.points.get(at));
+        match (before, self.points.back()) {
             (Some(before), Some(last)) => last.lost.saturating_sub(before.lost),
             _ => 0,
         }
@@ -143,7 +150,7 @@ impl Pauses {
         }
     }
 
-    /// By how much the longest exceeds the next, where that is a stall of somebody's; µs.
+    /// By how much the longest exceeds the next, where that is the stall of a host; µs.
     fn stall_us(self) -> u64 {
         let excess_us = self.longest_us.saturating_sub(self.second_us);
         let is_stall =
@@ -153,7 +160,7 @@ impl Pauses {
 }
 
 /// What happened from `first` to `last`.
-fn between(first: &Mark, last: &Mark, pauses: Pauses) -> Span {
+fn between(first: &DeliveryPoint, last: &DeliveryPoint, pauses: Pauses) -> Span {
     let arriving = last.arrived_us.saturating_sub(first.arrived_us).max(1) as f64 / 1e6;
     let regular = arriving - pauses.stall_us() as f64 / 1e6;
     let sending = last.sent_at.saturating_since(first.sent_at).as_secs_f64().max(1e-6);
@@ -179,8 +186,8 @@ mod tests {
     const WINDOW: Duration = Duration::from_millis(80);
 
     /// Samples of a busy link, 10 ms apart, each `bytes` more.
-    fn push(marks: &mut Marks, at_ms: u64, delivered: u64) {
-        marks.push(Mark {
+    fn push(history: &mut DeliveryHistory, at_ms: u64, delivered: u64) {
+        history.push(DeliveryPoint {
             arrived_us: at_ms * 1_000,
             sent_at: Instant::from_nanos(at_ms * 1_000_000),
             sent: delivered,
@@ -192,31 +199,31 @@ mod tests {
         });
     }
 
-    fn busy(marks: &Marks) -> (f64, f64) {
-        let span = marks.busy_span(0.001, Duration::from_millis(20), WINDOW).unwrap();
+    fn busy(history: &DeliveryHistory) -> (f64, f64) {
+        let span = history.busy_span(0.001, Duration::from_millis(20), WINDOW).unwrap();
         (span.delivered_bps / 1e6, span.regular_bps / 1e6)
     }
 
     #[test]
     fn a_pause_is_no_rate_and_a_slower_link_is() {
-        let mut marks = Marks::default();
+        let mut history = DeliveryHistory::default();
         for step in 0..8 {
-            push(&mut marks, step * 10, step * 10_000);
+            push(&mut history, step * 10, step * 10_000);
         }
-        let (delivered, regular) = busy(&marks);
+        let (delivered, regular) = busy(&history);
         assert!(
             (delivered - 8.0).abs() < 0.01 && (regular - delivered).abs() < 0.01,
             "{delivered} {regular}"
         );
         // Nothing for 40 ms, and then as before.
-        push(&mut marks, 110, 80_000);
-        let (delivered, regular) = busy(&marks);
+        push(&mut history, 110, 80_000);
+        let (delivered, regular) = busy(&history);
         assert!(delivered < 5.1 && (regular - 8.0).abs() < 0.1, "{delivered} {regular}");
         // A fifth of the rate, samples five times as far apart.
         for step in 1..=4 {
-            push(&mut marks, 110 + step * 50, 80_000 + step * 10_000);
+            push(&mut history, 110 + step * 50, 80_000 + step * 10_000);
         }
-        let (delivered, regular) = busy(&marks);
+        let (delivered, regular) = busy(&history);
         assert!((delivered - 1.6).abs() < 0.1 && (regular - 1.6).abs() < 0.1, "{delivered} {regular}");
     }
 }

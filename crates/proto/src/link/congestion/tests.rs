@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::diagnosis::competitor;
+use super::params::{EMPTY_S, TARGET_MAX_S};
 use super::*;
 
 const RTT: Duration = Duration::from_millis(40);
@@ -13,7 +15,7 @@ fn mbit(rate: u64) -> BitRate {
 
 /// A sender at the control's own rate, a link, and what comes back.
 struct Bench {
-    control: RateControl,
+    control: CongestionControl,
     now: Instant,
     base_us: i64,
     queue_max: Duration,
@@ -24,10 +26,10 @@ struct Bench {
     /// What is lost in a row, bytes.
     row_bytes: u64,
     /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the queue, and was carried.
-    rival_bytes: f64,
-    rival_queue: f64,
-    rival_carried: f64,
-    rival_cut_at: Instant,
+    competitor_bytes: f64,
+    competitor_queue: f64,
+    competitor_carried: f64,
+    competitor_cut_at: Instant,
     /// What exceeds this is marked, whatever the queue; and so is what finds a queue of more than that.
     marked_above: Option<BitRate>,
     marked_behind: Option<Duration>,
@@ -39,7 +41,7 @@ struct Bench {
     delivered: u64,
     lost: u64,
     idle: Duration,
-    under_way: VecDeque<(Instant, Sample)>,
+    under_way: VecDeque<(Instant, Observation)>,
     /// How long the last two answers took.
     rounds: [Duration; 2],
 }
@@ -52,17 +54,17 @@ fn bytes(value: f64) -> u64 {
 impl Bench {
     fn new(configured: Option<BitRate>) -> Self {
         Self {
-            control: RateControl::new(configured),
+            control: CongestionControl::new(configured),
             now: Instant::from_nanos(10_000_000_000),
             base_us: -5_000_000,
             queue_max: Duration::from_secs(10),
             lost_permille: 0,
             lost_by_chance_permille: 0,
             row_bytes: 1_500,
-            rival_bytes: 0.0,
-            rival_queue: 0.0,
-            rival_carried: 0.0,
-            rival_cut_at: Instant::ZERO,
+            competitor_bytes: 0.0,
+            competitor_queue: 0.0,
+            competitor_carried: 0.0,
+            competitor_cut_at: Instant::ZERO,
             marked_above: None,
             marked_behind: None,
             jitter: Duration::ZERO,
@@ -77,15 +79,15 @@ impl Bench {
         }
     }
 
-    /// What the rival sends in a step: what it keeps in flight each round trip, a datagram more with each.
-    fn rival(&mut self, bytes_per_second: f64) -> f64 {
-        if self.rival_bytes == 0.0 {
+    /// What the competitor sends in a step: what it keeps in flight each round trip, a datagram more with each.
+    fn competitor(&mut self, bytes_per_second: f64) -> f64 {
+        if self.competitor_bytes == 0.0 {
             return 0.0;
         }
-        let waits = (self.queue_bytes + self.rival_queue) / bytes_per_second;
+        let waits = (self.queue_bytes + self.competitor_queue) / bytes_per_second;
         let rounds = STEP.as_secs_f64() / (RTT.as_secs_f64() + waits);
-        self.rival_bytes += 1_500.0 * rounds;
-        self.rival_bytes * rounds
+        self.competitor_bytes += 1_500.0 * rounds;
+        self.competitor_bytes * rounds
     }
 
     /// A number below 2^24.
@@ -110,7 +112,7 @@ impl Bench {
     fn step(&mut self, offered: BitRate, capacity: BitRate) -> Duration {
         self.now = self.now + STEP;
         let round = self.rounds.into_iter().max().unwrap_or(RTT);
-        let expected = |sample: &Sample| sample.sent_at + round + Duration::from_millis(40);
+        let expected = |sample: &Observation| sample.sent_at + round + Duration::from_millis(40);
         let overdue = self
             .under_way
             .front()
@@ -125,8 +127,8 @@ impl Bench {
         self.sent += new;
         let served = capacity.bytes_in(STEP) as f64;
         let room = capacity.bytes_in(self.queue_max) as f64;
-        let rival = self.rival(served / STEP.as_secs_f64());
-        let (ours, theirs) = (self.queue_bytes + new as f64, self.rival_queue + rival);
+        let competitor = self.competitor(served / STEP.as_secs_f64());
+        let (ours, theirs) = (self.queue_bytes + new as f64, self.competitor_queue + competitor);
         let waiting = (ours + theirs).max(1.0);
         let kept = (waiting - served).max(0.0);
         // Ours and theirs are served and dropped alike.
@@ -134,14 +136,14 @@ impl Bench {
         let lost = ours * gone * self.lost_permille as f64 / 1_000.0 + self.chance(ours * gone);
         self.delivered += bytes(ours * gone - lost);
         self.lost += bytes(ours * dropped + lost);
-        self.rival_carried += theirs * gone;
-        if theirs * dropped > 0.0 && self.now.saturating_since(self.rival_cut_at) > RTT * 3 {
-            self.rival_bytes *= 0.7;
-            self.rival_cut_at = self.now;
+        self.competitor_carried += theirs * gone;
+        if theirs * dropped > 0.0 && self.now.saturating_since(self.competitor_cut_at) > RTT * 3 {
+            self.competitor_bytes *= 0.7;
+            self.competitor_cut_at = self.now;
         }
         self.queue_bytes = ours * (1.0 - gone - dropped);
-        self.rival_queue = theirs * (1.0 - gone - dropped);
-        let queue = capacity.time_to_send(bytes(self.queue_bytes + self.rival_queue));
+        self.competitor_queue = theirs * (1.0 - gone - dropped);
+        let queue = capacity.time_to_send(bytes(self.queue_bytes + self.competitor_queue));
         let jitter = self.jitter * self.draw() / (1 << 24);
         let total = queue + jitter;
         let datagrams = u32::try_from(new.div_ceil(1_500)).unwrap();
@@ -150,7 +152,7 @@ impl Bench {
         let is_behind = self.marked_behind.is_some_and(|mark| queue > mark);
         let marked = if is_behind { datagrams } else { u32::try_from(excess).unwrap() };
         // The newest datagram is still behind the queue when this much of the others has arrived.
-        let sample = Sample {
+        let sample = Observation {
             sent_at: self.now,
             sent: self.sent,
             idle: self.idle,
@@ -168,7 +170,7 @@ impl Bench {
         while self.under_way.front().is_some_and(|(due, _)| *due <= self.now) {
             let (_, sample) = self.under_way.pop_front().unwrap();
             self.rounds = [self.now.saturating_since(sample.sent_at), self.rounds[0]];
-            self.control.on_sample(&Sample { total: self.sent, ..sample }, self.now);
+            self.control.on_observation(&Observation { total: self.sent, ..sample }, self.now);
         }
         queue
     }
@@ -186,7 +188,7 @@ impl Bench {
     }
 
     fn capacity(&self) -> BitRate {
-        self.control.capacity().unwrap()
+        self.control.estimate().capacity.unwrap()
     }
 }
 
@@ -197,15 +199,15 @@ fn assert_near(rate: BitRate, expected: u64) {
 
 #[test]
 fn the_smaller_ceiling_counts() {
-    let paced = |rate: &RateControl| rate.pacing_rate(Duration::ZERO, Instant::ZERO);
-    let mut rate = RateControl::new(None);
-    assert_eq!(rate.capacity(), None);
-    rate.on_peer_ceiling(Some(mbit(10)));
-    assert_eq!(rate.capacity(), Some(mbit(10)));
-    let mut rate = RateControl::new(Some(mbit(20)));
-    rate.on_peer_ceiling(Some(mbit(10)));
+    let paced = |rate: &CongestionControl| rate.pacing_rate(Duration::ZERO, Instant::ZERO);
+    let mut rate = CongestionControl::new(None);
+    assert_eq!(rate.estimate().capacity, None);
+    rate.on_peer_ceiling(Some(mbit(10)), Instant::ZERO);
+    assert_eq!(rate.estimate().capacity, Some(mbit(10)));
+    let mut rate = CongestionControl::new(Some(mbit(20)));
+    rate.on_peer_ceiling(Some(mbit(10)), Instant::ZERO);
     assert_eq!(paced(&rate), BitRate::from_bps(9_900_000));
-    rate.on_peer_ceiling(Some(mbit(30)));
+    rate.on_peer_ceiling(Some(mbit(30)), Instant::ZERO);
     assert_eq!(paced(&rate), BitRate::from_bps(19_800_000));
 }
 
@@ -267,38 +269,6 @@ fn a_rate_that_walks_is_followed_both_ways_with_a_short_queue() {
     }
     assert!(carried > 15 * 200 * 85 / 100, "{carried}");
     assert!(long <= rates.len() * 40 / 20, "{long}");
-}
-
-#[test]
-fn the_own_time_of_a_datagram_on_a_slow_link_is_no_queue_once_it_is_fast() {
-    let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
-    let mut control = RateControl::new(Some(mbit(60)));
-    let sample = |ms, delay_us| Sample {
-        sent_at: at(ms),
-        sent: ms * 1_500,
-        idle: Duration::ZERO,
-        arrived_us: ms * 1_000 + 20_000,
-        delivered: ms * 1_500,
-        lost: 0,
-        lost_rows: 0,
-        marked: Marked::default(),
-        delay_us,
-        delay_bytes: 1_500,
-        total: ms * 1_500,
-        rtt_min: RTT,
-    };
-    // It carries 1 Mbit/s, 12 ms a datagram, and is believed to carry a little less.
-    control.rate_bps = 700_000.0;
-    control.note_delay(&sample(0, 32_000), at(0));
-    assert!(control.queue_s.abs() < f64::EPSILON);
-    control.rate_bps = 60e6;
-    for ms in 100..200 {
-        control.note_delay(&sample(ms, 20_200), at(ms));
-        assert!(control.queue_s < 0.000_1, "{}", control.queue_s);
-    }
-    // What stands there then is seen.
-    control.note_delay(&sample(200, 30_200), at(200));
-    assert!(control.queue_s > 0.005, "{}", control.queue_s);
 }
 
 #[test]
@@ -394,11 +364,11 @@ fn what_is_lost_by_finding_out_the_rate_is_none_of_the_links() {
         let lost = bench.lost - before;
         // What was sent meanwhile is known a round trip later.
         bench.run(40, mbit(1_000), mbit(50));
-        let is_clear = bench.control.take_clear(from, bench.now);
+        let is_clear = bench.control.take_own_loss(from, bench.now);
         *(if is_clear { &mut its } else { &mut ours }) += lost;
     }
     assert!(ours > 50_000 && its * 20 < ours, "{ours} and {its} bytes lost");
-    assert!(bench.control.take_clear(bench.now, bench.now), "it is over");
+    assert!(bench.control.take_own_loss(bench.now, bench.now), "it is over");
 }
 
 #[test]
@@ -409,7 +379,7 @@ fn a_few_datagrams_lost_on_a_slow_link_are_no_policer() {
         bench.lost += 1_500;
         bench.delivered -= 1_500;
         bench.run(1_000, mbit(100), mbit(1));
-        assert!(bench.control.cut_at.is_none(), "{}", bench.capacity());
+        assert!(!bench.control.evidence.loss.has_cut(), "{}", bench.capacity());
     }
 }
 
@@ -426,15 +396,15 @@ fn a_burst_of_loss_is_no_policer() {
             bench.lost_permille = 0;
             bench.run(495, mbit(100), mbit(50));
         }
-        assert_eq!(bench.control.cut_at.is_some(), is_cut, "{row_bytes}");
+        assert_eq!(bench.control.evidence.loss.has_cut(), is_cut, "{row_bytes}");
     }
 }
 
-/// What a rival has of the link in `ms`, percent.
+/// What a competitor has of the link in `ms`, percent.
 fn taken(bench: &mut Bench, ms: u64, capacity: BitRate) -> u64 {
-    let (ours, theirs) = (bench.delivered, bench.rival_carried);
+    let (ours, theirs) = (bench.delivered, bench.competitor_carried);
     bench.run(ms, mbit(200), capacity);
-    let (ours, theirs) = (bench.delivered - ours, bytes(bench.rival_carried - theirs));
+    let (ours, theirs) = (bench.delivered - ours, bytes(bench.competitor_carried - theirs));
     theirs * 100 / (ours + theirs)
 }
 
@@ -444,7 +414,7 @@ fn a_link_is_shared_with_a_flow_that_fills_its_queue() {
         let mut bench = Bench::new(None);
         bench.queue_max = Duration::from_millis(queue_ms);
         bench.run(3_000, mbit(200), mbit(rate));
-        bench.rival_bytes = 15_000.0;
+        bench.competitor_bytes = 15_000.0;
         bench.run(10_000, mbit(200), mbit(rate));
         let share = taken(&mut bench, 20_000, mbit(rate));
         assert!((25..=65).contains(&share), "{rate}, {queue_ms} ms: {share}");
@@ -452,23 +422,23 @@ fn a_link_is_shared_with_a_flow_that_fills_its_queue() {
 }
 
 #[test]
-fn a_rival_that_starts_in_lumps_and_grows_quickly_has_no_more_than_its_share() {
+fn a_competitor_that_starts_in_lumps_and_grows_quickly_has_no_more_than_its_share() {
     for (rate, queue_ms) in [(10, 100), (50, 100), (50, 300)] {
         let mut bench = Bench::new(None);
         bench.queue_max = Duration::from_millis(queue_ms);
         bench.run(3_000, mbit(200), mbit(rate));
         // Slow start: much for a moment, then little, and then ever more until the queue is full.
         for lump in [2, 4] {
-            bench.rival_bytes = rate as f64 * 2_500.0 * f64::from(lump);
+            bench.competitor_bytes = rate as f64 * 2_500.0 * f64::from(lump);
             bench.run(100, mbit(200), mbit(rate));
-            bench.rival_bytes = 1.0;
+            bench.competitor_bytes = 1.0;
             bench.run(200, mbit(200), mbit(rate));
         }
-        bench.rival_bytes = rate as f64 * 1_000.0;
-        bench.rival_cut_at = Instant::ZERO;
+        bench.competitor_bytes = rate as f64 * 1_000.0;
+        bench.competitor_cut_at = Instant::ZERO;
         for _ in 0..40 {
-            if bench.rival_cut_at == Instant::ZERO {
-                bench.rival_bytes *= 1.15;
+            if bench.competitor_cut_at == Instant::ZERO {
+                bench.competitor_bytes *= 1.15;
             }
             bench.run(200, mbit(200), mbit(rate));
         }
@@ -480,13 +450,13 @@ fn a_rival_that_starts_in_lumps_and_grows_quickly_has_no_more_than_its_share() {
 #[test]
 fn a_queue_that_is_kept_on_purpose_is_nobody_elses() {
     let is_contested = |kept_s| {
-        let mut contest = contest::Contest::new();
+        let mut detector = competitor::CompetitorDetector::new();
         let mut now = Instant::from_nanos(1_000_000_000);
         // A link of 50 Mbit/s; then of 10, with 40 ms of our own queue at first and 13 ms, on purpose or not, from then on.
         let mut run = |ms: u64, queue_us: i64, gain: f64, rate_bps: f64| {
             (0..ms / 5).any(|_| {
                 now = now + STEP;
-                let seen = contest::Seen {
+                let seen = competitor::Seen {
                     delay_us: queue_us,
                     base_us: 0,
                     queue_s: queue_us as f64 / 1e6,
@@ -497,7 +467,7 @@ fn a_queue_that_is_kept_on_purpose_is_nobody_elses() {
                     rate_bps,
                     is_steady: rate_bps > 4e7,
                 };
-                contest.on_sample(&seen, RTT, now).is_some()
+                detector.on_observation(&seen, RTT, now).is_some()
             })
         };
         run(1_000, 0, 1.0, 5e7)
@@ -505,7 +475,7 @@ fn a_queue_that_is_kept_on_purpose_is_nobody_elses() {
             || run(100, 38_000, 0.5, 1e7)
             || run(3_000, 13_400, 0.94, 1e7)
     };
-    assert!(!is_contested(TARGET_MAX));
+    assert!(!is_contested(TARGET_MAX_S));
     assert!(is_contested(0.0));
 }
 
@@ -516,9 +486,9 @@ fn a_link_taken_for_shared_that_carries_what_it_did_is_not() {
     bench.run(4_000, mbit(200), mbit(10));
     let (_, sample) = *bench.under_way.back().unwrap();
     let base_us = bench.base_us - 20_000;
-    bench.control.share(&sample, base_us, bench.now);
+    bench.control.compete(&sample, base_us, bench.now);
     let queue = bench.run(4_500, mbit(200), mbit(10));
-    assert_eq!(bench.control.phase, Phase::Steady);
+    assert_eq!(bench.control.phase.kind(), PhaseKind::Steady);
     assert!(queue < Duration::from_millis(30), "{queue:?}");
 }
 
@@ -527,20 +497,20 @@ fn a_flow_that_fills_the_queue_is_told_from_a_slower_link_and_from_a_longer_path
     let mut bench = Bench::new(None);
     bench.queue_max = Duration::from_millis(100);
     bench.run(10_000, mbit(200), mbit(50));
-    bench.rival_bytes = 150_000.0;
+    bench.competitor_bytes = 150_000.0;
     bench.run(2_000, mbit(200), mbit(50));
-    assert_eq!(bench.control.phase, Phase::Shared);
+    assert_eq!(bench.control.phase.kind(), PhaseKind::Competing);
     assert!(bench.capacity() > mbit(15), "{}", bench.capacity());
-    bench.rival_bytes = 0.0;
+    bench.competitor_bytes = 0.0;
     bench.run(8_000, mbit(200), mbit(50));
-    assert_eq!(bench.control.phase, Phase::Steady, "it is gone");
+    assert_eq!(bench.control.phase.kind(), PhaseKind::Steady, "it is gone");
     for to in [40, 20, 5] {
         let mut bench = Bench::new(None);
         bench.queue_max = Duration::from_millis(100);
         bench.run(4_000, mbit(200), mbit(50));
         for _ in 0..600 {
             bench.step(mbit(200), mbit(to));
-            assert_ne!(bench.control.phase, Phase::Shared, "{to}");
+            assert_ne!(bench.control.phase.kind(), PhaseKind::Competing, "{to}");
         }
     }
     let mut bench = Bench::new(None);
@@ -549,7 +519,7 @@ fn a_flow_that_fills_the_queue_is_told_from_a_slower_link_and_from_a_longer_path
         bench.base_us += shift;
         for _ in 0..400 {
             bench.step(mbit(100), mbit(20));
-            assert_ne!(bench.control.phase, Phase::Shared, "{shift}");
+            assert_ne!(bench.control.phase.kind(), PhaseKind::Competing, "{shift}");
         }
     }
 }

@@ -1,0 +1,437 @@
+//! Congestion control of one link, in the direction of sending: what the link carries, and how fast
+//! to send on it, with a queue that is all but empty. Nothing is configured; a configured rate is a
+//! ceiling and a first guess.
+//!
+//! **Contract.** An [`Observation`] goes in for each answer of the peer. A [`RateEstimate`], the rate
+//! to pace at and the reasons ([`ControlStats`], [`ControlChange`]) come out of [`CongestionControl`].
+//! Nothing else of this module is seen outside, so another law can take its place. It knows no
+//! packets, no other links and no clock.
+//!
+//! **Model.** A link is a queue that is served at a rate C, and a delay. The *queue* is the delay
+//! above its least in 10 s and above the noise ([`queue_delay`]). A link whose queue was never empty
+//! between two observations delivered C ([`diagnosis::own_queue`]); one without a queue delivered
+//! what was sent, so C is no less. Rates are taken over one round trip, 40 to 100 ms, and at least 12
+//! datagrams ([`history`]). C is written in one place, with its cause ([`model`]).
+//!
+//! ```text
+//!          a queue stands, or loss            the queue does not drain
+//! Startup ─────────────────────────► Steady ───────────────────────────► Competing
+//!                                       ▲         the competitor is gone     │
+//!                                       └────────────────────────────────────┘
+//! ```
+//! A link that carries little keeps its C. A link whose C varied lately is trusted, after a pause,
+//! with a quarter of it, and then with twice what it delivers.
+//!
+//! **Sources.** draft-cheng-iccrg-delivery-rate-estimation and draft-ietf-ccwg-bbr (delivery rates,
+//! application-limited samples); Copa (NSDI 2018: a competitor by a queue that does not drain); RACK,
+//! RFC 8985 (overdue answers); RFC 9438 (CUBIC); RFC 8257 (marks); srtla_send (loss that cuts do not
+//! lower). Tried and removed: docs/decisions/0010-a-queue-that-is-all-but-empty.md.
+
+mod competing;
+mod diagnosis;
+mod history;
+mod model;
+mod params;
+mod queue_delay;
+mod search;
+mod startup;
+mod steady;
+
+use std::time::Duration;
+
+pub use self::diagnosis::Cause;
+
+use self::competing::Competing;
+use self::diagnosis::competitor::CompetitorDetector;
+use self::diagnosis::drain_test::DrainTest;
+use self::diagnosis::ecn_mark::MarkDetector;
+use self::diagnosis::policer::LossDetector;
+use self::diagnosis::random_loss::LossOrigin;
+use self::history::{DeliveryHistory, DeliveryPoint, Span};
+use self::model::{Model, bps, rate};
+use self::params::{CONTROL_S, GAIN_MIN, LIGHT_LOAD, PACING_PERMILLE, RATE_MIN_BPS};
+use self::queue_delay::QueueDelay;
+use self::startup::Startup;
+use self::steady::Steady;
+use super::ecn::Marked;
+use crate::stats::ControlStats;
+use crate::time::Instant;
+use crate::units::BitRate;
+
+/// A capacity that differs by more than this share from the one that was told is told.
+/// Chosen: an eighth is more than a steady link's estimate varies by.
+const TOLD_CHANGE: f64 = 0.125;
+
+/// What the peer told of one datagram and all before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observation {
+    /// When the newest datagram that arrived was sent.
+    pub(super) sent_at: Instant,
+    /// Bytes sent up to then, it included.
+    pub(super) sent: u64,
+    /// The pacer's idle time up to then.
+    pub(super) idle: Duration,
+    /// When it arrived, µs of the peer's clock.
+    pub(super) arrived_us: u64,
+    /// Bytes delivered in all, and lost, and in how many rows.
+    pub(super) delivered: u64,
+    pub(super) lost: u64,
+    pub(super) lost_rows: u64,
+    /// What came with congestion marks since the last observation.
+    pub(super) marked: Marked,
+    /// The least delay since the last observation, µs with an unknown offset, and the size of that
+    /// datagram.
+    pub(super) delay_us: i64,
+    pub(super) delay_bytes: u64,
+    /// Bytes sent up to now.
+    pub(super) total: u64,
+    /// The smallest round trip lately.
+    pub(super) rtt_min: Duration,
+}
+
+/// What the link is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RateEstimate {
+    /// What the link carries, IP headers included; `None` when unknown.
+    pub(super) capacity: Option<BitRate>,
+    /// Another flow fills the link's queue.
+    pub(super) is_competing: bool,
+}
+
+/// The phase of a link's congestion control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PhaseKind {
+    /// What the link carries is not known yet.
+    #[default]
+    Startup,
+    /// The link's queue is kept all but empty.
+    Steady,
+    /// Another flow fills the link's queue.
+    Competing,
+}
+
+impl PhaseKind {
+    /// The word for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Steady => "steady",
+            Self::Competing => "competing",
+        }
+    }
+}
+
+/// A change of phase, or of what a link is taken to carry by more than an eighth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlChange {
+    /// The phase that was told before.
+    pub from: PhaseKind,
+    /// The phase now.
+    pub to: PhaseKind,
+    /// Why C was changed or kept last.
+    pub cause: Option<Cause>,
+    /// The capacity that was told before; `None`: it was not known.
+    pub before: Option<BitRate>,
+    /// The capacity now; `None`: it is not known.
+    pub now: Option<BitRate>,
+}
+
+/// The state of the phase that the control is in.
+#[derive(Debug, Clone)]
+enum Phase {
+    Startup(Startup),
+    Steady(Steady),
+    Competing(Box<Competing>),
+}
+
+impl Phase {
+    const fn kind(&self) -> PhaseKind {
+        match self {
+            Self::Startup(_) => PhaseKind::Startup,
+            Self::Steady(_) => PhaseKind::Steady,
+            Self::Competing(_) => PhaseKind::Competing,
+        }
+    }
+}
+
+/// What observations told, whatever the phase.
+#[derive(Debug, Clone)]
+struct Evidence {
+    model: Model,
+    history: DeliveryHistory,
+    queue: QueueDelay,
+    loss: LossDetector,
+    marks: MarkDetector,
+    drain: DrainTest,
+    competitor: CompetitorDetector,
+    origin: LossOrigin,
+}
+
+impl Evidence {
+    fn new(configured: Option<BitRate>) -> Self {
+        Self {
+            model: Model::new(configured),
+            history: DeliveryHistory::default(),
+            queue: QueueDelay::new(),
+            loss: LossDetector::default(),
+            marks: MarkDetector::default(),
+            drain: DrainTest::default(),
+            competitor: CompetitorDetector::new(),
+            origin: LossOrigin::default(),
+        }
+    }
+
+    /// Each part says what of it survives; the history, the drain test and the competitor do not,
+    /// and the origin of losses does.
+    fn on_restart(&mut self, is_known: bool, now: Instant) {
+        self.model.on_restart(is_known, now);
+        self.history = DeliveryHistory::default();
+        self.queue.on_restart();
+        self.loss.on_restart();
+        self.marks.on_restart();
+        self.drain = DrainTest::default();
+        self.competitor = CompetitorDetector::new();
+    }
+
+    /// Takes an observation of a link that carries `rate_bps` (0: not known).
+    fn on_observation(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
+        self.model.set_rtt_min(seen.rtt_min);
+        self.measure_queue(seen, rate_bps, now);
+        self.loss.on_observation(seen);
+        self.marks.on_observation(seen.marked);
+        self.history.push(DeliveryPoint::new(seen, self.queue.queue_s()));
+    }
+
+    fn measure_queue(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
+        self.queue.on_observation(seen, rate_bps, now);
+        self.origin.on_queue(self.queue.queue_s());
+    }
+
+    /// What the last window tells, of a link whose C is known.
+    fn span(&mut self, now: Instant) -> Option<Span> {
+        let span = self.history.span(self.model.window())?;
+        self.model.note_delivered(span.delivered_bps, now);
+        self.queue.set_full(span.is_full);
+        let is_little = span.sent_bps < self.model.rate_bps() * LIGHT_LOAD;
+        self.loss.set_light(is_little && self.queue.queue_s() <= self.model.empty_s());
+        Some(span)
+    }
+
+    /// The least delay before a competitor was suspected, µs: what was taken for a longer path since
+    /// may be a queue.
+    fn base_before(&self, seen: &Observation, now: Instant) -> i64 {
+        let recent = self.drain.base_us(now).or(self.competitor.base_us());
+        recent.unwrap_or_else(|| self.queue.base_us(now).unwrap_or(seen.delay_us))
+    }
+}
+
+/// What was told of the control last.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    rate_bps: f64,
+    phase: PhaseKind,
+}
+
+/// The control of one link and direction.
+#[derive(Debug, Clone)]
+pub(super) struct CongestionControl {
+    phase: Phase,
+    evidence: Evidence,
+    told: Told,
+}
+
+impl CongestionControl {
+    /// With the ceiling from our own configuration.
+    pub(super) fn new(configured: Option<BitRate>) -> Self {
+        let mut control = Self {
+            phase: Phase::Startup(Startup::default()),
+            evidence: Evidence::new(configured),
+            told: Told { rate_bps: 0.0, phase: PhaseKind::Startup },
+        };
+        control.take_hint(Instant::ZERO);
+        control
+    }
+
+    /// The peer told what it wants to be sent at most.
+    pub(super) fn on_peer_ceiling(&mut self, ceiling: Option<BitRate>, now: Instant) {
+        self.evidence.model.set_peer_ceiling(ceiling);
+        self.take_hint(now);
+    }
+
+    /// A ceiling is the first guess.
+    fn take_hint(&mut self, now: Instant) {
+        if let (Phase::Startup(_), Some(ceiling)) = (&self.phase, self.evidence.model.ceiling()) {
+            self.evidence.model.set(bps(ceiling), Cause::Ceiling, now);
+            self.phase = Phase::Steady(Steady::new(Instant::ZERO));
+        }
+    }
+
+    /// The peer was restarted or the link was down: delays begin anew, the rate is kept as far as it
+    /// is likely. Every part says what of it survives.
+    pub(super) fn on_restart(&mut self, now: Instant) {
+        self.evidence.on_restart(self.phase.kind() != PhaseKind::Startup, now);
+        match &mut self.phase {
+            Phase::Startup(startup) => startup.on_restart(),
+            Phase::Steady(steady) => steady.on_restart(),
+            Phase::Competing(competing) => {
+                let mut steady = competing.steady();
+                steady.on_restart();
+                self.phase = Phase::Steady(steady);
+            }
+        }
+    }
+
+    /// Takes an observation.
+    pub(super) fn on_observation(&mut self, seen: &Observation, now: Instant) {
+        self.evidence.on_observation(seen, self.known_bps(), now);
+        let evidence = &mut self.evidence;
+        // All transitions are here.
+        match &mut self.phase {
+            Phase::Startup(startup) => {
+                let Some(steady) = startup.on_observation(evidence, now) else { return };
+                self.phase = Phase::Steady(steady);
+                self.control(seen, now);
+            }
+            Phase::Steady(steady) => {
+                if let Some(span) = evidence.span(now) {
+                    steady.on_span(evidence, &span, seen, now);
+                }
+                self.control(seen, now);
+            }
+            Phase::Competing(competing) => {
+                let Some(span) = evidence.span(now) else { return };
+                let is_congested = evidence.history.newly_lost() > 0 || evidence.marks.is_marked();
+                let is_gone = competing.on_observation(seen, &span, is_congested, now);
+                let fair_bps = competing.fair_bps().max(RATE_MIN_BPS);
+                evidence.model.set(fair_bps, Cause::Competitor, now);
+                if is_gone {
+                    let delivered_bps = span.delivered_bps.max(RATE_MIN_BPS);
+                    evidence.model.set(delivered_bps, Cause::CompetitorGone, now);
+                    evidence.drain.forget_failures();
+                    let mut steady = competing.steady();
+                    steady.on_resume(now);
+                    self.phase = Phase::Steady(steady);
+                }
+            }
+        }
+    }
+
+    /// The pace of a steady link; a competitor that is found ends that phase.
+    fn control(&mut self, seen: &Observation, now: Instant) {
+        let Phase::Steady(steady) = &mut self.phase else { return };
+        if let Some(base_us) = steady.control(&mut self.evidence, seen, now) {
+            self.compete(seen, base_us, now);
+        }
+    }
+
+    /// A competitor fills the queue, which did not stand while delays were `base_us`.
+    fn compete(&mut self, seen: &Observation, base_us: i64, now: Instant) {
+        let Phase::Steady(steady) = self.phase else { return };
+        let Evidence { model, competitor, .. } = &mut self.evidence;
+        let queue_s = seen.delay_us.saturating_sub(base_us).max(0) as f64 / 1e6;
+        let rates = (competitor.alone_bps(now), model.rate_bps());
+        let competing = Competing::new(steady, rates, model.rtt_min(), queue_s, base_us, now);
+        self.phase = Phase::Competing(Box::new(competing));
+        model.hold(Cause::Competitor, now);
+        competitor.end();
+    }
+
+    /// C in whole bit/s; 0: not known.
+    fn known_bps(&self) -> f64 {
+        self.estimate().capacity.map_or(0.0, bps)
+    }
+
+    /// What the link is taken for.
+    pub(super) fn estimate(&self) -> RateEstimate {
+        let capacity = match self.phase {
+            Phase::Startup(_) => None,
+            Phase::Steady(_) | Phase::Competing(_) => Some(rate(self.evidence.model.rate_bps())),
+        };
+        RateEstimate { capacity, is_competing: matches!(self.phase, Phase::Competing(_)) }
+    }
+
+    /// The rate to pace at while an answer is `overdue`: the queue now is at least that long.
+    pub(super) fn pacing_rate(&self, overdue: Duration, now: Instant) -> BitRate {
+        let paced_bps = match &self.phase {
+            Phase::Startup(startup) => startup.paced_bps(&self.evidence),
+            Phase::Steady(steady) => steady.paced_bps(&self.evidence.model, now),
+            Phase::Competing(competing) => competing.paced_bps(),
+        };
+        let late = 1.0 - overdue.as_secs_f64() / CONTROL_S;
+        let paced = rate((paced_bps * late.max(GAIN_MIN)).max(RATE_MIN_BPS));
+        self.evidence.model.ceiling().map_or(paced, |ceiling| paced.min(ceiling.permille(PACING_PERMILLE)))
+    }
+
+    /// How far, relative and on average, C is lately from its mean of a second.
+    pub(super) fn volatility(&self, now: Instant) -> f64 {
+        self.evidence.model.volatility(now)
+    }
+
+    /// Whether what was lost, if it was sent from `from` on, was not lost to a queue, ours or
+    /// another's, nor to a policer while the rate was found out. Asked once for each stretch of time.
+    pub(super) fn take_own_loss(&mut self, from: Instant, now: Instant) -> bool {
+        let Evidence { model, queue, drain, origin, .. } = &mut self.evidence;
+        let is_contested = matches!(self.phase, Phase::Competing(_)) || drain.is_contested(now);
+        origin.take_own(from, queue.queue_s(), model.rtt_min()) && !is_contested
+    }
+
+    /// Whether congestion marks turned out to mean nothing, the first time that it is asked: C is
+    /// what it was before they began.
+    pub(super) fn take_meaningless_marks(&mut self, now: Instant) -> bool {
+        let Some(before_bps) = self.evidence.marks.take_meaningless() else { return false };
+        let model = &mut self.evidence.model;
+        model.set(before_bps.max(model.rate_bps()), Cause::EcnMeaningless, now);
+        if let Phase::Steady(steady) = &mut self.phase {
+            steady.set_fresh();
+        }
+        true
+    }
+
+    /// The change since this was asked last, if it is worth telling.
+    pub(super) fn take_change(&mut self) -> Option<ControlChange> {
+        let (phase, before) = (self.phase.kind(), self.told);
+        let rate_bps = self.known_bps();
+        let is_large = (rate_bps - before.rate_bps).abs() > before.rate_bps * TOLD_CHANGE;
+        if phase == before.phase && !is_large {
+            return None;
+        }
+        self.told = Told { rate_bps, phase };
+        Some(ControlChange {
+            from: before.phase,
+            to: phase,
+            cause: self.evidence.model.cause().map(|(cause, _)| cause),
+            before: (before.rate_bps > 0.0).then(|| rate(before.rate_bps)),
+            now: self.estimate().capacity,
+        })
+    }
+
+    /// Figures for people.
+    pub(super) fn stats(&self, now: Instant) -> ControlStats {
+        let Evidence { model, queue, .. } = &self.evidence;
+        let cause = model.cause();
+        ControlStats {
+            phase: self.phase.kind(),
+            cause: cause.map(|(cause, _)| cause),
+            caused_ago: cause.map(|(_, at)| now.saturating_since(at)),
+            queue: seconds(queue.queue_s()),
+            base_delay_us: queue.base_us(now),
+            noise: seconds(queue.noise_s()),
+            volatility_permille: permille(model.volatility(now)),
+            capacity: self.estimate().capacity,
+        }
+    }
+}
+
+/// A span from a number of seconds; none where it is no number.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+fn permille(share: f64) -> u16 {
+    (share * 1_000.0).round() as u16
+}
+
+#[cfg(test)]
+mod tests;

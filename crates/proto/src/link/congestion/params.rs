@@ -1,0 +1,306 @@
+//! Every constant of the control law: unit, and source or reason.
+//!
+//! "Chosen" means that no specification fixes the value. A share is a fraction of 1, a rate in bit/s
+//! ends with `_BPS`, a time in seconds with `_S`.
+
+use std::time::Duration;
+
+/// A full datagram on an Ethernet path, bytes.
+pub(super) const DATAGRAM_BYTES: f64 = 1_500.0;
+
+/// Share of a ceiling that is paced at, permille. Chosen: rounding and clocks that differ by some
+/// hundred ppm never build a queue in the link.
+pub(super) const PACING_PERMILLE: u64 = 990;
+
+/// Least estimate, bit/s. Chosen: a datagram takes 60 ms, so the link is still measured.
+pub(super) const RATE_MIN_BPS: f64 = 200_000.0;
+
+// Windows of measurement.
+
+/// Bounds of the time over which rates are taken; between them it is one round trip. Chosen: below
+/// 40 ms the scheduling of hosts shows, above 100 ms a fall is seen late.
+pub(super) const ROUND_MIN: Duration = Duration::from_millis(40);
+/// See [`ROUND_MIN`].
+pub(super) const ROUND_MAX: Duration = Duration::from_millis(100);
+/// Rates are taken over at least so many datagrams at C. Chosen: one datagram more or less is 8 %.
+pub(super) const WINDOW_DATAGRAMS: f64 = 12.0;
+/// Longest window of a rate, seconds. Chosen: a slow link is followed four times a second.
+pub(super) const WINDOW_MAX_S: f64 = 0.25;
+/// A link with a queue for this long was busy. Chosen: a few feedbacks of a loaded link.
+pub(super) const BUSY_WINDOW_MIN: Duration = Duration::from_millis(20);
+/// Samples further apart than this say nothing of the time between, seconds. Chosen: the interval
+/// of heartbeats.
+pub(super) const SAMPLE_GAP_MAX_S: f64 = 0.1;
+/// Window of the largest C, ms. Chosen: an outage or a slow time of a radio link is shorter.
+pub(super) const BEST_WINDOW_MS: u64 = 60_000;
+/// Window of the largest delivered rate, ms. Chosen: what a link that varies carried longer ago
+/// says nothing.
+pub(super) const TRUST_WINDOW_MS: u64 = 1_000;
+/// Window of the least delay, ms (the base). Source: BBR's min_rtt window,
+/// draft-ietf-ccwg-bbr §2.14.
+pub(super) const BASE_WINDOW_MS: u64 = 10_000;
+
+// Delivery history.
+
+/// Samples closer together than this are one, µs. Chosen: above the time between two batches.
+pub(super) const SAMPLE_STEP_US: u64 = 2_000;
+/// Most samples kept. Chosen: the longest window, 250 ms, in steps of 2 ms, twice.
+pub(super) const SAMPLES_MAX: usize = 256;
+/// An idle link keeps room for so many samples. Chosen: memory of idle sessions.
+pub(super) const IDLE_ROOM: usize = 8;
+/// The pacer counts as used to the full if it was idle for less than this share of the time.
+/// Chosen: half of the least probe would hide behind more.
+pub(super) const IDLE_SHARE: f64 = 0.05;
+/// A pause that is longer than each of so many others is a stall ...
+pub(super) const STALL_OTHERS: u32 = 3;
+/// ... if it is longer by this, µs, and by half. Chosen: above the steps of samples, below the time
+/// slices of a busy host.
+pub(super) const STALL_MIN_US: u64 = 5_000;
+
+// Startup.
+
+/// Datagrams in the first round trips. Chosen: near TCP's initial window (RFC 6928: 10).
+pub(super) const INITIAL_DATAGRAMS: f64 = 16.0;
+/// Most that is paced at before anything was delivered, bit/s. Chosen: a slow link's queue takes it.
+pub(super) const INITIAL_BPS_MAX: f64 = 5e6;
+/// Longest round trip that counts for the initial rate, seconds. Chosen: a far link starts no
+/// slower than one at 150 ms.
+pub(super) const INITIAL_ROUND_MAX_S: f64 = 0.15;
+/// Pacing as a multiple of what was delivered. Chosen: doubles each round with a tenth to spare
+/// (2 / ln 2 = 2.9 is the most that doubling needs, draft-ietf-ccwg-bbr §2.4).
+pub(super) const START_GAIN: f64 = 2.2;
+/// Startup ends with a queue longer than this, seconds, ...
+pub(super) const START_QUEUE_S: f64 = 0.002;
+/// ... or than this share of the round trip if that is more, plus so many datagrams' time, ...
+pub(super) const START_QUEUE_ROUNDS: f64 = 24.0;
+/// Chosen: one datagram waits for another on an empty link.
+pub(super) const START_QUEUE_DATAGRAMS: f64 = 1.5;
+/// ... in so many samples in a row. Chosen: one sample may be noise.
+pub(super) const START_STANDING: u32 = 2;
+/// Startup ends with this share lost beyond the usual. Chosen: above what links lose by chance.
+pub(super) const START_LOSS: f64 = 0.1;
+/// ... and so many bytes. Chosen: a share of fewer datagrams is chance.
+pub(super) const START_LOST_BYTES: f64 = 10.0 * DATAGRAM_BYTES;
+/// Startup overshoot factor: above it, losses come from the search, not from the link.
+pub(super) const START_BEYOND: f64 = 1.25;
+/// Shortest window of a rate in startup, where a queue cuts the window short. Chosen: four samples.
+pub(super) const START_WINDOW_MIN: Duration = Duration::from_millis(8);
+
+// Pacing around C.
+
+/// The queue is brought to its target within this time, seconds. Chosen: stable with a dead time of
+/// one round trip and one feedback on the links of `docs/simulation.md`.
+pub(super) const CONTROL_S: f64 = 0.075;
+/// Least share of C that is paced at. Chosen: feedback must go on.
+pub(super) const GAIN_MIN: f64 = 0.1;
+/// Largest share of C that is paced at, where the search asks for no more. Chosen: BBR's probe gain.
+pub(super) const GAIN_MAX: f64 = 1.25;
+/// Queue to keep on a steady link, seconds. Chosen: a little less than no queue, so that it drains.
+pub(super) const TARGET_STEADY_S: f64 = -0.000_75;
+/// Least queue to keep during a search or on a link that varies, seconds. Chosen: above
+/// [`EMPTY_S`], so that it is seen.
+pub(super) const TARGET_MIN_S: f64 = 0.001_5;
+/// Largest queue to keep, seconds. Chosen: a delay that no person notices.
+pub(super) const TARGET_MAX_S: f64 = 0.012;
+/// Queue to keep for each unit of volatility, seconds. Chosen: at a volatility of 15 % the largest.
+pub(super) const TARGET_VOLATILITY_S: f64 = 0.08;
+/// A queue below this, and below half a datagram's time, is none, seconds. Chosen: the stamps of
+/// feedback resolve 0.1 ms and hosts schedule within 1 ms.
+pub(super) const EMPTY_S: f64 = 0.001;
+/// A link used to the full for this long is emptied. Chosen: half of the base's window, so that the
+/// base is never a standing queue.
+pub(super) const EMPTY_EVERY: Duration = Duration::from_secs(5);
+/// Target while the link is emptied, seconds. Chosen: 8 % below C at [`CONTROL_S`].
+pub(super) const EMPTY_TARGET_S: f64 = -0.006;
+/// Below this share of C the queue is meant to drain. Chosen: half of [`CHANGE`] and a little.
+pub(super) const DRAINING: f64 = 0.95;
+
+// The estimate of C.
+
+/// Sent and delivered differ by this share: the queue changed. Chosen: a datagram in a window.
+pub(super) const CHANGE: f64 = 0.08;
+/// The same for traffic below [`LIGHT`] of C. Chosen: a few datagrams are all that is known.
+pub(super) const CHANGE_LIGHT: f64 = 0.3;
+/// Traffic below this share of C is light. Chosen: half.
+pub(super) const LIGHT: f64 = 0.5;
+/// A sample that differs by this share replaces the estimate. Chosen: above [`CHANGE`].
+pub(super) const JUMP: f64 = 0.1;
+/// A smaller difference moves the estimate by this share of it. Chosen: three samples.
+pub(super) const ESTIMATE_GAIN: f64 = 0.3;
+/// More than this multiple of C is not believed of a queue that drains. Chosen: a stalled link lets
+/// go at once what waited in it.
+pub(super) const BELIEVED_RISE: f64 = 1.1;
+/// What more was carried without a queue moves C by this share of it, unless the search is large.
+/// Chosen: two samples confirm each other.
+pub(super) const RISE_GAIN: f64 = 0.5;
+/// A rate is raised by usual loss of at most this share. Chosen: at most doubled.
+pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
+
+// The search for more.
+
+/// First step of a search, share of C. Chosen: below what a queue target of 1.5 ms absorbs.
+pub(super) const PROBE_MIN: f64 = 0.02;
+/// Largest step, share of C. Source: BBR's probe gain of 1.25, draft-ietf-ccwg-bbr §2.4.
+pub(super) const PROBE_MAX: f64 = 0.25;
+/// First step where more is likely: the link carried twice as much in the last minute, or its C was
+/// never proven by a queue. Chosen: the largest usual step.
+pub(super) const REGROW_MIN: f64 = 0.25;
+/// Largest step there. Chosen: doubling, as startup does.
+pub(super) const REGROW_MAX: f64 = 1.0;
+/// After an outage the link is believed to carry this share of its best C. Chosen: two doublings.
+pub(super) const RETURN_SHARE: f64 = 0.25;
+/// After a search that found a queue, a steady link is left alone for this long. Chosen: a search
+/// costs a queue of some milliseconds each time.
+pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
+/// First pause after a cut, seconds; it doubles with each cut of a series.
+pub(super) const CUT_PAUSE_MIN_S: u8 = 1;
+/// Longest pause after a cut, seconds. Chosen: a policer costs a loss every 8 s.
+pub(super) const CUT_PAUSE_MAX_S: u8 = 8;
+/// A C below this multiple of [`RATE_MIN_BPS`] is searched in large steps. Chosen: two doublings.
+pub(super) const LITTLE: f64 = 4.0;
+
+// Volatility.
+
+/// A C that varied by more than this share is distrusted after a pause, and by half of it is not
+/// steady. Chosen: above what an estimate of a constant C varies by.
+pub(super) const VOLATILE: f64 = 0.05;
+/// A distrusted link gets this share of C after a pause. Chosen: as after an outage.
+pub(super) const TRUST_MIN: f64 = 0.25;
+/// ... or so many times what it delivers. Chosen: startup's doubling.
+pub(super) const TRUST_GAIN: f64 = 2.0;
+/// Time constant of the mean distance, seconds. Chosen: radio links vary within seconds.
+pub(super) const VOLATILITY_S: f64 = 5.0;
+/// Time constant of the mean C that the distance counts from, seconds.
+/// Chosen: a fifth of [`VOLATILITY_S`].
+pub(super) const USUAL_RATE_S: f64 = 1.0;
+/// A link without traffic forgets its volatility within this, seconds. Chosen: a web page's pauses.
+pub(super) const VOLATILITY_KEPT_S: f64 = 40.0;
+
+// Noise of delays.
+
+/// A delay of so many deviations above the base is no queue. Chosen: one in forty of a normal law.
+pub(super) const NOISE_HEADROOM: f64 = 2.0;
+/// The mean size of a second difference of independent samples, in mean deviations of one.
+pub(super) const NOISE_BEND: f64 = 1.95;
+/// One outlier counts for at most so many deviations ...
+pub(super) const NOISE_OUTLIER: f64 = 4.0;
+/// ... and this, seconds. Chosen: noise grows from zero.
+pub(super) const NOISE_STEP_S: f64 = 0.000_5;
+/// On a link used to the full the noise is at most so many times what it was before ...
+/// Chosen: a queue of our own that comes and goes looks like noise.
+pub(super) const NOISE_GROWTH: f64 = 1.5;
+/// ... or this, seconds. Chosen: below [`EMPTY_S`].
+pub(super) const NOISE_FULL_S: f64 = 0.000_7;
+
+// Loss. Measured: docs/decisions/0012-loss-of-a-policer-and-of-chance.md.
+
+/// Loss beyond the usual that counts as a policer's, share. Chosen: above the variation of chance
+/// over some hundred datagrams.
+pub(super) const POLICED_LOSS: f64 = 0.05;
+/// Loss beyond which the link is out and nothing is learnt, share.
+/// Chosen: no policer takes so much for long.
+pub(super) const OUTAGE_LOSS: f64 = 0.8;
+/// The usual and the mean loss are taken over so many bytes. Chosen: 300 datagrams, of which 5 % are
+/// 15 with a deviation of 4.
+pub(super) const LOSS_MEAN_BYTES: f64 = 300.0 * DATAGRAM_BYTES;
+/// Below this share of C a loss is not the load's. Chosen: clear of a search's steps.
+pub(super) const LIGHT_LOAD: f64 = 0.7;
+/// More than this mean loss is learnt to be usual by the test of a cut alone, share. Chosen: a
+/// policer of a few Mbit/s takes as much of traffic that is little elsewhere.
+pub(super) const LIGHT_LOSS_MAX: f64 = 0.2;
+/// The test of a cut takes so many bytes sent. Chosen: what the mean is taken over.
+pub(super) const CUT_TEST_BYTES: f64 = LOSS_MEAN_BYTES;
+/// ... or this time. Chosen: a slow link is not kept low for longer.
+pub(super) const CUT_TEST_MAX: Duration = Duration::from_secs(1);
+/// Round trips from a cut until what was sent after it is answered.
+pub(super) const CUT_ROUNDS: u32 = 2;
+/// A cut that leaves more than this share of the mean loss did not lower it. Source: srtla_send.
+pub(super) const NOT_LOWERED: f64 = 0.7;
+/// A policer's loss exceeds what is allowed by so many bytes. Chosen: a window of a slow link holds
+/// a dozen datagrams, and one of them lost is a twentieth.
+pub(super) const EXCESS_BYTES: f64 = 4.0 * DATAGRAM_BYTES;
+/// ... and by so many more for each unit of usual loss. A sum of what is lost less p + 0.05 of what
+/// is sent, of which p is lost by chance, comes to h datagrams with a probability of exp(−θh) where
+/// p (exp θ − 1) = θ (p + 0.05): here once in 360,000, 80,000 and 40,000 losses for p = 2, 5 and 10 %.
+pub(super) const EXCESS_BYTES_PER_USUAL: f64 = 100.0 * DATAGRAM_BYTES;
+/// ... in so many rows. Chosen: a policer lets something pass again and again, while one burst (a
+/// fade, a handover) takes everything for its time.
+pub(super) const EXCESS_ROWS: u64 = 4;
+/// Cuts no further apart than this are one policer's. Chosen: a search comes 8 s after a cut at the
+/// latest ([`CUT_PAUSE_MAX_S`]), and takes some seconds.
+pub(super) const SERIES_WITHIN: Duration = Duration::from_secs(12);
+/// Queue below which what is lost is the link's own, seconds. Chosen: below the shortest queues
+/// that overflow.
+pub(super) const CLEAR_QUEUE_S: f64 = 0.015;
+/// ... or this share of the round trip if that is more. Chosen: queues are dimensioned by it.
+pub(super) const CLEAR_ROUNDS: f64 = 4.0;
+
+// Congestion marks.
+
+/// Weight of one round in the usual share of marks. Chosen: RFC 8257 §3.3 has a 16th, for the round
+/// trips of a data centre.
+pub(super) const MARK_ROUND_GAIN: f64 = 0.125;
+/// Share of marks from which it is tested whether they mean anything. Chosen: most.
+pub(super) const MARKED_MOST: f64 = 0.5;
+/// Half the rate must lower the share of marks to this share of itself. Chosen: as for loss.
+pub(super) const MARKED_LOWERED: f64 = 0.7;
+
+// Drain test.
+
+/// Drain test: pacing below C should have removed max(10 ms, min(queue, 30 ms)), in seconds. If less
+/// than half of that went, the queue is not ours: a longer path or a competitor.
+pub(super) const DRAIN_TEST_S: f64 = 0.01;
+/// Largest multiple of [`DRAIN_TEST_S`] that the queue's own length asks for.
+pub(super) const DRAIN_TEST_LONGEST: f64 = 3.0;
+/// A queue that changed by no more than this share did not change. Chosen: noise of one sample.
+pub(super) const FLAT: f64 = 0.25;
+/// Queues that did not drain in a row are a competitor's when no more than this lies between two.
+/// Chosen: a satellite's changes of slot are 15 s apart.
+pub(super) const DRAIN_TEST_WITHIN: Duration = Duration::from_secs(2);
+/// So many in a row. Chosen: a path that becomes longer does so once or twice.
+pub(super) const DRAIN_TESTS: u32 = 3;
+/// After a queue that did not drain, losses are no chance for this long. Chosen: the time between
+/// two tests of a link with a competitor.
+pub(super) const CONTESTED_FOR: Duration = Duration::from_secs(5);
+
+// Competitor detector. Measured: docs/decisions/0013-competitor-on-a-steady-link.md.
+
+/// Yielding must have asked for a queue shorter by this, seconds. Chosen: longer than most queues.
+pub(super) const YIELDED_S: f64 = 0.06;
+/// C of a contested link is below this share of what it carried alone. Chosen: beyond noise.
+pub(super) const FALLEN: f64 = 0.9;
+/// A queue must stand for this long, plus a round trip. Chosen: a step to a fifth of the rate is
+/// over by then.
+pub(super) const STANDS_FOR: Duration = Duration::from_millis(700);
+/// ... and be at least the longest queue seen divided by this. Chosen: ours would have drained.
+pub(super) const STILL_STANDS: f64 = 3.0;
+/// A delay that is steady for this long at a new base is a longer path. Chosen: three heartbeats.
+pub(super) const QUIET: Duration = Duration::from_millis(300);
+/// Window of what the link carried alone, ms. Chosen: a competitor that comes and goes, or whose
+/// first packets make a short queue, lowers C before it is suspected.
+pub(super) const ALONE_WINDOW_MS: u64 = 20_000;
+/// A link that was steady no longer ago than this was steady before the queue. Chosen: a
+/// competitor's slow start lowers C in lumps.
+pub(super) const STEADY_LATELY: Duration = Duration::from_secs(2);
+
+// Competing. Measured: docs/decisions/0014-share-beside-a-competitor.md.
+
+/// Least in flight, datagrams. Chosen: two more than TCP's minimum, so that feedback goes on.
+pub(super) const WINDOW_MIN: f64 = 4.0;
+/// RFC 9438 §5: C, datagrams/s³.
+pub(super) const CUBIC_C: f64 = 0.4;
+/// RFC 9438 §4.6: β_cubic.
+pub(super) const CUBIC_BETA: f64 = 0.7;
+/// Time between two tests whether the competitor is gone. Chosen: a test costs half the rate for
+/// two queues and a round trip.
+pub(super) const TEST_EVERY: Duration = Duration::from_secs(5);
+/// A queue below this has no competitor that fills it, seconds. Chosen: above noise.
+pub(super) const GONE_S: f64 = 0.005;
+/// A link that carries this share of what it carried alone has no competitor. Chosen: a flow beside
+/// ours has more than a tenth.
+pub(super) const ALL: f64 = 0.9;
+/// Fair share of what was carried alone. Chosen: beside one other flow.
+pub(super) const FAIR: f64 = 0.5;
+/// Time constant of the way back to the fair share, as a share of the time in which CUBIC makes good
+/// a decrease there.
+pub(super) const COME_BACK: f64 = 0.5;

@@ -1,0 +1,79 @@
+//! Startup: C is unknown. Pacing is 2.2 times what was delivered, at least 16 datagrams a round trip
+//! (and at most 5 Mbit/s of that), until a queue stands or a tenth is lost; then C is what is
+//! delivered. A link with a ceiling has no startup.
+
+use super::Evidence;
+use super::diagnosis::Cause;
+use super::model::{datagram_s, empty_s};
+use super::params::{
+    DATAGRAM_BYTES, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, OUTAGE_LOSS, RATE_MIN_BPS,
+    START_BEYOND, START_GAIN, START_LOSS, START_LOST_BYTES, START_QUEUE_DATAGRAMS, START_QUEUE_ROUNDS,
+    START_QUEUE_S, START_STANDING, START_WINDOW_MIN,
+};
+use super::steady::Steady;
+use crate::time::Instant;
+
+/// The state of the phase.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Startup {
+    /// The most that was delivered, bit/s.
+    most_bps: f64,
+    /// Observations in a row with a queue that ends the phase.
+    standing: u32,
+}
+
+impl Startup {
+    /// Void: the queue. Survives: what was delivered.
+    pub(super) const fn on_restart(&mut self) {
+        self.standing = 0;
+    }
+
+    /// Takes the newest observation. The next phase, where this one is over.
+    pub(super) fn on_observation(&mut self, evidence: &mut Evidence, now: Instant) -> Option<Steady> {
+        let model = &evidence.model;
+        let queue_s = evidence.queue.queue_s();
+        let limit = START_QUEUE_S.max(model.rtt_min().as_secs_f64() / START_QUEUE_ROUNDS)
+            + START_QUEUE_DATAGRAMS * datagram_s(self.most_bps);
+        let is_marked = evidence.marks.is_marked();
+        self.standing = if queue_s > limit || is_marked { self.standing + 1 } else { 0 };
+        let is_standing = self.standing >= START_STANDING;
+        // A queue ends it at once, with what little is known of the rate.
+        let round = model.round();
+        let window = if is_standing { round.min(evidence.history.reach()) } else { round };
+        let span = evidence.history.span(window.max(START_WINDOW_MIN))?;
+        evidence.loss.set_light(!span.is_full && queue_s <= empty_s(self.most_bps));
+        if span.is_full || span.sent_bps > self.most_bps * START_BEYOND {
+            evidence.origin.on_push(now);
+        }
+        if span.loss > OUTAGE_LOSS {
+            return None;
+        }
+        self.most_bps = self.most_bps.max(span.delivered_bps);
+        evidence.model.note_best(self.most_bps, now);
+        let is_lossy = span.is_full
+            && span.loss > evidence.loss.usual() + START_LOSS
+            && span.lost_bytes > START_LOST_BYTES;
+        if !is_standing && !is_lossy {
+            return None;
+        }
+        let cause = match (is_standing, is_marked) {
+            (false, _) => Cause::Policer,
+            (true, true) => Cause::EcnMark,
+            (true, false) => Cause::OwnQueue,
+        };
+        evidence.model.set(span.delivered_bps.max(RATE_MIN_BPS), cause, now);
+        let mut steady = Steady::new(now);
+        if !is_standing {
+            evidence.loss.begin_cut(span.sent_bps, now);
+            steady.on_start_cut(now);
+        }
+        Some(steady)
+    }
+
+    /// What to pace at, bit/s.
+    pub(super) fn paced_bps(&self, evidence: &Evidence) -> f64 {
+        let round = evidence.model.rtt_min().as_secs_f64().clamp(1e-3, INITIAL_ROUND_MAX_S);
+        let initial = INITIAL_DATAGRAMS * DATAGRAM_BYTES * 8.0 / round;
+        (self.most_bps * START_GAIN).max(initial.min(INITIAL_BPS_MAX))
+    }
+}
