@@ -1,393 +1,459 @@
-//! All state of one link of a session. It knows nothing of other links, of sessions or of inner packets.
+//! All state of one link of a session. It knows nothing of other links, of sessions or of inner
+//! packets.
 //!
-//! Each side sends a heartbeat every interval, on its own clock, and echoes the newest one it received, so that one
-//! heartbeat carries RTT, one-way delay, loss and proof at once ([`crate::wire::heartbeat`]). A heartbeat of a peer that
-//! has no proof yet is answered at once: a link is proven on both sides within 1.5 RTT of the first heartbeat.
-//! At most one answer for a heartbeat, and not closer than 5 ms to the last.
-//! A sealed link that carries data is told by feedback ([`crate::wire::feedback`]) what arrived. A plain one has heartbeats more
-//! often instead, so that its rate can be followed: the next one is due when a hundred times its bytes were carried,
-//! either way, but not within 25 ms of the last, nor for over 1 % of what the link is known to carry. Health knows nothing of
-//! that: what is overdue as proof counts in regular intervals.
+//! A [`Link`] routes each input to the parts that own the state:
+//!
+//! ```text
+//! heartbeats, feedback ─► heartbeat, feedback ─► liveness        may the link be used?
+//!                                             ─► delays, losses   how far, how lossy?
+//!                                             ─► congestion       how fast? ─► pacer: when?
+//! path: where to, what size, marked or not       traffic: what was carried
+//! ```
+//! Contract: the session asks [`Link::has_due`] or the `*_at` methods, sends what is due, and tells
+//! what was sent and what arrived. What [`Link::pacing_rate`] gives holds for one moment; it is
+//! computed once for that moment, unless a datagram comes between.
 
-mod address;
 mod congestion;
-mod delivery;
-mod ecn;
 mod feedback;
-mod figures;
-mod health;
-mod loss;
-mod meter;
-mod mtu;
+mod heartbeat;
+mod liveness;
 mod pacer;
 mod path;
-mod probe;
-mod relay;
-mod rtt;
-mod sent;
+mod profile;
+mod traffic;
 mod window;
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::Duration;
 
 pub use self::congestion::{Cause, ControlChange, PhaseKind};
-pub use self::feedback::{Arrival, Report};
-pub(crate) use self::mtu::BASE_BYTES;
-pub use self::sent::{Outgoing, ResendCounts};
+pub use self::feedback::acknowledger::{Arrival, Report};
+pub use self::feedback::sent_log::{Outgoing, ResendCounts};
+pub(crate) use self::path::mtu::BASE_BYTES;
 
 use self::congestion::CongestionControl;
-use self::delivery::{Echoed, FEEDBACK_GAP_MIN, Logged};
-use self::ecn::Ecn;
-use self::feedback::{Acknowledger, END_AFTER};
-use self::health::Health;
-use self::loss::LossMeter;
-use self::meter::RateMeter;
-use self::mtu::PathMtu;
+use self::feedback::acknowledger::{Acknowledger, cost_bytes};
+use self::feedback::delays::{Delays, micros_between};
+use self::feedback::sent_log;
+use self::feedback::{Feedback, Losses};
+use self::heartbeat::{Heartbeats, Logged, SUSPECT_INTERVAL};
+use self::liveness::Liveness;
 use self::pacer::Pacer;
-use self::path::PathState;
-use self::relay::Relay;
-use self::rtt::{DelayEstimator, RttEstimator};
-use self::sent::SentLog;
+use self::path::LinkPath;
+use self::path::probe::Target;
+use self::profile::Profile;
+use self::traffic::Traffic;
 use crate::config::{LinkConfig, Role, Security};
 use crate::discard::Discard;
+use crate::limits::SATURATED_PERMILLE;
 use crate::packet::KeptPacket;
 use crate::packet::{LinkId, Path};
+use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
-use crate::view::{LinkRole, LinkState};
-use crate::wire::FRAME_HEADER_BYTES;
-use crate::wire::control::Control;
-use crate::wire::heartbeat::{Echo, HEARTBEAT_BYTES, Heartbeat};
+use crate::view::{LinkRole, LinkState, LinkView, Saturation, score};
+use crate::wire::control::{CHALLENGE_BYTES, Control};
+use crate::wire::feedback::Feedback as FeedbackFrame;
+use crate::wire::heartbeat::{Echo, Heartbeat};
 
-/// A suspect link, and one whose answer is late, is asked this often.
-const SUSPECT_INTERVAL: Duration = Duration::from_millis(20);
+/// A link that sent data this long and a round trip ago is in use. Chosen: above the distance of
+/// two heartbeats.
+const START_SLACK: Duration = Duration::from_millis(150);
 
-/// A link that carries much is probed at most this often, and at most for this share of what it carries.
-const BUSY_INTERVAL: Duration = Duration::from_millis(25);
-const HEARTBEAT_COST_PERMILLE: u64 = 10;
-
-/// A link that is for no data is measured this many times more rarely: what is metered costs 100 MB a month then, not 5 GB.
-const UNUSED_INTERVALS: u32 = 50;
-
-/// The end of what was sent is overdue after the round trip, four times its variation (at least the first), the receiver's wait for more, and the
-/// second, which covers scheduling on both hosts (RFC 9002 §6.2.1: the probe timeout).
-const END_VARIATION_MIN: Duration = Duration::from_millis(5);
-const END_SLACK: Duration = Duration::from_millis(10);
-/// So many packets of it are sent again at most: feedback about these tells of the others.
-const END_PACKETS: usize = 8;
-
-/// Answers to heartbeats keep this distance from the last heartbeat.
-const ANSWER_GAP: Duration = Duration::from_millis(5);
-
-/// Heartbeats in flight that are remembered: 10 s of them.
-const LOG_MAX: usize = 400;
-
-/// The newest heartbeat received.
-#[derive(Debug, Clone, Copy)]
-struct Received {
-    seq_num: u64,
-    stamp_us: u64,
-    at: Instant,
-    /// The peer's count of datagrams sent, and ours of those received.
-    sent: u64,
-    received: u64,
-}
-
-impl Received {
-    /// The peer's clock now, µs, less the link's delay.
-    fn clock_us(&self, now: Instant) -> u64 {
-        self.stamp_us.saturating_add(now.as_micros().saturating_sub(self.at.as_micros()))
-    }
-}
+/// More loss than any queue makes for long, permille: perhaps large datagrams do not pass any more.
+/// Chosen: half.
+const HEAVY_LOSS_PERMILLE: u64 = 500;
 
 /// One link.
 #[derive(Debug)]
 pub struct Link {
-    id: LinkId,
-    role: Role,
-    security: Security,
-    interval: Duration,
-    priority: u8,
-    link_role: LinkRole,
-    rx_ceiling: Option<BitRate>,
-    /// Whether the peer sends again what is lost on it.
-    peer_resends: bool,
-    path: PathState,
-    control: VecDeque<Control>,
-    health: Health,
-    rtt: RttEstimator,
-    /// One-way delays: of what we send, of what we receive.
-    tx_delay: DelayEstimator,
-    rx_delay: DelayEstimator,
-    loss: LossMeter,
-    /// Loss while no queue stood in the link: what the link loses whatever we send.
-    random_loss: LossMeter,
-    log: VecDeque<Logged>,
-    echoed: Option<Echoed>,
-    /// What a sealed link sent.
-    sent: SentLog,
-    /// Whether what it sends may be marked.
-    ecn: Ecn,
+    profile: Profile,
+    path: LinkPath,
+    liveness: Liveness,
+    heartbeats: Heartbeats,
+    /// What was sent on a sealed link, and what became of it.
+    feedback: Feedback,
     /// What arrived on a sealed link.
     arrivals: Acknowledger,
-    relay: Relay,
-    /// When the delays were last brought up to date by feedback: of what we send, of what we receive.
-    tx_delay_at: Instant,
-    rx_delay_at: Instant,
-    /// When feedback came last, and how far apart it comes.
-    feedback_taken_at: Option<Instant>,
-    feedback_gap: Duration,
-    /// How long the last two answers took from when what they answer was sent, the newer first; zero: not known.
-    rounds: [Duration; 2],
-    /// When data was sent last, and when the end of such data was given up last.
-    data_sent_at: Option<Instant>,
-    end_given_up_at: Instant,
-    /// Bytes lost on a plain link.
-    plain_lost: u64,
+    delays: Delays,
+    losses: Losses,
     congestion: CongestionControl,
-    /// What is paced at, as it was computed for this moment.
-    paced: Option<(Instant, BitRate)>,
     pacer: Pacer,
-    mtu: PathMtu,
-    /// What the interface takes, and the peer's address that `mtu` was found for.
-    mtu_max: u16,
-    mtu_of: Option<IpAddr>,
-    tx_meter: RateMeter,
-    rx_meter: RateMeter,
-    heartbeat_at: Option<Instant>,
-    heartbeat_sent_at: Option<Instant>,
-    heartbeats_sent: u64,
-    /// Both ways since the last heartbeat of ours.
-    carried_bytes: u64,
-    /// The newest echo's RTT, and how far apart the peer's last two heartbeats came.
-    echo_rhythm: Option<(Duration, Duration)>,
-    received: Option<Received>,
-    tx_packets: u64,
-    tx_bytes: u64,
-    rx_packets: u64,
-    rx_bytes: u64,
-    /// Datagrams received since the peer's run began.
-    rx_run_packets: u64,
-    last_seq: u64,
-    /// When the newest data frame arrived.
-    data_at: Option<Instant>,
+    traffic: Traffic,
 }
 
 impl Link {
     /// A link without proof. Heartbeats start at once where the path is known.
     pub fn new(id: LinkId, role: Role, config: &LinkConfig, interval: Duration, now: Instant) -> Self {
+        let profile = Profile::new(id, role, config, interval);
         Self {
-            id,
-            role,
-            interval,
-            security: config.security,
-            priority: config.priority,
-            link_role: config.role,
-            rx_ceiling: config.rx_rate,
-            peer_resends: false,
-            path: PathState::new(config.path.iter().chain(&config.alternatives).copied().collect()),
-            control: VecDeque::new(),
-            health: Health::new(rhythm(interval, config.role)),
-            rtt: RttEstimator::new(),
-            tx_delay: DelayEstimator::new(),
-            rx_delay: DelayEstimator::new(),
-            loss: LossMeter::default(),
-            random_loss: LossMeter::default(),
-            log: VecDeque::new(),
-            echoed: None,
-            sent: SentLog::default(),
-            ecn: Ecn::default(),
+            path: LinkPath::new(config),
+            liveness: Liveness::new(profile.rhythm()),
+            heartbeats: Heartbeats::new(config.path.map(|_| now)),
+            feedback: Feedback::new(),
             arrivals: Acknowledger::default(),
-            relay: Relay::default(),
-            tx_delay_at: Instant::ZERO,
-            rx_delay_at: Instant::ZERO,
-            feedback_taken_at: None,
-            feedback_gap: FEEDBACK_GAP_MIN,
-            rounds: [Duration::ZERO; 2],
-            data_sent_at: None,
-            end_given_up_at: Instant::ZERO,
-            plain_lost: 0,
+            delays: Delays::new(),
+            losses: Losses::default(),
             congestion: CongestionControl::new(config.tx_rate),
-            paced: None,
             pacer: Pacer::default(),
-            mtu: PathMtu::new(config.mtu),
-            mtu_max: config.mtu,
-            mtu_of: None,
-            tx_meter: RateMeter::default(),
-            rx_meter: RateMeter::default(),
-            heartbeat_at: config.path.map(|_| now),
-            heartbeat_sent_at: None,
-            heartbeats_sent: 0,
-            carried_bytes: 0,
-            echo_rhythm: None,
-            received: None,
-            tx_packets: 0,
-            tx_bytes: 0,
-            rx_packets: 0,
-            rx_bytes: 0,
-            rx_run_packets: 0,
-            last_seq: 0,
-            data_at: None,
+            traffic: Traffic::default(),
+            profile,
         }
     }
 
+    // What the link is.
+
     /// Which link this is.
     pub const fn id(&self) -> LinkId {
-        self.id
-    }
-
-    /// Where the link sends to; `None` until a server has heard the client.
-    pub const fn path(&self) -> Option<Path> {
-        self.path.current()
-    }
-
-    /// Whether it has somewhere to send to.
-    pub const fn has_path(&self) -> bool {
-        self.path.known().is_some()
+        self.profile.id
     }
 
     /// Sealed or plain.
     pub const fn security(&self) -> Security {
-        self.security
-    }
-
-    /// The heartbeat that is due may not go yet.
-    pub fn skip_heartbeat(&mut self, now: Instant) {
-        self.heartbeat_at = Some(now + rhythm(self.interval, self.link_role));
-    }
-
-    /// A heartbeat at once.
-    pub const fn hasten_heartbeat(&mut self, now: Instant) {
-        if self.path.current().is_some() {
-            self.heartbeat_at = Some(now);
-        }
-    }
-
-    /// Proven, suspect or down.
-    pub const fn state(&self) -> LinkState {
-        self.health.state()
-    }
-
-    /// What may be sent, where known.
-    pub fn capacity(&self) -> Option<BitRate> {
-        self.congestion.estimate().capacity
-    }
-
-    /// Whether the path is known to receive.
-    pub const fn is_trusted(&self) -> bool {
-        self.path.is_trusted()
-    }
-
-    /// The delay of what arrives on this link, µs with an offset common to all links, and its deviation.
-    pub fn rx_delay_us(&self, now: Instant) -> (i64, u32) {
-        (self.rx_delay.delay_us().unwrap_or(0), self.rx_delay.jitter_us(now))
-    }
-
-    /// The delay of what we send, µs with an offset common to all links; `None` before it was measured.
-    pub fn tx_delay_us(&self) -> Option<i64> {
-        self.tx_delay.delay_us()
-    }
-
-    /// When the next heartbeat is due; `None` while nobody is there to send to.
-    pub const fn heartbeat_at(&self) -> Option<Instant> {
-        self.heartbeat_at
-    }
-
-    /// A datagram with `bytes` of UDP payload arrived.
-    pub fn on_datagram(&mut self, bytes: usize, now: Instant) {
-        let bytes = bytes as u64 + self.header_bytes();
-        // What it tells may change the rate.
-        self.paced = None;
-        self.rx_packets += 1;
-        self.rx_run_packets += 1;
-        self.rx_bytes += bytes;
-        self.rx_meter.on_bytes(bytes, now);
-        self.note_carried(bytes);
-    }
-
-    /// A data frame with this counter arrived.
-    pub const fn on_data(&mut self, counter: u64, now: Instant) {
-        self.last_seq = counter;
-        self.data_at = Some(now);
-    }
-
-    /// When the newest data frame arrived.
-    pub const fn data_at(&self) -> Option<Instant> {
-        self.data_at
-    }
-
-    /// Bytes sent and received so far, IP and UDP headers included.
-    pub const fn carried_total_bytes(&self) -> u64 {
-        self.tx_bytes + self.rx_bytes
+        self.profile.security()
     }
 
     /// What the link is used for.
     pub const fn link_role(&self) -> LinkRole {
-        self.link_role
-    }
-
-    fn take_role(&mut self, role: LinkRole) {
-        self.link_role = role;
-        self.health.set_interval(rhythm(self.interval, role));
+        self.profile.link_role()
     }
 
     /// The link is used for something else from now on; the peer is to know at once.
     pub fn set_link_role(&mut self, role: LinkRole, now: Instant) {
-        self.take_role(role);
+        self.profile.set_link_role(role);
+        self.liveness.health.set_interval(self.profile.rhythm());
         self.hasten_heartbeat(now);
     }
 
-    /// The peer was restarted, or ended the session: all that its clock and counters told is void.
-    pub fn on_peer_restart(&mut self, now: Instant) {
-        self.health.on_peer_restart();
-        self.rtt = RttEstimator::new();
-        self.tx_delay = DelayEstimator::new();
-        self.rx_delay = DelayEstimator::new();
-        self.received = None;
-        self.rx_run_packets = 0;
-        self.sent.clear();
-        self.arrivals.clear();
-        self.relay = Relay::default();
-        if self.security == Security::Sealed {
-            self.path.forget();
-            if self.path.current().is_none() {
-                self.heartbeat_at = None;
-                self.control.clear();
-            }
+    /// Whether the peer sends again what it learns was lost on the link.
+    pub const fn peer_resends(&self) -> bool {
+        self.profile.peer_resends()
+    }
+
+    // The path.
+
+    /// Where the link sends to; `None` until a server has heard the client.
+    pub const fn path(&self) -> Option<Path> {
+        self.path.address.current()
+    }
+
+    /// Whether it has somewhere to send to.
+    pub const fn has_path(&self) -> bool {
+        self.path.is_known()
+    }
+
+    /// Whether the path is known to receive.
+    pub const fn is_trusted(&self) -> bool {
+        self.path.address.is_trusted()
+    }
+
+    /// Every address that a client may reach its server at on this link.
+    pub fn candidates(&self) -> &[Path] {
+        self.path.address.candidates()
+    }
+
+    /// Whether a client may hear its server from `path`.
+    pub fn accepts_from(&self, path: &Path) -> bool {
+        self.path.address.knows(path)
+    }
+
+    /// A client heard its server on `path`. Whether that is another one than it sent to.
+    pub fn adopt(&mut self, path: Path) -> bool {
+        self.path.address.adopt(path)
+    }
+
+    /// A server's authenticated datagram with `bytes` of UDP payload came from `path`. Whether the
+    /// path changed; then it is asked to prove itself with `token`.
+    pub fn follow(
+        &mut self,
+        path: Path,
+        newest: bool,
+        bytes: usize,
+        token: impl FnOnce() -> [u8; CHALLENGE_BYTES],
+        now: Instant,
+    ) -> bool {
+        let bytes = bytes as u64 + self.path.header_bytes();
+        let moved = self.path.address.follow(path, newest, bytes, token, now);
+        if moved {
+            self.heartbeats.set_due(Some(now));
         }
-        self.forget_delivery(now);
+        moved
+    }
+
+    /// The peer answered a challenge from `path`. Whether the path may be used for data from now
+    /// on.
+    pub fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
+        self.path.address.on_response(token, path)
+    }
+
+    /// Whether a datagram with `bytes` of UDP payload may go where the link sends to; if so it
+    /// counts.
+    pub fn try_spend(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64 + self.path.header_bytes();
+        self.path.address.try_spend(bytes)
+    }
+
+    /// Sends a control frame as soon as may be.
+    pub fn push_control(&mut self, control: Control) {
+        self.path.push_control(control);
+    }
+
+    /// The control frame to send now.
+    pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
+        self.path.poll_control(now)
+    }
+
+    /// When a control frame is due; the past: at once.
+    pub fn control_at(&self) -> Option<Instant> {
+        self.path.control_at()
+    }
+
+    /// Whether what is sent, heartbeats apart, may be marked on its way.
+    pub fn may_be_marked(&self) -> bool {
+        self.path.ecn.may_be_marked()
+    }
+
+    // The sizes that the path carries.
+
+    /// The largest inner packet that one datagram carries.
+    pub fn packet_max(&self) -> usize {
+        match self.profile.security() {
+            Security::Plain => usize::MAX,
+            Security::Sealed => self.path.sizes.packet_max(self.path.header_bytes()),
+        }
+    }
+
+    /// A first probe is under way: soon the link may carry more.
+    pub fn is_opening(&self) -> bool {
+        self.profile.is_sealed() && self.path.sizes.search().is_opening()
+    }
+
+    /// [`Self::packet_max`] is as far as the search goes.
+    pub fn is_settled(&self) -> bool {
+        !self.profile.is_sealed() || self.path.sizes.search().is_settled()
+    }
+
+    /// The largest IP packet that is known to pass; `None`: not asked for.
+    pub fn path_mtu(&self) -> Option<u16> {
+        self.profile.is_sealed().then(|| self.path.sizes.search().bytes())
+    }
+
+    /// The target of probes at present, if there are to be any.
+    #[inline]
+    fn probe_target(&self, packet_max: usize) -> Option<Target> {
+        let proven = self.state() == LinkState::Up && self.is_trusted();
+        let wanted = self.profile.is_sealed() && !self.profile.is_unused();
+        let path = self.path.address.known().filter(|_| proven && wanted)?;
+        Some(self.path.sizes.target(path.remote.ip(), packet_max, self.path.header_bytes()))
+    }
+
+    /// The probe to send now, on a link that need not carry inner packets of more than
+    /// `packet_max`, and whether the path is another than the one that was known. To be asked
+    /// before data is sent.
+    pub fn poll_probe(&mut self, packet_max: usize, now: Instant) -> (Option<Control>, bool) {
+        let Some(target) = self.probe_target(packet_max) else { return (None, false) };
+        let header_bytes = self.path.header_bytes();
+        self.path.sizes.poll(target, self.delays.rtt(), header_bytes, now)
+    }
+
+    /// A probe of `bytes` of UDP payload goes out. It takes its share of the link's rate, but
+    /// heartbeats do not count it as a datagram: its loss says nothing about the link.
+    pub fn on_probe_sent(&mut self, bytes: usize, sealed: Option<(u32, u64)>, now: Instant) {
+        self.on_sent(bytes, Outgoing::control(sealed), now);
+        self.traffic.discount_sent();
+    }
+
+    /// A probe arrived, in a datagram that was counted.
+    pub const fn on_probe_received(&mut self) {
+        self.traffic.discount_received();
+    }
+
+    /// The peer received a probe in `bytes` of UDP payload. Whether what the link carries changed.
+    pub fn on_probe_answer(&mut self, id: u32, bytes: u16, now: Instant) -> bool {
+        let bytes = u16::try_from(u64::from(bytes) + self.path.header_bytes()).unwrap_or(u16::MAX);
+        self.path.sizes.search_mut().on_answer(id, bytes, now)
+    }
+
+    /// The kernel refused a datagram with `bytes` of UDP payload as too large. Whether what the
+    /// link carries changed.
+    pub fn on_refused(&mut self, bytes: usize, now: Instant) -> bool {
+        let bytes = u16::try_from(bytes as u64 + self.path.header_bytes()).unwrap_or(u16::MAX);
+        self.profile.is_sealed() && self.path.sizes.search_mut().on_refused(bytes, now)
+    }
+
+    /// An answer may be overdue. Whether what the link carries changed.
+    pub fn on_probe_time(&mut self, now: Instant) -> bool {
+        let health = &self.liveness.health;
+        let search = self.path.sizes.search_mut();
+        let before = search.bytes();
+        let changed = search.on_time(health.proven_at(), health.state() != LinkState::Down, now);
+        if search.bytes() < before {
+            // The losses of a black hole would keep the link unused for as long as their window.
+            self.losses = Losses::default();
+            self.heartbeats.forget_echoes();
+        }
+        changed
+    }
+
+    /// When an answer is overdue.
+    pub fn probe_timeout(&self) -> Option<Instant> {
+        self.path.sizes.search().poll_timeout()
+    }
+
+    // Liveness.
+
+    /// Proven, suspect or down.
+    pub const fn state(&self) -> LinkState {
+        self.liveness.health.state()
+    }
+
+    /// It was up, is down, and not yet on its way back.
+    pub fn has_failed(&self) -> bool {
+        self.liveness.health.has_failed()
+    }
+
+    /// Time has passed: the state may change.
+    pub fn on_time(&mut self, now: Instant) {
+        let before = self.liveness.state();
+        self.liveness.health.on_time(self.delays.rtt(), self.feedback.gap(), now);
+        let after = self.liveness.state();
+        if before != after && after != (LinkState::Down, false) && !self.profile.is_unused() {
+            self.hasten_heartbeat(now);
+        }
+    }
+
+    /// Before this the state does not change by time alone: sooner found than
+    /// [`Self::poll_timeout`].
+    pub fn unchanged_until(&self) -> Instant {
+        self.liveness.health.unchanged_until()
+    }
+
+    /// When the state may change by time alone.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.liveness.health.poll_timeout(self.delays.rtt(), self.feedback.gap())
     }
 
     /// The interface lost its carrier (`false`) or has it again.
     pub fn on_carrier(&mut self, carrier: bool, now: Instant) {
-        self.health.on_carrier(carrier, now);
-        if carrier && self.path.current().is_some() {
-            self.heartbeat_at = Some(now);
+        self.liveness.health.on_carrier(carrier, now);
+        if carrier {
+            self.hasten_heartbeat(now);
         }
     }
 
     /// The system refused to send on the link: it is asked at once whether it still delivers.
     pub fn on_send_failed(&mut self, now: Instant) {
-        let before = self.health.state();
-        self.health.on_send_failed(&self.rtt, now);
-        if before != self.health.state() {
+        let before = self.state();
+        self.liveness.health.on_send_failed(self.delays.rtt(), now);
+        if before != self.state() {
             self.hasten_heartbeat(now);
         }
     }
 
     /// The peer says that the link failed.
     pub fn on_peer_failure(&mut self, now: Instant) {
-        self.health.on_peer_failure(now);
+        self.liveness.health.on_peer_failure(now);
     }
 
-    /// It was up, is down, and not yet on its way back.
-    pub fn has_failed(&self) -> bool {
-        self.health.has_failed()
+    /// The peer was restarted, or ended the session: all that its clock and counters told is void.
+    pub fn on_peer_restart(&mut self, now: Instant) {
+        self.liveness.on_peer_restart();
+        self.delays.on_peer_restart();
+        self.heartbeats.on_peer_restart();
+        self.traffic.on_peer_restart();
+        self.feedback.log.clear();
+        self.arrivals.clear();
+        if self.profile.is_sealed() && self.path.forget() {
+            self.heartbeats.set_due(None);
+        }
+        self.forget_delivery(now);
     }
 
-    /// A heartbeat of the peer's present run arrived, answering a run `epoch` of ours or none. Returns the new path where
-    /// the peer speaks from another address than before.
+    /// What was delivered before says nothing about what will be.
+    fn forget_delivery(&mut self, now: Instant) {
+        self.pacer.forget_rate();
+        self.path.ecn.restart();
+        self.losses = Losses::default();
+        self.heartbeats.forget_delivery();
+        self.feedback.forget_delivery();
+        self.congestion.on_restart(now);
+    }
+
+    /// What was sent at `sent_at` arrived.
+    fn on_proof(&mut self, sent_at: Instant, now: Instant) {
+        let unproven_at = self.feedback.log.first_asked_after(sent_at);
+        if self.liveness.health.on_proof(sent_at, unproven_at, now) {
+            // The link is back after a failure, whose losses would keep it unused for as long as
+            // their window.
+            self.forget_delivery(now);
+        }
+    }
+
+    // Heartbeats.
+
+    /// When the next heartbeat is due; `None` while there is no path to send it to.
+    pub const fn heartbeat_at(&self) -> Option<Instant> {
+        self.heartbeats.due_at()
+    }
+
+    /// The heartbeat that is due may not go yet.
+    pub fn skip_heartbeat(&mut self, now: Instant) {
+        self.heartbeats.set_due(Some(now + self.profile.rhythm()));
+    }
+
+    /// A heartbeat at once.
+    pub const fn hasten_heartbeat(&mut self, now: Instant) {
+        if self.path.is_known() {
+            self.heartbeats.set_due(Some(now));
+        }
+    }
+
+    /// The heartbeat to send now, with its sequence number, and the next one's time set.
+    pub fn next_heartbeat(&mut self, epoch: u32, now: Instant) -> (u64, Heartbeat) {
+        let is_urgent = self.liveness.health.is_urgent() && !self.profile.is_unused();
+        let interval =
+            if is_urgent { self.profile.interval().min(SUSPECT_INTERVAL) } else { self.profile.rhythm() };
+        if self.state() == LinkState::Down {
+            self.path.address.rotate();
+            self.path.ecn.on_down();
+        }
+        self.liveness.health.on_try(now);
+        let logged = Logged {
+            sent_at: now,
+            packets: self.traffic.tx_packets() + 1,
+            bytes: self.traffic.tx_bytes(),
+            idle: self.pacer.idle(),
+            is_ect: self.profile.is_sealed() && self.path.ecn.on_heartbeat(),
+        };
+        let heartbeat = Heartbeat {
+            epoch,
+            stamp_us: now.as_micros(),
+            sent: logged.packets,
+            echo: None,
+            proven: self.liveness.is_proven(),
+            at_once: true,
+            priority: self.profile.priority(),
+            role: self.profile.link_role(),
+            rx_ceiling: self.profile.rx_ceiling(),
+            resends: false,
+            partial: true,
+            relayed: true,
+            failed: 0,
+        };
+        (self.heartbeats.on_sent(logged, interval), heartbeat)
+    }
+
+    /// Whether the heartbeat made last may be marked on its way.
+    pub fn may_mark_heartbeat(&self) -> bool {
+        self.heartbeats.may_mark()
+    }
+
+    /// The echo for a heartbeat to a peer in its run `peer_epoch`.
+    pub fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
+        self.heartbeats.echo(peer_epoch, now)
+    }
+
+    /// A heartbeat of the peer's present run arrived, answering a run `epoch` of ours or none.
+    /// Returns the new path where the peer sends from another address than before.
     pub fn on_heartbeat(
         &mut self,
         seq_num: u64,
@@ -396,242 +462,406 @@ impl Link {
         epoch: u32,
         now: Instant,
     ) -> Result<Option<Path>, Discard> {
-        if self.received.is_some_and(|newest| seq_num <= newest.seq_num) {
+        if self.heartbeats.is_stale(seq_num) {
             return Err(Discard::Stale);
         }
         if let Some(echo) = heartbeat.echo.filter(|echo| echo.epoch == epoch) {
             self.on_echo(&echo, heartbeat.stamp_us, now)?;
         }
-        self.rx_delay.on_sample(micros_between(now.as_micros(), heartbeat.stamp_us), now);
-        self.received = Some(Received {
-            seq_num,
-            stamp_us: heartbeat.stamp_us,
-            at: now,
-            sent: heartbeat.sent,
-            received: self.rx_run_packets,
-        });
+        self.delays.on_heartbeat(micros_between(now.as_micros(), heartbeat.stamp_us), now);
+        let received = self.traffic.rx_run_packets();
+        self.heartbeats.on_received(seq_num, heartbeat.stamp_us, heartbeat.sent, received, now);
         self.congestion.on_peer_ceiling(heartbeat.rx_ceiling, now);
-        self.peer_resends = heartbeat.resends && self.security == Security::Sealed;
-        self.note_doubt(heartbeat, now);
-        if self.role == Role::Server {
-            self.priority = heartbeat.priority;
-            self.take_role(heartbeat.role);
+        self.liveness.on_heartbeat(heartbeat, self.profile.is_sealed(), now);
+        if self.profile.on_heartbeat(heartbeat) {
+            self.liveness.health.set_interval(self.profile.rhythm());
         }
         // On a sealed link the datagram itself has moved the path.
-        let moved = self.security == Security::Plain && self.path.adopt(path);
-        let answer_at = self.heartbeat_sent_at.map_or(now, |at| now.max(at + ANSWER_GAP));
+        let moved = !self.profile.is_sealed() && self.path.address.adopt(path);
         // A sealed link whose peer has just begun a new run has no path until its next datagram.
-        if (!heartbeat.proven || moved) && self.path.current().is_some() {
-            self.heartbeat_at = Some(self.heartbeat_at.map_or(answer_at, |due| due.min(answer_at)));
+        if (!heartbeat.proven || moved) && self.path.is_known() {
+            self.heartbeats.answer(now);
         }
         Ok(moved.then_some(path))
     }
 
-    /// Time has passed: the state may change.
-    pub fn on_time(&mut self, now: Instant) {
-        let before = (self.health.state(), self.health.is_in_doubt());
-        self.health.on_time(&self.rtt, self.feedback_gap, now);
-        let after = (self.health.state(), self.health.is_in_doubt());
-        if before != after && after != (LinkState::Down, false) && self.link_role != LinkRole::Never {
-            self.hasten_heartbeat(now);
+    /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes one of ours.
+    fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
+        let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
+        let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
+        self.liveness.indirect.on_answer();
+        self.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)), now);
+        let arrived_us = peer_stamp_us.saturating_sub(u64::from(echo.delay_us));
+        let delay_us = micros_between(arrived_us, echo.stamp_us);
+        let rtt = Duration::from_micros(rtt_us);
+        self.delays.on_echo(rtt, delay_us, now);
+        self.heartbeats.on_round_trip(rtt, self.profile.interval(), now);
+        self.on_delivery(echo, arrived_us, delay_us, now);
+        Ok(())
+    }
+
+    /// What was sent between the last heartbeat echoed and this one, and what of it arrived.
+    fn on_delivery(&mut self, echo: &Echo, arrived_us: u64, delay_us: i64, now: Instant) {
+        let Some(told) = self.heartbeats.on_echo(echo) else { return };
+        if told.is_ect {
+            self.path.ecn.on_answer();
+        }
+        let Some(interval) = told.interval else { return };
+        if !self.profile.is_sealed() && interval.packets() > 0 {
+            let (total, rtt_min) = (self.traffic.tx_bytes(), self.delays.rtt().min(now).unwrap_or_default());
+            let seen = self.heartbeats.observation(&interval, (arrived_us, delay_us), total, rtt_min);
+            self.congestion.on_observation(&seen, now);
+        }
+        if !self.heartbeats.try_conclude(&interval) {
+            return;
+        }
+        if interval.lost() * 1_000 >= interval.packets() * HEAVY_LOSS_PERMILLE {
+            self.path.sizes.search_mut().on_heavy_loss();
+        }
+        let is_own = self.congestion.take_own_loss(interval.from(), now);
+        self.losses.on_interval(interval.packets(), interval.received(), is_own, now);
+    }
+
+    // Feedback.
+
+    /// A sealed datagram arrived.
+    pub fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
+        self.arrivals.on_arrival(arrival, now);
+    }
+
+    /// Whether feedback may ride in a heartbeat that goes now.
+    pub const fn has_feedback(&self) -> bool {
+        self.arrivals.has_news()
+    }
+
+    /// When a datagram of feedback is due.
+    pub fn feedback_at(&self) -> Option<Instant> {
+        let cost_bytes = cost_bytes(self.path.header_bytes());
+        // Usually this is asked where nothing came, or too little.
+        let end_at = self.arrivals.end_at(cost_bytes)?;
+        let capacity = self.congestion.estimate().capacity;
+        Some(self.arrivals.due_at(end_at, cost_bytes, self.delays.srtt(), capacity))
+    }
+
+    /// Whether one is due now.
+    fn is_feedback_due(&self, now: Instant) -> bool {
+        let end_at = self.arrivals.end_at(cost_bytes(self.path.header_bytes()));
+        end_at.is_some_and(|at| at <= now) && self.feedback_at().is_some_and(|at| at <= now)
+    }
+
+    /// What feedback is to tell now; it counts as told.
+    pub fn report(&mut self, now: Instant) -> Option<Report> {
+        let report = self.arrivals.report(now)?;
+        self.liveness.indirect.on_report(now);
+        let heartbeats = &self.heartbeats;
+        let delay_us = || {
+            // The peer's clock now, give or take the delay; the stamp wraps after 6.5 s.
+            let near = heartbeats.peer_clock_us(now)? / 100;
+            let near_stamp = u16::try_from(near % (1 << 16)).unwrap_or_default();
+            let ahead = i64::from(report.largest_stamp.wrapping_sub(near_stamp).cast_signed());
+            let stamp_us = near.saturating_add_signed(ahead).saturating_mul(100);
+            Some(micros_between(report.largest_at.as_micros(), stamp_us))
+        };
+        self.delays.on_report(delay_us, now);
+        Some(report)
+    }
+
+    /// The peer told what arrived: over this link, or (`is_indirect`) over another.
+    pub fn on_feedback(
+        &mut self,
+        frame: &FeedbackFrame,
+        is_indirect: bool,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if is_indirect && !self.liveness.health.takes_indirect() {
+            return Ok(());
+        }
+        let told = self.feedback.log.on_feedback(frame, self.delays.srtt(), now)?;
+        let delivered_bytes = self.feedback.log.take_delivered_max();
+        self.path.sizes.search_mut().on_delivered(delivered_bytes, now);
+        if !is_indirect {
+            self.liveness.indirect.on_answer();
+        }
+        let Some(told) = told else { return Ok(()) };
+        if told.is_newer {
+            if is_indirect {
+                self.liveness.indirect.on_indirect_news();
+            }
+            self.on_proof(told.largest.at, now);
+            self.on_newer_feedback(frame, &told, now);
+        }
+        let hold = Duration::from_micros(u64::from(frame.hold_us));
+        if is_indirect && self.feedback.is_silent(told.largest.at, hold, self.delays.rtt()) {
+            self.liveness.health.on_told_silence(self.delays.rtt(), now);
+        }
+        Ok(())
+    }
+
+    /// Feedback told of a datagram that is newer than all known to have arrived.
+    fn on_newer_feedback(&mut self, frame: &FeedbackFrame, told: &sent_log::Told, now: Instant) {
+        let Some(near) = self.heartbeats.peer_clock_us(now) else { return };
+        let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();
+        let ahead = i64::from(frame.arrival_us.wrapping_sub(near_low).cast_signed());
+        let arrived_us = near.saturating_add_signed(ahead);
+        let read = feedback::Told {
+            arrived_us,
+            least_us: arrived_us.saturating_sub(u64::from(frame.least_before) * 16),
+            marked: self.path.ecn.on_feedback(frame),
+        };
+        self.delays.on_feedback(micros_between(arrived_us, told.largest.at.as_micros()), now);
+        self.feedback.on_taken(told.largest.at, self.profile.interval(), now);
+        let rtt_min = self.delays.rtt().min(now).unwrap_or(self.delays.srtt());
+        let seen = self.feedback.observation(&told.largest, told.least.as_ref(), &read, rtt_min);
+        self.congestion.on_observation(&seen, now);
+        if self.congestion.take_meaningless_marks(now) {
+            self.path.ecn.refuse();
         }
     }
 
-    /// Whether it may have something of its own to send now, on a link that need not carry inner packets of more than `packet_max`: if
-    /// not, it has no heartbeat, no control frame, no feedback and no probe.
+    /// Whether it was in steady use, and its silence since is not told of as often as it may be: a
+    /// tenth of a second later it is.
+    pub fn may_fall_silent(&self) -> bool {
+        self.liveness.indirect.may_fall_silent(self.arrivals.steady_until())
+    }
+
+    /// Is this link silent? What happened before `checking_since` is not known.
+    pub fn note_silence(&mut self, checking_since: Instant, now: Instant) {
+        self.liveness.indirect.on_time(self.arrivals.steady_until(), checking_since, now);
+    }
+
+    /// Whether feedback is due over another link.
+    pub const fn has_relay(&self) -> bool {
+        self.liveness.indirect.is_due()
+    }
+
+    /// What is to be told over another link now.
+    pub const fn take_relay(&mut self) -> Option<Report> {
+        if self.liveness.indirect.take_due() { self.arrivals.repeat() } else { None }
+    }
+
+    // What is sent and received.
+
+    /// A datagram with `bytes` of UDP payload arrived.
+    pub fn on_datagram(&mut self, bytes: usize, now: Instant) {
+        let bytes = bytes as u64 + self.path.header_bytes();
+        // What it tells may change the rate.
+        self.pacer.forget_rate();
+        self.traffic.on_received(bytes, now);
+        self.on_carried(bytes);
+    }
+
+    /// A data frame with this counter arrived.
+    pub const fn on_data(&mut self, counter: u64, now: Instant) {
+        self.traffic.on_data(counter, now);
+    }
+
+    /// When the newest data frame arrived.
+    pub const fn data_at(&self) -> Option<Instant> {
+        self.traffic.data_at()
+    }
+
+    /// Bytes sent and received so far, IP and UDP headers included.
+    pub const fn carried_total_bytes(&self) -> u64 {
+        self.traffic.tx_bytes() + self.traffic.rx_bytes()
+    }
+
+    /// A datagram with `bytes` of UDP payload goes out.
+    pub fn on_sent(&mut self, bytes: usize, outgoing: Outgoing, now: Instant) {
+        let bytes = bytes as u64 + self.path.header_bytes();
+        self.traffic.on_sent(bytes, now);
+        self.path.sizes.search_mut().on_sent(bytes);
+        self.pacer.on_sent(bytes, self.pacing_rate(now), now);
+        if outgoing.asks {
+            self.feedback.on_data(now);
+            if outgoing.sealed.is_some() {
+                self.liveness.health.on_asked(now);
+            }
+        }
+        if let Some(sealed) = outgoing.sealed {
+            self.feedback.log.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
+        }
+        self.on_carried(bytes);
+    }
+
+    /// Bytes went out or came in: heartbeats of a plain link that carries much are closer together.
+    fn on_carried(&mut self, bytes: u64) {
+        if self.profile.is_sealed() {
+            return;
+        }
+        let header_bytes = self.path.header_bytes();
+        if self.heartbeats.on_carried(bytes, header_bytes) && self.state() != LinkState::Down {
+            self.heartbeats.on_busy(header_bytes, self.congestion.estimate().capacity);
+        }
+    }
+
+    /// Whether it may have something of its own to send now, on a link that need not carry inner
+    /// packets of more than `packet_max`: if not, it has no heartbeat, no control frame, no
+    /// feedback and no probe.
     pub fn has_due(&self, packet_max: usize, now: Instant) -> bool {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         is_due(self.heartbeat_at())
             || is_due(self.control_at())
             || self.has_relay()
             || self.is_feedback_due(now)
-            || self.may_probe(packet_max, now)
-    }
-
-    /// Before this the state does not change by time alone: sooner found than [`Self::poll_timeout`].
-    pub fn unchanged_until(&self) -> Instant {
-        self.health.unchanged_until()
-    }
-
-    /// When the state may change by time alone.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.health.poll_timeout(&self.rtt, self.feedback_gap)
-    }
-
-    /// The heartbeat to send now, with its sequence number, and the next one's time set.
-    pub fn next_heartbeat(&mut self, epoch: u32, now: Instant) -> (u64, Heartbeat) {
-        self.heartbeats_sent += 1;
-        let interval = if self.health.is_urgent() && self.link_role != LinkRole::Never {
-            self.interval.min(SUSPECT_INTERVAL)
-        } else {
-            rhythm(self.interval, self.link_role)
-        };
-        if self.health.state() == LinkState::Down {
-            self.path.rotate();
-            self.ecn.on_down();
-        }
-        self.heartbeat_at = Some(now + interval);
-        self.heartbeat_sent_at = Some(now);
-        self.health.on_try(now);
-        self.carried_bytes = 0;
-        if self.log.len() == LOG_MAX {
-            self.log.pop_front();
-        }
-        let idle = self.pacer.idle();
-        let is_ect = self.security == Security::Sealed && self.ecn.on_heartbeat();
-        let (packets, bytes) = (self.tx_packets + 1, self.tx_bytes);
-        self.log.push_back(Logged { sent_at: now, packets, bytes, idle, is_ect });
-        (
-            self.heartbeats_sent,
-            Heartbeat {
-                epoch,
-                stamp_us: now.as_micros(),
-                sent: self.tx_packets + 1,
-                echo: None,
-                proven: self.is_proven(),
-                at_once: true,
-                priority: self.priority,
-                role: self.link_role,
-                rx_ceiling: self.rx_ceiling,
-                resends: false,
-                partial: true,
-                relayed: true,
-                failed: 0,
-            },
-        )
-    }
-
-    /// Whether the heartbeat made last may be marked on its way.
-    pub fn may_mark_heartbeat(&self) -> bool {
-        self.log.back().is_some_and(|logged| logged.is_ect)
-    }
-
-    /// Whether what else is sent may be marked on its way.
-    pub fn may_be_marked(&self) -> bool {
-        self.ecn.may_be_marked()
-    }
-
-    /// Bytes went out or came in: heartbeats of a plain link that carries much are closer together.
-    fn note_carried(&mut self, bytes: u64) {
-        if self.security == Security::Sealed {
-            return;
-        }
-        let heartbeat_bytes = FRAME_HEADER_BYTES as u64 + u64::from(HEARTBEAT_BYTES) + self.header_bytes();
-        self.carried_bytes += bytes;
-        if self.carried_bytes < heartbeat_bytes * 1_000 / HEARTBEAT_COST_PERMILLE
-            || self.health.state() == LinkState::Down
-        {
-            return;
-        }
-        let (Some(due), Some(sent_at)) = (self.heartbeat_at, self.heartbeat_sent_at) else { return };
-        let share = self.congestion.estimate().capacity.map(|rate| rate.permille(HEARTBEAT_COST_PERMILLE));
-        let gap = share.map_or(BUSY_INTERVAL, |share| share.time_to_send(heartbeat_bytes).max(BUSY_INTERVAL));
-        self.heartbeat_at = Some(due.min(sent_at + gap));
-    }
-
-    /// The echo for a heartbeat to a peer in its run `peer_epoch`.
-    pub fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
-        self.received.map(|newest| Echo {
-            epoch: peer_epoch,
-            stamp_us: newest.stamp_us,
-            delay_us: u32::try_from(now.as_micros().saturating_sub(newest.at.as_micros()))
-                .unwrap_or(u32::MAX),
-            sent: newest.sent,
-            received: newest.received,
-        })
-    }
-
-    /// A datagram with `bytes` of UDP payload goes out.
-    pub fn on_sent(&mut self, bytes: usize, outgoing: Outgoing, now: Instant) {
-        let bytes = bytes as u64 + self.header_bytes();
-        self.tx_packets += 1;
-        self.tx_bytes += bytes;
-        self.tx_meter.on_bytes(bytes, now);
-        self.mtu.on_sent(bytes);
-        let rate = self.pacing_rate(now);
-        self.paced = Some((now, rate));
-        self.pacer.on_sent(bytes, rate, now);
-        if outgoing.asks {
-            self.data_sent_at = Some(now);
-            if outgoing.sealed.is_some() {
-                self.health.on_asked(now);
-            }
-        }
-        if let Some(sealed) = outgoing.sealed {
-            self.sent.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
-        }
-        self.note_carried(bytes);
-    }
-
-    /// What waits to be sent from now on was kept waiting for so long by its driver, not by its links.
-    pub fn set_late(&mut self, late: Duration) {
-        self.pacer.set_late(late);
+            || self.probe_target(packet_max).is_some_and(|target| self.path.sizes.may_probe(target, now))
     }
 
     /// The packets found lost since the last call, oldest first.
     pub fn take_lost(&mut self) -> Vec<KeptPacket> {
-        self.sent.take_lost()
+        self.feedback.log.take_lost()
     }
 
-    /// When packets that end what was sent are overdue: nothing was sent after them that could tell of their loss.
+    /// When packets that end what was sent are overdue: nothing was sent after them that could tell
+    /// of their loss.
     pub fn end_overdue_at(&self) -> Option<Instant> {
-        let sent_at = self.data_sent_at.filter(|_| self.sent.kept_bytes() > 0)?;
-        let rtt = self.rtt.srtt()? + (self.rtt.rttvar() * 4).max(END_VARIATION_MIN);
-        Some(sent_at + rtt + END_AFTER + END_SLACK).filter(|at| self.end_given_up_at < *at)
+        self.feedback.end_overdue_at(self.delays.rtt())
     }
 
     /// Those packets, where they are overdue.
     pub fn take_end(&mut self, now: Instant) -> Vec<KeptPacket> {
-        if self.end_overdue_at().is_none_or(|at| now < at) {
-            return Vec::new();
-        }
-        self.end_given_up_at = now;
-        self.sent.take_end(END_PACKETS)
+        self.feedback.take_end(self.delays.rtt(), now)
     }
 
     /// The packets whose fate is open, oldest first: the link is given up.
     pub fn take_underway(&mut self) -> Vec<KeptPacket> {
-        self.sent.take_underway()
+        self.feedback.log.take_underway()
     }
 
     /// Bytes of packets kept until their fate is known.
     pub const fn kept_bytes(&self) -> usize {
-        self.sent.kept_bytes()
+        self.feedback.log.kept_bytes()
     }
 
     /// What became of packets that were sent again.
     pub const fn resend_counts(&self) -> ResendCounts {
-        self.sent.counts()
+        self.feedback.log.counts()
     }
 
-    /// The smoothed round trip; zero before it is known.
-    pub fn rtt(&self) -> Duration {
-        self.rtt.srtt().unwrap_or_default()
-    }
+    // Pace and figures.
 
-    /// Whether the peer sends again what it learns was lost on the link.
-    pub const fn peer_resends(&self) -> bool {
-        self.peer_resends
+    /// The driver, not the links, kept waiting for so long what waited to be sent from now on.
+    pub fn set_late(&mut self, late: Duration) {
+        self.pacer.set_late(late);
     }
 
     /// From when on a datagram may go.
     pub const fn free_at(&self) -> Instant {
         self.pacer.free_at()
     }
-}
 
-/// How often a link of this role is measured.
-fn rhythm(interval: Duration, role: LinkRole) -> Duration {
-    if role == LinkRole::Never { interval * UNUSED_INTERVALS } else { interval }
-}
+    /// The pacing rate that the link's view of this moment has: it need not be computed again for
+    /// what is sent at once.
+    pub const fn set_paced(&mut self, rate: BitRate, now: Instant) {
+        self.pacer.set_rate(rate, now);
+    }
 
-/// `later` − `earlier` of two different clocks, saturating.
-fn micros_between(later: u64, earlier: u64) -> i64 {
-    i64::try_from(i128::from(later) - i128::from(earlier)).unwrap_or(if later > earlier {
-        i64::MAX / 4
-    } else {
-        i64::MIN / 4
-    })
+    /// The pacing rate now.
+    fn pacing_rate(&self, now: Instant) -> BitRate {
+        self.pacer.rate(now).unwrap_or_else(|| self.congestion.pacing_rate(self.overdue(now), now))
+    }
+
+    /// How long an answer is overdue.
+    fn overdue(&self, now: Instant) -> Duration {
+        match self.profile.security() {
+            Security::Sealed => self.feedback.overdue(self.delays.rtt(), self.profile.interval(), now),
+            Security::Plain => self.heartbeats.overdue(now),
+        }
+    }
+
+    /// The smoothed round trip; zero before it is known.
+    pub fn rtt(&self) -> Duration {
+        self.delays.srtt()
+    }
+
+    /// The delay of what arrives on this link, µs with an offset common to all links, and its
+    /// deviation.
+    pub fn rx_delay_us(&self, now: Instant) -> (i64, u32) {
+        (self.delays.rx().delay_us().unwrap_or(0), self.delays.rx().jitter_us(now))
+    }
+
+    /// What the link carries, or is taken to carry until that is known.
+    pub fn likely_capacity(&self, now: Instant) -> BitRate {
+        let capacity = self.congestion.estimate().capacity;
+        capacity.unwrap_or_else(|| self.congestion.pacing_rate(Duration::ZERO, now))
+    }
+
+    /// How far, relative and on average, what the link carries is lately from its mean of a second.
+    pub fn volatility(&self, now: Instant) -> f64 {
+        self.congestion.volatility(now)
+    }
+
+    /// How many bits are under way on it when it is used to the full, if it carried data within
+    /// `lately`.
+    pub fn full_bits(&self, lately: Duration, now: Instant) -> f64 {
+        let is_used = self.feedback.sent_data(lately, now);
+        let capacity = self.congestion.estimate().capacity.filter(|_| is_used);
+        capacity.map_or(0.0, |rate| rate.as_bps() as f64) * self.delays.srtt().as_secs_f64()
+    }
+
+    /// Whether data uses the link while what it carries is being found out.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        self.congestion.estimate().capacity.is_none()
+            && self.feedback.sent_data(self.delays.srtt() + START_SLACK, now)
+    }
+
+    /// What the scheduler sees.
+    pub fn view(&self, now: Instant) -> LinkView {
+        let estimate = self.congestion.estimate();
+        LinkView {
+            id: self.profile.id,
+            // No data for an address that has not proven that it wants it.
+            usable: self.is_trusted() && self.state() != LinkState::Down,
+            state: self.state(),
+            priority: self.profile.priority(),
+            role: self.profile.link_role(),
+            rtt: self.delays.srtt(),
+            loss_permille: self.losses.permille(),
+            random_loss_permille: self.losses.random_permille(),
+            recovers: false,
+            burst_tenths: self.feedback.log.burst_tenths(),
+            is_shared: estimate.is_competing,
+            utilisation_permille: self.traffic.utilisation_permille(estimate.capacity, now),
+            rate: self.pacing_rate(now),
+            delay_us: self.delays.tx().delay_us().unwrap_or(0),
+            free_at: self.pacer.free_at(),
+            header_bytes: self.path.header_bytes(),
+            mtu: self.packet_max(),
+        }
+    }
+
+    /// Figures for people.
+    pub fn stats(&self, now: Instant) -> LinkStats {
+        let view = self.view(now);
+        LinkStats {
+            id: view.id,
+            state: if view.usable { view.state } else { LinkState::Down },
+            path: self.path(),
+            priority: view.priority,
+            role: view.role,
+            score: score(&view, Saturation::Ignored),
+            saturated: view.utilisation_permille > SATURATED_PERMILLE,
+            rtt: self.delays.rtt().srtt(),
+            rtt_min: self.delays.rtt().min(now),
+            loss_permille: view.loss_permille,
+            tx_rate: self.traffic.tx_rate(now),
+            rx_rate: self.traffic.rx_rate(now),
+            capacity: self.congestion.estimate().capacity,
+            utilisation_permille: view.utilisation_permille,
+            tx_packets: self.traffic.tx_packets(),
+            tx_bytes: self.traffic.tx_bytes(),
+            tx_marked: self.path.ecn.marked_total(),
+            rx_packets: self.traffic.rx_packets(),
+            rx_bytes: self.traffic.rx_bytes(),
+            last_seq: self.traffic.last_seq(),
+            mtu: self.path_mtu(),
+            control: self.congestion.stats(now),
+        }
+    }
+
+    /// The change of the congestion control since this was asked last, if it is worth telling.
+    pub fn take_control_change(&mut self) -> Option<ControlChange> {
+        self.congestion.take_change()
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! When a link may send next.
 //!
-//! A virtual finish time: each datagram moves `free_at` on by its time at the pacing rate; a datagram may go when
-//! `free_at` is not in the future. An idle link saves up at most [`BURST`], and what then goes at once stays far below a link's own buffer.
-//! Where packets waited for a link and the driver came back late for them, the link was not idle: that time, up to [`LATE_MAX`], is saved up
-//! besides. So a machine that is busy, or whose host takes its processors away for a while, loses less. Exact: no token arithmetic, no drift.
+//! A virtual finish time: each datagram moves `free_at` on by its time at the pacing rate; a
+//! datagram may go when `free_at` is not in the future. An idle link saves up at most [`BURST`],
+//! and what then goes at once stays far below a link's own buffer. Where packets waited for a link
+//! and the driver came back late for them, the link was not idle: that time, up to [`LATE_MAX`], is
+//! saved up besides. So a machine that is busy, or whose host takes its processors away for a
+//! while, loses less. Exact: no token arithmetic, no drift.
 //!
-//! Bulk starts a run only when [`QUANTUM`] has been saved up, whatever wakes the driver meanwhile, and then sends until nothing is left: at 70 Mbit/s a batch of
-//! six datagrams a millisecond instead of one wake-up or one system call for each. On a link so slow that one datagram takes as long there is nothing to save up. A packet that waits for this very link (sparse
-//! traffic) goes as soon as one datagram may.
+//! Bulk starts a run only when [`crate::limits::QUANTUM`] has been saved up, whatever wakes the
+//! driver meanwhile, and then sends until nothing is left: at 70 Mbit/s a batch of six datagrams a
+//! millisecond instead of one wake-up or one system call for each. On a link so slow that one
+//! datagram takes as long there is nothing to save up. A packet that waits for this very link
+//! (sparse traffic) goes as soon as one datagram may.
 
 use std::time::Duration;
 
@@ -15,8 +19,8 @@ use crate::limits::BURST;
 use crate::time::Instant;
 use crate::units::BitRate;
 
-/// The most that is saved up besides, of the time by which a driver was late. Ours: below the buffers of links, which hold 50 ms and more; other values were
-/// not tried.
+/// The most that is saved up besides, of the time by which a driver was late. Chosen: below the
+/// buffers of links, which hold 50 ms and more; other values were not tried.
 const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// Pacer of one link.
@@ -25,6 +29,8 @@ pub(super) struct Pacer {
     free_at: Instant,
     idle: Duration,
     late: Duration,
+    /// The pacing rate, as it was computed for this moment.
+    rate: Option<(Instant, BitRate)>,
 }
 
 impl Pacer {
@@ -38,9 +44,24 @@ impl Pacer {
         self.idle
     }
 
-    /// What waited to be sent from now on was kept waiting for so long by its driver, not by its links.
+    /// The driver, not the links, kept waiting for so long what waited to be sent from now on.
     pub(super) fn set_late(&mut self, late: Duration) {
         self.late = late.min(LATE_MAX);
+    }
+
+    /// The pacing rate of this moment, if it is known.
+    pub(super) fn rate(&self, now: Instant) -> Option<BitRate> {
+        self.rate.filter(|(at, _)| *at == now).map(|(_, rate)| rate)
+    }
+
+    /// The pacing rate of this moment, for what is sent at once.
+    pub(super) const fn set_rate(&mut self, rate: BitRate, now: Instant) {
+        self.rate = Some((now, rate));
+    }
+
+    /// What arrived may change the pacing rate.
+    pub(super) const fn forget_rate(&mut self) {
+        self.rate = None;
     }
 
     /// `bytes` went at `now`, on a link paced at `rate`.
@@ -49,6 +70,7 @@ impl Pacer {
         let saved_from = now.saturating_sub(BURST + self.late);
         self.idle += saved_from.saturating_since(self.free_at);
         self.free_at = self.free_at.max(saved_from) + rate.time_to_send(bytes);
+        self.set_rate(rate, now);
     }
 }
 
@@ -79,7 +101,7 @@ mod tests {
     #[test]
     fn a_driver_that_is_late_loses_no_rate() {
         let rate = BitRate::from_bps(10_000_000);
-        // Late by 15 ms each time; by 60 ms, which is more than anybody saves up.
+        // Late by 15 ms each time; by 60 ms, which is more than is saved up.
         for (late_ms, permille) in [(15, 998..=1_000), (60, 380..=420)] {
             let mut pacer = Pacer::default();
             let start = Instant::from_nanos(1_000_000_000);

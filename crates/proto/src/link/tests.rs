@@ -8,7 +8,8 @@ fn ms(ms: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(1_000 + ms)
 }
 
-/// When the next heartbeat is due after `datagrams` of 1,400 bytes in 20 ms on a proven link of `mbit`.
+/// When the next heartbeat is due after `datagrams` of 1,400 bytes in 20 ms on a proven link of
+/// `mbit`.
 fn due_after(datagrams: u64, mbit: u64, receive: bool) -> Instant {
     let config = LinkConfig {
         security: Security::Plain,
@@ -22,7 +23,7 @@ fn due_after(datagrams: u64, mbit: u64, receive: bool) -> Instant {
     };
     let mut link = Link::new(LinkId(0), Role::Client, &config, INTERVAL, ms(0));
     link.next_heartbeat(1, ms(0));
-    link.health.on_proof(ms(0), None, ms(0));
+    link.liveness.health.on_proof(ms(0), None, ms(0));
     for datagram in 0..datagrams {
         let at = ms(20 * datagram / datagrams);
         if receive {
@@ -45,7 +46,8 @@ fn a_link_that_carries_much_has_heartbeats_more_often() {
     }
 }
 
-/// The heartbeat that announces a new run takes the path with it: what came before says nothing about it.
+/// The heartbeat that announces a new run takes the path with it: what came before says nothing
+/// about it.
 #[test]
 fn a_sealed_link_without_a_path_waits_for_one() {
     let config = LinkConfig {

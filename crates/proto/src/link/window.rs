@@ -1,4 +1,5 @@
-//! Extremes over a sliding window, in constant memory: the window is cut into ten parts, each keeps its own.
+//! Extremes over a sliding window, in constant memory: the window is cut into ten parts, each keeps
+//! its own.
 
 use crate::time::Instant;
 

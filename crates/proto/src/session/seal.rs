@@ -48,7 +48,7 @@ impl Session {
 
     /// Whether one of a client's links hears its server on `path`.
     pub fn hears(&self, path: &Path) -> bool {
-        self.links.get(path.socket.index()).is_some_and(|link| link.hears(path))
+        self.links.get(path.socket.index()).is_some_and(|link| link.accepts_from(path))
     }
 
     /// Whether something happened that [`Session::poll_event`] has not told yet: whenever [`Self::is_connected`] changes, it has.
@@ -186,7 +186,7 @@ impl Session {
             Role::Client => {
                 let link = self.links.get(id.index()).ok_or(Discard::UnknownPeer)?;
                 // The link's own socket, and an address that we send to.
-                if path.socket.0 != id.0 || link.security() != Security::Sealed || !link.hears(&path) {
+                if path.socket.0 != id.0 || link.security() != Security::Sealed || !link.accepts_from(&path) {
                     return Err(Discard::UnknownPeer);
                 }
             }
@@ -402,7 +402,7 @@ impl Session {
 
     fn try_response(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
         let id = LinkId(datagram.path.socket.0);
-        let link = self.links.get(id.index()).filter(|link| link.hears(&datagram.path));
+        let link = self.links.get(id.index()).filter(|link| link.accepts_from(&datagram.path));
         link.ok_or(Discard::UnknownPeer)?;
         let dialer = self.dialer.as_mut().ok_or(Discard::KindUnsupported)?;
         match dialer.on_response(&datagram.data, now)? {
@@ -443,7 +443,8 @@ impl Session {
     fn try_cookie(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
         let path = datagram.path;
         let id = LinkId(path.socket.0);
-        let link = self.links.get(id.index()).filter(|link| link.hears(&path)).ok_or(Discard::UnknownPeer)?;
+        let link =
+            self.links.get(id.index()).filter(|link| link.accepts_from(&path)).ok_or(Discard::UnknownPeer)?;
         let known = link.candidates().iter().find(|known| known.remote == path.remote).copied();
         let dialer = self.dialer.as_mut().ok_or(Discard::KindUnsupported)?;
         dialer.on_cookie(&datagram.data, id, known.unwrap_or(path), now)

@@ -2,22 +2,24 @@
 //! control behaves as one TCP flow would.
 //!
 //! What is in flight follows CUBIC (RFC 9438): it falls to 70 % at a loss, once a round trip, and
-//! comes back along a cubic, or as Reno would where that is more. It does not grow while less is sent
-//! than it allows.
+//! comes back along a cubic, or as Reno would where that is more. It does not grow while less is
+//! sent than it allows.
 //!
 //! CUBIC alone begins with what is left after yielding, and late, and does not find its share. But
-//! what the link carried before is known: half of that is the *fair share* beside one flow. Up to it
-//! - the rate is kept: what is in flight follows the round trip, so only a loss, and no delay, makes
-//!   it less;
-//! - the way back is an exponential with half the time in which CUBIC makes good one decrease there:
-//!   1.6 s on a link of 10 Mbit/s with a round trip of 100 ms, 2.7 s with 50 Mbit/s. It begins with
-//!   what is left, so a link without a competitor after all is found out before much waits in it.
+//! what the link carried before is known: half of that is the *fair share* beside one flow. Up to
+//! it
+//! - the rate is kept: what is in flight follows the round trip, so only a loss, and no delay,
+//!   makes it less;
+//! - the way back is an exponential with half the time in which CUBIC makes good one decrease
+//!   there: 1.6 s on a link of 10 Mbit/s with a round trip of 100 ms, 2.7 s with 50 Mbit/s. It
+//!   begins with what is left, so a link without a competitor after all is found out before much
+//!   waits in it.
 //!
 //! Where what was carried before is not known (a link that varies), it is CUBIC alone.
 //!
-//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of ours alone would
-//! take to drain. The competitor is gone as soon as the delay comes down to where it was before the
-//! queue stood, or as nine tenths of what the link carried before arrive of ours.
+//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of ours alone
+//! would take to drain. The competitor is gone as soon as the delay comes down to where it was
+//! before the queue stood, or as nine tenths of what the link carried before arrive of ours.
 //!
 //! Measured: docs/decisions/0014-share-beside-a-competitor.md.
 
@@ -61,8 +63,8 @@ pub(super) struct Competing {
 }
 
 impl Competing {
-    /// On a link that carried `alone_bps` of ours (0: not known) before a competitor filled its queue,
-    /// now of `queue_s`, and carries `rate_bps` of ours since.
+    /// On a link that carried `alone_bps` of ours (0: not known) before a competitor filled its
+    /// queue, now of `queue_s`, and carries `rate_bps` of ours since.
     pub(super) fn new(
         resumes: Steady,
         (alone_bps, rate_bps): (f64, f64),
@@ -175,7 +177,8 @@ impl Competing {
         self.alone_bps * FAIR / 8.0 * self.rtt_s() / DATAGRAM_BYTES
     }
 
-    /// The queue is this long. No more than the fair share follows no delay: the rate stays as it is.
+    /// The queue is this long. No more than the fair share follows no delay: the rate stays as it
+    /// is.
     fn note_queue(&mut self, queue_s: f64) {
         let (is_fair, before_s) = (self.window <= self.fair(), self.rtt_s());
         self.queue_s = queue_s;

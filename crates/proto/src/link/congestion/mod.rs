@@ -2,16 +2,16 @@
 //! to send on it, with a queue that is all but empty. Nothing is configured; a configured rate is a
 //! ceiling and a first guess.
 //!
-//! **Contract.** An [`Observation`] goes in for each answer of the peer. A [`RateEstimate`], the rate
-//! to pace at and the reasons ([`ControlStats`], [`ControlChange`]) come out of [`CongestionControl`].
-//! Nothing else of this module is seen outside, so another law can take its place. It knows no
-//! packets, no other links and no clock.
+//! **Contract.** An [`Observation`] goes in for each answer of the peer. A [`RateEstimate`], the
+//! rate to pace at and the reasons ([`ControlStats`], [`ControlChange`]) come out of
+//! [`CongestionControl`]. Nothing else of this module is seen outside, so another law can take its
+//! place. It knows no packets, no other links and no clock.
 //!
 //! **Model.** A link is a queue that is served at a rate C, and a delay. The *queue* is the delay
-//! above its least in 10 s and above the noise ([`queue_delay`]). A link whose queue was never empty
-//! between two observations delivered C ([`diagnosis::own_queue`]); one without a queue delivered
-//! what was sent, so C is no less. Rates are taken over one round trip, 40 to 100 ms, and at least 12
-//! datagrams ([`history`]). C is written in one place, with its cause ([`model`]).
+//! above its least in 10 s and above the noise ([`queue_delay`]). A link whose queue was never
+//! empty between two observations delivered C ([`diagnosis::own_queue`]); one without a queue
+//! delivered what was sent, so C is no less. Rates are taken over one round trip, 40 to 100 ms, and
+//! at least 12 datagrams ([`history`]). C is written in one place, with its cause ([`model`]).
 //!
 //! ```text
 //!          a queue stands, or loss            the queue does not drain
@@ -23,9 +23,9 @@
 //! with a quarter of it, and then with twice what it delivers.
 //!
 //! **Sources.** draft-cheng-iccrg-delivery-rate-estimation and draft-ietf-ccwg-bbr (delivery rates,
-//! application-limited samples); Copa (NSDI 2018: a competitor by a queue that does not drain); RACK,
-//! RFC 8985 (overdue answers); RFC 9438 (CUBIC); RFC 8257 (marks); srtla_send (loss that cuts do not
-//! lower). Tried and removed: docs/decisions/0010-a-queue-that-is-all-but-empty.md.
+//! application-limited samples); Copa (NSDI 2018: a competitor by a queue that does not drain);
+//! RACK, RFC 8985 (overdue answers); RFC 9438 (CUBIC); RFC 8257 (marks); srtla_send (loss that cuts
+//! do not lower). Tried and removed: docs/decisions/0010-a-queue-that-is-all-but-empty.md.
 
 mod competing;
 mod diagnosis;
@@ -53,7 +53,7 @@ use self::params::{CONTROL_S, GAIN_MIN, LIGHT_LOAD, PACING_PERMILLE, RATE_MIN_BP
 use self::queue_delay::QueueDelay;
 use self::startup::Startup;
 use self::steady::Steady;
-use super::ecn::Marked;
+use super::path::ecn::Marked;
 use crate::stats::ControlStats;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -218,8 +218,8 @@ impl Evidence {
         Some(span)
     }
 
-    /// The least delay before a competitor was suspected, µs: what was taken for a longer path since
-    /// may be a queue.
+    /// The least delay before a competitor was suspected, µs: what was taken for a longer path
+    /// since may be a queue.
     fn base_before(&self, seen: &Observation, now: Instant) -> i64 {
         let recent = self.drain.base_us(now).or(self.competitor.base_us());
         recent.unwrap_or_else(|| self.queue.base_us(now).unwrap_or(seen.delay_us))
@@ -267,8 +267,8 @@ impl CongestionControl {
         }
     }
 
-    /// The peer was restarted or the link was down: delays begin anew, the rate is kept as far as it
-    /// is likely. Every part says what of it survives.
+    /// The peer was restarted or the link was down: delays begin anew, the rate is kept as far as
+    /// it is likely. Every part says what of it survives.
     pub(super) fn on_restart(&mut self, now: Instant) {
         self.evidence.on_restart(self.phase.kind() != PhaseKind::Startup, now);
         match &mut self.phase {
@@ -369,7 +369,8 @@ impl CongestionControl {
     }
 
     /// Whether what was lost, if it was sent from `from` on, was not lost to a queue, ours or
-    /// another's, nor to a policer while the rate was found out. Asked once for each stretch of time.
+    /// another's, nor to a policer while the rate was found out. Asked once for each stretch of
+    /// time.
     pub(super) fn take_own_loss(&mut self, from: Instant, now: Instant) -> bool {
         let Evidence { model, queue, drain, origin, .. } = &mut self.evidence;
         let is_contested = matches!(self.phase, Phase::Competing(_)) || drain.is_contested(now);

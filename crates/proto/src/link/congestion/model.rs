@@ -97,9 +97,9 @@ impl Model {
         }
     }
 
-    /// Survive: the ceilings, the best C, what was delivered lately, the volatility, the round trip;
-    /// C where startup is over (`is_known`), raised to what the link likely carries still. Void: C
-    /// of a link without a queue, since queues are measured anew.
+    /// Survive: the ceilings, the best C, what was delivered lately, the volatility, the round
+    /// trip; C where startup is over (`is_known`), raised to what the link likely carries still.
+    /// Void: C of a link without a queue, since queues are measured anew.
     pub(super) fn on_restart(&mut self, is_known: bool, now: Instant) {
         self.calm_bps = 0.0;
         if is_known {

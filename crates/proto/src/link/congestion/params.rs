@@ -1,7 +1,7 @@
 //! Every constant of the control law: unit, and source or reason.
 //!
-//! "Chosen" means that no specification fixes the value. A share is a fraction of 1, a rate in bit/s
-//! ends with `_BPS`, a time in seconds with `_S`.
+//! "Chosen" means that no specification fixes the value. A share is a fraction of 1, a rate in
+//! bit/s ends with `_BPS`, a time in seconds with `_S`.
 
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ pub(super) const STALL_MIN_US: u64 = 5_000;
 
 /// Datagrams in the first round trips. Chosen: near TCP's initial window (RFC 6928: 10).
 pub(super) const INITIAL_DATAGRAMS: f64 = 16.0;
-/// Most that is paced at before anything was delivered, bit/s. Chosen: a slow link's queue takes it.
+/// Most that is paced at before anything was delivered, bit/s. Chosen: a slow link's queue takes
+/// it.
 pub(super) const INITIAL_BPS_MAX: f64 = 5e6;
 /// Longest round trip that counts for the initial rate, seconds. Chosen: a far link starts no
 /// slower than one at 150 ms.
@@ -93,7 +94,8 @@ pub(super) const START_WINDOW_MIN: Duration = Duration::from_millis(8);
 pub(super) const CONTROL_S: f64 = 0.075;
 /// Least share of C that is paced at. Chosen: feedback must go on.
 pub(super) const GAIN_MIN: f64 = 0.1;
-/// Largest share of C that is paced at, where the search asks for no more. Chosen: BBR's probe gain.
+/// Largest share of C that is paced at, where the search asks for no more. Chosen: BBR's probe
+/// gain.
 pub(super) const GAIN_MAX: f64 = 1.25;
 /// Queue to keep on a steady link, seconds. Chosen: a little less than no queue, so that it drains.
 pub(super) const TARGET_STEADY_S: f64 = -0.000_75;
@@ -200,8 +202,8 @@ pub(super) const POLICED_LOSS: f64 = 0.05;
 /// Loss beyond which the link is out and nothing is learnt, share.
 /// Chosen: no policer takes so much for long.
 pub(super) const OUTAGE_LOSS: f64 = 0.8;
-/// The usual and the mean loss are taken over so many bytes. Chosen: 300 datagrams, of which 5 % are
-/// 15 with a deviation of 4.
+/// The usual and the mean loss are taken over so many bytes. Chosen: 300 datagrams, of which 5 %
+/// are 15 with a deviation of 4.
 pub(super) const LOSS_MEAN_BYTES: f64 = 300.0 * DATAGRAM_BYTES;
 /// Below this share of C a loss is not the load's. Chosen: clear of a search's steps.
 pub(super) const LIGHT_LOAD: f64 = 0.7;
@@ -221,7 +223,8 @@ pub(super) const NOT_LOWERED: f64 = 0.7;
 pub(super) const EXCESS_BYTES: f64 = 4.0 * DATAGRAM_BYTES;
 /// ... and by so many more for each unit of usual loss. A sum of what is lost less p + 0.05 of what
 /// is sent, of which p is lost by chance, comes to h datagrams with a probability of exp(−θh) where
-/// p (exp θ − 1) = θ (p + 0.05): here once in 360,000, 80,000 and 40,000 losses for p = 2, 5 and 10 %.
+/// p (exp θ − 1) = θ (p + 0.05): here once in 360,000, 80,000 and 40,000 losses for p = 2, 5 and 10
+/// %.
 pub(super) const EXCESS_BYTES_PER_USUAL: f64 = 100.0 * DATAGRAM_BYTES;
 /// ... in so many rows. Chosen: a policer lets something pass again and again, while one burst (a
 /// fade, a handover) takes everything for its time.
@@ -247,8 +250,8 @@ pub(super) const MARKED_LOWERED: f64 = 0.7;
 
 // Drain test.
 
-/// Drain test: pacing below C should have removed max(10 ms, min(queue, 30 ms)), in seconds. If less
-/// than half of that went, the queue is not ours: a longer path or a competitor.
+/// Drain test: pacing below C should have removed max(10 ms, min(queue, 30 ms)), in seconds. If
+/// less than half of that went, the queue is not ours: a longer path or a competitor.
 pub(super) const DRAIN_TEST_S: f64 = 0.01;
 /// Largest multiple of [`DRAIN_TEST_S`] that the queue's own length asks for.
 pub(super) const DRAIN_TEST_LONGEST: f64 = 3.0;
@@ -301,6 +304,6 @@ pub(super) const GONE_S: f64 = 0.005;
 pub(super) const ALL: f64 = 0.9;
 /// Fair share of what was carried alone. Chosen: beside one other flow.
 pub(super) const FAIR: f64 = 0.5;
-/// Time constant of the way back to the fair share, as a share of the time in which CUBIC makes good
-/// a decrease there.
+/// Time constant of the way back to the fair share, as a share of the time in which CUBIC makes
+/// good a decrease there.
 pub(super) const COME_BACK: f64 = 0.5;

@@ -7,7 +7,8 @@
 //!
 //! The base's own time is taken at the largest C in those ten seconds, since the least delay was
 //! most likely seen then. Taken at the C of its moment, the base would be too short by a datagram's
-//! time on a link that becomes faster. Measured: docs/decisions/0011-base-delay-at-the-largest-rate.md.
+//! time on a link that becomes faster. Measured:
+//! docs/decisions/0011-base-delay-at-the-largest-rate.md.
 
 use super::Observation;
 use super::params::{
@@ -97,8 +98,8 @@ impl QueueDelay {
         Self { base: Base::new(), queue_s: 0.0, noise: Noise::default(), is_full: false }
     }
 
-    /// Void: the base, the queue and the delays before. Survive: how noisy the link is, and how much
-    /// it was used.
+    /// Void: the base, the queue and the delays before. Survive: how noisy the link is, and how
+    /// much it was used.
     pub(super) fn on_restart(&mut self) {
         self.forget_base();
         self.noise.from = None;
@@ -146,7 +147,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::link::ecn::Marked;
+    use crate::link::path::ecn::Marked;
 
     #[test]
     fn the_own_time_of_a_datagram_on_a_slow_link_is_no_queue_once_it_is_fast() {

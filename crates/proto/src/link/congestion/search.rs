@@ -1,9 +1,9 @@
 //! The search for more than C, on a link that is used to the full and has no queue.
 //!
 //! A step is a share of C that is paced at besides. It starts with 2 % and doubles with each round
-//! trip and half a window without a queue, up to a quarter; where the link is likely to carry more it
-//! starts with a quarter and goes up to all of C. The first sign of a queue ends the search, and on a
-//! steady link a second passes until the next. Links search each for itself.
+//! trip and half a window without a queue, up to a quarter; where the link is likely to carry more
+//! it starts with a quarter and goes up to all of C. The first sign of a queue ends the search, and
+//! on a steady link a second passes until the next. Links search each for itself.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::time::Instant;
 /// See the module.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Search {
-    /// Share of C to look for more with.
+    /// Share of C that is paced at besides.
     step: f64,
     /// C was never proven by a queue during a search.
     is_fresh: bool,
@@ -26,7 +26,8 @@ pub(super) struct Search {
     resumes_at: Instant,
     /// Pause after the next cut, seconds.
     cut_pause_s: u8,
-    /// C before the last cut, if that was the first of its series and C was not found again; else 0.
+    /// C before the last cut, if that was the first of its series and C was not found again; else
+    /// 0.
     before_cut_bps: f64,
 }
 

@@ -1,5 +1,5 @@
-//! Startup: C is unknown. Pacing is 2.2 times what was delivered, at least 16 datagrams a round trip
-//! (and at most 5 Mbit/s of that), until a queue stands or a tenth is lost; then C is what is
+//! Startup: C is unknown. Pacing is 2.2 times what was delivered, at least 16 datagrams a round
+//! trip (and at most 5 Mbit/s of that), until a queue stands or a tenth is lost; then C is what is
 //! delivered. A link with a ceiling has no startup.
 
 use super::Evidence;

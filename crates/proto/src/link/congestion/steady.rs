@@ -1,13 +1,13 @@
 //! Steady: pace at C × (1 + (q* − q) / T + a), and follow C.
 //!
-//! - q is the queue *now*: what the newest observation met, plus what was sent since, less what C took
-//!   since (a Smith predictor).
-//! - q* is the queue to keep: a little less than none on a steady link, and up to 12 ms on one whose C
-//!   varies, since a queue that never runs dry tells C at every observation.
+//! - q is the queue *now*: what the newest observation met, plus what was sent since, less what C
+//!   took since (a Smith predictor).
+//! - q* is the queue to keep: a little less than none on a steady link, and up to 12 ms on one
+//!   whose C varies, since a queue that never runs dry tells C at every observation.
 //! - a is the step of the search for more; T is 75 ms.
 //!
-//! A link that was used to the full for 5 s is emptied until the delay falls no more: else a queue too
-//! short to be told from noise would become the base.
+//! A link that was used to the full for 5 s is emptied until the delay falls no more: else a queue
+//! too short to be told from noise would become the base.
 //!
 //! Source: O. J. M. Smith, 1957 (control over a dead time).
 
@@ -117,7 +117,8 @@ impl Steady {
         }
         let rate_bps = evidence.model.rate_bps();
         let carried_bps = carried_bps(span.delivered_bps, span.loss, evidence.loss.usual());
-        // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at once.
+        // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at
+        // once.
         let more_bps = carried_bps.min(span.sent_bps);
         if carried_bps > rate_bps && more_bps > rate_bps {
             let gain = if self.search.is_large() { 1.0 } else { RISE_GAIN };
@@ -154,8 +155,8 @@ impl Steady {
         }
     }
 
-    /// No queue stands that can be told from noise: what marks say of C. Whether they say that there
-    /// is a queue.
+    /// No queue stands that can be told from noise: what marks say of C. Whether they say that
+    /// there is a queue.
     fn on_marks(&mut self, evidence: &mut Evidence, now: Instant) -> bool {
         let model = &mut evidence.model;
         let (round, rate_bps) = (model.rtt_min() + model.window(), model.rate_bps());

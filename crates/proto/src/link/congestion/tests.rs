@@ -1,4 +1,5 @@
-//! The control against a link with a queue, in virtual time: steps of 5 ms, answers a round trip later.
+//! The control against a link with a queue, in virtual time: steps of 5 ms, answers a round trip
+//! later.
 
 use std::collections::VecDeque;
 
@@ -25,12 +26,14 @@ struct Bench {
     lost_by_chance_permille: u64,
     /// What is lost in a row, bytes.
     row_bytes: u64,
-    /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the queue, and was carried.
+    /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the
+    /// queue, and was carried.
     competitor_bytes: f64,
     competitor_queue: f64,
     competitor_carried: f64,
     competitor_cut_at: Instant,
-    /// What exceeds this is marked, whatever the queue; and so is what finds a queue of more than that.
+    /// What exceeds this is marked, whatever the queue; and so is what finds a queue of more than
+    /// that.
     marked_above: Option<BitRate>,
     marked_behind: Option<Duration>,
     /// Delays jump about by so much.
@@ -79,7 +82,8 @@ impl Bench {
         }
     }
 
-    /// What the competitor sends in a step: what it keeps in flight each round trip, a datagram more with each.
+    /// What the competitor sends in a step: what it keeps in flight each round trip, a datagram
+    /// more with each.
     fn competitor(&mut self, bytes_per_second: f64) -> f64 {
         if self.competitor_bytes == 0.0 {
             return 0.0;
@@ -318,7 +322,8 @@ fn random_loss_costs_no_rate() {
     }
 }
 
-/// A satellite's change of slot: half is lost for 100 ms, and the path is longer or shorter afterwards.
+/// A satellite's change of slot: half is lost for 100 ms, and the path is longer or shorter
+/// afterwards.
 #[test]
 fn after_a_burst_of_loss_what_was_carried_is_carried_again() {
     for shift in [0, 20_000, -20_000, 40_000] {
@@ -352,9 +357,10 @@ fn chance_is_no_policer() {
     }
 }
 
-/// A queue of 2 ms, which never counts as one: what is lost in it while the rate is found out says nothing about the link.
+/// A queue of 2 ms, which never counts as one: what is lost in it while the rate is found out says
+/// nothing about the link.
 #[test]
-fn what_is_lost_by_finding_out_the_rate_is_none_of_the_links() {
+fn what_is_lost_by_the_search_for_the_rate_is_not_the_links_own_loss() {
     let mut bench = Bench::new(None);
     bench.queue_max = Duration::from_millis(2);
     let (mut ours, mut its) = (0, 0);
@@ -383,7 +389,8 @@ fn a_few_datagrams_lost_on_a_slow_link_are_no_policer() {
     }
 }
 
-/// Twenty datagrams in a row, twice a second; of those that come one by one as many are a policer's.
+/// Twenty datagrams in a row, twice a second; of those that come one by one as many are a
+/// policer's.
 #[test]
 fn a_burst_of_loss_is_no_policer() {
     for (row_bytes, is_cut) in [(30_000, false), (1_500, true)] {
@@ -409,7 +416,7 @@ fn taken(bench: &mut Bench, ms: u64, capacity: BitRate) -> u64 {
 }
 
 #[test]
-fn a_link_is_shared_with_a_flow_that_fills_its_queue() {
+fn a_flow_that_fills_the_queue_has_a_fair_share() {
     for (rate, queue_ms) in [(10, 50), (10, 100), (50, 50), (50, 100)] {
         let mut bench = Bench::new(None);
         bench.queue_max = Duration::from_millis(queue_ms);
@@ -448,11 +455,12 @@ fn a_competitor_that_starts_in_lumps_and_grows_quickly_has_no_more_than_its_shar
 }
 
 #[test]
-fn a_queue_that_is_kept_on_purpose_is_nobody_elses() {
+fn a_queue_that_is_kept_on_purpose_is_no_competitors() {
     let is_contested = |kept_s| {
         let mut detector = competitor::CompetitorDetector::new();
         let mut now = Instant::from_nanos(1_000_000_000);
-        // A link of 50 Mbit/s; then of 10, with 40 ms of our own queue at first and 13 ms, on purpose or not, from then on.
+        // A link of 50 Mbit/s; then of 10, with 40 ms of our own queue at first and 13 ms, on
+        // purpose or not, from then on.
         let mut run = |ms: u64, queue_us: i64, gain: f64, rate_bps: f64| {
             (0..ms / 5).any(|_| {
                 now = now + STEP;
@@ -480,7 +488,7 @@ fn a_queue_that_is_kept_on_purpose_is_nobody_elses() {
 }
 
 #[test]
-fn a_link_taken_for_shared_that_carries_what_it_did_is_not() {
+fn a_link_that_carries_what_it_did_alone_has_no_competitor() {
     let mut bench = Bench::new(None);
     bench.queue_max = Duration::from_millis(200);
     bench.run(4_000, mbit(200), mbit(10));
@@ -584,7 +592,7 @@ fn marks_say_what_a_link_carries_where_no_queue_does() {
     bench.run(5_000, mbit(200), mbit(100));
     let carried = (bench.delivered - before) * 8 / 5_000_000;
     assert!((45..=54).contains(&carried), "{carried} Mbit/s");
-    // No more of them: it is looked for again.
+    // Marks end: what the link carries is searched again.
     bench.marked_above = None;
     bench.run(12_000, mbit(200), mbit(100));
     assert_near(bench.capacity(), 100);
@@ -604,4 +612,44 @@ fn marks_tell_of_a_queue_that_noise_hides() {
     let (without, with) = (queue(None), queue(Some(Duration::from_millis(2))));
     assert!(with.0 < without.0 / 2, "{with:?} {without:?}");
     assert!(with.1 >= 93, "{with:?} {without:?}");
+}
+
+#[test]
+fn a_change_of_phase_and_a_large_one_of_the_rate_are_told_once_with_their_cause() {
+    let mut bench = Bench::new(None);
+    bench.queue_max = Duration::from_millis(100);
+    assert_eq!(bench.control.take_change(), None);
+    bench.run(3_000, mbit(200), mbit(50));
+    let change = bench.control.take_change().unwrap();
+    assert_eq!((change.from, change.to, change.before), (PhaseKind::Startup, PhaseKind::Steady, None));
+    assert_near(change.now.unwrap(), 50);
+    assert_eq!(bench.control.take_change(), None);
+    bench.run(2_000, mbit(200), mbit(20));
+    let change = bench.control.take_change().unwrap();
+    assert_eq!((change.from, change.to), (PhaseKind::Steady, PhaseKind::Steady));
+    assert_eq!((change.before.unwrap() > mbit(46), change.cause), (true, Some(Cause::OwnQueue)));
+    assert_near(change.now.unwrap(), 20);
+    let mut bench = Bench::new(None);
+    bench.queue_max = Duration::from_millis(100);
+    bench.run(10_000, mbit(200), mbit(50));
+    bench.control.take_change();
+    bench.competitor_bytes = 150_000.0;
+    bench.run(2_000, mbit(200), mbit(50));
+    let change = bench.control.take_change().unwrap();
+    assert_eq!((change.to, change.cause), (PhaseKind::Competing, Some(Cause::Competitor)));
+}
+
+#[test]
+fn the_figures_show_what_the_control_sees() {
+    let mut bench = Bench::new(None);
+    assert_eq!(bench.control.stats(bench.now), ControlStats::default());
+    bench.run(5_000, mbit(200), mbit(20));
+    let stats = bench.control.stats(bench.now);
+    assert_eq!((stats.phase, stats.capacity), (PhaseKind::Steady, bench.control.estimate().capacity));
+    let base_us = stats.base_delay_us.unwrap();
+    assert!((bench.base_us..bench.base_us + 2_000).contains(&base_us), "{base_us}");
+    assert!(stats.caused_ago.unwrap() < Duration::from_secs(5), "{stats:?}");
+    bench.run(50, mbit(200), mbit(10));
+    bench.step(mbit(200), mbit(10));
+    assert!(bench.control.stats(bench.now).queue > Duration::from_millis(2), "{stats:?}");
 }

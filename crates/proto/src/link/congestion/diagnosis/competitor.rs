@@ -3,18 +3,18 @@
 //! What arrives of ours falls, and a queue stands: either the link became slower, or a competitor
 //! has a part of it. At any one moment the two look the same, since in a first-in first-out queue
 //! every flow's delay follows from what it sends and gets. The consequence of yielding tells them
-//! apart: in the first case the queue drains; in the second the competitor takes what is left to it,
-//! and C seems to fall further and further.
+//! apart: in the first case the queue drains; in the second the competitor takes what is left to
+//! it, and C seems to fall further and further.
 //!
-//! So from the first sign of a queue on a link whose C was steady, then or 2 s before, it is counted
-//! by how much the queue should have become shorter. The link is *contested* when
+//! So from the first sign of a queue on a link whose C was steady, then or 2 s before, it is
+//! counted by how much the queue should have become shorter. The link is *contested* when
 //! - that is [`YIELDED_S`], and as much as the longest queue seen,
 //! - after [`STANDS_FOR`] and a round trip in which the delay never came back,
 //! - at least a third of the longest queue is still there, and C is less than it was.
 //!
-//! A delay that is steady for [`QUIET`] at what was taken for the new base is a longer path. On a link
-//! that varies nothing is concluded: its queue is kept on purpose, and its C does fall. A queue no
-//! longer than what is kept on purpose is no competitor's.
+//! A delay that is steady for [`QUIET`] at what was taken for the new base is a longer path. On a
+//! link that varies nothing is concluded: its queue is kept on purpose, and its C does fall. A
+//! queue no longer than what is kept on purpose is no competitor's.
 //!
 //! Measured: docs/decisions/0013-competitor-on-a-steady-link.md.
 

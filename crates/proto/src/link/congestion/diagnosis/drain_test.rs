@@ -1,8 +1,8 @@
 //! The drain test: whether a queue drains that should.
 //!
 //! Where the queue should have drained by [`DRAIN_TEST_S`], or by itself, and did not by half of
-//! that, it is not ours. What is measured now is the new base: a longer path. [`DRAIN_TESTS`] times,
-//! each within [`DRAIN_TEST_WITHIN`] of the last, is no path: a competitor fills the queue.
+//! that, it is not ours. What is measured now is the new base: a longer path. [`DRAIN_TESTS`]
+//! times, each within [`DRAIN_TEST_WITHIN`] of the last, is no path: a competitor fills the queue.
 
 use super::Cause;
 use crate::link::congestion::Observation;

@@ -3,8 +3,8 @@
 //!
 //! A mark is a sign of a queue: it ends startup and each search. While marks come, pacing is lower
 //! by half of the share of datagrams that bear one. Where no queue explains them C is too large: it
-//! falls with each round trip that has some, by half of their share over the last rounds (DCTCP, RFC
-//! 8257 §3.3). Where a queue stands what is delivered is C, as without marks. A link with a
+//! falls with each round trip that has some, by half of their share over the last rounds (DCTCP,
+//! RFC 8257 §3.3). Where a queue stands what is delivered is C, as without marks. A link with a
 //! competitor takes a mark for a loss (RFC 3168 §5).
 //!
 //! Some routers mark everything. Where most is marked and sending half does not help, marks are
@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::link::congestion::params::{CONTROL_S, MARK_ROUND_GAIN, MARKED_LOWERED, MARKED_MOST};
-use crate::link::ecn::Marked;
+use crate::link::path::ecn::Marked;
 use crate::time::Instant;
 
 /// The marks that were told lately.

@@ -2,13 +2,14 @@
 //!
 //! What a link loses while it carries little is *usual*, and no more than what it loses on average.
 //! Both are taken over some hundred datagrams. More than that by [`POLICED_LOSS`], in at least
-//! [`EXCESS_ROWS`] rows, is taken for a policer's: C is what arrives, and the next search waits, each
-//! time longer. What is lost in fewer rows is a burst, however much it is.
+//! [`EXCESS_ROWS`] rows, is taken for a policer's: C is what arrives, and the next search waits,
+//! each time longer. What is lost in fewer rows is a burst, however much it is.
 //!
 //! A cut is tested. Where it did not lower the mean loss, the loss was not ours: the cut is undone,
-//! and that loss is usual from then on (srtla_send's rule). A series of bursts that has passed looks
-//! like a cut that helped. So after the first cut what was carried before is searched in large
-//! steps; a policer answers with loss at once, and the next cut within [`SERIES_WITHIN`] is believed.
+//! and that loss is usual from then on (srtla_send's rule). A series of bursts that has passed
+//! looks like a cut that helped. So after the first cut what was carried before is searched in
+//! large steps; a policer answers with loss at once, and the next cut within [`SERIES_WITHIN`] is
+//! believed.
 //!
 //! Measured: docs/decisions/0012-loss-of-a-policer-and-of-chance.md.
 
@@ -164,8 +165,8 @@ impl LossDetector {
         self.cut = Some(Box::new(Cut { at: now, loss: self.losses.mean.value, before_bps, from: None }));
     }
 
-    /// Takes what was lost since the last observation: to the mean, the usual, and the sum of what is
-    /// beyond the usual and what is allowed on top.
+    /// Takes what was lost since the last observation: to the mean, the usual, and the sum of what
+    /// is beyond the usual and what is allowed on top.
     pub(in crate::link::congestion) fn on_observation(&mut self, seen: &Observation) {
         let (delivered, lost, rows) = self.excess.before;
         let newly_lost = seen.lost.saturating_sub(lost) as f64;

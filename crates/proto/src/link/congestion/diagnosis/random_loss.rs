@@ -11,7 +11,8 @@ use crate::time::Instant;
 pub(in crate::link::congestion) struct LossOrigin {
     /// The longest queue since it was last asked for.
     queue_s_max: f64,
-    /// What was sent up to then may have been lost because it was to find out what the link carries.
+    /// What was sent up to then may have been lost because it was to find out what the link
+    /// carries.
     pushed_until: Instant,
 }
 

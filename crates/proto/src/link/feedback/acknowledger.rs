@@ -1,16 +1,20 @@
-//! The receiver's half of feedback: what arrived on one sealed link, and when its sender is to be told.
+//! The receiver's half of feedback: what arrived on one sealed link, and when its sender is to be
+//! told.
 //!
-//! Feedback is due when so much data came that it costs at most [`COST_PERMILLE`] of it, but not within [`SPACING_MIN`], an eighth of
-//! the round trip (at most [`SPACING_MAX`]; neither counts after [`TOLD_BYTES`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other way allow.
-//! A missing datagram is told at once, and so are the three after it, by which the sender knows it for lost.
-//! What little traffic brings is told with the next heartbeat, in the same datagram, or when nothing has followed it
-//! for [`END_AFTER`]: its sender waits to know whether the end of what it sent arrived; and after [`ACK_DELAY_MAX`] in any case: silence is how a
-//! sender notices that a link died, so it must not be the rule. Only data asks for feedback, so that two
-//! sides never answer each other's answers.
+//! Feedback is due when so much data came that it costs at most [`COST_PERMILLE`] of it, but not
+//! within [`SPACING_MIN`], an eighth of the round trip (at most [`SPACING_MAX`]; neither counts
+//! after [`TOLD_BYTES`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other
+//! way allow. A missing datagram is told at once, and so are the three after it, by which the
+//! sender knows it for lost.
 //!
-//! When the peer changes to a new key, the old one's last datagrams are told first, or they would count as lost.
+//! What little traffic brings is told with the next heartbeat, in the same datagram, or when
+//! nothing has followed it for [`END_AFTER`]: its sender waits to know whether the end of what it
+//! sent arrived; and after [`ACK_DELAY_MAX`] in any case: silence is how a sender notices that a
+//! link died, so it must not be the rule. Only data asks for feedback, so that two sides never
+//! answer each other's answers.
 //!
-//! It does not know everything that is missing: the replay window does.
+//! When the peer changes to a new key, the old one's last datagrams are told first, or they would
+//! count as lost. It does not know everything that is missing: the replay window does.
 
 use std::time::Duration;
 
@@ -18,25 +22,36 @@ use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::sealed;
 
-/// Share of what is received that feedback may cost.
+/// Share of what is received that feedback may cost, permille. Chosen: with the default of two
+/// ranges every 6,500 bytes.
 const COST_PERMILLE: u64 = 13;
-/// Share of what the link is known to carry the other way.
+/// Share of what the link is known to carry the other way, permille. Chosen: a slow way back.
 const RETURN_PERMILLE: u64 = 30;
+/// A feedback frame with two ranges, sealed, without IP and UDP headers, bytes.
+const FRAME_BYTES: u64 = 85;
+/// Bounds of the distance of two reports; between them it is an eighth of the round trip. Chosen:
+/// QUIC senders ask for four to eight answers a round trip.
 const SPACING_MIN: Duration = Duration::from_millis(5);
+/// See [`SPACING_MIN`].
 const SPACING_MAX: Duration = Duration::from_millis(25);
-/// So much is told without regard to the spacing: its sender keeps it until then, and what is kept is to stay in a processor's cache.
+/// So many bytes are told without regard to the spacing. Chosen: the sender keeps them until then,
+/// and what is kept is to stay in a processor's cache.
 const TOLD_BYTES: u64 = 512 << 10;
-/// Data after which so long nothing comes is the end of something.
+/// Data after which nothing comes for this long is the end of something. Chosen: a pause of a
+/// loaded sender is shorter.
 pub(super) const END_AFTER: Duration = Duration::from_millis(10);
-/// Of a datagram that is missing its sender knows by so many later ones.
+/// The sender knows a missing datagram for lost by so many later ones (RFC 9002 §6.1.1).
 const LATER_DATAGRAMS: u8 = 3;
 
-/// A link is in steady use on which datagrams came without a longer pause for so long.
+/// A link is in steady use on which datagrams came without a longer pause than this ... Chosen:
+/// below the silence that is told of.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// ... for this long. Chosen: a short exchange is no steady use.
 const STEADY_MIN: Duration = Duration::from_millis(250);
 
-/// Data is not left without an answer for longer (RFC 9000 §18.2's default for max_ack_delay), where the way back is not slow.
-pub(super) const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+/// Data is not left without an answer for longer, where the way back is not slow (RFC 9000 §18.2's
+/// default for `max_ack_delay`).
+pub(in crate::link) const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
 /// A sealed datagram that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +99,7 @@ pub struct Report {
 
 /// What arrived on one link.
 #[derive(Debug)]
-pub(super) struct Acknowledger {
+pub(in crate::link) struct Acknowledger {
     now: Option<Report>,
     /// The key before, while its last datagrams are untold.
     before: Option<Report>,
@@ -116,8 +131,8 @@ impl Default for Acknowledger {
 }
 
 impl Acknowledger {
-    /// A datagram came, and is looked at now.
-    pub(super) fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
+    /// A datagram came, and is handled now.
+    pub(in crate::link) fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
         let delay = sealed::stamp(arrival.at).wrapping_sub(arrival.stamp);
         match &mut self.now {
             Some(report) if report.key == arrival.key => {
@@ -167,12 +182,13 @@ impl Acknowledger {
     }
 
     /// Whether there is something to tell.
-    pub(super) const fn has_news(&self) -> bool {
+    pub(in crate::link) const fn has_news(&self) -> bool {
         self.asking_bytes > 0 || self.before.is_some()
     }
 
-    /// When a datagram of `cost_bytes` of feedback alone is worth it; `None`: not before more data comes. The past: what came is enough.
-    pub(super) fn end_at(&self, cost_bytes: u64) -> Option<Instant> {
+    /// When a datagram of `cost_bytes` of feedback alone is worth it; `None`: not before more data
+    /// comes. The past: what came is enough.
+    pub(in crate::link) fn end_at(&self, cost_bytes: u64) -> Option<Instant> {
         if self.before.is_some() {
             return Some(Instant::ZERO);
         }
@@ -185,7 +201,7 @@ impl Acknowledger {
     }
 
     /// When that, which is worth it from `end_at` on, is due on a link of this round trip and rate.
-    pub(super) fn due_at(
+    pub(in crate::link) fn due_at(
         &self,
         end_at: Instant,
         cost_bytes: u64,
@@ -206,7 +222,7 @@ impl Acknowledger {
     }
 
     /// What is to be told now; it counts as told.
-    pub(super) fn report(&mut self, now: Instant) -> Option<Report> {
+    pub(in crate::link) fn report(&mut self, now: Instant) -> Option<Report> {
         if let Some(before) = self.before.take() {
             return Some(before);
         }
@@ -216,20 +232,25 @@ impl Acknowledger {
     }
 
     /// What was told last, and what came since, to be told once more; it does not count as told.
-    pub(super) const fn repeat(&self) -> Option<Report> {
+    pub(in crate::link) const fn repeat(&self) -> Option<Report> {
         self.now
     }
 
     /// When the last datagram came that asks, on a link that was in steady use until then.
-    pub(super) fn steady_until(&self) -> Option<Instant> {
+    pub(in crate::link) fn steady_until(&self) -> Option<Instant> {
         let is_steady = self.asked_at.saturating_since(self.run_from) >= STEADY_MIN;
         is_steady.then_some(self.asked_at)
     }
 
     /// The peer was restarted.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::link) fn clear(&mut self) {
         *self = Self::default();
     }
+}
+
+/// What a datagram of feedback alone costs, with `header_bytes` of IP and UDP headers.
+pub(in crate::link) const fn cost_bytes(header_bytes: u64) -> u64 {
+    FRAME_BYTES + header_bytes
 }
 
 fn is_less(one: u16, other: u16) -> bool {
@@ -244,7 +265,7 @@ mod tests {
     fn what_is_told_is_when_it_reached_this_host() {
         let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
         let mut arrivals = Acknowledger::default();
-        // Sent every 10 ms, 5 ms under way, and looked at together after a pause of the process.
+        // Sent every 10 ms, 5 ms under way, and handled together after a pause of the process.
         for counter in 0..3 {
             let sent_at = at(counter * 10);
             let arrival = Arrival {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::packet::KeptPacket;
 
-/// Room that stays when nothing is kept.
+/// Room that stays when nothing is kept. Chosen: memory of idle sessions.
 const IDLE_ROOM: usize = 1;
 
 /// See the module.

@@ -1,7 +1,8 @@
 //! Whether a link may be used, from proof of delivery.
 //!
-//! Proof is a datagram of ours that the peer is known to have received: a heartbeat that it echoed, or one that its feedback names. Both
-//! directions delivered. Its age counts from when that datagram was *sent*. Bytes that arrive prove nothing about the other direction.
+//! Proof is a datagram of ours that the peer is known to have received: a heartbeat that it echoed,
+//! or one that its feedback names. Its age counts from when that datagram was *sent*. Bytes that
+//! arrive prove nothing about the other direction.
 //!
 //! ```text
 //!        first proof              silence, or no heartbeat proven for long; a send that failed
@@ -11,66 +12,65 @@
 //!  │ └─ first proof after a failure: Suspect, and Up after three and a wait ┘│
 //!  └──────── no proof for longer; carrier lost; the peer says so ────────────┘
 //! ```
-//! **Silence** is about data in flight (sealed links, where it is answered by feedback): none of what was sent after the newest proof is
-//! answered within max(1.5 srtt + 4 rttvar + the peer's [`ACK_DELAY`], [`SILENCE_MIN`]), *and* nothing was heard for [`SILENCE_MIN`] and two
-//! and a half times the usual distance of two feedbacks. The second keeps a link whose queue grows while it delivers: there answers come
-//! later and later, but they come. So a burst of loss (half of 100 ms), a step of delay, a lost feedback or a peer that was not scheduled for 50 ms
-//! raise no alarm. Before, when an answer is late by [`DOUBT_SLACK`], the peer is asked with heartbeats, and silence takes [`TRIES`] datagrams
-//! that were each answered alone if at all: where traffic is light a lost packet, or its feedback, is no alarm either. A stall of our own is no silence either: it counts only if it is still there [`CONFIRM`] after it was
-//! noticed, when what had waited in the sockets was read. A suspect link is probed at once and every 20 ms; the first answer makes it usable again, with its
-//! rate. The peer is asked for an answer over another link too ([`super::relay`]): one way that loses is no silence of the other.
-//! Sooner than all that the peer may say, over another link, that nothing comes over this one any more: then it is suspect at once.
-//! Without an answer it is down after three PTO (RFC 9002 §6.2.1), or [`DOWN_MIN`] where that is longer.
+//! **Silence** is about data in flight (sealed links): nothing that was sent after the newest proof
+//! is answered within max(1.5 srtt + 4 rttvar + [`ACK_DELAY`], [`SILENCE_MIN`]), *and* nothing was
+//! heard for [`SILENCE_MIN`] and two and a half times the usual distance of two feedbacks: where a
+//! queue grows answers come later and later, but they come. Before, when an answer is late by
+//! [`DOUBT_SLACK`], the peer is asked with heartbeats, and silence takes [`TRIES`] datagrams that
+//! were each answered alone if at all. A stall of this host is no silence either: it counts only if
+//! it is still there [`CONFIRM`] after it was noticed. A suspect link is probed every 20 ms; the
+//! first answer makes it usable again. Without one it is down after three PTO, or [`DOWN_MIN`] if
+//! that is longer.
 //!
-//! **A quiet link** is judged by heartbeats: in the worst regular case proof is as old as two heartbeat intervals (ours and the peer's,
-//! which run out of step) and one RTT; one lost heartbeat in either direction adds an interval and is forgiven.
+//! **A quiet link** is judged by heartbeats: in the worst regular case proof is as old as two
+//! heartbeat intervals, which run out of step, and one RTT; one lost heartbeat in either direction
+//! adds an interval and is forgiven.
 //!
-//! **The way back.** A link that failed is suspect from its first proof, so it carries where no other can, and up after three. One that failed
-//! again within [`STABLE`] of coming up must besides be proven for a second, then two, four, up to [`DAMPING_MAX`]: what flaps is left alone,
-//! and each [`STABLE`] that it stays up halves that.
+//! **The way back**: [`super::damping`]. Measured:
+//! docs/decisions/0015-when-a-silent-link-is-down.md.
 
 use std::time::Duration;
 
-use super::rtt::RttEstimator;
+use super::damping::Damping;
+use crate::link::feedback::acknowledger;
+use crate::link::feedback::delays::RttEstimator;
 use crate::time::Instant;
 use crate::view::LinkState;
 
-/// Proofs that bring a failed link back.
-const PROOFS_AFTER_FAILURE: u32 = 3;
-
-/// The least time without an answer that counts as silence. Ours: above the bursts and stalls that links are known for (Starlink's
-/// 100 ms of half loss at a slot change, 50 ms of a busy host), and below what a person takes for a pause.
+/// The least time without an answer that counts as silence. Chosen: above the bursts and stalls
+/// that links are known for (Starlink's 100 ms of half loss at a slot change, 50 ms of a busy
+/// host), and below what a person takes for a pause.
 const SILENCE_MIN: Duration = Duration::from_millis(100);
-/// The peer answers data within this ([`super::feedback`]).
-const ACK_DELAY: Duration = super::feedback::ACK_DELAY_MAX;
-/// An answer is in doubt when it is later than it should be by this, and nothing was heard for so long.
+/// The peer answers data within this.
+const ACK_DELAY: Duration = acknowledger::ACK_DELAY_MAX;
+/// An answer is in doubt when it is later than it should be by this ... Chosen: what the scheduling
+/// of a busy host adds.
 const DOUBT_SLACK: Duration = Duration::from_millis(15);
+/// ... and nothing was heard for this. Chosen: two feedbacks of a loaded link.
 const DOUBT_QUIET: Duration = Duration::from_millis(50);
-/// So many datagrams without an answer, so far apart that one feedback does not answer two, and a lossy link's losses are not all of them:
-/// at 5 % each way one in ten thousand.
+/// Silence takes so many datagrams without an answer. Chosen: on a link that loses 5 % each way one
+/// in ten thousand series is lost by chance.
 const TRIES: u32 = 4;
+/// ... so far apart. Chosen: one feedback does not answer two.
 const TRY_GAP: Duration = Duration::from_millis(20);
-/// Silence must last this much longer after it was noticed; or until an answer to what is then asked can be there, if that is soon.
+/// Silence must last this much longer after it was noticed. Chosen: what had waited in the sockets
+/// is read by then.
 const CONFIRM: Duration = Duration::from_millis(10);
+/// ... or until an answer to what is then asked can be there, if that takes no longer than this.
+/// Chosen: a tenth of a second with the silence itself.
 const ASK_MAX: Duration = Duration::from_millis(60);
 /// RFC 9002 §6.1.2: granularity.
 const GRANULARITY: Duration = Duration::from_millis(1);
-/// A suspect link is down after so many PTO.
+/// A suspect link is down after so many PTO. Chosen: two answers may be lost.
 const PTOS_TO_DOWN: u32 = 3;
-/// ... and not before fifteen probes, 20 ms apart, had their chance: what loses twenty packets in a row loses its few feedbacks and
-/// probes for long. (Simulated, `bursts`, one QUIC flow, one seed: down 90.1 %, up 78.4 %; with 150 ms and
-/// probes 50 ms apart 87.3 and 79.2 %. That is no proof of a gain.)
+/// ... and not before this. Chosen: fifteen probes, 20 ms apart, had their chance; a link that
+/// loses twenty packets in a row loses its few feedbacks and probes for long. Measured:
+/// docs/decisions/0015-when-a-silent-link-is-down.md.
 const DOWN_MIN: Duration = Duration::from_millis(300);
-
-/// A link that was up for so long is stable.
-const STABLE: Duration = Duration::from_secs(10);
-/// What a link must be proven for that failed twice in a row, and at most.
-const DAMPING_MIN: Duration = Duration::from_secs(1);
-const DAMPING_MAX: Duration = Duration::from_secs(32);
 
 /// State of one link.
 #[derive(Debug, Clone)]
-pub(super) struct Health {
+pub(in crate::link) struct Health {
     interval: Duration,
     state: LinkState,
     /// When our newest proven datagram was sent, and when we heard of it.
@@ -85,19 +85,13 @@ pub(super) struct Health {
     noticed_at: Option<Instant>,
     /// While suspect: when it is down.
     down_at: Option<Instant>,
-    failed: bool,
     carrier: bool,
-    /// Proofs since the link went down, and when the first one came.
-    proofs: u32,
-    returned_at: Instant,
-    /// Failures in a row; since when it has been up or down.
-    failures: u32,
-    since: Instant,
+    damping: Damping,
 }
 
 impl Health {
     /// A link without proof, measured every `interval`.
-    pub(super) const fn new(interval: Duration) -> Self {
+    pub(in crate::link) const fn new(interval: Duration) -> Self {
         Self {
             interval,
             state: LinkState::Down,
@@ -108,72 +102,74 @@ impl Health {
             tried_at: Instant::ZERO,
             noticed_at: None,
             down_at: None,
-            failed: false,
             carrier: true,
-            proofs: 0,
-            returned_at: Instant::ZERO,
-            failures: 0,
-            since: Instant::ZERO,
+            damping: Damping::new(),
         }
     }
 
     /// The link is measured every `interval` from now on.
-    pub(super) const fn set_interval(&mut self, interval: Duration) {
+    pub(in crate::link) const fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
     /// The state as of the last call of any `on_*`.
-    pub(super) const fn state(&self) -> LinkState {
+    pub(in crate::link) const fn state(&self) -> LinkState {
         self.state
     }
 
     /// When the newest datagram of ours was sent that is known to have arrived.
-    pub(super) const fn proven_at(&self) -> Option<Instant> {
+    pub(in crate::link) const fn proven_at(&self) -> Option<Instant> {
         self.proven_at
     }
 
     /// It was up once, and is down for a reason.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed && self.state == LinkState::Down
+    pub(in crate::link) fn has_failed(&self) -> bool {
+        self.damping.has_failed() && self.state == LinkState::Down
     }
 
-    /// Whether news of what arrived counts that came over another link: it keeps a link, and brings none back.
-    pub(super) fn takes_relayed(&self) -> bool {
-        !self.failed && self.state != LinkState::Down
+    /// Whether news of what arrived counts that came over another link: it keeps a link, and brings
+    /// no link back.
+    pub(in crate::link) fn takes_indirect(&self) -> bool {
+        !self.damping.has_failed() && self.state != LinkState::Down
     }
 
     /// Whether the link is to be asked more often than usual.
-    pub(super) const fn is_urgent(&self) -> bool {
+    pub(in crate::link) const fn is_urgent(&self) -> bool {
         match self.state {
             LinkState::Up => self.is_in_doubt(),
             // One that is proven, and only has to wait, is in no hurry.
-            LinkState::Suspect => !self.failed || self.proofs < PROOFS_AFTER_FAILURE,
+            LinkState::Suspect => self.damping.wants_proof(),
             LinkState::Down => false,
         }
     }
 
     /// An answer is late: the peer is to be asked.
-    pub(super) const fn is_in_doubt(&self) -> bool {
+    pub(in crate::link) const fn is_in_doubt(&self) -> bool {
         self.noticed_at.is_some()
     }
 
     /// Data that the peer is to answer goes out.
-    pub(super) fn on_asked(&mut self, now: Instant) {
+    pub(in crate::link) fn on_asked(&mut self, now: Instant) {
         self.unproven_at.get_or_insert(now);
         self.on_try(now);
     }
 
     /// A datagram goes out that the peer is to answer, data or not.
-    pub(super) fn on_try(&mut self, now: Instant) {
+    pub(in crate::link) fn on_try(&mut self, now: Instant) {
         if self.tries < TRIES && now.saturating_since(self.tried_at) >= TRY_GAP {
             self.tries += 1;
             self.tried_at = now;
         }
     }
 
-    /// Our datagram sent at `sent_at` is known to have arrived. `unproven_at`: the first data that was sent later. Older than what is
-    /// known: no news. Whether the link is back after a failure.
-    pub(super) fn on_proof(&mut self, sent_at: Instant, unproven_at: Option<Instant>, now: Instant) -> bool {
+    /// Our datagram sent at `sent_at` is known to have arrived. `unproven_at`: the first data that
+    /// was sent later. Older than what is known: no news. Whether the link is back after a failure.
+    pub(in crate::link) fn on_proof(
+        &mut self,
+        sent_at: Instant,
+        unproven_at: Option<Instant>,
+        now: Instant,
+    ) -> bool {
         if self.proven_at.is_some_and(|known| sent_at <= known) {
             return false;
         }
@@ -182,35 +178,31 @@ impl Health {
         self.unproven_at = unproven_at;
         self.tries = 0;
         self.noticed_at = None;
-        self.proofs = self.proofs.saturating_add(1);
+        self.damping.on_proof();
         if !self.carrier {
             return false;
         }
-        if !self.failed {
-            if self.state == LinkState::Down {
-                self.since = now;
+        self.down_at = None;
+        let is_down = self.state == LinkState::Down;
+        if !self.damping.has_failed() {
+            if is_down {
+                self.damping.on_up(now);
             }
             self.state = LinkState::Up;
-            self.down_at = None;
             return false;
         }
-        if self.state == LinkState::Down {
+        if is_down {
             self.state = LinkState::Suspect;
-            self.returned_at = now;
         }
-        self.down_at = None;
-        let waited = now.saturating_since(self.returned_at) >= self.damping();
-        let is_back = waited && self.proofs >= PROOFS_AFTER_FAILURE;
+        let is_back = self.damping.try_return(is_down, now);
         if is_back {
             self.state = LinkState::Up;
-            self.failed = false;
-            self.since = now;
         }
         is_back
     }
 
     /// Time has passed. `gap`: how far apart feedback usually comes.
-    pub(super) fn on_time(&mut self, rtt: &RttEstimator, gap: Duration, now: Instant) {
+    pub(in crate::link) fn on_time(&mut self, rtt: &RttEstimator, gap: Duration, now: Instant) {
         // After a long time several changes may be due.
         loop {
             let before = (self.state, self.noticed_at);
@@ -244,21 +236,21 @@ impl Health {
     }
 
     /// The peer says that nothing comes over the link.
-    pub(super) fn on_told_silence(&mut self, rtt: &RttEstimator, now: Instant) {
+    pub(in crate::link) fn on_told_silence(&mut self, rtt: &RttEstimator, now: Instant) {
         if self.state == LinkState::Up {
             self.suspect(now + down_after_silence(rtt));
         }
     }
 
     /// The system refused to send on the link.
-    pub(super) fn on_send_failed(&mut self, rtt: &RttEstimator, now: Instant) {
+    pub(in crate::link) fn on_send_failed(&mut self, rtt: &RttEstimator, now: Instant) {
         if self.state == LinkState::Up {
             self.suspect(now + down_after_silence(rtt));
         }
     }
 
     /// The interface lost its carrier or has it again.
-    pub(super) fn on_carrier(&mut self, carrier: bool, now: Instant) {
+    pub(in crate::link) fn on_carrier(&mut self, carrier: bool, now: Instant) {
         self.carrier = carrier;
         if !carrier {
             self.fail(now);
@@ -266,17 +258,17 @@ impl Health {
     }
 
     /// The peer says that the link failed.
-    pub(super) fn on_peer_failure(&mut self, now: Instant) {
+    pub(in crate::link) fn on_peer_failure(&mut self, now: Instant) {
         self.fail(now);
     }
 
     /// The peer was restarted: what was proven is void, but nothing failed.
-    pub(super) fn on_peer_restart(&mut self) {
+    pub(in crate::link) fn on_peer_restart(&mut self) {
         *self = Self { carrier: self.carrier, ..Self::new(self.interval) };
     }
 
     /// When [`Self::on_time`] has something to do next.
-    pub(super) fn poll_timeout(&self, rtt: &RttEstimator, gap: Duration) -> Option<Instant> {
+    pub(in crate::link) fn poll_timeout(&self, rtt: &RttEstimator, gap: Duration) -> Option<Instant> {
         match self.state {
             LinkState::Up => {
                 let silence = match self.noticed_at {
@@ -291,7 +283,7 @@ impl Health {
     }
 
     /// Before this [`Self::on_time`] has nothing to do.
-    pub(super) fn unchanged_until(&self) -> Instant {
+    pub(in crate::link) fn unchanged_until(&self) -> Instant {
         match (self.state, self.noticed_at) {
             // Less than `overdue_at` and `doubt_at` say.
             (LinkState::Up, None) => {
@@ -311,30 +303,11 @@ impl Health {
     }
 
     fn fail(&mut self, now: Instant) {
-        self.proofs = 0;
         self.down_at = None;
         self.noticed_at = None;
         self.unproven_at = None;
-        if self.state == LinkState::Down {
-            return;
-        }
+        self.damping.on_failure(self.state == LinkState::Down, now);
         self.state = LinkState::Down;
-        // On its way back it was not used, and what it did not carry is no second failure.
-        if !self.failed {
-            let stable = now.saturating_since(self.since).as_secs() / STABLE.as_secs();
-            self.failures =
-                self.failures.checked_shr(u32::try_from(stable).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
-            self.failed = true;
-        }
-        self.since = now;
-    }
-
-    /// How long a failed link must be proven before it is up.
-    fn damping(&self) -> Duration {
-        match self.failures.checked_sub(2) {
-            None => Duration::ZERO,
-            Some(more) => (DAMPING_MIN * 2_u32.saturating_pow(more.min(16))).min(DAMPING_MAX),
-        }
     }
 
     /// When an answer is late enough to ask for one.

@@ -1,25 +1,25 @@
 //! What one sealed link has sent and what became of it, from its peer's feedback.
 //!
-//! Every datagram is noted in the order of sending. Counters on the wire begin anew with each key; here they go on, so that a
-//! rekey loses no knowledge. A datagram is *delivered* when feedback names it, *lost* when one that was sent three later is
-//! delivered, or one that was sent later by an eighth of the round trip is (RFC 9002 §6.1; no timer of silence
-//! decides: what is silent is for the link's health to judge). One that was taken for lost and arrives after all counts as
-//! delivered, and as *spurious* where its packet had been given back to be sent again: the link reorders, and `Patience` grows to
-//! what was seen (RFC 8985 §6.2 does the same).
+//! Every datagram is noted in the order of sending. Counters on the wire begin anew with each key;
+//! here they go on, so that a rekey loses no knowledge. A datagram is *delivered* when feedback
+//! names it, *lost* when one that was sent three later is delivered, or one that was sent later by
+//! an eighth of the round trip is (RFC 9002 §6.1; no timer of silence decides: that is the health's
+//! to judge). One that was taken for lost and arrives after all counts as delivered, and as
+//! *spurious* where its packet had been given back to be sent again: the link reorders, and
+//! `Patience` grows to what was seen (RFC 8985 §6.2 does the same).
 //!
-//! A datagram can bear the packet that it carries. The log keeps it while its fate is open, and gives it back once it is
-//! lost ([`SentLog::take_lost`]), or when the link is given up ([`SentLog::take_underway`]).
+//! A datagram can bear the packet that it carries. The log keeps it while its fate is open, and
+//! gives it back once it is lost ([`SentLog::take_lost`]), or when the link is given up
+//! ([`SentLog::take_underway`]).
 //!
-//! Contract: `on_feedback` is given frames whose runs were checked. Memory: at most [`LOG_MAX`] datagrams, and none older than [`WAIT_MAX`];
-//! the oldest that waited count as lost. How many bytes of packets it keeps is for the caller to bound
-//! ([`SentLog::kept_bytes`]). It knows no rates.
-
-mod kept;
+//! Contract: `on_feedback` is given frames whose runs were checked. Memory: at most [`LOG_MAX`]
+//! datagrams, and none older than [`WAIT_MAX`]; the oldest that waited count as lost. The caller
+//! bounds how many bytes of packets it keeps ([`SentLog::kept_bytes`]). It knows no rates.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use self::kept::Kept;
+use super::kept::Kept;
 use crate::discard::Discard;
 use crate::packet::KeptPacket;
 use crate::time::Instant;
@@ -28,29 +28,32 @@ use crate::wire::feedback::Feedback;
 /// Datagrams remembered: 0.6 s of 1,400-byte packets at 1 Gbit/s.
 const LOG_MAX: usize = 65_536;
 
-/// RFC 9002 §6.1.1.
+/// RFC 9002 §6.1.1: `kPacketThreshold`.
 const PACKET_THRESHOLD: u64 = 3;
-/// No link reorders by more for long.
+/// Most that reordering raises it to. Chosen: no link reorders by more for long.
 const PACKET_THRESHOLD_MAX: u64 = 64;
+/// The same as a time. Chosen: two batches of a radio's scheduler.
 const TIME_THRESHOLD_MAX: Duration = Duration::from_millis(50);
-/// What reordering taught is forgotten after so long without any.
+/// What reordering taught is forgotten after this without any. Chosen: as for the least delay.
 const PATIENCE_LASTS: Duration = Duration::from_secs(10);
-/// RFC 9002 §6.1.2: granularity.
+/// RFC 9002 §6.1.2: `kGranularity`.
 const TIME_THRESHOLD_MIN: Duration = Duration::from_millis(1);
 
-/// Datagrams behind the newest delivered one that are remembered although they are settled.
+/// Datagrams behind the newest delivered one that are remembered although their fate is known.
+/// Chosen: what reorders comes within 64.
 const LATE_MAX: u64 = 1_024;
-/// Nothing settled is remembered for longer than this, nor what nobody asked an answer for.
+/// A datagram whose fate is known, or that asks for no answer, is remembered for this. Chosen:
+/// feedback of a far link that was lost once.
 const KEEP_MAX: Duration = Duration::from_millis(400);
-/// What has no answer after this has none coming.
+/// A datagram without an answer after this has none coming. Chosen: above any queue.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// An idle link keeps room for so many.
+/// An idle link keeps room for so many datagrams. Chosen: memory of idle sessions.
 const IDLE_ROOM: usize = 8;
 
-/// Losses that the mean of a burst is over, at most.
+/// Losses that the mean of a burst is over, at most. Chosen: some bursts of twenty.
 const LOST_KEPT: u32 = 256;
 
-/// Keys whose feedback may still come.
+/// Keys whose feedback may still come: the one before, the one in use, the next.
 const KEYS: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,18 +65,18 @@ enum Fate {
 
 /// One datagram.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
+pub(in crate::link) struct Sent {
     /// When.
-    pub(super) at: Instant,
+    pub(in crate::link) at: Instant,
     /// Its bytes, IP and UDP headers included.
-    pub(super) bytes: u32,
+    pub(in crate::link) bytes: u32,
     fate: Fate,
     /// The peer answers it with feedback.
     asks: bool,
     /// Its packet was given back to be sent again.
     is_resent: bool,
     /// Bytes sent up to and including this one.
-    pub(super) total: u64,
+    pub(in crate::link) total: u64,
     idle_us: u64,
 }
 
@@ -89,7 +92,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// One that nobody waits for.
+    /// A datagram whose fate the session does not ask for.
     pub const fn control(sealed: Option<(u32, u64)>) -> Self {
         Self { sealed, asks: false, frame: None }
     }
@@ -128,7 +131,7 @@ impl Patience {
 
 impl Sent {
     /// How long the pacer had nothing to send, up to then.
-    pub(super) const fn idle(&self) -> Duration {
+    pub(in crate::link) const fn idle(&self) -> Duration {
         Duration::from_micros(self.idle_us)
     }
 
@@ -150,13 +153,13 @@ struct Key {
 
 /// What a feedback frame told that was not known.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told {
+pub(in crate::link) struct Told {
     /// The largest datagram named.
-    pub(super) largest: Sent,
+    pub(in crate::link) largest: Sent,
     /// The one of the least delay, if it is remembered.
-    pub(super) least: Option<Sent>,
+    pub(in crate::link) least: Option<Sent>,
     /// Whether the largest is news.
-    pub(super) is_newer: bool,
+    pub(in crate::link) is_newer: bool,
 }
 
 /// What became of packets that were sent again.
@@ -170,7 +173,7 @@ pub struct ResendCounts {
 
 /// The log of one link.
 #[derive(Debug, Default)]
-pub(super) struct SentLog {
+pub(in crate::link) struct SentLog {
     log: VecDeque<Sent>,
     /// The number of the log's front.
     first: u64,
@@ -179,7 +182,7 @@ pub(super) struct SentLog {
     total: u64,
     delivered: u64,
     lost: u64,
-    /// All below this number are settled.
+    /// The fate of all below this number is known.
     underway: u64,
     patience: Patience,
     lost_frames: Vec<KeptPacket>,
@@ -195,9 +198,10 @@ pub(super) struct SentLog {
 }
 
 impl SentLog {
-    /// A datagram of `bytes` goes out now, sealed as `key` and `counter` say. `idle`: the pacer's total.
+    /// A datagram of `bytes` goes out now, sealed as `key` and `counter` say. `idle`: the pacer's
+    /// total.
     #[inline]
-    pub(super) fn on_sent(
+    pub(in crate::link) fn on_sent(
         &mut self,
         (key, counter): (u32, u64),
         outgoing: Outgoing,
@@ -239,7 +243,7 @@ impl SentLog {
     }
 
     /// Takes a frame. `rtt`: the smoothed round trip.
-    pub(super) fn on_feedback(
+    pub(in crate::link) fn on_feedback(
         &mut self,
         feedback: &Feedback,
         rtt: Duration,
@@ -252,7 +256,7 @@ impl SentLog {
             return Err(Discard::FeedbackMalformed);
         }
         let Some(largest) = self.get(number) else { return Ok(None) };
-        // Before what is settled is forgotten.
+        // Before what is known is forgotten.
         let least = number.checked_sub(u64::from(feedback.least_back)).and_then(|number| self.get(number));
         let is_newer = self.largest_delivered.is_none_or(|known| number > known);
         for (low, high) in feedback.runs.counters(feedback.largest) {
@@ -267,58 +271,58 @@ impl SentLog {
         }
         self.patience.on_time(now);
         self.find_lost(largest.at, rtt);
-        self.forget_settled();
+        self.forget_known();
         Ok(Some(Told { largest, least, is_newer }))
     }
 
     /// Bytes sent.
-    pub(super) const fn total(&self) -> u64 {
+    pub(in crate::link) const fn total(&self) -> u64 {
         self.total
     }
 
     /// Bytes known to have arrived.
-    pub(super) const fn delivered(&self) -> u64 {
+    pub(in crate::link) const fn delivered(&self) -> u64 {
         self.delivered
     }
 
     /// Bytes taken for lost.
-    pub(super) const fn lost(&self) -> u64 {
+    pub(in crate::link) const fn lost(&self) -> u64 {
         self.lost
     }
 
     /// The size of the largest datagram known to have arrived since the last call.
-    pub(super) fn take_delivered_max(&mut self) -> u32 {
+    pub(in crate::link) fn take_delivered_max(&mut self) -> u32 {
         std::mem::take(&mut self.delivered_max)
     }
 
     /// In how many rows datagrams were taken for lost.
-    pub(super) const fn rows(&self) -> u64 {
+    pub(in crate::link) const fn rows(&self) -> u64 {
         self.rows
     }
 
     /// Bytes of packets that are kept.
-    pub(super) const fn kept_bytes(&self) -> usize {
+    pub(in crate::link) const fn kept_bytes(&self) -> usize {
         self.kept.bytes()
     }
 
     /// What became of packets that were sent again.
-    pub(super) const fn counts(&self) -> ResendCounts {
+    pub(in crate::link) const fn counts(&self) -> ResendCounts {
         self.counts
     }
 
     /// The oldest datagram that waits for feedback.
-    pub(super) fn waiting(&self) -> Option<Sent> {
+    pub(in crate::link) fn waiting(&self) -> Option<Sent> {
         let from = usize::try_from(self.underway.saturating_sub(self.first)).ok()?;
         self.log.range(from.min(self.log.len())..).find(|sent| sent.waits()).copied()
     }
 
     /// The packets found lost since the last call, oldest first.
-    pub(super) fn take_lost(&mut self) -> Vec<KeptPacket> {
+    pub(in crate::link) fn take_lost(&mut self) -> Vec<KeptPacket> {
         std::mem::take(&mut self.lost_frames)
     }
 
     /// The oldest packets whose fate is open, at most `count`: their end was not heard of.
-    pub(super) fn take_end(&mut self, count: usize) -> Vec<KeptPacket> {
+    pub(in crate::link) fn take_end(&mut self, count: usize) -> Vec<KeptPacket> {
         let mut taken = Vec::new();
         while taken.len() < count
             && let Some(number) = self.kept.first()
@@ -332,18 +336,18 @@ impl SentLog {
     }
 
     /// The packets whose fate is open: the caller does not expect them to arrive.
-    pub(super) fn take_underway(&mut self) -> Vec<KeptPacket> {
+    pub(in crate::link) fn take_underway(&mut self) -> Vec<KeptPacket> {
         self.take_end(usize::MAX)
     }
 
     /// When the first datagram that asks for an answer was sent after `at`.
-    pub(super) fn first_asked_after(&self, at: Instant) -> Option<Instant> {
+    pub(in crate::link) fn first_asked_after(&self, at: Instant) -> Option<Instant> {
         let from = self.log.partition_point(|sent| sent.at <= at);
         self.log.iter().skip(from).find(|sent| sent.asks).map(|sent| sent.at)
     }
 
     /// The peer was restarted: it knows nothing of what was sent.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::link) fn clear(&mut self) {
         self.first = self.end();
         self.log.clear();
         self.keys.clear();
@@ -357,8 +361,9 @@ impl SentLog {
         self.first + self.log.len() as u64
     }
 
-    /// How many datagrams were lost in a row, in the mean over the last few hundred, in tenths; 10 where nothing is known.
-    pub(super) fn burst_tenths(&self) -> u16 {
+    /// How many datagrams were lost in a row, in the mean over the last few hundred, in tenths; 10
+    /// where nothing is known.
+    pub(in crate::link) fn burst_tenths(&self) -> u16 {
         let rows = self.lost_rows.max(1);
         u16::try_from(self.lost_pkts.saturating_mul(10) / rows).unwrap_or(u16::MAX).max(10)
     }
@@ -373,8 +378,8 @@ impl SentLog {
         self.log.get_mut(at)
     }
 
-    /// Numbers `low` to `high`, both in the log or `low` at its front. Called before the frame's largest counts as delivered:
-    /// what was given up then comes late.
+    /// Numbers `low` to `high`, both in the log or `low` at its front. Called before the frame's
+    /// largest counts as delivered: what was given up then comes late.
     fn deliver(&mut self, low: u64, high: u64, now: Instant) {
         let Ok(from) = usize::try_from(low.saturating_sub(self.first)) else { return };
         let Ok(count) = usize::try_from((high + 1).saturating_sub(low)) else { return };
@@ -425,7 +430,7 @@ impl SentLog {
             self.lost_rows += u32::from(!follows);
             self.rows += u64::from(!follows);
             follows = true;
-            // A probe of the path's MTU is no loss of ours.
+            // The loss of a probe of the path's MTU says nothing of the link's loss.
             if sent.asks {
                 self.lost += u64::from(sent.bytes);
             }
@@ -444,8 +449,9 @@ impl SentLog {
         }
     }
 
-    /// Drops what is settled from the front, but for the last ones: lost ones may still arrive.
-    fn forget_settled(&mut self) {
+    /// Drops datagrams of known fate from the front, but for the last ones: lost ones may still
+    /// arrive.
+    fn forget_known(&mut self) {
         let Some(largest) = self.largest_delivered else { return };
         while self.first + LATE_MAX <= largest && self.log.front().is_some_and(|front| !front.is_underway()) {
             self.log.pop_front();

@@ -144,7 +144,7 @@ fn a_late_answer_counts() {
     bench.now = bench.now + TIMEOUT;
     bench.mtu.on_time(Some(bench.now), true, bench.now);
     assert!(!bench.mtu.on_answer(probe.id, 1_499, bench.now), "not what was sent");
-    assert!(!bench.mtu.on_answer(probe.id + 1, 1_500, bench.now), "nobody asked");
+    assert!(!bench.mtu.on_answer(probe.id + 1, 1_500, bench.now), "not asked for");
     assert!(bench.mtu.on_answer(probe.id, 1_500, bench.now));
     assert_eq!((bench.mtu.bytes(), bench.mtu.is_settled()), (1_500, true));
 }

@@ -1,11 +1,14 @@
 //! Where a link sends to, and how far that is to be trusted.
 //!
-//! A client knows its server's addresses (one of each family, perhaps): while a link is unproven it tries them in turn, and the
-//! first that answers is the path. A server follows its client: the address of the newest authenticated datagram is the path, at
-//! once, but an address that has not answered a challenge gets at most three times what came from it, and no data. Going
-//! back to the last address that did answer needs no challenge, so that one forwarded datagram moves nothing for long.
+//! A client knows its server's addresses (one of each family, perhaps): while a link is unproven it
+//! tries them in turn, and the first that answers is the path. A server follows its client: the
+//! address of the newest authenticated datagram is the path, at once, but an address that has not
+//! answered a challenge gets at most three times what came from it, and no data. Going back to the
+//! last address that did answer needs no challenge, so that one forwarded datagram moves nothing
+//! for long.
 //!
-//! On plain links nothing is authenticated: a server follows newer heartbeats, and every path is trusted as it is.
+//! On plain links nothing is authenticated: a server follows newer heartbeats, and every path is
+//! trusted as it is.
 //!
 //! Sources: RFC 9000 §8.1, §9.3 (amplification, migration); draft-ietf-quic-multipath.
 
@@ -15,10 +18,11 @@ use crate::packet::Path;
 use crate::time::Instant;
 use crate::wire::control::CHALLENGE_BYTES;
 
-/// What an address that has not answered may be sent, in multiples of what came from it (RFC 9000 §8.1).
+/// What an address that has not answered may be sent, in multiples of what came from it (RFC 9000
+/// §8.1).
 const AMPLIFICATION_MAX: u64 = 3;
 
-/// A challenge without an answer is repeated.
+/// A challenge without an answer is repeated after this. Chosen: the interval of heartbeats.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A challenge under way.
@@ -32,7 +36,7 @@ struct Challenge {
 
 /// The path of one link.
 #[derive(Debug, Clone)]
-pub(super) struct PathState {
+pub(in crate::link) struct PathState {
     /// A client's choices; the first is tried first.
     candidates: Vec<Path>,
     turn: usize,
@@ -44,46 +48,47 @@ pub(super) struct PathState {
 
 impl PathState {
     /// Without candidates the path is learnt.
-    pub(super) fn new(candidates: Vec<Path>) -> Self {
+    pub(in crate::link) fn new(candidates: Vec<Path>) -> Self {
         let current = candidates.first().copied();
         Self { candidates, turn: 0, current, trusted: None, challenge: None }
     }
 
     /// Where to send now.
-    pub(super) const fn current(&self) -> Option<Path> {
+    pub(in crate::link) const fn current(&self) -> Option<Path> {
         self.current
     }
 
-    /// The same where it is: a path is large to be copied for a look at it.
-    pub(super) const fn known(&self) -> Option<&Path> {
+    /// The same by reference: a path is large to be copied on the packet path.
+    pub(in crate::link) const fn known(&self) -> Option<&Path> {
         self.current.as_ref()
     }
 
     /// All that a client may try.
-    pub(super) fn candidates(&self) -> &[Path] {
+    pub(in crate::link) fn candidates(&self) -> &[Path] {
         &self.candidates
     }
 
-    /// Whether a client may hear its server from there.
-    pub(super) fn knows(&self, path: &Path) -> bool {
+    /// Whether a client may hear its server from `path`.
+    pub(in crate::link) fn knows(&self, path: &Path) -> bool {
         self.candidates.iter().any(|known| same(known, path))
     }
 
     /// The current path answers, or is not of the kind that is asked.
-    pub(super) const fn is_trusted(&self) -> bool {
+    pub(in crate::link) const fn is_trusted(&self) -> bool {
         self.challenge.is_none()
     }
 
     /// A client's link is unproven: the next address has its turn.
-    pub(super) fn rotate(&mut self) {
+    pub(in crate::link) fn rotate(&mut self) {
         if self.candidates.len() > 1 {
             self.turn = (self.turn + 1) % self.candidates.len();
             self.current = self.candidates.get(self.turn).copied();
         }
     }
 
-    /// Takes `path` without asking: plain links, and a client that hears its server. Whether it is another one.
-    pub(super) fn adopt(&mut self, path: Path) -> bool {
+    /// Takes `path` without asking: plain links, and a client that hears its server. Whether it is
+    /// another one.
+    pub(in crate::link) fn adopt(&mut self, path: Path) -> bool {
         let moved = self.current.is_none_or(|known| !same(&known, &path));
         if moved {
             self.current = Some(path);
@@ -92,9 +97,9 @@ impl PathState {
         moved
     }
 
-    /// A server's authenticated datagram of `bytes` came from `path`; `newest`: none newer was seen on the link. `token` makes
-    /// a challenge where one is needed. Whether the path changed.
-    pub(super) fn follow(
+    /// A server's authenticated datagram of `bytes` came from `path`; `newest`: none newer was seen
+    /// on the link. `token` makes a challenge where one is needed. Whether the path changed.
+    pub(in crate::link) fn follow(
         &mut self,
         path: Path,
         newest: bool,
@@ -109,7 +114,8 @@ impl PathState {
             }
             return false;
         }
-        // Any address is better than none: the first datagram of a link may be sealed under keys that were just replaced.
+        // Any address is better than none: the first datagram of a link may be sealed under keys
+        // that were just replaced.
         if !newest && self.current.is_some() {
             return false;
         }
@@ -121,7 +127,7 @@ impl PathState {
     }
 
     /// An answer to a challenge came from `path`. Whether it made the current path trusted.
-    pub(super) fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
+    pub(in crate::link) fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
         let current = self.current.filter(|current| same(current, path));
         let answered = self.challenge.as_ref().is_some_and(|challenge| challenge.token == *token);
         if answered && current.is_some() {
@@ -132,19 +138,19 @@ impl PathState {
     }
 
     /// The challenge to send now, if one is due.
-    pub(super) fn poll_challenge(&mut self, now: Instant) -> Option<[u8; CHALLENGE_BYTES]> {
+    pub(in crate::link) fn poll_challenge(&mut self, now: Instant) -> Option<[u8; CHALLENGE_BYTES]> {
         let challenge = self.challenge.as_mut().filter(|challenge| challenge.next_at <= now)?;
         challenge.next_at = now + CHALLENGE_INTERVAL;
         Some(challenge.token)
     }
 
     /// When a challenge is due.
-    pub(super) fn challenge_at(&self) -> Option<Instant> {
+    pub(in crate::link) fn challenge_at(&self) -> Option<Instant> {
         self.challenge.as_ref().map(|challenge| challenge.next_at)
     }
 
     /// Whether `bytes` may be sent to the current path now; if so, they count as sent.
-    pub(super) fn try_spend(&mut self, bytes: u64) -> bool {
+    pub(in crate::link) fn try_spend(&mut self, bytes: u64) -> bool {
         match &mut self.challenge {
             None => true,
             Some(challenge) => {
@@ -158,7 +164,7 @@ impl PathState {
     }
 
     /// The peer was restarted: a server learns its paths anew.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::link) fn forget(&mut self) {
         if self.candidates.is_empty() {
             *self = Self::new(Vec::new());
         }

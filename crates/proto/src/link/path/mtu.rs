@@ -1,7 +1,9 @@
-//! Path MTU of one sealed link, in the direction of sending: a search of sizes with probes (DPLPMTUD, RFC 8899).
+//! Path MTU of one sealed link, in the direction of sending: a search of sizes with probes
+//! (DPLPMTUD, RFC 8899).
 //!
-//! A probe is a padded control datagram that the peer answers over the same link. What an answer names does pass; data is
-//! never larger than what was answered last. Sizes are those of whole IP packets, headers included.
+//! A probe is a padded control datagram that the peer answers over the same link. What an answer
+//! names does pass; data is never larger than what was answered last. Sizes are those of whole IP
+//! packets, headers included.
 //!
 //! ```text
 //!            answered            given up: nothing larger is left
@@ -10,22 +12,26 @@
 //!    │                             └── back to the base ──────────────────────────┘ │
 //!    └──────── the maximum is lost ─────────────────────────────────────────────────┘
 //! ```
-//! - **Base**: 1,200 bytes pass everywhere (RFC 8899 §5.1.2). A link that does not carry them carries small packets only.
-//! - **Search**: the maximum first and alone, since most links carry it; then the middle of the common sizes between what passed and
-//!   what was lost, each asked once, up to three at a time as if those under way were lost; the smallest that was lost is asked twice
-//!   more before it is given up. Seven probes in four rounds for a link that carries less than its interface says. Sizes
-//!   between two of the table are not looked for: it costs 1.6 % at most.
-//! - **Lost** is a probe whose answer is overdue while something smaller that was sent later did arrive. So an outage says nothing
-//!   about sizes. An answer that comes late counts all the same.
-//! - **Confirmation**: while the link carries more than the base, the size in use is asked for again: every second at most, for at
-//!   most 1 % of what is sent but at least every 5 s, and at once when the link begins to lose most of what is sent on it. When
-//!   one is lost and two more that follow it, the size is a black hole (RFC 8899 §4.3). Data of that size which arrives confirms it as well
-//!   (§4.1): on a link that loses a twentieth each way, three probes in a row are lost by chance within minutes, and 1,492 bytes instead of
-//!   1,500 are too few for the tunnel's packets. (Simulated, `lossy-3`: in one of six runs of 20 s a link carried nothing from then on.)
+//! - **Base**: 1,200 bytes pass everywhere (RFC 8899 §5.1.2). A link that does not carry them
+//!   carries small packets only.
+//! - **Search**: the maximum first and alone, since most links carry it; then the middle of the
+//!   common sizes between what passed and what was lost, each asked once, up to three at a time as
+//!   if those under way were lost; the smallest that was lost is asked twice more before it is
+//!   given up. Seven probes in four rounds for a link that carries less than its interface says.
+//!   Sizes between two of the table are not searched: that costs 1.6 % at most.
+//! - **Lost** is a probe whose answer is overdue while something smaller that was sent later did
+//!   arrive. So an outage says nothing about sizes. An answer that comes late counts all the same.
+//! - **Confirmation**: while the link carries more than the base, the size in use is asked for
+//!   again: every second at most, for at most 1 % of what is sent but at least every 5 s, and at
+//!   once when the link begins to lose most of what is sent on it. When one is lost and two more
+//!   that follow it, the size is a black hole (RFC 8899 §4.3). Data of that size which arrives
+//!   confirms it as well (§4.1): chance loses three probes in a row. Measured:
+//!   docs/decisions/0016-data-confirms-a-size.md.
 //! - **Raise**: 600 s after a search that ended below the maximum, if the link is used.
 //!
-//! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss, and calls `on_time` when
-//! `poll_timeout` is due. An idle link sends no probes once its search is over, and no deadline stands.
+//! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss,
+//! and calls `on_time` when `poll_timeout` is due. An idle link sends no probes once its search is
+//! over, and no deadline stands.
 //!
 //! It knows neither headers nor keys, and nothing of other links.
 
@@ -34,31 +40,32 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// RFC 8899 §5.1.2: `BASE_PLPMTU`.
+/// RFC 8899 §5.1.2: `BASE_PLPMTU`, bytes.
 pub(crate) const BASE_BYTES: u16 = 1_200;
 /// RFC 8899 §5.1.2: `MAX_PROBES`.
 const PROBES_MAX: u8 = 3;
 /// RFC 8899 §5.1.1: `PMTU_RAISE_TIMER`.
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 
-/// Ours: what is asked for below the maximum. RFC 1191 §7.1's plateaus above Ethernet; then Ethernet, PPPoE, tunnels over
-/// IPv4 and IPv6, WireGuard, and steps of 20 down to what IPv6 requires.
+/// What is asked for below the maximum, bytes. Chosen: RFC 1191 §7.1's plateaus above Ethernet;
+/// then Ethernet, PPPoE, tunnels over IPv4 and IPv6, WireGuard, and steps of 20 down to what IPv6
+/// requires.
 const COMMON_BYTES: [u16; 19] = [
     32_000, 17_914, 9_000, 8_166, 4_352, 2_002, 1_500, 1_492, 1_480, 1_460, 1_440, 1_420, 1_400, 1_380,
     1_360, 1_340, 1_320, 1_300, 1_280,
 ];
 
-/// Ours: the size in use is confirmed at most this often ...
+/// The size in use is confirmed at most this often ... Chosen: a black hole is found in seconds.
 const CONFIRM_MIN: Duration = Duration::from_secs(1);
-/// ... at least this often while something large is sent ...
+/// ... at least this often while something large is sent ... Chosen: the same on a slow link.
 const CONFIRM_MAX: Duration = Duration::from_secs(5);
-/// ... and in between when so many times its bytes were sent: 1 %.
+/// ... and in between when so many times its bytes were sent. Chosen: it costs 1 %.
 const CONFIRM_SHARE: u64 = 100;
-/// A datagram of this size says that sizes matter to this link.
+/// A datagram of this size, bytes, says that sizes matter to this link. Chosen: below the base.
 const USED_BYTES: u16 = 1_000;
-/// Probes under way at a time: more would be a burst that slow links feel.
+/// Probes under way at a time. Chosen: more would be a burst that slow links feel.
 const UNDERWAY_MAX: usize = 3;
-/// Probes whose answers are understood.
+/// Probes whose answers are understood. Chosen: twice what a search has under way, and more.
 const RECENT_MAX: usize = 8;
 
 /// Where the search is.
@@ -81,16 +88,16 @@ struct Underway {
 
 /// A probe to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(in crate::link) struct Probe {
     /// Its name.
-    pub(super) id: u32,
+    pub(in crate::link) id: u32,
     /// The size of its IP packet.
-    pub(super) bytes: u16,
+    pub(in crate::link) bytes: u16,
 }
 
 /// The search of one link.
 #[derive(Debug, Clone)]
-pub(super) struct PathMtu {
+pub(in crate::link) struct PathMtu {
     max: u16,
     /// The largest size that is known to pass.
     confirmed: u16,
@@ -115,7 +122,7 @@ pub(super) struct PathMtu {
 
 impl PathMtu {
     /// Nothing is known but that no more than `max` is to be asked for.
-    pub(super) fn new(max: u16) -> Self {
+    pub(in crate::link) fn new(max: u16) -> Self {
         let mut mtu = Self {
             max,
             confirmed: BASE_BYTES,
@@ -137,7 +144,7 @@ impl PathMtu {
     }
 
     /// Another path: what was learnt is void.
-    pub(super) fn restart(&mut self, max: u16) {
+    pub(in crate::link) fn restart(&mut self, max: u16) {
         self.max = max;
         self.confirmed = BASE_BYTES;
         self.ceiling = max.saturating_add(1);
@@ -151,22 +158,23 @@ impl PathMtu {
     }
 
     /// The size in use.
-    pub(super) const fn bytes(&self) -> u16 {
+    pub(in crate::link) const fn bytes(&self) -> u16 {
         self.confirmed
     }
 
     /// The largest size that is ever asked for.
-    pub(super) const fn max(&self) -> u16 {
+    pub(in crate::link) const fn max(&self) -> u16 {
         self.max
     }
 
     /// The first answer is still to come: a packet that is too large now may not be in a moment.
-    pub(super) fn is_opening(&self) -> bool {
+    pub(in crate::link) fn is_opening(&self) -> bool {
         self.phase == Phase::Opening
     }
 
-    /// The size in use is the largest that passes, as far as is known: what else is asked for was lost before.
-    pub(super) fn is_settled(&self) -> bool {
+    /// The size in use is the largest that passes, as far as is known: what else is asked for was
+    /// lost before.
+    pub(in crate::link) fn is_settled(&self) -> bool {
         match self.phase {
             Phase::Opening => false,
             Phase::Searching => self.least_lost().is_some_and(|lost| self.open().all(|bytes| bytes >= lost)),
@@ -180,7 +188,7 @@ impl PathMtu {
     }
 
     /// A datagram went out, in an IP packet of `bytes`.
-    pub(super) fn on_sent(&mut self, bytes: u64) {
+    pub(in crate::link) fn on_sent(&mut self, bytes: u64) {
         self.used |= bytes >= u64::from(USED_BYTES);
         if bytes > u64::from(BASE_BYTES) {
             self.large_bytes = self.large_bytes.saturating_add(bytes);
@@ -188,7 +196,7 @@ impl PathMtu {
     }
 
     /// A datagram of `bytes` (its IP packet) is known to have arrived.
-    pub(super) fn on_delivered(&mut self, bytes: u32, now: Instant) {
+    pub(in crate::link) fn on_delivered(&mut self, bytes: u32, now: Instant) {
         if bytes >= u32::from(self.confirmed) && self.phase == Phase::Complete {
             self.on_confirmed(now);
         }
@@ -203,12 +211,13 @@ impl PathMtu {
     }
 
     /// The link has begun to lose most of what is sent.
-    pub(super) const fn on_heavy_loss(&mut self) {
+    pub(in crate::link) const fn on_heavy_loss(&mut self) {
         self.suspected = true;
     }
 
-    /// The probe to send now; its answer is overdue after `timeout`. To be called only while the link is proven to deliver.
-    pub(super) fn poll_probe(&mut self, timeout: Duration, now: Instant) -> Option<Probe> {
+    /// The probe to send now; its answer is overdue after `timeout`. To be called only while the
+    /// link is proven to deliver.
+    pub(in crate::link) fn poll_probe(&mut self, timeout: Duration, now: Instant) -> Option<Probe> {
         if self.phase == Phase::Complete && self.is_raise_due(now) {
             self.raise_at = None;
             self.ceiling = self.max.saturating_add(1);
@@ -238,7 +247,7 @@ impl PathMtu {
     }
 
     /// Whether [`Self::poll_probe`] may have a probe.
-    pub(super) fn may_probe(&self, now: Instant) -> bool {
+    pub(in crate::link) fn may_probe(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Opening => self.underway.is_empty(),
             Phase::Searching => self.underway.len() < UNDERWAY_MAX,
@@ -251,8 +260,9 @@ impl PathMtu {
         self.used && self.raise_at.is_some_and(|at| at <= now)
     }
 
-    /// The peer received probe `id` with `bytes`. Whether the size in use or the search's state changed.
-    pub(super) fn on_answer(&mut self, id: u32, bytes: u16, now: Instant) -> bool {
+    /// The peer received probe `id` with `bytes`. Whether the size in use or the search's state
+    /// changed.
+    pub(in crate::link) fn on_answer(&mut self, id: u32, bytes: u16, now: Instant) -> bool {
         // Of another size than it was sent with, or of before the present path: it says nothing.
         if !self.recent.contains(&(id, bytes)) {
             return false;
@@ -271,9 +281,10 @@ impl PathMtu {
         before != self.shown()
     }
 
-    /// Time has passed; `delivered_at` is when the newest datagram was sent that is known to have arrived, and `up` whether the link
-    /// is proven at all. Whether the size in use or the search's state changed.
-    pub(super) fn on_time(&mut self, delivered_at: Option<Instant>, up: bool, now: Instant) -> bool {
+    /// Time has passed; `delivered_at` is when the newest datagram was sent that is known to have
+    /// arrived, and `up` whether the link is proven at all. Whether the size in use or the search's
+    /// state changed.
+    pub(in crate::link) fn on_time(&mut self, delivered_at: Option<Instant>, up: bool, now: Instant) -> bool {
         let before = self.shown();
         if !up {
             self.underway.retain(|probe| probe.overdue_at > now);
@@ -312,8 +323,9 @@ impl PathMtu {
         self.conclude(now);
     }
 
-    /// This machine sends nothing of `bytes` on the link's interface. Whether the size in use or the search's state changed.
-    pub(super) fn on_refused(&mut self, bytes: u16, now: Instant) -> bool {
+    /// This machine sends nothing of `bytes` on the link's interface. Whether the size in use or
+    /// the search's state changed.
+    pub(in crate::link) fn on_refused(&mut self, bytes: u16, now: Instant) -> bool {
         if bytes <= BASE_BYTES || bytes >= self.ceiling {
             return false;
         }
@@ -332,7 +344,7 @@ impl PathMtu {
     }
 
     /// When [`Self::on_time`] is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::link) fn poll_timeout(&self) -> Option<Instant> {
         self.underway.iter().map(|probe| probe.overdue_at).min()
     }
 

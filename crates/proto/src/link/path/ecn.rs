@@ -1,24 +1,30 @@
-//! Congestion marks on what one sealed link sends: whether its datagrams may be marked, and what the peer tells of marks.
+//! Congestion marks on what one sealed link sends: whether its datagrams may be marked, and what
+//! the peer tells of marks.
 //!
-//! A router with a queue management (CoDel, PIE, CAKE, RED) marks a datagram that says it may be marked (ECT), and drops another. A mark costs nothing,
-//! a drop costs a resend. But there are networks that drop what says so, and some that mark everything. So
+//! A router with a queue management (CoDel, PIE, CAKE, RED) marks a datagram that says it may be
+//! marked (ECT), and drops another. A mark costs nothing, a drop costs a resend. But there are
+//! networks that drop what says so, and some that mark everything. So
 //!
 //! ```text
-//!            a heartbeat that said so was answered             marks that no less sending lowers
-//!  testing ──────────────────────────────────────► capable ───────────────────────────────────► refused
+//!            a heartbeat that said so was answered        marks that less sending does not lower
+//!  testing ──────────────────────────────────► capable ───────────────────────────────► refused
 //! ```
-//! While testing every second heartbeat says so, and nothing else; after [`TRIES`] without an answer none does, until the link begins
-//! anew.
+//! While testing every second heartbeat says so, and nothing else; after [`TRIES`] without an
+//! answer no heartbeat does, until the link begins anew.
 //!
-//! The tunnel answers to marks itself (`rate::marks`), as to any queue in its links: its own queue, ahead of the links, then grows and tells the
-//! senders inside. So marks are not copied to inner packets; RFC 6040's normal mode, where the outer header has what the inner one had and marks come back in
-//! at the exit, is for tunnels that leave all control to what they carry. There each mark would be answered twice here, and by senders that share other links.
+//! The tunnel answers to marks itself (`congestion`), as to any queue in its links: its own queue,
+//! ahead of the links, then grows and tells the senders inside. So marks are not copied to inner
+//! packets; RFC 6040's normal mode, where the outer header has what the inner one had and marks
+//! come back in at the exit, is for tunnels that leave all control to what they carry. Here each
+//! mark would be answered twice, and by senders that share other links.
 //!
-//! It knows no rates and no clock. Sources: RFC 3168, RFC 9000 §13.4.2 (validation), RFC 6040, RFC 8311.
+//! It knows no rates and no clock. Sources: RFC 3168, RFC 9000 §13.4.2 (validation), RFC 6040, RFC
+//! 8311.
 
 use crate::wire::feedback::Feedback;
 
-/// Heartbeats that try whether such datagrams pass.
+/// Heartbeats that try whether such datagrams pass. Chosen: all are lost by chance on no link that
+/// is of use.
 const TRIES: u8 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +37,14 @@ enum State {
 
 /// Datagrams that the peer received, and those of them that came marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Marked {
-    pub(super) received: u32,
-    pub(super) marked: u32,
+pub(in crate::link) struct Marked {
+    pub(in crate::link) received: u32,
+    pub(in crate::link) marked: u32,
 }
 
 /// The state of one link.
 #[derive(Debug, Clone)]
-pub(super) struct Ecn {
+pub(in crate::link) struct Ecn {
     state: State,
     /// The key that was told of last, and what of it.
     told: Option<(u32, u32, u16)>,
@@ -53,24 +59,24 @@ impl Default for Ecn {
 
 impl Ecn {
     /// What was found out is void; counts go on.
-    pub(super) fn restart(&mut self) {
+    pub(in crate::link) fn restart(&mut self) {
         self.state = Self::default().state;
     }
 
-    /// Nothing is answered any more: perhaps what may be marked does not pass.
-    pub(super) fn on_down(&mut self) {
+    /// No datagram is answered any more: perhaps what may be marked does not pass.
+    pub(in crate::link) fn on_down(&mut self) {
         if self.may_be_marked() {
             self.restart();
         }
     }
 
     /// Whether what is sent may be marked.
-    pub(super) fn may_be_marked(&self) -> bool {
+    pub(in crate::link) fn may_be_marked(&self) -> bool {
         self.state == State::Capable
     }
 
     /// Whether the heartbeat that is sent now is to say so.
-    pub(super) fn on_heartbeat(&mut self) -> bool {
+    pub(in crate::link) fn on_heartbeat(&mut self) -> bool {
         let State::Testing(tries, is_next) = self.state else { return self.may_be_marked() };
         let is_try = is_next && tries > 0;
         self.state = State::Testing(tries - u8::from(is_try), !is_next);
@@ -78,14 +84,14 @@ impl Ecn {
     }
 
     /// A heartbeat that said so was answered.
-    pub(super) fn on_answer(&mut self) {
+    pub(in crate::link) fn on_answer(&mut self) {
         if matches!(self.state, State::Testing(..)) {
             self.state = State::Capable;
         }
     }
 
     /// The peer told what arrived: gives what of it is news.
-    pub(super) fn on_feedback(&mut self, feedback: &Feedback) -> Marked {
+    pub(in crate::link) fn on_feedback(&mut self, feedback: &Feedback) -> Marked {
         let (before, marked_before) = match self.told {
             Some((key, received, marked)) if key == feedback.key => (received, marked),
             Some(_) | None => (0, 0),
@@ -106,12 +112,12 @@ impl Ecn {
     }
 
     /// Datagrams that came marked, in all.
-    pub(super) const fn marked_total(&self) -> u64 {
+    pub(in crate::link) const fn marked_total(&self) -> u64 {
         self.marked_total
     }
 
     /// Marks turned out to mean nothing.
-    pub(super) fn refuse(&mut self) {
+    pub(in crate::link) fn refuse(&mut self) {
         self.state = State::Refused;
     }
 }

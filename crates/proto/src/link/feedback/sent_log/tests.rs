@@ -9,7 +9,8 @@ fn ms(ms: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(1_000 + ms)
 }
 
-/// Datagrams `0..count`, one a millisecond, each with a packet of 1,000 bytes whose sequence number is its counter.
+/// Datagrams `0..count`, one a millisecond, each with a packet of 1,000 bytes whose sequence number
+/// is its counter.
 fn sent(count: u64) -> SentLog {
     let mut log = SentLog::default();
     for counter in 0..count {

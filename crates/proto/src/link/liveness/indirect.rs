@@ -1,0 +1,124 @@
+//! Indirect feedback: feedback about this link that goes over another one.
+//!
+//! Feedback takes the way back of the link that it describes. Where that way loses for a while and
+//! the way out does not, the sender would take a link for silent that delivers everything. So a
+//! side that has doubts (its heartbeat says that it has no proof of both directions) is told over
+//! another link too: at once, and with each feedback for [`INDIRECT_FOR`]. As long as it knows of
+//! its datagrams' arrival only by that way, its heartbeats go on saying so.
+//!
+//! Indirect feedback keeps a link that is up or suspect, and brings no link back: one that failed
+//! needs both directions. Nor does it keep a link whose way back is dead: the other side has no
+//! proof of it then, counts it as failed after 11 intervals, and says so.
+//!
+//! **Silence.** The receiver of a link's data knows first that nothing comes any more. Where a link
+//! was in steady use and then is silent for [`SILENT_MIN`], the receiver tells so over another one:
+//! feedback as ever, whose hold says for how long nothing has followed the largest datagram; again
+//! after each [`SILENT_STEP`], [`SILENT_TIMES`] in all. The sender knows what it sent after that
+//! datagram and when. If data, over a span of [`OVERDUE_SPAN`] at least, should have been there for
+//! [`OVERDUE_MIN`] (or four deviations of the round trip), the link is suspect: half a round trip
+//! and its own patience sooner than by waiting for an answer. A link whose sender left it, or one
+//! that pauses often, raises no alarm. One that stands still for 60 ms, or whose way becomes so
+//! much longer, does; that costs what is sent twice, for the next answer brings the link back.
+//!
+//! Both sides have both halves of this. It does not know which other link is taken.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Time for which a side with doubts is told indirectly. Chosen: two heartbeats of that side, one
+/// of which may be lost.
+const INDIRECT_FOR: Duration = Duration::from_millis(250);
+
+/// A receiver tells of silence after this. Chosen: twice the longest pause of a link in steady use.
+const SILENT_MIN: Duration = Duration::from_millis(40);
+/// ... and again after each of these. Chosen: the interval of questions to a suspect link.
+const SILENT_STEP: Duration = Duration::from_millis(20);
+/// ... so many times. Chosen: two of them may be lost.
+const SILENT_TIMES: u8 = 3;
+/// Its sender believes it of data that should have been there for this time. Chosen: below
+/// [`SILENT_MIN`], by the variation of delays.
+pub(in crate::link) const OVERDUE_MIN: Duration = Duration::from_millis(30);
+/// ... sent over this span. Chosen: more than one batch.
+pub(in crate::link) const OVERDUE_SPAN: Duration = Duration::from_millis(5);
+
+/// What is told over another link, and what is heard so.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::link) struct Indirect {
+    /// The peer is told over another link too, until then; and now.
+    until: Instant,
+    is_due: bool,
+    /// The newest that is known of what was sent came over another link.
+    is_indirect: bool,
+    /// The peer takes what is told over another link.
+    peer_takes: bool,
+    /// So often was told that nothing came after this.
+    silent: (Instant, u8),
+}
+
+impl Indirect {
+    /// The peer is told over this link.
+    pub(in crate::link) fn on_report(&mut self, now: Instant) {
+        self.is_due |= now < self.until;
+    }
+
+    /// The link itself answered.
+    pub(in crate::link) const fn on_answer(&mut self) {
+        self.is_indirect = false;
+    }
+
+    /// News came over another link.
+    pub(in crate::link) const fn on_indirect_news(&mut self) {
+        self.is_indirect = true;
+    }
+
+    /// Deliveries are known from another link only.
+    pub(super) const fn knows_only_indirectly(&self) -> bool {
+        self.is_indirect
+    }
+
+    /// The peer's heartbeat says whether it takes indirect feedback, and whether it has proof of
+    /// both directions. `is_takable`: the link is one that indirect feedback keeps.
+    pub(super) fn on_heartbeat(&mut self, takes: bool, is_proven: bool, is_takable: bool, now: Instant) {
+        self.peer_takes = takes;
+        if takes && !is_proven && is_takable {
+            self.until = now + INDIRECT_FOR;
+            self.is_due = true;
+        }
+    }
+
+    /// Whether the link, in steady use until `steady_until`, may fall silent without being told of
+    /// as often as it may be: a tenth of a second later it is.
+    pub(in crate::link) fn may_fall_silent(&self, steady_until: Option<Instant>) -> bool {
+        let (told_of, times) = self.silent;
+        let steady_until = steady_until.filter(|_| self.peer_takes);
+        steady_until.is_some_and(|last_at| told_of != last_at || times < SILENT_TIMES)
+    }
+
+    /// Tells the peer if the link is silent. What happened before `checking_since` is not known.
+    pub(in crate::link) fn on_time(
+        &mut self,
+        steady_until: Option<Instant>,
+        checking_since: Instant,
+        now: Instant,
+    ) {
+        let Some(last_at) = steady_until.filter(|_| self.peer_takes) else { return };
+        let (told_of, times) = self.silent;
+        let times = if told_of == last_at { times } else { 0 };
+        let silent = now.saturating_since(last_at.max(checking_since));
+        if times < SILENT_TIMES && silent >= SILENT_MIN + SILENT_STEP * u32::from(times) {
+            self.silent = (last_at, times + 1);
+            self.is_due = true;
+        }
+    }
+
+    /// Whether feedback is due over another link.
+    pub(in crate::link) const fn is_due(&self) -> bool {
+        self.is_due
+    }
+
+    /// The same; it counts as told.
+    pub(in crate::link) const fn take_due(&mut self) -> bool {
+        std::mem::replace(&mut self.is_due, false)
+    }
+}
