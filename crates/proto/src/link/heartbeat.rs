@@ -39,16 +39,16 @@ const COST_PERMILLE: u64 = 10;
 /// proof do not answer each other's answers in a loop of a short round trip.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
 
-/// Heartbeats in flight that are remembered: 10 s of those that are closest together.
+/// Heartbeats in flight that are remembered. Chosen: 10 s of those that are closest together.
 const LOG_MAX: usize = 400;
 
-/// What scheduling of a busy host adds to an echo's way is below this.
+/// An answer is not overdue before this. Chosen: what scheduling of a busy host adds is below it.
 pub(super) const OVERDUE_SLACK: Duration = Duration::from_millis(15);
 
-/// Echoes closer together than this say too little about loss.
+/// Echoes closer together than this say too little about loss. Chosen: a few datagrams are between.
 const DELIVERY_SPAN: Duration = Duration::from_millis(50);
 
-/// A heartbeat in a plain datagram, IP and UDP headers included, bytes.
+/// A heartbeat in a plain datagram, IP and UDP headers included, bytes. Source: PROTOCOL.md.
 const HEARTBEAT_DATAGRAM_BYTES: u64 = 99;
 
 /// A datagram that was lost on a plain link, bytes. Chosen: data fills datagrams.
@@ -74,7 +74,7 @@ struct Echoed {
 
 /// What an echo tells.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told {
+pub(super) struct EchoNews {
     /// A heartbeat that said that it may be marked arrived.
     pub(super) is_ect: bool,
     /// The time since the echo before that counted, if there was one.
@@ -248,7 +248,7 @@ impl Heartbeats {
     }
 
     /// What was sent between the last heartbeat echoed and this one. `None`: it is not remembered.
-    pub(super) fn on_echo(&mut self, echo: &Echo) -> Option<Told> {
+    pub(super) fn on_echo(&mut self, echo: &Echo) -> Option<EchoNews> {
         while self.log.front().is_some_and(|logged| logged.packets < echo.sent) {
             self.log.pop_front();
         }
@@ -258,7 +258,7 @@ impl Heartbeats {
         if from.is_none() {
             self.echoed = Some(to);
         }
-        Some(Told { is_ect: logged.is_ect, interval: from.map(|from| Interval { from, to }) })
+        Some(EchoNews { is_ect: logged.is_ect, interval: from.map(|from| Interval { from, to }) })
     }
 
     /// What an interval tells of a plain link, whose echo says when its end arrived and how long it

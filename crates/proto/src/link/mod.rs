@@ -34,7 +34,7 @@ use self::congestion::CongestionControl;
 use self::feedback::acknowledger::{Acknowledger, cost_bytes};
 use self::feedback::delays::{Delays, micros_between};
 use self::feedback::sent_log;
-use self::feedback::{Feedback, Losses};
+use self::feedback::{Deliveries, Losses};
 use self::heartbeat::{Heartbeats, Logged, SUSPECT_INTERVAL};
 use self::liveness::Liveness;
 use self::pacer::Pacer;
@@ -52,7 +52,7 @@ use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState, LinkView, Saturation, score};
 use crate::wire::control::{CHALLENGE_BYTES, Control};
-use crate::wire::feedback::Feedback as FeedbackFrame;
+use crate::wire::feedback::Feedback;
 use crate::wire::heartbeat::{Echo, Heartbeat};
 
 /// A link that sent data this long and a round trip ago is in use. Chosen: above the distance of
@@ -71,7 +71,7 @@ pub struct Link {
     liveness: Liveness,
     heartbeats: Heartbeats,
     /// What was sent on a sealed link, and what became of it.
-    feedback: Feedback,
+    deliveries: Deliveries,
     /// What arrived on a sealed link.
     arrivals: Acknowledger,
     delays: Delays,
@@ -89,7 +89,7 @@ impl Link {
             path: LinkPath::new(config),
             liveness: Liveness::new(profile.rhythm()),
             heartbeats: Heartbeats::new(config.path.map(|_| now)),
-            feedback: Feedback::new(),
+            deliveries: Deliveries::new(),
             arrivals: Acknowledger::default(),
             delays: Delays::new(),
             losses: Losses::default(),
@@ -314,7 +314,7 @@ impl Link {
     /// Time has passed: the state may change.
     pub fn on_time(&mut self, now: Instant) {
         let before = self.liveness.state();
-        self.liveness.health.on_time(self.delays.rtt(), self.feedback.gap(), now);
+        self.liveness.health.on_time(self.delays.rtt(), self.deliveries.gap(), now);
         let after = self.liveness.state();
         if before != after && after != (LinkState::Down, false) && !self.profile.is_unused() {
             self.hasten_heartbeat(now);
@@ -329,7 +329,7 @@ impl Link {
 
     /// When the state may change by time alone.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.liveness.health.poll_timeout(self.delays.rtt(), self.feedback.gap())
+        self.liveness.health.poll_timeout(self.delays.rtt(), self.deliveries.gap())
     }
 
     /// The interface lost its carrier (`false`) or has it again.
@@ -360,7 +360,7 @@ impl Link {
         self.delays.on_peer_restart();
         self.heartbeats.on_peer_restart();
         self.traffic.on_peer_restart();
-        self.feedback.log.clear();
+        self.deliveries.log.clear();
         self.arrivals.clear();
         if self.profile.is_sealed() && self.path.forget() {
             self.heartbeats.set_due(None);
@@ -374,13 +374,13 @@ impl Link {
         self.path.ecn.restart();
         self.losses = Losses::default();
         self.heartbeats.forget_delivery();
-        self.feedback.forget_delivery();
+        self.deliveries.forget_delivery();
         self.congestion.on_restart(now);
     }
 
     /// What was sent at `sent_at` arrived.
     fn on_proof(&mut self, sent_at: Instant, now: Instant) {
-        let unproven_at = self.feedback.log.first_asked_after(sent_at);
+        let unproven_at = self.deliveries.log.first_asked_after(sent_at);
         if self.liveness.health.on_proof(sent_at, unproven_at, now) {
             // The link is back after a failure, whose losses would keep it unused for as long as
             // their window.
@@ -567,17 +567,12 @@ impl Link {
     }
 
     /// The peer told what arrived: over this link, or (`is_indirect`) over another.
-    pub fn on_feedback(
-        &mut self,
-        frame: &FeedbackFrame,
-        is_indirect: bool,
-        now: Instant,
-    ) -> Result<(), Discard> {
+    pub fn on_feedback(&mut self, frame: &Feedback, is_indirect: bool, now: Instant) -> Result<(), Discard> {
         if is_indirect && !self.liveness.health.takes_indirect() {
             return Ok(());
         }
-        let told = self.feedback.log.on_feedback(frame, self.delays.srtt(), now)?;
-        let delivered_bytes = self.feedback.log.take_delivered_max();
+        let told = self.deliveries.log.on_feedback(frame, self.delays.srtt(), now)?;
+        let delivered_bytes = self.deliveries.log.take_delivered_max();
         self.path.sizes.search_mut().on_delivered(delivered_bytes, now);
         if !is_indirect {
             self.liveness.indirect.on_answer();
@@ -591,27 +586,27 @@ impl Link {
             self.on_newer_feedback(frame, &told, now);
         }
         let hold = Duration::from_micros(u64::from(frame.hold_us));
-        if is_indirect && self.feedback.is_silent(told.largest.at, hold, self.delays.rtt()) {
+        if is_indirect && self.deliveries.is_silent(told.largest.at, hold, self.delays.rtt()) {
             self.liveness.health.on_told_silence(self.delays.rtt(), now);
         }
         Ok(())
     }
 
     /// Feedback told of a datagram that is newer than all known to have arrived.
-    fn on_newer_feedback(&mut self, frame: &FeedbackFrame, told: &sent_log::Told, now: Instant) {
+    fn on_newer_feedback(&mut self, frame: &Feedback, told: &sent_log::Told, now: Instant) {
         let Some(near) = self.heartbeats.peer_clock_us(now) else { return };
         let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();
         let ahead = i64::from(frame.arrival_us.wrapping_sub(near_low).cast_signed());
         let arrived_us = near.saturating_add_signed(ahead);
-        let read = feedback::Told {
+        let reading = feedback::FrameReading {
             arrived_us,
             least_us: arrived_us.saturating_sub(u64::from(frame.least_before) * 16),
             marked: self.path.ecn.on_feedback(frame),
         };
         self.delays.on_feedback(micros_between(arrived_us, told.largest.at.as_micros()), now);
-        self.feedback.on_taken(told.largest.at, self.profile.interval(), now);
+        self.deliveries.on_taken(told.largest.at, self.profile.interval(), now);
         let rtt_min = self.delays.rtt().min(now).unwrap_or(self.delays.srtt());
-        let seen = self.feedback.observation(&told.largest, told.least.as_ref(), &read, rtt_min);
+        let seen = self.deliveries.observation(&told.largest, told.least.as_ref(), &reading, rtt_min);
         self.congestion.on_observation(&seen, now);
         if self.congestion.take_meaningless_marks(now) {
             self.path.ecn.refuse();
@@ -672,13 +667,13 @@ impl Link {
         self.path.sizes.search_mut().on_sent(bytes);
         self.pacer.on_sent(bytes, self.pacing_rate(now), now);
         if outgoing.asks {
-            self.feedback.on_data(now);
+            self.deliveries.on_data(now);
             if outgoing.sealed.is_some() {
                 self.liveness.health.on_asked(now);
             }
         }
         if let Some(sealed) = outgoing.sealed {
-            self.feedback.log.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
+            self.deliveries.log.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
         }
         self.on_carried(bytes);
     }
@@ -708,33 +703,33 @@ impl Link {
 
     /// The packets found lost since the last call, oldest first.
     pub fn take_lost(&mut self) -> Vec<KeptPacket> {
-        self.feedback.log.take_lost()
+        self.deliveries.log.take_lost()
     }
 
     /// When packets that end what was sent are overdue: nothing was sent after them that could tell
     /// of their loss.
     pub fn end_overdue_at(&self) -> Option<Instant> {
-        self.feedback.end_overdue_at(self.delays.rtt())
+        self.deliveries.end_overdue_at(self.delays.rtt())
     }
 
     /// Those packets, where they are overdue.
     pub fn take_end(&mut self, now: Instant) -> Vec<KeptPacket> {
-        self.feedback.take_end(self.delays.rtt(), now)
+        self.deliveries.take_end(self.delays.rtt(), now)
     }
 
     /// The packets whose fate is open, oldest first: the link is given up.
     pub fn take_underway(&mut self) -> Vec<KeptPacket> {
-        self.feedback.log.take_underway()
+        self.deliveries.log.take_underway()
     }
 
     /// Bytes of packets kept until their fate is known.
     pub const fn kept_bytes(&self) -> usize {
-        self.feedback.log.kept_bytes()
+        self.deliveries.log.kept_bytes()
     }
 
     /// What became of packets that were sent again.
     pub const fn resend_counts(&self) -> ResendCounts {
-        self.feedback.log.counts()
+        self.deliveries.log.counts()
     }
 
     // Pace and figures.
@@ -763,7 +758,7 @@ impl Link {
     /// How long an answer is overdue.
     fn overdue(&self, now: Instant) -> Duration {
         match self.profile.security() {
-            Security::Sealed => self.feedback.overdue(self.delays.rtt(), self.profile.interval(), now),
+            Security::Sealed => self.deliveries.overdue(self.delays.rtt(), self.profile.interval(), now),
             Security::Plain => self.heartbeats.overdue(now),
         }
     }
@@ -793,7 +788,7 @@ impl Link {
     /// How many bits are under way on it when it is used to the full, if it carried data within
     /// `lately`.
     pub fn full_bits(&self, lately: Duration, now: Instant) -> f64 {
-        let is_used = self.feedback.sent_data(lately, now);
+        let is_used = self.deliveries.sent_data(lately, now);
         let capacity = self.congestion.estimate().capacity.filter(|_| is_used);
         capacity.map_or(0.0, |rate| rate.as_bps() as f64) * self.delays.srtt().as_secs_f64()
     }
@@ -801,7 +796,7 @@ impl Link {
     /// Whether data uses the link while what it carries is being found out.
     pub fn is_starting(&self, now: Instant) -> bool {
         self.congestion.estimate().capacity.is_none()
-            && self.feedback.sent_data(self.delays.srtt() + START_SLACK, now)
+            && self.deliveries.sent_data(self.delays.srtt() + START_SLACK, now)
     }
 
     /// What the scheduler sees.
@@ -818,7 +813,7 @@ impl Link {
             loss_permille: self.losses.permille(),
             random_loss_permille: self.losses.random_permille(),
             recovers: false,
-            burst_tenths: self.feedback.log.burst_tenths(),
+            burst_tenths: self.deliveries.log.burst_tenths(),
             is_shared: estimate.is_competing,
             utilisation_permille: self.traffic.utilisation_permille(estimate.capacity, now),
             rate: self.pacing_rate(now),

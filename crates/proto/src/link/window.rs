@@ -17,6 +17,7 @@ pub(super) struct WindowedMin<T, const SPAN_MS: u64> {
 }
 
 impl<T: Ord + Copy + Default, const SPAN_MS: u64> WindowedMin<T, SPAN_MS> {
+    /// Length of a part, ns.
     const PART_NS: u64 = SPAN_MS * 1_000_000 / PARTS as u64;
 
     /// An empty window.

@@ -25,12 +25,13 @@
 
 use std::time::Duration;
 
-use super::Observation;
+use super::diagnosis::Cause;
 use super::history::Span;
 use super::params::{
-    ALL, COME_BACK, CUBIC_BETA, CUBIC_C, DATAGRAM_BYTES, FAIR, GONE_S, TEST_EVERY, WINDOW_MIN,
+    ALL, COME_BACK, CUBIC_BETA, CUBIC_C, DATAGRAM_BYTES, FAIR, GONE_S, RATE_MIN_BPS, TEST_EVERY, WINDOW_MIN,
 };
 use super::steady::Steady;
+use super::{Evidence, Observation};
 use crate::time::Instant;
 
 /// The control in this phase.
@@ -104,7 +105,7 @@ impl Competing {
     }
 
     /// What the share allows, bit/s.
-    pub(super) fn fair_bps(&self) -> f64 {
+    fn fair_bps(&self) -> f64 {
         self.window * DATAGRAM_BYTES * 8.0 / self.rtt_s()
     }
 
@@ -113,15 +114,30 @@ impl Competing {
         self.test.map_or_else(|| self.fair_bps(), |(_, rate_bps)| rate_bps)
     }
 
-    /// Takes an observation, which told of a loss or a mark (`is_congested`) or not. `true`: the
-    /// competitor is gone.
+    /// Takes an observation, which `evidence` has. The phase before, where the competitor is gone.
     pub(super) fn on_observation(
         &mut self,
+        evidence: &mut Evidence,
         seen: &Observation,
-        span: &Span,
-        is_congested: bool,
         now: Instant,
-    ) -> bool {
+    ) -> Option<Steady> {
+        let span = evidence.span(now)?;
+        let is_congested = evidence.history.newly_lost() > 0 || evidence.marks.is_marked();
+        let is_gone = self.follow(seen, &span, is_congested, now);
+        evidence.model.set(self.fair_bps().max(RATE_MIN_BPS), Cause::Competitor, now);
+        if !is_gone {
+            return None;
+        }
+        evidence.model.set(span.delivered_bps.max(RATE_MIN_BPS), Cause::CompetitorGone, now);
+        evidence.drain.forget_failures();
+        let mut steady = self.resumes;
+        steady.on_resume(now);
+        Some(steady)
+    }
+
+    /// Takes an observation, which told of a loss or a mark (`is_congested`) or not. `true`: the
+    /// competitor is gone.
+    fn follow(&mut self, seen: &Observation, span: &Span, is_congested: bool, now: Instant) -> bool {
         self.note_queue(seen.delay_us.saturating_sub(self.base_us).max(0) as f64 / 1e6);
         if is_congested && seen.sent_at >= self.decreased_at {
             self.decrease(now);

@@ -286,7 +286,7 @@ impl CongestionControl {
     pub(super) fn on_observation(&mut self, seen: &Observation, now: Instant) {
         self.evidence.on_observation(seen, self.known_bps(), now);
         let evidence = &mut self.evidence;
-        // All transitions are here.
+        // All transitions that observations cause, and in `control` the one to `Competing`.
         match &mut self.phase {
             Phase::Startup(startup) => {
                 let Some(steady) = startup.on_observation(evidence, now) else { return };
@@ -300,17 +300,7 @@ impl CongestionControl {
                 self.control(seen, now);
             }
             Phase::Competing(competing) => {
-                let Some(span) = evidence.span(now) else { return };
-                let is_congested = evidence.history.newly_lost() > 0 || evidence.marks.is_marked();
-                let is_gone = competing.on_observation(seen, &span, is_congested, now);
-                let fair_bps = competing.fair_bps().max(RATE_MIN_BPS);
-                evidence.model.set(fair_bps, Cause::Competitor, now);
-                if is_gone {
-                    let delivered_bps = span.delivered_bps.max(RATE_MIN_BPS);
-                    evidence.model.set(delivered_bps, Cause::CompetitorGone, now);
-                    evidence.drain.forget_failures();
-                    let mut steady = competing.steady();
-                    steady.on_resume(now);
+                if let Some(steady) = competing.on_observation(evidence, seen, now) {
                     self.phase = Phase::Steady(steady);
                 }
             }

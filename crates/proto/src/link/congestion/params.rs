@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// A full datagram on an Ethernet path, bytes.
+/// A full datagram, bytes. Chosen: Ethernet's MTU, which most paths carry.
 pub(super) const DATAGRAM_BYTES: f64 = 1_500.0;
 
 /// Share of a ceiling that is paced at, permille. Chosen: rounding and clocks that differ by some
@@ -36,8 +36,7 @@ pub(super) const BEST_WINDOW_MS: u64 = 60_000;
 /// Window of the largest delivered rate, ms. Chosen: what a link that varies carried longer ago
 /// says nothing.
 pub(super) const TRUST_WINDOW_MS: u64 = 1_000;
-/// Window of the least delay, ms (the base). Source: BBR's min_rtt window,
-/// draft-ietf-ccwg-bbr §2.14.
+/// Window of the least delay, ms (the base). Source: draft-ietf-ccwg-bbr, `MinRTTFilterLen`.
 pub(super) const BASE_WINDOW_MS: u64 = 10_000;
 
 // Delivery history.
@@ -51,7 +50,8 @@ pub(super) const IDLE_ROOM: usize = 8;
 /// The pacer counts as used to the full if it was idle for less than this share of the time.
 /// Chosen: half of the least probe would hide behind more.
 pub(super) const IDLE_SHARE: f64 = 0.05;
-/// A pause that is longer than each of so many others is a stall ...
+/// A pause that is longer than each of more than so many others is a stall ... Chosen: of fewer the
+/// longest is chance.
 pub(super) const STALL_OTHERS: u32 = 3;
 /// ... if it is longer by this, µs, and by half. Chosen: above the steps of samples, below the time
 /// slices of a busy host.
@@ -67,14 +67,15 @@ pub(super) const INITIAL_BPS_MAX: f64 = 5e6;
 /// Longest round trip that counts for the initial rate, seconds. Chosen: a far link starts no
 /// slower than one at 150 ms.
 pub(super) const INITIAL_ROUND_MAX_S: f64 = 0.15;
-/// Pacing as a multiple of what was delivered. Chosen: doubles each round with a tenth to spare
-/// (2 / ln 2 = 2.9 is the most that doubling needs, draft-ietf-ccwg-bbr §2.4).
+/// Pacing as a multiple of what was delivered. Chosen: it doubles each round with a tenth to spare;
+/// BBR has 2.77 (draft-ietf-ccwg-bbr, `StartupPacingGain`).
 pub(super) const START_GAIN: f64 = 2.2;
-/// Startup ends with a queue longer than this, seconds, ...
+/// Startup ends with a queue longer than this, seconds. Chosen: twice what counts as none; ...
 pub(super) const START_QUEUE_S: f64 = 0.002;
-/// ... or than this share of the round trip if that is more, plus so many datagrams' time, ...
+/// ... or than the round trip divided by this if that is more. Chosen: delays of a long path vary
+/// more; ...
 pub(super) const START_QUEUE_ROUNDS: f64 = 24.0;
-/// Chosen: one datagram waits for another on an empty link.
+/// ... plus so many datagrams' time. Chosen: one datagram waits for another on an empty link; ...
 pub(super) const START_QUEUE_DATAGRAMS: f64 = 1.5;
 /// ... in so many samples in a row. Chosen: one sample may be noise.
 pub(super) const START_STANDING: u32 = 2;
@@ -82,7 +83,8 @@ pub(super) const START_STANDING: u32 = 2;
 pub(super) const START_LOSS: f64 = 0.1;
 /// ... and so many bytes. Chosen: a share of fewer datagrams is chance.
 pub(super) const START_LOST_BYTES: f64 = 10.0 * DATAGRAM_BYTES;
-/// Startup overshoot factor: above it, losses come from the search, not from the link.
+/// Startup overshoot factor: above it, losses come from the search, not from the link. Chosen: a
+/// quarter, as the largest step of the search.
 pub(super) const START_BEYOND: f64 = 1.25;
 /// Shortest window of a rate in startup, where a queue cuts the window short. Chosen: four samples.
 pub(super) const START_WINDOW_MIN: Duration = Duration::from_millis(8);
@@ -142,7 +144,7 @@ pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
 
 /// First step of a search, share of C. Chosen: below what a queue target of 1.5 ms absorbs.
 pub(super) const PROBE_MIN: f64 = 0.02;
-/// Largest step, share of C. Source: BBR's probe gain of 1.25, draft-ietf-ccwg-bbr §2.4.
+/// Largest step, share of C. Source: draft-ietf-ccwg-bbr paces at 1.25 to probe for bandwidth.
 pub(super) const PROBE_MAX: f64 = 0.25;
 /// First step where more is likely: the link carried twice as much in the last minute, or its C was
 /// never proven by a queue. Chosen: the largest usual step.
@@ -154,7 +156,8 @@ pub(super) const RETURN_SHARE: f64 = 0.25;
 /// After a search that found a queue, a steady link is left alone for this long. Chosen: a search
 /// costs a queue of some milliseconds each time.
 pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
-/// First pause after a cut, seconds; it doubles with each cut of a series.
+/// First pause after a cut, seconds; it doubles with each cut of a series. Chosen: as after a
+/// queue.
 pub(super) const CUT_PAUSE_MIN_S: u8 = 1;
 /// Longest pause after a cut, seconds. Chosen: a policer costs a loss every 8 s.
 pub(super) const CUT_PAUSE_MAX_S: u8 = 8;
@@ -182,9 +185,10 @@ pub(super) const VOLATILITY_KEPT_S: f64 = 40.0;
 
 /// A delay of so many deviations above the base is no queue. Chosen: one in forty of a normal law.
 pub(super) const NOISE_HEADROOM: f64 = 2.0;
-/// The mean size of a second difference of independent samples, in mean deviations of one.
+/// The mean size of a second difference of independent samples, in their mean deviations. Source:
+/// not recorded; for a normal law it is 2.45.
 pub(super) const NOISE_BEND: f64 = 1.95;
-/// One outlier counts for at most so many deviations ...
+/// One outlier counts for at most so many deviations ... Chosen: more is an event, and no noise.
 pub(super) const NOISE_OUTLIER: f64 = 4.0;
 /// ... and this, seconds. Chosen: noise grows from zero.
 pub(super) const NOISE_STEP_S: f64 = 0.000_5;
@@ -214,17 +218,17 @@ pub(super) const LIGHT_LOSS_MAX: f64 = 0.2;
 pub(super) const CUT_TEST_BYTES: f64 = LOSS_MEAN_BYTES;
 /// ... or this time. Chosen: a slow link is not kept low for longer.
 pub(super) const CUT_TEST_MAX: Duration = Duration::from_secs(1);
-/// Round trips from a cut until what was sent after it is answered.
+/// Round trips from a cut until what was sent after it is answered. Chosen: one, and its queue.
 pub(super) const CUT_ROUNDS: u32 = 2;
 /// A cut that leaves more than this share of the mean loss did not lower it. Source: srtla_send.
 pub(super) const NOT_LOWERED: f64 = 0.7;
 /// A policer's loss exceeds what is allowed by so many bytes. Chosen: a window of a slow link holds
 /// a dozen datagrams, and one of them lost is a twentieth.
 pub(super) const EXCESS_BYTES: f64 = 4.0 * DATAGRAM_BYTES;
-/// ... and by so many more for each unit of usual loss. A sum of what is lost less p + 0.05 of what
-/// is sent, of which p is lost by chance, comes to h datagrams with a probability of exp(−θh) where
-/// p (exp θ − 1) = θ (p + 0.05): here once in 360,000, 80,000 and 40,000 losses for p = 2, 5 and 10
-/// %.
+/// ... and by so many more for each unit of usual loss. Chosen so that chance rarely reaches it: a
+/// sum of what is lost less p + 0.05 of what is sent, of which p is lost by chance, comes to h
+/// datagrams with a probability of exp(−θh) where p (exp θ − 1) = θ (p + 0.05): here once in
+/// 360,000, 80,000 and 40,000 losses for p = 2, 5 and 10 %.
 pub(super) const EXCESS_BYTES_PER_USUAL: f64 = 100.0 * DATAGRAM_BYTES;
 /// ... in so many rows. Chosen: a policer lets something pass again and again, while one burst (a
 /// fade, a handover) takes everything for its time.
@@ -251,9 +255,11 @@ pub(super) const MARKED_LOWERED: f64 = 0.7;
 // Drain test.
 
 /// Drain test: pacing below C should have removed max(10 ms, min(queue, 30 ms)), in seconds. If
-/// less than half of that went, the queue is not ours: a longer path or a competitor.
+/// less than half of that went, the queue is not ours: a longer path or a competitor. Chosen: the
+/// least that is told from noise.
 pub(super) const DRAIN_TEST_S: f64 = 0.01;
-/// Largest multiple of [`DRAIN_TEST_S`] that the queue's own length asks for.
+/// Largest multiple of [`DRAIN_TEST_S`] that the queue's own length asks for. Chosen: a longer test
+/// keeps C low for longer.
 pub(super) const DRAIN_TEST_LONGEST: f64 = 3.0;
 /// A queue that changed by no more than this share did not change. Chosen: noise of one sample.
 pub(super) const FLAT: f64 = 0.25;
@@ -290,9 +296,9 @@ pub(super) const STEADY_LATELY: Duration = Duration::from_secs(2);
 
 /// Least in flight, datagrams. Chosen: two more than TCP's minimum, so that feedback goes on.
 pub(super) const WINDOW_MIN: f64 = 4.0;
-/// RFC 9438 §5: C, datagrams/s³.
+/// RFC 9438 §4: C, datagrams/s³.
 pub(super) const CUBIC_C: f64 = 0.4;
-/// RFC 9438 §4.6: β_cubic.
+/// RFC 9438 §4: β_cubic, the share that a decrease leaves.
 pub(super) const CUBIC_BETA: f64 = 0.7;
 /// Time between two tests whether the competitor is gone. Chosen: a test costs half the rate for
 /// two queues and a round trip.
@@ -305,5 +311,5 @@ pub(super) const ALL: f64 = 0.9;
 /// Fair share of what was carried alone. Chosen: beside one other flow.
 pub(super) const FAIR: f64 = 0.5;
 /// Time constant of the way back to the fair share, as a share of the time in which CUBIC makes
-/// good a decrease there.
+/// good a decrease there. Chosen: half, so that ours is back before the other flow has grown.
 pub(super) const COME_BACK: f64 = 0.5;

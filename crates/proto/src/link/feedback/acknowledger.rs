@@ -27,7 +27,8 @@ use crate::wire::sealed;
 const COST_PERMILLE: u64 = 13;
 /// Share of what the link is known to carry the other way, permille. Chosen: a slow way back.
 const RETURN_PERMILLE: u64 = 30;
-/// A feedback frame with two ranges, sealed, without IP and UDP headers, bytes.
+/// A feedback frame with two ranges, sealed, without IP and UDP headers, bytes. Source:
+/// PROTOCOL.md.
 const FRAME_BYTES: u64 = 85;
 /// Bounds of the distance of two reports; between them it is an eighth of the round trip. Chosen:
 /// QUIC senders ask for four to eight answers a round trip.

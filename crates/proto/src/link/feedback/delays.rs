@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::link::window::WindowedMin;
 use crate::time::Instant;
 
-/// Window of the least round trip, ms. Source: BBR's min_rtt window, draft-ietf-ccwg-bbr §2.14.
+/// Window of the least round trip, ms. Source: draft-ietf-ccwg-bbr,
+/// `MinRTTFilterLen`.
 const RTT_WINDOW_MS: u64 = 10_000;
 /// Window of the largest delay, ms. Chosen: twenty heartbeats.
 const DELAY_WINDOW_MS: u64 = 2_000;

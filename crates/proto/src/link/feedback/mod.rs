@@ -1,7 +1,7 @@
 //! What the peer tells of one sealed link, and what it is told: the two halves of feedback, the
 //! loss and the delays that follow from it.
 //!
-//! [`Feedback`] is the sender's half: what was sent, what became of it, and when an answer is
+//! [`Deliveries`] is the sender's half: what was sent, what became of it, and when an answer is
 //! overdue. [`acknowledger`] is the receiver's half.
 
 pub(super) mod acknowledger;
@@ -41,7 +41,7 @@ const END_PACKETS: usize = 8;
 
 /// A feedback frame, read with the peer's clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told {
+pub(super) struct FrameReading {
     /// When the largest datagram arrived, and the one of the least delay; µs of the peer's clock.
     pub(super) arrived_us: u64,
     pub(super) least_us: u64,
@@ -50,7 +50,7 @@ pub(super) struct Told {
 
 /// The sender's half of one link.
 #[derive(Debug)]
-pub(super) struct Feedback {
+pub(super) struct Deliveries {
     pub(super) log: SentLog,
     /// When data was sent last, and when the end of such data was given up last.
     data_at: Option<Instant>,
@@ -63,7 +63,7 @@ pub(super) struct Feedback {
     rounds: [Duration; 2],
 }
 
-impl Feedback {
+impl Deliveries {
     pub(super) fn new() -> Self {
         Self {
             log: SentLog::default(),
@@ -106,21 +106,21 @@ impl Feedback {
         &self,
         largest: &Sent,
         least: Option<&Sent>,
-        told: &Told,
+        reading: &FrameReading,
         rtt_min: Duration,
     ) -> Observation {
-        let delay_us = micros_between(told.arrived_us, largest.at.as_micros());
-        let least = least.map(|sent| (micros_between(told.least_us, sent.at.as_micros()), sent.bytes));
+        let delay_us = micros_between(reading.arrived_us, largest.at.as_micros());
+        let least = least.map(|sent| (micros_between(reading.least_us, sent.at.as_micros()), sent.bytes));
         let (least_delay_us, least_bytes) = least.unwrap_or((delay_us, largest.bytes));
         Observation {
             sent_at: largest.at,
             sent: largest.total,
             idle: largest.idle(),
-            arrived_us: told.arrived_us,
+            arrived_us: reading.arrived_us,
             delivered: self.log.delivered(),
             lost: self.log.lost(),
             lost_rows: self.log.rows(),
-            marked: told.marked,
+            marked: reading.marked,
             delay_us: least_delay_us.min(delay_us),
             delay_bytes: u64::from(least_bytes),
             total: self.log.total(),

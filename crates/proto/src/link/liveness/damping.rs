@@ -20,7 +20,7 @@ const STABLE: Duration = Duration::from_secs(10);
 const DAMPING_MIN: Duration = Duration::from_secs(1);
 /// ... and at most for this. Chosen: [`DAMPING_MIN`] five times doubled.
 const DAMPING_MAX: Duration = Duration::from_secs(32);
-/// Doublings that are counted at most: more change nothing, and would overflow.
+/// Doublings that are counted at most. Chosen: more change nothing, and 32 would overflow.
 const DOUBLINGS_MAX: u32 = 16;
 
 /// Failures and returns of one link.

@@ -12,13 +12,12 @@
 //!
 //! **Silence.** The receiver of a link's data knows first that nothing comes any more. Where a link
 //! was in steady use and then is silent for [`SILENT_MIN`], the receiver tells so over another one:
-//! feedback as ever, whose hold says for how long nothing has followed the largest datagram; again
-//! after each [`SILENT_STEP`], [`SILENT_TIMES`] in all. The sender knows what it sent after that
-//! datagram and when. If data, over a span of [`OVERDUE_SPAN`] at least, should have been there for
-//! [`OVERDUE_MIN`] (or four deviations of the round trip), the link is suspect: half a round trip
-//! and its own patience sooner than by waiting for an answer. A link whose sender left it, or one
-//! that pauses often, raises no alarm. One that stands still for 60 ms, or whose way becomes so
-//! much longer, does; that costs what is sent twice, for the next answer brings the link back.
+//! feedback whose hold says for how long nothing has followed the largest datagram; again after
+//! each [`SILENT_STEP`], [`SILENT_TIMES`] in all. If data that was sent later, over a span of
+//! [`OVERDUE_SPAN`] at least, should have been there for [`OVERDUE_MIN`] (or four deviations of the
+//! round trip), the link is suspect. A link that its sender left, or that pauses often, raises no
+//! alarm. One that stands still for 60 ms, or whose way becomes so much longer, does; that costs
+//! what is sent twice, for the next answer brings the link back.
 //!
 //! Both sides have both halves of this. It does not know which other link is taken.
 

@@ -3,7 +3,7 @@
 //!
 //! A probe is a padded control datagram that the peer answers over the same link. What an answer
 //! names does pass; data is never larger than what was answered last. Sizes are those of whole IP
-//! packets, headers included.
+//! packets.
 //!
 //! ```text
 //!            answered            given up: nothing larger is left
@@ -12,28 +12,22 @@
 //!    │                             └── back to the base ──────────────────────────┘ │
 //!    └──────── the maximum is lost ─────────────────────────────────────────────────┘
 //! ```
-//! - **Base**: 1,200 bytes pass everywhere (RFC 8899 §5.1.2). A link that does not carry them
-//!   carries small packets only.
-//! - **Search**: the maximum first and alone, since most links carry it; then the middle of the
-//!   common sizes between what passed and what was lost, each asked once, up to three at a time as
-//!   if those under way were lost; the smallest that was lost is asked twice more before it is
-//!   given up. Seven probes in four rounds for a link that carries less than its interface says.
-//!   Sizes between two of the table are not searched: that costs 1.6 % at most.
+//! - **Base**: 1,200 bytes pass everywhere (RFC 8899 §5.1.2).
+//! - **Search**: the maximum first and alone; then the middle of the common sizes between what
+//!   passed and what was lost, each asked once, up to three at a time as if those under way were
+//!   lost; the smallest that was lost is asked twice more before it is given up: seven probes in
+//!   four rounds.
 //! - **Lost** is a probe whose answer is overdue while something smaller that was sent later did
-//!   arrive. So an outage says nothing about sizes. An answer that comes late counts all the same.
-//! - **Confirmation**: while the link carries more than the base, the size in use is asked for
-//!   again: every second at most, for at most 1 % of what is sent but at least every 5 s, and at
-//!   once when the link begins to lose most of what is sent on it. When one is lost and two more
-//!   that follow it, the size is a black hole (RFC 8899 §4.3). Data of that size which arrives
-//!   confirms it as well (§4.1): chance loses three probes in a row. Measured:
-//!   docs/decisions/0016-data-confirms-a-size.md.
+//!   arrive: an outage says nothing about sizes. An answer that comes late counts all the same.
+//! - **Confirmation**: the size in use is asked for again, for at most 1 % of what is sent, and at
+//!   once when the link begins to lose most. When one is lost and two more that follow it, the size
+//!   is a black hole (RFC 8899 §4.3). Data of that size which arrives confirms it as well (§4.1).
+//!   Measured: docs/decisions/0016-data-confirms-a-size.md.
 //! - **Raise**: 600 s after a search that ended below the maximum, if the link is used.
 //!
 //! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss,
 //! and calls `on_time` when `poll_timeout` is due. An idle link sends no probes once its search is
-//! over, and no deadline stands.
-//!
-//! It knows neither headers nor keys, and nothing of other links.
+//! over. It knows neither headers nor keys.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -47,7 +41,8 @@ const PROBES_MAX: u8 = 3;
 /// RFC 8899 §5.1.1: `PMTU_RAISE_TIMER`.
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 
-/// What is asked for below the maximum, bytes. Chosen: RFC 1191 §7.1's plateaus above Ethernet;
+/// What is asked for below the maximum, bytes; what is between two of them costs 1.6 % at most.
+/// Chosen: RFC 1191 §7.1's plateaus above Ethernet;
 /// then Ethernet, PPPoE, tunnels over IPv4 and IPv6, WireGuard, and steps of 20 down to what IPv6
 /// requires.
 const COMMON_BYTES: [u16; 19] = [

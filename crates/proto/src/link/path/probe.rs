@@ -15,12 +15,12 @@ use crate::wire::FRAME_HEADER_BYTES;
 use crate::wire::control::{Control, PROBE_BYTES};
 use crate::wire::sealed::SEALED_HEADER_BYTES;
 
-/// Around the payload of a frame that is alone in a sealed datagram, bytes.
+/// Around the payload of a frame that is alone in a sealed datagram, bytes. Source: PROTOCOL.md.
 const SEALED_FRAME_BYTES: usize = SEALED_HEADER_BYTES + TAG_BYTES + FRAME_HEADER_BYTES;
 
-/// Bounds of the time that a probe's answer may take. Chosen: above the scheduling of hosts, ...
+/// Bounds of the time that a probe's answer may take. Chosen: above the scheduling of hosts.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
-/// ... and below the time in which a search is to end.
+/// See [`TIMEOUT_MIN`]. Chosen: a search of four rounds ends within some seconds.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// On top of what the round trip was lately. Chosen: the wake-ups of both hosts.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(50);
