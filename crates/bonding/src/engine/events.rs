@@ -3,6 +3,8 @@
 use std::time::SystemTime;
 
 use bonding_proto::handshake::Refusal;
+use bonding_proto::link::Cause;
+use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkState;
 use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Event, LinkId};
@@ -63,6 +65,14 @@ impl Journalist {
                 tracing::debug!(%peer, bytes, "the links in use carry inner packets of this size")
             }
             Event::Leased => tracing::debug!(%peer, "the server told this client's addresses"),
+            Event::ControlChanged { link, change } => {
+                let cause = change.cause.map_or("none", Cause::name);
+                let [before, now] = [change.before, change.now].map(|rate| rate.map(BitRate::as_bps));
+                tracing::debug!(
+                    %peer, link = self.link(*link), phase = change.to.name(), cause, before, now,
+                    "the link's rate control changed"
+                );
+            }
             Event::PeerRestarted => tracing::info!(%peer, "the peer was restarted"),
             other => tracing::info!(%peer, ?other, "event"),
         }

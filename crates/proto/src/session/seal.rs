@@ -290,6 +290,8 @@ impl Session {
         let before = link.state();
         link.on_feedback(&feedback, id != came_over, now)?;
         let after = link.state();
+        self.events
+            .extend(link.take_control_change().map(|change| Event::ControlChanged { link: id, change }));
         self.note_state(id, before, after, now);
         self.collect_lost(id, now);
         self.on_rates_changed(now);
