@@ -222,8 +222,24 @@ impl Heartbeats {
         self.received = Some(Received { seq_num, stamp_us, at: now, sent, received });
     }
 
-    /// The peer's clock now, µs, less the link's delay; `None` before its first heartbeat.
-    pub(super) fn peer_clock_us(&self, now: Instant) -> Option<u64> {
+    /// The moment of the peer's clock, µs, whose lower 32 bits are `low_us`; `None` before its first
+    /// heartbeat.
+    pub(super) fn peer_time_us(&self, low_us: u32, now: Instant) -> Option<u64> {
+        let near = self.peer_clock_us(now)?;
+        let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();
+        Some(near.saturating_add_signed(i64::from(low_us.wrapping_sub(near_low).cast_signed())))
+    }
+
+    /// The moment of the peer's clock, µs, that a stamp of 100 µs stands for: it wraps after 6.5 s.
+    pub(super) fn peer_stamp_us(&self, stamp: u16, now: Instant) -> Option<u64> {
+        let near = self.peer_clock_us(now)? / 100;
+        let near_stamp = u16::try_from(near % (1 << 16)).unwrap_or_default();
+        let ahead = i64::from(stamp.wrapping_sub(near_stamp).cast_signed());
+        Some(near.saturating_add_signed(ahead).saturating_mul(100))
+    }
+
+    /// The peer's clock now, µs, less the link's delay.
+    fn peer_clock_us(&self, now: Instant) -> Option<u64> {
         let newest = self.received.as_ref()?;
         Some(newest.stamp_us.saturating_add(now.as_micros().saturating_sub(newest.at.as_micros())))
     }
@@ -328,4 +344,48 @@ impl Heartbeats {
 /// A heartbeat in a plain datagram with `header_bytes` of IP and UDP headers.
 const fn heartbeat_bytes(header_bytes: u64) -> u64 {
     FRAME_HEADER_BYTES as u64 + HEARTBEAT_BYTES as u64 + header_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms)
+    }
+
+    fn logged(packets: u64, ms: u64) -> Logged {
+        Logged { sent_at: at(ms), packets, bytes: packets * 1_000, idle: Duration::ZERO, is_ect: false }
+    }
+
+    #[test]
+    fn the_peers_moments_are_known_by_their_lower_bits_around_a_wrap() {
+        let mut heartbeats = Heartbeats::default();
+        assert_eq!(heartbeats.peer_time_us(1, at(0)), None);
+        let wrap = 1 << 32;
+        heartbeats.on_received(1, wrap - 1_000, 1, 1, at(0));
+        assert_eq!(heartbeats.peer_time_us(500, at(1)), Some(wrap + 500));
+        assert_eq!(heartbeats.peer_time_us(u32::MAX - 99, at(2)), Some(wrap - 100));
+        let (moment, stamp) = (3 * 6_553_600 + 200, 2);
+        heartbeats.on_received(2, moment - 1_000, 1, 1, at(0));
+        assert_eq!(heartbeats.peer_stamp_us(stamp, at(0)), Some(moment));
+        assert_eq!(heartbeats.peer_stamp_us(stamp, at(4)), Some(moment));
+    }
+
+    #[test]
+    fn an_interval_goes_on_until_it_is_long_enough_and_the_missing_have_the_mean_size() {
+        let mut heartbeats = Heartbeats::default();
+        let echo = |sent, received| Echo { epoch: 1, stamp_us: 0, delay_us: 0, sent, received };
+        for (packets, ms) in [(1, 0), (11, 40), (21, 80)] {
+            heartbeats.on_sent(logged(packets, ms), Duration::from_millis(40));
+        }
+        assert!(heartbeats.on_echo(&echo(1, 1)).unwrap().interval.is_none());
+        let short = heartbeats.on_echo(&echo(11, 10)).unwrap().interval.unwrap();
+        assert_eq!((short.packets(), short.lost()), (10, 1));
+        assert!(!heartbeats.try_conclude(&short));
+        let long = heartbeats.on_echo(&echo(21, 19)).unwrap().interval.unwrap();
+        assert_eq!((long.packets(), long.lost(), long.lost_bytes()), (20, 2, 2_000));
+        assert!(heartbeats.try_conclude(&long));
+        assert!(heartbeats.on_echo(&echo(22, 20)).is_none(), "not one of those sent");
+    }
 }

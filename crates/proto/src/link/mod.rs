@@ -4,14 +4,15 @@
 //! A [`Link`] routes each input to the parts that own the state:
 //!
 //! ```text
-//! heartbeats, feedback ─► heartbeat, feedback ─► liveness        may the link be used?
-//!                                             ─► delays, losses   how far, how lossy?
-//!                                             ─► congestion       how fast? ─► pacer: when?
+//! received ─► heartbeats, deliveries ─► liveness              may the link be used?
+//!                                    ─► delays, losses        how far, how lossy?
+//!                                    ─► congestion ─► pacer   how fast, and when?
+//! received ─► arrivals                                        what is the peer to be told?
 //! path: where to, what size, marked or not       traffic: what was carried
 //! ```
 //! Contract: the session asks [`Link::has_due`] or the `*_at` methods, sends what is due, and tells
-//! what was sent and what arrived. What [`Link::pacing_rate`] gives holds for one moment; it is
-//! computed once for that moment, unless a datagram comes between.
+//! what was sent and what arrived. The pacing rate is computed once for a moment, unless a datagram
+//! comes between.
 
 mod congestion;
 mod feedback;
@@ -553,13 +554,8 @@ impl Link {
     pub fn report(&mut self, now: Instant) -> Option<Report> {
         let report = self.arrivals.report(now)?;
         self.liveness.indirect.on_report(now);
-        let heartbeats = &self.heartbeats;
         let delay_us = || {
-            // The peer's clock now, give or take the delay; the stamp wraps after 6.5 s.
-            let near = heartbeats.peer_clock_us(now)? / 100;
-            let near_stamp = u16::try_from(near % (1 << 16)).unwrap_or_default();
-            let ahead = i64::from(report.largest_stamp.wrapping_sub(near_stamp).cast_signed());
-            let stamp_us = near.saturating_add_signed(ahead).saturating_mul(100);
+            let stamp_us = self.heartbeats.peer_stamp_us(report.largest_stamp, now)?;
             Some(micros_between(report.largest_at.as_micros(), stamp_us))
         };
         self.delays.on_report(delay_us, now);
@@ -594,10 +590,7 @@ impl Link {
 
     /// Feedback told of a datagram that is newer than all known to have arrived.
     fn on_newer_feedback(&mut self, frame: &Feedback, told: &sent_log::Told, now: Instant) {
-        let Some(near) = self.heartbeats.peer_clock_us(now) else { return };
-        let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();
-        let ahead = i64::from(frame.arrival_us.wrapping_sub(near_low).cast_signed());
-        let arrived_us = near.saturating_add_signed(ahead);
+        let Some(arrived_us) = self.heartbeats.peer_time_us(frame.arrival_us, now) else { return };
         let reading = feedback::FrameReading {
             arrived_us,
             least_us: arrived_us.saturating_sub(u64::from(frame.least_before) * 16),

@@ -134,4 +134,15 @@ mod tests {
         pacer.on_sent(1_250, rate, at(10));
         assert_eq!(pacer.idle(), idle + Duration::from_millis(8));
     }
+
+    #[test]
+    fn a_rate_is_remembered_for_its_moment_and_until_something_arrives() {
+        let rate = BitRate::from_bps(10_000_000);
+        let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        let mut pacer = Pacer::default();
+        pacer.on_sent(1_500, rate, at(0));
+        assert_eq!((pacer.rate(at(0)), pacer.rate(at(1))), (Some(rate), None));
+        pacer.forget_rate();
+        assert_eq!(pacer.rate(at(0)), None);
+    }
 }

@@ -5,7 +5,7 @@
 //! so a checksum that was wrong stays wrong and is found by whoever checks it. IPv6 has none.
 //!
 //! That the mark is set on the inner packet itself means that nothing has to be carried across the tunnel in
-//! an outer ECN field; marks that routers between the tunnel's ends make are the links' (`link::ecn`).
+//! an outer ECN field; marks that routers between the tunnel's ends make are the links' (`link::path::ecn`).
 
 use crate::PacketBuf;
 use crate::inner::checksum;
