@@ -12,7 +12,7 @@ use bonding_proto::config::{
     Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
-use bonding_proto::event::LinkEvent;
+use bonding_proto::event::SocketEvent;
 use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, put_frame_header};
@@ -326,8 +326,8 @@ pub fn session(data: &[u8]) {
     let Some(choice) = input.byte() else { return };
     let mut machine = new_session(choice, Security::Plain, Instant::from_nanos(1_000_000_000));
     play(&mut machine, &mut input, client_path, true, |machine, choice, now| {
-        let event = if choice & 0x80 == 0 { LinkEvent::CarrierLost } else { LinkEvent::CarrierFound };
-        machine.handle_link_event(LinkId(choice % (LINKS + 1)), event, now);
+        let event = if choice & 0x80 == 0 { SocketEvent::CarrierLost } else { SocketEvent::CarrierFound };
+        machine.handle_socket_event(SocketId(choice % (LINKS + 1)), event, now);
         while machine.poll_event().is_some() {}
         let stats = machine.stats(now);
         assert_eq!(stats.links.len(), usize::from(LINKS));

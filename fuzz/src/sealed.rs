@@ -13,7 +13,7 @@ use bonding_proto::config::{ClientConfig, Security};
 use bonding_proto::crypto::keys::Token;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
-use bonding_proto::event::LinkEvent;
+use bonding_proto::event::SocketEvent;
 use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer};
 use bonding_proto::handshake::{
     Admission, Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
@@ -24,7 +24,7 @@ use bonding_proto::wire::feedback::{Feedback, Runs};
 use bonding_proto::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
-use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, StateMachine};
+use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine};
 use bytes::{Bytes, BytesMut};
 
 use crate::input::Input;
@@ -562,8 +562,8 @@ impl ToClient {
                 8 => {
                     let choice = input.byte()?;
                     let event =
-                        if choice & 0x80 == 0 { LinkEvent::CarrierLost } else { LinkEvent::CarrierFound };
-                    self.client.handle_link_event(LinkId(choice % (LINKS + 1)), event, self.now);
+                        if choice & 0x80 == 0 { SocketEvent::CarrierLost } else { SocketEvent::CarrierFound };
+                    self.client.handle_socket_event(SocketId(choice % (LINKS + 1)), event, self.now);
                     self.drain();
                 }
                 _ => {

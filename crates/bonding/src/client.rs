@@ -16,9 +16,9 @@ use bonding_os::poll::{Interest, Poller};
 use bonding_os::signals::Signals;
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
-use bonding_proto::event::{Event, LinkEvent};
+use bonding_proto::event::Event;
 use bonding_proto::view::LinkRole;
-use bonding_proto::{Instant, LinkId, SocketId};
+use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 
 use self::caps::Caps;
 use self::tunnel::Tunnel;
@@ -73,7 +73,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
     let mut shell = ClientShell::new(plan, tunnel, caps, hosts);
     for (socket, event) in sockets.refresh(&monitor, &poller) {
-        shell.on_socket_event(&mut machine, socket, event, clock.now());
+        machine.handle_socket_event(socket, event, clock.now());
     }
     setup::reduce_rights()?;
     let parts = Parts {
@@ -229,11 +229,6 @@ impl<'a> ClientShell<'a> {
 }
 
 impl Shell<Client> for ClientShell<'_> {
-    fn on_socket_event(&mut self, client: &mut Client, socket: SocketId, event: LinkEvent, now: Instant) {
-        // A client's sockets are its links', one each.
-        client.handle_link_event(LinkId(socket.0), event, now);
-    }
-
     fn handle_events(&mut self, client: &mut Client, now: Instant) -> bool {
         while let Some(event) = client.poll_event() {
             self.on_event(&event);

@@ -13,12 +13,11 @@ use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
 use bonding_os::throttle::Throttle;
 use bonding_os::undo::Journal;
+use bonding_proto::Instant;
 use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
-use bonding_proto::event::LinkEvent;
 use bonding_proto::handshake::Refusal;
 use bonding_proto::stats::SessionStats;
-use bonding_proto::{Instant, SocketId};
 
 use self::roster::{Entry, Roster};
 use crate::engine::clock::Clock;
@@ -297,10 +296,6 @@ fn refusal(error: &EnrolError) -> EnrolmentAnswer {
 }
 
 impl Shell<Endpoint> for ServerShell<'_> {
-    fn on_socket_event(&mut self, _: &mut Endpoint, _: SocketId, _: LinkEvent, _: Instant) {
-        // A server's listeners are on no interface in particular.
-    }
-
     fn handle_events(&mut self, endpoint: &mut Endpoint, now: Instant) -> bool {
         let mut given = false;
         while let Some(enrolment) = endpoint.poll_enrolment() {

@@ -1,4 +1,6 @@
-//! What happened, for whoever logs it, and what the world tells a session.
+//! What happened, for logs, and what a driver's sockets tell a state machine.
+
+use std::net::SocketAddr;
 
 use crate::handshake::Refusal;
 use crate::link::ControlChange;
@@ -64,13 +66,25 @@ pub enum Event {
     Leased,
 }
 
-/// What the driver knows about a link beyond what arrives on it.
+/// What a driver's socket tells besides datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkEvent {
+pub enum SocketEvent {
+    /// The send buffer is full. Data does not go over a full socket; heartbeats and control frames that
+    /// go there all the same are kept by the driver, or dropped and counted.
+    Full,
+    /// The send buffer has room again.
+    Writable,
+    /// The kernel refused a datagram as larger than the interface carries. The driver counted it.
+    TooBig {
+        /// The datagram's destination.
+        remote: SocketAddr,
+        /// UDP payload of the datagram, in bytes.
+        bytes: usize,
+    },
+    /// The kernel refused to send: no route, no device, or not permitted.
+    NoRoute,
     /// The interface lost its carrier or vanished.
     CarrierLost,
-    /// The system refused to send on it: no route, no device, not permitted.
-    SendFailed,
-    /// The interface is there (again); `path` replaces the old one where it changed.
+    /// The interface is there, for the first time or again.
     CarrierFound,
 }

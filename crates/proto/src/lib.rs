@@ -65,6 +65,7 @@ pub mod scheduler;
 pub mod session;
 pub mod stats;
 pub mod time;
+pub mod timer;
 pub mod units;
 pub mod view;
 pub mod wire;
@@ -75,10 +76,11 @@ use std::time::Duration;
 pub use crate::client::Client;
 pub use crate::discard::Discard;
 pub use crate::endpoint::Endpoint;
-pub use crate::event::Event;
+pub use crate::event::{Event, SocketEvent};
 pub use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
 pub use crate::session::Session;
 pub use crate::time::Instant;
+pub use crate::timer::Timer;
 
 /// What a driver drives: a client's session or a server's endpoint.
 pub trait StateMachine {
@@ -93,11 +95,8 @@ pub trait StateMachine {
     }
     /// Takes one datagram from a socket. An error is already counted.
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard>;
-    /// The kernel refused to send a datagram of `bytes` on `path`: it is larger than the interface carries. Counted by the driver.
-    fn handle_refused(&mut self, _path: &Path, _bytes: usize, _now: Instant) {}
-    /// The driver's socket takes no more, or has room again. Data does not go over a full socket; what goes there all the same (heartbeats, control) the
-    /// driver keeps, or drops and counts.
-    fn handle_room(&mut self, _socket: SocketId, _has_room: bool) {}
+    /// Takes what a socket tells besides datagrams.
+    fn handle_socket_event(&mut self, _socket: SocketId, _event: SocketEvent, _now: Instant) {}
     /// To be called when [`Self::poll_timeout`] is due; early or late calls do no harm.
     fn handle_timeout(&mut self, now: Instant);
     /// Appends datagrams for one path to `buf`, at most `max_segments` and all but the last of one size.
@@ -117,5 +116,5 @@ pub trait StateMachine {
         None
     }
     /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last `now`.
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
+    fn poll_timeout(&self) -> Option<(Instant, Timer)>;
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
-use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, StateMachine, Transmit};
+use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, StateMachine, Timer, Transmit};
 use bytes::Bytes;
 
 use crate::world::Observed;
@@ -64,7 +64,7 @@ impl StateMachine for Bare {
         self.arrived.pop_front()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         None
     }
 }

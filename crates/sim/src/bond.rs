@@ -10,12 +10,11 @@ use bonding_proto::config::{
     Security, ServerSealing, SessionConfig,
 };
 use bonding_proto::crypto::keys::PrivateKey;
-use bonding_proto::event::LinkEvent;
 use bonding_proto::qos::Rule;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkRole;
-use bonding_proto::{Endpoint, Instant, LinkId, Session};
+use bonding_proto::{Endpoint, Instant, LinkId, Session, SocketEvent, SocketId, StateMachine as _};
 
 use crate::inet;
 use crate::outer::{client_address, client_path};
@@ -34,9 +33,9 @@ impl Observed for Session {
     }
 
     fn handle_carrier(&mut self, link: usize, present: bool, now: Instant) {
-        let link = LinkId(u8::try_from(link).unwrap_or(u8::MAX));
-        let event = if present { LinkEvent::CarrierFound } else { LinkEvent::CarrierLost };
-        self.handle_link_event(link, event, now);
+        let socket = SocketId(u8::try_from(link).unwrap_or(u8::MAX));
+        let event = if present { SocketEvent::CarrierFound } else { SocketEvent::CarrierLost };
+        self.handle_socket_event(socket, event, now);
     }
 }
 

@@ -11,9 +11,8 @@ use std::time::Duration;
 use bonding_netem::{Change, Direction, Jitter, Limit, LinkSpec, Loss, PipeConfig, Rate, Scenario};
 use bonding_proto::config::{Policy, Security};
 use bonding_proto::endpoint::SessionId;
-use bonding_proto::event::LinkEvent;
 use bonding_proto::units::BitRate;
-use bonding_proto::{Instant, LinkId};
+use bonding_proto::{Instant, SocketEvent, SocketId, StateMachine as _};
 
 use crate::bond::{BondWorld, Setup};
 use crate::host::raw::{RawConfig, RawSink, RawSource};
@@ -99,7 +98,7 @@ enum Operation {
     Jitter(usize, Direction, Duration),
     Loss(usize, Direction),
     Heal(usize),
-    Carrier(usize, LinkEvent),
+    Carrier(usize, SocketEvent),
     Rebind(usize),
     RestartClient(u64),
     RestartServer(u64),
@@ -154,7 +153,7 @@ fn draw(course: &Course, rng: &mut Rng, links: usize) -> Vec<(u64, Operation)> {
         2 => Operation::Outage(link, direction, false),
         3 => Operation::Rate(link, direction, 300_000),
         4 => Operation::Loss(link, direction),
-        5 => Operation::Carrier(link, LinkEvent::CarrierLost),
+        5 => Operation::Carrier(link, SocketEvent::CarrierLost),
         6 => Operation::Rebind(link),
         7 => Operation::RestartClient(100 + rng.below(1_000)),
         8 => Operation::RestartServer(2_000 + rng.below(1_000)),
@@ -191,7 +190,7 @@ fn operations(course: &Course, rng: &mut Rng, links: usize) -> Vec<(Instant, Ope
     operations.push((end, Operation::Enrol));
     for link in 0..links {
         operations.push((end, Operation::Heal(link)));
-        operations.push((end, Operation::Carrier(link, LinkEvent::CarrierFound)));
+        operations.push((end, Operation::Carrier(link, SocketEvent::CarrierFound)));
     }
     operations
 }
@@ -226,8 +225,8 @@ fn apply(world: &mut BondWorld, setup: &Setup, operation: Operation) {
             }
         }
         Operation::Carrier(link, event) => {
-            let id = LinkId(u8::try_from(link).unwrap_or(u8::MAX));
-            world.client.machine.handle_link_event(id, event, now);
+            let socket = SocketId(u8::try_from(link).unwrap_or(u8::MAX));
+            world.client.machine.handle_socket_event(socket, event, now);
         }
         Operation::Rebind(link) => world.rebind(link),
         Operation::RestartClient(epoch) => world.restart_client(setup.client(epoch, now)),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bonding_netem::{Counters, Direction, Pipe, Scenario, Time};
 use bonding_proto::stats::SessionStats;
 use bonding_proto::wire::sealed::DatagramKind;
-use bonding_proto::{Datagram, Instant, PacketBuf, Path, StateMachine, Transmit};
+use bonding_proto::{Datagram, Instant, PacketBuf, Path, StateMachine, Timer, Transmit};
 use bytes::BytesMut;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -376,7 +376,10 @@ impl<C: Observed, S: Observed> World<C, S> {
             up.into_iter().chain(down)
         });
         let rival = self.rival.as_ref().and_then(|(_, _, rival)| rival.poll_timeout());
-        let machine = |side, due| self.stalled_until(side).map(|end| (end, "stall")).or(due);
+        let machine = |side, due: Option<(Instant, Timer)>| {
+            let due = due.map(|(at, timer)| (at, timer.word()));
+            self.stalled_until(side).map(|end| (end, "stall")).or(due)
+        };
         [
             rival.map(|due| (due, "rival")),
             machine(Side::Client, self.client.machine.poll_timeout()),
@@ -455,8 +458,9 @@ impl<C: Observed, S: Observed> World<C, S> {
             Side::Server => self.server.machine.poll_timeout(),
         };
         panic!(
-            "busy loop at {:?}: the {side:?} is due again at once, {DUE_AGAIN_MAX} times: {due:?}",
-            self.now
+            "busy loop at {:?}: the {side:?} is due again at once, {DUE_AGAIN_MAX} times: {:?}",
+            self.now,
+            due.map(|(at, timer)| (at, timer.word()))
         );
     }
 

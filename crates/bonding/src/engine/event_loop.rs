@@ -26,8 +26,7 @@ use bonding_os::signals::{Signal, Signals};
 use bonding_os::throttle::Throttle;
 use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_os::udp::{BATCH_BYTES_MAX, Received, UdpCounters};
-use bonding_proto::event::LinkEvent;
-use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketId, StateMachine};
+use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketEvent, SocketId, StateMachine};
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
@@ -87,8 +86,6 @@ impl Device for Tun {
 
 /// What client and server do differently.
 pub(crate) trait Shell<M> {
-    /// A socket's interface came or went, or it cannot send.
-    fn on_socket_event(&mut self, machine: &mut M, socket: SocketId, event: LinkEvent, now: Instant);
     /// Takes the machine's events and does what they ask for. `true`: the machine was given something, and may have
     /// something to send.
     fn handle_events(&mut self, machine: &mut M, now: Instant) -> bool;
@@ -258,7 +255,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         self.work(tun_ready)?;
         self.moderation.on_wake_up(self.taken, woke_at);
         let now = self.clock.now();
-        let told = self.tell_no_way(shell, now);
+        let told = self.tell_no_route(now);
         if shell.handle_events(&mut self.machine, now) || told {
             self.drain(now)?;
             self.write_released()?;
@@ -272,7 +269,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         }
         if retry.is_some_and(|at| now >= at) {
             self.retry_at = now + RETRY_INTERVAL;
-            self.refresh_sockets(shell);
+            self.refresh_sockets();
         }
         Ok(())
     }
@@ -287,12 +284,12 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let now = self.clock.now();
         let until = |at: Instant| at.saturating_since(now);
         let own = deadlines.into_iter().flatten().map(until).min().unwrap_or(Duration::MAX);
-        let Some((at, reason)) = self.machine.poll_timeout() else { return own };
+        let Some((at, timer)) = self.machine.poll_timeout() else { return own };
         let mut wait = until(at);
         if at <= self.seen {
             wait = wait.max(SPIN_WAIT);
             if let Some(more) = self.spin_log.pass() {
-                tracing::error!(reason, more, "the core asks to be called again at once: a busy loop");
+                tracing::error!(reason = %timer, more, "the core asks to be called again at once: a busy loop");
             }
         }
         own.min(wait)
@@ -319,7 +316,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                     if let Some(monitor) = &mut self.monitor {
                         monitor.handle_ready()?;
                     }
-                    self.refresh_sockets(shell);
+                    self.refresh_sockets();
                 }
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
@@ -350,19 +347,19 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         }
     }
 
-    fn refresh_sockets(&mut self, shell: &mut dyn Shell<M>) {
+    fn refresh_sockets(&mut self) {
         let Some(monitor) = &self.monitor else { return };
         let now = self.clock.now();
         for (socket, event) in self.sockets.refresh(monitor, &self.poller) {
-            shell.on_socket_event(&mut self.machine, socket, event, now);
+            self.machine.handle_socket_event(socket, event, now);
         }
     }
 
-    /// Whether a socket had no way to send, which its link is told.
-    fn tell_no_way(&mut self, shell: &mut dyn Shell<M>, now: Instant) -> bool {
+    /// Tells the machine of sockets that had no route. Whether there were any.
+    fn tell_no_route(&mut self, now: Instant) -> bool {
         let mut told = false;
-        while let Some(socket) = self.sockets.poll_no_way() {
-            shell.on_socket_event(&mut self.machine, socket, LinkEvent::SendFailed, now);
+        while let Some(socket) = self.sockets.poll_no_route() {
+            self.machine.handle_socket_event(socket, SocketEvent::NoRoute, now);
             told = true;
         }
         told
@@ -447,17 +444,14 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             if later.saturating_since(now) >= STALE {
                 now = later;
             }
-            while let Some((socket, has_room)) = self.sockets.poll_room() {
-                self.machine.handle_room(socket, has_room);
+            while let Some((socket, event)) = self.sockets.poll_event() {
+                self.machine.handle_socket_event(socket, event, now);
             }
             let Some(transmit) = self.machine.poll_transmit(&mut self.batch, SEGMENTS_MAX, now) else {
                 break;
             };
             let bytes = self.batch.get(..transmit.size).unwrap_or(&self.batch);
             self.sockets.send(&self.poller, &transmit, bytes);
-            while let Some((path, bytes)) = self.sockets.poll_refused() {
-                self.machine.handle_refused(&path, bytes, now);
-            }
         }
         while let Some(packet) = self.machine.poll_packet() {
             self.released.push(packet);

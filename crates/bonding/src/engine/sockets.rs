@@ -4,7 +4,7 @@
 //! and [`Sockets::refresh`] opens it as soon as it can be.
 //!
 //! A socket's send buffer may be full: the interface itself is what limits the link. The socket keeps the batch that was refused, and the core is told
-//! ([`Sockets::poll_room`]): it gives the link no more data until there is room. What it sends all the same is kept up to a little (below), the
+//! ([`Sockets::poll_event`]): it gives the link no more data until there is room. What it sends all the same is kept up to a little (below), the
 //! rest dropped and counted. Small batches are heartbeats and control: they have a place of their own, lest a saturated link look dead.
 //!
 //! Before the core was told, all that came on top was dropped: sent again over other links, but lost as the link's own figures had it. (Two
@@ -22,8 +22,7 @@ use bonding_os::netlink::Interface;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
 use bonding_proto::discard::{Discard, DiscardCounts};
-use bonding_proto::event::LinkEvent;
-use bonding_proto::{Instant, Path, SocketId, Transmit};
+use bonding_proto::{Instant, Path, SocketEvent, SocketId, Transmit};
 
 use super::gathering::{Gathering, Tally};
 use super::moderation::Recency;
@@ -87,7 +86,7 @@ pub(crate) struct Sockets {
     /// What was larger than an interface carries, and where it was to go.
     refused: VecDeque<(Path, usize)>,
     /// Sockets that had no way to send since this was asked last, each once.
-    no_way: Vec<SocketId>,
+    no_route: Vec<SocketId>,
     /// Sockets that may have become full, or have room again, since this was asked last, each once.
     rooms: Vec<SocketId>,
 }
@@ -117,7 +116,7 @@ impl Sockets {
             slots: slots.collect(),
             buffers: ReceiveBuffers::new(),
             refused: VecDeque::new(),
-            no_way: Vec::new(),
+            no_route: Vec::new(),
             rooms: Vec::new(),
         }
     }
@@ -131,7 +130,7 @@ impl Sockets {
     }
 
     /// Opens what can be opened now and closes what has lost its interface; gives what links should be told.
-    pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, LinkEvent)> {
+    pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, SocketEvent)> {
         let mut events = Vec::new();
         for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
             let carrier = slot.refresh(monitor, poller, token(id));
@@ -141,7 +140,7 @@ impl Sockets {
             }
             if carrier != slot.carrier {
                 slot.carrier = carrier;
-                let event = if carrier { LinkEvent::CarrierFound } else { LinkEvent::CarrierLost };
+                let event = if carrier { SocketEvent::CarrierFound } else { SocketEvent::CarrierLost };
                 events.push((id, event));
             }
         }
@@ -222,7 +221,7 @@ impl Sockets {
         let (sent, too_big) = try_send(socket, transmit, bytes);
         note_refused(&mut self.refused, &path, too_big);
         if socket.counters().no_way > no_way {
-            note_once(&mut self.no_way, path.socket);
+            note_once(&mut self.no_route, path.socket);
         }
         if let Sent::Blocked { done } = sent {
             slot.keep(transmit, bytes.get(done..).unwrap_or_default());
@@ -249,27 +248,26 @@ impl Sockets {
         note_once(&mut self.rooms, id);
     }
 
-    /// The next socket that has become full (`false`), or has room again (`true`).
-    pub(crate) fn poll_room(&mut self) -> Option<(SocketId, bool)> {
+    /// What the core is to know before it sends more: a datagram was too big, a socket is full, or a
+    /// socket has room again.
+    pub(crate) fn poll_event(&mut self) -> Option<(SocketId, SocketEvent)> {
+        if let Some((path, bytes)) = self.refused.pop_front() {
+            return Some((path.socket, SocketEvent::TooBig { remote: path.remote, bytes }));
+        }
         while let Some(id) = self.rooms.pop() {
             let Some(slot) = self.slots.get_mut(id.index()) else { continue };
             let is_full = !slot.kept.is_empty();
             if is_full != slot.is_full {
                 slot.is_full = is_full;
-                return Some((id, !is_full));
+                return Some((id, if is_full { SocketEvent::Full } else { SocketEvent::Writable }));
             }
         }
         None
     }
 
-    /// The next datagram that was larger than the interface carries: to whom, and its bytes.
-    pub(crate) fn poll_refused(&mut self) -> Option<(Path, usize)> {
-        self.refused.pop_front()
-    }
-
-    /// The next socket that had no way to send.
-    pub(crate) fn poll_no_way(&mut self) -> Option<SocketId> {
-        self.no_way.pop()
+    /// The next socket that had no route when it was to send.
+    pub(crate) fn poll_no_route(&mut self) -> Option<SocketId> {
+        self.no_route.pop()
     }
 
     /// Adds the datagrams that did not leave.
@@ -482,7 +480,7 @@ mod tests {
         // As after a refusal by the kernel.
         sockets.slots[0].keep(&to(path, 1000), &[0; 2000]);
         note_once(&mut sockets.rooms, ID);
-        assert_eq!((sockets.poll_room(), sockets.poll_room()), (Some((ID, false)), None));
+        assert_eq!((sockets.poll_event(), sockets.poll_event()), (Some((ID, SocketEvent::Full)), None));
         for number in 1..=4_u8 {
             sockets.send(&poller, &to(path, 1000), &[number; 3000]);
         }
@@ -497,7 +495,7 @@ mod tests {
 
         sockets.flush(&poller, ID);
         assert!(sockets.slots[0].kept.is_empty());
-        assert_eq!((sockets.poll_room(), sockets.poll_room()), (Some((ID, true)), None));
+        assert_eq!((sockets.poll_event(), sockets.poll_event()), (Some((ID, SocketEvent::Writable)), None));
         let mut buffer = [0; 2000];
         let first: Vec<_> = (0..5 + 14)
             .map(|_| peer.recv_from(&mut buffer).map(|(size, _)| (size, buffer[0])).unwrap())
@@ -511,7 +509,7 @@ mod tests {
         let monitor = Monitor::open().unwrap();
         let poller = Poller::new().unwrap();
         let mut sockets = sockets("0.0.0.0:0", Some("no-such-if"));
-        assert_eq!(sockets.refresh(&monitor, &poller), [(ID, LinkEvent::CarrierLost)]);
+        assert_eq!(sockets.refresh(&monitor, &poller), [(ID, SocketEvent::CarrierLost)]);
         assert_eq!(sockets.refresh(&monitor, &poller), [], "told once");
         assert!(sockets.any_missing());
         let path = Path { socket: ID, remote: "127.0.0.1:9".parse().unwrap(), local: None };
@@ -527,13 +525,13 @@ mod tests {
         sockets.open_all(&poller).unwrap();
         let near = Path { socket: ID, remote: "127.0.0.1:9".parse().unwrap(), local: None };
         sockets.send(&poller, &to(near, 10), &[0; 10]);
-        assert_eq!(sockets.poll_no_way(), None);
+        assert_eq!(sockets.poll_no_route(), None);
         // Not permitted to a socket that did not ask for it.
         let broadcast = Path { remote: "127.255.255.255:9".parse().unwrap(), ..near };
         sockets.send(&poller, &to(broadcast, 10), &[0; 10]);
         sockets.send(&poller, &to(broadcast, 10), &[0; 10]);
         assert_eq!(discards(&sockets, Discard::SendRefused), 2);
-        assert_eq!((sockets.poll_no_way(), sockets.poll_no_way()), (Some(ID), None));
+        assert_eq!((sockets.poll_no_route(), sockets.poll_no_route()), (Some(ID), None));
     }
 
     #[test]

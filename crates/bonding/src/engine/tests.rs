@@ -11,8 +11,9 @@ use std::time::Duration;
 use bonding_os::poll::Poller;
 use bonding_os::signals::Signals;
 use bonding_os::tun::{Inbound, TunCounters};
-use bonding_proto::event::LinkEvent;
-use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, Transmit};
+use bonding_proto::{
+    Datagram, Discard, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, Timer, Transmit,
+};
 use bytes::Bytes;
 
 use super::clock::Clock;
@@ -80,8 +81,8 @@ impl StateMachine for Machine {
         self.delivered.pop_front()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        Some((self.tick_at, "tick"))
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        Some((self.tick_at, Timer::Pacing))
     }
 }
 
@@ -126,7 +127,6 @@ struct Quiet {
 }
 
 impl Shell<Machine> for Quiet {
-    fn on_socket_event(&mut self, _: &mut Machine, _: SocketId, _: LinkEvent, _: Instant) {}
     fn handle_events(&mut self, machine: &mut Machine, _: Instant) -> bool {
         machine.packets.extend(self.events.take());
         !machine.packets.is_empty()

@@ -19,10 +19,11 @@ use crate::config::SessionConfig;
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
-use crate::event::{Event, LinkEvent};
+use crate::event::{Event, SocketEvent};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::session::Session;
 use crate::time::Instant;
+use crate::timer::Timer;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{self, DatagramKind};
@@ -117,14 +118,6 @@ impl Client {
     /// What was thrown away before it reached a session.
     pub const fn discards(&self) -> &DiscardCounts {
         &self.discards
-    }
-
-    /// What the world tells about a link.
-    pub fn handle_link_event(&mut self, link: LinkId, event: LinkEvent, now: Instant) {
-        for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
-            session.handle_link_event(link, event, now);
-        }
-        self.review(now);
     }
 
     /// A link is used for something else from now on, with every server.
@@ -267,7 +260,7 @@ impl Client {
         };
         let mut owners = sessions.filter(|session| match index {
             Some(index) => session.owns(index),
-            None => session.hears(&datagram.path),
+            None => session.accepts_from(&datagram.path),
         });
         owners.next()
     }
@@ -308,14 +301,19 @@ impl StateMachine for Client {
         result
     }
 
-    fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
+    fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
         let mut sessions = self.seats.iter_mut().filter_map(|seat| seat.session.as_mut());
-        sessions.find_map(|session| session.handle_refused(path, bytes, now).then_some(()));
+        match event {
+            SocketEvent::Full => return self.full.set(socket, true),
+            SocketEvent::Writable => return self.full.set(socket, false),
+            SocketEvent::TooBig { remote, bytes } => {
+                sessions.any(|session| session.handle_too_big(socket, remote, bytes, now));
+            }
+            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {
+                sessions.for_each(|session| session.handle_socket_event(socket, event, now));
+            }
+        }
         self.review(now);
-    }
-
-    fn handle_room(&mut self, socket: SocketId, has_room: bool) {
-        self.full.set(socket, !has_room);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -362,9 +360,9 @@ impl StateMachine for Client {
         sessions.filter_map(|session| session.round_trip(socket)).min()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
-        let own = self.review_at.map(|at| (at, "servers"));
+        let own = self.review_at.map(|at| (at, Timer::Servers));
         sessions.filter_map(Session::poll_timeout).chain(own).min_by_key(|(at, _)| *at)
     }
 }

@@ -29,13 +29,14 @@ use crate::config::{ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, S
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
-use crate::event::Event;
+use crate::event::{Event, SocketEvent};
 use crate::handshake::Stamp;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
 use crate::stats::SessionStats;
 use crate::time::Instant;
+use crate::timer::Timer;
 use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
@@ -100,7 +101,7 @@ struct Slot {
     queued_bytes: usize,
     pending: bool,
     /// Its entry among the timers, and what for.
-    timer: Option<(Instant, &'static str)>,
+    timer: Option<(Instant, Timer)>,
 }
 
 impl Endpoint {
@@ -393,23 +394,27 @@ impl StateMachine for Endpoint {
         result
     }
 
-    fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
-        // Rare: after it the session sends nothing as large there.
-        let refused = |slot: &mut Option<Slot>| {
-            slot.as_mut().is_some_and(|slot| slot.session.handle_refused(path, bytes, now))
-        };
-        let found = self.slots.iter_mut().position(refused);
-        if let Some(id) = found.and_then(|at| u16::try_from(at).ok()).map(SessionId) {
-            self.mark(id);
-        }
-    }
-
-    fn handle_room(&mut self, socket: SocketId, has_room: bool) {
-        self.full.set(socket, !has_room);
-        if has_room {
-            for id in std::mem::take(&mut self.held_up) {
-                self.mark(id);
+    fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
+        match event {
+            SocketEvent::Full => self.full.set(socket, true),
+            SocketEvent::Writable => {
+                self.full.set(socket, false);
+                for id in std::mem::take(&mut self.held_up) {
+                    self.mark(id);
+                }
             }
+            SocketEvent::TooBig { remote, bytes } => {
+                // Rare: afterwards the session sends nothing as large there.
+                let is_its_own = |slot: &mut Option<Slot>| {
+                    slot.as_mut().is_some_and(|slot| slot.session.handle_too_big(socket, remote, bytes, now))
+                };
+                let found = self.slots.iter_mut().position(is_its_own);
+                if let Some(id) = found.and_then(|at| u16::try_from(at).ok()).map(SessionId) {
+                    self.mark(id);
+                }
+            }
+            // A server's sockets belong to no link, and to no interface in particular.
+            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {}
         }
     }
 
@@ -461,10 +466,10 @@ impl StateMachine for Endpoint {
         self.released.pop_front()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let (at, id) = self.timers.first()?;
         let slot = self.slots.get(usize::from(id.0))?.as_ref()?;
-        Some((at, slot.timer.map_or("session", |(_, reason)| reason)))
+        Some((at, slot.timer.map_or(Timer::Session, |(_, timer)| timer)))
     }
 }
 

@@ -175,7 +175,8 @@ fn links_are_not_looked_at_for_silence_for_ever() {
     assert_eq!(pair.delivered[1].len(), 200);
     let mut looks = 0;
     pair.run(3_000, |pair| {
-        let waits_for = |side: &Session| side.poll_timeout().is_some_and(|(_, reason)| reason == "silence");
+        let waits_for =
+            |side: &Session| side.poll_timeout().is_some_and(|(_, timer)| timer == Timer::Silence);
         looks += pair.sides.iter().filter(|side| waits_for(side)).count();
     });
     assert_eq!(looks, 0);

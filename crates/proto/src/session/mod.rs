@@ -56,11 +56,11 @@ use crate::StateMachine;
 use crate::config::{Role, Security, SessionConfig};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
-use crate::event::{Event, LinkEvent};
+use crate::event::{Event, SocketEvent};
 use crate::handshake::Welcome;
 use crate::limits::{HOLD_MAX, RESEND_HOLD_MAX};
 use crate::link::Link;
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
+use crate::packet::{Datagram, LinkId, PacketBuf, SocketId, SocketSet, Transmit};
 use crate::qos::classify::Classifier;
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig, Tier};
@@ -68,6 +68,7 @@ use crate::recovery::{self, Recovery, TRIES_MAX};
 use crate::reorder::{Limits, LinkDelay, Resequencer};
 use crate::scheduler::{self, Scheduler, Service};
 use crate::time::Instant;
+use crate::timer::Timer;
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState, LinkView};
 use crate::wire::control::CloseReason;
@@ -292,18 +293,19 @@ impl Session {
         self.has_events() || self.keyring.has_freed() || !self.released.is_empty() || self.sizes.has_answers()
     }
 
-    /// What the world tells about a link.
-    pub fn handle_link_event(&mut self, link: LinkId, event: LinkEvent, now: Instant) {
+    /// Something happened to a client's link, whose socket has the link's number.
+    fn on_link_event(&mut self, link: LinkId, event: SocketEvent, now: Instant) {
         let Some(link) = self.links.get_mut(link.index()) else { return };
         let (id, before) = (link.id(), link.state());
         match event {
-            LinkEvent::CarrierFound => link.on_carrier(true, now),
-            LinkEvent::CarrierLost => link.on_carrier(false, now),
-            LinkEvent::SendFailed => link.on_send_failed(now),
+            SocketEvent::CarrierFound => link.on_carrier(true, now),
+            SocketEvent::CarrierLost => link.on_carrier(false, now),
+            SocketEvent::NoRoute => link.on_send_failed(now),
+            SocketEvent::Full | SocketEvent::Writable | SocketEvent::TooBig { .. } => {}
         }
         let after = link.state();
         self.note_state(id, before, after, now);
-        if event == LinkEvent::CarrierFound {
+        if event == SocketEvent::CarrierFound {
             self.note_found(id, now);
         }
     }
@@ -550,14 +552,20 @@ impl StateMachine for Session {
         }
     }
 
-    fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) {
-        Self::handle_refused(self, path, bytes, now);
-    }
-
-    fn handle_room(&mut self, socket: SocketId, has_room: bool) {
-        let mut full = self.full;
-        full.set(socket, !has_room);
-        self.set_full(full);
+    fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
+        match event {
+            SocketEvent::Full | SocketEvent::Writable => {
+                let mut full = self.full;
+                full.set(socket, event == SocketEvent::Full);
+                self.set_full(full);
+            }
+            SocketEvent::TooBig { remote, bytes } => {
+                self.handle_too_big(socket, remote, bytes, now);
+            }
+            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {
+                self.on_link_event(LinkId(socket.0), event, now);
+            }
+        }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -625,48 +633,48 @@ impl StateMachine for Session {
         self.links.iter().filter(over).map(Link::rtt).filter(|rtt| !rtt.is_zero()).min()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let mut first = First::default();
         for link in &self.links {
             if self.speaks(link) {
-                first.offer(link.heartbeat_at(), "heartbeat");
-                first.offer(link.control_at(), "control");
+                first.offer(link.heartbeat_at(), Timer::Heartbeat);
+                first.offer(link.control_at(), Timer::Control);
                 if link.is_trusted() {
-                    first.offer(link.feedback_at(), "feedback");
+                    first.offer(link.feedback_at(), Timer::Feedback);
                 }
             }
             if link.has_relay() {
-                first.offer(Some(Instant::ZERO), "relay");
+                first.offer(Some(Instant::ZERO), Timer::IndirectFeedback);
             }
             debug_assert!(
                 link.poll_timeout().is_none_or(|at| at >= link.unchanged_until()),
                 "that is a bound"
             );
             if !first.is_by(link.unchanged_until()) {
-                first.offer(link.poll_timeout(), "link state");
+                first.offer(link.poll_timeout(), Timer::LinkState);
             }
-            first.offer(link.end_overdue_at(), "resend");
-            first.offer(link.probe_timeout(), "MTU probe");
+            first.offer(link.end_overdue_at(), Timer::Resend);
+            first.offer(link.probe_timeout(), Timer::MtuProbe);
         }
-        first.offer(self.dialer.as_ref().and_then(Dialer::poll_timeout), "handshake");
-        first.offer(self.keyring.poll_timeout(), "keys");
-        first.offer(self.transmit_at, "pacing");
-        first.offer(self.reorder.poll_timeout(), "reorder");
-        first.offer(self.silence_timeout(), "silence");
+        first.offer(self.dialer.as_ref().and_then(Dialer::poll_timeout), Timer::Handshake);
+        first.offer(self.keyring.poll_timeout(), Timer::Keys);
+        first.offer(self.transmit_at, Timer::Pacing);
+        first.offer(self.reorder.poll_timeout(), Timer::Reorder);
+        first.offer(self.silence_timeout(), Timer::Silence);
         first.0
     }
 }
 
 /// The first of what is due, and of two at the same time the one that was named first.
 #[derive(Debug, Default)]
-struct First(Option<(Instant, &'static str)>);
+struct First(Option<(Instant, Timer)>);
 
 impl First {
-    fn offer(&mut self, at: Option<Instant>, reason: &'static str) {
+    fn offer(&mut self, at: Option<Instant>, timer: Timer) {
         if let Some(at) = at
             && !self.is_by(at)
         {
-            self.0 = Some((at, reason));
+            self.0 = Some((at, timer));
         }
     }
 

@@ -19,13 +19,13 @@ fn load(pair: &mut Pair, ms: u64) {
 fn data_goes_over_other_links_until_a_full_socket_has_room() {
     let mut pair = Pair::new(&[(20, 10), (20, 10)]);
     pair.run(500, |_| ());
-    pair.sides[0].handle_room(SocketId(0), false);
+    pair.sides[0].handle_socket_event(SocketId(0), SocketEvent::Full, pair.now);
     load(&mut pair, 1_000);
     assert_eq!(pair.data_bytes[0], 0);
     assert!(pair.data_bytes[1] > 2_000_000, "{:?}", pair.data_bytes);
     // Heartbeats went all the same.
     assert_eq!(pair.states(), [LinkState::Up; 2]);
-    pair.sides[0].handle_room(SocketId(0), true);
+    pair.sides[0].handle_socket_event(SocketId(0), SocketEvent::Writable, pair.now);
     load(&mut pair, 1_000);
     assert!(pair.data_bytes[0] > 2_000_000, "{:?}", pair.data_bytes);
 }
@@ -35,11 +35,11 @@ fn where_all_are_full_data_waits_and_goes_as_soon_as_there_is_room() {
     let mut pair = Pair::new(&[(20, 10), (20, 10)]);
     pair.run(500, |_| ());
     for socket in [0, 1] {
-        pair.sides[0].handle_room(SocketId(socket), false);
+        pair.sides[0].handle_socket_event(SocketId(socket), SocketEvent::Full, pair.now);
     }
     load(&mut pair, 8);
     assert_eq!(pair.data_bytes, [0, 0]);
-    pair.sides[0].handle_room(SocketId(1), true);
+    pair.sides[0].handle_socket_event(SocketId(1), SocketEvent::Writable, pair.now);
     pair.drain();
     assert_eq!(pair.data_bytes[0], 0);
     assert!(pair.data_bytes[1] > 0, "at once");
@@ -51,7 +51,7 @@ fn where_all_are_full_data_waits_and_goes_as_soon_as_there_is_room() {
 fn a_server_goes_on_with_a_session_that_waited() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
     world.idle(500);
-    world.server.handle_room(SocketId(0), false);
+    world.server.handle_socket_event(SocketId(0), SocketEvent::Full, world.now);
     let sent = |world: &World| world.to.get(&world.addresses[0]).map_or(0, |(datagrams, _)| *datagrams);
     let before = sent(&world);
     for number in 0..20 {
@@ -60,7 +60,7 @@ fn a_server_goes_on_with_a_session_that_waited() {
     world.drain();
     assert_eq!(sent(&world), before);
     // No timer is due: being told is enough.
-    world.server.handle_room(SocketId(0), true);
+    world.server.handle_socket_event(SocketId(0), SocketEvent::Writable, world.now);
     world.drain();
     assert!(sent(&world) > before);
     world.idle(100);

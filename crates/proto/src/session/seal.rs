@@ -46,8 +46,8 @@ impl Session {
         self.keyring.owns(local_index) || self.dialer.as_ref().is_some_and(|dialer| dialer.owns(local_index))
     }
 
-    /// Whether one of a client's links hears its server on `path`.
-    pub fn hears(&self, path: &Path) -> bool {
+    /// Whether one of a client's links accepts its server's datagrams from `path`.
+    pub fn accepts_from(&self, path: &Path) -> bool {
         self.links.get(path.socket.index()).is_some_and(|link| link.accepts_from(path))
     }
 

@@ -6,6 +6,7 @@ use super::sealed_tests::{HOME, World, complete, enrolled};
 use super::*;
 use crate::endpoint::SessionId;
 use crate::inner::samples::sum;
+use crate::packet::Path;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 
@@ -203,6 +204,10 @@ fn a_black_hole_is_left_within_5_s() {
     }
 }
 
+const fn refused(path: &Path, bytes: usize) -> SocketEvent {
+    SocketEvent::TooBig { remote: path.remote, bytes }
+}
+
 #[test]
 fn what_the_kernel_refuses_is_told_and_followed() {
     let mut world = world(&[1_500]);
@@ -210,15 +215,15 @@ fn what_the_kernel_refuses_is_told_and_followed() {
     let path = world.client.stats(world.now).links[0].path.unwrap();
     // The interface carries 1,420 bytes now: the kernel refuses, and would drop, what is larger.
     world.limits[0] = [1_420; 2];
-    StateMachine::handle_refused(&mut world.client, &path, 1_472, world.now);
+    world.client.handle_socket_event(path.socket, refused(&path, 1_472), world.now);
     world.idle(1_500);
     assert_eq!(mtus(&world)[0], [Some(1_420)]);
     let path = world.server.session(SessionId(0)).unwrap().stats(world.now).links[0].path.unwrap();
-    world.server.handle_refused(&path, 1_472, world.now);
+    world.server.handle_socket_event(path.socket, refused(&path, 1_472), world.now);
     world.idle(1_500);
     assert_eq!(mtus(&world)[1], [Some(1_420)]);
     let other = Path { remote: "192.0.2.99:1".parse().unwrap(), ..path };
-    world.server.handle_refused(&other, 1_300, world.now);
+    world.server.handle_socket_event(other.socket, refused(&other, 1_300), world.now);
     assert_eq!(mtus(&world)[1], [Some(1_420)]);
 }
 

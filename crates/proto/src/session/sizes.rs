@@ -13,6 +13,7 @@
 //!   with what is known to pass.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Session;
@@ -21,7 +22,7 @@ use crate::discard::Discard;
 use crate::event::Event;
 use crate::inner::{fragment, mss, too_big};
 use crate::link::{BASE_BYTES, Link};
-use crate::packet::{LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{LinkId, PacketBuf, SocketId, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler::Decision;
@@ -118,10 +119,17 @@ impl Session {
         self.sizes.tunnel
     }
 
-    /// The kernel refused a datagram of `bytes` for `path` as too large. Whether the path is one of this session's.
-    pub fn handle_refused(&mut self, path: &Path, bytes: usize, now: Instant) -> bool {
+    /// The kernel refused a datagram of `bytes` from `socket` to `remote` as too large. Whether one of
+    /// this session's links has that path.
+    pub(crate) fn handle_too_big(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> bool {
         let on = |link: &&mut Link| {
-            link.path().is_some_and(|known| known.socket == path.socket && known.remote == path.remote)
+            link.path().is_some_and(|known| known.socket == socket && known.remote == remote)
         };
         let Some(link) = self.links.iter_mut().find(on) else { return false };
         if link.on_refused(bytes, now) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bonding_netem::{Change, Direction, Loss};
 use bonding_proto::config::Policy;
 use bonding_proto::stats::SessionStats;
-use bonding_proto::{Datagram, Discard, Instant, PacketBuf, Session, StateMachine, Transmit};
+use bonding_proto::{Datagram, Discard, Instant, PacketBuf, Session, StateMachine, Timer, Transmit};
 use bonding_sim::bond::{BondWorld, Setup};
 use bonding_sim::host::echo::{EchoClient, EchoServer};
 use bonding_sim::host::quic::QuicControl;
@@ -252,7 +252,7 @@ impl StateMachine for GlobalSequence {
         self.session.poll_packet()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         self.session.poll_timeout()
     }
 }

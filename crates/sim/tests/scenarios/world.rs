@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bonding_proto::units::BitRate;
-use bonding_proto::{Instant, LinkId};
+use bonding_proto::{Instant, LinkId, Timer};
 use bonding_sim::bare::Bare;
 use bonding_sim::host::bulk::{BulkConfig, End};
 use bonding_sim::host::echo::{EchoClient, EchoServer};
@@ -191,8 +191,8 @@ impl bonding_proto::StateMachine for Stuck {
         self.0.poll_packet()
     }
 
-    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        Some((Instant::ZERO, "pacing"))
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        Some((Instant::ZERO, Timer::Pacing))
     }
 }
 
