@@ -23,26 +23,26 @@ use crate::wire::feedback::{Range, Runs};
 use crate::wire::sealed::{self, SEALED_HEADER_BYTES, SealedHeader};
 
 /// Bytes that sealing adds to frames.
-pub(super) const SEALING_BYTES: usize = SEALED_HEADER_BYTES + TAG_BYTES;
+pub(in crate::session) const SEALING_BYTES: usize = SEALED_HEADER_BYTES + TAG_BYTES;
 
 /// Handshakes of a server whose answers may still be under way.
 const NEXT_MAX: usize = 3;
 
 /// How long keys serve. The values are WireGuard's.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct KeyLimits {
+pub(in crate::session) struct KeyLimits {
     /// The client makes new ones.
-    pub(super) rekey_after: Duration,
+    pub(in crate::session) rekey_after: Duration,
     /// They are refused.
-    pub(super) refuse_after: Duration,
+    pub(in crate::session) refuse_after: Duration,
     /// Datagrams sealed, on all links, after which the client makes new ones.
-    pub(super) rekey_datagrams: u64,
+    pub(in crate::session) rekey_datagrams: u64,
     /// Datagrams sealed after which they are refused.
-    pub(super) refuse_datagrams: u64,
+    pub(in crate::session) refuse_datagrams: u64,
 }
 
 impl KeyLimits {
-    pub(super) const DEFAULT: Self = Self {
+    pub(in crate::session) const DEFAULT: Self = Self {
         rekey_after: Duration::from_secs(120),
         refuse_after: Duration::from_secs(180),
         rekey_datagrams: 1 << 60,
@@ -98,34 +98,34 @@ impl KeySet {
 
 /// What a sealed datagram is called: the peer's index of the key, and its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SealedAs {
-    pub(super) key: u32,
-    pub(super) counter: u64,
+pub(in crate::session) struct SealedAs {
+    pub(in crate::session) key: u32,
+    pub(in crate::session) counter: u64,
 }
 
 impl SealedAs {
     /// Key and counter.
-    pub(super) const fn name(self) -> (u32, u64) {
+    pub(in crate::session) const fn name(self) -> (u32, u64) {
         (self.key, self.counter)
     }
 }
 
 /// What opening a datagram told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Opened {
+pub(in crate::session) struct Opened {
     /// Bytes of frames behind the header.
-    pub(super) size: usize,
+    pub(in crate::session) size: usize,
     /// No newer datagram of this link was seen.
-    pub(super) newest: bool,
+    pub(in crate::session) newest: bool,
     /// It came under the keys in use, not under those before.
-    pub(super) is_current: bool,
+    pub(in crate::session) is_current: bool,
     /// These keys were used by the client for the first time: the peer's run that they belong to.
-    pub(super) confirmed: Option<u32>,
+    pub(in crate::session) confirmed: Option<u32>,
 }
 
 /// All keys of a session.
 #[derive(Debug)]
-pub(super) struct Keyring {
+pub(in crate::session) struct Keyring {
     limits: KeyLimits,
     current: Option<KeySet>,
     previous: Option<KeySet>,
@@ -137,17 +137,17 @@ pub(super) struct Keyring {
 }
 
 impl Keyring {
-    pub(super) const fn new(limits: KeyLimits) -> Self {
+    pub(in crate::session) const fn new(limits: KeyLimits) -> Self {
         Self { limits, current: None, previous: None, next: Vec::new(), freed: Vec::new(), rekeys: 0 }
     }
 
     /// A client's handshake is done: its keys are used from now on.
-    pub(super) fn install(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
+    pub(in crate::session) fn install(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
         self.promote(KeySet::new(keys, peer_epoch, now));
     }
 
     /// A server's handshake is done: its keys are used when the client has used them.
-    pub(super) fn install_next(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
+    pub(in crate::session) fn install_next(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
         if self.next.len() == NEXT_MAX {
             let oldest = self.next.remove(0);
             self.freed.push(oldest.local_index);
@@ -165,28 +165,28 @@ impl Keyring {
     }
 
     /// The peer was restarted: what an earlier run of it sealed is of no use.
-    pub(super) fn drop_previous(&mut self) {
+    pub(in crate::session) fn drop_previous(&mut self) {
         self.freed.extend(self.previous.take().map(|keys| keys.local_index));
     }
 
     /// Forgets every key.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::session) fn clear(&mut self) {
         let all = self.current.take().into_iter().chain(self.previous.take()).chain(self.next.drain(..));
         self.freed.extend(all.map(|keys| keys.local_index));
     }
 
     /// The next local index that names no key any more.
-    pub(super) fn poll_freed(&mut self) -> Option<u32> {
+    pub(in crate::session) fn poll_freed(&mut self) -> Option<u32> {
         self.freed.pop()
     }
 
     /// Whether [`Self::poll_freed`] has something.
-    pub(super) const fn has_freed(&self) -> bool {
+    pub(in crate::session) const fn has_freed(&self) -> bool {
         !self.freed.is_empty()
     }
 
     /// Whether a datagram with this receiver index is for one of these keys.
-    pub(super) fn owns(&self, local_index: u32) -> bool {
+    pub(in crate::session) fn owns(&self, local_index: u32) -> bool {
         self.all().any(|keys| keys.local_index == local_index)
     }
 
@@ -195,7 +195,7 @@ impl Keyring {
     }
 
     /// Checks and opens a sealed datagram where it lies.
-    pub(super) fn open(
+    pub(in crate::session) fn open(
         &mut self,
         header: &SealedHeader,
         datagram: &mut [u8],
@@ -231,7 +231,7 @@ impl Keyring {
     }
 
     /// Whether there are keys to seal with.
-    pub(super) fn can_seal(&self, now: Instant) -> bool {
+    pub(in crate::session) fn can_seal(&self, now: Instant) -> bool {
         self.current.as_ref().is_some_and(|keys| {
             now.saturating_since(keys.made_at) < self.limits.refuse_after
                 && keys.sealed < self.limits.refuse_datagrams
@@ -239,23 +239,23 @@ impl Keyring {
     }
 
     /// Whether there are keys that may seal more, unless their time is over.
-    pub(super) fn serves(&self) -> bool {
+    pub(in crate::session) fn serves(&self) -> bool {
         self.current.as_ref().is_some_and(|keys| keys.sealed < self.limits.refuse_datagrams)
     }
 
     /// Whether so much was sealed that a client is to make new keys.
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(in crate::session) fn is_used_up(&self) -> bool {
         self.current.as_ref().is_some_and(|keys| keys.sealed >= self.limits.rekey_datagrams)
     }
 
     /// Makes room for a header at the end of `buf`. The frames are to follow, and then [`Self::seal`].
-    pub(super) fn begin(buf: &mut Vec<u8>) {
+    pub(in crate::session) fn begin(buf: &mut Vec<u8>) {
         buf.extend_from_slice(&[0; SEALED_HEADER_BYTES]);
     }
 
     /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when [`Self::can_seal`]: without keys
     /// what was to be sealed is overwritten, since nothing of it may leave in the clear. Returns what it is called on the wire.
-    pub(super) fn seal(
+    pub(in crate::session) fn seal(
         &mut self,
         link: u8,
         buf: &mut Vec<u8>,
@@ -294,7 +294,7 @@ impl Keyring {
     }
 
     /// Which counters arrived on a link under the key of this index, from `largest` downwards.
-    pub(super) fn runs(&self, local_index: u32, link: u8, largest: u64) -> Option<Runs> {
+    pub(in crate::session) fn runs(&self, local_index: u32, link: u8, largest: u64) -> Option<Runs> {
         let keys = self.all().find(|keys| keys.local_index == local_index)?;
         let window = &keys.lanes.get(usize::from(link))?.window;
         let counts = |counter: u64, seen: bool| u16::try_from(window.run(counter, seen)).unwrap_or(u16::MAX);
@@ -313,12 +313,12 @@ impl Keyring {
     }
 
     /// When a client is to make new keys because of their age; `None`: there are none.
-    pub(super) fn rekey_at(&self) -> Option<Instant> {
+    pub(in crate::session) fn rekey_at(&self) -> Option<Instant> {
         self.current.as_ref().map(|keys| keys.made_at + self.limits.rekey_after)
     }
 
     /// Forgets keys that are too old. Whether those in use are gone.
-    pub(super) fn on_time(&mut self, now: Instant) -> bool {
+    pub(in crate::session) fn on_time(&mut self, now: Instant) -> bool {
         let expired = |keys: &KeySet| now.saturating_since(keys.made_at) >= self.limits.refuse_after;
         let current = self.current.take_if(|keys| expired(keys));
         let previous = self.previous.take_if(|keys| expired(keys));
@@ -329,7 +329,7 @@ impl Keyring {
     }
 
     /// When [`Self::on_time`] has something to do.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::session) fn poll_timeout(&self) -> Option<Instant> {
         // The order in which they were made is not always that of their use.
         let mut oldest = self.current.as_ref().map(|keys| keys.made_at);
         for keys in self.previous.iter().chain(&self.next) {
@@ -339,12 +339,12 @@ impl Keyring {
     }
 
     /// What seals now.
-    pub(super) fn cipher(&self) -> Option<Cipher> {
+    pub(in crate::session) fn cipher(&self) -> Option<Cipher> {
         self.current.as_ref().map(|keys| keys.cipher)
     }
 
     /// How often keys were replaced while in use.
-    pub(super) const fn rekeys(&self) -> u64 {
+    pub(in crate::session) const fn rekeys(&self) -> u64 {
         self.rekeys
     }
 }

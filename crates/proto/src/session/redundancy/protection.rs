@@ -1,38 +1,32 @@
-//! Forward error correction in a session: when a repair symbol is worth sending and over which link, and what is restored from those
-//! that come. The code itself is [`crate::fec`].
+//! Forward error correction in a session: when a repair symbol is worth sending and over which link, and
+//! what is restored from received symbols. The code itself is [`crate::fec`].
 //!
-//! # When a symbol is sent
-//! Each flow slot has a window of its own. `auto` protects what is delivered at once, since that cannot wait for anything else:
+//! Each flow slot has a window of its own. `auto` protects what is delivered at once, since that cannot
+//! wait for a resend:
 //!
 //! ```text
-//! redundancy = 6 × loss of the link × mean burst of its losses (at most 3)       none below 0.3 % of loss; at most 1/4
-//!              4 × where what is lost is also sent again
-//! one symbol for every 1 / redundancy packets, at the latest 100 ms after the first that none covers, from 4 packets on
+//! redundancy = 6 × loss of the link × mean burst of its losses (at most 3)
+//!              4 × where losses are also sent again; none below 0.3 % of loss; at most 1/4
+//! one symbol for every 1 / redundancy packets, at the latest 100 ms after the first that no symbol
+//! covers, from 4 packets on
 //! ```
-//! It covers the packets of three such spans (at least 12, no older than 400 ms), so that each is covered by three symbols. Six times the loss: at
-//! 3 % of random loss it takes three losses in a span of five, or more in a row than symbols follow, before one is restored late. The 100 ms
-//! are what a call can wait for. A packet that goes over two links needs no symbol and is in no window. Above 10 % of loss
-//! symbols would cost as much as copies and come later: then there are copies (`copies`).
+//! It covers the packets of three such spans (at least 12, no older than 400 ms). A packet with a copy
+//! needs no symbol and is in no window. A fixed ratio protects every flow, one symbol for every
+//! 1 / ratio packets. A symbol goes over the best link but the one that carried the last packet, where
+//! one is free, so that an outage does not take both. Reasons: docs/decisions/0051-repair-symbols.md.
 //!
-//! A fixed ratio protects every flow, with one symbol for every 1 / ratio packets.
+//! Bounds: windows and what is kept for restoring take at most [`BYTES_MAX`] and [`SLOTS_MAX`] slots
+//! each; beyond, the slot that was longest without use is forgotten. Restoring begins with the first
+//! symbol of a slot. A peer that sends symbols only to make work has little of it done: each byte of the
+//! packets of slots with symbols pays for [`WORK_PER_BYTE`] bytes of arithmetic, and a symbol for which
+//! nothing is left is refused.
 //!
-//! A symbol goes over the best link but the one that carried the last packet, where one is free, so that an outage does not take both.
-//!
-//! # Bounds
-//! Windows and what is remembered for restoring take at most [`BYTES_MAX`] and [`SLOTS_MAX`] slots each; beyond, the slot that was longest without
-//! use loses its own, and what was not used for a while goes anyway. A server counts them among what its sessions may queue together.
-//! Restoring begins with the first symbol of a slot: a peer that sends none costs nothing. A peer that sends symbols only to make work has
-//! little of it done: each byte of the packets of slots with symbols pays for [`WORK_PER_BYTE`] bytes of arithmetic, and a symbol for which nothing
-//! is left is refused.
-//!
-//! Contract: control frames, heartbeats and plain links are not protected. What is restored goes through the resequencer, which
-//! delivers it if nothing else has; it says nothing about any link.
+//! Contract: control frames, heartbeats and plain links are not protected. What is restored goes through
+//! the resequencer, which delivers it if nothing else has; it tells nothing about any link.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::Session;
-use super::transmit::{begin_datagram, overhead};
 use crate::config::{Fec, Security};
 use crate::discard::Discard;
 use crate::fec::{COVER_MAX, Cover, Decoder, Encoder};
@@ -40,33 +34,51 @@ use crate::link::Outgoing;
 use crate::packet::{DataFrame, LinkId, PacketBuf, Transmit};
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
-use crate::session::keyring::SealedAs;
+use crate::session::inbox::Inbox;
+use crate::session::link_table::LinkTable;
+use crate::session::outbox::{DatagramWriter, overhead};
+use crate::session::sealing::{Keyring, SealedAs};
 use crate::time::Instant;
 use crate::wire::{self, COUNTER_BITS, Kind, Modifiers};
 
-/// See the module's head; all ours.
+/// From this loss on symbols are sent, permille. Chosen: below it losses of a call are not heard.
 const LOSS_MIN_PERMILLE: u32 = 3;
+/// Redundancy in units of the link's loss: at 3 % of random loss it takes three losses in a span of
+/// five, or more in a row than symbols follow, before a packet is restored late.
 const REDUNDANCY_PER_LOSS: u32 = 6;
+/// The same where losses are also sent again. Chosen: a resend restores what symbols do not.
 const REDUNDANCY_PER_LOSS_RESENT: u32 = 4;
+/// The longest mean burst that redundancy follows, in tenths of a packet. Chosen: longer ones are
+/// outages, which copies answer.
 const BURST_MAX_TENTHS: u32 = 30;
+/// Packets from one symbol to the next, at least: redundancy of 1/4. Chosen: beyond, copies are better.
 const SPACING_MIN: u32 = 4;
+/// The same, at most. Chosen: what a symbol restores comes within this many packets.
 const SPACING_MAX: u32 = 32;
+/// A packet waits this long for a symbol at most. Chosen: what a call can wait for.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A symbol covers the packets of this many spacings, so that each packet is covered by as many symbols.
 const SPANS: u32 = 3;
+/// The least window, packets. Chosen: three times [`SPACING_MIN`].
 const WINDOW_MIN: u32 = 12;
+/// The oldest packet that a symbol covers. Chosen: four times [`PATIENCE`].
 const WINDOW_AGE: Duration = Duration::from_millis(400);
 
-/// From so much loss on a copy of each packet is the better protection.
+/// From this loss on a copy of each packet protects better than symbols, which would cost as much and
+/// come later, permille.
 pub(super) const COPIES_FROM_PERMILLE: u16 = 100;
 
-/// Of windows, and of what is remembered for restoring.
+/// Bytes of windows, and of what is kept for restoring, each. Chosen: what one session may hold.
 const BYTES_MAX: usize = 4 << 20;
+/// Slots with windows, and slots with what is kept for restoring, each. Chosen as above.
 const SLOTS_MAX: usize = 1_024;
+/// A window without use is forgotten after this. Chosen: longer than pauses within a call.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// A packet is in three symbols, and in twelve where each has a symbol behind it; solving takes less than that again. What is saved up at most
-/// takes some 2 ms.
+/// Bytes of arithmetic that each received byte pays for: a packet is in three symbols, and in twelve
+/// where each has a symbol behind it; solving takes less than that again.
 const WORK_PER_BYTE: usize = 16;
+/// What is saved up at most, bytes of arithmetic. Chosen: some 2 ms of work.
 const WORK_MAX: usize = 4 << 20;
 
 /// Bits of a repair frame's `seq_num` below its slot: count, number, and the first counter's lower bits.
@@ -98,9 +110,9 @@ struct Symbol {
     bytes: Vec<u8>,
 }
 
-/// What the session keeps for it.
+/// Windows of what was sent, and what is kept for restoring.
 #[derive(Debug)]
-pub(super) struct Protection {
+pub(in crate::session) struct Protection {
     fec: Fec,
     redundancy_per_loss: u32,
     senders: BTreeMap<u16, Sender>,
@@ -112,9 +124,9 @@ pub(super) struct Protection {
     /// Bytes of arithmetic that are paid for.
     work_left: usize,
     swept: Instant,
-    pub(super) sent: u64,
-    pub(super) recovered: u64,
-    pub(super) refused: u64,
+    pub(in crate::session) sent: u64,
+    pub(in crate::session) recovered: u64,
+    pub(in crate::session) refused: u64,
 }
 
 impl Protection {
@@ -146,7 +158,7 @@ impl Protection {
     }
 
     /// Whether symbols may cover what is not realtime.
-    pub(super) const fn covers_all(&self) -> bool {
+    pub(in crate::session) const fn covers_all(&self) -> bool {
         matches!(self.fec, Fec::Fixed(_))
     }
 
@@ -206,12 +218,12 @@ impl Protection {
     }
 
     /// What it takes.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(in crate::session) const fn bytes(&self) -> usize {
         self.sender_bytes + self.receiver_bytes
     }
 
     /// Forgets what is idle.
-    pub(super) fn sweep(&mut self, now: Instant) {
+    pub(in crate::session) fn sweep(&mut self, now: Instant) {
         if now.saturating_since(self.swept) < IDLE || (self.senders.is_empty() && self.receivers.is_empty()) {
             return;
         }
@@ -266,105 +278,111 @@ impl Protection {
             self.receiver_bytes -= self.receivers.remove(&oldest).map_or(0, |one| one.decoder.bytes());
         }
     }
-}
 
-impl Session {
-    /// `frame` went over `link` and nowhere else: a symbol may be due.
-    pub(super) fn protect(&mut self, head: &Queued, link: LinkId, frame: &DataFrame, now: Instant) {
-        let Some(view) = self.views.get(link.index()).filter(|_| self.peer_at_once) else { return };
-        // What is at once and not realtime is an acknowledgement: the next one says as much.
+    /// Whether symbols are sent at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.fec != Fec::Off
+    }
+
+    /// `frame` went over the link and nowhere else, to a peer that takes frames at once: a symbol may be
+    /// due.
+    pub(in crate::session) fn protect(
+        &mut self,
+        head: &Queued,
+        link: LinkId,
+        frame: &DataFrame,
+        links: &mut LinkTable,
+        now: Instant,
+    ) {
+        let Some(view) = links.view(link) else { return };
+        // A frame that is at once and not realtime is an acknowledgement: the next one says as much.
         let at_once = head.tier == Tier::Realtime && frame.modifiers.has(Modifiers::AT_ONCE);
-        let spacing = self.protection.spacing(at_once, view.loss_permille, view.burst_tenths);
-        let Some(spacing) = spacing.filter(|_| self.is_sealed(link)) else { return };
-        let Some((cover, bytes)) = self.protection.on_sent(frame, spacing, now) else { return };
+        let spacing = self.spacing(at_once, view.loss_permille, view.burst_tenths);
+        let Some(spacing) = spacing.filter(|_| links.is_sealed(link)) else { return };
+        let Some((cover, bytes)) = self.on_sent(frame, spacing, now) else { return };
         let head = Queued { bytes: bytes.len(), ..*head };
-        let other = scheduler::second(&head, link, &self.views, now);
-        let fits = |id: &LinkId| {
-            self.is_sealed(*id) && self.views.get(id.index()).is_some_and(|view| view.mtu >= bytes.len())
-        };
+        let other = scheduler::second(&head, link, links.views(), now);
+        let fits =
+            |id: &LinkId| links.is_sealed(*id) && links.view(*id).is_some_and(|view| view.mtu >= bytes.len());
         let Some(link) = other.filter(fits).or(Some(link).filter(fits)) else { return };
-        if let Some(view) = self.views.get_mut(link.index()) {
-            view.charge(bytes.len(), now);
-        }
+        links.charge(link, bytes.len(), now);
         let (slot, _) = split(frame.seq_num);
         let seq_num = repair_seq_num(slot, cover);
-        self.protection.symbols.push_back(Symbol { link, seq_num, modifiers: frame.modifiers, bytes });
-    }
-
-    /// Whether losses of realtime packets on the link are made good by symbols.
-    pub(super) fn repairs(&self, link: LinkId) -> bool {
-        self.protection.fec != Fec::Off && self.peer_at_once && self.is_sealed(link)
-    }
-
-    fn is_sealed(&self, link: LinkId) -> bool {
-        self.links.get(link.index()).is_some_and(|link| link.security() == Security::Sealed)
+        self.symbols.push_back(Symbol { link, seq_num, modifiers: frame.modifiers, bytes });
     }
 
     /// A repair frame that waits.
-    pub(super) fn transmit_repair(&mut self, buf: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
-        while let Some(symbol) = self.protection.symbols.pop_front() {
-            let state = self.links.get(symbol.link.index()).filter(|link| self.speaks(link));
-            let Some(path) = state.and_then(|state| state.path()).filter(|_| self.keyring.can_seal(now))
-            else {
-                continue;
-            };
+    pub(in crate::session) fn transmit(&mut self, writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
+        while let Some(symbol) = self.symbols.pop_front() {
+            let destination = writer.destination(symbol.link).filter(|_| writer.can_seal());
+            let Some((path, _)) = destination else { continue };
+            let DatagramWriter { buf, links, keyring, now, .. } = writer;
             let start = buf.len();
-            begin_datagram(Security::Sealed, buf);
+            Keyring::begin(buf);
             // As long as the longest packet that it covers.
             let len = u16::try_from(symbol.bytes.len()).unwrap_or(u16::MAX);
             wire::put_frame_header(buf, symbol.seq_num, Kind::Repair, symbol.modifiers, len);
             buf.extend_from_slice(&symbol.bytes);
-            let sealed_as = self.keyring.seal(symbol.link.0, buf, start, now);
+            let sealed_as = keyring.seal(symbol.link.0, buf, start, *now);
             let size = buf.len() - start;
             debug_assert_eq!(size, overhead(Security::Sealed) + symbol.bytes.len());
-            if let Some(state) = self.links.get_mut(symbol.link.index()) {
-                state.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
+            if let Some(link) = links.get_mut(symbol.link) {
+                link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), *now);
             }
-            self.protection.sent += 1;
+            self.sent += 1;
             return Some(Transmit::new(symbol.link, path, size, size));
         }
         None
     }
 
-    /// A data frame arrived, and has been handed on.
-    pub(super) fn restore_with(&mut self, seq_num: u64, modifiers: Modifiers, packet: &[u8], now: Instant) {
-        let (slot, counter) = split(seq_num);
-        self.protection.on_packet(slot, counter, packet);
-        self.hand_out_restored(slot, modifiers, now);
+    /// Whether data frames of this number's slot are of use for restoring others.
+    pub(in crate::session) fn restores(&self, seq_num: u64) -> bool {
+        !self.receivers.is_empty() && self.receivers.contains_key(&split(seq_num).0)
     }
 
-    /// Whether data frames are of use for restoring others.
-    pub(super) fn restores(&self, seq_num: u64) -> bool {
-        !self.protection.receivers.is_empty() && self.protection.receivers.contains_key(&split(seq_num).0)
-    }
-
-    /// A repair frame arrived.
-    pub(super) fn on_repair(
+    /// A data frame arrived, and has been handed on: what it restores of others is handed on too.
+    pub(in crate::session) fn restore_with(
         &mut self,
-        seq_num: u64,
-        modifiers: Modifiers,
+        (seq_num, modifiers): (u64, Modifiers),
+        packet: &[u8],
+        inbox: &mut Inbox,
+        links: &LinkTable,
+        now: Instant,
+    ) {
+        let (slot, counter) = split(seq_num);
+        self.on_packet(slot, counter, packet);
+        self.hand_out(slot, modifiers, inbox, links, now);
+    }
+
+    /// A repair frame arrived: what it restores is handed on.
+    pub(in crate::session) fn on_repair(
+        &mut self,
+        (seq_num, modifiers): (u64, Modifiers),
         symbol: &[u8],
+        inbox: &mut Inbox,
+        links: &LinkTable,
         now: Instant,
     ) -> Result<(), Discard> {
         let (slot, cover) = parse_repair(seq_num);
-        let result = self.protection.on_symbol(slot, cover, symbol, now);
-        self.hand_out_restored(slot, modifiers, now);
+        let result = self.on_symbol(slot, cover, symbol, now);
+        self.hand_out(slot, modifiers, inbox, links, now);
         result
     }
 
-    fn hand_out_restored(&mut self, slot: u16, modifiers: Modifiers, now: Instant) {
-        let mut restored = std::mem::take(&mut self.protection.restored);
-        for (counter, packet) in restored.drain(..) {
+    fn hand_out(
+        &mut self,
+        slot: u16,
+        modifiers: Modifiers,
+        inbox: &mut Inbox,
+        links: &LinkTable,
+        now: Instant,
+    ) {
+        for (counter, packet) in self.restored.drain(..) {
             let seq_num = wire::data_seq_num(slot, counter);
-            let result = if modifiers.has(Modifiers::AT_ONCE) {
-                self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
-            } else {
-                self.reorder.on_restored_packet(seq_num, packet, &self.delays, now, &mut self.released)
-            };
+            let result = inbox.on_restored((seq_num, modifiers), packet, links.delays(), now);
             // What had come, or is too old to tell, is of no use.
-            self.protection.recovered += u64::from(result.is_ok());
+            self.recovered += u64::from(result.is_ok());
         }
-        self.protection.restored = restored;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::tests::{Pair, config, packet};
+use super::pair::{Pair, config, packet};
 use super::*;
 use crate::config::Fec;
 use crate::inner::samples;

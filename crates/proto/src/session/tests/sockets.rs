@@ -1,7 +1,7 @@
 //! Sockets of the driver's that take no more for a while.
 
-use super::sealed_tests::{HOME, World, enrolled, packet as addressed};
-use super::tests::{Pair, packet};
+use super::pair::{Pair, packet};
+use super::world::{HOME, World, enrolled, packet as addressed};
 use super::*;
 
 /// Offers both links more than they carry.

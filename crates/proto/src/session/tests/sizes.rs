@@ -2,17 +2,15 @@
 
 use bytes::Bytes;
 
-use super::sealed_tests::{HOME, World, complete, enrolled};
+use super::world::{HOME, World, complete, enrolled};
 use super::*;
-use crate::endpoint::SessionId;
 use crate::inner::samples::sum;
-use crate::packet::Path;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 
 /// An IPv4 UDP packet of `size` bytes, numbered, from the client or to it.
 fn sized(up: bool, number: u32, size: usize, flags: u16) -> PacketBuf {
-    let mut bytes = super::sealed_tests::packet(up, number).to_vec();
+    let mut bytes = super::world::packet(up, number).to_vec();
     bytes.resize(size, 0);
     bytes[2..4].copy_from_slice(&u16::try_from(size).unwrap().to_be_bytes());
     bytes[6..8].copy_from_slice(&flags.to_be_bytes());

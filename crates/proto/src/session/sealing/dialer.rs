@@ -53,7 +53,7 @@ struct Sent {
 
 /// The handshakes of one session.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(in crate::session) struct Dialer {
     sealing: ClientSealing,
     rng: SecretRng,
     epoch: u32,
@@ -71,7 +71,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// The first attempt is due at once.
-    pub(super) fn new(mut sealing: ClientSealing, epoch: u32, now: Instant) -> Self {
+    pub(in crate::session) fn new(mut sealing: ClientSealing, epoch: u32, now: Instant) -> Self {
         // The seed must not outlive its first use: what it drew could be drawn again.
         let rng = SecretRng::new(std::mem::take(&mut sealing.entropy));
         Self {
@@ -89,17 +89,17 @@ impl Dialer {
     }
 
     /// When [`Self::on_time`] has something to do.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::session) fn poll_timeout(&self) -> Option<Instant> {
         if self.outbox.is_empty() { self.due } else { Some(Instant::ZERO) }
     }
 
     /// Whether a response with this receiver index answers an attempt of ours.
-    pub(super) fn owns(&self, local_index: u32) -> bool {
+    pub(in crate::session) fn owns(&self, local_index: u32) -> bool {
         self.attempts.iter().any(|attempt| attempt.local_index() == local_index)
     }
 
     /// No link is proven any more: new keys may be what is missing, if none comes back soon.
-    pub(super) fn on_unproven(&mut self, now: Instant) {
+    pub(in crate::session) fn on_unproven(&mut self, now: Instant) {
         self.tries = 0;
         if self.attempts.is_empty() {
             self.due = Some(now + UNPROVEN_PAUSE);
@@ -107,7 +107,7 @@ impl Dialer {
     }
 
     /// A link may carry again while none is proven: its attempts begin anew. With keys, `has_keys`, it may need none.
-    pub(super) fn on_link_found(&mut self, has_keys: bool, now: Instant) {
+    pub(in crate::session) fn on_link_found(&mut self, has_keys: bool, now: Instant) {
         let soonest = now.max(self.begun_at + FIRST_PAUSE);
         let due = if has_keys { soonest.max(now + UNPROVEN_PAUSE) } else { soonest };
         self.tries = 0;
@@ -115,7 +115,7 @@ impl Dialer {
     }
 
     /// A link is proven under keys that are to be renewed at `rekey_at`.
-    pub(super) fn on_proven(&mut self, rekey_at: Option<Instant>) {
+    pub(in crate::session) fn on_proven(&mut self, rekey_at: Option<Instant>) {
         if self.attempts.is_empty() {
             self.tries = 0;
             self.due = rekey_at;
@@ -123,12 +123,12 @@ impl Dialer {
     }
 
     /// There are no keys any more, or soon will be none.
-    pub(super) fn on_keys_gone(&mut self, now: Instant) {
+    pub(in crate::session) fn on_keys_gone(&mut self, now: Instant) {
         self.hasten(now);
     }
 
     /// The server ended the session.
-    pub(super) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
+    pub(in crate::session) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
         self.attempts.clear();
         self.outbox.clear();
         self.tries = 0;
@@ -146,7 +146,11 @@ impl Dialer {
     }
 
     /// Begins an attempt if one is due, to be sent to `targets`.
-    pub(super) fn on_time(&mut self, targets: impl Iterator<Item = (LinkId, Path)>, now: Instant) {
+    pub(in crate::session) fn on_time(
+        &mut self,
+        targets: impl Iterator<Item = (LinkId, Path)>,
+        now: Instant,
+    ) {
         if self.due.is_none_or(|due| due > now) {
             return;
         }
@@ -175,12 +179,12 @@ impl Dialer {
     }
 
     /// Whether there is a first message to send.
-    pub(super) fn has_output(&self) -> bool {
+    pub(in crate::session) fn has_output(&self) -> bool {
         !self.outbox.is_empty()
     }
 
     /// The next first message: appends it and tells where it goes.
-    pub(super) fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<(LinkId, Path)> {
+    pub(in crate::session) fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<(LinkId, Path)> {
         let (link, path) = self.outbox.pop_front()?;
         let attempt = self.attempts.back()?;
         let place = (link, path.remote);
@@ -191,7 +195,11 @@ impl Dialer {
     }
 
     /// A response. After an error the attempts go on.
-    pub(super) fn on_response(&mut self, datagram: &[u8], now: Instant) -> Result<Outcome, Discard> {
+    pub(in crate::session) fn on_response(
+        &mut self,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<Outcome, Discard> {
         let index = Response::parse(datagram)?.receiver_index;
         let attempt = self.attempts.iter_mut().find(|attempt| attempt.local_index() == index);
         let outcome = attempt.ok_or(Discard::UnknownSession)?.read_response(datagram)?;
@@ -206,7 +214,7 @@ impl Dialer {
     }
 
     /// A server under load wants the newest attempt again, with a cookie.
-    pub(super) fn on_cookie(
+    pub(in crate::session) fn on_cookie(
         &mut self,
         datagram: &[u8],
         link: LinkId,

@@ -1,0 +1,108 @@
+//! Inner packets from the peer: data frames go to the resequencer, and what it releases waits for TUN.
+//! [`frames`] reads the frames of plain datagrams.
+
+pub(super) mod frames;
+
+use std::collections::VecDeque;
+
+use crate::discard::Discard;
+use crate::packet::{LinkId, PacketBuf};
+use crate::reorder::{Limits, LinkDelay, ReorderStats, Resequencer};
+use crate::time::Instant;
+use crate::wire::Modifiers;
+
+/// What arrived and was not given to TUN yet.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    reorder: Resequencer,
+    released: VecDeque<PacketBuf>,
+    /// Packets that had come over another link before.
+    duplicates: u64,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        Self { reorder: Resequencer::new(Limits::default()), released: VecDeque::new(), duplicates: 0 }
+    }
+
+    /// A data frame's packet arrived over the link. A copy that came before is counted, and is no error.
+    pub(super) fn on_packet(
+        &mut self,
+        (seq_num, modifiers): (u64, Modifiers),
+        link: LinkId,
+        packet: PacketBuf,
+        delays: &[LinkDelay],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if modifiers.has(Modifiers::AT_ONCE) {
+            self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
+        } else {
+            self.reorder.on_packet(seq_num, link, packet, delays, now, &mut self.released)
+        }
+    }
+
+    /// A packet was restored from others.
+    pub(super) fn on_restored(
+        &mut self,
+        (seq_num, modifiers): (u64, Modifiers),
+        packet: PacketBuf,
+        delays: &[LinkDelay],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if modifiers.has(Modifiers::AT_ONCE) {
+            self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
+        } else {
+            self.reorder.on_restored_packet(seq_num, packet, delays, now, &mut self.released)
+        }
+    }
+
+    /// Counts a copy that the peer sent over several links; a replayed datagram does not get here.
+    pub(super) fn without_duplicates(&mut self, result: Result<(), Discard>) -> Result<(), Discard> {
+        if result == Err(Discard::Duplicate) {
+            self.duplicates += 1;
+            return Ok(());
+        }
+        result
+    }
+
+    /// Packets that had come over another link before.
+    pub(super) const fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// The peer began anew: what is held is released.
+    pub(super) fn reset(&mut self) {
+        self.reorder.reset(&mut self.released);
+    }
+
+    /// Links became usable or not, or their delays changed.
+    pub(super) fn on_links_changed(&mut self, delays: &[LinkDelay], now: Instant) {
+        self.reorder.on_links_changed(delays, now, &mut self.released);
+    }
+
+    /// Time has passed: gaps may be given up.
+    pub(super) fn on_time(&mut self, delays: &[LinkDelay], now: Instant) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.reorder.on_timeout(delays, now, &mut self.released);
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.reorder.poll_timeout()
+    }
+
+    /// The next packet for TUN.
+    pub(super) fn poll(&mut self) -> Option<PacketBuf> {
+        self.released.pop_front()
+    }
+
+    /// Whether no packet waits for TUN.
+    pub(super) fn is_empty(&self) -> bool {
+        self.released.is_empty()
+    }
+
+    pub(super) fn stats(&self) -> ReorderStats {
+        self.reorder.stats()
+    }
+}

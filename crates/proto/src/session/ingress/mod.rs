@@ -1,0 +1,172 @@
+//! Inner packets from TUN on their way to the links: each is fitted to what the links carry, gets its
+//! flow and class, and waits in the queue.
+//!
+//! Contract: a packet that no link carries is cut where it may be, else dropped, counted, and its sender
+//! told ([`sizes`](self)). What the queue drops it counts itself; its counts are taken when it is empty
+//! or blocked.
+//!
+//! It knows links by what they carry, and no schedulers.
+
+mod sizes;
+
+use std::sync::Arc;
+
+use self::sizes::Sizes;
+use super::events::Events;
+use super::link_table::{LinkTable, QueueDelays};
+use crate::discard::{Discard, DiscardCounts};
+use crate::inner::{fragment, too_big};
+use crate::packet::PacketBuf;
+use crate::qos::Rule;
+use crate::qos::classify::Classifier;
+use crate::qos::flow::{self, FlowId, InnerHeader};
+use crate::qos::queue::{Queue, QueueConfig, Queued, Tier};
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::view::{LinkRole, LinkView};
+
+/// IANA's protocol number.
+const TCP: u8 = 6;
+
+/// What waits to be sent.
+#[derive(Debug)]
+pub(super) struct Ingress {
+    classes: Classifier,
+    pub(super) queue: Queue,
+    sizes: Sizes,
+}
+
+impl Ingress {
+    /// `mtu`: the largest inner packet; `mss_clamp`: TCP connections are told what the links carry.
+    pub(super) fn new(seed: u64, rules: Arc<[Rule]>, mtu: u16, mss_clamp: bool) -> Self {
+        Self {
+            classes: Classifier::new(seed, rules),
+            queue: Queue::new(QueueConfig::default()),
+            sizes: Sizes::new(mtu, mss_clamp),
+        }
+    }
+
+    /// Takes one packet whose header the caller has read. What is refused for its size is counted.
+    pub(super) fn handle_packet(
+        &mut self,
+        packet: PacketBuf,
+        header: &InnerHeader,
+        links: &LinkTable,
+        discards: &mut DiscardCounts,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if self.sizes.fits(packet.len(), links) {
+            let packet = if header.protocol == TCP { self.sizes.clamped(packet) } else { packet };
+            return self.enqueue(header, packet, now);
+        }
+        let passes = self.sizes.passes(links);
+        if too_big::forbids_fragments(&packet, header) {
+            return Err(self.sizes.refuse(&packet, passes, discards, now));
+        }
+        let packet = packet.completed();
+        let pieces = fragment::fragments(&packet, passes.bytes);
+        if pieces.is_empty() {
+            return Err(self.sizes.refuse(&packet, passes, discards, now));
+        }
+        for piece in pieces {
+            let header = flow::parse(&piece)?;
+            self.enqueue(&header, piece, now)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a packet that some link carries into the queue of its flow and class.
+    fn enqueue(&mut self, header: &InnerHeader, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+        let classified = self.classes.classify(header, &packet, now);
+        self.queue.push(classified.flow, classified.class, packet, now)
+    }
+
+    /// The packet that is next in `tier`, if some link carries it or soon may.
+    pub(super) fn head(
+        &mut self,
+        tier: Tier,
+        links: &LinkTable,
+        discards: &mut DiscardCounts,
+        now: Instant,
+    ) -> Option<Queued> {
+        loop {
+            let head = self.queue.head(tier, now)?;
+            let is_used = |view: &&LinkView| view.usable && view.role != LinkRole::Never;
+            let used = links.views().iter().filter(is_used);
+            let Some(most) = used.map(|view| view.mtu).max() else { return Some(head) };
+            if head.bytes <= most {
+                return Some(head);
+            }
+            let passes = self.sizes.passes(links);
+            if passes.opening {
+                return None;
+            }
+            // It came in before a link went or its path became narrower.
+            let (_, packet) = self.queue.pop(tier, now)?;
+            self.sizes.refuse(&packet, passes, discards, now);
+        }
+    }
+
+    /// Nothing waits: flows that have been idle are forgotten.
+    pub(super) fn on_idle(&mut self, now: Instant) {
+        self.queue.forget_idle(now);
+        self.classes.forget_idle(now);
+    }
+
+    /// The peer sent this packet as realtime: what goes back is realtime too.
+    pub(super) fn on_realtime_received(&mut self, packet: &[u8], now: Instant) {
+        if let Ok(header) = flow::parse(packet) {
+            self.classes.on_realtime_received(&header, now);
+        }
+    }
+
+    /// Whether a rule says that the flow's packets go over two links.
+    pub(super) fn goes_twice(&self, flow: FlowId) -> bool {
+        self.classes.goes_twice(flow)
+    }
+
+    /// Realtime flows, for figures.
+    pub(super) fn realtime_flows(&self, now: Instant) -> usize {
+        self.classes.realtime_flows(now)
+    }
+
+    /// What the links carry together, and whether one of them is still finding out.
+    pub(super) fn set_drain_rate(&mut self, (rate, is_starting): (Option<BitRate>, bool)) {
+        self.queue.set_drain_rate(rate, is_starting);
+    }
+
+    /// How long the queue may stand.
+    pub(super) fn set_delays(&mut self, delays: QueueDelays) {
+        self.queue.set_delays(delays.spread, delays.round);
+    }
+
+    /// Links, their states or what they carry changed.
+    pub(super) fn refresh_sizes(&mut self, links: &LinkTable, events: &mut Events) {
+        self.sizes.refresh(links, events);
+    }
+
+    /// The largest inner packet that the tunnel was configured for.
+    pub(super) const fn packet_max(&self) -> usize {
+        self.sizes.packet_max()
+    }
+
+    /// What the tunnel's MTU should be.
+    pub(super) const fn tunnel_mtu(&self) -> u16 {
+        self.sizes.tunnel_mtu()
+    }
+
+    /// A packet for TUN as TCP's ends should see it.
+    pub(super) fn clamped(&self, packet: PacketBuf) -> PacketBuf {
+        self.sizes.clamped(packet)
+    }
+
+    /// The next answer to a packet that was too big, for TUN.
+    pub(super) fn poll_answer(&mut self) -> Option<PacketBuf> {
+        self.sizes.poll_answer()
+    }
+
+    /// Whether [`Self::poll_answer`] has something.
+    pub(super) fn has_answers(&self) -> bool {
+        self.sizes.has_answers()
+    }
+}

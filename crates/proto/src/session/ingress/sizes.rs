@@ -1,0 +1,183 @@
+//! How large packets may be: what the links carry together, and what becomes of packets that no link
+//! carries.
+//!
+//! Three sizes, from what [`crate::link`] finds out for each link:
+//! - *What passes*: the largest packet that some usable link carries. A larger packet is cut where it
+//!   may be (IPv4 without "don't fragment"), else dropped, counted, and its sender told once the search
+//!   of every usable link is over: a size that is too small would be believed for ten minutes. While a
+//!   link's first probe is under way, packets wait for its answer.
+//! - *The tunnel's MTU*: what every usable link carries whose search is over. A link that does not carry
+//!   the 1,280 bytes of IPv6's minimum is left out and gets packets that fit it; below 1,280 the kernel
+//!   would take IPv6 away from the device. No other link is left out.
+//! - *TCP's*: what every usable link carries, the links left out above included: segments of any size
+//!   are fine with TCP, so connections fill the small link too. A link that is still being searched
+//!   counts with what is known to pass.
+//!
+//! Measured: docs/decisions/0050-which-links-bound-the-tunnels-mtu.md.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::discard::{Discard, DiscardCounts};
+use crate::event::Event;
+use crate::inner::{mss, too_big};
+use crate::link::{BASE_BYTES, Link};
+use crate::packet::PacketBuf;
+use crate::session::events::Events;
+use crate::session::link_table::{LinkTable, is_in_use};
+use crate::session::sealing::SEALING_BYTES;
+use crate::time::Instant;
+use crate::view::LinkState;
+use crate::wire::FRAME_HEADER_BYTES;
+
+/// The base of any search (`link::mtu`) less the largest overhead, IPv6, UDP, sealing and frame header:
+/// every link carries packets of this size.
+const SMALL_BYTES: usize = BASE_BYTES as usize - 40 - 8 - SEALING_BYTES - FRAME_HEADER_BYTES;
+
+/// Answers to packets that are too big: RFC 4443 §2.4 (f) asks for a token bucket. Chosen: a flow needs
+/// one answer in ten minutes, so 100 a second serve a burst of new flows.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
+/// Answers at once after a pause. Chosen as above.
+const ANSWER_BURST: u32 = 50;
+
+/// What passes now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passes {
+    /// The largest packet that some link carries.
+    pub(super) bytes: usize,
+    /// A first probe is under way.
+    pub(super) opening: bool,
+    /// The search of every link is over.
+    settled: bool,
+}
+
+/// The sizes, and what was told of them.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    /// The configured MTU: the largest inner packet.
+    packet_max: usize,
+    /// The tunnel's MTU, as told.
+    tunnel: u16,
+    /// What TCP segments are to fit in; `None`: connections are left alone.
+    tcp: Option<usize>,
+    /// For TUN.
+    answers: VecDeque<PacketBuf>,
+    /// When the bucket of answers is full again, less a burst.
+    answer_at: Instant,
+    /// What was told of each link.
+    told: Vec<Option<u16>>,
+}
+
+impl Sizes {
+    pub(super) fn new(mtu: u16, mss_clamp: bool) -> Self {
+        Self {
+            packet_max: usize::from(mtu),
+            tunnel: mtu,
+            tcp: mss_clamp.then_some(usize::from(mtu)),
+            answers: VecDeque::new(),
+            answer_at: Instant::ZERO,
+            told: Vec::new(),
+        }
+    }
+
+    pub(super) const fn packet_max(&self) -> usize {
+        self.packet_max
+    }
+
+    /// The largest packet that every link in use carries, but for links that are far too small.
+    pub(super) const fn tunnel_mtu(&self) -> u16 {
+        self.tunnel
+    }
+
+    /// The packet as TCP's ends should see it.
+    pub(super) fn clamped(&self, packet: PacketBuf) -> PacketBuf {
+        match self.tcp {
+            Some(mtu) => mss::clamp(packet, mtu),
+            None => packet,
+        }
+    }
+
+    pub(super) fn poll_answer(&mut self) -> Option<PacketBuf> {
+        self.answers.pop_front()
+    }
+
+    pub(super) fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Whether a packet of `bytes` may be queued: a link carries it, or may do so soon.
+    pub(super) fn fits(&self, bytes: usize, links: &LinkTable) -> bool {
+        // As a rule the first link says yes.
+        let carries = |link: &Link| is_in_use(link) && link.packet_max().min(self.packet_max) >= bytes;
+        if bytes <= SMALL_BYTES.min(self.packet_max) || links.iter().any(carries) {
+            return true;
+        }
+        let passes = self.passes(links);
+        bytes <= passes.bytes || (passes.opening && bytes <= self.packet_max)
+    }
+
+    pub(super) fn passes(&self, links: &LinkTable) -> Passes {
+        let mut passes = Passes { bytes: 0, opening: false, settled: true };
+        for link in links.iter().filter(|link| is_in_use(link)) {
+            passes.bytes = passes.bytes.max(link.packet_max());
+            // A link that is not proven is not probed, and not waited for.
+            passes.opening |= link.is_opening() && link.state() == LinkState::Up;
+            passes.settled &= link.is_settled();
+        }
+        passes.bytes = passes.bytes.min(self.packet_max);
+        passes
+    }
+
+    /// Counts a packet that is too big, and tells its sender what is not, if that is known.
+    pub(super) fn refuse(
+        &mut self,
+        packet: &[u8],
+        passes: Passes,
+        discards: &mut DiscardCounts,
+        now: Instant,
+    ) -> Discard {
+        discards.count(Discard::TooBig);
+        let limit = if passes.settled { passes.bytes } else { self.packet_max };
+        self.answer(packet, limit, now);
+        Discard::TooBig
+    }
+
+    /// Tells the sender of `packet` that `mtu` bytes pass.
+    fn answer(&mut self, packet: &[u8], mtu: usize, now: Instant) {
+        if self.answer_at > now {
+            return;
+        }
+        if let Some(answer) = too_big::answer(packet, mtu) {
+            let full = now.saturating_sub(ANSWER_INTERVAL * (ANSWER_BURST - 1));
+            self.answer_at = self.answer_at.max(full) + ANSWER_INTERVAL;
+            self.answers.push_back(answer);
+        }
+    }
+
+    /// Links, their states or what they carry changed: what is told of them is brought up to date.
+    pub(super) fn refresh(&mut self, links: &LinkTable, events: &mut Events) {
+        self.told.resize(links.len(), None);
+        for (link, told) in links.iter().zip(&mut self.told) {
+            let found = link.path_mtu().filter(|_| link.is_settled() && is_in_use(link));
+            if let Some(bytes) = found.filter(|bytes| *told != Some(*bytes)) {
+                *told = Some(bytes);
+                events.push(Event::LinkMtu { link: link.id(), bytes });
+            }
+        }
+        let usable = || links.iter().filter(|link| is_in_use(link));
+        if let Some(tcp) = &mut self.tcp {
+            let known = usable().filter(|link| !link.is_opening());
+            *tcp = known.map(Link::packet_max).fold(self.packet_max, usize::min);
+        }
+        let settled = || usable().filter(|link| link.is_settled()).map(Link::packet_max);
+        let Some(largest) = settled().max() else { return };
+        let least = too_big::V6_MTU_MIN.min(self.packet_max);
+        let large = settled().filter(|bytes| *bytes >= least).min();
+        debug_assert!(large.is_some() || largest < least);
+        let tunnel = u16::try_from(large.unwrap_or(least).min(self.packet_max)).unwrap_or(u16::MAX);
+        if tunnel != self.tunnel {
+            self.tunnel = tunnel;
+            events.push(Event::TunnelMtu(tunnel));
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! A session's links, and everything that is derived from them: the views that schedulers read, the
+//! delays that the resequencer reads, the rate at which the queue drains.
+//!
+//! Contract: every change of a link that matters to other parts goes through a method here, which adds
+//! an [`Impact`]. The session settles the impact with one function; see [`changes`](self) for the table
+//! of what follows from which change. [`LinkTable::get_mut`] is for what changes no derived value:
+//! sending, and control frames.
+//!
+//! Views depend on time as well (credit, pacing rate). They are made anew for each batch of data
+//! ([`LinkTable::refresh_views`]).
+//!
+//! The table knows no queue, no keys and no packets: it is told whether sealed links have keys.
+
+mod capacity;
+mod changes;
+mod delays;
+mod silence;
+mod views;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use self::changes::Changes;
+pub(super) use self::changes::{Impact, Transition};
+use self::silence::SilenceChecks;
+use self::views::Views;
+use crate::config::{LINKS_MAX, LinkConfig, Role, Security, SessionConfig};
+use crate::discard::Discard;
+use crate::event::SocketEvent;
+use crate::link::{Link, Outgoing};
+use crate::packet::{LinkId, Path, SocketId, SocketSet};
+use crate::recovery;
+use crate::reorder::LinkDelay;
+use crate::scheduler;
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::view::{LinkRole, LinkState, LinkView};
+use crate::wire::feedback::Feedback;
+use crate::wire::heartbeat::Heartbeat;
+
+/// How a server's table adds links of its client.
+#[derive(Debug)]
+struct NewLinks {
+    role: Role,
+    heartbeat_interval: Duration,
+    /// Ceilings, by link number.
+    tx_rates: Vec<Option<BitRate>>,
+}
+
+/// The links of one session.
+#[derive(Debug)]
+pub(super) struct LinkTable {
+    links: Vec<Link>,
+    new_links: NewLinks,
+    /// Losses on sealed links are sent again.
+    recovers: bool,
+    views: Views,
+    delays: Vec<LinkDelay>,
+    silence: SilenceChecks,
+    changes: Changes,
+}
+
+/// How long the queue may stand, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueDelays {
+    /// How much longer the slowest link in use takes than the fastest, or what a resend or a dip takes.
+    pub(super) spread: Duration,
+    /// The round trip of the links in use.
+    pub(super) round: Duration,
+}
+
+impl LinkTable {
+    /// Links without proof. At most 255 are used.
+    pub(super) fn new(config: &SessionConfig, now: Instant) -> Self {
+        let links = (0..u8::MAX)
+            .zip(&config.links)
+            .map(|(id, link)| Link::new(LinkId(id), config.role, link, config.heartbeat_interval, now));
+        let mut table = Self {
+            links: links.collect(),
+            new_links: NewLinks {
+                role: config.role,
+                heartbeat_interval: config.heartbeat_interval,
+                tx_rates: Vec::new(),
+            },
+            recovers: config.recovery.resend,
+            views: Views::default(),
+            delays: Vec::new(),
+            silence: SilenceChecks::default(),
+            changes: Changes::default(),
+        };
+        table.changes.add(Impact::ALL);
+        table
+    }
+
+    // Reading.
+
+    pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(id.index())
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Link> {
+        self.links.iter()
+    }
+
+    pub(super) fn sealed(&self) -> impl Iterator<Item = &Link> + Clone {
+        self.links.iter().filter(|link| link.security() == Security::Sealed)
+    }
+
+    pub(super) fn is_sealed(&self, id: LinkId) -> bool {
+        self.get(id).is_some_and(|link| link.security() == Security::Sealed)
+    }
+
+    /// Whether a sealed datagram of the link may come on this path. A client's comes over the link's own
+    /// socket, from an address that the client sends to.
+    pub(super) fn accepts_sealed(&self, id: LinkId, path: &Path) -> bool {
+        let link = self.get(id);
+        let is_sealed = link.is_none_or(|link| link.security() == Security::Sealed);
+        match self.new_links.role {
+            Role::Client => {
+                is_sealed && path.socket.0 == id.0 && link.is_some_and(|link| link.accepts_from(path))
+            }
+            Role::Server => is_sealed && id.index() < LINKS_MAX,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether a sealed link is proven.
+    pub(super) fn has_proven(&self) -> bool {
+        self.sealed().any(|link| link.state() == LinkState::Up)
+    }
+
+    /// Whether a link carries data.
+    pub(super) fn is_connected(&self) -> bool {
+        self.links.iter().any(is_in_use)
+    }
+
+    /// The links that failed, a bit each.
+    pub(super) fn failed(&self) -> u32 {
+        let failed = self.links.iter().filter(|link| link.has_failed());
+        failed.fold(0, |bits, link| bits | 1_u32.checked_shl(u32::from(link.id().0)).unwrap_or(0))
+    }
+
+    /// Bytes of packets kept to be sent again.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.links.iter().map(Link::kept_bytes).sum()
+    }
+
+    /// When links are to be checked for silence though nothing arrives.
+    pub(super) fn silence_timeout(&self) -> Option<Instant> {
+        let checks = self.links.len() > 1 && self.links.iter().any(Link::may_fall_silent);
+        checks.then(|| self.silence.next_at())
+    }
+
+    // Changes.
+
+    pub(super) fn has_changes(&self) -> bool {
+        self.changes.has_any()
+    }
+
+    pub(super) fn take_changes(&mut self, transitions: &mut Vec<Transition>) -> Impact {
+        self.changes.take(transitions)
+    }
+
+    pub(super) fn give_back(&mut self, transitions: Vec<Transition>) {
+        self.changes.give_back(transitions);
+    }
+
+    /// A link, to do what changes no derived value.
+    pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(id.index())
+    }
+
+    /// The same for all links.
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Link> {
+        self.links.iter_mut()
+    }
+
+    /// Does what may change the link's state.
+    fn update(&mut self, id: LinkId, now: Instant, change: impl FnOnce(&mut Link)) {
+        let Some(link) = self.links.get_mut(id.index()) else { return };
+        let before = link.state();
+        change(link);
+        let after = link.state();
+        self.note_state(id, before, after, now);
+    }
+
+    fn update_all(&mut self, now: Instant, mut change: impl FnMut(&mut Link)) {
+        for at in 0..self.links.len() {
+            self.update(LinkId(u8::try_from(at).unwrap_or(u8::MAX)), now, &mut change);
+        }
+    }
+
+    fn note_state(&mut self, link: LinkId, before: LinkState, after: LinkState, now: Instant) {
+        if before == after {
+            return;
+        }
+        if after == LinkState::Down {
+            // The peer need not find out by itself.
+            self.links.iter_mut().filter(|other| other.state() == LinkState::Up).for_each(|other| {
+                other.hasten_heartbeat(now);
+            });
+        }
+        self.changes.add_transition(Transition { link, before, after });
+    }
+
+    /// Time has passed: states may change.
+    pub(super) fn on_time(&mut self, now: Instant) {
+        self.update_all(now, |link| link.on_time(now));
+    }
+
+    /// A client's socket, which has its link's number, told of its interface.
+    pub(super) fn on_socket_event(&mut self, id: LinkId, event: SocketEvent, now: Instant) {
+        self.update(id, now, |link| match event {
+            SocketEvent::CarrierFound => link.on_carrier(true, now),
+            SocketEvent::CarrierLost => link.on_carrier(false, now),
+            SocketEvent::NoRoute => link.on_send_failed(now),
+            SocketEvent::Full | SocketEvent::Writable | SocketEvent::TooBig { .. } => {}
+        });
+    }
+
+    /// The kernel refused a datagram of `bytes` as too large. Whether a link has that path.
+    pub(super) fn on_too_big(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> bool {
+        let on_path = |link: &&mut Link| {
+            link.path().is_some_and(|known| known.socket == socket && known.remote == remote)
+        };
+        let Some(link) = self.links.iter_mut().find(on_path) else { return false };
+        if link.on_refused(bytes, now) {
+            self.changes.add(Impact::SIZES);
+        }
+        true
+    }
+
+    /// These of the driver's sockets take no more. Whether these are others than before.
+    pub(super) fn set_full(&mut self, full: SocketSet) -> bool {
+        self.views.set_full(full)
+    }
+
+    /// A socket takes no more, or has room again.
+    pub(super) fn set_socket_full(&mut self, socket: SocketId, is_full: bool) -> bool {
+        let mut full = self.views.full();
+        full.set(socket, is_full);
+        self.views.set_full(full)
+    }
+
+    /// The link is used for something else from now on.
+    pub(super) fn set_role(&mut self, id: LinkId, role: LinkRole, now: Instant) {
+        let Some(link) = self.links.get_mut(id.index()).filter(|link| link.link_role() != role) else {
+            return;
+        };
+        link.set_link_role(role, now);
+        self.changes.add(Impact::ALL);
+    }
+
+    /// Ceilings of links that are yet to be added, by number.
+    pub(super) fn set_tx_rates(&mut self, rates: Vec<Option<BitRate>>) {
+        self.new_links.tx_rates = rates;
+    }
+
+    /// A server adds its client's links when a datagram of them authenticates.
+    pub(super) fn ensure_link(&mut self, id: LinkId, now: Instant) {
+        let NewLinks { role, heartbeat_interval, tx_rates } = &self.new_links;
+        while *role == Role::Server && self.links.len() <= id.index() && self.links.len() < LINKS_MAX {
+            let at = self.links.len();
+            let config = LinkConfig {
+                security: Security::Sealed,
+                priority: 1,
+                role: LinkRole::Primary,
+                tx_rate: tx_rates.get(at).copied().flatten(),
+                rx_rate: None,
+                mtu: u16::MAX,
+                path: None,
+                alternatives: Vec::new(),
+            };
+            let number = LinkId(u8::try_from(at).unwrap_or(u8::MAX));
+            // Links are few, and large.
+            self.links.reserve_exact(1);
+            self.links.push(Link::new(number, *role, &config, *heartbeat_interval, now));
+        }
+    }
+
+    /// A heartbeat of the peer's present run. Returns the new path if the peer moved to another address.
+    pub(super) fn on_heartbeat(
+        &mut self,
+        id: LinkId,
+        (seq_num, heartbeat): (u64, &Heartbeat),
+        path: Path,
+        epoch: u32,
+        now: Instant,
+    ) -> Result<Option<Path>, Discard> {
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        let (before, role_before) = (link.state(), link.link_role());
+        let known = link.path().is_some();
+        let moved = link.on_heartbeat(seq_num, heartbeat, path, epoch, now)?;
+        let after = link.state();
+        let impact = if role_before == link.link_role() { Impact::MEASURED } else { Impact::ALL };
+        self.changes.add(impact);
+        self.note_state(id, before, after, now);
+        Ok(moved.filter(|_| known))
+    }
+
+    /// The peer says that these links failed, a bit each: a lost carrier is known at one end only, and
+    /// one direction alone is no link.
+    pub(super) fn on_peer_failures(&mut self, failed: u32, now: Instant) {
+        if failed != 0 {
+            self.update_all(now, |link| {
+                if failed.checked_shr(u32::from(link.id().0)).unwrap_or(0) & 1 != 0 {
+                    link.on_peer_failure(now);
+                }
+            });
+        }
+    }
+
+    /// The peer was restarted.
+    pub(super) fn on_peer_restart(&mut self, now: Instant) {
+        self.update_all(now, |link| link.on_peer_restart(now));
+    }
+
+    /// The peer ended the session of the sealed links.
+    pub(super) fn on_close(&mut self, now: Instant) {
+        self.update_all(now, |link| {
+            if link.security() == Security::Sealed {
+                link.on_peer_restart(now);
+            }
+        });
+    }
+
+    /// The peer tells what arrived on the link; `indirect`: over another link.
+    pub(super) fn on_feedback(
+        &mut self,
+        id: LinkId,
+        feedback: &Feedback,
+        indirect: bool,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        let before = link.state();
+        link.on_feedback(feedback, indirect, now)?;
+        let after = link.state();
+        self.changes.add(Impact::RATES);
+        self.note_state(id, before, after, now);
+        Ok(())
+    }
+
+    /// A data frame arrived. A link that carries data again may be what the resequencer waits for.
+    pub(super) fn on_data(&mut self, id: LinkId, counter: u64, now: Instant) -> Result<(), Discard> {
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        link.on_data(counter, now);
+        let waited_for = self.delays.get(id.index()).is_some_and(|delay| delay.usable);
+        if !waited_for && link.state() != LinkState::Down {
+            self.changes.add(Impact::DELAYS);
+        }
+        Ok(())
+    }
+
+    /// A data datagram was sent: the first one on a link starts the search for its rate.
+    pub(super) fn on_data_sent(&mut self, id: LinkId, size: usize, outgoing: Outgoing, now: Instant) {
+        let Some(link) = self.links.get_mut(id.index()) else { return };
+        let was_starting = link.is_starting(now);
+        link.on_sent(size, outgoing, now);
+        if was_starting != link.is_starting(now) {
+            self.changes.add(Impact::RATES);
+        }
+        if let Some(view) = self.views.get_mut(id) {
+            view.free_at = link.free_at();
+        }
+    }
+
+    /// A datagram of a sealed link authenticated: its path may follow. Whether the peer of a server
+    /// moved from a known path.
+    pub(super) fn on_authenticated(
+        &mut self,
+        id: LinkId,
+        path: Path,
+        (is_newest, bytes): (bool, usize),
+        token: impl FnOnce() -> [u8; 8],
+        now: Instant,
+    ) -> Result<bool, Discard> {
+        self.ensure_link(id, now);
+        let role = self.new_links.role;
+        let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
+        let known = link.path().is_some();
+        let moved = match role {
+            // A proven link has its path.
+            Role::Client => link.state() == LinkState::Down && is_newest && link.adopt(path),
+            Role::Server => link.follow(path, is_newest, bytes, token, now),
+        };
+        link.on_datagram(bytes, now);
+        let moved = moved && known && role == Role::Server;
+        if moved {
+            self.changes.add(Impact::ALL);
+        }
+        Ok(moved)
+    }
+
+    /// The peer answered a challenge on this path.
+    pub(super) fn on_path_response(&mut self, id: LinkId, token: &[u8; 8], path: &Path) {
+        if self.get_mut(id).is_some_and(|link| link.on_response(token, path)) {
+            self.changes.add(Impact::ALL);
+        }
+    }
+
+    /// A probe of the path's MTU was answered.
+    pub(super) fn on_probe_answer(&mut self, id: LinkId, probe: u32, bytes: u16, now: Instant) {
+        if self.get_mut(id).is_some_and(|link| link.on_probe_answer(probe, bytes, now)) {
+            self.changes.add(Impact::SIZES);
+        }
+    }
+
+    /// Answers to probes may be overdue.
+    pub(super) fn on_probe_time(&mut self, now: Instant) {
+        for link in &mut self.links {
+            if link.on_probe_time(now) {
+                self.changes.add(Impact::SIZES);
+            }
+        }
+    }
+
+    /// A probe is about another path than the last one.
+    pub(super) const fn on_probed_path_moved(&mut self) {
+        self.changes.add(Impact::SIZES);
+    }
+
+    /// Checks whether links are silent. Called when data arrived, and by the timer.
+    pub(super) fn check_silence(&mut self, now: Instant) {
+        if let Some(since) = self.silence.begin(now) {
+            self.links.iter_mut().for_each(|link| link.note_silence(since, now));
+        }
+    }
+
+    // What is derived.
+
+    /// What the links in use carry together, and whether one of them is still finding out.
+    pub(super) fn drain_rate(&self, now: Instant) -> (Option<BitRate>, bool) {
+        capacity::drain_rate(&self.links, now)
+    }
+
+    /// Brings views and receive delays up to date. Returns how long the queue may stand.
+    pub(super) fn refresh_delays(&mut self, has_keys: bool, now: Instant) -> QueueDelays {
+        self.refresh_views(has_keys, now);
+        delays::refresh(&mut self.delays, &self.links, now);
+        let stop = recovery::longest_stop(self.views());
+        let (spread, round) = scheduler::bulk_delays(self.views());
+        // A packet of a flow that resends stop takes as much longer until its sender knows of it.
+        QueueDelays { spread: spread.max(stop).max(capacity::dip(&self.links, now)), round: round + stop }
+    }
+
+    /// The links as the scheduler sees them now; `has_keys`: sealed links may send.
+    pub(super) fn refresh_views(&mut self, has_keys: bool, now: Instant) {
+        self.views.refresh(&self.links, self.recovers, has_keys, now);
+    }
+
+    /// The views as they were refreshed last, credit spent since included.
+    pub(super) fn views(&self) -> &[LinkView] {
+        self.views.all()
+    }
+
+    pub(super) fn view(&self, id: LinkId) -> Option<&LinkView> {
+        self.views.all().get(id.index())
+    }
+
+    /// The same for a packet of `bytes`: links that do not carry it are not usable.
+    pub(super) fn views_for(&mut self, bytes: usize) -> &[LinkView] {
+        self.views.fitting(bytes)
+    }
+
+    /// A packet of `bytes` will go over the link.
+    pub(super) fn charge(&mut self, id: LinkId, bytes: usize, now: Instant) {
+        if let Some(view) = self.views.get_mut(id) {
+            view.charge(bytes, now);
+        }
+    }
+
+    /// What the resequencer knows of each link.
+    pub(super) fn delays(&self) -> &[LinkDelay] {
+        &self.delays
+    }
+}
+
+/// Whether packets may go over the link.
+pub(super) fn is_in_use(link: &Link) -> bool {
+    link.state() != LinkState::Down && link.link_role() != LinkRole::Never
+}
+
+/// Whether the link may send at all: it needs somewhere to send to, and a sealed one keys that serve.
+pub(super) fn may_send(link: &Link, keys_serve: bool) -> bool {
+    link.has_path()
+        && match link.security() {
+            Security::Plain => true,
+            Security::Sealed => keys_serve,
+        }
+}

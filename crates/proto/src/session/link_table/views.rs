@@ -1,0 +1,81 @@
+//! The links as schedulers and the recovery see them.
+//!
+//! [`LinkView::usable`] is set here and nowhere else: a link is usable if its path is trusted, it is not
+//! down, and it has keys if it is sealed; for one packet, also if the packet fits.
+
+use crate::config::Security;
+use crate::link::Link;
+use crate::packet::{LinkId, SocketSet};
+use crate::time::Instant;
+use crate::view::{LinkState, LinkView};
+
+/// Views of all links, kept to be reused; valid within one `poll_transmit`.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    all: Vec<LinkView>,
+    /// The same for a packet that not every link carries.
+    fitting: Vec<LinkView>,
+    /// The driver's sockets that take no more.
+    full: SocketSet,
+}
+
+impl Views {
+    /// Makes the views of these links anew. `recovers`: losses on sealed links are sent again;
+    /// `has_keys`: sealed links may send.
+    pub(super) fn refresh(&mut self, links: &[Link], recovers: bool, has_keys: bool, now: Instant) {
+        self.all.clear();
+        self.all.extend(links.iter().map(|link| {
+            let mut view = link.view(now);
+            let is_sealed = link.security() == Security::Sealed;
+            view.recovers = recovers && is_sealed;
+            view.usable = link.is_trusted() && link.state() != LinkState::Down && (has_keys || !is_sealed);
+            view
+        }));
+        if !self.full.is_empty() {
+            self.wait_for_room(links, now);
+        }
+    }
+
+    /// Links over full sockets have no credit. Apart, as it is rare.
+    #[inline(never)]
+    fn wait_for_room(&mut self, links: &[Link], now: Instant) {
+        let is_full = |link: &Link| link.path().is_some_and(|path| self.full.contains(path.socket));
+        for (view, _) in self.all.iter_mut().zip(links).filter(|(_, link)| is_full(link)) {
+            view.wait_for_room(now);
+        }
+    }
+
+    pub(super) fn all(&self) -> &[LinkView] {
+        &self.all
+    }
+
+    pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut LinkView> {
+        self.all.get_mut(id.index())
+    }
+
+    /// The views for a packet of `bytes`: links that do not carry it are not usable.
+    pub(super) fn fitting(&mut self, bytes: usize) -> &[LinkView] {
+        let least = self.all.iter().map(|view| view.mtu).min().unwrap_or(0);
+        if bytes <= least {
+            return &self.all;
+        }
+        self.fitting.clear();
+        self.fitting.extend(self.all.iter().map(|view| {
+            let mut view = *view;
+            view.usable &= view.mtu >= bytes;
+            view
+        }));
+        &self.fitting
+    }
+
+    pub(super) const fn full(&self) -> SocketSet {
+        self.full
+    }
+
+    /// These sockets take no more. Whether these are others than before.
+    pub(super) fn set_full(&mut self, full: SocketSet) -> bool {
+        let changed = self.full != full;
+        self.full = full;
+        changed
+    }
+}

@@ -1,0 +1,140 @@
+//! Writes datagrams into the driver's buffer: header, frames, seal, and the link's note that it was sent.
+
+use std::num::NonZeroUsize;
+
+use crate::config::Security;
+use crate::link::{Link, Outgoing};
+use crate::packet::{BATCH_BYTES_MAX, DataFrame, KeptPacket, LinkId, Path, Transmit};
+use crate::session::link_table::{LinkTable, may_send};
+use crate::session::sealing::{Keyring, SEALING_BYTES, SealedAs};
+use crate::time::Instant;
+use crate::wire::{self, FRAME_HEADER_BYTES, Kind};
+
+/// Datagrams of one GSO send. Linux takes at most 64 (`UDP_MAX_SEGMENTS`).
+const BATCH_SEGMENTS_MAX: usize = 64;
+
+/// Bytes around a frame's payload.
+pub(in crate::session) const fn overhead(security: Security) -> usize {
+    match security {
+        Security::Plain => FRAME_HEADER_BYTES,
+        Security::Sealed => FRAME_HEADER_BYTES + SEALING_BYTES,
+    }
+}
+
+/// Makes room for what goes ahead of the frames.
+pub(super) fn begin_datagram(security: Security, buf: &mut Vec<u8>) {
+    if security == Security::Sealed {
+        Keyring::begin(buf);
+    }
+}
+
+/// Seals the datagram without data that begins at `start` of `buf`, and notes it as sent.
+pub(super) fn finish_control(
+    link: &mut Link,
+    keyring: &mut Keyring,
+    buf: &mut Vec<u8>,
+    start: usize,
+    now: Instant,
+) -> usize {
+    let sealed_as = match link.security() {
+        Security::Sealed => keyring.seal(link.id().0, buf, start, now),
+        Security::Plain => None,
+    };
+    let size = buf.len() - start;
+    link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), now);
+    size
+}
+
+/// Where datagrams are written to, and what that takes.
+#[derive(Debug)]
+pub(in crate::session) struct DatagramWriter<'a> {
+    pub(in crate::session) buf: &'a mut Vec<u8>,
+    pub(in crate::session) links: &'a mut LinkTable,
+    pub(in crate::session) keyring: &'a mut Keyring,
+    pub(in crate::session) max_segments: NonZeroUsize,
+    pub(in crate::session) now: Instant,
+}
+
+impl DatagramWriter<'_> {
+    /// Whether there are keys to seal with.
+    pub(in crate::session) fn can_seal(&self) -> bool {
+        self.keyring.can_seal(self.now)
+    }
+
+    /// Where a packet on the link goes to, if the link may send at all.
+    pub(in crate::session) fn destination(&self, link: LinkId) -> Option<(Path, Security)> {
+        let link = self.links.get(link).filter(|link| may_send(link, self.keyring.serves()))?;
+        let path = link.path()?;
+        let has_keys = link.security() == Security::Plain || self.can_seal();
+        has_keys.then(|| (path, link.security()))
+    }
+
+    /// Begins a batch of data on the link.
+    pub(in crate::session) fn batch(&self, link: LinkId, path: Path, security: Security) -> Batch {
+        Batch {
+            link,
+            path,
+            security,
+            start: self.buf.len(),
+            segments_left: self.max_segments.get().min(BATCH_SEGMENTS_MAX),
+            segment_size: 0,
+        }
+    }
+
+    /// Appends one packet as a datagram, which counts as sent, and returns its size. With the packet:
+    /// its sequence number, and what is kept to send it again.
+    pub(in crate::session) fn put_data(
+        &mut self,
+        link: LinkId,
+        security: Security,
+        frame: &DataFrame,
+        kept: Option<KeptPacket>,
+    ) -> usize {
+        let start = self.buf.len();
+        begin_datagram(security, self.buf);
+        // The queue holds no packet over the MTU, which is a u16, and the link carries the packet.
+        let len = u16::try_from(frame.packet.len()).unwrap_or(u16::MAX);
+        wire::put_frame_header(self.buf, frame.seq_num, Kind::Data, frame.modifiers, len);
+        self.buf.extend_from_slice(&frame.packet);
+        let sealed_as = match security {
+            Security::Sealed => self.keyring.seal(link.0, self.buf, start, self.now),
+            Security::Plain => None,
+        };
+        let size = self.buf.len() - start;
+        let outgoing = Outgoing { sealed: sealed_as.map(SealedAs::name), asks: true, frame: kept };
+        self.links.on_data_sent(link, size, outgoing, self.now);
+        size
+    }
+}
+
+/// Datagrams for one link that go out with one GSO send: all but the last have one size.
+#[derive(Debug)]
+pub(in crate::session) struct Batch {
+    pub(in crate::session) link: LinkId,
+    pub(in crate::session) security: Security,
+    path: Path,
+    start: usize,
+    segments_left: usize,
+    segment_size: usize,
+}
+
+impl Batch {
+    /// A datagram of `size` was appended. Whether another one may follow: only the last may be shorter.
+    pub(in crate::session) fn add(&mut self, size: usize) -> bool {
+        let is_shorter = size < self.segment_size;
+        self.segment_size = self.segment_size.max(size);
+        self.segments_left -= 1;
+        !is_shorter && self.segments_left > 0
+    }
+
+    /// The largest packet that may follow, the buffer being `buffered` bytes long.
+    pub(in crate::session) fn room(&self, buffered: usize) -> usize {
+        let left = BATCH_BYTES_MAX.saturating_sub(buffered - self.start);
+        self.segment_size.min(left).saturating_sub(overhead(self.security))
+    }
+
+    /// The batch as the driver sends it.
+    pub(in crate::session) const fn transmit(&self, buffered: usize) -> Transmit {
+        Transmit::new(self.link, self.path, buffered - self.start, self.segment_size)
+    }
+}

@@ -1,0 +1,103 @@
+//! The peer's run, and what the peer told about itself: its epoch, the frames it takes, the links it
+//! counts as failed.
+//!
+//! A run of one side is named by its epoch. A new epoch of the peer means that the peer was restarted:
+//! its clock, its counters and its sequence numbers begin anew, and all that was learnt from them is
+//! void. The last [`RETIRED_EPOCHS`] epochs stay retired, so that packets of an old run on a slow link
+//! do not count as news.
+//!
+//! Which of two epochs is the older one is a guess when this side is fresh itself. A retired epoch that
+//! sends [`RESUMED_HEARTBEATS`] heartbeats while the current epoch sends none becomes current again.
+//!
+//! This module knows no links: it returns what changed, and the session acts on it.
+
+use std::collections::VecDeque;
+
+use crate::discard::Discard;
+use crate::wire::heartbeat::Heartbeat;
+
+/// Retired epochs that are remembered. Chosen: restarts within the delay of the slowest link.
+const RETIRED_EPOCHS: usize = 4;
+
+/// Heartbeats of a retired epoch in a row, with none of the current one between them, that show that it
+/// was retired wrongly. Chosen: a reordered heartbeat or two must not bring an old run back.
+const RESUMED_HEARTBEATS: u8 = 3;
+
+/// What is known of the peer.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    epoch: Option<u32>,
+    retired_epochs: VecDeque<u32>,
+    /// The retired epoch that sent the last heartbeat, and how many it sent in a row.
+    resumed_epoch: Option<(u32, u8)>,
+    /// The peer takes frames that are to be delivered at once.
+    at_once: bool,
+    /// The peer takes packets whose checksum is yet to be computed.
+    partial: bool,
+    /// Links that the peer counts as failed, a bit each, and the peer's clock when it said so, µs.
+    failed: (u32, u64),
+}
+
+impl Peer {
+    /// The peer's current run; `None` before its first heartbeat or handshake.
+    pub(super) const fn epoch(&self) -> Option<u32> {
+        self.epoch
+    }
+
+    /// Whether the peer takes frames that are to be delivered at once.
+    pub(super) const fn takes_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// Whether the peer takes packets whose checksum is yet to be computed.
+    pub(super) const fn takes_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// The peer's run is `epoch`. `Ok(true)`: this run replaced another one. `Err`: that run is over.
+    pub(super) fn on_epoch(&mut self, epoch: u32) -> Result<bool, Discard> {
+        if self.epoch == Some(epoch) {
+            self.resumed_epoch = None;
+            return Ok(false);
+        }
+        if self.retired_epochs.contains(&epoch) {
+            let known = self.resumed_epoch.filter(|(known, _)| *known == epoch);
+            let count = known.map_or(1, |(_, count)| count + 1);
+            if count < RESUMED_HEARTBEATS {
+                self.resumed_epoch = Some((epoch, count));
+                return Err(Discard::Stale);
+            }
+            self.retired_epochs.retain(|retired| *retired != epoch);
+        }
+        self.resumed_epoch = None;
+        let Some(over) = self.epoch.replace(epoch) else { return Ok(false) };
+        if self.retired_epochs.len() == RETIRED_EPOCHS {
+            self.retired_epochs.pop_front();
+        }
+        self.retired_epochs.push_back(over);
+        self.failed = (0, 0);
+        Ok(true)
+    }
+
+    /// A handshake proved that `epoch` is the present run, even if it was retired.
+    pub(super) fn on_proven_epoch(&mut self, epoch: u32) {
+        self.retired_epochs.retain(|retired| *retired != epoch);
+    }
+
+    /// A heartbeat of the present run told what the peer takes.
+    pub(super) const fn on_heartbeat(&mut self, heartbeat: &Heartbeat) {
+        self.at_once = heartbeat.at_once;
+        self.partial = heartbeat.partial;
+    }
+
+    /// The links that failed according to this heartbeat and had not failed before, a bit each.
+    /// Heartbeats come over all links: one that was overtaken by a later one tells nothing.
+    pub(super) const fn newly_failed(&mut self, heartbeat: &Heartbeat) -> u32 {
+        let (known, said_at) = self.failed;
+        if heartbeat.stamp_us < said_at {
+            return 0;
+        }
+        self.failed = (heartbeat.failed, heartbeat.stamp_us);
+        heartbeat.failed & !known
+    }
+}

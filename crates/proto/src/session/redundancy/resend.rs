@@ -1,0 +1,83 @@
+//! Sending again: packets that links lost, or still carried when they were given up, go out over another
+//! way. [`crate::recovery`] says which packets, and over which link.
+
+use crate::link::Link;
+use crate::packet::{DataFrame, KeptPacket, LinkId};
+use crate::recovery::Recovery;
+use crate::session::link_table::{LinkTable, Transition};
+use crate::stats::RecoveryStats;
+use crate::time::Instant;
+use crate::view::{LinkState, LinkView};
+
+/// The packets that are sent again.
+#[derive(Debug)]
+pub(in crate::session) struct Resend {
+    /// Whether losses are sent again.
+    is_on: bool,
+    pub(super) queue: Recovery,
+}
+
+impl Resend {
+    pub(super) fn new(is_on: bool) -> Self {
+        Self { is_on, queue: Recovery::default() }
+    }
+
+    /// Whether losses are sent again.
+    pub(in crate::session) const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Bytes that wait.
+    pub(in crate::session) const fn queued_bytes(&self) -> usize {
+        self.queue.queued_bytes()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// What has to be kept to send this packet again, if the link of this view loses it.
+    pub(in crate::session) fn kept(&self, data: &DataFrame, view: &LinkView, now: Instant) -> KeptPacket {
+        KeptPacket::new(data.clone(), view.delay_us, now)
+    }
+
+    /// Feedback came about the link. Whether it told of losses.
+    pub(in crate::session) fn on_feedback(&mut self, id: LinkId, links: &mut LinkTable) -> bool {
+        let Some(link) = links.get_mut(id) else { return false };
+        let lost = link.take_lost();
+        let is_any = !lost.is_empty();
+        self.queue.on_lost(lost);
+        is_any
+    }
+
+    /// Time has passed: what ended a burst may be overdue. Whether it is.
+    pub(in crate::session) fn on_time(&mut self, links: &mut LinkTable, now: Instant) -> bool {
+        let mut is_any = false;
+        for link in links.iter_mut() {
+            let overdue = link.take_end(now);
+            is_any |= !overdue.is_empty();
+            self.queue.on_lost(overdue);
+        }
+        is_any
+    }
+
+    /// A link is not proven any more: what it still carries may never arrive.
+    pub(in crate::session) fn on_transition(&mut self, transition: Transition, links: &mut LinkTable) {
+        if transition.after == LinkState::Up || transition.before == LinkState::Down {
+            return;
+        }
+        if let Some(link) = links.get_mut(transition.link) {
+            self.queue.on_link_lost(link.take_underway());
+        }
+    }
+
+    /// What became of losses on these links.
+    pub(in crate::session) fn stats(&self, links: &LinkTable) -> RecoveryStats {
+        let mut stats = self.queue.stats();
+        for counts in links.iter().map(Link::resend_counts) {
+            stats.recovered += counts.recovered;
+            stats.spurious += counts.spurious;
+        }
+        stats
+    }
+}

@@ -1,0 +1,171 @@
+//! What only sealed links have: keys, a client's handshakes, and the random draws that both sides'
+//! challenges need. It knows links by their states and addresses.
+
+mod dialer;
+mod keyring;
+
+use self::dialer::Dialer;
+use self::keyring::KeyLimits;
+pub(super) use self::keyring::{Keyring, Opened, SEALING_BYTES, SealedAs};
+use super::link_table::{LinkTable, Transition};
+use crate::config::ClientSealing;
+use crate::crypto::rng::SecretRng;
+use crate::discard::Discard;
+use crate::handshake::{Outcome, TransportKeys, Welcome};
+use crate::packet::{Datagram, LinkId, Transmit};
+use crate::time::Instant;
+use crate::view::LinkState;
+use crate::wire::control::CloseReason;
+
+use zeroize::Zeroizing;
+
+/// Keys and handshakes of one session.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    pub(super) keyring: Keyring,
+    /// A client with sealed links.
+    dialer: Option<Dialer>,
+    /// Draws challenges and what else must not be guessed.
+    rng: SecretRng,
+    /// What the server leased to this client.
+    lease: Option<Welcome>,
+}
+
+impl Sealing {
+    /// `seed` is drawn from where there are no handshakes to draw from.
+    pub(super) fn new(client: Option<ClientSealing>, seed: u64, epoch: u32, now: Instant) -> Self {
+        // Flow hashes and challenges come from different draws.
+        let entropy = client.as_ref().map_or_else(|| seeded(seed), |client| client.entropy);
+        let mut rng = SecretRng::new(*Zeroizing::new(entropy));
+        let dialer = client.map(|mut client| {
+            rng.fill(&mut client.entropy);
+            Dialer::new(client, epoch, now)
+        });
+        Self { keyring: Keyring::new(KeyLimits::DEFAULT), dialer, rng, lease: None }
+    }
+
+    /// Whether a sealed datagram or a response with this receiver index is for this session.
+    pub(super) fn owns(&self, local_index: u32) -> bool {
+        self.keyring.owns(local_index) || self.dialer.as_ref().is_some_and(|dialer| dialer.owns(local_index))
+    }
+
+    /// What a server told its client in the handshake.
+    pub(super) const fn lease(&self) -> Option<&Welcome> {
+        self.lease.as_ref()
+    }
+
+    /// Takes the server's welcome. Whether it leases anything else than before.
+    pub(super) fn set_lease(&mut self, welcome: Welcome) -> bool {
+        let changed = self.lease.as_ref() != Some(&welcome);
+        self.lease = Some(welcome);
+        changed
+    }
+
+    /// A token for a challenge.
+    pub(super) fn token(&mut self) -> [u8; 8] {
+        self.rng.next_u64().to_be_bytes()
+    }
+
+    /// A handshake is done: a client's keys, used from now on. Keys of another run of the peer go.
+    pub(super) fn install(&mut self, keys: TransportKeys, epoch: u32, is_same_run: bool, now: Instant) {
+        if !is_same_run {
+            self.keyring.drop_previous();
+        }
+        self.keyring.install(keys, epoch, now);
+    }
+
+    /// This side ends the session: no handshake begins any more.
+    pub(super) fn hang_up(&mut self) {
+        self.dialer = None;
+    }
+
+    /// The peer ended the session.
+    pub(super) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
+        if let Some(dialer) = &mut self.dialer {
+            dialer.on_closed(reason, now);
+        }
+    }
+
+    /// Time has passed: keys expire, handshakes begin.
+    pub(super) fn on_time(&mut self, links: &LinkTable, now: Instant) {
+        let gone = self.keyring.on_time(now);
+        let Some(dialer) = &mut self.dialer else { return };
+        if gone || self.keyring.is_used_up() {
+            dialer.on_keys_gone(now);
+        }
+        let targets = links.sealed().flat_map(|link| {
+            let id = link.id();
+            link.candidates().iter().map(move |path| (id, *path))
+        });
+        dialer.on_time(targets, now);
+    }
+
+    /// A link's state changed: a client may need new keys, or have what it needs.
+    pub(super) fn on_transition(&mut self, transition: Transition, links: &LinkTable, now: Instant) {
+        let Some(dialer) = &mut self.dialer else { return };
+        if transition.after == LinkState::Up {
+            dialer.on_proven(self.keyring.rekey_at());
+        } else if transition.before == LinkState::Up && !links.has_proven() {
+            dialer.on_unproven(now);
+        }
+    }
+
+    /// A link is proven under the present keys.
+    pub(super) fn on_proven(&mut self) {
+        if let Some(dialer) = &mut self.dialer {
+            dialer.on_proven(self.keyring.rekey_at());
+        }
+    }
+
+    /// A link's interface has its carrier. Where no link is proven, a handshake goes over it at once,
+    /// rather than after the pause.
+    pub(super) fn on_carrier_found(&mut self, id: LinkId, links: &LinkTable, now: Instant) {
+        let Some(dialer) = &mut self.dialer else { return };
+        if links.is_sealed(id) && !links.has_proven() {
+            dialer.on_link_found(self.keyring.can_seal(now), now);
+        }
+    }
+
+    /// The due handshake message, if any.
+    pub(super) fn transmit_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let dialer = self.dialer.as_mut().filter(|dialer| dialer.has_output())?;
+        let start = buf.len();
+        let (link, path) = dialer.poll_transmit(buf)?;
+        let size = buf.len() - start;
+        Some(Transmit::new(link, path, size, size))
+    }
+
+    /// A server's response to a handshake, over a link that accepts datagrams from its path.
+    pub(super) fn on_response(&mut self, datagram: &[u8], now: Instant) -> Result<Outcome, Discard> {
+        self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(datagram, now)
+    }
+
+    /// A server under load asks for the handshake again, with a cookie.
+    pub(super) fn on_cookie(
+        &mut self,
+        datagram: &Datagram,
+        links: &LinkTable,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let path = datagram.path;
+        let id = LinkId(path.socket.0);
+        let link = links.get(id).filter(|link| link.accepts_from(&path)).ok_or(Discard::UnknownPeer)?;
+        let known = link.candidates().iter().find(|known| known.remote == path.remote).copied();
+        let dialer = self.dialer.as_mut().ok_or(Discard::KindUnsupported)?;
+        dialer.on_cookie(&datagram.data, id, known.unwrap_or(path), now)
+    }
+
+    /// When the next handshake is due.
+    pub(super) fn handshake_timeout(&self) -> Option<Instant> {
+        self.dialer.as_ref().and_then(Dialer::poll_timeout)
+    }
+}
+
+/// A server's session draws challenges only: its endpoint draws the seed, which cannot be guessed.
+fn seeded(seed: u64) -> [u8; 32] {
+    let mut entropy = [0; 32];
+    if let Some(head) = entropy.first_chunk_mut() {
+        *head = seed.to_be_bytes();
+    }
+    entropy
+}

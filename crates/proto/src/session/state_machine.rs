@@ -1,0 +1,178 @@
+//! [`Session`] as a driver drives it: its inputs in order, what it sends first, when it is due.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::Session;
+use super::link_table::may_send;
+use super::outbox::{DatagramWriter, Greeting, transmit_due};
+use crate::StateMachine;
+use crate::config::Security;
+use crate::discard::Discard;
+use crate::event::SocketEvent;
+use crate::link::Link;
+use crate::packet::{Datagram, LinkId, PacketBuf, SocketId, Transmit};
+use crate::qos::flow;
+use crate::time::Instant;
+use crate::timer::Timer;
+use crate::wire::control::CloseReason;
+
+impl StateMachine for Session {
+    fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
+        let header = self.counters.counted(flow::parse(&packet))?;
+        self.handle_parsed(packet, &header, now)
+    }
+
+    fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
+        let (first, header) = loop {
+            let Some(first) = run.next() else { return };
+            if let Ok(header) = self.counters.counted(flow::parse(&first)) {
+                break (first, header);
+            }
+        };
+        self.handle_parsed_run(std::iter::once(first).chain(run), &header, now);
+    }
+
+    fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
+        // A client's sockets are its links', one each.
+        let link = LinkId(datagram.path.socket.0);
+        match self.links.get(link).map(Link::security) {
+            Some(Security::Sealed) => self.handle_sealed_datagram(datagram, now),
+            Some(Security::Plain) | None => self.handle_link_datagram(link, datagram, now),
+        }
+    }
+
+    fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
+        match event {
+            SocketEvent::Full | SocketEvent::Writable => {
+                if self.links.set_socket_full(socket, event == SocketEvent::Full) {
+                    self.outbox.wait.forget_saving();
+                }
+            }
+            SocketEvent::TooBig { remote, bytes } => {
+                self.handle_too_big(socket, remote, bytes, now);
+            }
+            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {
+                let link = LinkId(socket.0);
+                self.links.on_socket_event(link, event, now);
+                self.settle_changes(now);
+                if event == SocketEvent::CarrierFound {
+                    self.sealing.on_carrier_found(link, &self.links, now);
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.links.on_time(now);
+        self.settle_changes(now);
+        if self.links.silence_timeout().is_some_and(|due| due <= now) {
+            self.links.check_silence(now);
+        }
+        self.sealing.on_time(&self.links, now);
+        self.links.on_probe_time(now);
+        self.settle_changes(now);
+        if self.redundancy.resend.on_time(&mut self.links, now) {
+            self.outbox.wait.wake(now);
+        }
+        self.redundancy.protection.sweep(now);
+        self.inbox.on_time(self.links.delays(), now);
+    }
+
+    fn poll_transmit(
+        &mut self,
+        buf: &mut Vec<u8>,
+        max_segments: NonZeroUsize,
+        now: Instant,
+    ) -> Option<Transmit> {
+        // As a rule only data is to go, if anything.
+        if let Some(handshake) = self.sealing.transmit_handshake(buf) {
+            return Some(handshake);
+        }
+        let greeting = Greeting {
+            epoch: self.epoch,
+            peer_epoch: self.peer.epoch(),
+            resends: self.redundancy.resend.is_on(),
+        };
+        let keyring = &mut self.sealing.keyring;
+        let mut writer = DatagramWriter { buf, links: &mut self.links, keyring, max_segments, now };
+        let due = transmit_due(&mut writer, &greeting, self.ingress.packet_max());
+        // A probe may go over a new path: what waits is looked at with the sizes of that path.
+        self.settle_changes(now);
+        let transmit = due.or_else(|| self.transmit_data(buf, max_segments, now));
+        // The first data on a link starts the search for its rate.
+        self.settle_changes(now);
+        let transmit = transmit?;
+        let may_be_marked = self.links.get(transmit.link).is_some_and(Link::may_be_marked);
+        Some(Transmit { is_ect: transmit.is_ect || may_be_marked, ..transmit })
+    }
+
+    fn close(&mut self, now: Instant) {
+        Self::close(self, CloseReason::Shutdown, now);
+    }
+
+    fn poll_packet(&mut self) -> Option<PacketBuf> {
+        if let Some(answer) = self.ingress.poll_answer() {
+            return Some(answer);
+        }
+        let packet = self.ingress.clamped(self.inbox.poll()?);
+        self.counters.on_packet_out(packet.len());
+        Some(packet)
+    }
+
+    fn round_trip(&self, socket: SocketId) -> Option<Duration> {
+        let over = |link: &&Link| link.path().is_some_and(|path| path.socket == socket);
+        self.links.iter().filter(over).map(Link::rtt).filter(|rtt| !rtt.is_zero()).min()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let mut first = First::default();
+        let keys_serve = self.sealing.keyring.serves();
+        for link in self.links.iter() {
+            if may_send(link, keys_serve) {
+                first.offer(link.heartbeat_at(), Timer::Heartbeat);
+                first.offer(link.control_at(), Timer::Control);
+                if link.is_trusted() {
+                    first.offer(link.feedback_at(), Timer::Feedback);
+                }
+            }
+            if link.has_relay() {
+                first.offer(Some(Instant::ZERO), Timer::IndirectFeedback);
+            }
+            debug_assert!(
+                link.poll_timeout().is_none_or(|at| at >= link.unchanged_until()),
+                "that is a bound"
+            );
+            if !first.is_by(link.unchanged_until()) {
+                first.offer(link.poll_timeout(), Timer::LinkState);
+            }
+            first.offer(link.end_overdue_at(), Timer::Resend);
+            first.offer(link.probe_timeout(), Timer::MtuProbe);
+        }
+        first.offer(self.sealing.handshake_timeout(), Timer::Handshake);
+        first.offer(self.sealing.keyring.poll_timeout(), Timer::Keys);
+        first.offer(self.outbox.wait.transmit_at(), Timer::Pacing);
+        first.offer(self.inbox.poll_timeout(), Timer::Reorder);
+        first.offer(self.links.silence_timeout(), Timer::Silence);
+        first.0
+    }
+}
+
+/// The first of what is due; of two at the same time, the one that was offered first.
+#[derive(Debug, Default)]
+struct First(Option<(Instant, Timer)>);
+
+impl First {
+    fn offer(&mut self, at: Option<Instant>, timer: Timer) {
+        if let Some(at) = at
+            && !self.is_by(at)
+        {
+            self.0 = Some((at, timer));
+        }
+    }
+
+    /// Whether something is due by then.
+    fn is_by(&self, at: Instant) -> bool {
+        self.0.is_some_and(|(first, _)| first <= at)
+    }
+}
