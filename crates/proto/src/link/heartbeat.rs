@@ -222,8 +222,8 @@ impl Heartbeats {
         self.received = Some(Received { seq_num, stamp_us, at: now, sent, received });
     }
 
-    /// The moment of the peer's clock, µs, whose lower 32 bits are `low_us`; `None` before its first
-    /// heartbeat.
+    /// The moment of the peer's clock, µs, whose lower 32 bits are `low_us`; `None` before its
+    /// first heartbeat.
     pub(super) fn peer_time_us(&self, low_us: u32, now: Instant) -> Option<u64> {
         let near = self.peer_clock_us(now)?;
         let near_low = u32::try_from(near % (1 << 32)).unwrap_or_default();

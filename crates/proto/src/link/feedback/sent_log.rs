@@ -171,6 +171,39 @@ pub struct ResendCounts {
     pub spurious: u64,
 }
 
+/// Rows of datagrams lost.
+#[derive(Debug, Default)]
+struct Bursts {
+    /// In all.
+    rows: u64,
+    /// Datagrams lost lately, and in how many rows.
+    lately_pkts: u32,
+    lately_rows: u32,
+}
+
+impl Bursts {
+    /// A datagram is lost; `follows`: so is the one before it.
+    fn on_lost(&mut self, follows: bool) {
+        self.lately_pkts += 1;
+        self.lately_rows += u32::from(!follows);
+        self.rows += u64::from(!follows);
+    }
+
+    /// Forgets what is older than the last few hundred.
+    const fn forget_old(&mut self) {
+        if self.lately_pkts >= LOST_KEPT {
+            self.lately_pkts /= 2;
+            self.lately_rows /= 2;
+        }
+    }
+
+    /// The mean length of a row, in tenths; 10 where nothing is known.
+    fn tenths(&self) -> u16 {
+        let rows = self.lately_rows.max(1);
+        u16::try_from(self.lately_pkts.saturating_mul(10) / rows).unwrap_or(u16::MAX).max(10)
+    }
+}
+
 /// The log of one link.
 #[derive(Debug, Default)]
 pub(in crate::link) struct SentLog {
@@ -188,13 +221,9 @@ pub(in crate::link) struct SentLog {
     lost_frames: Vec<KeptPacket>,
     kept: Kept,
     counts: ResendCounts,
-    /// Datagrams lost lately, and in how many rows.
-    lost_pkts: u32,
-    lost_rows: u32,
+    bursts: Bursts,
     /// The largest datagram that was delivered since it was last asked for.
     delivered_max: u32,
-    /// Rows of datagrams lost, in all.
-    rows: u64,
 }
 
 impl SentLog {
@@ -297,7 +326,7 @@ impl SentLog {
 
     /// In how many rows datagrams were taken for lost.
     pub(in crate::link) const fn rows(&self) -> u64 {
-        self.rows
+        self.bursts.rows
     }
 
     /// Bytes of packets that are kept.
@@ -364,8 +393,7 @@ impl SentLog {
     /// How many datagrams were lost in a row, in the mean over the last few hundred, in tenths; 10
     /// where nothing is known.
     pub(in crate::link) fn burst_tenths(&self) -> u16 {
-        let rows = self.lost_rows.max(1);
-        u16::try_from(self.lost_pkts.saturating_mul(10) / rows).unwrap_or(u16::MAX).max(10)
+        self.bursts.tenths()
     }
 
     fn get(&self, number: u64) -> Option<Sent> {
@@ -426,9 +454,7 @@ impl SentLog {
                 continue;
             }
             sent.fate = Fate::Lost;
-            self.lost_pkts += 1;
-            self.lost_rows += u32::from(!follows);
-            self.rows += u64::from(!follows);
+            self.bursts.on_lost(follows);
             follows = true;
             // The loss of a probe of the path's MTU says nothing of the link's loss.
             if sent.asks {
@@ -443,10 +469,7 @@ impl SentLog {
         while self.get(self.underway).is_some_and(|sent| !sent.is_underway()) {
             self.underway += 1;
         }
-        if self.lost_pkts >= LOST_KEPT {
-            self.lost_pkts /= 2;
-            self.lost_rows /= 2;
-        }
+        self.bursts.forget_old();
     }
 
     /// Drops datagrams of known fate from the front, but for the last ones: lost ones may still
