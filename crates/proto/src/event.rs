@@ -25,7 +25,7 @@ pub enum Event {
         /// To.
         to: LinkState,
     },
-    /// The peer speaks from another address on a link.
+    /// The peer sends from another address on a link.
     PathChanged {
         /// Which.
         link: LinkId,
@@ -36,7 +36,7 @@ pub enum Event {
     PeerRestarted,
     /// The peer ended the session.
     Closed(CloseReason),
-    /// The server takes this client not.
+    /// The server refused this client.
     Refused(Refusal),
     /// Another server is used.
     ServerChanged {
@@ -52,15 +52,16 @@ pub enum Event {
         /// The largest IP packet that passes, in bytes.
         bytes: u16,
     },
-    /// A link's congestion control changed its phase, or what it takes the link to carry by more than
-    /// an eighth.
+    /// A link's congestion control changed its phase, or what it takes the link to carry by more
+    /// than an eighth.
     ControlChanged {
         /// Which.
         link: LinkId,
         /// From, to, and why.
         change: ControlChange,
     },
-    /// The tunnel's MTU should be this: every link in use carries it, but for those that are far too small.
+    /// The tunnel's MTU should be this: every link in use carries it, except those that are far too
+    /// small.
     TunnelMtu(u16),
     /// The server leased addresses, or others than before.
     Leased,

@@ -49,9 +49,11 @@ pub struct LinkStats {
     pub rx_packets: u64,
     /// Bytes received, IP and UDP headers included.
     pub rx_bytes: u64,
-    /// The sequence number of the newest data frame received on it (lower 48 bits), 0 before the first.
+    /// The sequence number of the newest data frame received on it (lower 48 bits), 0 before the
+    /// first.
     pub last_seq: u64,
-    /// The largest IP packet that is known to pass, in bytes; `None`: a plain link, where nobody asks.
+    /// The largest IP packet that is known to pass, in bytes; `None`: a plain link, which is not
+    /// searched.
     pub mtu: Option<u16>,
     /// What the link's congestion control sees, and why it sends as fast as it does.
     pub control: ControlStats,
@@ -92,7 +94,8 @@ pub struct RecoveryStats {
     pub spurious: u64,
     /// Given up by this side: sent again in vain, or too late to be of use.
     pub given_up: u64,
-    /// Of the peer's packets, those that never came, or so late that they left out of order; what is delivered at once is not counted.
+    /// Of the peer's packets, those that never came, or so late that they left out of order; what
+    /// is delivered at once is not counted.
     pub lost: u64,
 }
 
