@@ -70,8 +70,8 @@ pub enum Event {
 /// What a driver's socket tells besides datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketEvent {
-    /// The send buffer is full. Data does not go over a full socket; heartbeats and control frames that
-    /// go there all the same are kept by the driver, or dropped and counted.
+    /// The send buffer is full. Data does not go over a full socket; heartbeats and control frames
+    /// that go there all the same are kept by the driver, or dropped and counted.
     Full,
     /// The send buffer has room again.
     Writable,

@@ -86,8 +86,9 @@ pub use crate::timer::Timer;
 pub trait StateMachine {
     /// Takes one inner packet from TUN. An error is already counted.
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard>;
-    /// Takes packets that were cut from one larger one, in order: they are alike in all that says whose they are, what flow and what class. The same as
-    /// [`Self::handle_packet`] for each of them, with what they have in common looked at once. Errors are counted.
+    /// Takes packets that were cut from one larger one, in order: they are alike in all that says
+    /// whose they are, what flow and what class. The same as [`Self::handle_packet`] for each of
+    /// them, with what they have in common looked at once. Errors are counted.
     fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
         for packet in run {
             let _ = self.handle_packet(packet, now);
@@ -99,8 +100,8 @@ pub trait StateMachine {
     fn handle_socket_event(&mut self, _socket: SocketId, _event: SocketEvent, _now: Instant) {}
     /// To be called when [`Self::poll_timeout`] is due; early or late calls do no harm.
     fn handle_timeout(&mut self, now: Instant);
-    /// Appends datagrams for one path to `buf`, at most `max_segments` and all but the last of one size.
-    /// `None`: nothing may be sent now, and nothing was appended.
+    /// Appends datagrams for one path to `buf`, at most `max_segments` and all but the last of one
+    /// size. `None`: nothing may be sent now, and nothing was appended.
     fn poll_transmit(
         &mut self,
         buf: &mut Vec<u8>,
@@ -115,6 +116,7 @@ pub trait StateMachine {
     fn round_trip(&self, _socket: SocketId) -> Option<Duration> {
         None
     }
-    /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last `now`.
+    /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last
+    /// `now`.
     fn poll_timeout(&self) -> Option<(Instant, Timer)>;
 }

@@ -134,7 +134,7 @@ impl Client {
     /// Bytes that a link sent and received so far, with all servers; handshakes are not counted.
     pub fn link_bytes(&self, link: LinkId) -> u64 {
         let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
-        let present: u64 = sessions.map(|session| session.link_bytes(link)).sum();
+        let present: u64 = sessions.filter_map(|session| session.links_bytes().nth(link.index())).sum();
         self.past_bytes.get(link.index()).copied().unwrap_or(0) + present
     }
 

@@ -1,13 +1,14 @@
-//! The peer's run, and what the peer told about itself: its epoch, the frames it takes, the links it
-//! counts as failed.
+//! The peer's run, and what the peer told about itself: its epoch, the frames it takes, the links
+//! it counts as failed.
 //!
-//! A run of one side is named by its epoch. A new epoch of the peer means that the peer was restarted:
-//! its clock, its counters and its sequence numbers begin anew, and all that was learnt from them is
-//! void. The last [`RETIRED_EPOCHS`] epochs stay retired, so that packets of an old run on a slow link
-//! do not count as news.
+//! A run of one side is named by its epoch. A new epoch of the peer means that the peer was
+//! restarted: its clock, its counters and its sequence numbers begin anew, and all that was learnt
+//! from them is void. The last [`RETIRED_EPOCHS`] epochs stay retired, so that packets of an old
+//! run on a slow link do not count as news.
 //!
-//! Which of two epochs is the older one is a guess when this side is fresh itself. A retired epoch that
-//! sends [`RESUMED_HEARTBEATS`] heartbeats while the current epoch sends none becomes current again.
+//! Which of two epochs is the older one is a guess when this side is fresh itself. A retired epoch
+//! that sends [`RESUMED_HEARTBEATS`] heartbeats while the current epoch sends none becomes current
+//! again.
 //!
 //! This module knows no links: it returns what changed, and the session acts on it.
 
@@ -19,8 +20,9 @@ use crate::wire::heartbeat::Heartbeat;
 /// Retired epochs that are remembered. Chosen: restarts within the delay of the slowest link.
 const RETIRED_EPOCHS: usize = 4;
 
-/// Heartbeats of a retired epoch in a row, with none of the current one between them, that show that it
-/// was retired wrongly. Chosen: a reordered heartbeat or two must not bring an old run back.
+/// Heartbeats of a retired epoch in a row, with none of the current one between them, that show
+/// that it was retired wrongly. Chosen: a reordered heartbeat or two must not bring an old run
+/// back.
 const RESUMED_HEARTBEATS: u8 = 3;
 
 /// What is known of the peer.
@@ -54,7 +56,8 @@ impl Peer {
         self.partial
     }
 
-    /// The peer's run is `epoch`. `Ok(true)`: this run replaced another one. `Err`: that run is over.
+    /// The peer's run is `epoch`. `Ok(true)`: this run replaced another one. `Err`: that run is
+    /// over.
     pub(super) fn on_epoch(&mut self, epoch: u32) -> Result<bool, Discard> {
         if self.epoch == Some(epoch) {
             self.resumed_epoch = None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::link_table::may_send;
-use super::outbox::{DatagramWriter, Greeting, transmit_due};
+use super::outbox::{DatagramWriter, Greeting, Sources, transmit_due};
 use crate::StateMachine;
 use crate::config::Security;
 use crate::discard::Discard;
@@ -45,7 +45,7 @@ impl StateMachine for Session {
     fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
         match event {
             SocketEvent::Full | SocketEvent::Writable => {
-                if self.links.set_socket_full(socket, event == SocketEvent::Full) {
+                if self.links.views.set_socket_full(socket, event == SocketEvent::Full) {
                     self.outbox.wait.forget_saving();
                 }
             }
@@ -99,7 +99,16 @@ impl StateMachine for Session {
         let due = transmit_due(&mut writer, &greeting, self.ingress.packet_max());
         // A probe may go over a new path: what waits is looked at with the sizes of that path.
         self.settle_changes(now);
-        let transmit = due.or_else(|| self.transmit_data(buf, max_segments, now));
+        let transmit = due.or_else(|| {
+            let Self { peer, links, sealing, ingress, outbox, redundancy, counters, .. } = self;
+            let (keyring, discards) = (&mut sealing.keyring, &mut counters.discards);
+            let mut writer = DatagramWriter { buf, links, keyring, max_segments, now };
+            let copies = redundancy.copies.transmit(&mut writer);
+            let copies = copies.or_else(|| redundancy.protection.transmit(&mut writer));
+            copies.or_else(|| {
+                outbox.transmit(&mut writer, &mut Sources { ingress, redundancy, peer, discards })
+            })
+        });
         // The first data on a link starts the search for its rate.
         self.settle_changes(now);
         let transmit = transmit?;

@@ -1,5 +1,5 @@
-//! Inner packets from the peer: data frames go to the resequencer, and what it releases waits for TUN.
-//! [`frames`] reads the frames of plain datagrams.
+//! Inner packets from the peer: data frames go to the resequencer, and what it releases waits for
+//! TUN. [`frames`] reads the frames of plain datagrams.
 
 pub(super) mod frames;
 
@@ -25,7 +25,8 @@ impl Inbox {
         Self { reorder: Resequencer::new(Limits::default()), released: VecDeque::new(), duplicates: 0 }
     }
 
-    /// A data frame's packet arrived over the link. A copy that came before is counted, and is no error.
+    /// A data frame's packet arrived over the link. A copy that came before is counted, and is no
+    /// error.
     pub(super) fn on_packet(
         &mut self,
         (seq_num, modifiers): (u64, Modifiers),

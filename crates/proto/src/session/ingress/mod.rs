@@ -1,9 +1,9 @@
-//! Inner packets from TUN on their way to the links: each is fitted to what the links carry, gets its
-//! flow and class, and waits in the queue.
+//! Inner packets from TUN on their way to the links: each is fitted to what the links carry, gets
+//! its flow and class, and waits in the queue.
 //!
-//! Contract: a packet that no link carries is cut where it may be, else dropped, counted, and its sender
-//! told ([`sizes`](self)). What the queue drops it counts itself; its counts are taken when it is empty
-//! or blocked.
+//! Contract: a packet that no link carries is cut where it may be, else dropped, counted, and its
+//! sender told ([`sizes`](self)). What the queue drops it counts itself; its counts are taken when
+//! it is empty or blocked.
 //!
 //! It knows links by what they carry, and no schedulers.
 
@@ -92,7 +92,7 @@ impl Ingress {
         loop {
             let head = self.queue.head(tier, now)?;
             let is_used = |view: &&LinkView| view.usable && view.role != LinkRole::Never;
-            let used = links.views().iter().filter(is_used);
+            let used = links.views.all().iter().filter(is_used);
             let Some(most) = used.map(|view| view.mtu).max() else { return Some(head) };
             if head.bytes <= most {
                 return Some(head);

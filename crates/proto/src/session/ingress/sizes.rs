@@ -1,17 +1,17 @@
-//! How large packets may be: what the links carry together, and what becomes of packets that no link
-//! carries.
+//! How large packets may be: what the links carry together, and what becomes of packets that no
+//! link carries.
 //!
 //! Three sizes, from what [`crate::link`] finds out for each link:
-//! - *What passes*: the largest packet that some usable link carries. A larger packet is cut where it
-//!   may be (IPv4 without "don't fragment"), else dropped, counted, and its sender told once the search
-//!   of every usable link is over: a size that is too small would be believed for ten minutes. While a
-//!   link's first probe is under way, packets wait for its answer.
-//! - *The tunnel's MTU*: what every usable link carries whose search is over. A link that does not carry
-//!   the 1,280 bytes of IPv6's minimum is left out and gets packets that fit it; below 1,280 the kernel
-//!   would take IPv6 away from the device. No other link is left out.
-//! - *TCP's*: what every usable link carries, the links left out above included: segments of any size
-//!   are fine with TCP, so connections fill the small link too. A link that is still being searched
-//!   counts with what is known to pass.
+//! - *What passes*: the largest packet that some usable link carries. A larger packet is cut where
+//!   it may be (IPv4 without "don't fragment"), else dropped, counted, and its sender told once the
+//!   search of every usable link is over: a size that is too small would be believed for ten
+//!   minutes. While a link's first probe is under way, packets wait for its answer.
+//! - *The tunnel's MTU*: what every usable link carries whose search is over. A link that does not
+//!   carry the 1,280 bytes of IPv6's minimum is left out and gets packets that fit it; below 1,280
+//!   the kernel would take IPv6 away from the device. No other link is left out.
+//! - *TCP's*: what every usable link carries, the links left out above included: segments of any
+//!   size are fine with TCP, so connections fill the small link too. A link that is still being
+//!   searched counts with what is known to pass.
 //!
 //! Measured: docs/decisions/0050-which-links-bound-the-tunnels-mtu.md.
 
@@ -30,12 +30,12 @@ use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire::FRAME_HEADER_BYTES;
 
-/// The base of any search (`link::mtu`) less the largest overhead, IPv6, UDP, sealing and frame header:
-/// every link carries packets of this size.
+/// The base of any search (`link::mtu`) less the largest overhead, IPv6, UDP, sealing and frame
+/// header: every link carries packets of this size.
 const SMALL_BYTES: usize = BASE_BYTES as usize - 40 - 8 - SEALING_BYTES - FRAME_HEADER_BYTES;
 
-/// Answers to packets that are too big: RFC 4443 §2.4 (f) asks for a token bucket. Chosen: a flow needs
-/// one answer in ten minutes, so 100 a second serve a burst of new flows.
+/// Answers to packets that are too big: RFC 4443 §2.4 (f) asks for a token bucket. Chosen: a flow
+/// needs one answer in ten minutes, so 100 a second serve a burst of new flows.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
 /// Answers at once after a pause. Chosen as above.
 const ANSWER_BURST: u32 = 50;

@@ -8,14 +8,14 @@ use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::LinkState;
 
-/// The queue may stand for this time, times how far the links' rate is from its mean, relative. Chosen:
-/// it is all that the queue grants for delays (60 ms) at a deviation of 12 %, and next to nothing on
-/// steady links.
+/// The queue may stand for this time, times how far the links' rate is from its mean, relative.
+/// Chosen: it is all that the queue grants for delays (60 ms) at a deviation of 12 %, and next to
+/// nothing on steady links.
 const CAPACITY_DIP: Duration = Duration::from_millis(500);
 
 /// A link that failed may be back within this time; meanwhile the queue of the remaining links may
-/// stand for as long as they need to carry what would fill the failed one. Chosen: radios and handovers
-/// are out for seconds.
+/// stand for as long as they need to carry what would fill the failed one. Chosen: radios and
+/// handovers are out for seconds.
 const OUTAGE: Duration = Duration::from_secs(30);
 
 /// What the links in use carry together, and whether one of them is still finding out.

@@ -1,6 +1,7 @@
-//! What the resequencer is told about each link: its delay, and whether a missing packet may still come
-//! over it. A link that carries nothing is waited for only where it could carry the next packet: not a
-//! backup link beside others, and not a link so slow that the wait ends before its packet arrives.
+//! What the resequencer is told about each link: its delay, and whether a missing packet may still
+//! come over it. A link that carries nothing is waited for only where it could carry the next
+//! packet: not a backup link beside others, and not a link so slow that the wait ends before its
+//! packet arrives.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::view::{LinkRole, LinkState};
 /// later packets, feedback's spacing, a turn in the other link's credit, and jitter.
 const RESEND_SLACK: Duration = Duration::from_millis(40);
 
-/// A link that delivered data this lately carries data. Chosen: longer than any pause of a flow that a
-/// person takes for one flow.
+/// A link that delivered data this lately carries data. Chosen: longer than any pause of a flow
+/// that a person takes for one flow.
 const CARRIES: Duration = Duration::from_secs(1);
 
 /// Fills `delays`, one for each link.

@@ -1,10 +1,10 @@
 //! A session's links, and everything that is derived from them: the views that schedulers read, the
 //! delays that the resequencer reads, the rate at which the queue drains.
 //!
-//! Contract: every change of a link that matters to other parts goes through a method here, which adds
-//! an [`Impact`]. The session settles the impact with one function; see [`changes`](self) for the table
-//! of what follows from which change. [`LinkTable::get_mut`] is for what changes no derived value:
-//! sending, and control frames.
+//! Contract: every change of a link that matters to other parts goes through a method here, which
+//! adds an [`Impact`]. The session settles the impact with one function; see [`changes`](self) for
+//! the table of what follows from which change. [`LinkTable::get_mut`] is for what changes no
+//! derived value: sending, and control frames.
 //!
 //! Views depend on time as well (credit, pacing rate). They are made anew for each batch of data
 //! ([`LinkTable::refresh_views`]).
@@ -14,6 +14,7 @@
 mod capacity;
 mod changes;
 mod delays;
+mod new_links;
 mod silence;
 mod views;
 
@@ -22,30 +23,23 @@ use std::time::Duration;
 
 use self::changes::Changes;
 pub(super) use self::changes::{Impact, Transition};
+use self::new_links::NewLinks;
 use self::silence::SilenceChecks;
 use self::views::Views;
-use crate::config::{LINKS_MAX, LinkConfig, Role, Security, SessionConfig};
+use crate::config::{LINKS_MAX, Role, Security, SessionConfig};
 use crate::discard::Discard;
 use crate::event::SocketEvent;
 use crate::link::{Link, Outgoing};
-use crate::packet::{LinkId, Path, SocketId, SocketSet};
+use crate::packet::{LinkId, Path, SocketId};
 use crate::recovery;
 use crate::reorder::LinkDelay;
 use crate::scheduler;
 use crate::time::Instant;
 use crate::units::BitRate;
-use crate::view::{LinkRole, LinkState, LinkView};
+use crate::view::{LinkRole, LinkState};
+use crate::wire::control::{CloseReason, Control};
 use crate::wire::feedback::Feedback;
 use crate::wire::heartbeat::Heartbeat;
-
-/// How a server's table adds links of its client.
-#[derive(Debug)]
-struct NewLinks {
-    role: Role,
-    heartbeat_interval: Duration,
-    /// Ceilings, by link number.
-    tx_rates: Vec<Option<BitRate>>,
-}
 
 /// The links of one session.
 #[derive(Debug)]
@@ -54,7 +48,8 @@ pub(super) struct LinkTable {
     new_links: NewLinks,
     /// Losses on sealed links are sent again.
     recovers: bool,
-    views: Views,
+    /// Made anew for each batch of data; credit spent since is charged.
+    pub(super) views: Views,
     delays: Vec<LinkDelay>,
     silence: SilenceChecks,
     changes: Changes,
@@ -63,7 +58,8 @@ pub(super) struct LinkTable {
 /// How long the queue may stand, and for what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueDelays {
-    /// How much longer the slowest link in use takes than the fastest, or what a resend or a dip takes.
+    /// How much longer the slowest link in use takes than the fastest, or what a resend or a dip
+    /// takes.
     pub(super) spread: Duration,
     /// The round trip of the links in use.
     pub(super) round: Duration,
@@ -77,11 +73,7 @@ impl LinkTable {
             .map(|(id, link)| Link::new(LinkId(id), config.role, link, config.heartbeat_interval, now));
         let mut table = Self {
             links: links.collect(),
-            new_links: NewLinks {
-                role: config.role,
-                heartbeat_interval: config.heartbeat_interval,
-                tx_rates: Vec::new(),
-            },
+            new_links: NewLinks::new(config),
             recovers: config.recovery.resend,
             views: Views::default(),
             delays: Vec::new(),
@@ -110,8 +102,26 @@ impl LinkTable {
         self.get(id).is_some_and(|link| link.security() == Security::Sealed)
     }
 
-    /// Whether a sealed datagram of the link may come on this path. A client's comes over the link's own
-    /// socket, from an address that the client sends to.
+    /// Whether a plain datagram of the link may come on this path. A client accepts the address
+    /// that it was told; a server's caller has matched address and link.
+    pub(super) fn accepts_plain(&self, id: LinkId, path: &Path) -> Result<(), Discard> {
+        let link = self.get(id).filter(|link| link.security() == Security::Plain);
+        let known = link.ok_or(Discard::UnknownPeer)?.path();
+        if self.new_links.role == Role::Client && known.is_none_or(|known| known.remote != path.remote) {
+            return Err(Discard::UnknownPeer);
+        }
+        Ok(())
+    }
+
+    /// A well-formed plain datagram of `bytes` arrived.
+    pub(super) fn on_plain_datagram(&mut self, id: LinkId, bytes: usize, now: Instant) {
+        if let Some(link) = self.get_mut(id) {
+            link.on_datagram(bytes, now);
+        }
+    }
+
+    /// Whether a sealed datagram of the link may come on this path. A client's comes over the
+    /// link's own socket, from an address that the client sends to.
     pub(super) fn accepts_sealed(&self, id: LinkId, path: &Path) -> bool {
         let link = self.get(id);
         let is_sealed = link.is_none_or(|link| link.security() == Security::Sealed);
@@ -239,18 +249,6 @@ impl LinkTable {
         true
     }
 
-    /// These of the driver's sockets take no more. Whether these are others than before.
-    pub(super) fn set_full(&mut self, full: SocketSet) -> bool {
-        self.views.set_full(full)
-    }
-
-    /// A socket takes no more, or has room again.
-    pub(super) fn set_socket_full(&mut self, socket: SocketId, is_full: bool) -> bool {
-        let mut full = self.views.full();
-        full.set(socket, is_full);
-        self.views.set_full(full)
-    }
-
     /// The link is used for something else from now on.
     pub(super) fn set_role(&mut self, id: LinkId, role: LinkRole, now: Instant) {
         let Some(link) = self.links.get_mut(id.index()).filter(|link| link.link_role() != role) else {
@@ -267,27 +265,16 @@ impl LinkTable {
 
     /// A server adds its client's links when a datagram of them authenticates.
     pub(super) fn ensure_link(&mut self, id: LinkId, now: Instant) {
-        let NewLinks { role, heartbeat_interval, tx_rates } = &self.new_links;
-        while *role == Role::Server && self.links.len() <= id.index() && self.links.len() < LINKS_MAX {
-            let at = self.links.len();
-            let config = LinkConfig {
-                security: Security::Sealed,
-                priority: 1,
-                role: LinkRole::Primary,
-                tx_rate: tx_rates.get(at).copied().flatten(),
-                rx_rate: None,
-                mtu: u16::MAX,
-                path: None,
-                alternatives: Vec::new(),
-            };
-            let number = LinkId(u8::try_from(at).unwrap_or(u8::MAX));
+        let is_server = self.new_links.role == Role::Server;
+        while is_server && self.links.len() <= id.index() && self.links.len() < LINKS_MAX {
             // Links are few, and large.
             self.links.reserve_exact(1);
-            self.links.push(Link::new(number, *role, &config, *heartbeat_interval, now));
+            self.links.push(self.new_links.make(self.links.len(), now));
         }
     }
 
-    /// A heartbeat of the peer's present run. Returns the new path if the peer moved to another address.
+    /// A heartbeat of the peer's present run. Returns the new path if the peer moved to another
+    /// address.
     pub(super) fn on_heartbeat(
         &mut self,
         id: LinkId,
@@ -307,8 +294,8 @@ impl LinkTable {
         Ok(moved.filter(|_| known))
     }
 
-    /// The peer says that these links failed, a bit each: a lost carrier is known at one end only, and
-    /// one direction alone is no link.
+    /// The peer says that these links failed, a bit each: a lost carrier is known at one end only,
+    /// and one direction alone is no link.
     pub(super) fn on_peer_failures(&mut self, failed: u32, now: Instant) {
         if failed != 0 {
             self.update_all(now, |link| {
@@ -348,6 +335,12 @@ impl LinkTable {
         self.changes.add(Impact::RATES);
         self.note_state(id, before, after, now);
         Ok(())
+    }
+
+    /// The change of the link's congestion control since this was asked last, if it is worth telling.
+    pub(super) fn take_control_change(&mut self, id: LinkId) -> Option<Event> {
+        let change = self.links.get_mut(id.index())?.take_control_change()?;
+        Some(Event::ControlChanged { link: id, change })
     }
 
     /// A data frame arrived. A link that carries data again may be what the resequencer waits for.
@@ -401,17 +394,50 @@ impl LinkTable {
         Ok(moved)
     }
 
-    /// The peer answered a challenge on this path.
-    pub(super) fn on_path_response(&mut self, id: LinkId, token: &[u8; 8], path: &Path) {
-        if self.get_mut(id).is_some_and(|link| link.on_response(token, path)) {
-            self.changes.add(Impact::ALL);
+    /// A control frame about the link itself came on this path, in a datagram of `bytes`.
+    pub(super) fn on_control(
+        &mut self,
+        id: LinkId,
+        control: &Control,
+        path: &Path,
+        bytes: usize,
+        now: Instant,
+    ) {
+        let Some(link) = self.links.get_mut(id.index()) else { return };
+        match control {
+            Control::Challenge(token) => link.push_control(Control::Response(*token)),
+            Control::Response(token) => {
+                if link.on_response(token, path) {
+                    self.changes.add(Impact::ALL);
+                }
+            }
+            Control::Probe { id: probe, .. } => {
+                link.on_probe_received();
+                let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+                link.push_control(Control::ProbeReceived { id: *probe, bytes });
+            }
+            Control::ProbeReceived { id: probe, bytes } => {
+                if link.on_probe_answer(*probe, *bytes, now) {
+                    self.changes.add(Impact::SIZES);
+                }
+            }
+            Control::Close(_) | Control::Unknown => {}
         }
     }
 
-    /// A probe of the path's MTU was answered.
-    pub(super) fn on_probe_answer(&mut self, id: LinkId, probe: u32, bytes: u16, now: Instant) {
-        if self.get_mut(id).is_some_and(|link| link.on_probe_answer(probe, bytes, now)) {
-            self.changes.add(Impact::SIZES);
+    /// This side ends the session: every sealed link tells the peer.
+    pub(super) fn push_close(&mut self, reason: CloseReason) {
+        let sealed = self.links.iter_mut().filter(|link| link.security() == Security::Sealed);
+        sealed.for_each(|link| link.push_control(Control::Close(reason)));
+    }
+
+    /// The server's first answer came on this path: every sealed link tells the server at once.
+    pub(super) fn on_welcome(&mut self, path: Path, now: Instant) {
+        for link in self.links.iter_mut().filter(|link| link.security() == Security::Sealed) {
+            if link.id().0 == path.socket.0 && link.state() == LinkState::Down {
+                link.adopt(path);
+            }
+            link.hasten_heartbeat(now);
         }
     }
 
@@ -447,8 +473,8 @@ impl LinkTable {
     pub(super) fn refresh_delays(&mut self, has_keys: bool, now: Instant) -> QueueDelays {
         self.refresh_views(has_keys, now);
         delays::refresh(&mut self.delays, &self.links, now);
-        let stop = recovery::longest_stop(self.views());
-        let (spread, round) = scheduler::bulk_delays(self.views());
+        let stop = recovery::longest_stop(self.views.all());
+        let (spread, round) = scheduler::bulk_delays(self.views.all());
         // A packet of a flow that resends stop takes as much longer until its sender knows of it.
         QueueDelays { spread: spread.max(stop).max(capacity::dip(&self.links, now)), round: round + stop }
     }
@@ -456,27 +482,6 @@ impl LinkTable {
     /// The links as the scheduler sees them now; `has_keys`: sealed links may send.
     pub(super) fn refresh_views(&mut self, has_keys: bool, now: Instant) {
         self.views.refresh(&self.links, self.recovers, has_keys, now);
-    }
-
-    /// The views as they were refreshed last, credit spent since included.
-    pub(super) fn views(&self) -> &[LinkView] {
-        self.views.all()
-    }
-
-    pub(super) fn view(&self, id: LinkId) -> Option<&LinkView> {
-        self.views.all().get(id.index())
-    }
-
-    /// The same for a packet of `bytes`: links that do not carry it are not usable.
-    pub(super) fn views_for(&mut self, bytes: usize) -> &[LinkView] {
-        self.views.fitting(bytes)
-    }
-
-    /// A packet of `bytes` will go over the link.
-    pub(super) fn charge(&mut self, id: LinkId, bytes: usize, now: Instant) {
-        if let Some(view) = self.views.get_mut(id) {
-            view.charge(bytes, now);
-        }
     }
 
     /// What the resequencer knows of each link.
@@ -490,7 +495,8 @@ pub(super) fn is_in_use(link: &Link) -> bool {
     link.state() != LinkState::Down && link.link_role() != LinkRole::Never
 }
 
-/// Whether the link may send at all: it needs somewhere to send to, and a sealed one keys that serve.
+/// Whether the link may send at all: it needs somewhere to send to, and a sealed one keys that
+/// serve.
 pub(super) fn may_send(link: &Link, keys_serve: bool) -> bool {
     link.has_path()
         && match link.security() {

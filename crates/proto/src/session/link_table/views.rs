@@ -1,17 +1,17 @@
 //! The links as schedulers and the recovery see them.
 //!
-//! [`LinkView::usable`] is set here and nowhere else: a link is usable if its path is trusted, it is not
-//! down, and it has keys if it is sealed; for one packet, also if the packet fits.
+//! [`LinkView::usable`] is set here and nowhere else: a link is usable if its path is trusted, it
+//! is not down, and it has keys if it is sealed; for one packet, also if the packet fits.
 
 use crate::config::Security;
 use crate::link::Link;
-use crate::packet::{LinkId, SocketSet};
+use crate::packet::{LinkId, SocketId, SocketSet};
 use crate::time::Instant;
 use crate::view::{LinkState, LinkView};
 
 /// Views of all links, kept to be reused; valid within one `poll_transmit`.
 #[derive(Debug, Default)]
-pub(super) struct Views {
+pub(in crate::session) struct Views {
     all: Vec<LinkView>,
     /// The same for a packet that not every link carries.
     fitting: Vec<LinkView>,
@@ -45,8 +45,13 @@ impl Views {
         }
     }
 
-    pub(super) fn all(&self) -> &[LinkView] {
+    /// Views of all links.
+    pub(in crate::session) fn all(&self) -> &[LinkView] {
         &self.all
+    }
+
+    pub(in crate::session) fn get(&self, id: LinkId) -> Option<&LinkView> {
+        self.all.get(id.index())
     }
 
     pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut LinkView> {
@@ -54,7 +59,7 @@ impl Views {
     }
 
     /// The views for a packet of `bytes`: links that do not carry it are not usable.
-    pub(super) fn fitting(&mut self, bytes: usize) -> &[LinkView] {
+    pub(in crate::session) fn fitting(&mut self, bytes: usize) -> &[LinkView] {
         let least = self.all.iter().map(|view| view.mtu).min().unwrap_or(0);
         if bytes <= least {
             return &self.all;
@@ -68,12 +73,22 @@ impl Views {
         &self.fitting
     }
 
-    pub(super) const fn full(&self) -> SocketSet {
-        self.full
+    /// A packet of `bytes` will go over the link.
+    pub(in crate::session) fn charge(&mut self, id: LinkId, bytes: usize, now: Instant) {
+        if let Some(view) = self.get_mut(id) {
+            view.charge(bytes, now);
+        }
+    }
+
+    /// A socket takes no more, or has room again. Whether that is another state than before.
+    pub(in crate::session) fn set_socket_full(&mut self, socket: SocketId, is_full: bool) -> bool {
+        let mut full = self.full;
+        full.set(socket, is_full);
+        self.set_full(full)
     }
 
     /// These sockets take no more. Whether these are others than before.
-    pub(super) fn set_full(&mut self, full: SocketSet) -> bool {
+    pub(in crate::session) fn set_full(&mut self, full: SocketSet) -> bool {
         let changed = self.full != full;
         self.full = full;
         changed

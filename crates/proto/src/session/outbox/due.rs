@@ -1,6 +1,6 @@
-//! Datagrams without data: control frames, heartbeats, feedback, indirect feedback and probes of paths.
-//! They are sent when they are due, and never wait behind data. Each function sends the first one that
-//! is due.
+//! Datagrams without data: control frames, heartbeats, feedback, indirect feedback and probes of
+//! paths. They are sent when they are due, and never wait behind data. Each function sends the
+//! first one that is due.
 
 use super::writer::{DatagramWriter, begin_datagram, finish_control, overhead};
 use crate::config::Security;
@@ -24,8 +24,8 @@ pub(in crate::session) struct Greeting {
     pub(in crate::session) resends: bool,
 }
 
-/// What a link has to send besides data. As a rule there is nothing, and one check of each link says so.
-/// Links need not carry inner packets of more than `packet_max`.
+/// What a link has to send besides data. As a rule there is nothing, and one check of each link
+/// says so. Links need not carry inner packets of more than `packet_max`.
 pub(in crate::session) fn transmit(
     writer: &mut DatagramWriter<'_>,
     greeting: &Greeting,
@@ -54,7 +54,8 @@ fn transmit_first(
         .or_else(|| probe(writer, packet_max))
 }
 
-/// A control frame. What an unproven address may not be sent yet is dropped: challenges are repeated.
+/// A control frame. What an unproven address may not be sent yet is dropped: challenges are
+/// repeated.
 fn control(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
     if !writer.can_seal() {
         return None;

@@ -1,12 +1,13 @@
-//! Data on its way to a link: realtime and sparse packets, then what has to be sent again, then bulk. Of
-//! each tier the most urgent head gets the link that the scheduler picks for it, and as many of the
-//! packets behind it as go the same way at the same size follow, up to one GSO batch.
+//! Data on its way to a link: realtime and sparse packets, then what has to be sent again, then
+//! bulk. Of each tier the most urgent head gets the link that the scheduler picks for it, and as
+//! many of the packets behind it as go the same way at the same size follow, up to one GSO batch.
 //!
-//! Sequence numbers are given here, at the moment of sending: within a flow slot their order is the order
-//! of sending over all links, which the receiver's resequencer relies on.
+//! Sequence numbers are given here, at the moment of sending: within a flow slot their order is the
+//! order of sending over all links, which the receiver's resequencer relies on.
 //!
-//! Contract: [`Outbox::transmit`] is called again until it gives nothing; then [`WaitTimes`] says when to
-//! come back. Other parts are arguments: the writer with links and keys, the queue, the redundancy.
+//! Contract: [`Outbox::transmit`] is called again until it gives nothing; then [`WaitTimes`] says
+//! when to come back. Other parts are arguments: the writer with links and keys, the queue, the
+//! redundancy.
 
 mod due;
 mod numbers;
@@ -90,7 +91,7 @@ impl Outbox {
                 continue;
             }
             let Some(head) = from.ingress.head(tier, writer.links, from.discards, now) else { continue };
-            match self.scheduler.select(&head, writer.links.views_for(head.bytes), now) {
+            match self.scheduler.select(&head, writer.links.views.fitting(head.bytes), now) {
                 Decision::Send(link) => {
                     let state = writer.links.get(link)?;
                     let (path, security) = (state.path()?, state.security());
@@ -100,7 +101,7 @@ impl Outbox {
                     self.wait.hold(index, now);
                     self.wait.wait_until(until);
                 }
-                Decision::Wait(until) => self.wait_for_credit(tier, writer.links.views(), until),
+                Decision::Wait(until) => self.wait_for_credit(tier, writer.links.views.all(), until),
                 // Links come back by an input.
                 Decision::NoLink => {}
             }
@@ -109,8 +110,9 @@ impl Outbox {
         None
     }
 
-    /// The head's link has no credit before `until`. Until a link has saved up credit for a run, bulk
-    /// waits, whatever else wakes the driver: what one datagram could take meanwhile goes with the run.
+    /// The head's link has no credit before `until`. Until a link has saved up credit for a run,
+    /// bulk waits, whatever else wakes the driver: what one datagram could take meanwhile goes with
+    /// the run.
     fn wait_for_credit(&mut self, tier: Tier, views: &[LinkView], until: Instant) {
         let mut until = until;
         if tier == Tier::Bulk {
@@ -130,7 +132,7 @@ impl Outbox {
         mut head: Queued,
     ) -> Transmit {
         let now = writer.now;
-        if let Some(rate) = writer.links.view(link).map(|view| view.rate)
+        if let Some(rate) = writer.links.views.get(link).map(|view| view.rate)
             && let Some(state) = writer.links.get_mut(link)
         {
             state.set_paced(rate, now);
@@ -141,7 +143,7 @@ impl Outbox {
         let mut run_from = writer.buf.len();
         while let Some((flow, packet)) = from.ingress.queue.pop(head.tier, now) {
             let frame = self.data_frame(head.tier, flow, packet, from);
-            let view = writer.links.view(link).filter(|_| keeps);
+            let view = writer.links.views.get(link).filter(|_| keeps);
             let kept = view.map(|view| from.redundancy.resend.kept(&frame, view, now));
             let size = writer.put_data(link, security, &frame, kept);
             let more = batch.add(size);
@@ -154,8 +156,8 @@ impl Outbox {
                 break;
             }
             let run_bytes = writer.buf.len() - run_from;
-            if !self.continues(&next, writer.links.view(link), run_bytes, now) {
-                let views = writer.links.views_for(next.bytes);
+            if !self.continues(&next, writer.links.views.get(link), run_bytes, now) {
+                let views = writer.links.views.fitting(next.bytes);
                 if self.scheduler.select(&next, views, now) != Decision::Send(link) {
                     break;
                 }
@@ -166,8 +168,8 @@ impl Outbox {
         batch.transmit(writer.buf.len())
     }
 
-    /// Whether `next` may follow `bytes` over the link since the last decision without another one: on
-    /// fast links one decision serves a run.
+    /// Whether `next` may follow `bytes` over the link since the last decision without another one:
+    /// on fast links one decision serves a run.
     fn continues(&self, next: &Queued, view: Option<&LinkView>, bytes: usize, now: Instant) -> bool {
         let run = self.scheduler.run();
         let view = view.filter(|_| next.tier == Tier::Bulk && !run.is_zero());
@@ -176,9 +178,9 @@ impl Outbox {
         })
     }
 
-    /// The packet with its number. A realtime packet is to be delivered at once if it may overtake others
-    /// and the peer knows how, and so are acknowledgements. The checksum of a packet that may be restored
-    /// from others is complete.
+    /// The packet with its number. A realtime packet is to be delivered at once if it may overtake
+    /// others and the peer knows how, and so are acknowledgements. The checksum of a packet that
+    /// may be restored from others is complete.
     fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf, from: &Sources<'_>) -> DataFrame {
         let takes_at_once = from.peer.takes_at_once();
         let is_ack = takes_at_once && ack::is_pure(&packet);
@@ -196,8 +198,8 @@ impl Outbox {
         DataFrame { seq_num: self.numbers.next(flow), modifiers, packet }
     }
 
-    /// The head went over a link: the scheduler, a rule or its class may ask for copies; a packet without
-    /// a copy may be covered by a repair symbol.
+    /// The head went over a link: the scheduler, a rule or its class may ask for copies; a packet
+    /// without a copy may be covered by a repair symbol.
     fn protect(
         &mut self,
         writer: &mut DatagramWriter<'_>,
@@ -207,10 +209,10 @@ impl Outbox {
     ) {
         let now = writer.now;
         let at_once = from.peer.takes_at_once();
-        let mut wanted = self.scheduler.copies(head, link, writer.links.views(), now);
+        let mut wanted = self.scheduler.copies(head, link, writer.links.views.all(), now);
         if from.ingress.goes_twice(head.flow) || from.redundancy.is_at_risk(head, link, writer.links, at_once)
         {
-            wanted.insert(scheduler::second(head, link, writer.links.views(), now));
+            wanted.insert(scheduler::second(head, link, writer.links.views.all(), now));
         }
         let copied = from.redundancy.copies.add(frame, wanted, writer.links, now);
         if !copied && at_once {

@@ -3,8 +3,8 @@
 use crate::qos::flow::FlowId;
 use crate::wire;
 
-/// Counters of flow slots in one allocation. Chosen: most sessions have few flows, and their slots are
-/// spread over all numbers.
+/// Counters of flow slots in one allocation. Chosen: most sessions have few flows, and their slots
+/// are spread over all numbers.
 const COUNTERS: usize = 32;
 
 /// The next counter of each flow slot; made on demand.

@@ -35,8 +35,9 @@ impl WaitTimes {
         self.bulk_from = Instant::ZERO;
     }
 
-    /// Data is looked at again. A batch that was due and goes later shows the driver's lateness, until
-    /// what waited is gone or waits again. Returns the lateness if it is another one than before.
+    /// Data is looked at again. A batch that was due and goes later shows the driver's lateness,
+    /// until what waited is gone or waits again. Returns the lateness if it is another one than
+    /// before.
     pub(super) fn begin(&mut self, queue_is_empty: bool, now: Instant) -> Option<Duration> {
         self.transmit_at = None;
         if queue_is_empty {

@@ -1,4 +1,5 @@
-//! Writes datagrams into the driver's buffer: header, frames, seal, and the link's note that it was sent.
+//! Writes datagrams into the driver's buffer: header, frames, seal, and the link's note that it was
+//! sent.
 
 use std::num::NonZeroUsize;
 
@@ -81,8 +82,8 @@ impl DatagramWriter<'_> {
         }
     }
 
-    /// Appends one packet as a datagram, which counts as sent, and returns its size. With the packet:
-    /// its sequence number, and what is kept to send it again.
+    /// Appends one packet as a datagram, which counts as sent, and returns its size. With the
+    /// packet: its sequence number, and what is kept to send it again.
     pub(in crate::session) fn put_data(
         &mut self,
         link: LinkId,
@@ -119,7 +120,8 @@ pub(in crate::session) struct Batch {
 }
 
 impl Batch {
-    /// A datagram of `size` was appended. Whether another one may follow: only the last may be shorter.
+    /// A datagram of `size` was appended. Whether another one may follow: only the last may be
+    /// shorter.
     pub(in crate::session) fn add(&mut self, size: usize) -> bool {
         let is_shorter = size < self.segment_size;
         self.segment_size = self.segment_size.max(size);

@@ -1,11 +1,11 @@
-//! Copies: what goes over one link goes over others too, under the same sequence number. The receiver
-//! keeps the first that arrives. The scheduler asks for copies; so does a rule that says `duplicate`,
-//! and the realtime class on a link that is suspect or lossy: then one copy goes over the second-best
-//! link.
+//! Copies: what goes over one link goes over others too, under the same sequence number. The
+//! receiver keeps the first that arrives. The scheduler asks for copies; so does a rule that says
+//! `duplicate`, and the realtime class on a link that is suspect or lossy: then one copy goes over
+//! the second-best link.
 //!
-//! Contract: copies wait only from the batch that they belong to until the same drain of `poll_transmit`
-//! has sent them. The scheduler asked for them where there was credit, which they are charged for at
-//! once.
+//! Contract: copies wait only from the batch that they belong to until the same drain of
+//! `poll_transmit` has sent them. The scheduler asked for them where there was credit, which they
+//! are charged for at once.
 
 use std::collections::VecDeque;
 
@@ -42,8 +42,8 @@ impl Copies {
             return false;
         }
         let mut any = false;
-        for at in 0..links.views().len() {
-            let view = links.views().get(at);
+        for at in 0..links.views.all().len() {
+            let view = links.views.all().get(at);
             let view = view.filter(|view| wanted.contains(view.id) && frame.packet.len() <= view.mtu);
             if let Some(link) = view.map(|view| view.id) {
                 self.add_one(frame, link, links, now);
@@ -61,10 +61,10 @@ impl Copies {
         links: &mut LinkTable,
         now: Instant,
     ) {
-        if links.view(link).is_none() {
+        if links.views.get(link).is_none() {
             return;
         }
-        links.charge(link, frame.packet.len(), now);
+        links.views.charge(link, frame.packet.len(), now);
         self.count += 1;
         if self.queues.len() <= link.index() {
             self.queues.resize_with(link.index() + 1, VecDeque::new);

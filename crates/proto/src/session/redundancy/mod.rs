@@ -1,7 +1,7 @@
 //! What goes over links beside each packet once: copies, resends, repair symbols.
 //!
-//! Contract: the parts are independent; [`Redundancy`] holds what two of them decide together. A packet
-//! with a copy needs no symbol. A resend that is likely to be lost again has a copy.
+//! Contract: the parts are independent; [`Redundancy`] holds what two of them decide together. A
+//! packet with a copy needs no symbol. A resend that is likely to be lost again has a copy.
 
 mod copies;
 mod protection;
@@ -69,7 +69,7 @@ impl Redundancy {
     /// Whether the head is realtime and the link that it goes over may well lose it.
     pub(super) fn is_at_risk(&self, head: &Queued, id: LinkId, links: &LinkTable, at_once: bool) -> bool {
         head.tier == Tier::Realtime
-            && links.view(id).is_some_and(|view| {
+            && links.views.get(id).is_some_and(|view| {
                 let repairs = self.protection.is_on() && at_once && links.is_sealed(id);
                 let most = if repairs { COPIES_FROM_PERMILLE } else { LOSSY_PERMILLE };
                 !view.usable || view.state != LinkState::Up || view.loss_permille >= most
@@ -79,7 +79,7 @@ impl Redundancy {
     /// A batch of packets that are sent again, over one link.
     pub(super) fn transmit_resends(&mut self, writer: &mut DatagramWriter<'_>) -> Resends {
         let now = writer.now;
-        let link = match self.resend.queue.next(writer.links.views(), now) {
+        let link = match self.resend.queue.next(writer.links.views.all(), now) {
             Some(Way::Now(link)) => link,
             Some(Way::At(free_at)) => return Resends::At(free_at),
             None => return Resends::Idle,
@@ -93,14 +93,16 @@ impl Redundancy {
         while let Some(frame) = self.resend.queue.pop(room) {
             is_any = true;
             // What is likely to be lost again, or may not be, goes over a second link too.
-            let risky = writer.links.view(link).is_some_and(|view| is_risky(&frame, view));
-            let second = risky.then(|| second_link(writer.links.views(), &frame, link, now)).flatten();
+            let risky = writer.links.views.get(link).is_some_and(|view| is_risky(&frame, view));
+            let second = risky.then(|| second_link(writer.links.views.all(), &frame, link, now)).flatten();
             if let Some(second) = second {
                 self.copies.add_one(frame.data(), second, writer.links, now);
             }
             let data = frame.data().clone();
             let size = writer.put_data(link, security, &data, Some(frame));
-            if !batch.add(size) || self.resend.queue.next(writer.links.views(), now) != Some(Way::Now(link)) {
+            if !batch.add(size)
+                || self.resend.queue.next(writer.links.views.all(), now) != Some(Way::Now(link))
+            {
                 break;
             }
             room = batch.room(writer.buf.len());

@@ -1,8 +1,8 @@
-//! Forward error correction in a session: when a repair symbol is worth sending and over which link, and
-//! what is restored from received symbols. The code itself is [`crate::fec`].
+//! Forward error correction in a session: when a repair symbol is worth sending and over which
+//! link, and what is restored from received symbols. The code itself is [`crate::fec`].
 //!
-//! Each flow slot has a window of its own. `auto` protects what is delivered at once, since that cannot
-//! wait for a resend:
+//! Each flow slot has a window of its own. `auto` protects what is delivered at once, since that
+//! cannot wait for a resend:
 //!
 //! ```text
 //! redundancy = 6 × loss of the link × mean burst of its losses (at most 3)
@@ -10,19 +10,20 @@
 //! one symbol for every 1 / redundancy packets, at the latest 100 ms after the first that no symbol
 //! covers, from 4 packets on
 //! ```
-//! It covers the packets of three such spans (at least 12, no older than 400 ms). A packet with a copy
-//! needs no symbol and is in no window. A fixed ratio protects every flow, one symbol for every
-//! 1 / ratio packets. A symbol goes over the best link but the one that carried the last packet, where
-//! one is free, so that an outage does not take both. Reasons: docs/decisions/0051-repair-symbols.md.
+//! It covers the packets of three such spans (at least 12, no older than 400 ms). A packet with a
+//! copy needs no symbol and is in no window. A fixed ratio protects every flow, one symbol for
+//! every 1 / ratio packets. A symbol goes over the best link but the one that carried the last
+//! packet, where one is free, so that an outage does not take both. Reasons:
+//! docs/decisions/0051-repair-symbols.md.
 //!
-//! Bounds: windows and what is kept for restoring take at most [`BYTES_MAX`] and [`SLOTS_MAX`] slots
-//! each; beyond, the slot that was longest without use is forgotten. Restoring begins with the first
-//! symbol of a slot. A peer that sends symbols only to make work has little of it done: each byte of the
-//! packets of slots with symbols pays for [`WORK_PER_BYTE`] bytes of arithmetic, and a symbol for which
-//! nothing is left is refused.
+//! Bounds: windows and what is kept for restoring take at most [`BYTES_MAX`] and [`SLOTS_MAX`]
+//! slots each; beyond, the slot that was longest without use is forgotten. Restoring begins with
+//! the first symbol of a slot. A peer that sends symbols only to make work has little of it done:
+//! each byte of the packets of slots with symbols pays for [`WORK_PER_BYTE`] bytes of arithmetic,
+//! and a symbol for which nothing is left is refused.
 //!
-//! Contract: control frames, heartbeats and plain links are not protected. What is restored goes through
-//! the resequencer, which delivers it if nothing else has; it tells nothing about any link.
+//! Contract: control frames, heartbeats and plain links are not protected. What is restored goes
+//! through the resequencer, which delivers it if nothing else has; it tells nothing about any link.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -51,21 +52,23 @@ const REDUNDANCY_PER_LOSS_RESENT: u32 = 4;
 /// The longest mean burst that redundancy follows, in tenths of a packet. Chosen: longer ones are
 /// outages, which copies answer.
 const BURST_MAX_TENTHS: u32 = 30;
-/// Packets from one symbol to the next, at least: redundancy of 1/4. Chosen: beyond, copies are better.
+/// Packets from one symbol to the next, at least: redundancy of 1/4. Chosen: beyond, copies are
+/// better.
 const SPACING_MIN: u32 = 4;
 /// The same, at most. Chosen: what a symbol restores comes within this many packets.
 const SPACING_MAX: u32 = 32;
 /// A packet waits this long for a symbol at most. Chosen: what a call can wait for.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// A symbol covers the packets of this many spacings, so that each packet is covered by as many symbols.
+/// A symbol covers the packets of this many spacings, so that each packet is covered by as many
+/// symbols.
 const SPANS: u32 = 3;
 /// The least window, packets. Chosen: three times [`SPACING_MIN`].
 const WINDOW_MIN: u32 = 12;
 /// The oldest packet that a symbol covers. Chosen: four times [`PATIENCE`].
 const WINDOW_AGE: Duration = Duration::from_millis(400);
 
-/// From this loss on a copy of each packet protects better than symbols, which would cost as much and
-/// come later, permille.
+/// From this loss on a copy of each packet protects better than symbols, which would cost as much
+/// and come later, permille.
 pub(super) const COPIES_FROM_PERMILLE: u16 = 100;
 
 /// Bytes of windows, and of what is kept for restoring, each. Chosen: what one session may hold.
@@ -75,13 +78,14 @@ const SLOTS_MAX: usize = 1_024;
 /// A window without use is forgotten after this. Chosen: longer than pauses within a call.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Bytes of arithmetic that each received byte pays for: a packet is in three symbols, and in twelve
-/// where each has a symbol behind it; solving takes less than that again.
+/// Bytes of arithmetic that each received byte pays for: a packet is in three symbols, and in
+/// twelve where each has a symbol behind it; solving takes less than that again.
 const WORK_PER_BYTE: usize = 16;
 /// What is saved up at most, bytes of arithmetic. Chosen: some 2 ms of work.
 const WORK_MAX: usize = 4 << 20;
 
-/// Bits of a repair frame's `seq_num` below its slot: count, number, and the first counter's lower bits.
+/// Bits of a repair frame's `seq_num` below its slot: count, number, and the first counter's lower
+/// bits.
 const FIRST_BITS: u32 = 32;
 const NUMBER_BITS: u32 = 8;
 
@@ -284,8 +288,8 @@ impl Protection {
         self.fec != Fec::Off
     }
 
-    /// `frame` went over the link and nowhere else, to a peer that takes frames at once: a symbol may be
-    /// due.
+    /// `frame` went over the link and nowhere else, to a peer that takes frames at once: a symbol
+    /// may be due.
     pub(in crate::session) fn protect(
         &mut self,
         head: &Queued,
@@ -294,18 +298,20 @@ impl Protection {
         links: &mut LinkTable,
         now: Instant,
     ) {
-        let Some(view) = links.view(link) else { return };
-        // A frame that is at once and not realtime is an acknowledgement: the next one says as much.
+        let Some(view) = links.views.get(link) else { return };
+        // A frame that is at once and not realtime is an acknowledgement: the next one says as
+        // much.
         let at_once = head.tier == Tier::Realtime && frame.modifiers.has(Modifiers::AT_ONCE);
         let spacing = self.spacing(at_once, view.loss_permille, view.burst_tenths);
         let Some(spacing) = spacing.filter(|_| links.is_sealed(link)) else { return };
         let Some((cover, bytes)) = self.on_sent(frame, spacing, now) else { return };
         let head = Queued { bytes: bytes.len(), ..*head };
-        let other = scheduler::second(&head, link, links.views(), now);
-        let fits =
-            |id: &LinkId| links.is_sealed(*id) && links.view(*id).is_some_and(|view| view.mtu >= bytes.len());
+        let other = scheduler::second(&head, link, links.views.all(), now);
+        let fits = |id: &LinkId| {
+            links.is_sealed(*id) && links.views.get(*id).is_some_and(|view| view.mtu >= bytes.len())
+        };
         let Some(link) = other.filter(fits).or(Some(link).filter(fits)) else { return };
-        links.charge(link, bytes.len(), now);
+        links.views.charge(link, bytes.len(), now);
         let (slot, _) = split(frame.seq_num);
         let seq_num = repair_seq_num(slot, cover);
         self.symbols.push_back(Symbol { link, seq_num, modifiers: frame.modifiers, bytes });
@@ -407,113 +413,4 @@ fn parse_repair(seq_num: u64) -> (u16, Cover) {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::wire::parse_plain;
-
-    fn frame(counter: u64, bytes: &[u8]) -> DataFrame {
-        let packet = PacketBuf::from(Bytes::copy_from_slice(bytes));
-        DataFrame { seq_num: wire::data_seq_num(1_027, counter), modifiers: Modifiers::AT_ONCE, packet }
-    }
-
-    /// The vector of PROTOCOL.md.
-    #[test]
-    fn vector() {
-        let mut encoder = Encoder::default();
-        for (counter, bytes) in [(40, &[0x45, 0, 0, 4][..]), (41, &[0x45, 0, 0, 5, 1])] {
-            encoder.push(counter, frame(counter, bytes).packet, Instant::ZERO);
-        }
-        let (cover, symbol) = (0..4).map(|_| encoder.symbol().unwrap()).last().unwrap();
-        let mut bytes = Vec::new();
-        let seq_num = repair_seq_num(1_027, cover);
-        wire::put_frame_header(&mut bytes, seq_num, Kind::Repair, Modifiers::AT_ONCE, 5);
-        bytes.extend_from_slice(&symbol);
-        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text, "0403020300000028480005290000c90d");
-        let parsed = parse_plain(&bytes).unwrap();
-        assert_eq!((parsed.kind, parse_repair(parsed.seq_num)), (Kind::Repair, (1_027, cover)));
-    }
-
-    #[test]
-    fn redundancy_follows_losses_and_their_bursts() {
-        let auto = Protection::new(Fec::Auto, false);
-        assert_eq!(auto.spacing(true, 0, 10), None);
-        assert_eq!(auto.spacing(true, 2, 30), None);
-        assert_eq!(auto.spacing(false, 500, 10), None, "what is not realtime");
-        assert_eq!(auto.spacing(true, 3, 10), Some(32));
-        assert_eq!(auto.spacing(true, 10, 10), Some(17));
-        assert_eq!(auto.spacing(true, 10, 20), Some(8));
-        assert_eq!(auto.spacing(true, 30, 10), Some(6));
-        assert_eq!(auto.spacing(true, 90, 99), Some(4));
-        assert_eq!(Protection::new(Fec::Auto, true).spacing(true, 30, 10), Some(8));
-        let fixed = |permille| Protection::new(Fec::Fixed(permille), true).spacing(false, 0, 10);
-        assert_eq!([fixed(1), fixed(100), fixed(200), fixed(1_000)], [128, 10, 5, 1].map(Some));
-        assert_eq!(Protection::new(Fec::Off, true).spacing(true, 500, 10), None);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_idle_slots_are_forgotten() {
-        let mut protection = Protection::new(Fec::Fixed(10), true);
-        let packet = vec![0x45; 1_400];
-        let now = Instant::from_nanos(1_000_000_000);
-        for step in 0..20_000u64 {
-            let slot = u16::try_from(step % 400).unwrap();
-            let mut frame = frame(step / 400, &packet);
-            frame.seq_num = wire::data_seq_num(slot, step / 400);
-            protection.on_sent(&frame, 100, now);
-            let cover = Cover { first: step / 400, count: 2, number: 0 };
-            let _ = protection.on_symbol(slot, cover, &packet, now);
-            protection.on_packet(slot, step / 400, &packet);
-            assert!(protection.sender_bytes <= BYTES_MAX && protection.receiver_bytes <= BYTES_MAX);
-        }
-        assert!(protection.senders.len() > 50 && protection.receivers.len() > 50);
-        let bytes: usize = protection.senders.values().map(|one| one.encoder.bytes()).sum();
-        assert_eq!(bytes, protection.sender_bytes);
-        let bytes: usize = protection.receivers.values().map(|one| one.decoder.bytes()).sum();
-        assert_eq!(bytes, protection.receiver_bytes);
-        protection.sweep(now + IDLE * 11);
-        assert_eq!((protection.senders.len(), protection.sender_bytes), (0, 0));
-        assert_eq!((protection.receivers.len(), protection.receiver_bytes), (0, 0));
-    }
-
-    /// Symbols over packets that never come, as many as a peer can send: each is an equation that costs all others.
-    #[test]
-    fn symbols_alone_make_little_work() {
-        let mut protection = Protection::new(Fec::Auto, true);
-        let packet = vec![0x45; 1_400];
-        let now = Instant::from_nanos(1_000_000_000);
-        let cover = |number: u8| Cover { first: 1, count: 100, number };
-        protection.on_symbol(7, cover(0), &packet, now).unwrap();
-        for counter in 0..50 {
-            protection.on_packet(7, counter * 2, &packet);
-        }
-        let mut taken = 0_u64;
-        for number in 0..10_000_u32 {
-            let number = u8::try_from(number % 256).unwrap();
-            taken += u64::from(protection.on_symbol(7, cover(number), &packet, now).is_ok());
-        }
-        assert!((10..500).contains(&taken), "{taken}");
-        assert_eq!(protection.on_symbol(7, cover(0), &packet, now), Err(Discard::RepairUnpaid));
-        protection.on_packet(7, 200, &packet);
-        assert_eq!(protection.on_symbol(7, cover(1), &packet, now), Ok(()));
-    }
-
-    #[test]
-    fn a_symbol_comes_after_its_spacing_or_a_tenth_of_a_second() {
-        let mut protection = Protection::new(Fec::Auto, true);
-        let mut due = Vec::new();
-        for counter in 0..60u64 {
-            // 50 a second, then 200.
-            let ms = if counter < 30 { counter * 20 } else { 450 + counter * 5 };
-            let now = Instant::ZERO + Duration::from_millis(ms);
-            let packet = [0x45; 60];
-            if let Some((cover, _)) = protection.on_sent(&frame(counter, &packet), 10, now) {
-                assert_eq!(cover.first + u64::from(cover.count) - 1, counter);
-                due.push(counter);
-            }
-        }
-        assert_eq!(due, [5, 11, 17, 23, 29, 39, 49, 59]);
-    }
-}
+mod tests;

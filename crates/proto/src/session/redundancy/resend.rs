@@ -1,5 +1,5 @@
-//! Sending again: packets that links lost, or still carried when they were given up, go out over another
-//! way. [`crate::recovery`] says which packets, and over which link.
+//! Sending again: packets that links lost, or still carried when they were given up, go out over
+//! another way. [`crate::recovery`] says which packets, and over which link.
 
 use crate::link::Link;
 use crate::packet::{DataFrame, KeptPacket, LinkId};

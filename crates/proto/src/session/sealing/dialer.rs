@@ -1,11 +1,13 @@
 //! A client's handshakes: when one is begun, what is sent where, whose answer counts.
 //!
-//! One first message goes over every sealed link to every address of the server at once; the first answer wins. An attempt that
-//! is not answered is followed by a new one, with a growing pause; a few stay open, so that a link whose round trip is longer
-//! than the pause still gets its answer in.
+//! One first message goes over every sealed link to every address of the server at once; the first
+//! answer wins. An attempt that is not answered is followed by a new one, with a growing pause; a
+//! few stay open, so that a link whose round trip is longer than the pause still gets its answer
+//! in.
 //!
-//! A handshake is due when there are no keys, when they are to be renewed, and when no link is proven any more: the server may
-//! have been restarted and know them no longer. It never disturbs keys that still serve.
+//! A handshake is due when there are no keys, when they are to be renewed, and when no link is
+//! proven any more: the server may have been restarted and know them no longer. It never disturbs
+//! keys that still serve.
 //!
 //! It knows nothing of links beyond number and addresses, and seals nothing.
 
@@ -21,17 +23,19 @@ use crate::packet::{LinkId, Path};
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
 
-/// All links together may be silent for a moment: where the peer was, say. Keys are not what is missing then.
+/// All links together may be silent for a moment: where the peer was, say. Keys are not what is
+/// missing then.
 const UNPROVEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Pauses between attempts; the last one stands for as long as a server is usually away, or a link: nobody tells when it is back, and
-/// an attempt may be lost even then.
+/// Pauses between attempts; the last one stands for as long as a server is usually away, or a link:
+/// nobody tells when it is back, and an attempt may be lost even then.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const PAUSES: [Duration; 3] = [FIRST_PAUSE, Duration::from_secs(1), Duration::from_secs(2)];
 /// After so many attempts, about a minute, it is this (WireGuard's).
 const SOON_TRIES: usize = 30;
 const PAUSE_LATER: Duration = Duration::from_secs(5);
-/// Added to each pause, at random, so that clients of a restarted server do not come all at once (WireGuard's).
+/// Added to each pause, at random, so that clients of a restarted server do not come all at once
+/// (WireGuard's).
 const JITTER_MAX_US: u64 = 333_333;
 /// Attempts that may still be answered.
 const ATTEMPTS_MAX: usize = 3;
@@ -106,7 +110,8 @@ impl Dialer {
         }
     }
 
-    /// A link may carry again while none is proven: its attempts begin anew. With keys, `has_keys`, it may need none.
+    /// A link may carry again while none is proven: its attempts begin anew. With keys, `has_keys`,
+    /// it may need none.
     pub(in crate::session) fn on_link_found(&mut self, has_keys: bool, now: Instant) {
         let soonest = now.max(self.begun_at + FIRST_PAUSE);
         let due = if has_keys { soonest.max(now + UNPROVEN_PAUSE) } else { soonest };
@@ -155,7 +160,8 @@ impl Dialer {
             return;
         }
         let hello = Hello {
-            // The driver's clock, not this session's age: a later session with the same server must be newer as well.
+            // The driver's clock, not this session's age: a later session with the same server must
+            // be newer as well.
             stamp: Stamp { run: self.sealing.run, elapsed_us: now.as_micros() },
             epoch: self.epoch,
             aes_fast: self.sealing.aes_fast,
@@ -226,7 +232,8 @@ impl Dialer {
         let attempt = self.attempts.iter().find(|attempt| attempt.local_index() == sent.attempt);
         let cookie = attempt.ok_or(Discard::UnknownSession)?.read_cookie(datagram, &sent.mac1)?;
         self.cookies.insert(place, (cookie, now));
-        // Once per attempt: whoever repeats a cookie makes nobody send. Where an old cookie was no good the next attempt has this.
+        // Once per attempt: whoever repeats a cookie makes nobody send. Where an old cookie was no
+        // good the next attempt has this.
         if !sent.cookied {
             self.outbox.push_back((link, path));
         }
@@ -235,67 +242,4 @@ impl Dialer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::keys::PrivateKey;
-    use crate::packet::SocketId;
-
-    fn dialer() -> Dialer {
-        let sealing = ClientSealing {
-            identity: PrivateKey::from_bytes([1; 32]),
-            server: PrivateKey::from_bytes([2; 32]).public(),
-            preshared: None,
-            aes_fast: true,
-            run: 1,
-            entropy: [3; 32],
-            token: None,
-        };
-        Dialer::new(sealing, 1, Instant::ZERO)
-    }
-
-    /// When the attempts until `end` began, none of which is answered.
-    fn attempts(dialer: &mut Dialer, end: Instant) -> Vec<Instant> {
-        let remote = SocketAddr::from(([192, 0, 2, 1], 1));
-        let target = (LinkId(0), Path { socket: SocketId(0), remote, local: None });
-        let mut begun = Vec::new();
-        while let Some(due) = dialer.poll_timeout().filter(|due| *due <= end) {
-            dialer.on_time(std::iter::once(target), due);
-            while dialer.poll_transmit(&mut Vec::new()).is_some() {}
-            begun.push(due);
-        }
-        begun
-    }
-
-    fn longest_pause(attempts: &[Instant]) -> Duration {
-        attempts.windows(2).map(|two| two[1].saturating_since(two[0])).max().unwrap_or_default()
-    }
-
-    #[test]
-    fn a_server_that_is_away_for_a_minute_is_asked_every_two_seconds_and_later_more_rarely() {
-        let mut dialer = dialer();
-        let minute = Instant::ZERO + Duration::from_secs(60);
-        let early = attempts(&mut dialer, minute);
-        assert!(longest_pause(&early) < Duration::from_millis(2_334), "{early:?}");
-        let later = attempts(&mut dialer, minute + Duration::from_secs(600));
-        assert!((105..125).contains(&later.len()), "{}", later.len());
-    }
-
-    #[test]
-    fn a_link_that_is_found_again_is_asked_over_at_once_and_flapping_makes_no_flood() {
-        let mut dialer = dialer();
-        let hour = Instant::ZERO + Duration::from_secs(3_600);
-        attempts(&mut dialer, hour);
-        let found = hour + Duration::from_millis(100);
-        dialer.on_link_found(false, found);
-        let again = attempts(&mut dialer, found + Duration::from_secs(3));
-        // The last attempt of the hour may have been within half a second.
-        assert!(again.len() >= 3, "{again:?}");
-        let mut count = 0;
-        for flap in 1..=100 {
-            let now = found + Duration::from_secs(3) + Duration::from_millis(10 * flap);
-            dialer.on_link_found(false, now);
-            count += attempts(&mut dialer, now).len();
-        }
-        assert!((1..=3).contains(&count), "{count} in a second");
-    }
-}
+mod tests;

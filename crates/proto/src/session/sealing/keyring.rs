@@ -1,12 +1,14 @@
-//! The transport keys of one session, from their handshake to their end, so that a rekey loses no packet.
+//! The transport keys of one session, from their handshake to their end, so that a rekey loses no
+//! packet.
 //!
 //! ```text
 //! handshake done ──► next (server only) ──first datagram under it──► current ──replaced──► previous ──180 s old──► gone
 //!        └──────────────── client ───────────────────────────────────►┘
 //! ```
-//! Everything is sealed under `current`; everything that verifies under any of them is opened. A server does not use keys
-//! before the client has, since it cannot know whether its answer arrived; it keeps a few handshakes' keys until one is used.
-//! Counters and replay windows belong to a key and a link.
+//! Everything is sealed under `current`; everything that verifies under any of them is opened. A
+//! server does not use keys before the client has, since it cannot know whether its answer arrived;
+//! it keeps a few handshakes' keys until one is used. Counters and replay windows belong to a key
+//! and a link.
 //!
 //! It knows nothing of links beyond their numbers, nor who asks for a handshake.
 //!
@@ -248,13 +250,15 @@ impl Keyring {
         self.current.as_ref().is_some_and(|keys| keys.sealed >= self.limits.rekey_datagrams)
     }
 
-    /// Makes room for a header at the end of `buf`. The frames are to follow, and then [`Self::seal`].
+    /// Makes room for a header at the end of `buf`. The frames are to follow, and then
+    /// [`Self::seal`].
     pub(in crate::session) fn begin(buf: &mut Vec<u8>) {
         buf.extend_from_slice(&[0; SEALED_HEADER_BYTES]);
     }
 
-    /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when [`Self::can_seal`]: without keys
-    /// what was to be sealed is overwritten, since nothing of it may leave in the clear. Returns what it is called on the wire.
+    /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when
+    /// [`Self::can_seal`]: without keys what was to be sealed is overwritten, since nothing of it
+    /// may leave in the clear. Returns what it is called on the wire.
     pub(in crate::session) fn seal(
         &mut self,
         link: u8,
@@ -369,18 +373,4 @@ fn open_under(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_keys_nothing_is_left_to_be_sent() {
-        let mut buf = b"before".to_vec();
-        Keyring::begin(&mut buf);
-        buf.extend_from_slice(b"secret");
-        Keyring::new(KeyLimits::DEFAULT).seal(0, &mut buf, 6, Instant::ZERO);
-        assert_eq!(buf, [b"before".as_slice(), &[0; SEALED_HEADER_BYTES + 6]].concat());
-    }
-}
-
-#[cfg(test)]
-mod model_tests;
+mod tests;

@@ -4,20 +4,34 @@
 mod dialer;
 mod keyring;
 
+use bytes::{Buf as _, Bytes};
+use zeroize::Zeroizing;
+
 use self::dialer::Dialer;
 use self::keyring::KeyLimits;
-pub(super) use self::keyring::{Keyring, Opened, SEALING_BYTES, SealedAs};
+pub(super) use self::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use super::link_table::{LinkTable, Transition};
 use crate::config::ClientSealing;
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{Outcome, TransportKeys, Welcome};
+use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, Transmit};
 use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire::control::CloseReason;
+use crate::wire::sealed::{SEALED_HEADER_BYTES, SealedHeader};
 
-use zeroize::Zeroizing;
+/// What opening a datagram told.
+#[derive(Debug)]
+pub(super) struct OpenedDatagram {
+    /// No newer datagram of this link was seen.
+    pub(super) newest: bool,
+    /// The client used these keys for the first time: the peer's run that they belong to.
+    pub(super) confirmed: Option<u32>,
+    /// For the link. Frames that ask for feedback are read later.
+    pub(super) arrival: Arrival,
+}
 
 /// Keys and handshakes of one session.
 #[derive(Debug)]
@@ -47,6 +61,37 @@ impl Sealing {
     /// Whether a sealed datagram or a response with this receiver index is for this session.
     pub(super) fn owns(&self, local_index: u32) -> bool {
         self.keyring.owns(local_index) || self.dialer.as_ref().is_some_and(|dialer| dialer.owns(local_index))
+    }
+
+    /// Opens a sealed datagram: gives the link that it names, and its frames.
+    pub(super) fn open(
+        &mut self,
+        datagram: Datagram,
+        links: &LinkTable,
+        now: Instant,
+    ) -> Result<(LinkId, OpenedDatagram, Bytes), Discard> {
+        let Datagram { path, mut data, waited, is_marked } = datagram;
+        let bytes = data.len();
+        let header = SealedHeader::parse(&data)?;
+        let id = LinkId(header.link);
+        if !links.accepts_sealed(id, &path) {
+            return Err(Discard::UnknownPeer);
+        }
+        let opened = self.keyring.open(&header, &mut data, now)?;
+        data.truncate(SEALED_HEADER_BYTES + opened.size);
+        data.advance(SEALED_HEADER_BYTES);
+        let arrival = Arrival {
+            key: header.receiver_index,
+            is_current: opened.is_current,
+            counter: header.counter,
+            stamp: header.stamp,
+            at: now.saturating_sub(waited),
+            bytes,
+            asks: false,
+            is_marked,
+        };
+        let opened = OpenedDatagram { newest: opened.newest, confirmed: opened.confirmed, arrival };
+        Ok((id, opened, data.freeze()))
     }
 
     /// What a server told its client in the handshake.
@@ -110,15 +155,15 @@ impl Sealing {
         }
     }
 
-    /// A link is proven under the present keys.
-    pub(super) fn on_proven(&mut self) {
-        if let Some(dialer) = &mut self.dialer {
+    /// There are new keys: a link that is proven needs no others.
+    pub(super) fn note_proven(&mut self, links: &LinkTable) {
+        if let Some(dialer) = self.dialer.as_mut().filter(|_| links.has_proven()) {
             dialer.on_proven(self.keyring.rekey_at());
         }
     }
 
-    /// A link's interface has its carrier. Where no link is proven, a handshake goes over it at once,
-    /// rather than after the pause.
+    /// A link's interface has its carrier. Where no link is proven, a handshake goes over it at
+    /// once, rather than after the pause.
     pub(super) fn on_carrier_found(&mut self, id: LinkId, links: &LinkTable, now: Instant) {
         let Some(dialer) = &mut self.dialer else { return };
         if links.is_sealed(id) && !links.has_proven() {
@@ -136,8 +181,15 @@ impl Sealing {
     }
 
     /// A server's response to a handshake, over a link that accepts datagrams from its path.
-    pub(super) fn on_response(&mut self, datagram: &[u8], now: Instant) -> Result<Outcome, Discard> {
-        self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(datagram, now)
+    pub(super) fn on_response(
+        &mut self,
+        datagram: &Datagram,
+        links: &LinkTable,
+        now: Instant,
+    ) -> Result<Outcome, Discard> {
+        let link = links.get(LinkId(datagram.path.socket.0));
+        link.filter(|link| link.accepts_from(&datagram.path)).ok_or(Discard::UnknownPeer)?;
+        self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(&datagram.data, now)
     }
 
     /// A server under load asks for the handshake again, with a cookie.

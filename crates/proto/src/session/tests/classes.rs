@@ -1,7 +1,5 @@
 //! What the classes get of two sessions.
 
-use bytes::Bytes;
-
 use super::pair::{Pair, config, packet};
 use super::*;
 use crate::config::Fec;

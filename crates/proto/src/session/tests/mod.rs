@@ -1,5 +1,5 @@
-//! Tests of whole sessions: [`pair`] has two sessions over plain links, [`world`] a sealed client and its
-//! server's endpoint.
+//! Tests of whole sessions: [`pair`] has two sessions over plain links, [`world`] a sealed client
+//! and its server's endpoint.
 
 mod classes;
 mod pair;
@@ -9,22 +9,34 @@ mod sizes;
 mod sockets;
 mod world;
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use super::*;
+use super::Session;
 use crate::StateMachine;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, ServerSealing,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
+    ServerSealing, SessionConfig,
 };
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::crypto::rng::SecretRng;
+use crate::discard::Discard;
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
-use crate::event::SocketEvent;
-use crate::handshake::{Hello, Initiator, Refusal, Stamp};
+use crate::event::{Event, SocketEvent};
+use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
+use crate::link::Link;
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId};
+use crate::time::Instant;
 use crate::timer::Timer;
-use crate::wire::feedback::Runs;
-use crate::wire::heartbeat::HEARTBEAT_BYTES;
+use crate::units::BitRate;
+use crate::view::{LinkRole, LinkState};
+use crate::wire::control::{CloseReason, Control};
+use crate::wire::feedback::{Feedback, Runs};
+use crate::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
+use crate::wire::sealed::SealedHeader;
+use crate::wire::{self, Kind, Modifiers};
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();

@@ -1,9 +1,6 @@
 //! Two sessions over links with a fixed delay, in virtual time.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-
-use bytes::Bytes;
 
 use super::*;
 

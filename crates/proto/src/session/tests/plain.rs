@@ -131,8 +131,9 @@ fn idle_sessions_wake_for_heartbeats_only() {
     assert!(pair.steps - before < 1_000 + 60, "{}", pair.steps - before);
 }
 
-/// Pages of 60 kB over connections of their own, as bursty as slow start can be: a window of 10 segments at once, then of 20, then the
-/// rest, a round trip apart. They stay on the best link, although it needs 48 ms for one.
+/// Pages of 60 kB over connections of their own, as bursty as slow start can be: a window of 10
+/// segments at once, then of 20, then the rest, a round trip apart. They stay on the best link,
+/// although it needs 48 ms for one.
 #[test]
 fn pages_stay_on_the_best_link() {
     let mut pair = Pair::new(&[(10, 10), (70, 40), (70, 40), (70, 40), (70, 40)]);
@@ -159,8 +160,8 @@ fn pages_stay_on_the_best_link() {
     assert!(pair.data_bytes[0] * 100 >= all * 95, "{:?}", pair.data_bytes);
 }
 
-/// A driver that is woken every 100 µs by something else: bulk goes in runs of what a link takes in a millisecond all the same, and at
-/// the link's rate.
+/// A driver that is woken every 100 µs by something else: bulk goes in runs of what a link takes in
+/// a millisecond all the same, and at the link's rate.
 #[test]
 fn bulk_waits_for_its_quantum_whatever_wakes_the_driver() {
     let mut pair = Pair::new(&[(70, 20), (70, 20)]);

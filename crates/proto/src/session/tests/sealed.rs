@@ -160,8 +160,8 @@ fn replayed_or_forged_datagrams_move_nothing_and_amplify_nothing() {
     assert_eq!(world.states(), [LinkState::Up; 2]);
 }
 
-/// Somebody on one link repeats the first message as often as it likes: the other links' copies are still answered. Later it gets no
-/// answer at all.
+/// Somebody on one link repeats the first message as often as it likes: the other links' copies are
+/// still answered. Later it gets no answer at all.
 #[test]
 fn a_repeated_first_message_harms_nobody() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
@@ -183,7 +183,8 @@ fn a_repeated_first_message_harms_nobody() {
     assert_eq!(world.to.get(&thief(300)), None);
 }
 
-/// Somebody on the way sends a fresh datagram on from elsewhere, faster than the client's own copy arrives.
+/// Somebody on the way sends a fresh datagram on from elsewhere, faster than the client's own copy
+/// arrives.
 #[test]
 fn a_hijacked_datagram_buys_three_times_its_size_and_moves_the_link_for_a_moment() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
@@ -350,8 +351,8 @@ fn a_run_is_the_same_as_its_packets_one_by_one() {
     assert_eq!(run, sent(false));
 }
 
-/// A client with true keys that says in one datagram that it was restarted, which makes the server forget its path, and asks for
-/// an answer to that path.
+/// A client with true keys that says in one datagram that it was restarted, which makes the server
+/// forget its path, and asks for an answer to that path.
 #[test]
 fn a_server_does_not_spin_for_a_path_that_it_forgot() {
     let (now, path) = (
@@ -400,7 +401,8 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
     assert!(server.poll_timeout().is_none_or(|(due, _)| due > now), "{:?}", server.poll_timeout());
 }
 
-/// The way back of the first link loses everything for 600 ms, and later for good. The way out never does.
+/// The way back of the first link loses everything for 600 ms, and later for good. The way out
+/// never does.
 #[test]
 fn a_link_is_kept_by_what_its_peer_tells_over_another() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);

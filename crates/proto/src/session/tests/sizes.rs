@@ -1,6 +1,5 @@
-//! Links that carry less than their interfaces say, under a sealed client and its server, in virtual time.
-
-use bytes::Bytes;
+//! Links that carry less than their interfaces say, under a sealed client and its server, in
+//! virtual time.
 
 use super::world::{HOME, World, complete, enrolled};
 use super::*;
@@ -154,8 +153,8 @@ fn full_packets_from_the_first_moment_on_wait_for_the_first_probe() {
     assert_eq!((too_big(&world)[0], world.others[0].len()), (0, 0));
 }
 
-/// One link becomes narrow under load, alone and beside another: small packets and the other link go on all the time, and full
-/// packets pass again, or are answered, within 5 s.
+/// One link becomes narrow under load, alone and beside another: small packets and the other link
+/// go on all the time, and full packets pass again, or are answered, within 5 s.
 #[test]
 fn a_black_hole_is_left_within_5_s() {
     for links in [1, 2] {
@@ -247,7 +246,8 @@ fn connections_are_told_segments_that_every_link_carries() {
     );
 }
 
-/// Much or little traffic, quick or satellite: 5 s after a path became narrow, the sender of what it does not carry is told.
+/// Much or little traffic, quick or satellite: 5 s after a path became narrow, the sender of what
+/// it does not carry is told.
 #[test]
 fn a_narrow_path_is_known_within_5_s_whatever_its_delay() {
     for (delay_ms, every_ms) in [(10, 1), (10, 1_000), (150, 10), (150, 1_000), (300, 1), (300, 1_000)] {

@@ -1,10 +1,8 @@
-//! A sealed client and its server's endpoint, in virtual time, over links that delay, lose, and change
-//! addresses.
+//! A sealed client and its server's endpoint, in virtual time, over links that delay, lose, and
+//! change addresses.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-
-use bytes::Bytes;
+use std::net::IpAddr;
 
 use super::*;
 
@@ -136,7 +134,8 @@ pub(super) struct World {
     pub(super) seen: Vec<(u8, Vec<u8>)>,
     /// What each link carries, as whole IP packets, up and down.
     pub(super) limits: Vec<[usize; 2]>,
-    /// What came out, to the client and to its server: whatever is not UDP, and the size of what is.
+    /// What came out, to the client and to its server: whatever is not UDP, and the size of what
+    /// is.
     pub(super) others: [Vec<PacketBuf>; 2],
     pub(super) sizes: [Vec<usize>; 2],
 }

@@ -1,5 +1,6 @@
-//! Two keyrings and a network between them, against lists of what each side knows: nothing opens twice, and nothing is refused
-//! whose keys are in use, were so before the last rekey, or are agreed and not used yet.
+//! Two keyrings and a network between them, against lists of what each side knows: nothing opens
+//! twice, and nothing is refused whose keys are in use, were so before the last rekey, or are
+//! agreed and not used yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +87,8 @@ impl Side {
     }
 }
 
-/// One side's part of handshake `number`: each key is sealed with by one side and opened with by the other.
+/// One side's part of handshake `number`: each key is sealed with by one side and opened with by
+/// the other.
 fn keys(number: u32, client: bool) -> TransportKeys {
     let [_, _, high, low] = number.to_be_bytes();
     let key = |up: bool| {

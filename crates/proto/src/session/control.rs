@@ -1,0 +1,501 @@
+//! [`Session`]: its parts, and the control flow between them.
+
+use std::net::SocketAddr;
+
+use bytes::{Buf as _, Bytes};
+
+use super::counters::Counters;
+use super::events::Events;
+use super::figures;
+use super::inbox::Inbox;
+use super::inbox::frames::{self, PlainFrame, SealedFrame};
+use super::ingress::Ingress;
+use super::link_table::{Impact, LinkTable};
+use super::outbox::Outbox;
+use super::peer::Peer;
+use super::redundancy::Redundancy;
+use super::sealing::{OpenedDatagram, Sealing};
+use crate::config::SessionConfig;
+use crate::crypto::aead::Cipher;
+use crate::discard::Discard;
+use crate::event::Event;
+use crate::handshake::{Outcome, TransportKeys, Welcome};
+use crate::link::{Arrival, Link};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet};
+use crate::qos::classify::needs_order;
+use crate::qos::flow::{self, InnerHeader};
+use crate::stats::SessionStats;
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::view::LinkRole;
+use crate::wire::control::{CloseReason, Control};
+use crate::wire::feedback::{self, Feedback};
+use crate::wire::heartbeat::Heartbeat;
+use crate::wire::sealed::DatagramKind;
+use crate::wire::{COUNTER_BITS, FRAME_HEADER_BYTES, Kind, Modifiers};
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    /// Names this run.
+    pub(super) epoch: u32,
+    pub(super) peer: Peer,
+    pub(super) links: LinkTable,
+    pub(super) sealing: Sealing,
+    pub(super) ingress: Ingress,
+    pub(super) outbox: Outbox,
+    pub(super) redundancy: Redundancy,
+    pub(super) inbox: Inbox,
+    pub(super) events: Events,
+    pub(super) counters: Counters,
+}
+
+impl Session {
+    /// A session without proven links. At most 255 links are used.
+    pub fn new(config: SessionConfig, now: Instant) -> Self {
+        // The wire carries 32 bits.
+        let epoch = u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default();
+        let mut session = Self {
+            epoch,
+            peer: Peer::default(),
+            links: LinkTable::new(&config, now),
+            sealing: Sealing::new(config.sealing, config.seed, epoch, now),
+            ingress: Ingress::new(config.seed, config.rules, config.mtu, config.mss_clamp),
+            outbox: Outbox::new(config.policy),
+            redundancy: Redundancy::new(&config.recovery),
+            inbox: Inbox::new(),
+            events: Events::default(),
+            counters: Counters::default(),
+        };
+        session.settle_changes(now);
+        session
+    }
+
+    /// Names this run of the session.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Takes one inner packet whose header the caller has read already.
+    pub fn handle_parsed(
+        &mut self,
+        packet: PacketBuf,
+        header: &InnerHeader,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if !self.events.is_connected() {
+            return self.counters.counted(Err(Discard::NotConnected));
+        }
+        let discards = &mut self.counters.discards;
+        self.ingress.handle_packet(packet, header, &self.links, discards, now)?;
+        self.counters.packets_in += 1;
+        // Whatever is waited for, this packet may not have to wait for it.
+        self.outbox.wait.wake(now);
+        Ok(())
+    }
+
+    /// The same for packets of a run: all are of the flow and class that the header says.
+    pub(crate) fn handle_parsed_run(
+        &mut self,
+        run: impl Iterator<Item = PacketBuf>,
+        header: &InnerHeader,
+        now: Instant,
+    ) {
+        for packet in run {
+            debug_assert_eq!(flow::parse(&packet).as_ref(), Ok(header), "a run is of one flow");
+            let _ = self.handle_parsed(packet, header, now);
+        }
+    }
+
+    /// Bytes of packets that wait to be sent, or are kept to be sent again or to restore others.
+    pub fn queued_bytes(&self) -> usize {
+        self.ingress.queue.bytes() + self.redundancy.kept_bytes(&self.links)
+    }
+
+    /// Whether it has events, indices that are free again, or packets to give.
+    pub(crate) fn has_output(&self) -> bool {
+        self.has_events()
+            || self.sealing.keyring.has_freed()
+            || !self.inbox.is_empty()
+            || self.ingress.has_answers()
+    }
+
+    /// The next thing worth a log line.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.poll()
+    }
+
+    /// Whether [`Self::poll_event`] has something: it has when [`Self::is_connected`] changed.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether a link is usable.
+    pub const fn is_connected(&self) -> bool {
+        self.events.is_connected()
+    }
+
+    /// Whether data waits for links.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.outbox.wait.transmit_at().is_some()
+    }
+
+    /// Whether a sealed datagram or a response with this receiver index is for this session.
+    pub fn owns(&self, local_index: u32) -> bool {
+        self.sealing.owns(local_index)
+    }
+
+    /// Whether one of a client's links accepts its server's datagrams from `path`.
+    pub fn accepts_from(&self, path: &Path) -> bool {
+        self.links.get(LinkId(path.socket.0)).is_some_and(|link| link.accepts_from(path))
+    }
+
+    /// A server's handshake is done: its keys serve from the client's first datagram under them on.
+    pub fn install(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
+        self.sealing.keyring.install_next(keys, peer_epoch, now);
+    }
+
+    /// The next local index that names nothing any more.
+    pub fn poll_freed_index(&mut self) -> Option<u32> {
+        self.sealing.keyring.poll_freed()
+    }
+
+    /// What a server told its client in the handshake: its addresses and the tunnel's MTU.
+    pub const fn lease(&self) -> Option<&Welcome> {
+        self.sealing.lease()
+    }
+
+    /// The cipher in use; `None`: nothing is sealed (yet).
+    pub fn cipher(&self) -> Option<Cipher> {
+        self.sealing.keyring.cipher()
+    }
+
+    /// How often keys were renewed.
+    pub const fn rekeys(&self) -> u64 {
+        self.sealing.keyring.rekeys()
+    }
+
+    /// The largest packet that every link in use carries, but for links that are far too small.
+    pub const fn tunnel_mtu(&self) -> u16 {
+        self.ingress.tunnel_mtu()
+    }
+
+    /// Ceilings for links that are yet to be added, by number.
+    pub fn set_tx_rates(&mut self, rates: Vec<Option<BitRate>>) {
+        self.links.set_tx_rates(rates);
+    }
+
+    /// A link is used for something else from now on. A server's links follow their client's.
+    pub fn set_link_role(&mut self, link: LinkId, role: LinkRole, now: Instant) {
+        self.links.set_role(link, role, now);
+        self.settle_changes(now);
+    }
+
+    /// These of the driver's sockets take no more.
+    pub(crate) fn set_full(&mut self, full: SocketSet) {
+        if self.links.views.set_full(full) {
+            self.outbox.wait.forget_saving();
+        }
+    }
+
+    /// The kernel refused a datagram of `bytes` as too large. Whether a link has that path.
+    pub(crate) fn handle_too_big(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> bool {
+        let is_own = self.links.on_too_big(socket, remote, bytes, now);
+        self.settle_changes(now);
+        is_own
+    }
+
+    /// Bytes that each link sent and received so far, with IP and UDP headers, without handshakes.
+    pub fn links_bytes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.links.iter().map(Link::carried_total_bytes)
+    }
+
+    /// Ends the session: the peer is told over every link. Drain it, and use it no more.
+    pub fn close(&mut self, reason: CloseReason, now: Instant) {
+        self.sealing.hang_up();
+        if self.sealing.keyring.can_seal(now) {
+            self.links.push_close(reason);
+        }
+    }
+
+    /// The figures as of `now`.
+    pub fn stats(&self, now: Instant) -> SessionStats {
+        figures::of(self, now)
+    }
+
+    /// Brings up to date what is derived from links, if a link changed.
+    pub(super) fn settle_changes(&mut self, now: Instant) {
+        if self.links.has_changes() {
+            self.settle(now);
+        }
+    }
+
+    /// Everything that follows from a change of a link, in this order.
+    fn settle(&mut self, now: Instant) {
+        let mut transitions = Vec::new();
+        let impact = self.links.take_changes(&mut transitions);
+        for transition in &transitions {
+            let (link, from, to) = (transition.link, transition.before, transition.after);
+            self.events.push(Event::LinkState { link, from, to });
+            self.sealing.on_transition(*transition, &self.links, now);
+            self.redundancy.resend.on_transition(*transition, &mut self.links);
+        }
+        self.links.give_back(transitions);
+        if impact.has(Impact::USE) {
+            self.events.set_connected(self.links.is_connected());
+        }
+        if impact.has(Impact::RATES) {
+            self.ingress.set_drain_rate(self.links.drain_rate(now));
+            self.outbox.wait.wake(now);
+        }
+        if impact.has(Impact::DELAYS) {
+            let has_keys = self.sealing.keyring.can_seal(now);
+            self.ingress.set_delays(self.links.refresh_delays(has_keys, now));
+        }
+        if impact.has(Impact::SIZES) {
+            self.ingress.refresh_sizes(&self.links, &mut self.events);
+            // What waited for a size may go, or may not any more.
+            self.outbox.wait.wake(now);
+        }
+        if impact.has(Impact::HOLDS) {
+            self.inbox.on_links_changed(self.links.delays(), now);
+        }
+    }
+
+    /// Takes a datagram of a plain link; the caller has found out which. Every error is counted.
+    pub fn handle_link_datagram(
+        &mut self,
+        link: LinkId,
+        datagram: Datagram,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let result = self.try_plain(link, datagram, now);
+        self.settle_changes(now);
+        self.counters.counted(result)
+    }
+
+    fn try_plain(&mut self, id: LinkId, datagram: Datagram, now: Instant) -> Result<(), Discard> {
+        let Datagram { path, mut data, .. } = datagram;
+        self.links.accepts_plain(id, &path)?;
+        let frame = PlainFrame::parse(&data)?;
+        self.links.on_plain_datagram(id, data.len(), now);
+        match frame {
+            PlainFrame::Heartbeat(seq_num, heartbeat) => {
+                self.on_heartbeat(id, (seq_num, &heartbeat), path, now)
+            }
+            PlainFrame::Data(seq_num, modifiers) => {
+                data.advance(FRAME_HEADER_BYTES);
+                self.on_data(id, (seq_num, modifiers), data.freeze(), now)
+            }
+        }
+    }
+
+    /// Takes a datagram that came over one of a client's sealed links, or that a server found to be
+    /// this session's by its receiver index. Every error is counted.
+    pub fn handle_sealed_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
+        let result = match DatagramKind::of(&datagram.data) {
+            Some(DatagramKind::Sealed) => self.try_sealed(datagram, now),
+            Some(DatagramKind::Response) => self.try_response(&datagram, now),
+            Some(DatagramKind::Cookie) => self.sealing.on_cookie(&datagram, &self.links, now),
+            Some(DatagramKind::Initiation) | None => Err(Discard::KindUnsupported),
+        };
+        self.settle_changes(now);
+        self.counters.counted(result)
+    }
+
+    fn try_sealed(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
+        let path = datagram.path;
+        let (id, opened, frames) = self.sealing.open(datagram, &self.links, now)?;
+        // From here on the datagram is known to come from the peer.
+        self.on_opened(id, path, &opened, now)?;
+        let mut arrival = opened.arrival;
+        let result = self.on_frames(id, frames, path, &mut arrival, now);
+        if let Some(link) = self.links.get_mut(id) {
+            link.on_arrival(&arrival, now);
+        }
+        if arrival.asks {
+            self.links.check_silence(now);
+        }
+        result
+    }
+
+    /// A datagram of the link authenticated: the peer may use new keys, and another path.
+    fn on_opened(
+        &mut self,
+        id: LinkId,
+        path: Path,
+        opened: &OpenedDatagram,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        if let Some(epoch) = opened.confirmed {
+            if self.peer.epoch() != Some(epoch) {
+                // A client that was restarted may come with other links over other ways.
+                self.sealing.keyring.drop_previous();
+            }
+            self.on_proven_epoch(epoch, now);
+        }
+        let Self { links, sealing, .. } = self;
+        if links.on_authenticated(id, path, (opened.newest, opened.arrival.bytes), || sealing.token(), now)? {
+            self.events.push(Event::PathChanged { link: id, path });
+        }
+        self.settle_changes(now);
+        Ok(())
+    }
+
+    /// The frames of a datagram. `arrival` asks for feedback if one of them does.
+    fn on_frames(
+        &mut self,
+        id: LinkId,
+        mut frames: Bytes,
+        path: Path,
+        arrival: &mut Arrival,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        while let Some(SealedFrame { seq_num, kind, modifiers, payload }) = SealedFrame::take(&mut frames)? {
+            match kind {
+                Kind::Heartbeat => {
+                    let heartbeat = Heartbeat::parse(&payload)?;
+                    self.on_heartbeat(id, (seq_num, &heartbeat), path, now)?;
+                }
+                Kind::Data => {
+                    arrival.asks = true;
+                    self.on_data(id, (seq_num, modifiers), payload, now)?;
+                }
+                Kind::Feedback => self.on_feedback(id, seq_num, &payload, now)?,
+                Kind::Control => {
+                    let control = Control::parse(&payload)?;
+                    if let Control::Close(reason) = control {
+                        self.on_close(reason, now);
+                    }
+                    self.links.on_control(id, &control, &path, arrival.bytes, now);
+                }
+                Kind::Repair => {
+                    let protection = &mut self.redundancy.protection;
+                    let (inbox, links) = (&mut self.inbox, &self.links);
+                    protection.on_repair((seq_num, modifiers), &payload, inbox, links, now)?;
+                }
+            }
+            self.settle_changes(now);
+        }
+        Ok(())
+    }
+
+    fn on_heartbeat(
+        &mut self,
+        id: LinkId,
+        (seq_num, heartbeat): (u64, &Heartbeat),
+        path: Path,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        self.note_epoch(heartbeat.epoch, now)?;
+        self.peer.on_heartbeat(heartbeat);
+        if let Some(path) = self.links.on_heartbeat(id, (seq_num, heartbeat), path, self.epoch, now)? {
+            self.events.push(Event::PathChanged { link: id, path });
+        }
+        self.events.extend(self.links.take_control_change(id));
+        self.links.on_peer_failures(self.peer.newly_failed(heartbeat), now);
+        Ok(())
+    }
+
+    fn on_data(
+        &mut self,
+        id: LinkId,
+        frame: (u64, Modifiers),
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let (seq_num, modifiers) = frame;
+        let packet = frames::packet(payload, modifiers);
+        self.links.on_data(id, seq_num & ((1 << COUNTER_BITS) - 1), now)?;
+        // The resequencer reads what is derived from links.
+        self.settle_changes(now);
+        let restores = self.redundancy.protection.restores(seq_num).then(|| packet.clone());
+        // TCP's acknowledgements come at once, too.
+        if modifiers.has(Modifiers::AT_ONCE) && !needs_order(&packet) {
+            self.ingress.on_realtime_received(&packet, now);
+        }
+        let result = self.inbox.on_packet(frame, id, packet, self.links.delays(), now);
+        if let Some(packet) = restores {
+            let (inbox, links) = (&mut self.inbox, &self.links);
+            self.redundancy.protection.restore_with(frame, &packet, inbox, links, now);
+        }
+        self.inbox.without_duplicates(result)
+    }
+
+    /// The peer tells what arrived, over the link that it is about or over another.
+    pub(super) fn on_feedback(
+        &mut self,
+        came_over: LinkId,
+        seq_num: u64,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let id = feedback::parse_about(seq_num)?.map_or(came_over, LinkId);
+        let feedback = Feedback::parse(payload)?;
+        self.links.on_feedback(id, &feedback, id != came_over, now)?;
+        self.events.extend(self.links.take_control_change(id));
+        self.settle_changes(now);
+        if self.redundancy.resend.on_feedback(id, &mut self.links) {
+            self.outbox.wait.wake(now);
+        }
+        Ok(())
+    }
+
+    /// The peer ended the session. The next one begins anew, even if it names the same run.
+    fn on_close(&mut self, reason: CloseReason, now: Instant) {
+        self.events.push(Event::Closed(reason));
+        self.sealing.keyring.clear();
+        self.inbox.reset();
+        self.redundancy.clear();
+        self.links.on_close(now);
+        // The dialer is told last: what it knows of links must not delay what the reason asks for.
+        self.settle_changes(now);
+        self.sealing.on_closed(reason, now);
+    }
+
+    /// A server's response to a client's handshake.
+    fn try_response(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
+        match self.sealing.on_response(datagram, &self.links, now)? {
+            Outcome::Refused(refusal) => self.events.push(Event::Refused(refusal)),
+            Outcome::Welcome(welcome, keys) => self.on_welcome(datagram.path, welcome, keys, now),
+        }
+        Ok(())
+    }
+
+    /// The first answer wins: its keys serve from now on, and every link tells the server at once.
+    fn on_welcome(&mut self, path: Path, welcome: Welcome, keys: TransportKeys, now: Instant) {
+        let is_same_run = self.peer.epoch() == Some(welcome.epoch);
+        self.sealing.install(keys, welcome.epoch, is_same_run, now);
+        self.on_proven_epoch(welcome.epoch, now);
+        self.links.on_welcome(path, now);
+        self.sealing.note_proven(&self.links);
+        if self.sealing.set_lease(welcome) {
+            self.events.push(Event::Leased);
+        }
+    }
+
+    /// A handshake proved the peer's run: it is the present one, even if it was retired.
+    fn on_proven_epoch(&mut self, epoch: u32, now: Instant) {
+        self.peer.on_proven_epoch(epoch);
+        // Never refused, since it is not retired.
+        let _ = self.note_epoch(epoch, now);
+    }
+
+    /// The peer's run is `epoch`; `Err` when that run is over.
+    fn note_epoch(&mut self, epoch: u32, now: Instant) -> Result<(), Discard> {
+        if self.peer.on_epoch(epoch)? {
+            self.inbox.reset();
+            self.redundancy.clear();
+            self.links.on_peer_restart(now);
+            self.settle_changes(now);
+            self.events.push(Event::PeerRestarted);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! How a server adds links of its client, which it learns of from what authenticates.
+
+use std::time::Duration;
+
+use crate::config::{LinkConfig, Role, Security, SessionConfig};
+use crate::link::Link;
+use crate::packet::LinkId;
+use crate::time::Instant;
+use crate::units::BitRate;
+use crate::view::LinkRole;
+
+/// What links are made from.
+#[derive(Debug)]
+pub(super) struct NewLinks {
+    pub(super) role: Role,
+    heartbeat_interval: Duration,
+    /// Ceilings, by link number.
+    pub(super) tx_rates: Vec<Option<BitRate>>,
+}
+
+impl NewLinks {
+    pub(super) fn new(config: &SessionConfig) -> Self {
+        let SessionConfig { role, heartbeat_interval, .. } = *config;
+        Self { role, heartbeat_interval, tx_rates: Vec::new() }
+    }
+
+    /// The sealed link with this number.
+    pub(super) fn make(&self, number: usize, now: Instant) -> Link {
+        let config = LinkConfig {
+            security: Security::Sealed,
+            priority: 1,
+            role: LinkRole::Primary,
+            tx_rate: self.tx_rates.get(number).copied().flatten(),
+            rx_rate: None,
+            mtu: u16::MAX,
+            path: None,
+            alternatives: Vec::new(),
+        };
+        let id = LinkId(u8::try_from(number).unwrap_or(u8::MAX));
+        Link::new(id, self.role, &config, self.heartbeat_interval, now)
+    }
+}
