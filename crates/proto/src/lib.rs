@@ -82,13 +82,13 @@ pub use crate::session::Session;
 pub use crate::time::Instant;
 pub use crate::timer::Timer;
 
-/// What a driver drives: a client's session or a server's endpoint.
+/// The contract with a driver: a client or a server's endpoint, or one session.
 pub trait StateMachine {
     /// Takes one inner packet from TUN. An error is already counted.
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard>;
-    /// Takes packets that were cut from one larger one, in order: they are alike in all that says
-    /// whose they are, what flow and what class. The same as [`Self::handle_packet`] for each of
-    /// them, with what they have in common looked at once. Errors are counted.
+    /// Takes packets that were cut from one larger packet, in order: they have one flow and one
+    /// class. The same as [`Self::handle_packet`] for each of them, but their headers are read
+    /// once. Errors are counted.
     fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
         for packet in run {
             let _ = self.handle_packet(packet, now);
@@ -110,7 +110,8 @@ pub trait StateMachine {
     ) -> Option<Transmit>;
     /// The next inner packet for TUN.
     fn poll_packet(&mut self) -> Option<PacketBuf>;
-    /// Says goodbye to every peer: drain what is to be transmitted, and use it no more.
+    /// Tells every peer that the session ends. Drain what is to be transmitted, and use the machine
+    /// no more.
     fn close(&mut self, now: Instant);
     /// The least round trip over a socket, where that is known.
     fn round_trip(&self, _socket: SocketId) -> Option<Duration> {

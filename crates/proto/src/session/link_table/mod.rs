@@ -28,7 +28,7 @@ use self::silence::SilenceChecks;
 use self::views::Views;
 use crate::config::{LINKS_MAX, Role, Security, SessionConfig};
 use crate::discard::Discard;
-use crate::event::SocketEvent;
+use crate::event::{Event, SocketEvent};
 use crate::link::{Link, Outgoing};
 use crate::packet::{LinkId, Path, SocketId};
 use crate::recovery;

@@ -23,27 +23,32 @@ use crate::packet::{LinkId, Path};
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
 
-/// All links together may be silent for a moment: where the peer was, say. Keys are not what is
-/// missing then.
+/// A client waits this long for a link to come back before it asks for new keys. Chosen: all links
+/// together may be silent for a moment (the peer was stopped, say), and then keys are not what is
+/// missing.
 const UNPROVEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Pauses between attempts; the last one stands for as long as a server is usually away, or a link:
-/// nobody tells when it is back, and an attempt may be lost even then.
+/// Pause after the first attempt. Chosen: above the round trip of a satellite link.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses between attempts; the last one repeats. Chosen: it repeats for as long as a server or a
+/// link is usually away, because nothing tells when it is back, and an attempt may be lost even
+/// then.
 const PAUSES: [Duration; 3] = [FIRST_PAUSE, Duration::from_secs(1), Duration::from_secs(2)];
-/// After so many attempts, about a minute, it is this (WireGuard's).
+/// After this many attempts, about a minute, the pause is [`PAUSE_LATER`].
 const SOON_TRIES: usize = 30;
+/// WireGuard's retry interval (whitepaper §6.1: Rekey-Timeout).
 const PAUSE_LATER: Duration = Duration::from_secs(5);
-/// Added to each pause, at random, so that clients of a restarted server do not come all at once
-/// (WireGuard's).
+/// Added to each pause at random, µs, so that the clients of a restarted server do not come all at
+/// once (WireGuard's jitter, whitepaper §6.1).
 const JITTER_MAX_US: u64 = 333_333;
-/// Attempts that may still be answered.
+/// Attempts that may still be answered. Chosen: a link's round trip may be longer than a pause.
 const ATTEMPTS_MAX: usize = 3;
-/// A cookie serves this long (WireGuard's).
+/// A cookie serves this long (WireGuard's, whitepaper §5.4.7).
 const COOKIE_LIFE: Duration = Duration::from_secs(120);
-/// A server that stopped is perhaps about to start again.
+/// Pause after the server ended the session. Chosen: a server that stopped may be about to start
+/// again.
 const CLOSED_PAUSE: Duration = Duration::from_millis(200);
-/// Who was refused asks again after this.
+/// Pause after the server refused the client. Chosen: a person has to change something first.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is remembered of the message sent last to one address over one link.
@@ -51,7 +56,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 struct Sent {
     mac1: Mac1,
     attempt: u32,
-    /// It had a cookie already.
+    /// The message had a cookie.
     cookied: bool,
 }
 
@@ -232,8 +237,8 @@ impl Dialer {
         let attempt = self.attempts.iter().find(|attempt| attempt.local_index() == sent.attempt);
         let cookie = attempt.ok_or(Discard::UnknownSession)?.read_cookie(datagram, &sent.mac1)?;
         self.cookies.insert(place, (cookie, now));
-        // Once per attempt: whoever repeats a cookie makes nobody send. Where an old cookie was no
-        // good the next attempt has this.
+        // Once per attempt, so that a repeated cookie makes this side send nothing. Where an old
+        // cookie was no good the next attempt has this.
         if !sent.cookied {
             self.outbox.push_back((link, path));
         }

@@ -10,7 +10,7 @@
 //! it keeps a few handshakes' keys until one is used. Counters and replay windows belong to a key
 //! and a link.
 //!
-//! It knows nothing of links beyond their numbers, nor who asks for a handshake.
+//! It knows nothing of links beyond their numbers, and nothing of handshakes.
 //!
 //! Sources: WireGuard's timers (whitepaper §6); RFC 6479; draft-ietf-quic-multipath (nonces).
 
@@ -27,19 +27,20 @@ use crate::wire::sealed::{self, SEALED_HEADER_BYTES, SealedHeader};
 /// Bytes that sealing adds to frames.
 pub(in crate::session) const SEALING_BYTES: usize = SEALED_HEADER_BYTES + TAG_BYTES;
 
-/// Handshakes of a server whose answers may still be under way.
+/// Handshakes of a server whose answers may still be under way. Chosen: as many as a client keeps
+/// open.
 const NEXT_MAX: usize = 3;
 
 /// How long keys serve. The values are WireGuard's.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::session) struct KeyLimits {
-    /// The client makes new ones.
+    /// After this the client makes new keys.
     pub(in crate::session) rekey_after: Duration,
-    /// They are refused.
+    /// After this the keys are refused.
     pub(in crate::session) refuse_after: Duration,
-    /// Datagrams sealed, on all links, after which the client makes new ones.
+    /// Datagrams sealed, on all links, after which the client makes new keys.
     pub(in crate::session) rekey_datagrams: u64,
-    /// Datagrams sealed after which they are refused.
+    /// Datagrams sealed after which the keys are refused.
     pub(in crate::session) refuse_datagrams: u64,
 }
 
