@@ -1,4 +1,5 @@
-//! What a session and an endpoint are told at birth. Plain values; whoever reads files makes them.
+//! The configuration of a session and of an endpoint: plain values, made by the program that reads
+//! the files.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,12 +15,12 @@ use crate::qos::rule::Rule;
 use crate::units::BitRate;
 use crate::view::LinkRole;
 
-/// Who opens the session and owns the links.
+/// Which side of the session this is. The client opens the session and owns the links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Knows its links and the server's address.
     Client,
-    /// Learns each link's remote port from what arrives.
+    /// Learns each link's remote address from the datagrams that arrive.
     Server,
 }
 
@@ -29,11 +30,11 @@ pub enum Policy {
     /// Earliest arrival among the links with credit, lowest score first.
     #[default]
     Adaptive,
-    /// The score formula alone.
+    /// Lowest score first, with no estimate of the arrival.
     Score,
     /// Every packet over all links that have credit.
     Redundant,
-    /// In turn: the baseline.
+    /// The links in turn: the baseline for comparisons.
     RoundRobin,
 }
 
@@ -43,26 +44,26 @@ pub enum Security {
     /// Authenticated and encrypted.
     #[default]
     Sealed,
-    /// Not at all: for links that are private already.
+    /// Neither: for links that are private already.
     Plain,
 }
 
-/// How much is sent on top, so that losses can be made good without the sender.
+/// How many repair symbols are sent, from which the receiver restores lost packets by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fec {
-    /// For the realtime class, as much as measured losses ask for.
+    /// For the realtime class, as many as the measured losses call for.
     #[default]
     Auto,
-    /// Nothing.
+    /// No repair symbols.
     Off,
-    /// This share of everything, permille.
+    /// Repair symbols for all traffic, as this share of it in permille.
     Fixed(u16),
 }
 
-/// What is done about losses.
+/// The response to lost packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecoveryConfig {
-    /// Whether what is lost is sent again.
+    /// Whether lost packets are sent again.
     pub resend: bool,
     /// Forward error correction on sealed links.
     pub fec: Fec,
@@ -79,38 +80,40 @@ impl Default for RecoveryConfig {
 pub struct LinkConfig {
     /// Sealed or plain.
     pub security: Security,
-    /// Lower is preferred. A server takes the client's value from its heartbeats.
+    /// Lower is preferred. A server takes the client's value from the heartbeats.
     pub priority: u8,
-    /// What it is used for. A server takes the client's value from its heartbeats.
+    /// The link's role. A server takes the client's value from the heartbeats.
     pub role: LinkRole,
-    /// Ceiling for what we send on it; `None`: not limited by us.
+    /// Ceiling for the rate sent on the link; `None`: no configured ceiling.
     pub tx_rate: Option<BitRate>,
-    /// Ceiling for what the peer should send us on it: told to the peer in heartbeats.
+    /// Ceiling for the rate received on the link: the peer learns it from heartbeats.
     pub rx_rate: Option<BitRate>,
-    /// The largest IP packet that the link's interface takes, in bytes. What the path carries is found out, on sealed links.
+    /// The largest IP packet that the link's interface carries, in bytes. A sealed link searches
+    /// for the path's own limit below that.
     pub mtu: u16,
-    /// Client: where to send from the first moment. Server: `None`, learnt from what arrives.
+    /// Client: the path used from the start. Server: `None`, learnt from the datagrams that arrive.
     pub path: Option<Path>,
-    /// Client: other addresses of the server on this link, say of the other family; whichever answers first is used.
+    /// Client: other addresses of the server on this link, for example of the other address family.
+    /// The first address that answers is used.
     pub alternatives: Vec<Path>,
 }
 
-/// What a client needs to seal its session. The seed is overwritten when this is dropped.
+/// The client's part of the sealing. The seed is overwritten when this value is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientSealing {
-    /// Who the client is.
+    /// The client's static key.
     pub identity: PrivateKey,
-    /// Who the server must be.
+    /// The server's static key.
     pub server: PublicKey,
-    /// Shared with the server beforehand, where wanted.
+    /// The key shared with the server beforehand, if one is configured.
     pub preshared: Option<PresharedKey>,
     /// AES-256-GCM is the faster cipher on this machine.
     pub aes_fast: bool,
-    /// Grows from run to run of this client's key: a server takes no first message of an earlier run.
+    /// Greater in each run of this client's key: a server refuses first messages of an earlier run.
     pub run: u64,
-    /// Seed of every key; from the system's random numbers.
+    /// Seed of every key that the client draws; from the system's random numbers.
     pub entropy: [u8; 32],
-    /// Shown to a server that does not know the client's key yet.
+    /// The invitation, for a server that does not know the client's key yet.
     pub token: Option<Token>,
 }
 
@@ -133,15 +136,15 @@ impl Drop for ClientSealing {
     }
 }
 
-/// What a server needs to seal its sessions. The seed is overwritten when this is dropped, which is to be soon: every key that
-/// was ever drawn can be drawn from it again.
+/// The server's part of the sealing. The seed is overwritten when this value is dropped. Drop it
+/// soon: the seed gives again every key that was ever drawn from it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerSealing {
-    /// Who the server is.
+    /// The server's static key.
     pub identity: PrivateKey,
     /// AES-256-GCM is the faster cipher on this machine.
     pub aes_fast: bool,
-    /// Seed of every key; from the system's random numbers.
+    /// Seed of every key that the server draws; from the system's random numbers.
     pub entropy: [u8; 32],
 }
 
@@ -165,34 +168,36 @@ pub struct SessionConfig {
     pub role: Role,
     /// The links, by [`LinkId`].
     pub links: Vec<LinkConfig>,
-    /// Link selection.
+    /// The rule that picks the link for a packet.
     pub policy: Policy,
-    /// How often each link is measured.
+    /// Interval between two heartbeats on one link.
     pub heartbeat_interval: Duration,
-    /// Largest inner packet accepted; the TUN device's MTU at most.
+    /// The largest inner packet accepted, in bytes; at most the TUN device's MTU.
     pub mtu: u16,
     /// Whether TCP connections are told to send no larger segments than the links carry.
     pub mss_clamp: bool,
-    /// What is done about losses of what we send.
+    /// The response to losses of the packets that this side sends.
     pub recovery: RecoveryConfig,
-    /// Which class what we send belongs to: the first that matches decides.
+    /// Rules for the class of the packets that this side sends: the first rule that matches
+    /// decides.
     pub rules: Arc<[Rule]>,
     /// Seed of the flow hash; from the driver's random numbers.
     pub seed: u64,
-    /// Differs from run to run, so that a peer notices a restart; from the driver's random numbers.
+    /// Differs from run to run, so that the peer notices a restart; from the driver's random
+    /// numbers.
     pub epoch: u64,
-    /// A client with sealed links.
+    /// For a client with sealed links; `None`: a server, or a client whose links are all plain.
     pub sealing: Option<ClientSealing>,
 }
 
-/// Which remote may speak on a plain link of a client.
+/// The one remote address that is accepted on a plain link of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainPeer {
     /// The link.
     pub link: LinkId,
     /// The only address accepted; its port is learnt.
     pub remote: IpAddr,
-    /// Ceiling for what the server sends on it.
+    /// Ceiling for the rate that the server sends on the link.
     pub tx_rate: Option<BitRate>,
 }
 
@@ -201,12 +206,12 @@ pub struct PlainPeer {
 pub struct Prefix {
     /// Any address inside it.
     pub address: IpAddr,
-    /// Bits that count.
+    /// The prefix length: the number of leading bits that count.
     pub length: u8,
 }
 
 impl Prefix {
-    /// Whether `address` lies in it. IPv4 addresses lie in no prefix of IPv6.
+    /// Whether `address` lies in the prefix. An IPv4 address lies in no IPv6 prefix.
     pub const fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -222,22 +227,23 @@ impl Prefix {
     }
 }
 
-/// One client as its server knows it.
+/// One client, as its server knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientConfig {
-    /// Shown in logs and status.
+    /// The name shown in logs and status.
     pub name: String,
-    /// Inner prefixes that are the client's: its addresses and what lies behind it.
+    /// The inner prefixes of the client: its own addresses and the networks behind it.
     pub prefixes: Vec<Prefix>,
     /// Its plain links.
     pub plain: Vec<PlainPeer>,
-    /// Who it is on sealed links; `None`: it has none.
+    /// The client's static key on sealed links; `None`: the client has no sealed link.
     pub public_key: Option<PublicKey>,
-    /// Shared with it beforehand, where wanted.
+    /// The key shared with the client beforehand, if one is configured.
     pub preshared: Option<PresharedKey>,
-    /// Its inner addresses, each with the prefix length of the tunnel's network: told in the handshake. At most 4.
+    /// The client's inner addresses, each with the prefix length of the tunnel's network. The
+    /// handshake tells them to the client. At most 4.
     pub addresses: Vec<Prefix>,
-    /// Ceilings for what the server sends on its sealed links, by number.
+    /// Ceilings for the rate that the server sends on the client's sealed links, by link number.
     pub tx_rates: Vec<Option<BitRate>>,
 }
 
@@ -246,9 +252,9 @@ pub struct ClientConfig {
 pub struct EndpointConfig {
     /// The clients, in the order of their session numbers.
     pub clients: Vec<ClientConfig>,
-    /// Link selection for what the server sends.
+    /// The rule that picks the link for a packet that the server sends.
     pub policy: Policy,
-    /// How often each link is measured.
+    /// Interval between two heartbeats on one link.
     pub heartbeat_interval: Duration,
     /// The TUN device's MTU.
     pub mtu: u16,
@@ -262,7 +268,7 @@ pub struct EndpointConfig {
     pub seed: u64,
     /// As in [`SessionConfig`].
     pub epoch: u64,
-    /// For clients with sealed links.
+    /// For clients with sealed links; `None`: the server has no key.
     pub sealing: Option<ServerSealing>,
 }
 

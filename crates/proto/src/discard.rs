@@ -1,4 +1,5 @@
-//! Why a packet or datagram was thrown away. Copied, counted, never logged above TRACE.
+//! Reasons for discarding a packet or a datagram. A reason is `Copy` and counted, and never logged
+//! above TRACE.
 
 macro_rules! discards {
     ($($(#[$doc:meta])* $name:ident => $key:literal,)*) => {
@@ -8,7 +9,7 @@ macro_rules! discards {
         pub enum Discard { $($(#[$doc])* $name,)* }
 
         impl Discard {
-            /// Every reason there is, in the order of the counters.
+            /// Every reason, in the order of the counters.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The reason's name in status, logs and metrics.
@@ -22,39 +23,39 @@ macro_rules! discards {
 discards! {
     /// Shorter than a frame header.
     Truncated => "truncated",
-    /// `len` names more bytes than there are.
+    /// The frame's `len` is larger than the rest of the datagram.
     LengthBeyondEnd => "length_beyond_end",
     /// Bytes behind the only frame of a plain datagram.
     TrailingBytes => "trailing_bytes",
-    /// No kind, or several, in the flags.
+    /// The flags name no kind, or several.
     KindMalformed => "kind_malformed",
-    /// A kind or modifier that this link's security does not carry.
+    /// A kind or modifier that a link with this security does not carry.
     KindUnsupported => "kind_unsupported",
-    /// A heartbeat that is shorter than its version says.
+    /// A malformed heartbeat: too short, of an unknown version, or with an echo from the future.
     HeartbeatMalformed => "heartbeat_malformed",
-    /// From an address or to a link that nobody configured.
+    /// From an address that is not configured, or to a link that is not configured.
     UnknownPeer => "unknown_peer",
-    /// A control frame that is none.
+    /// A malformed control frame.
     ControlMalformed => "control_malformed",
-    /// A feedback frame that is none, or about what was never sent.
+    /// A malformed feedback frame, or feedback about datagrams that were never sent.
     FeedbackMalformed => "feedback_malformed",
-    /// A repair symbol that cannot be one.
+    /// A malformed repair symbol.
     RepairMalformed => "repair_malformed",
-    /// A repair symbol beyond what the packets that come with symbols make worth the work.
+    /// A repair symbol whose decoding would cost more work than the packets received so far allow.
     RepairUnpaid => "repair_unpaid",
-    /// Sealed, and not by who it claims to be.
+    /// A sealed message whose authentication failed.
     Unauthenticated => "unauthenticated",
-    /// Sealed and seen before, or too old to tell.
+    /// A sealed datagram whose counter was seen before, or is too old to be checked.
     Replayed => "replayed",
-    /// Sealed for a session that is not there.
+    /// A sealed datagram for a session that does not exist.
     UnknownSession => "unknown_session",
-    /// Sealed under a key that is over.
+    /// A sealed datagram under a key that has expired.
     Expired => "expired",
-    /// From somebody whose key nobody enrolled.
+    /// A handshake from a client whose key is not enrolled.
     UnknownClient => "unknown_client",
-    /// A handshake message that is none, or of another version.
+    /// A malformed handshake message, or one of another version.
     HandshakeMalformed => "handshake_malformed",
-    /// An initiation that is not newer than one that its client sent before.
+    /// An initiation that is not newer than the newest of the same client.
     HandshakeReplayed => "handshake_replayed",
     /// More initiations than one source may send.
     HandshakeLimited => "handshake_limited",
@@ -62,41 +63,42 @@ discards! {
     NotConnected => "not_connected",
     /// An inner packet that is not IPv4 or IPv6, or whose header contradicts its length.
     NotIp => "not_ip",
-    /// An inner packet whose source is not the client's.
+    /// An inner packet whose source address does not belong to the client.
     ForeignSource => "foreign_source",
-    /// An inner packet to an address that no client has.
+    /// An inner packet to an address that belongs to no client.
     NoRoute => "no_route",
-    /// Seen before.
+    /// A data frame that arrived before.
     Duplicate => "duplicate",
-    /// Behind everything the resequencer remembers.
+    /// A data frame older than the resequencer's window.
     Stale => "stale",
-    /// Too far ahead of everything the resequencer saw.
+    /// A data frame too far ahead of the resequencer's window.
     OutOfWindow => "out_of_window",
     /// The queue ahead of the links is full.
     QueueFull => "queue_full",
     /// Dropped by the queue's delay control.
     QueueDelay => "queue_delay",
-    /// A pure acknowledgement of TCP that waited in the queue until a newer one said the same and more.
+    /// A pure TCP acknowledgement in the queue that a newer acknowledgement of its connection
+    /// replaced.
     AckSuperseded => "ack_superseded",
     /// Larger than the links carry.
     TooBig => "too_big",
-    /// Not taken by a socket whose buffer is full, or that is missing. Counted by the driver.
+    /// The socket's buffer is full, or the socket is missing. Counted by the driver.
     SocketBlocked => "socket_blocked",
-    /// Refused by the kernel on sending. Counted by the driver.
+    /// The kernel refused to send. Counted by the driver.
     SendRefused => "send_refused",
 }
 
-/// Counters, one for each [`Discard`].
+/// One counter for each [`Discard`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiscardCounts([u64; Discard::ALL.len()]);
 
 impl DiscardCounts {
-    /// Counts one more.
+    /// Counts `reason` once.
     pub fn count(&mut self, reason: Discard) {
         self.add(reason, 1);
     }
 
-    /// Counts `count` more.
+    /// Counts `reason` `count` times.
     pub fn add(&mut self, reason: Discard, count: u64) {
         if let Some(slot) = self.0.get_mut(reason as usize) {
             *slot = slot.saturating_add(count);

@@ -8,26 +8,26 @@ use crate::packet::{LinkId, Path};
 use crate::view::LinkState;
 use crate::wire::control::CloseReason;
 
-/// Something worth a log line.
+/// A change that is worth a log line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
     /// The first link became usable.
     Connected,
-    /// The last usable link went.
+    /// The last usable link failed.
     Disconnected,
     /// A link changed its state.
     LinkState {
-        /// Which.
+        /// The link.
         link: LinkId,
-        /// From.
+        /// Its state before.
         from: LinkState,
-        /// To.
+        /// Its state now.
         to: LinkState,
     },
     /// The peer sends from another address on a link.
     PathChanged {
-        /// Which.
+        /// The link.
         link: LinkId,
         /// The new path.
         path: Path,
@@ -38,16 +38,16 @@ pub enum Event {
     Closed(CloseReason),
     /// The server refused this client.
     Refused(Refusal),
-    /// Another server is used.
+    /// The client uses another server.
     ServerChanged {
-        /// The one used before, by its place in the list.
+        /// The server used before, as an index into the configured list.
         from: usize,
-        /// The one used now.
+        /// The server used now.
         to: usize,
     },
-    /// What a link carries is known, or another size than before.
+    /// The path MTU of a link was found, or changed.
     LinkMtu {
-        /// Which.
+        /// The link.
         link: LinkId,
         /// The largest IP packet that passes, in bytes.
         bytes: u16,
@@ -63,7 +63,7 @@ pub enum Event {
     /// The tunnel's MTU should be this: every link in use carries it, except those that are far too
     /// small.
     TunnelMtu(u16),
-    /// The server leased addresses, or others than before.
+    /// The server leased inner addresses to the client, or changed them.
     Leased,
 }
 

@@ -1,4 +1,4 @@
-//! Figures for status, logs and metrics: plain values, formatted by others.
+//! Figures for status, logs and metrics: plain values without any formatting.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::view::{LinkRole, LinkState};
 /// One link's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkStats {
-    /// Which.
+    /// The link.
     pub id: LinkId,
     /// Proven, suspect or down.
     pub state: LinkState,
@@ -27,15 +27,15 @@ pub struct LinkStats {
     pub saturated: bool,
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
-    /// Smallest of the last 10 s.
+    /// The smallest round-trip time of the last 10 s.
     pub rtt_min: Option<Duration>,
-    /// Share of what we sent that did not arrive, in permille, over the last seconds.
+    /// Share of the datagrams sent that did not arrive over the last seconds, permille.
     pub loss_permille: u16,
-    /// Sent lately.
+    /// The rate sent lately.
     pub tx_rate: BitRate,
-    /// Received lately.
+    /// The rate received lately.
     pub rx_rate: BitRate,
-    /// What we may send, where known.
+    /// The rate that the link carries in the sending direction, where known.
     pub capacity: Option<BitRate>,
     /// `tx_rate` / `capacity`, in permille.
     pub utilisation_permille: u16,
@@ -49,11 +49,11 @@ pub struct LinkStats {
     pub rx_packets: u64,
     /// Bytes received, IP and UDP headers included.
     pub rx_bytes: u64,
-    /// The sequence number of the newest data frame received on it (lower 48 bits), 0 before the
+    /// The counter (lower 48 bits) of the newest data frame received on the link; 0 before the
     /// first.
     pub last_seq: u64,
-    /// The largest IP packet that is known to pass, in bytes; `None`: a plain link, which is not
-    /// searched.
+    /// The largest IP packet known to pass, in bytes; `None`: a plain link, where it is not
+    /// measured.
     pub mtu: Option<u16>,
     /// What the link's congestion control sees, and why it sends as fast as it does.
     pub control: ControlStats,
@@ -81,60 +81,61 @@ pub struct ControlStats {
     pub capacity: Option<BitRate>,
 }
 
-/// Packets of a session that were lost, sent again, saved. Totals.
+/// Totals of a session's losses and of their recovery, in packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecoveryStats {
     /// Sent again by this side.
     pub resent: u64,
-    /// Of these, because the link that still carried them was given up.
+    /// Of the packets sent again: because the link that carried them had failed.
     pub reinjected: u64,
-    /// Of those sent again, known to have arrived.
+    /// Of the packets sent again: known to have arrived.
     pub recovered: u64,
-    /// Sent again although the first one arrived.
+    /// Of the packets sent again: those whose first transmission arrived too.
     pub spurious: u64,
-    /// Given up by this side: sent again in vain, or too late to be of use.
+    /// Lost packets that this side gave up: every attempt was lost, or the next one would arrive
+    /// too late.
     pub given_up: u64,
-    /// Of the peer's packets, those that never came, or so late that they left out of order; what
-    /// is delivered at once is not counted.
+    /// Packets of the peer that never arrived, or arrived so late that they left out of order.
+    /// Packets that are delivered at once are not counted.
     pub lost: u64,
 }
 
 /// One session's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionStats {
-    /// A link is usable.
+    /// At least one link is usable.
     pub connected: bool,
     /// The links, by [`LinkId`].
     pub links: Vec<LinkStats>,
     /// Flows that have packets queued.
     pub flows_active: usize,
-    /// Flows in the realtime class, of what is sent.
+    /// Flows in the realtime class, in the sending direction.
     pub flows_realtime: usize,
     /// Bytes in the queue ahead of the links.
     pub queue_bytes: usize,
-    /// How long the oldest of them has waited.
+    /// How long the oldest packet of that queue has waited.
     pub queue_delay: Duration,
     /// Packets that the resequencer holds now.
     pub reorder_held: usize,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub reorder_held_bytes: usize,
-    /// The most it ever held, in packets.
+    /// The most packets that the resequencer ever held.
     pub reorder_held_max: usize,
-    /// Gaps given up by time rather than by knowledge.
+    /// Gaps given up at their deadline, without proof of a loss.
     pub reorder_timeouts: u64,
     /// Packets delivered after their gap had been given up.
     pub released_late: u64,
     /// Copies of packets that had arrived over another link.
     pub duplicates: u64,
-    /// Packets that were sent over a further link too.
+    /// Packets of which a copy was sent over another link too.
     pub copies: u64,
-    /// What was lost and what became of it.
+    /// Losses and their recovery.
     pub recovery: RecoveryStats,
     /// Repair symbols sent.
     pub fec_sent: u64,
     /// Packets that repair symbols restored.
     pub fec_recovered: u64,
-    /// Repair symbols, or what followed from them, that could not be.
+    /// Repair symbols refused: malformed, or contradicting the packets that they cover.
     pub fec_refused: u64,
     /// Inner packets accepted for sending.
     pub packets_in: u64,
@@ -142,6 +143,6 @@ pub struct SessionStats {
     pub packets_out: u64,
     /// Inner bytes delivered.
     pub bytes_out: u64,
-    /// What was thrown away.
+    /// Discarded packets and datagrams, by reason.
     pub discards: DiscardCounts,
 }

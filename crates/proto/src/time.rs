@@ -1,4 +1,4 @@
-//! Time as an argument. The core never asks for the time; its driver says what time it is.
+//! Points in time, which the driver passes as arguments: the core reads no clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -37,9 +37,9 @@ impl Instant {
     }
 }
 
-/// A span in nanoseconds, saturating: 584 years are enough.
+/// A span in nanoseconds; saturates after 584 years.
 fn nanos(span: Duration) -> u64 {
-    // In 64 bits: what is added to a point in time is so several times for each packet.
+    // Not `Duration::as_nanos`: it computes in 128 bits, and this runs several times per packet.
     span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()))
 }
 

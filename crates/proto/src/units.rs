@@ -51,8 +51,8 @@ impl BitRate {
     }
 }
 
-/// `value` times `factor` by `divisor`, which is above zero; saturates. In 64 bits where they suffice, as for every packet: a division of
-/// 128 bits takes five times as long.
+/// `value` times `factor` by `divisor`, which is above zero; saturates. Computed in 64 bits where
+/// they suffice, as for every packet: a division of 128 bits takes five times as long.
 fn quotient(value: u64, factor: u64, divisor: u128) -> u64 {
     match (value.checked_mul(factor), u64::try_from(divisor)) {
         (Some(product), Ok(divisor)) => product.checked_div(divisor).unwrap_or(u64::MAX),
