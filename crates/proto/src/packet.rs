@@ -1,4 +1,4 @@
-//! What goes in and out of the state machine: inner packets, datagrams, batches to send.
+//! The inputs and outputs of the state machine: inner packets, datagrams, batches to send.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::inner::checksum;
 use crate::time::Instant;
 use crate::wire::Modifiers;
 
-/// One inner IP packet, reference counted: the same memory serves the queue, the sender and whoever keeps it
-/// for sending again.
+/// One inner IP packet, reference counted: the queue, the sender and the store of packets that may
+/// be sent again share one memory.
 ///
-/// Its TCP or UDP checksum may be *partial*, as the kernel calls it: the field is of no use, and whoever hands the packet to somebody who
-/// looks at it computes it. What is sealed need not be summed up by each end as well.
+/// The packet's TCP or UDP checksum may be *partial* (the kernel's term): the field holds no
+/// checksum yet. It is computed before the packet leaves to a receiver that checks it. A sealed
+/// packet can stay partial on its way, so that its bytes are not summed up at both ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketBuf {
     bytes: Bytes,
@@ -22,22 +22,22 @@ pub struct PacketBuf {
 }
 
 impl PacketBuf {
-    /// A packet of TCP or UDP, not a fragment, whose checksum is yet to be computed.
+    /// A TCP or UDP packet, not a fragment, whose checksum is not computed yet.
     pub const fn partial(bytes: Bytes) -> Self {
         Self { bytes, is_partial: true }
     }
 
-    /// Whether its checksum is yet to be computed.
+    /// Whether the checksum is not computed yet.
     pub const fn is_partial(&self) -> bool {
         self.is_partial
     }
 
-    /// The packet with its checksum. One that is not partial is given back untouched.
-    pub fn completed(self) -> Self {
-        if self.is_partial { Self { is_partial: false, ..self.edit(checksum::complete) } } else { self }
+    /// The packet with its checksum, written by `complete`; unchanged if it is not partial.
+    pub(crate) fn completed_by(self, complete: impl FnOnce(&mut [u8])) -> Self {
+        if self.is_partial { Self { is_partial: false, ..self.edit(complete) } } else { self }
     }
 
-    /// The packet after `change`; copied first when others hold its memory too.
+    /// The packet after `change`. The bytes are copied first if another owner shares them.
     pub(crate) fn edit(self, change: impl FnOnce(&mut [u8])) -> Self {
         let shared = self.bytes;
         let mut bytes = shared.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
@@ -46,7 +46,7 @@ impl PacketBuf {
     }
 }
 
-/// One whose checksum is as it is.
+/// A packet whose checksum is final.
 impl From<Bytes> for PacketBuf {
     fn from(bytes: Bytes) -> Self {
         Self { bytes, is_partial: false }
@@ -67,7 +67,7 @@ impl AsRef<[u8]> for PacketBuf {
     }
 }
 
-/// One packet as a data frame says it, whichever link it goes over.
+/// A packet with the header fields of its data frame. These do not depend on the link.
 #[derive(Debug, Clone)]
 pub(crate) struct DataFrame {
     pub(crate) seq_num: u64,
@@ -77,54 +77,56 @@ pub(crate) struct DataFrame {
 
 #[cfg(test)]
 impl DataFrame {
-    /// One of zeros.
+    /// A packet of zeros.
     pub(crate) fn zeros(seq_num: u64, bytes: usize) -> Self {
         Self { seq_num, modifiers: Modifiers::NONE, packet: PacketBuf::from(Bytes::from(vec![0; bytes])) }
     }
 }
 
-/// What a kept packet takes beside its bytes: the packet's own record and its place in a queue.
+/// Memory of a kept packet beside its bytes: its own record and its place in a queue, in bytes. Chosen:
+/// above the record's size, with room for a queue's spare places.
 const KEEPING_BYTES: usize = 128;
 
 /// A packet that was sent, for as long as it may be sent again.
 #[derive(Debug, Clone)]
 pub struct KeptPacket {
     data: DataFrame,
-    /// When it was sent first, and the one-way delay of the link that it took.
+    /// The time of the first transmission, and the one-way delay of the link that carried it.
     first_at: Instant,
     delay_us: i64,
     tries: u8,
 }
 
 impl KeptPacket {
-    /// A packet that goes out for the first time now, over a link of this one-way delay (µs, with
-    /// the offset common to all links).
+    /// A packet that is sent for the first time now, over a link with this one-way delay (µs,
+    /// including the clock offset common to all links).
     pub(crate) const fn new(data: DataFrame, delay_us: i64, now: Instant) -> Self {
         Self { data, first_at: now, delay_us, tries: 0 }
     }
 
-    /// The packet with its number.
+    /// The packet with its sequence number.
     pub(crate) const fn data(&self) -> &DataFrame {
         &self.data
     }
 
-    /// When its first transmission arrives, as µs from now with the offset common to all links.
+    /// Expected arrival of the first transmission, in µs from now, including the clock offset
+    /// common to all links.
     pub(crate) fn first_arrival_us(&self, now: Instant) -> i64 {
         let ago = now.saturating_since(self.first_at).as_micros();
         self.delay_us.saturating_sub(i64::try_from(ago).unwrap_or(i64::MAX))
     }
 
-    /// How often it was sent again.
+    /// How many times the packet was sent again.
     pub(crate) const fn tries(&self) -> u8 {
         self.tries
     }
 
-    /// It is sent again.
+    /// Counts one more transmission.
     pub(crate) const fn on_try(&mut self) {
         self.tries += 1;
     }
 
-    /// Memory that it takes, bytes.
+    /// Memory that the kept packet takes, in bytes.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.data.packet.len() + KEEPING_BYTES
     }
@@ -141,7 +143,8 @@ impl LinkId {
     }
 }
 
-/// Names one of the driver's sockets: on a client the link's own, on a server one of its listeners.
+/// Names one of the driver's sockets: on a client the link's own socket, on a server one of its
+/// listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u8);
 
@@ -152,7 +155,8 @@ impl SocketId {
     }
 }
 
-/// Some of the driver's sockets. One whose number is not below 32 is never among them: no side has more links or listeners.
+/// A set of the driver's sockets with numbers below 32; a socket with a higher number is never in
+/// it. No side has more links or listeners.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SocketSet(u32);
 
@@ -165,7 +169,7 @@ impl SocketSet {
         self.0 & Self::bit(socket) != 0
     }
 
-    /// Adds a socket, or takes it away.
+    /// Adds the socket, or removes it.
     pub(crate) fn set(&mut self, socket: SocketId, is_in: bool) {
         let bit = Self::bit(socket);
         self.0 = if is_in { self.0 | bit } else { self.0 & !bit };
@@ -183,38 +187,42 @@ pub struct Path {
     pub socket: SocketId,
     /// The peer's address and port.
     pub remote: SocketAddr,
-    /// Our address that the peer talks to, where the driver knows it: answers must leave from it.
+    /// The local address that the peer sends to, where the driver knows it: answers must leave from
+    /// it.
     pub local: Option<IpAddr>,
 }
 
-/// One received UDP datagram; `data` is its payload, owned so that it can be opened in place and handed on.
+/// One received UDP datagram. It owns its payload, so that the payload can be opened in place and
+/// passed on.
 #[derive(Debug)]
 pub struct Datagram {
     /// Socket and peer.
     pub path: Path,
     /// The UDP payload.
     pub data: BytesMut,
-    /// How long ago it reached this host, where the driver knows it: what it waited for a busy process is no delay of its link.
+    /// Time since the datagram reached this host, where the driver knows it. Waiting for a busy
+    /// process does not count as delay of the link.
     pub waited: Duration,
-    /// It bears a congestion mark (CE).
+    /// Whether the datagram carries a congestion mark (CE).
     pub is_marked: bool,
 }
 
 impl Datagram {
-    /// One that has just come.
+    /// A datagram that has just arrived.
     pub const fn new(path: Path, data: BytesMut) -> Self {
         Self { path, data, waited: Duration::ZERO, is_marked: false }
     }
 }
 
-/// What one GSO send can hold: the largest payload of a UDP datagram over IPv4.
+/// The most bytes of one GSO send: the largest payload of a UDP datagram over IPv4 (65,535 bytes
+/// less 28 bytes of headers).
 pub(crate) const BATCH_BYTES_MAX: usize = 65_507;
 
-/// What to send: `size` bytes were appended to the buffer given to `poll_transmit`, to be sent on `path` as
-/// datagrams of `segment_size` bytes, the last one possibly shorter.
+/// A batch of datagrams: `size` bytes were appended to the buffer given to `poll_transmit`. They
+/// are sent on `path` as datagrams of `segment_size` bytes; the last one may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit {
-    /// The link that this goes over (for the driver's counters).
+    /// The link that carries the batch, for the driver's counters.
     pub link: LinkId,
     /// Socket and peer.
     pub path: Path,
@@ -222,12 +230,12 @@ pub struct Transmit {
     pub size: usize,
     /// Bytes of each datagram but the last.
     pub segment_size: usize,
-    /// Routers on the way may mark them instead of dropping them (ECT(0), RFC 3168).
+    /// Whether routers may mark the datagrams instead of dropping them (ECT(0), RFC 3168).
     pub is_ect: bool,
 }
 
 impl Transmit {
-    /// Datagrams that routers may not mark.
+    /// A batch that routers may not mark.
     pub const fn new(link: LinkId, path: Path, size: usize, segment_size: usize) -> Self {
         Self { link, path, size, segment_size, is_ect: false }
     }

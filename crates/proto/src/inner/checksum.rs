@@ -1,6 +1,7 @@
-//! The Internet checksum: from scratch (RFC 1071) and mended (RFC 1624).
+//! The Internet checksum: computed (RFC 1071), or updated for one changed word (RFC 1624).
 
 use super::Layout;
+use crate::packet::PacketBuf;
 
 /// One's complement addition.
 pub(crate) fn add(a: u16, b: u16) -> u16 {
@@ -9,15 +10,19 @@ pub(crate) fn add(a: u16, b: u16) -> u16 {
     sum + u16::from(carry)
 }
 
-/// The one's complement sum of `bytes`, a last odd byte padded with zero, on top of `start`.
+/// The one's complement sum of `bytes` and `start`. A last odd byte is padded with zero.
 pub(crate) fn sum(start: u16, bytes: &[u8]) -> u16 {
     let (pairs, odd) = bytes.as_chunks::<2>();
     let sum = pairs.iter().fold(start, |sum, pair| add(sum, u16::from_be_bytes(*pair)));
     odd.first().map_or(sum, |last| add(sum, u16::from_be_bytes([*last, 0])))
 }
 
-/// Computes the checksum of a TCP segment or UDP datagram that is whole (RFC 9293 §3.1, RFC 768, RFC 8200 §8.1). Anything else is left
-/// alone.
+/// The packet with its final checksum; unchanged if it is not partial.
+pub(crate) fn completed(packet: PacketBuf) -> PacketBuf {
+    packet.completed_by(complete)
+}
+/// Computes the checksum of a whole TCP segment or UDP datagram (RFC 9293 §3.1, RFC 768, RFC 8200
+/// §8.1). Any other packet stays unchanged.
 pub(crate) fn complete(packet: &mut [u8]) {
     let Some(layout) = Layout::of(packet) else { return };
     let (is_udp, at) = match layout.protocol {
@@ -32,14 +37,15 @@ pub(crate) fn complete(packet: &mut [u8]) {
     field.fill(0);
     let pseudo = add(sum(u16::from(layout.protocol), addresses.unwrap_or_default()), length);
     let sum = !sum(pseudo, segment);
-    // Zero says that there is none.
+    // RFC 768: a transmitted zero means that there is no checksum.
     let sum = if is_udp && sum == 0 { u16::MAX } else { sum };
     if let Some(field) = segment.get_mut(at..at + 2) {
         field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 
-/// The checksum `old` after one word that it covers changed: RFC 1624 eqn. 3. A wrong one stays wrong.
+/// The checksum after one word that it covers changed: RFC 1624 eqn. 3. A wrong checksum stays
+/// wrong.
 pub(crate) fn update(old: u16, before: u16, after: u16) -> u16 {
     !add(add(!old, !before), after)
 }
@@ -54,7 +60,8 @@ mod tests {
     proptest! {
         #[test]
         fn sums_agree_with_another_way_to_add(bytes in proptest::collection::vec(any::<u8>(), 0..90)) {
-            // Both zeros are one number; ours never turns a sum that is not zero into zero.
+            // Zero and 0xffff are the same number; `sum` never turns a sum other than zero into
+            // zero.
             prop_assert_eq!(sum(0, &bytes), samples::sum(&[&bytes]));
         }
 
@@ -66,7 +73,7 @@ mod tests {
             let mut packet = if ipv6 { samples::v6(protocol, &segment) } else { samples::v4(protocol, 0, &segment) };
             let header_bytes = if ipv6 { 40 } else { 20 };
             let at = header_bytes + if udp { 6 } else { 16 };
-            // Whatever the field had before.
+            // The result must not depend on the field's old value.
             packet[at..at + 2].copy_from_slice(&rest.to_be_bytes());
             let before = packet.clone();
             complete(&mut packet);

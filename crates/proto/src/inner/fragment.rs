@@ -1,16 +1,18 @@
-//! Cuts an IPv4 packet that may be cut into pieces that fit (RFC 791 §3.2).
+//! Fragments an IPv4 packet that may be fragmented (RFC 791 §3.2).
 //!
-//! A piece that came is cut again in the same way. Each later piece has only those options that say so (RFC 791 §3.1, "copied").
+//! A packet that is a fragment already is fragmented again in the same way. Each later fragment
+//! carries only the options with the "copied" flag (RFC 791 §3.1).
 
 use bytes::{Bytes, BytesMut};
 
 use super::checksum;
 use crate::packet::PacketBuf;
 
+// RFC 791 §3.1: the word of flags and offset.
 const MORE: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
-/// The pieces of at most `mtu` bytes, in order; nothing where that cannot be done.
+/// The fragments of at most `mtu` bytes, in order; empty where the packet cannot be fragmented.
 pub(crate) fn fragments(packet: &[u8], mtu: usize) -> Vec<PacketBuf> {
     try_fragments(packet, mtu).unwrap_or_default()
 }
@@ -34,7 +36,7 @@ fn try_fragments(packet: &[u8], mtu: usize) -> Option<Vec<PacketBuf>> {
     while !rest.is_empty() {
         let (part, behind) = rest.split_at(room.min(rest.len()));
         let more = if behind.is_empty() { word & MORE } else { MORE };
-        // RFC 791 §3.1: 13 bits; beyond them no packet ends.
+        // RFC 791 §3.1: the offset has 13 bits, and no packet ends beyond them.
         let place = Some(offset).filter(|offset| *offset <= OFFSET)?;
         let head = if pieces.is_empty() { header } else { later.as_slice() };
         pieces.push(piece(head, part, place | more)?);
@@ -44,7 +46,8 @@ fn try_fragments(packet: &[u8], mtu: usize) -> Option<Vec<PacketBuf>> {
     Some(pieces)
 }
 
-/// The header of every piece but the first: options that are not to be copied become padding, so that all pieces are alike.
+/// The header of every fragment but the first. Options without the "copied" flag become padding, so
+/// that all later headers have the same length.
 fn later_header(header: &[u8]) -> Vec<u8> {
     let mut header = header.to_vec();
     let mut at = 20;
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
     use crate::qos::flow;
 
-    /// Puts the pieces together again: payload, and whether it ends there.
+    /// Reassembles the fragments: the payload, and whether it is complete.
     fn joined(pieces: &[PacketBuf]) -> (Vec<u8>, bool) {
         let mut payload = Vec::new();
         let mut ended = false;
@@ -105,7 +108,7 @@ mod tests {
         let pieces = fragments(&packet, 1_229);
         assert_eq!(pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>(), [20 + 1_208, 20 + 192]);
         assert_eq!(joined(&pieces), (payload, true));
-        // All pieces are one flow, whatever ports they show.
+        // All fragments belong to one flow, whatever ports they show.
         let flows = pieces.iter().map(|piece| flow::parse(piece).unwrap());
         assert!(flows.into_iter().all(|header| header.ports.is_none() && header.protocol == 17));
     }

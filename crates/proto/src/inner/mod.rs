@@ -1,29 +1,29 @@
-//! What a router does about the size of the packets that it forwards: it answers what is too big, cuts what may be cut, and tells
-//! TCP connections in time.
+//! A router's treatment of oversized packets: it answers packets that are too big, fragments
+//! packets that may be fragmented, and lowers the segment size that TCP connections announce.
 //!
-//! Contract: total on any bytes. Packets come in whole, as [`crate::qos::flow::parse`] accepts them; anything else is left
-//! alone. It knows no links and no time.
+//! Contract: total on any bytes. Packets are whole, as [`crate::qos::flow::parse`] accepts them;
+//! anything else stays unchanged. The modules know neither links nor time.
 
 pub(crate) mod checksum;
 pub(crate) mod fragment;
 pub(crate) mod mss;
 pub(crate) mod too_big;
 
-/// What these modules read of an inner packet beyond its flow.
+/// The layout of an inner packet, as far as these modules need it beyond the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// 4 or 6.
+    /// The IP version, 4 or 6.
     pub(crate) version: u8,
-    /// Bytes ahead of what `protocol` names: IP header and extension headers.
+    /// Bytes ahead of the transport header: IP header and extension headers.
     pub(crate) header_bytes: usize,
-    /// The protocol behind them.
+    /// The protocol behind those headers.
     pub(crate) protocol: u8,
-    /// It is a fragment, and not the first.
+    /// Whether the packet is a fragment other than the first.
     pub(crate) is_rest: bool,
 }
 
 impl Layout {
-    /// Reads it; `None`: nothing that [`crate::qos::flow::parse`] accepts.
+    /// Reads the layout; `None`: not a packet that [`crate::qos::flow::parse`] accepts.
     pub(crate) fn of(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
             4 => {
@@ -50,10 +50,11 @@ impl Layout {
     }
 }
 
-/// Packets for tests, with correct checksums by a sum of its own.
+/// Packets for tests. Their checksums are correct by a sum written independently of the code.
 #[cfg(test)]
 pub(crate) mod samples {
-    /// The one's complement sum of RFC 1071 §4.1, written down once more: words added in 64 bits, folded at the end.
+    /// The one's complement sum of RFC 1071 §4.1, in another form than the code's: words added in
+    /// 64 bits, folded at the end.
     pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
         let mut total = 0u64;
         for part in parts {
@@ -92,7 +93,8 @@ pub(crate) mod samples {
         packet
     }
 
-    /// The sum over a TCP segment or ICMPv6 message with its pseudo header; 0xffff: the checksum is right.
+    /// The sum over a TCP segment or ICMPv6 message with its pseudo header; 0xffff if the checksum
+    /// is right.
     pub(crate) fn transport_sum(packet: &[u8], protocol: u8, header_bytes: usize) -> u16 {
         let segment = &packet[header_bytes..];
         let length = u32::try_from(segment.len()).unwrap().to_be_bytes();

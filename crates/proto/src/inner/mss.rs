@@ -1,24 +1,28 @@
-//! Tells TCP connections, as they begin, to send no larger segments than the tunnel carries: where ICMP is filtered, nobody else
-//! would.
+//! Clamps the maximum segment size that TCP connections announce to the size that the tunnel
+//! carries. Where ICMP is filtered, nothing else tells a TCP sender.
 //!
-//! The maximum segment size in a SYN says what its *sender* takes, and so limits what comes the other way. What it says is made
-//! smaller, never larger; a SYN without the option stays as it is (RFC 9293 §3.7.1: such a peer is sent 536 or 1,220 bytes).
-//! The checksum is mended, so that a wrong one stays wrong. Options that do not add up end the search for more.
+//! The maximum segment size in a SYN is what the sender of the SYN accepts, so it limits the other
+//! direction. It is lowered, never raised. A SYN without the option stays unchanged (RFC 9293
+//! §3.7.1: its sender is sent 536 or 1,220 bytes). The checksum is updated, so a wrong checksum
+//! stays wrong. The search ends at the first option of impossible length.
 //!
 //! Sources: RFC 9293 §3.1, §3.7.1; RFC 6691; RFC 1624.
 
 use super::{Layout, checksum};
 use crate::packet::PacketBuf;
 
+// RFC 9293 §3.1 and §3.2: the protocol number, the header, its flags and its options.
 const TCP: u8 = 6;
 const TCP_HEADER_BYTES: usize = 20;
 const SYN: u8 = 0x02;
 const OPTION_END: u8 = 0;
 const OPTION_PADDING: u8 = 1;
 const OPTION_MSS: u8 = 2;
+/// Offset of the checksum in the header.
 const CHECKSUM_AT: usize = 16;
 
-/// The packet, with a segment size that packets of `mtu` bytes have room for if it is a SYN that says more.
+/// The packet. If it is a SYN that announces more than fits packets of `mtu` bytes, the announced
+/// size is lowered.
 pub(crate) fn clamp(packet: PacketBuf, mtu: usize) -> PacketBuf {
     let Some(at) = syn_at(&packet) else { return packet };
     let header_bytes = if packet.first().is_some_and(|byte| byte >> 4 == 4) { 20 } else { 40 };
@@ -28,19 +32,20 @@ pub(crate) fn clamp(packet: PacketBuf, mtu: usize) -> PacketBuf {
     }
     packet.edit(|bytes| {
         let Some(segment) = bytes.get_mut(at..) else { return };
-        // More than one is nobody's; each is made right, one after the other.
+        // A second option is unusual; each is lowered in turn.
         while let Some(place) = beyond(segment, most) {
             replace(segment, place, most.to_be_bytes());
         }
     })
 }
 
-/// Where the segment begins, if the packet holds the head of a SYN. Quick to say no: it is asked for every packet.
+/// The offset of the TCP header, if the packet contains the start of a SYN. Quick to answer no:
+/// this runs for every packet.
 fn syn_at(packet: &[u8]) -> Option<usize> {
     let at = match packet.first()? >> 4 {
         4 if *packet.get(9)? == TCP => Layout::of(packet).filter(|layout| !layout.is_rest)?.header_bytes,
         6 if *packet.get(6)? == TCP => 40,
-        // UDP: most of what else there is.
+        // Neither TCP nor UDP: extension headers.
         6 if *packet.get(6)? != 17 => {
             let layout = Layout::of(packet).filter(|layout| layout.protocol == TCP && !layout.is_rest)?;
             layout.header_bytes
@@ -51,12 +56,12 @@ fn syn_at(packet: &[u8]) -> Option<usize> {
     (flags & SYN != 0).then_some(at)
 }
 
-/// Where a segment says that it takes more than `most`.
+/// The offset of a segment size option that announces more than `most`.
 fn beyond(segment: &[u8], most: u16) -> Option<usize> {
     sizes(segment).find(|(_, size)| *size > most).map(|(place, _)| place)
 }
 
-/// Every segment size that the options of a segment say, and where it stands.
+/// Every segment size that the options announce, with its offset.
 fn sizes(segment: &[u8]) -> impl Iterator<Item = (usize, u16)> + '_ {
     let end = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
     let options = segment.get(..end);
@@ -72,7 +77,7 @@ fn sizes(segment: &[u8]) -> impl Iterator<Item = (usize, u16)> + '_ {
             let option = options.get(at..at + length).filter(|option| !option.is_empty())?;
             let place = at + 2;
             at += length;
-            // Of a length that is not 4 it is none.
+            // An option of another length than 4 is not a segment size.
             if let [OPTION_MSS, _, high, low] = option {
                 return Some((place, u16::from_be_bytes([*high, *low])));
             }
@@ -80,7 +85,8 @@ fn sizes(segment: &[u8]) -> impl Iterator<Item = (usize, u16)> + '_ {
     })
 }
 
-/// Writes `new` to `at` and mends the segment's checksum, which covers pairs of bytes from the segment's start.
+/// Writes `new` at `at` and updates the segment's checksum. The checksum covers pairs of bytes from
+/// the segment's start.
 fn replace(segment: &mut [u8], at: usize, new: [u8; 2]) {
     let word = |segment: &[u8], at: usize| {
         let byte = |at: usize| segment.get(at).copied().unwrap_or(0);
@@ -118,7 +124,7 @@ mod tests {
         segment
     }
 
-    /// A packet of either family around a segment whose checksum is right.
+    /// A packet of either family around a segment with a right checksum.
     fn packet(ipv6: bool, segment: &[u8]) -> Vec<u8> {
         let (mut packet, at) = if ipv6 { (v6(6, segment), 40) } else { (v4(6, 0x4000, segment), 20) };
         let sum = !transport_sum(&packet, 6, at);

@@ -1,12 +1,13 @@
-//! The answer to a packet that the tunnel does not carry: ICMP "fragmentation needed" (RFC 792, RFC 1191 §4), ICMPv6 "packet
-//! too big" (RFC 4443 §3.2).
+//! The answer to a packet that the tunnel does not carry: ICMP "fragmentation needed" (RFC 792, RFC
+//! 1191 §4), ICMPv6 "packet too big" (RFC 4443 §3.2).
 //!
-//! The answer's source is the address that the packet was sent to. The core knows no address of its own; this one is routed
-//! through the tunnel for sure, so that no reverse path filter drops the answer, and the server's NAT translates it like any packet of
-//! that client.
+//! The answer's source is the destination of the packet. The core knows no address of its own. This
+//! one is routed through the tunnel, so no reverse path filter drops the answer, and the server's
+//! NAT translates it like any packet of that client.
 //!
-//! No answer: to ICMP errors and redirects, to and about multicast and broadcast, to fragments but the first, and from or to addresses
-//! that name no single host (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
+//! Packets that get no answer: ICMP errors and redirects, packets to multicast and broadcast
+//! addresses, fragments other than the first, and packets from or to addresses that name no single
+//! host (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,17 +17,20 @@ use super::{Layout, checksum};
 use crate::packet::PacketBuf;
 use crate::qos::flow::{self, InnerHeader};
 
+// Protocol numbers (RFC 792, RFC 4443).
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// RFC 1812 §4.3.2.3: an ICMP error is 576 bytes at most.
 const V4_ANSWER_MAX: usize = 576;
 /// RFC 4443 §2.4 (c): an ICMPv6 error fits the minimum IPv6 MTU.
 const V6_ANSWER_MAX: usize = 1_280;
-/// RFC 8200 §5: nobody needs to send less over IPv6.
+/// RFC 8200 §5: every IPv6 link carries packets of this size.
 pub(crate) const V6_MTU_MIN: usize = 1_280;
+/// The hop limit of an answer: the recommended default TTL (RFC 1700, "IP parameters").
 const HOPS: u8 = 64;
 
-/// What tells the sender of `packet` that `mtu` bytes pass; `None`: it must not, or need not be told.
+/// The message that tells the sender of `packet` that `mtu` bytes pass; `None`: no answer is
+/// allowed or needed.
 pub(crate) fn answer(packet: &[u8], mtu: usize) -> Option<PacketBuf> {
     let header = flow::parse(packet).ok()?;
     let layout = Layout::of(packet)?;
@@ -45,17 +49,18 @@ pub(crate) fn answer(packet: &[u8], mtu: usize) -> Option<PacketBuf> {
     }
 }
 
-/// Whether IPv4 forbids to cut the packet.
+/// Whether the packet must not be fragmented.
 pub(crate) fn forbids_fragments(packet: &[u8], header: &InnerHeader) -> bool {
     // RFC 791 §3.1; IPv6 is never cut on the way (RFC 8200 §4.5).
     header.source.is_ipv6() || packet.get(6).is_some_and(|flags| flags & 0x40 != 0)
 }
 
-/// Anything but a question or an answer to one.
+/// Whether the packet is an ICMP message other than a query or its reply.
 fn is_error(packet: &[u8], layout: &Layout) -> bool {
     let kind = packet.get(layout.header_bytes).copied();
     match (layout.version, layout.protocol) {
-        // Echo, timestamp, information, mask and extended echo, router advertisements and solicitations.
+        // The queries and replies: echo, timestamp, information, mask and extended echo, router
+        // advertisement and solicitation.
         (4, ICMP) => !matches!(kind, Some(0 | 8..=10 | 13..=18 | 42 | 43)),
         // RFC 4443 §2.1: errors are below 128; 137 is a redirect.
         (6, ICMPV6) => kind.is_none_or(|kind| kind < 128 || kind == 137),
@@ -64,7 +69,8 @@ fn is_error(packet: &[u8], layout: &Layout) -> bool {
 }
 
 fn is_host_v4(address: Ipv4Addr) -> bool {
-    // "This network", loopback, and from 224.0.0.0 on multicast, reserved addresses and broadcast.
+    // Not hosts: "this network", loopback, and from 224.0.0.0 on multicast, reserved addresses,
+    // broadcast.
     let [first, ..] = address.octets();
     !matches!(first, 0 | 127 | 224..)
 }
@@ -85,7 +91,7 @@ fn answer_v4(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr, mtu: usize) -> PacketB
     bytes.extend_from_slice(&from.octets());
     bytes.extend_from_slice(&to.octets());
     set_checksum(&mut bytes, 0, 10, 0);
-    // Type 3, code 4; RFC 1191 §4: the MTU in the second half of what is unused.
+    // Type 3, code 4; RFC 1191 §4: the MTU in the second half of the unused field.
     bytes.extend_from_slice(&[3, 4, 0, 0, 0, 0]);
     bytes.extend_from_slice(&mtu.to_be_bytes());
     bytes.extend_from_slice(quoted);
@@ -112,7 +118,7 @@ fn answer_v6(packet: &[u8], from: Ipv6Addr, to: Ipv6Addr, mtu: usize) -> PacketB
     Bytes::from(bytes).into()
 }
 
-/// Writes the checksum of everything from `start` on into its place, which holds zero.
+/// Writes the checksum of everything from `start` on into its field, which holds zero.
 fn set_checksum(bytes: &mut [u8], start: usize, at: usize, pseudo: u16) {
     let Some(covered) = bytes.get_mut(start..) else { return };
     let sum = !checksum::sum(pseudo, covered);

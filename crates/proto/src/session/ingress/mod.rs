@@ -15,7 +15,7 @@ use self::sizes::Sizes;
 use super::events::Events;
 use super::link_table::{LinkTable, QueueDelays};
 use crate::discard::{Discard, DiscardCounts};
-use crate::inner::{fragment, too_big};
+use crate::inner::{checksum, fragment, too_big};
 use crate::packet::PacketBuf;
 use crate::qos::Rule;
 use crate::qos::classify::Classifier;
@@ -63,7 +63,7 @@ impl Ingress {
         if too_big::forbids_fragments(&packet, header) {
             return Err(self.sizes.refuse(&packet, passes, discards, now));
         }
-        let packet = packet.completed();
+        let packet = checksum::completed(packet);
         let pieces = fragment::fragments(&packet, passes.bytes);
         if pieces.is_empty() {
             return Err(self.sizes.refuse(&packet, passes, discards, now));

@@ -23,6 +23,7 @@ use super::peer::Peer;
 use super::redundancy::{Redundancy, Resends};
 use crate::config::{Policy, Security};
 use crate::discard::DiscardCounts;
+use crate::inner::checksum;
 use crate::packet::{DataFrame, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::ack;
 use crate::qos::classify::needs_order;
@@ -191,7 +192,7 @@ impl Outbox {
             && !at_once
             && tier != Tier::Realtime
             && !from.redundancy.protection.covers_all();
-        let packet = if may_be_partial { packet } else { packet.completed() };
+        let packet = if may_be_partial { packet } else { checksum::completed(packet) };
         if packet.is_partial() {
             modifiers = modifiers.with(Modifiers::PARTIAL);
         }
