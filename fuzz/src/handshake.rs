@@ -10,7 +10,7 @@ use bonding_proto::crypto::keys::PresharedKey;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer, HELLO_BYTES};
 use bonding_proto::handshake::{
-    Admission, CookieReply, Hello, INITIATION_BYTES, Initiation, Initiator, Outcome, Responder, Response,
+    CookieReply, Hello, INITIATION_BYTES, Initiation, Initiator, Outcome, Responder, Response, Verdict,
 };
 
 use crate::input::Input;
@@ -92,11 +92,11 @@ fn play(input: &mut Input<'_>) -> Option<()> {
         assert!(!changed || responder.read(&message).is_err(), "a changed initiation was read");
         match responder.admit(&message, source, now) {
             Err(_) => continue,
-            Ok(Admission::Proceed) => {
+            Ok(Verdict::Proceed) => {
                 incoming =
                     Some(responder.read(&message).expect("what macs and version let in was not changed"));
             }
-            Ok(Admission::Cookie(mut reply)) => {
+            Ok(Verdict::Cookie(mut reply)) => {
                 let damaged = damage(input, &mut reply)?;
                 match initiator.read_cookie(&reply, &mac1) {
                     Ok(read) => {

@@ -16,7 +16,7 @@ use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
 use bonding_proto::event::SocketEvent;
 use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer};
 use bonding_proto::handshake::{
-    Admission, Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
+    Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys, Verdict,
 };
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
@@ -175,7 +175,7 @@ impl Peer {
             rx_ceiling: None,
             resends: false,
             partial: false,
-            relayed: true,
+            indirect_feedback: true,
             failed: 0,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {
@@ -500,8 +500,8 @@ impl ToClient {
         // Somebody who shows a cookie may be told to come later.
         let Ok(admission) = admission else { return Some(()) };
         match admission {
-            Admission::Cookie(cookie) if how < 0xe0 => reply.extend_from_slice(&cookie),
-            Admission::Cookie(_) | Admission::Proceed => {
+            Verdict::Cookie(cookie) if how < 0xe0 => reply.extend_from_slice(&cookie),
+            Verdict::Cookie(_) | Verdict::Proceed => {
                 let incoming = self.responder.read(&message).expect("a client's first message is true");
                 let mut bytes = [0; ANSWER_BYTES];
                 if how >= 0x80 {

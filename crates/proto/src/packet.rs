@@ -83,8 +83,8 @@ impl DataFrame {
     }
 }
 
-/// Memory of a kept packet beside its bytes: its own record and its place in a queue, in bytes. Chosen:
-/// above the record's size, with room for a queue's spare places.
+/// Memory of a kept packet beside its bytes: its own record and its place in a queue, in bytes.
+/// Chosen: above the record's size, with room for a queue's spare places.
 const KEEPING_BYTES: usize = 128;
 
 /// A packet that was sent, for as long as it may be sent again.

@@ -1,8 +1,8 @@
-//! Frames: checked views over bytes, and encoders. Total on any input: never panics, never allocates.
+//! Frames: checked views over bytes, and encoders. Total on any input: no panic, no allocation.
 //!
-//! The frame is the unit that carries everything; PROTOCOL.md draws it and lists the test vectors asserted here.
-//! A plain datagram is exactly one frame. The parsers know neither time nor state: whether a kind means
-//! something on a link is the session's decision.
+//! A frame carries one packet or one message. PROTOCOL.md draws it and lists the test vectors that
+//! the tests assert. A plain datagram is exactly one frame. The parsers know neither time nor
+//! state: the session decides whether a kind has a meaning on a link.
 
 pub mod control;
 pub mod feedback;
@@ -14,7 +14,7 @@ use crate::discard::Discard;
 /// Bytes of a frame's header: sequence number 8, flags 1, length 2.
 pub const FRAME_HEADER_BYTES: usize = 11;
 
-/// Bits of `seq_num` that count within a flow slot; the 16 above name the slot.
+/// Bits of `seq_num` that count within a flow slot; the upper 16 bits name the slot.
 pub const COUNTER_BITS: u32 = 48;
 
 const KIND_MASK: u8 = 0x1f;
@@ -22,19 +22,19 @@ const MODIFIER_MASK: u8 = 0xe0;
 
 const _: () = assert!(KIND_MASK | MODIFIER_MASK == 0xff, "every bit of the flags means something");
 
-/// What a frame is. Exactly one of these bits is set in its flags.
+/// The kind of a frame. Exactly one of these bits is set in the flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// RTT and link measurement.
+    /// Measurement of RTT and link.
     Heartbeat = 0x01,
     /// One IP packet.
     Data = 0x02,
-    /// Acknowledgement of what this link received.
+    /// Acknowledgement of the datagrams that this link received.
     Feedback = 0x04,
     /// A forward-error-correction symbol.
     Repair = 0x08,
-    /// Link announcement, address lease, close, path challenge.
+    /// Path challenge and response, MTU probe, close.
     Control = 0x10,
 }
 
@@ -61,23 +61,23 @@ impl Modifiers {
     pub const NONE: Self = Self(0);
     /// The payload is compressed.
     pub const COMPRESSED: Self = Self(0x20);
-    /// Deliver at once, without resequencing.
+    /// Deliver the packet at once, without resequencing.
     pub const AT_ONCE: Self = Self(0x40);
-    /// The packet's TCP or UDP checksum is to be computed by the receiver.
+    /// The receiver computes the packet's TCP or UDP checksum.
     pub const PARTIAL: Self = Self(0x80);
 
-    /// Whether none is set.
+    /// Whether no modifier is set.
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }
 
-    /// Both.
+    /// The modifiers of both.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether all of `other` are set.
+    /// Whether all modifiers of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -88,11 +88,11 @@ impl Modifiers {
 pub struct Frame<'a> {
     /// Data: flow slot and counter. Heartbeat: the link's own count of heartbeats.
     pub seq_num: u64,
-    /// What it is.
+    /// The frame's kind.
     pub kind: Kind,
-    /// How it is to be treated.
+    /// The frame's modifiers.
     pub modifiers: Modifiers,
-    /// `len` bytes.
+    /// The `len` bytes behind the header.
     pub payload: &'a [u8],
 }
 
@@ -120,17 +120,17 @@ pub fn parse_plain(bytes: &[u8]) -> Result<Frame<'_>, Discard> {
     }
 }
 
-/// Appends a frame's header; its payload of `len` bytes is to follow.
+/// Appends a frame's header. The payload of `len` bytes must follow.
 pub fn put_frame_header(buf: &mut Vec<u8>, seq_num: u64, kind: Kind, modifiers: Modifiers, len: u16) {
     buf.extend_from_slice(&seq_num.to_be_bytes());
     buf.push(kind as u8 | modifiers.0);
     buf.extend_from_slice(&len.to_be_bytes());
 }
 
-/// Takes fixed-size fields off the front of a payload.
+/// Reads fixed-size fields from the front of a payload.
 struct Reader<'a> {
     rest: &'a [u8],
-    /// The error where it ends too early.
+    /// The error if the payload ends too early.
     malformed: Discard,
 }
 

@@ -13,7 +13,7 @@ use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, Token};
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::limiter::SourceLimiter;
 use bonding_proto::handshake::responder::{MAX_SOURCES, SOURCE_RATE};
-use bonding_proto::handshake::{Admission, Hello, Initiator, Responder, Stamp, Welcome};
+use bonding_proto::handshake::{Hello, Initiator, Responder, Stamp, Verdict, Welcome};
 
 /// Repetitions of a step.
 const ROUNDS: u32 = 3_000;
@@ -125,11 +125,11 @@ fn admission(server: &mut Responder, datagram: &[u8]) {
     wrong[IN_MAC1] ^= 1;
     measure("responder: mac1 wrong", |_| assert!(server.admit(&wrong, source(), at(1)).is_err()));
     measure("responder: admit", |round| {
-        assert_eq!(server.admit(datagram, source(), at(round.into())), Ok(Admission::Proceed));
+        assert_eq!(server.admit(datagram, source(), at(round.into())), Ok(Verdict::Proceed));
     });
-    while server.admit(datagram, source(), at(9_000)) == Ok(Admission::Proceed) {}
+    while server.admit(datagram, source(), at(9_000)) == Ok(Verdict::Proceed) {}
     measure("responder: cookie", |_| {
-        assert!(matches!(server.admit(datagram, source(), at(9_000)), Ok(Admission::Cookie(_))));
+        assert!(matches!(server.admit(datagram, source(), at(9_000)), Ok(Verdict::Cookie(_))));
     });
 }
 

@@ -1,15 +1,20 @@
-//! The client's side: one bond, several servers in order of preference, one session with each that is wanted just now.
+//! The client's side: one bond, several servers in order of preference, and a session with each
+//! server in use.
 //!
 //! ```text
-//! the active server is silent for 2 s ──► the next one is asked as well, and 2 s later the one after it …
-//! another one answers while it is silent ──► that one is active from then on
-//! a better one than the active has answered without a break for `hold` ──► back to it; the worse one is told goodbye
+//! the active server is silent for 2 s     ──► the client contacts the next server as well,
+//!                                             2 s later the one after it, and so on
+//! another server answers during that time ──► that server becomes active
+//! a better server than the active one has
+//! answered without a break for `hold`     ──► it becomes active; the worse sessions are closed
 //! ```
-//! `hold` is 10 s at first and doubles with each failure of that server, up to 10 min, so that a server that comes and goes is not
-//! followed. While a worse server is active the better ones go on being asked: a handshake every 5 s, and heartbeats once one answers.
+//! `hold` is 10 s at first and doubles with each failure of that server, up to 10 min, so that the
+//! client does not follow a server that comes and goes. While a worse server is active, the client
+//! keeps contacting the better servers: a handshake every 5 s, and heartbeats once a server
+//! answers.
 //!
-//! All inner packets go over the active session. A switch begins a new session: what was under way in the old one is lost, and the
-//! inner addresses are those that the new server leases.
+//! All inner packets go over the active session. A switch begins a new session: packets in flight
+//! in the old session are lost, and the inner addresses are those that the new server leases.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -28,32 +33,35 @@ use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{self, DatagramKind};
 
-/// A server that is silent for so long is not waited for alone.
+/// A server that is silent for this long is no longer contacted alone. Chosen: above the time in
+/// which a session's links fail and recover over one another.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Another server must answer for so long while the active one is silent: after an outage of all links the old one is to win.
+/// How long another server must answer while the active one is silent, before it becomes active.
+/// Chosen: after an outage of all links the old server should win.
 const GRACE: Duration = Duration::from_millis(300);
+/// The bounds of `hold`. Chosen: a second failure within 10 s is likely, after 10 min it is not.
 const HOLD_MIN: Duration = Duration::from_secs(10);
 const HOLD_MAX: Duration = Duration::from_secs(600);
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Who it must be; `None`: as the template says, or every link is plain.
+    /// The server's static key; `None`: the template's key, or every link is plain.
     pub public_key: Option<PublicKey>,
-    /// Its addresses for each link, the first to be tried first.
+    /// The server's addresses on each link, in the order in which they are tried.
     pub paths: Vec<Vec<Path>>,
 }
 
-/// One server and what is known of it.
+/// One server with its session and its history.
 #[derive(Debug)]
-struct Seat {
+struct ServerEntry {
     server: Server,
     session: Option<Session>,
-    /// A link has been proven since; `None`: none is.
+    /// Since when a link of the session is proven; `None`: no link is proven.
     connected_since: Option<Instant>,
-    /// How long it must answer before it is trusted again.
+    /// How long the server must answer before it may become active again.
     hold: Duration,
-    /// Goodbye is being said.
+    /// The session sends its close message and then ends.
     closing: bool,
 }
 
@@ -61,38 +69,44 @@ struct Seat {
 #[derive(Debug)]
 pub struct Client {
     template: SessionConfig,
-    /// Sessions begun: each is a run of its own to its server.
+    /// The number of sessions begun. Each session is a new run to its server.
     opened: u64,
-    /// What links carried in sessions that are over.
+    /// Bytes that each link carried in sessions that have ended.
     past_bytes: Vec<u64>,
     rng: SecretRng,
-    seats: Vec<Seat>,
+    servers: Vec<ServerEntry>,
     active: usize,
-    /// Since when the active server is silent; `None`: it answers.
+    /// Since when the active server is silent; `None`: the server answers.
     silent_since: Option<Instant>,
     review_at: Option<Instant>,
     events: std::collections::VecDeque<Event>,
     discards: DiscardCounts,
-    /// The driver's sockets that take no more.
+    /// The driver's full sockets.
     full: SocketSet,
 }
 
 impl Client {
-    /// `template` says everything but the servers' addresses; its links' paths are not used. Without a server nothing ever happens.
+    /// A client. `template` is the configuration without the servers' addresses: its links' paths
+    /// are not used. Without servers the client does nothing.
     pub fn new(mut template: SessionConfig, servers: Vec<Server>, now: Instant) -> Self {
         let mut entropy = [0; 32];
         if let Some(sealing) = &mut template.sealing {
             // The seed must not outlive its first use.
             entropy = std::mem::take(&mut sealing.entropy);
         }
-        let seat =
-            |server| Seat { server, session: None, connected_since: None, hold: HOLD_MIN, closing: false };
+        let new_entry = |server| ServerEntry {
+            server,
+            session: None,
+            connected_since: None,
+            hold: HOLD_MIN,
+            closing: false,
+        };
         let mut client = Self {
             template,
             opened: 0,
             past_bytes: Vec::new(),
             rng: SecretRng::new(entropy),
-            seats: servers.into_iter().map(seat).collect(),
+            servers: servers.into_iter().map(new_entry).collect(),
             active: 0,
             silent_since: Some(now),
             review_at: None,
@@ -105,77 +119,78 @@ impl Client {
         client
     }
 
-    /// The session that carries the traffic; `None` without any server.
+    /// The session that carries the traffic; `None` if there is no server.
     pub fn session(&self) -> Option<&Session> {
-        self.seats.get(self.active)?.session.as_ref()
+        self.servers.get(self.active)?.session.as_ref()
     }
 
-    /// The next thing worth a log line; of the active server only.
+    /// The next event to log, of the active server's session.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// What was thrown away before it reached a session.
+    /// Datagrams discarded before they reached a session, by reason.
     pub const fn discards(&self) -> &DiscardCounts {
         &self.discards
     }
 
-    /// A link is used for something else from now on, with every server.
+    /// Changes a link's role, with every server.
     pub fn set_link_role(&mut self, link: LinkId, role: LinkRole, now: Instant) {
         if let Some(config) = self.template.links.get_mut(link.index()) {
             config.role = role;
         }
-        for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
             session.set_link_role(link, role, now);
         }
         self.review(now);
     }
 
-    /// Bytes that a link sent and received so far, with all servers; handshakes are not counted.
+    /// Bytes that a link sent and received with all servers so far; handshakes are not counted.
     pub fn link_bytes(&self, link: LinkId) -> u64 {
-        let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
+        let sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
         let present: u64 = sessions.filter_map(|session| session.links_bytes().nth(link.index())).sum();
         self.past_bytes.get(link.index()).copied().unwrap_or(0) + present
     }
 
     fn open(&mut self, at: usize, now: Instant) {
-        let Some(seat) = self.seats.get_mut(at) else { return };
+        let Some(entry) = self.servers.get_mut(at) else { return };
         let mut config = self.template.clone();
-        // Its counters begin anew: under the epoch of an earlier session with that server they would be stale.
+        // The new session's counters start at zero; under the epoch of an earlier session with the
+        // same server they would be stale.
         config.epoch = config.epoch.wrapping_add(self.opened);
         self.opened += 1;
         for (number, link) in config.links.iter_mut().enumerate() {
-            let mut paths = seat.server.paths.get(number).into_iter().flatten().copied();
+            let mut paths = entry.server.paths.get(number).into_iter().flatten().copied();
             link.path = paths.next();
             link.alternatives = paths.collect();
         }
         if let Some(sealing) = &mut config.sealing {
             self.rng.fill(&mut sealing.entropy);
-            sealing.server = seat.server.public_key.unwrap_or(sealing.server);
+            sealing.server = entry.server.public_key.unwrap_or(sealing.server);
         }
         let mut session = Session::new(config, now);
-        // Its first handshake is due at once.
+        // The first handshake is due at once.
         session.handle_timeout(now);
-        if let Some(over) = seat.session.replace(session) {
+        if let Some(over) = entry.session.replace(session) {
             retire(&mut self.past_bytes, &over);
         }
-        seat.connected_since = None;
-        seat.closing = false;
+        entry.connected_since = None;
+        entry.closing = false;
     }
 
-    /// Something may have changed: who is active, who is asked.
+    /// Decides again which server is active and which servers are contacted.
     fn review(&mut self, now: Instant) {
-        for (at, seat) in self.seats.iter_mut().enumerate() {
-            let Some(session) = &mut seat.session else { continue };
+        for (at, entry) in self.servers.iter_mut().enumerate() {
+            let Some(session) = &mut entry.session else { continue };
             while let Some(event) = session.poll_event() {
                 if at == self.active {
                     self.events.push_back(event);
                 }
             }
-            let connected = session.is_connected() && !seat.closing;
-            seat.connected_since = connected.then(|| seat.connected_since.unwrap_or(now));
+            let connected = session.is_connected() && !entry.closing;
+            entry.connected_since = connected.then(|| entry.connected_since.unwrap_or(now));
         }
-        let answers = self.seats.get(self.active).is_some_and(|seat| seat.connected_since.is_some());
+        let answers = self.servers.get(self.active).is_some_and(|entry| entry.connected_since.is_some());
         match (answers, self.silent_since) {
             (true, _) => self.silent_since = None,
             (false, None) => self.on_silence(now),
@@ -186,22 +201,22 @@ impl Client {
         self.review_at = self.next_review(now);
     }
 
-    /// The active server has just become silent.
+    /// Handles the start of the active server's silence.
     fn on_silence(&mut self, now: Instant) {
         self.silent_since = Some(now);
-        if let Some(seat) = self.seats.get_mut(self.active) {
-            seat.hold = (seat.hold * 2).min(HOLD_MAX);
+        if let Some(entry) = self.servers.get_mut(self.active) {
+            entry.hold = (entry.hold * 2).min(HOLD_MAX);
         }
     }
 
-    /// Since when a seat could take over, and after how long it should.
+    /// Since when a server could become active, and after which time it should.
     fn claim(&self, at: usize) -> Option<(Instant, Duration)> {
-        let seat = self.seats.get(at)?;
-        let since = seat.connected_since?;
+        let entry = self.servers.get(at)?;
+        let since = entry.connected_since?;
         if self.silent_since.is_some() {
             Some((since, GRACE))
         } else {
-            (at < self.active).then_some((since, seat.hold))
+            (at < self.active).then_some((since, entry.hold))
         }
     }
 
@@ -210,40 +225,41 @@ impl Client {
             *at != self.active
                 && self.claim(*at).is_some_and(|(since, after)| now.saturating_since(since) >= after)
         };
-        let Some(next) = (0..self.seats.len()).find(claims) else { return };
+        let Some(next) = (0..self.servers.len()).find(claims) else { return };
         let before = std::mem::replace(&mut self.active, next);
         self.silent_since = None;
-        // A better server goes on being asked; a worse one is done with.
-        for (at, seat) in self.seats.iter_mut().enumerate() {
-            if let Some(session) = seat.session.as_mut().filter(|_| at > next && !seat.closing) {
+        // Better servers stay in contact; worse ones are closed.
+        for (at, entry) in self.servers.iter_mut().enumerate() {
+            if let Some(session) = entry.session.as_mut().filter(|_| at > next && !entry.closing) {
                 session.close(CloseReason::Shutdown, now);
-                seat.closing = true;
-                seat.connected_since = None;
+                entry.closing = true;
+                entry.connected_since = None;
             }
         }
         self.events.push_back(Event::ServerChanged { from: before, to: next });
         self.events.push_back(Event::Leased);
     }
 
-    /// Asks more servers, the longer the active one is silent.
+    /// Contacts more servers the longer the active one is silent.
     fn ask(&mut self, now: Instant) {
         let Some(since) = self.silent_since else { return };
         let silent = now.saturating_since(since);
         let wanted = usize::try_from(silent.as_nanos() / SILENCE.as_nanos()).unwrap_or(usize::MAX);
-        let missing = |seat: &Seat| seat.session.is_none() || seat.closing;
-        // In order of preference; the active one is asked anyway.
-        let others: Vec<usize> = (0..self.seats.len()).filter(|at| *at != self.active).take(wanted).collect();
+        let missing = |entry: &ServerEntry| entry.session.is_none() || entry.closing;
+        // In order of preference. The active server is contacted anyway.
+        let others: Vec<usize> =
+            (0..self.servers.len()).filter(|at| *at != self.active).take(wanted).collect();
         for at in others {
-            if self.seats.get(at).is_some_and(missing) {
+            if self.servers.get(at).is_some_and(missing) {
                 self.open(at, now);
             }
         }
     }
 
     fn next_review(&self, now: Instant) -> Option<Instant> {
-        let claims = (0..self.seats.len()).filter(|at| *at != self.active);
+        let claims = (0..self.servers.len()).filter(|at| *at != self.active);
         let claims = claims.filter_map(|at| self.claim(at)).map(|(since, after)| since + after);
-        let unasked = self.seats.iter().any(|seat| seat.session.is_none() || seat.closing);
+        let unasked = self.servers.iter().any(|entry| entry.session.is_none() || entry.closing);
         let ask = self.silent_since.filter(|_| unasked).map(|since| {
             let steps = now.saturating_since(since).as_nanos() / SILENCE.as_nanos() + 1;
             since + SILENCE * u32::try_from(steps).unwrap_or(u32::MAX)
@@ -253,7 +269,7 @@ impl Client {
 
     /// The session that a datagram is for.
     fn owner(&mut self, datagram: &Datagram) -> Option<&mut Session> {
-        let sessions = self.seats.iter_mut().filter_map(|seat| seat.session.as_mut());
+        let sessions = self.servers.iter_mut().filter_map(|entry| entry.session.as_mut());
         let index = match DatagramKind::of(&datagram.data) {
             Some(_) => Some(sealed::receiver_index(&datagram.data)?),
             None => None,
@@ -266,7 +282,7 @@ impl Client {
     }
 }
 
-/// A session is over: what its links carried goes on counting.
+/// Keeps the byte counts of a session that has ended.
 fn retire(past_bytes: &mut Vec<u64>, session: &Session) {
     for (number, bytes) in session.links_bytes().enumerate() {
         match past_bytes.get_mut(number) {
@@ -278,12 +294,12 @@ fn retire(past_bytes: &mut Vec<u64>, session: &Session) {
 
 impl StateMachine for Client {
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
-        let session = self.seats.get_mut(self.active).and_then(|seat| seat.session.as_mut());
+        let session = self.servers.get_mut(self.active).and_then(|entry| entry.session.as_mut());
         session.ok_or(Discard::NotConnected)?.handle_packet(packet, now)
     }
 
     fn handle_run(&mut self, run: &mut dyn Iterator<Item = PacketBuf>, now: Instant) {
-        if let Some(session) = self.seats.get_mut(self.active).and_then(|seat| seat.session.as_mut()) {
+        if let Some(session) = self.servers.get_mut(self.active).and_then(|entry| entry.session.as_mut()) {
             session.handle_run(run, now);
         }
     }
@@ -294,7 +310,7 @@ impl StateMachine for Client {
             return Err(Discard::UnknownSession);
         };
         let result = session.handle_datagram(datagram, now);
-        // Most datagrams change nothing about who is active.
+        // Most datagrams cannot change which server is active.
         if session.has_events() {
             self.review(now);
         }
@@ -302,7 +318,7 @@ impl StateMachine for Client {
     }
 
     fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
-        let mut sessions = self.seats.iter_mut().filter_map(|seat| seat.session.as_mut());
+        let mut sessions = self.servers.iter_mut().filter_map(|entry| entry.session.as_mut());
         match event {
             SocketEvent::Full => return self.full.set(socket, true),
             SocketEvent::Writable => return self.full.set(socket, false),
@@ -317,7 +333,7 @@ impl StateMachine for Client {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
             session.handle_timeout(now);
         }
         self.review(now);
@@ -329,39 +345,39 @@ impl StateMachine for Client {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit> {
-        for seat in &mut self.seats {
-            let Some(session) = &mut seat.session else { continue };
+        for entry in &mut self.servers {
+            let Some(session) = &mut entry.session else { continue };
             session.set_full(self.full);
             if let Some(transmit) = session.poll_transmit(buf, max_segments, now) {
                 return Some(transmit);
             }
-            if seat.closing {
-                if let Some(over) = seat.session.take() {
+            if entry.closing {
+                if let Some(over) = entry.session.take() {
                     retire(&mut self.past_bytes, &over);
                 }
-                seat.closing = false;
+                entry.closing = false;
             }
         }
         None
     }
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {
-        self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()).find_map(Session::poll_packet)
+        self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()).find_map(Session::poll_packet)
     }
 
     fn close(&mut self, now: Instant) {
-        for session in self.seats.iter_mut().filter_map(|seat| seat.session.as_mut()) {
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
             session.close(CloseReason::Shutdown, now);
         }
     }
 
     fn round_trip(&self, socket: SocketId) -> Option<Duration> {
-        let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
+        let sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
         sessions.filter_map(|session| session.round_trip(socket)).min()
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let sessions = self.seats.iter().filter_map(|seat| seat.session.as_ref());
+        let sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
         let own = self.review_at.map(|at| (at, Timer::Servers));
         sessions.filter_map(Session::poll_timeout).chain(own).min_by_key(|(at, _)| *at)
     }

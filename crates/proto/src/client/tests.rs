@@ -98,12 +98,12 @@ fn client(now: Instant) -> Client {
     Client::new(template, vec![server(0), server(1)], now)
 }
 
-/// A datagram on its way: to which server, or to the client; from where; its bytes.
+/// A datagram in transit: its destination server (or the client), its source, its bytes.
 type Flight = (Option<usize>, SocketAddr, Vec<u8>);
 
 struct World {
     client: Client,
-    /// `None`: switched off.
+    /// `None`: the server is switched off.
     servers: [Option<Endpoint>; 2],
     now: Instant,
     flying: BTreeMap<(Instant, u64), Flight>,
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// Runs for `ms` with a packet up every 10 ms.
+    /// Runs for `ms` and sends a packet up every 10 ms.
     fn run(&mut self, ms: u64) {
         for step in 0..ms {
             self.now = self.now + Duration::from_millis(1);
@@ -224,21 +224,21 @@ fn when_the_first_is_silent_the_next_is_used_and_later_the_first_again() {
     assert_eq!(world.client.active, 1);
     world.run(1_000);
     assert!(world.delivered[1] > 90, "{:?}", world.delivered);
-    // It comes, and stays.
+    // The better server returns, and stays.
     world.start(0);
     world.run(8_000);
     assert_eq!(world.client.active, 1, "not before it has proven itself");
     world.run(10_000);
     assert_eq!(world.client.active, 0);
-    // The other was told goodbye and is asked no more.
+    // The other session was closed, and that server is not contacted any more.
     world.run(2_000);
     let state = |world: &World| world.servers[1].as_ref().unwrap().stats(world.now)[0].1.connected;
     assert!(!state(&world));
     assert_eq!(world.switches.len(), 2);
 }
 
-/// The session with a server that was left and is needed again is a new one, and the server takes it as such, however long the one
-/// before lasted and whether or not it heard the goodbye.
+/// A client that leaves a server and later returns to it opens a new session. The server accepts it
+/// as new, however long the old session lasted and whether or not the close message arrived.
 #[test]
 fn a_server_that_was_left_takes_the_client_back_at_once() {
     for hears_goodbye in [true, false] {
@@ -267,7 +267,7 @@ fn a_server_that_comes_and_goes_is_not_followed() {
     world.start(0);
     world.start(1);
     world.run(1_000);
-    // The first is there for 15 s, away for 15 s, and so on for ten minutes.
+    // The first server is up for 15 s, down for 15 s, and so on for ten minutes.
     for _ in 0..20 {
         world.servers[0] = None;
         world.run(15_000);
@@ -311,7 +311,7 @@ fn a_link_counts_over_all_servers_and_keeps_its_role_with_each() {
     world.start(0);
     for _ in 0..300 {
         world.run(100);
-        // Whatever sessions end meanwhile.
+        // Independent of the sessions that end meanwhile.
         let more = world.client.link_bytes(LinkId(0));
         assert!(more > bytes, "{more} after {bytes}");
         bytes = more;

@@ -1,8 +1,9 @@
-//! Sealing and opening in place with an AEAD: AES-256-GCM or ChaCha20-Poly1305 by aws-lc, which uses what the processor has
-//! and clears a key's memory when it is freed.
+//! Sealing and opening in place with an AEAD: AES-256-GCM or ChaCha20-Poly1305 by aws-lc. aws-lc
+//! uses the processor's instructions and clears a key's memory when the key is freed.
 //!
-//! A nonce is the link's number (4 bytes) and the counter on that link (8 bytes): the shape of draft-ietf-quic-multipath. Who
-//! calls must never give the same pair twice to the same key; [`crate::session`] counts per link.
+//! A nonce is the link's number (4 bytes) and the counter on that link (8 bytes), as in
+//! draft-ietf-quic-multipath. The caller must never use a pair twice under one key;
+//! [`crate::session`] counts per link.
 
 use std::fmt;
 
@@ -10,23 +11,23 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 
 use crate::discard::Discard;
 
-/// Bytes of a key of either cipher.
+/// Bytes of a key of either cipher (RFC 5116 §5.2, RFC 8439 §2.8).
 pub const KEY_BYTES: usize = 32;
-/// Bytes of the tag behind what is sealed.
+/// Bytes of the tag behind the sealed bytes (the same sections).
 pub const TAG_BYTES: usize = 16;
 
-/// Which AEAD.
+/// The AEAD of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cipher {
-    /// The faster one where the processor has instructions for it.
+    /// The faster cipher if the processor has instructions for it.
     Aes256Gcm = 1,
-    /// The faster one elsewhere.
+    /// The faster cipher otherwise.
     ChaCha20Poly1305 = 2,
 }
 
 impl Cipher {
-    /// By its number in the handshake.
+    /// The cipher with this number in the handshake.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Aes256Gcm),
@@ -54,7 +55,7 @@ impl AeadKey {
             Cipher::Aes256Gcm => &AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
-        // Fails for a wrong length only, and both take 32 bytes.
+        // Fails for a wrong length only; both ciphers take 32 bytes.
         let key = UnboundKey::new(algorithm, bytes).expect("a key of 32 bytes");
         Self(LessSafeKey::new(key))
     }
@@ -62,15 +63,15 @@ impl AeadKey {
     /// Encrypts `in_out` where it lies and returns the tag over it and `aad`.
     pub fn seal(&self, link: u8, counter: u64, aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_BYTES] {
         let tag = self.0.seal_in_place_separate_tag(nonce(link, counter), Aad::from(aad), in_out);
-        // Fails beyond the cipher's 64 GiB only; a datagram has 64 KiB.
+        // Fails beyond the cipher's limit of 64 GiB only; a datagram has at most 64 KiB.
         let tag = tag.expect("a datagram can be sealed");
         let mut bytes = [0; TAG_BYTES];
         bytes.copy_from_slice(tag.as_ref());
         bytes
     }
 
-    /// Decrypts `in_out`, which ends with the tag, where it lies. Returns the bytes of plain text at its start; after an error
-    /// its contents are of no use.
+    /// Decrypts `in_out`, which ends with the tag, in place. Returns the number of plain bytes at
+    /// its start. After an error the contents of `in_out` are undefined.
     pub fn open(&self, link: u8, counter: u64, aad: &[u8], in_out: &mut [u8]) -> Result<usize, Discard> {
         let plain = self.0.open_in_place(nonce(link, counter), Aad::from(aad), in_out);
         plain.map(|plain| plain.len()).map_err(|_| Discard::Unauthenticated)

@@ -1,11 +1,11 @@
-//! Keys as values. Private ones are zeroed when dropped and never shown.
+//! Key types. Private keys are zeroed when dropped and never shown.
 
 use std::fmt;
 
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
-/// An X25519 public key: who somebody is.
+/// An X25519 public key: the identity of a client or server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);
 
@@ -21,7 +21,8 @@ impl fmt::Debug for PublicKey {
 pub struct PrivateKey(Zeroizing<[u8; 32]>);
 
 impl PrivateKey {
-    /// Any 32 bytes are a key: X25519 clears and sets the bits that RFC 7748 §5 says when it is used.
+    /// Any 32 bytes are a key: X25519 clears and sets the bits named in RFC 7748 §5 when the key is
+    /// used.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
@@ -31,7 +32,7 @@ impl PrivateKey {
         &self.0
     }
 
-    /// The public key that belongs to it.
+    /// The public key of this private key.
     pub fn public(&self) -> PublicKey {
         PublicKey(x25519_dalek::PublicKey::from(&StaticSecret::from(*self.0)).to_bytes())
     }
@@ -43,7 +44,7 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A secret that two sides share beforehand, on top of their keys.
+/// A secret that two sides share beforehand, in addition to their keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PresharedKey(Zeroizing<[u8; 32]>);
 
@@ -65,7 +66,7 @@ impl fmt::Debug for PresharedKey {
     }
 }
 
-/// An invitation's secret: who shows it may enrol a key, once.
+/// The secret of an invitation: a client that shows it may enrol one key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<[u8; 16]>);
 

@@ -1,7 +1,7 @@
-//! Keys, sealing and randomness: thin, typed shells around maintained implementations.
+//! Keys, sealing and randomness: thin, typed layers over maintained implementations.
 //!
-//! What is ours here is the shape of a nonce, the replay window and the rule that no key is ever shown or left in memory.
-//! Nothing here knows datagrams, sessions or time.
+//! This module adds the shape of a nonce, the replay window, and the rule that no key is shown or
+//! stays in memory after use. It does not know datagrams, sessions or time.
 
 pub mod aead;
 pub mod keys;

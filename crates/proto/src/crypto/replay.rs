@@ -1,30 +1,31 @@
-//! Which counters of one link and key were seen: a sliding bitmap (RFC 6479).
+//! The counters seen on one link under one key: a sliding bitmap (RFC 6479).
 //!
-//! A window per link: with one for all, valid packets of a slow link would be behind it (1 Gbit/s × 300 ms of skew are
-//! 27,000 packets).
+//! Each link has its own window. One window for all links would reject valid packets of a slow
+//! link: 1 Gbit/s × 300 ms of skew are 27,000 packets.
 
 use crate::discard::Discard;
 
-/// Counters behind the newest that are still told apart.
+/// Width of the window, in counters behind the newest. Chosen: 1 Gbit/s of 1,400-byte packets that
+/// are reordered on one link by 90 ms.
 pub const WINDOW: u64 = 8_192;
 
 const WORD_BITS: u64 = 64;
-/// One word more than the window: the newest word is partly ahead of it.
+/// Words of the bitmap: the window and one more, because the newest word is partly ahead of it.
 const WORDS: usize = 8_192 / 64 + 1;
 
-/// The window. It is 1 KiB on the heap from the first counter on.
+/// The window. It takes 1 KiB on the heap from the first counter on.
 #[derive(Debug, Clone, Default)]
 pub struct ReplayWindow {
-    /// One more than the newest counter; 0: none yet.
+    /// One more than the newest counter; 0: no counter yet.
     next: u64,
     bits: Option<Box<[u64; WORDS]>>,
 }
 
 impl ReplayWindow {
-    /// Whether `counter` would be news. To be asked before the work of opening.
+    /// Whether `counter` is new. To be called before the datagram is opened.
     pub fn check(&self, counter: u64) -> Result<(), Discard> {
         if counter >= self.next {
-            // The last counter of all could not be told from none.
+            // `next` cannot express that the largest counter was seen.
             return if counter == u64::MAX { Err(Discard::Replayed) } else { Ok(()) };
         }
         if self.next - counter > WINDOW {
@@ -35,12 +36,13 @@ impl ReplayWindow {
         if seen { Err(Discard::Replayed) } else { Ok(()) }
     }
 
-    /// The newest counter of all; `None`: none yet.
+    /// The newest counter; `None`: no counter yet.
     pub const fn newest(&self) -> Option<u64> {
         self.next.checked_sub(1)
     }
 
-    /// How many counters in a row from `counter` downwards are seen (or are not), within the window.
+    /// How many consecutive counters from `counter` downwards are seen (or not seen), within the
+    /// window.
     pub fn run(&self, counter: u64, seen: bool) -> u64 {
         let Some(bits) = &self.bits else { return 0 };
         let lowest = self.next.saturating_sub(WINDOW);
@@ -48,7 +50,7 @@ impl ReplayWindow {
         loop {
             let (word, bit) = place(at);
             let bits = bits.get(word).copied().unwrap_or(0);
-            // The bits up to this one, as ones where they are not as asked.
+            // The bits up to this one; a set bit is a counter whose state differs from `seen`.
             let others = if seen { !bits } else { bits } & (bit | (bit - 1));
             let word_start = at / WORD_BITS * WORD_BITS;
             if others != 0 {
@@ -62,12 +64,14 @@ impl ReplayWindow {
         }
     }
 
-    /// Notes `counter`, which was checked and then authenticated. Whether it is the newest of all.
+    /// Marks `counter` as seen. The caller has checked and authenticated it. Returns whether it is
+    /// the newest.
     pub fn accept(&mut self, counter: u64) -> bool {
         let bits = self.bits.get_or_insert_with(|| Box::new([0; WORDS]));
         let newest = counter >= self.next;
         if newest {
-            // Words between the old newest and the new one held counters that are now behind the window.
+            // Words between the old newest and the new one held counters that are now behind the
+            // window.
             let old = self.next.checked_sub(1).map_or(0, |old| old / WORD_BITS);
             let steps = (counter / WORD_BITS - old).min(WORDS as u64);
             for step in 1..=steps {
@@ -127,7 +131,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a set of everything seen.
+        /// Compares the window with a set of every counter seen.
         #[test]
         fn as_the_model(steps in proptest::collection::vec((any::<bool>(), 0u64..20_000, 0u64..300), 1..400)) {
             let mut window = ReplayWindow::default();

@@ -1,7 +1,8 @@
 //! Randomness for keys, from a seed that the driver draws once.
 //!
-//! Fast key erasure: every draw replaces the state by a hash that cannot be turned back, so that whoever reads the memory later
-//! learns no key that was drawn before. The generator is BLAKE2s keyed with the state. The same seed gives the same draws.
+//! Fast key erasure: every draw replaces the state by a one-way hash of itself. A later read of the
+//! memory therefore reveals no key drawn before. The generator is BLAKE2s keyed with the state. The
+//! same seed gives the same draws.
 
 use std::fmt;
 

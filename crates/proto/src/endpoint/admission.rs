@@ -1,66 +1,78 @@
-//! Handshakes at the server: who is let in.
+//! Admission at the server: which initiations are answered, and with what.
 //!
-//! An initiation is checked in the order of cost: seen before over another link (the same answer again); the responder's
-//! budgets and cookies; the key agreement; then whether the client is enrolled and its stamp newer than any before. Who is not
-//! enrolled but shows an invitation's token becomes an [`Enrolment`] for the shell, which keeps the invitations and must write the
-//! client down before it answers. Everybody else gets no answer.
+//! An initiation is checked in the order of cost: an initiation that came before over another link
+//! gets the same answer again; then the responder's budgets and cookies; then the key agreement.
+//! The endpoint then checks whether the client is enrolled and its stamp newer than any before. A
+//! client that is not enrolled but shows an invitation's token becomes an [`Enrolment`] for the
+//! driver, which keeps the invitations and must store the client before it answers. Any other
+//! client gets no answer.
 //!
-//! Stamps are not kept over a restart: a first message repeated then makes keys that nobody can use, and nothing more.
+//! Stamps are not kept over a restart. A replayed first message then creates keys that the attacker
+//! cannot use, and has no other effect.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Endpoint, SessionId};
 use crate::config::{ClientConfig, ServerSealing};
 use crate::crypto::aead::Cipher;
-use crate::crypto::keys::{PublicKey, Token};
+use crate::crypto::keys::{PresharedKey, PublicKey, Token};
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
-use crate::handshake::{Admission, Incoming, Initiation, Refusal, Responder, ResponseMessage, Welcome};
+use crate::handshake::{
+    Hello, Incoming, Initiation, Refusal, Responder, ResponseMessage, TransportKeys, Verdict, Welcome,
+};
 use crate::packet::{Datagram, LinkId, Path, Transmit};
 use crate::time::Instant;
 
-/// Answers that wait to be sent; more than a drain ever leaves.
+/// The most answers that wait to be sent. Chosen: more than one drain ever leaves.
 const OUTBOX_MAX: usize = 256;
-/// The copies of a first message over other links arrive within this.
+/// How long an answered first message is remembered. Chosen: its copies over other links arrive
+/// within this time.
 const RECENT_LIFE: Duration = Duration::from_secs(5);
-/// First messages that are remembered.
+/// The most first messages remembered. Chosen: [`RECENT_LIFE`] of both handshake budgets together.
 const RECENT_MAX: usize = 4_096;
-/// Enrolments that wait for the shell.
+/// The most enrolments that wait for the driver. Chosen: a person invites few clients at once.
 const ENROLMENTS_MAX: usize = 16;
 
-/// Somebody with an unknown key shows a token. To be answered with [`Endpoint::answer_enrolment`].
+/// A client with an unknown key shows an invitation. To be answered with
+/// [`Endpoint::answer_enrolment`](super::Endpoint::answer_enrolment).
 #[derive(Debug, Clone)]
 pub struct Enrolment {
-    /// For the answer.
+    /// Names the enrolment in its answer.
     pub id: u64,
-    /// Who it will be.
+    /// The client's static key, which the client has proven to own.
     pub public_key: PublicKey,
-    /// What it shows.
+    /// The invitation's secret.
     pub token: Token,
-    /// Where it comes from, unproven.
+    /// The client's address, unproven.
     pub remote: SocketAddr,
 }
 
-/// What the shell makes of an enrolment.
+/// The driver's decision about an enrolment.
 #[derive(Debug)]
 pub enum EnrolmentAnswer {
-    /// The invitation is good, and the client is written down.
+    /// The invitation is valid, and the client is stored.
     Welcome(ClientConfig),
-    /// It was good once.
+    /// The invitation was valid once.
     Refuse(Refusal),
-    /// Nobody made such an invitation: strangers get no answer.
+    /// The invitation never existed: a stranger gets no answer.
     Ignore,
 }
 
-/// An enrolment without an answer yet.
+/// An initiation whose client has proven its key.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) incoming: Incoming,
+    path: Path,
+    fingerprint: [u8; 32],
+}
+
+/// An enrolment that the driver has not answered yet.
 #[derive(Debug)]
 struct Waiting {
     id: u64,
-    incoming: Incoming,
-    path: Path,
-    fingerprint: [u8; 32],
+    admitted: Admitted,
 }
 
 /// A first message that was answered.
@@ -76,22 +88,23 @@ impl Recent {
     }
 }
 
-/// What a server with sealed clients keeps for handshakes.
+/// The handshakes of a server with sealed clients.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Admission {
     responder: Responder,
-    pub(super) rng: SecretRng,
+    rng: SecretRng,
     aes_fast: bool,
     recent: BTreeMap<[u8; 32], Recent>,
-    /// Its keys, oldest first.
+    /// The keys of `recent`, oldest first.
     recent_order: VecDeque<[u8; 32]>,
     waiting: VecDeque<Waiting>,
-    asked: VecDeque<Enrolment>,
+    /// Enrolments that the driver has not fetched yet.
+    enrolments: VecDeque<Enrolment>,
     next_enrolment: u64,
     outbox: VecDeque<(LinkId, Path, Vec<u8>)>,
 }
 
-impl Door {
+impl Admission {
     pub(super) fn new(sealing: &ServerSealing, now: Instant) -> Self {
         let mut rng = SecretRng::new(sealing.entropy);
         let mut entropy = [0; 32];
@@ -103,7 +116,7 @@ impl Door {
             recent: BTreeMap::new(),
             recent_order: VecDeque::new(),
             waiting: VecDeque::new(),
-            asked: VecDeque::new(),
+            enrolments: VecDeque::new(),
             next_enrolment: 0,
             outbox: VecDeque::new(),
         }
@@ -128,11 +141,13 @@ impl Door {
         self.send(link, path, bytes);
     }
 
-    /// The same message was answered before: the same answer goes the way it came this time. Or it waits for the shell, and one
-    /// answer is enough. `false`: it is new, or too old for that. However often: an answer is smaller than what it answers and
-    /// cheaper than a cookie, and a limit could be used up by whoever sits on one link, to the harm of all others.
+    /// Answers a message that was answered before: the same answer goes to the path that the
+    /// message took this time. A message that waits for the driver gets one answer later. `false`:
+    /// the message is new, or too old to be remembered. Repeats are not limited: an answer is
+    /// smaller than the initiation and cheaper than a cookie, and an attacker on one link could use
+    /// up a limit and so block the client's other links.
     fn repeat(&mut self, fingerprint: &[u8; 32], link: u8, path: Path, now: Instant) -> bool {
-        if self.waiting.iter().any(|waiting| waiting.fingerprint == *fingerprint) {
+        if self.waiting.iter().any(|waiting| waiting.admitted.fingerprint == *fingerprint) {
             return true;
         }
         let Some(recent) = self.recent.get(fingerprint).filter(|recent| !recent.is_over(now)) else {
@@ -155,108 +170,98 @@ impl Door {
         self.recent_order.push_back(fingerprint);
     }
 
-    fn enrol(&mut self, incoming: Incoming, path: Path, fingerprint: [u8; 32]) -> Result<(), Discard> {
-        let token = incoming.hello.token.clone().ok_or(Discard::UnknownClient)?;
+    /// Fills a seed from the system's random numbers.
+    pub(super) fn fill(&mut self, seed: &mut [u8]) {
+        self.rng.fill(seed);
+    }
+
+    /// A random number for a new receiver index.
+    pub(super) fn next_u32(&mut self) -> u32 {
+        self.rng.next_u32()
+    }
+
+    /// Checks an initiation. `None`: a repeated one, which needs nothing further.
+    pub(super) fn admit(&mut self, datagram: &Datagram, now: Instant) -> Result<Option<Admitted>, Discard> {
+        let (path, data) = (datagram.path, datagram.data.as_ref());
+        let initiation = Initiation::parse(data)?;
+        let (fingerprint, link) = (initiation.fingerprint(), initiation.link);
+        if self.repeat(&fingerprint, link, path, now) {
+            return Ok(None);
+        }
+        match self.responder.admit(data, path.remote, now)? {
+            Verdict::Proceed => {}
+            Verdict::Cookie(reply) => {
+                self.send(link, path, reply.to_vec());
+                return Err(Discard::HandshakeLimited);
+            }
+        }
+        let incoming = self.responder.read(data)?;
+        Ok(Some(Admitted { incoming, path, fingerprint }))
+    }
+
+    /// Lets the driver decide about a client that is not enrolled.
+    pub(super) fn enrol(&mut self, admitted: Admitted) -> Result<(), Discard> {
+        let token = admitted.incoming.hello.token.clone().ok_or(Discard::UnknownClient)?;
         if self.waiting.len() >= ENROLMENTS_MAX {
             return Err(Discard::HandshakeLimited);
         }
         let id = self.next_enrolment;
         self.next_enrolment += 1;
-        let asked = Enrolment { id, public_key: incoming.client, token, remote: path.remote };
-        self.asked.push_back(asked);
-        self.waiting.push_back(Waiting { id, incoming, path, fingerprint });
+        let public_key = admitted.incoming.client;
+        self.enrolments.push_back(Enrolment { id, public_key, token, remote: admitted.path.remote });
+        self.waiting.push_back(Waiting { id, admitted });
         Ok(())
     }
-}
 
-impl Endpoint {
-    /// The next enrolment to be decided. Each must be answered.
-    pub fn poll_enrolment(&mut self) -> Option<Enrolment> {
-        self.door.as_mut()?.asked.pop_front()
+    /// The next enrolment for the driver.
+    pub(super) fn poll_enrolment(&mut self) -> Option<Enrolment> {
+        self.enrolments.pop_front()
     }
 
-    /// Decides an enrolment; a client that is welcome is added. Gives its session; `None` also where the answer names another key
-    /// than the one that was proven.
-    pub fn answer_enrolment(&mut self, id: u64, answer: EnrolmentAnswer, now: Instant) -> Option<SessionId> {
-        let door = self.door.as_mut()?;
-        let at = door.waiting.iter().position(|waiting| waiting.id == id)?;
-        let Waiting { incoming, path, fingerprint, .. } = door.waiting.remove(at)?;
-        match answer {
-            EnrolmentAnswer::Welcome(client) if client.public_key != Some(incoming.client) => None,
-            EnrolmentAnswer::Welcome(client) => {
-                let known = client.public_key.and_then(|key| self.by_key.get(&key).copied());
-                let session = known.or_else(|| self.add_client(client, now))?;
-                // Its first stamp: never refused.
-                let _ = self.welcome(session, incoming, path, fingerprint, now);
-                Some(session)
-            }
-            EnrolmentAnswer::Refuse(refusal) => {
-                let link = incoming.link;
-                let response = incoming.refuse(refusal, None);
-                door.respond(&response, link, path);
-                door.remember(fingerprint, response, now);
-                None
-            }
-            EnrolmentAnswer::Ignore => {
-                self.discards.count(Discard::UnknownClient);
-                None
-            }
-        }
+    /// Takes the initiation of an enrolment that the driver has decided.
+    pub(super) fn take_waiting(&mut self, id: u64) -> Option<Admitted> {
+        let at = self.waiting.iter().position(|waiting| waiting.id == id)?;
+        Some(self.waiting.remove(at)?.admitted)
     }
 
-    pub(super) fn on_initiation(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
-        let (path, data) = (datagram.path, datagram.data.as_ref());
-        let door = self.door.as_mut().ok_or(Discard::UnknownPeer)?;
-        let initiation = Initiation::parse(data)?;
-        let (fingerprint, link) = (initiation.fingerprint(), initiation.link);
-        if door.repeat(&fingerprint, link, path, now) {
-            return Ok(());
-        }
-        match door.responder.admit(data, path.remote, now)? {
-            Admission::Proceed => {}
-            Admission::Cookie(reply) => {
-                door.send(link, path, reply.to_vec());
-                return Err(Discard::HandshakeLimited);
-            }
-        }
-        let incoming = door.responder.read(data)?;
-        match self.by_key.get(&incoming.client).copied() {
-            Some(id) => self.welcome(id, incoming, path, fingerprint, now),
-            None => door.enrol(incoming, path, fingerprint),
-        }
+    /// Answers with a refusal.
+    pub(super) fn refuse(&mut self, admitted: Admitted, refusal: Refusal, now: Instant) {
+        let Admitted { incoming, path, fingerprint } = admitted;
+        let link = incoming.link;
+        let response = incoming.refuse(refusal, None);
+        self.answer(fingerprint, response, link, path, now);
     }
 
-    fn welcome(
+    /// Answers with a session's parameters; `index` is the server's index for the session.
+    pub(super) fn welcome(
         &mut self,
-        id: SessionId,
-        incoming: Incoming,
-        path: Path,
-        fingerprint: [u8; 32],
+        admitted: Admitted,
+        welcome: &Welcome,
+        preshared: Option<&PresharedKey>,
+        index: u32,
         now: Instant,
-    ) -> Result<(), Discard> {
-        let mtu = self.settings.mtu;
-        let door = self.door.as_mut().ok_or(Discard::UnknownPeer)?;
-        let slot =
-            self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut).ok_or(Discard::UnknownClient)?;
-        let stamp = incoming.hello.stamp;
-        if slot.newest_stamp.is_some_and(|newest| stamp <= newest) {
-            return Err(Discard::HandshakeReplayed);
-        }
-        let index = self.indices.insert(id, door.rng.next_u32()).ok_or(Discard::HandshakeLimited)?;
-        slot.newest_stamp = Some(stamp);
-        let aes = door.aes_fast && incoming.hello.aes_fast;
-        let welcome = Welcome {
-            cipher: if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
-            epoch: slot.session.epoch(),
-            mtu: Some(mtu),
-            addresses: slot.client.addresses.clone(),
-        };
-        let (link, peer_epoch) = (incoming.link, incoming.hello.epoch);
-        let (keys, response) = incoming.welcome(&welcome, slot.client.preshared.as_ref(), index);
-        slot.session.install(keys, peer_epoch, now);
-        door.respond(&response, link, path);
-        door.remember(fingerprint, response, now);
-        self.mark(id);
-        Ok(())
+    ) -> TransportKeys {
+        let Admitted { incoming, path, fingerprint } = admitted;
+        let link = incoming.link;
+        let (keys, response) = incoming.welcome(welcome, preshared, index);
+        self.answer(fingerprint, response, link, path, now);
+        keys
+    }
+
+    /// The cipher for a client: AES only if it is fast on both sides.
+    pub(super) const fn cipher(&self, hello: &Hello) -> Cipher {
+        if self.aes_fast && hello.aes_fast { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 }
+    }
+
+    fn answer(
+        &mut self,
+        fingerprint: [u8; 32],
+        response: ResponseMessage,
+        link: u8,
+        path: Path,
+        now: Instant,
+    ) {
+        self.respond(&response, link, path);
+        self.remember(fingerprint, response, now);
     }
 }

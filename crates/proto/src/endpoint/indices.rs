@@ -1,11 +1,11 @@
-//! Receiver indices: a server's names for keys, in the clear on every sealed datagram.
+//! Receiver indices: the server's numbers for keys, in clear in every sealed datagram.
 //!
-//! The lower bits of an index are its place in a table, the upper ones are drawn at random, so that looking one up is one
-//! access and an index that was given back does not name its successor.
+//! The lower bits of an index are its place in a table; the upper bits are random. A lookup is one
+//! access, and a freed index does not match its successor in the same place.
 
 use super::SessionId;
 
-/// Bits of the place: a million keys, of which a session has five at most.
+/// Bits of the place: 2^20 keys. A session has at most five keys.
 const PLACE_BITS: u32 = 20;
 
 /// The table.
@@ -16,7 +16,8 @@ pub(super) struct IndexTable {
 }
 
 impl IndexTable {
-    /// A new index for a session; `random` makes it unlike those before it. `None`: the table is full.
+    /// A new index for a session; `random` makes it differ from earlier indices of its place.
+    /// `None`: the table is full.
     pub(super) fn insert(&mut self, id: SessionId, random: u32) -> Option<u32> {
         let place = match self.free.pop() {
             Some(place) => place,
@@ -32,13 +33,13 @@ impl IndexTable {
         Some(index)
     }
 
-    /// Whose key an index names.
+    /// The session of the key with this index.
     pub(super) fn lookup(&self, index: u32) -> Option<SessionId> {
         let (known, id) = self.entries.get(place(index))?.as_ref()?;
         (*known == index).then_some(*id)
     }
 
-    /// Gives an index back.
+    /// Frees an index.
     pub(super) fn remove(&mut self, index: u32) {
         if self.lookup(index).is_some()
             && let Some(entry) = self.entries.get_mut(place(index))
@@ -48,7 +49,7 @@ impl IndexTable {
         }
     }
 
-    /// Gives all of a session's indices back.
+    /// Frees all indices of a session.
     pub(super) fn remove_session(&mut self, id: SessionId) {
         let its = self.entries.iter().flatten().filter(|(_, owner)| *owner == id).map(|(index, _)| *index);
         for index in its.collect::<Vec<_>>() {

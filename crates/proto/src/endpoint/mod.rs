@@ -1,14 +1,17 @@
-//! The server's side: one endpoint, many sessions. Datagrams find their session by the receiver index they carry, plain ones by
-//! where they come from, inner packets by where they go to.
+//! The server's side: one endpoint with many sessions. A sealed datagram is routed to its session
+//! by its receiver index, a plain datagram by its source address, an inner packet by its
+//! destination.
 //!
-//! A plain datagram is accepted from a configured address only; where one address speaks on several links, the
-//! listener tells them apart (link *i* uses the *i*-th port). Anything else is counted and gets no answer. What a client
-//! sends must carry one of its own inner addresses. The endpoint looks at nothing inside a frame. Handshakes are `admission`'s.
+//! A plain datagram is accepted from a configured address only. Where one address sends on several
+//! links, the listener tells the links apart (link *i* uses the *i*-th port). Any other datagram is
+//! counted and gets no answer. An inner packet from a client must have one of that client's inner
+//! addresses as its source. The endpoint reads nothing inside a frame. `admission` handles
+//! handshakes.
 //!
-//! Clients come and go while it runs. A session that is taken away says so to its client first.
+//! Clients are added and removed at run time. A removed session tells its client before it ends.
 //!
-//! Work is proportional to the sessions that have something to do, not to those that exist: inputs mark their session, due
-//! timers are kept in order.
+//! The work is proportional to the sessions with pending work, not to all sessions: an input marks
+//! its session, and deadlines are kept in order.
 
 mod admission;
 mod indices;
@@ -19,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
-use self::admission::Door;
+use self::admission::{Admission, Admitted};
 pub use self::admission::{Enrolment, EnrolmentAnswer};
 use self::indices::IndexTable;
 use self::routes::RouteTable;
@@ -30,7 +33,7 @@ use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, SocketEvent};
-use crate::handshake::Stamp;
+use crate::handshake::{Stamp, Welcome};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
@@ -42,11 +45,15 @@ use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{DatagramKind, SealedHeader};
 
-/// Bytes queued ahead of the links, of all sessions together; beyond that only sessions with little queued get more in.
+/// The most bytes queued ahead of the links in all sessions together. Above it, a session with
+/// [`LITTLE_QUEUED_BYTES`] in its queue or more gets no further packet. Chosen: a share of a small
+/// server's memory.
 const QUEUED_BYTES_MAX: usize = 256 << 20;
+/// Bytes queued in one session that are always allowed. Chosen: one batch of a link.
 const LITTLE_QUEUED_BYTES: usize = 64 << 10;
 
-/// Names a session for as long as its client is known; after that it may name another.
+/// Names a session while its client is known. After the client is removed, the number may name
+/// another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u16);
 
@@ -54,22 +61,22 @@ pub struct SessionId(pub u16);
 #[derive(Debug)]
 pub struct Endpoint {
     settings: Settings,
-    /// Seeds of sessions.
+    /// Draws the seeds of the sessions.
     rng: SecretRng,
     slots: Vec<Option<Slot>>,
     by_key: BTreeMap<PublicKey, SessionId>,
     indices: IndexTable,
-    /// `None`: only plain clients.
-    door: Option<Door>,
+    /// `None`: every client has plain links only.
+    admission: Option<Admission>,
     peers: BTreeMap<IpAddr, Vec<(SessionId, LinkId)>>,
     routes: RouteTable,
-    /// Sum of the slots' queued bytes, and its limit.
+    /// The sum of the slots' queued bytes, and its limit.
     queued_bytes: usize,
     queued_bytes_max: usize,
-    /// Sessions with undrained output, each once.
+    /// Sessions with output that is not drained yet, each once.
     pending: VecDeque<SessionId>,
     timers: Timers,
-    /// The driver's sockets that take no more, and the sessions whose data waited when one of them was full.
+    /// The driver's full sockets, and the sessions that held data back because of one.
     full: SocketSet,
     held_up: BTreeSet<SessionId>,
     events: VecDeque<(SessionId, Event)>,
@@ -77,7 +84,7 @@ pub struct Endpoint {
     discards: DiscardCounts,
 }
 
-/// What every session is told.
+/// The settings common to all sessions.
 #[derive(Debug, Clone)]
 struct Settings {
     policy: crate::config::Policy,
@@ -88,29 +95,29 @@ struct Settings {
     rules: std::sync::Arc<[crate::qos::rule::Rule]>,
 }
 
-/// A session and what the endpoint keeps about it.
+/// A session and the endpoint's own records about it.
 #[derive(Debug)]
 struct Slot {
     client: ClientConfig,
     session: Box<Session>,
-    /// Of the newest first message.
+    /// The stamp of the client's newest first message.
     newest_stamp: Option<Stamp>,
-    /// To be removed when its last words are sent.
+    /// The session is removed when its close message is sent.
     closing: bool,
-    /// Bytes in its queue when it was last looked at.
+    /// Bytes in the session's queue at the last count.
     queued_bytes: usize,
     pending: bool,
-    /// Its entry among the timers, and what for.
+    /// The session's deadline in the timers, with its reason.
     timer: Option<(Instant, Timer)>,
 }
 
 impl Endpoint {
-    /// Sessions for all of the configuration's clients; at most 65,536.
+    /// An endpoint with a session for each configured client; at most 65,536.
     pub fn new(config: &EndpointConfig, now: Instant) -> Self {
         let mut seed = [0; 32];
-        let mut door = config.sealing.as_ref().map(|sealing| Door::new(sealing, now));
-        match &mut door {
-            Some(door) => door.rng.fill(&mut seed),
+        let mut admission = config.sealing.as_ref().map(|sealing| Admission::new(sealing, now));
+        match &mut admission {
+            Some(admission) => admission.fill(&mut seed),
             None => {
                 if let Some(head) = seed.first_chunk_mut() {
                     *head = config.seed.to_be_bytes();
@@ -130,7 +137,7 @@ impl Endpoint {
             slots: Vec::new(),
             by_key: BTreeMap::new(),
             indices: IndexTable::default(),
-            door,
+            admission,
             peers: BTreeMap::new(),
             routes: RouteTable::default(),
             queued_bytes: 0,
@@ -149,9 +156,9 @@ impl Endpoint {
         endpoint
     }
 
-    /// One more client. `None`: its key is another's, or there are 65,536.
+    /// Adds a client. `None`: another client has the same key, or there are 65,536 clients.
     pub fn add_client(&mut self, client: ClientConfig, now: Instant) -> Option<SessionId> {
-        // A client that was taken away and comes back is to see that this session is not the one that it knew.
+        // A client that was removed and returns must notice that this is a new session.
         let epoch = self.rng.next_u32();
         self.add_session(client, epoch.into(), now)
     }
@@ -189,7 +196,8 @@ impl Endpoint {
         Some(id)
     }
 
-    /// The client may not connect any more: its session ends at once, and it is told.
+    /// Removes a client that may no longer connect: its session ends at once, and the client is
+    /// told.
     pub fn remove_client(&mut self, id: SessionId, now: Instant) {
         let Some(slot) = self.slot(id) else { return };
         slot.closing = true;
@@ -216,7 +224,7 @@ impl Endpoint {
         self.slots.get(usize::from(id.0))?.as_ref().map(|slot| &*slot.session)
     }
 
-    /// The next thing worth a log line.
+    /// The next event to log.
     pub fn poll_event(&mut self) -> Option<(SessionId, Event)> {
         self.events.pop_front()
     }
@@ -228,9 +236,72 @@ impl Endpoint {
         slots.map(|(number, slot)| (SessionId(number), slot.session.stats(now))).collect()
     }
 
-    /// What was thrown away before it reached a session.
+    /// Datagrams and packets discarded before they reached a session, by reason.
     pub const fn discards(&self) -> &DiscardCounts {
         &self.discards
+    }
+
+    /// The next enrolment to be decided. Each must be answered.
+    pub fn poll_enrolment(&mut self) -> Option<Enrolment> {
+        self.admission.as_mut()?.poll_enrolment()
+    }
+
+    /// Decides an enrolment. An accepted client is added. Returns its session; `None` if the client
+    /// was not accepted, or if the answer names another key than the client has proven.
+    pub fn answer_enrolment(&mut self, id: u64, answer: EnrolmentAnswer, now: Instant) -> Option<SessionId> {
+        let admission = self.admission.as_mut()?;
+        let admitted = admission.take_waiting(id)?;
+        match answer {
+            EnrolmentAnswer::Welcome(client) if client.public_key != Some(admitted.incoming.client) => None,
+            EnrolmentAnswer::Welcome(client) => {
+                let known = client.public_key.and_then(|key| self.by_key.get(&key).copied());
+                let session = known.or_else(|| self.add_client(client, now))?;
+                // Never refused: it is the first stamp of this client.
+                let _ = self.welcome(session, admitted, now);
+                Some(session)
+            }
+            EnrolmentAnswer::Refuse(refusal) => {
+                admission.refuse(admitted, refusal, now);
+                None
+            }
+            EnrolmentAnswer::Ignore => {
+                self.discards.count(Discard::UnknownClient);
+                None
+            }
+        }
+    }
+
+    fn on_initiation(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
+        let admission = self.admission.as_mut().ok_or(Discard::UnknownPeer)?;
+        let Some(admitted) = admission.admit(datagram, now)? else { return Ok(()) };
+        match self.by_key.get(&admitted.incoming.client).copied() {
+            Some(id) => self.welcome(id, admitted, now),
+            None => admission.enrol(admitted),
+        }
+    }
+
+    /// Gives a client keys and an answer.
+    fn welcome(&mut self, id: SessionId, admitted: Admitted, now: Instant) -> Result<(), Discard> {
+        let admission = self.admission.as_mut().ok_or(Discard::UnknownPeer)?;
+        let slot =
+            self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut).ok_or(Discard::UnknownClient)?;
+        let stamp = admitted.incoming.hello.stamp;
+        if slot.newest_stamp.is_some_and(|newest| stamp <= newest) {
+            return Err(Discard::HandshakeReplayed);
+        }
+        let index = self.indices.insert(id, admission.next_u32()).ok_or(Discard::HandshakeLimited)?;
+        slot.newest_stamp = Some(stamp);
+        let welcome = Welcome {
+            cipher: admission.cipher(&admitted.incoming.hello),
+            epoch: slot.session.epoch(),
+            mtu: Some(self.settings.mtu),
+            addresses: slot.client.addresses.clone(),
+        };
+        let peer_epoch = admitted.incoming.hello.epoch;
+        let keys = admission.welcome(admitted, &welcome, slot.client.preshared.as_ref(), index, now);
+        slot.session.install(keys, peer_epoch, now);
+        self.mark(id);
+        Ok(())
     }
 
     fn refuse(&mut self, reason: Discard) -> Result<(), Discard> {
@@ -238,7 +309,7 @@ impl Endpoint {
         Err(reason)
     }
 
-    /// The session and link that a plain datagram on `path` belongs to.
+    /// The session and link of a plain datagram on `path`.
     fn peer(&self, path: &Path) -> Option<(SessionId, LinkId)> {
         let peers = self.peers.get(&path.remote.ip().to_canonical())?;
         match peers.as_slice() {
@@ -251,7 +322,7 @@ impl Endpoint {
         self.slots.get_mut(usize::from(id.0))?.as_mut()
     }
 
-    /// The session that a packet from TUN goes to, if that may queue more.
+    /// The session of a packet from TUN, if that session may queue more.
     fn owner(&mut self, packet: &[u8]) -> Result<(SessionId, InnerHeader), Discard> {
         let header = flow::parse(packet)?;
         let id = self.routes.lookup(header.destination).ok_or(Discard::NoRoute)?;
@@ -264,7 +335,8 @@ impl Endpoint {
         }
     }
 
-    /// The session has been given something to do: takes what it has for TUN and logs, and lets it transmit.
+    /// Handles a session that received an input: collects its packets and events, and lets it
+    /// transmit.
     fn mark(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
         if !slot.pending {
@@ -274,7 +346,7 @@ impl Endpoint {
         self.collect(id);
     }
 
-    /// Collects what the session has for TUN and logs.
+    /// Collects the session's packets for TUN and its events.
     fn collect(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
         if !slot.session.has_output() {
@@ -296,7 +368,7 @@ impl Endpoint {
         }
     }
 
-    /// The session's queue has changed.
+    /// Counts the session's queue again after a change.
     fn count_queued(&mut self, id: SessionId) {
         let Some(slot) = self.slot(id) else { return };
         let now_queued = if slot.closing { 0 } else { slot.session.queued_bytes() };
@@ -304,7 +376,8 @@ impl Endpoint {
         self.queued_bytes = (self.queued_bytes + now_queued).saturating_sub(before);
     }
 
-    /// The session sends nothing more while a socket is full: perhaps because of that. Apart, as it is rare.
+    /// Notes a session that has data but sends nothing while a socket is full: that socket may be
+    /// the reason. A function of its own, as the case is rare.
     #[inline(never)]
     fn note_held_up(&mut self, id: SessionId) {
         if self.session(id).is_some_and(Session::is_waiting) {
@@ -312,8 +385,8 @@ impl Endpoint {
         }
     }
 
-    /// The session's outputs are drained: its next deadline stands.
-    fn settle(&mut self, id: SessionId) {
+    /// Sets the session's next deadline after its outputs are drained.
+    fn on_drained(&mut self, id: SessionId) {
         self.count_queued(id);
         let Some(slot) = self.slot(id) else { return };
         slot.pending = false;
@@ -437,7 +510,7 @@ impl StateMachine for Endpoint {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit> {
-        if let Some(transmit) = self.door.as_mut().and_then(|door| door.poll_transmit(buf)) {
+        if let Some(transmit) = self.admission.as_mut().and_then(|admission| admission.poll_transmit(buf)) {
             return Some(transmit);
         }
         while let Some(id) = self.pending.front().copied() {
@@ -447,7 +520,7 @@ impl StateMachine for Endpoint {
                 slot.session.poll_transmit(buf, max_segments, now)
             });
             if let Some(transmit) = transmit {
-                // Sessions take turns, batch by batch.
+                // Sessions take turns, one batch each.
                 self.pending.rotate_left(1);
                 return Some(transmit);
             }
@@ -455,9 +528,9 @@ impl StateMachine for Endpoint {
             if !full.is_empty() {
                 self.note_held_up(id);
             }
-            // Sending may have found packets that are too big.
+            // Sending may have revealed packets that are too big.
             self.collect(id);
-            self.settle(id);
+            self.on_drained(id);
         }
         None
     }
@@ -473,7 +546,7 @@ impl StateMachine for Endpoint {
     }
 }
 
-/// A client's session as its server runs it.
+/// The configuration of a client's session on the server.
 fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: u64) -> SessionConfig {
     let links = client.plain.iter().map(|peer| usize::from(peer.link.0) + 1).max().unwrap_or(0);
     let link = |at: usize| client.plain.iter().find(|peer| peer.link.index() == at);
@@ -494,7 +567,7 @@ fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: 
     }
 }
 
-/// A number between plain links that is none of them is a sealed link's.
+/// A link's configuration. A number without a plain link belongs to a sealed link.
 fn link_config(plain: Option<&PlainPeer>, sealed_rate: Option<BitRate>) -> LinkConfig {
     LinkConfig {
         security: if plain.is_some() { Security::Plain } else { Security::Sealed },
@@ -502,7 +575,8 @@ fn link_config(plain: Option<&PlainPeer>, sealed_rate: Option<BitRate>) -> LinkC
         role: LinkRole::Primary,
         tx_rate: plain.map_or(sealed_rate, |peer| peer.tx_rate),
         rx_rate: None,
-        // Which interface leads to the client is not known; the kernel refuses what is too large for it.
+        // The interface towards the client is unknown; the kernel refuses datagrams that are too
+        // large for it.
         mtu: u16::MAX,
         path: None,
         alternatives: Vec::new(),

@@ -1,5 +1,6 @@
-//! Which client an inner address belongs to: longest-prefix match, one search in a sorted list for each prefix length in use. The last answer is
-//! remembered: packets come in runs, and both directions ask for the client's address.
+//! Routes from inner addresses to clients: longest-prefix match, with one binary search for each
+//! prefix length in use. The last answer is remembered, because packets come in runs and both
+//! directions look up the client's address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,8 @@ pub(super) struct RouteTable {
     latest: Option<(IpAddr, SessionId)>,
 }
 
-/// One family's: for each length in use, longest first, by address, of which the bits that do not count are cleared.
+/// The routes of one address family: for each prefix length in use, longest first, the masked
+/// addresses in order.
 #[derive(Debug, Default)]
 struct Family<Bits>(Vec<(u8, Vec<(Bits, SessionId)>)>);
 
@@ -25,7 +27,7 @@ impl<Bits: Copy + Ord> Family<Bits> {
             self.0.insert(at, (length, Vec::new()));
         }
         if let Some((_, entries)) = self.0.get_mut(at) {
-            // The first client to name a prefix has it; configuration refuses overlaps before.
+            // The first client with a prefix keeps it; the configuration refuses overlaps.
             if let Err(at) = entries.binary_search_by_key(&masked, |(known, _)| *known) {
                 entries.insert(at, (masked, id));
             }
@@ -64,14 +66,14 @@ impl RouteTable {
         }
     }
 
-    /// Takes everything from a session.
+    /// Removes all routes of a session.
     pub(super) fn remove(&mut self, id: SessionId) {
         self.latest = None;
         self.ipv4.remove(id);
         self.ipv6.remove(id);
     }
 
-    /// Whose address it is.
+    /// The session that owns `address`.
     pub(super) fn lookup(&mut self, address: IpAddr) -> Option<SessionId> {
         if let Some((_, id)) = self.latest.filter(|(known, _)| *known == address) {
             return Some(id);

@@ -1,5 +1,6 @@
-//! When each session is to be looked at next. Every packet moves its session's deadline, so a change costs a few comparisons: deadlines are
-//! the leaves of a binary tree whose other nodes are the earlier of the two below them.
+//! The deadlines of all sessions. Every packet moves its session's deadline, so a change costs a
+//! few comparisons only. Deadlines are the leaves of a binary tree; each other node holds the
+//! earlier of the two nodes below it.
 
 use super::SessionId;
 use crate::time::Instant;
@@ -7,15 +8,16 @@ use crate::time::Instant;
 /// No deadline.
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
-/// The deadlines by session.
+/// The deadlines, by session.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    /// The root is at 1, below node `n` are `2 n` and `2 n + 1`, and the second half are the leaves.
+    /// The root is node 1; nodes `2 n` and `2 n + 1` are below node `n`; the second half are the
+    /// leaves.
     nodes: Vec<Instant>,
 }
 
 impl Timers {
-    /// The session's deadline from now on.
+    /// Sets the session's deadline.
     pub(super) fn set(&mut self, id: SessionId, at: Option<Instant>) {
         let leaf = usize::from(id.0);
         if leaf >= self.nodes.len() / 2 {
@@ -34,7 +36,7 @@ impl Timers {
         }
     }
 
-    /// The first deadline and whose it is; of two at the same time the lower number.
+    /// The earliest deadline and its session; of two equal deadlines the lower session number.
     pub(super) fn first(&self) -> Option<(Instant, SessionId)> {
         let first = self.nodes.get(1).copied().filter(|at| *at != NEVER)?;
         let leaves = self.nodes.len() / 2;
@@ -46,7 +48,7 @@ impl Timers {
         u16::try_from(node - leaves).ok().map(|number| (first, SessionId(number)))
     }
 
-    /// Makes room for so many sessions.
+    /// Makes room for `count` sessions.
     fn grow(&mut self, count: usize) {
         let (before, leaves) = (self.nodes.len() / 2, count.next_power_of_two());
         let mut nodes = vec![NEVER; 2 * leaves];

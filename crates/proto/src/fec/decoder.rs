@@ -1,12 +1,15 @@
-//! The receiver's side of one slot: the packets that came, and the equations that have unknown ones left.
+//! The receiver's side of one slot: the received packets, and the equations that still have unknown
+//! packets.
 //!
-//! The equations are kept reduced: each has a *pivot*, the lowest of its unknown counters that no other equation contains. An
-//! equation whose only unknown is its pivot gives that packet. A packet that arrives, late or restored, is taken out of all of them.
+//! The equations are kept reduced. Each has a *pivot*: its lowest unknown counter, which no other
+//! equation contains. An equation whose only unknown is its pivot yields that packet. A packet that
+//! arrives or is restored is eliminated from all equations.
 //!
-//! A symbol whose packets have all come says nothing new, and costs nothing: the usual case.
+//! A symbol whose packets have all arrived adds nothing and costs nothing; this is the usual case.
 //!
-//! Contract: each packet is restored at most once, and only if it never was given to [`Decoder::on_packet`] while remembered. Memory: packets and
-//! equations of the last [`SPAN`] counters, both bounded. The work is counted, for a caller that bounds it.
+//! Contract: each packet is restored at most once, and only if [`Decoder::on_packet`] did not
+//! receive it while its counter was remembered. Memory: packets and equations of the last [`SPAN`]
+//! counters, both bounded. The decoder counts its work for a caller that bounds it.
 
 use std::collections::VecDeque;
 
@@ -16,14 +19,14 @@ use super::{COVER_MAX, Cover, ROWS_MAX, SPAN, coefficient, gf};
 use crate::packet::PacketBuf;
 use crate::qos::flow;
 
-/// A symbol that gave nothing because it cannot be one.
+/// A malformed symbol: it cannot have been made from the packets that it claims to cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
 /// `Σ coefficient · packet = sum` over unknown packets.
 #[derive(Debug)]
 struct Row {
-    /// By counter, ascending; none is zero.
+    /// The unknown packets' counters, ascending, with their coefficients, which are not zero.
     unknown: Vec<(u64, u8)>,
     pivot: u64,
     sum: Vec<u8>,
@@ -35,12 +38,12 @@ impl Row {
         self.unknown.get(at).map(|(_, coefficient)| *coefficient)
     }
 
-    /// Bytes that it takes.
+    /// Memory of the equation, in bytes.
     const fn bytes(&self) -> usize {
         size_of::<Self>() + self.sum.len() + self.unknown.len() * size_of::<(u64, u8)>()
     }
 
-    /// The bytes of work.
+    /// Eliminates a known packet. Returns the bytes of work.
     fn take_out(&mut self, counter: u64, packet: &[u8]) -> usize {
         let Some(coefficient) = self.coefficient_of(counter) else { return 0 };
         gf::add_multiple(&mut self.sum, packet, coefficient);
@@ -48,7 +51,8 @@ impl Row {
         packet.len()
     }
 
-    /// Adds a multiple of `other`, so that `counter`, which both have, falls out; the bytes of work.
+    /// Adds a multiple of `other` that eliminates `counter`, which both contain. Returns the bytes
+    /// of work.
     fn cancel(&mut self, counter: u64, other: &Self) -> usize {
         let (Some(mine), Some(theirs)) = (self.coefficient_of(counter), other.coefficient_of(counter)) else {
             return 0;
@@ -72,10 +76,10 @@ impl Row {
     }
 }
 
-/// One slot. See the module.
+/// The decoder of one slot.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// Of the counters `base..`, those that came.
+    /// The packets of the counters `base..`; `None`: not received.
     packets: VecDeque<Option<Box<[u8]>>>,
     base: u64,
     rows: VecDeque<Row>,
@@ -84,8 +88,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A packet of the slot arrived as `counter`. What that restores of others is added to `restored`, with their counters; the result
-    /// counts equations that turned out false.
+    /// Handles a packet of the slot that arrived as `counter`. Packets that it restores are added
+    /// to `restored` with their counters. Returns the number of equations that turned out to be
+    /// false.
     pub fn on_packet(&mut self, counter: u64, packet: &[u8], restored: &mut Vec<(u64, PacketBuf)>) -> u64 {
         if !self.learn(counter, packet) {
             return 0;
@@ -93,11 +98,12 @@ impl Decoder {
         self.solve(restored)
     }
 
-    /// A symbol arrived; the rest as for [`Self::on_packet`]. The counter in `cover` is taken for the one of that value modulo 2^32 that is
-    /// nearest to the packets known.
+    /// Handles a symbol; otherwise as [`Self::on_packet`]. The counter in `cover` has 32 bits on
+    /// the wire; the counter nearest to the known packets is assumed.
     ///
     /// # Errors
-    /// It covers fewer than two packets or more than it may, or is shorter than what it covers.
+    /// The symbol covers fewer than two packets or more than allowed, or is shorter than a packet
+    /// that it covers.
     pub fn on_symbol(
         &mut self,
         cover: Cover,
@@ -107,7 +113,7 @@ impl Decoder {
         if !(2..=COVER_MAX).contains(&usize::from(cover.count)) || symbol.is_empty() {
             return Err(Refused);
         }
-        // Nothing is known of the slot yet, so it would say nothing.
+        // No packet of the slot is known, so the symbol cannot restore anything.
         let Some(newest) =
             (self.base + self.packets.len() as u64).checked_sub(1).filter(|_| !self.packets.is_empty())
         else {
@@ -147,13 +153,13 @@ impl Decoder {
         Ok(self.solve(restored))
     }
 
-    /// Bytes that packets and equations take.
+    /// Memory of packets and equations, in bytes.
     pub fn bytes(&self) -> usize {
         let places = self.packets.len() * size_of::<Option<Box<[u8]>>>();
         self.packet_bytes + places + self.rows.iter().map(Row::bytes).sum::<usize>()
     }
 
-    /// Bytes of packets and equations that were multiplied and added since the last call.
+    /// Takes the count of bytes multiplied and added since the last call.
     pub const fn take_work(&mut self) -> usize {
         std::mem::replace(&mut self.work_bytes, 0)
     }
@@ -179,7 +185,8 @@ impl Decoder {
         self.packets.get(at)?.as_deref()
     }
 
-    /// Remembers a packet and takes it out of the equations; `false`: it was known, or is too old.
+    /// Stores a packet and eliminates it from the equations; `false` if it is known already, or too
+    /// old.
     fn learn(&mut self, counter: u64, packet: &[u8]) -> bool {
         self.extend_to(counter);
         let at = counter.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
@@ -191,7 +198,7 @@ impl Decoder {
         for row in &mut self.rows {
             self.work_bytes += row.take_out(counter, packet);
         }
-        // A row whose pivot it was needs another.
+        // An equation whose pivot was this packet needs another pivot.
         let mut orphans = Vec::new();
         while let Some(at) = self.rows.iter().position(|row| row.pivot == counter) {
             orphans.extend(self.rows.remove(at));
@@ -202,7 +209,7 @@ impl Decoder {
         true
     }
 
-    /// Makes room for `counter`; what falls behind is forgotten.
+    /// Makes room for `counter`; older packets and equations leave the window.
     fn extend_to(&mut self, counter: u64) {
         let end = self.base + self.packets.len() as u64;
         if self.packets.is_empty() || counter >= end + SPAN {
@@ -227,7 +234,7 @@ impl Decoder {
         }
     }
 
-    /// Reduces a new equation by the others and the others by it.
+    /// Reduces a new equation by the others, and the others by the new one.
     fn insert(&mut self, mut row: Row) {
         for other in &self.rows {
             self.work_bytes += row.cancel(other.pivot, other);
@@ -243,7 +250,8 @@ impl Decoder {
         }
     }
 
-    /// Takes the packets of equations with one unknown; the number of equations that gave none.
+    /// Takes the packets of equations with one unknown. Returns the number of equations whose
+    /// packet was refused.
     fn solve(&mut self, restored: &mut Vec<(u64, PacketBuf)>) -> u64 {
         let mut refused = 0;
         while let Some(at) = self.rows.iter().position(|row| row.unknown.len() <= 1) {
@@ -262,7 +270,7 @@ impl Decoder {
     }
 }
 
-/// One IP packet with nothing but zeros behind it.
+/// One IP packet followed by zeros only.
 fn whole_packet(mut bytes: Vec<u8>) -> Option<PacketBuf> {
     let length = flow::length(&bytes)?;
     if bytes.get(length..)?.iter().any(|byte| *byte != 0) {
@@ -273,7 +281,7 @@ fn whole_packet(mut bytes: Vec<u8>) -> Option<PacketBuf> {
     Some(PacketBuf::from(Bytes::from(bytes)))
 }
 
-/// The counter of these lower 32 bits that is nearest to `near`.
+/// The counter nearest to `near` whose lower 32 bits are `low`.
 fn widen(low: u64, near: u64) -> Option<u64> {
     const PERIOD: u64 = 1 << 32;
     let ahead = low.wrapping_sub(near) % PERIOD;

@@ -1,7 +1,7 @@
-//! The sender's window: the last packets of one slot, to be covered by the next symbol.
+//! The sender's window: the last packets of one slot, which the next symbol covers.
 //!
-//! Contract: packets share their bytes with whoever sends them; nothing is copied. At most [`COVER_MAX`] are kept, of counters that
-//! follow one another: a jump begins anew.
+//! Contract: the window shares the packets' memory with the sender and copies nothing. It keeps at
+//! most [`COVER_MAX`] packets of consecutive counters; a gap in the counters clears it.
 
 use std::collections::VecDeque;
 
@@ -13,14 +13,14 @@ use crate::packet::PacketBuf;
 #[derive(Debug, Default)]
 pub struct Encoder {
     packets: VecDeque<(PacketBuf, Instant)>,
-    /// Of the window's front.
+    /// The counter of the window's front.
     first: u64,
     number: u8,
     bytes: usize,
 }
 
 impl Encoder {
-    /// Takes the packet that was sent as `counter`.
+    /// Adds the packet that was sent as `counter`.
     pub fn push(&mut self, counter: u64, packet: PacketBuf, now: Instant) {
         if counter != self.first + self.packets.len() as u64 {
             self.packets.clear();
@@ -32,7 +32,7 @@ impl Encoder {
         self.keep(COVER_MAX, Instant::ZERO);
     }
 
-    /// Forgets all but the last `count`, and what was sent before `since`.
+    /// Drops all packets but the last `count`, and all packets sent before `since`.
     pub fn keep(&mut self, count: usize, since: Instant) {
         while self.packets.front().is_some_and(|(_, at)| self.packets.len() > count || *at < since) {
             if let Some((packet, _)) = self.packets.pop_front() {
@@ -47,12 +47,13 @@ impl Encoder {
         self.packets.len()
     }
 
-    /// Their bytes.
+    /// Bytes of the packets in the window.
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The next symbol, over the whole window. `None`: that is fewer than two packets, which a copy protects as well.
+    /// The next symbol, over the whole window. `None` if the window has fewer than two packets: a
+    /// copy protects a single packet equally well.
     pub fn symbol(&mut self) -> Option<(Cover, Vec<u8>)> {
         let count = u8::try_from(self.packets.len()).ok().filter(|count| *count >= 2)?;
         let cover = Cover { first: self.first, count, number: self.number };

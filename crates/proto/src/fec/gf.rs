@@ -1,6 +1,8 @@
-//! Arithmetic in GF(256) with the polynomial x⁸ + x⁴ + x³ + x² + 1 (RFC 8681 §3.6 and RFC 5510 §8.1 have the same).
+//! Arithmetic in GF(256) with the polynomial x⁸ + x⁴ + x³ + x² + 1, as in RFC 8681 §3.6 and RFC
+//! 5510 §8.1.
 //!
-//! Addition is exclusive or. Products come from one table of 64 kB: a row of it turns a whole symbol with one look-up for each byte.
+//! Addition is exclusive or. Products come from one table of 64 KiB: one row of it multiplies a
+//! whole symbol with one access for each byte.
 
 /// x⁸ + x⁴ + x³ + x² + 1 without its x⁸.
 const POLYNOMIAL: u8 = 0x1d;
@@ -23,7 +25,7 @@ const fn products() -> [[u8; 256]; 256] {
     table
 }
 
-/// By the book: shift and reduce.
+/// The textbook method: shift and reduce.
 const fn multiply(mut a: u8, mut b: u8) -> u8 {
     let mut product = 0;
     while b != 0 {
@@ -36,18 +38,18 @@ const fn multiply(mut a: u8, mut b: u8) -> u8 {
     product
 }
 
-/// All multiples of a factor.
+/// All multiples of `factor`.
 fn row(factor: u8) -> &'static [u8; 256] {
-    // A u8 is below 256.
+    // The index is a u8, so `get` never fails.
     PRODUCTS.get(usize::from(factor)).unwrap_or(&PRODUCTS[0])
 }
 
-/// The product.
+/// The product of `a` and `b`.
 pub(super) fn mul(a: u8, b: u8) -> u8 {
     row(a).get(usize::from(b)).copied().unwrap_or(0)
 }
 
-/// What `a` is to be multiplied with to be 1; 0 for 0.
+/// The multiplicative inverse of `a`; 0 for 0.
 pub(super) fn inverse(a: u8) -> u8 {
     // a²⁵⁵ = 1, so a²⁵⁴ is the inverse: 254 = 2 + 4 + … + 128.
     let mut power = a;
@@ -59,7 +61,7 @@ pub(super) fn inverse(a: u8) -> u8 {
     inverse
 }
 
-/// Adds `source` times `factor` to the front of `sum`, which grows with zeros where it is shorter.
+/// Adds `factor` times `source` to the front of `sum`. A shorter `sum` is extended with zeros.
 pub(super) fn add_multiple(sum: &mut Vec<u8>, source: &[u8], factor: u8) {
     if sum.len() < source.len() {
         sum.resize(source.len(), 0);

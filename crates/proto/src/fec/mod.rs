@@ -1,35 +1,35 @@
-//! Forward error correction: packets that were lost are computed from others and from *repair symbols* sent on top.
+//! Forward error correction: lost packets are computed from received packets and *repair symbols*.
 //!
 //! # The code
-//! Systematic, over a sliding window, one for each flow slot: the packets go as they are, and now and then a repair symbol that covers the
-//! last few of them, `Σ c(r, i) · packet i` over GF(256), shorter packets padded with zeros. The r-th symbol of a slot has for the packet
-//! of counter i the coefficient
+//! A systematic code over a sliding window, one for each flow slot. Packets are sent unchanged. A
+//! repair symbol covers the last few packets: `Σ c(r, i) · packet i` over GF(256), with shorter
+//! packets padded with zeros. The r-th symbol of a slot has this coefficient for the packet of
+//! counter i:
 //!
 //! ```text
 //! c(r, i) = 1 / ((128 + r mod 128) xor (i mod 128))
 //! ```
-//! Each symbol is an equation; the decoder keeps those that have unknown packets left, reduced (Gauss and Jordan). RFC 8681's sliding
-//! window draws its coefficients at random; these form a Cauchy matrix, whose square parts are all invertible. So it is certain and not just
-//! likely: **any k packets that are lost are restored by any k symbols that cover all of them**, as long as the packets lie within 128
-//! counters and the symbols within 128 of each other. And nobody needs to send a seed.
+//! Each symbol is an equation. The decoder keeps the equations that still have unknown packets, in
+//! reduced form (Gauss-Jordan elimination). The coefficients form a Cauchy matrix, whose square
+//! submatrices are all invertible. Therefore **any k lost packets are restored by any k symbols
+//! that cover all of them**, as long as the packets lie within 128 counters and the symbols within
+//! 128 of each other. No seed is sent.
 //!
-//! A packet says how long it is in its own IP header, so a symbol needs no room for that: it is as long as the longest packet that it covers,
-//! and fits wherever that fits. What is restored must be one whole IP packet and zeros behind it, else it is refused: a symbol that
-//! contradicts the packets produces nothing.
+//! A symbol does not carry the packets' lengths: each packet's IP header contains its length. A
+//! symbol is as long as the longest packet that it covers. A restored packet must be one whole IP
+//! packet followed by zeros only, otherwise it is refused: a symbol that contradicts the packets
+//! produces nothing.
 //!
 //! # Bounds
-//! A symbol covers 2 to [`COVER_MAX`] packets. A decoder remembers packets of the last [`SPAN`] counters and at most [`ROWS_MAX`] equations, so
-//! a symbol costs at most `COVER_MAX + ROWS_MAX` passes over its bytes, whatever a hostile peer sends.
+//! A symbol covers 2 to [`COVER_MAX`] packets. A decoder remembers the packets of the last [`SPAN`]
+//! counters and at most [`ROWS_MAX`] equations. A symbol therefore costs at most
+//! `COVER_MAX + ROWS_MAX` passes over its bytes, whatever a hostile peer sends.
 //!
-//! # Why a sliding window
-//! Measured, 1,400-byte packets: 2 of 10 are restored from 2 symbols in 14 µs here, in 62 µs with
-//! `reed-solomon-erasure` 6 (without its C code), which has blocks: neither matters beside a packet's way. What does: with one symbol for every 5 packets at 50
-//! packets/s a lost packet is restored 40 ms later in the mean (100 ms at most), since the next symbol covers it whatever it was. Blocks of the
-//! same cost need 10 + 2 to survive two losses as well, and then wait for the end of the block: 100 ms in the mean, 200 at most.
+//! Contract: no time, no links, no memory beyond one slot's. The module does not know when a symbol
+//! is worth sending. Why not blocks: docs/decisions/0071-sliding-window-code.md.
 //!
-//! Contract: no time, no links, no memory beyond one slot's. Deliberately unknown: when a symbol is worth sending.
-//!
-//! Sources: RFC 8681 (sliding windows, symbols of packets), RFC 5510 and Blömer et al. 1995 (Cauchy codes).
+//! Sources: RFC 8681 (sliding windows, symbols of packets), RFC 5510 and Blömer et al. 1995 (Cauchy
+//! codes).
 
 mod decoder;
 mod encoder;
@@ -38,23 +38,25 @@ mod gf;
 pub use decoder::{Decoder, Refused};
 pub use encoder::Encoder;
 
-/// Packets that one symbol covers at most; the period of the coefficients.
+/// The most packets that one symbol covers: the period of the coefficients.
 pub const COVER_MAX: usize = 128;
 
-/// Counters behind the newest that a decoder remembers.
+/// Counters behind the newest whose packets a decoder remembers. Chosen: a full window of packets,
+/// and half a window for symbols that arrive late.
 pub const SPAN: u64 = 192;
 
-/// Equations that a decoder keeps.
+/// The most equations that a decoder keeps. Chosen: it bounds the cost of a symbol; a slot with 32
+/// unresolved symbols has lost more than they can restore.
 pub const ROWS_MAX: usize = 32;
 
-/// A repair symbol's place: which packets of its slot it covers, and which of the slot's symbols it is.
+/// The packets that a repair symbol covers, and the symbol's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cover {
-    /// The lowest counter that it covers.
+    /// The lowest counter covered.
     pub first: u64,
-    /// How many packets it covers.
+    /// The number of packets covered.
     pub count: u8,
-    /// Counts the slot's symbols, modulo 256.
+    /// The number of the slot's symbol, modulo 256.
     pub number: u8,
 }
 
@@ -65,7 +67,7 @@ impl Cover {
     }
 }
 
-/// c(r, i) of the module's head; never 0.
+/// c(r, i) as in the module's head; never 0.
 fn coefficient(number: u8, counter: u64) -> u8 {
     let place = u8::try_from(counter % 128).unwrap_or(0);
     gf::inverse((0x80 | number) ^ place)

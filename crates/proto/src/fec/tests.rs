@@ -22,8 +22,9 @@ fn packet(counter: u64, bytes: usize) -> PacketBuf {
     Bytes::from(data).into()
 }
 
-/// Sends packets of these sizes from `first` on, with a symbol over the last `window` after every `every`; what arrives is
-/// what `packets` and `symbols` do not name as lost. The packets that came and those that were restored.
+/// Sends packets of these sizes from `first` on, with a symbol over the last `window` after every
+/// `every`; `packets` and `symbols` name the lost ones. Returns the packets received and the
+/// packets restored.
 fn transfer(
     first: u64,
     sizes: &[usize],
@@ -60,7 +61,7 @@ fn transfer(
 fn one_loss_is_restored_by_the_next_symbol() {
     let restored = transfer(7, &[100; 10], (5, 10), &|counter| counter == 9, &|_| false);
     assert_eq!(restored.len(), 1);
-    // Over the end of the 32 bits on the wire.
+    // Across the wrap of the 32 bits on the wire.
     let first = (1 << 32) - 5;
     assert_eq!(transfer(first, &[100; 10], (10, 10), &|counter| counter == first + 8, &|_| false).len(), 1);
 }
@@ -95,7 +96,8 @@ fn symbols_that_cannot_be_are_refused() {
     assert_eq!(restored, []);
 }
 
-/// Ten packets of which two are lost, two symbols; blocks of a maintained implementation do as well.
+/// Ten packets of which two are lost, and two symbols: a maintained implementation of blocks
+/// restores them too.
 #[test]
 fn two_of_ten_are_restored_as_blocks_would() {
     let packets: Vec<PacketBuf> = (0..10).map(|counter| packet(counter, 1_400)).collect();
@@ -134,7 +136,7 @@ proptest! {
     ) {
         let lost: std::collections::BTreeSet<u64> =
             picks.iter().map(|pick| first + pick.index(sizes.len()) as u64).collect();
-        // What is known begins with one packet that came.
+        // The decoder knows packets only from the first one that arrived.
         prop_assume!(!lost.contains(&first));
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
         for _ in 0..number {

@@ -1,8 +1,11 @@
-//! Cookies: what a server under load asks for before it does any work for an address. Who can send one back does receive there.
+//! Cookies. A server under load asks an address for a cookie before it does any expensive work for
+//! that address. A client that returns the cookie has proven that it receives there.
 //!
-//! A cookie is a mac of the source under a secret that only the server knows, so it costs the server no memory. The secret changes
-//! every [`SECRET_LIFE`]; the one before stays good as long again. The reply is sealed under the server's public key and bound to
-//! the mac1 of the initiation that it answers: somebody off the path can neither make one nor use it. WireGuard §5.4.7.
+//! A cookie is a MAC of the source under a secret of the server, so the server keeps no state per
+//! cookie. The secret changes every [`SECRET_LIFE`]; the previous secret stays valid for as long
+//! again. The reply is sealed under the server's public key and bound to the mac1 of the initiation
+//! that it answers: an attacker off the path can neither make nor use one. Source: WireGuard
+//! §5.4.7.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,10 +23,12 @@ use crate::wire::sealed::DatagramKind;
 use super::mac::{MAC_BYTES, Mac1, mac};
 use super::message::{COOKIE_BYTES, CookieReply, Header, Initiation, NONCE_BYTES};
 
-/// How long a server makes cookies from one secret: WireGuard's. So a cookie is good for at least as long.
+/// How long a server makes cookies from one secret (WireGuard §5.4.7). A cookie is valid for at
+/// least this long.
 pub const SECRET_LIFE: Duration = Duration::from_secs(120);
 
-/// Proof to the server that we receive where we send from: on one link, for at least [`SECRET_LIFE`].
+/// Proof to the server that the client receives at its source address: for one link, valid for at
+/// least [`SECRET_LIFE`].
 #[derive(Clone)]
 pub struct Cookie(pub(super) Zeroizing<[u8; MAC_BYTES]>);
 
@@ -33,7 +38,8 @@ impl fmt::Debug for Cookie {
     }
 }
 
-/// Opens a cookie reply to the initiation with that `mac1`. `key`: the server's, see [`super::mac::cookie_key`].
+/// Opens a cookie reply to the initiation with this `mac1`. `key` is the server's, see
+/// [`super::mac::cookie_key`].
 pub(super) fn open(reply: &CookieReply<'_>, key: &[u8; 32], mac1: &Mac1) -> Result<Cookie, Discard> {
     let (sealed, tag) = reply.sealed.split_last_chunk::<16>().ok_or(Discard::HandshakeMalformed)?;
     let mut cookie = Zeroizing::new([0; MAC_BYTES]);
@@ -48,11 +54,11 @@ pub(super) fn open(reply: &CookieReply<'_>, key: &[u8; 32], mac1: &Mac1) -> Resu
     opened.map(|()| Cookie(cookie)).map_err(|_| Discard::Unauthenticated)
 }
 
-/// The server's side.
+/// The server's cookies.
 pub(super) struct CookieJar {
     secret: Zeroizing<[u8; 32]>,
     made: Instant,
-    /// The secret before, and until when it is good.
+    /// The previous secret, and the end of its validity.
     previous: Option<(Zeroizing<[u8; 32]>, Instant)>,
 }
 
@@ -61,7 +67,7 @@ impl CookieJar {
         Self { secret: draw(rng), made: now, previous: None }
     }
 
-    /// Whether the initiation carries a cookie that was made for `source`.
+    /// Whether the initiation carries a valid cookie of `source`.
     pub(super) fn admits(
         &mut self,
         initiation: &Initiation<'_>,
@@ -123,7 +129,7 @@ fn draw(rng: &mut SecretRng) -> Zeroizing<[u8; 32]> {
     secret
 }
 
-/// The cookie of a source: an address, however a socket names it, and a port.
+/// The cookie of a source: its port, and its address in one form for IPv4 and IPv4-mapped IPv6.
 fn cookie(secret: &[u8; 32], source: SocketAddr) -> Cookie {
     let address = match source.ip().to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -139,7 +145,7 @@ mod tests {
 
     const SOURCE: &str = "192.0.2.1:40000";
 
-    /// Whether a cookie made at `made_s` for `SOURCE` is good at `shown_s` from `source`.
+    /// Whether a cookie made at `made_s` for `SOURCE` is valid at `shown_s` from `source`.
     fn is_good(made_s: u64, shown_s: u64, source: &str) -> bool {
         let mut rng = SecretRng::new([9; 32]);
         let mut jar = CookieJar::new(&mut rng, at(1));
@@ -156,7 +162,7 @@ mod tests {
         jar.admits(&Initiation::parse(&again).unwrap(), source.parse().unwrap(), &mut rng, at(shown_s))
     }
 
-    /// The vectors of PROTOCOL.md, made by another implementation (Python, from the specifications).
+    /// The vectors of PROTOCOL.md, from another implementation (Python, by the specifications).
     #[test]
     fn vectors() {
         let mut rng = SecretRng::new([9; 32]);
@@ -189,13 +195,14 @@ mod tests {
 
     #[test]
     fn a_cookie_outlives_one_change_of_the_secret() {
-        // Made with the first secret, of second 1: good through its life and as long again.
+        // Made with the first secret, of second 1: valid through the secret's life and as long
+        // again.
         assert!(is_good(1, 120, SOURCE));
         assert!(is_good(120, 121, SOURCE));
         assert!(is_good(120, 240, SOURCE));
         assert!(!is_good(120, 241, SOURCE));
         assert!(!is_good(1, 1_000, SOURCE));
-        // Made with the second one, which is there since somebody asked in second 200.
+        // Made with the second secret, which was drawn for a request in second 200.
         assert!(is_good(200, 439, SOURCE));
         assert!(!is_good(200, 440, SOURCE));
     }

@@ -1,7 +1,8 @@
 //! The client's side: one attempt.
 //!
-//! The Noise message is made once; each link's datagram carries it behind that link's number and macs, so that the server
-//! recognises it whatever way it comes first. Answers and cookies that do not authenticate change nothing: the attempt goes on.
+//! The Noise message is made once. Each link's datagram carries the same message with that link's
+//! number and macs, so the server recognises the attempt on whichever link it arrives first.
+//! Answers and cookies that do not authenticate change nothing: the attempt continues.
 
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
@@ -15,19 +16,19 @@ use super::noise::Noise;
 use super::payload::{ANSWER_BYTES, Answer, Hello, Refusal, Welcome};
 use super::{Side, TransportKeys};
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The session stands.
+    /// The server accepted the client; the session exists.
     Welcome(Welcome, TransportKeys),
-    /// The server, and nobody else, says no.
+    /// The server refused the client. The answer is authenticated.
     Refused(Refusal),
 }
 
 /// One attempt to open or renew a session.
 #[derive(Debug)]
 pub struct Initiator {
-    /// `None`: answered.
+    /// `None`: the server has answered.
     noise: Option<Noise>,
     local_index: u32,
     message: [u8; MESSAGE_1_BYTES],
@@ -37,7 +38,8 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Does the work of the first message. `local_index` is our name for the session; `hello`'s stamp must be new.
+    /// Computes the first message. `local_index` is the client's index for the session; `hello`'s
+    /// stamp must be newer than any before it.
     pub fn new(
         identity: &PrivateKey,
         server: &PublicKey,
@@ -59,13 +61,13 @@ impl Initiator {
         }
     }
 
-    /// Our name for the session: what answers to this attempt carry.
+    /// The client's index for the session, which answers to this attempt carry.
     pub fn local_index(&self) -> u32 {
         self.local_index
     }
 
-    /// Appends the datagram for one link. `cookie`: the one that the server gave on this link, while it is good.
-    /// The mac1 is wanted again for [`Self::read_cookie`].
+    /// Appends the datagram for one link. `cookie` is the server's newest valid cookie for this
+    /// link. [`Self::read_cookie`] needs the returned mac1.
     pub fn put(&self, link: u8, cookie: Option<&Cookie>, buf: &mut Vec<u8>) -> Mac1 {
         let header = Header { link, index: self.local_index }.to_bytes(DatagramKind::Initiation);
         let mac1 = mac::mac(&self.mac1_key, &[&header, &self.message]);
@@ -77,7 +79,8 @@ impl Initiator {
         Mac1(mac1)
     }
 
-    /// Reads a response. After an error the attempt goes on, unless the server itself answered what nobody understands.
+    /// Reads a response. After an error the attempt continues, unless the response authenticated
+    /// and its content is malformed.
     pub fn read_response(&mut self, datagram: &[u8]) -> Result<Outcome, Discard> {
         let response = Response::parse(datagram)?;
         if response.receiver_index != self.local_index {
@@ -97,7 +100,7 @@ impl Initiator {
         })
     }
 
-    /// Reads a cookie that answers the datagram with that mac1.
+    /// Reads a cookie reply to the datagram with this mac1.
     pub fn read_cookie(&self, datagram: &[u8], mac1: &Mac1) -> Result<Cookie, Discard> {
         let reply = CookieReply::parse(datagram)?;
         if reply.receiver_index != self.local_index {

@@ -1,9 +1,10 @@
-//! How many handshakes may be asked for: one budget for all, and one for each source.
+//! Limits on handshakes: a budget for all sources together, and one for each source.
 //!
-//! A budget is a token bucket kept as a single instant, the moment when it is full again (GCRA, ITU-T I.371): what it has spent
-//! lies between now and then. A source whose budget is full again is forgotten, so the table holds only those that asked within
-//! the last moments. It is bounded too: when it is full, the source goes whose budget is the first to be full again, so what is
-//! forgotten wrongly is the least that can be.
+//! A budget is a token bucket, stored as the instant at which it is full again (GCRA, ITU-T I.371):
+//! the tokens spent correspond to the time from now to that instant. A source whose budget is full
+//! again is forgotten, so the table holds only the sources of the last moments. The table is
+//! bounded. When it is full, the source whose budget is full first is forgotten, which forgets the
+//! fewest spent tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,28 +12,28 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// So many at once, and one more each `interval`.
+/// A token rate: `burst` tokens at once, and one more each `interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Time that pays for one.
+    /// The time that earns one token.
     pub interval: Duration,
-    /// What may be spent at once; at least 1.
+    /// Tokens that may be spent at once; at least 1.
     pub burst: u32,
 }
 
 impl Rate {
-    /// Whether a bucket that would be full at `full_at` has one left.
+    /// Whether a bucket that is full at `full_at` holds a token now.
     fn has_one(self, full_at: Instant, now: Instant) -> bool {
         full_at.saturating_since(now) <= self.interval * self.burst.saturating_sub(1)
     }
 
-    /// When such a bucket is full again after one more was spent.
+    /// When that bucket is full after one more token is spent.
     fn spend(self, full_at: Instant, now: Instant) -> Instant {
         full_at.max(now) + self.interval
     }
 }
 
-/// One bucket.
+/// One token bucket.
 #[derive(Debug, Clone)]
 pub struct Budget {
     rate: Rate,
@@ -40,17 +41,17 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A full one.
+    /// A full bucket.
     pub const fn new(rate: Rate) -> Self {
         Self { rate, full_at: Instant::ZERO }
     }
 
-    /// Whether one could be spent now.
+    /// Whether the bucket holds a token now.
     pub fn has_one(&self, now: Instant) -> bool {
         self.rate.has_one(self.full_at, now)
     }
 
-    /// Spends one. Whether there was one.
+    /// Spends a token; `false` if the bucket holds no token.
     pub fn try_spend(&mut self, now: Instant) -> bool {
         let has_one = self.has_one(now);
         if has_one {
@@ -60,23 +61,24 @@ impl Budget {
     }
 }
 
-/// A bucket for each source. A source is an IPv4 address or an IPv6 /64, which is what one subscriber has.
+/// A bucket for each source. A source is an IPv4 address or an IPv6 /64, the usual size of one
+/// subscriber's network.
 #[derive(Debug, Clone)]
 pub struct SourceLimiter {
     rate: Rate,
     capacity: usize,
     full_at: BTreeMap<IpAddr, Instant>,
-    /// The same, the first to be full again in front.
+    /// The same pairs, ordered: the bucket that is full first is in front.
     order: BTreeSet<(Instant, IpAddr)>,
 }
 
 impl SourceLimiter {
-    /// Knows `capacity` sources at once, at least one.
+    /// Remembers at most `capacity` sources, at least one.
     pub const fn new(rate: Rate, capacity: usize) -> Self {
         Self { rate, capacity, full_at: BTreeMap::new(), order: BTreeSet::new() }
     }
 
-    /// Spends one of `address`'s source. Whether there was one.
+    /// Spends a token of the source of `address`; `false` if its bucket holds no token.
     pub fn try_spend(&mut self, address: IpAddr, now: Instant) -> bool {
         while self.order.first().is_some_and(|(full_at, _)| *full_at <= now) {
             self.forget_first();
@@ -105,7 +107,7 @@ impl SourceLimiter {
     }
 }
 
-/// What shares one budget.
+/// The addresses that share one bucket, named by their first address.
 fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -125,7 +127,7 @@ mod tests {
         Instant::from_nanos(ms * 1_000_000)
     }
 
-    /// How many of ten tries at `now` are granted.
+    /// How many of ten requests at `now` are granted.
     fn granted(limiter: &mut SourceLimiter, address: &str, now: Instant) -> usize {
         (0..10).filter(|_| limiter.try_spend(address.parse().unwrap(), now)).count()
     }
@@ -163,7 +165,7 @@ mod tests {
         assert_eq!(granted(&mut limiter, "192.0.2.2", at(0)), 5);
     }
 
-    /// The bucket as one would draw it: nanoseconds' worth of tokens that fill up with time.
+    /// A plain token bucket as the model: tokens in nanoseconds that fill up with time.
     struct Model {
         level: u64,
         last: u64,

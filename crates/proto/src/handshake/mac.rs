@@ -9,31 +9,32 @@ use crate::crypto::keys::PublicKey;
 /// Bytes of a mac, and of a cookie.
 pub const MAC_BYTES: usize = 16;
 
-/// The first mac of a message that was sent: a cookie that answers it is bound to it.
+/// The mac1 of an initiation that was sent. A cookie reply to that initiation is bound to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mac1(pub [u8; MAC_BYTES]);
 
-/// The key of mac1 in messages to who has `public`. No secret: it keeps away who does not even know whom he writes to.
+/// The key of mac1 in messages to the owner of `public`. The key is not secret: it only rejects
+/// senders that do not know the receiver's public key.
 pub(super) fn mac1_key(public: &PublicKey) -> [u8; 32] {
     hash(&[b"mac1----", &public.0])
 }
 
-/// The key that cookies are sealed with by who has `public`. No secret either.
+/// The key that seals the cookies of the owner of `public`. It is not secret either.
 pub(super) fn cookie_key(public: &PublicKey) -> [u8; 32] {
     hash(&[b"cookie--", &public.0])
 }
 
-/// BLAKE2s-256 of the parts, one behind the other.
+/// BLAKE2s-256 of the concatenated parts.
 pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     parts.iter().fold(Blake2s256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
 
-/// The mac of the parts, one behind the other. `key` has 32 bytes at most.
+/// The MAC of the concatenated parts. `key` has at most 32 bytes.
 pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; MAC_BYTES] {
     state(key, parts).finalize_fixed().into()
 }
 
-/// Whether `expected` is that mac, in a time that does not depend on where they differ.
+/// Whether `expected` is that MAC, compared in constant time.
 pub(super) fn verify(key: &[u8], parts: &[&[u8]], expected: &[u8; MAC_BYTES]) -> bool {
     state(key, parts).verify(expected.into()).is_ok()
 }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
     use crate::handshake::tests::hex;
 
-    /// Against Python's hashlib.
+    /// Compared with Python's hashlib.
     #[test]
     fn vectors() {
         let key: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! all       0 kind 1B | 1 link 1B | 2 version 1B: 1 | 3 zero 1B | 4 index 4B
-//! initiation  8 Noise message 1: 32 + 48 + 96 | 184 mac1 16 | 200 mac2 16     index: the sender's
-//! response    8 Noise message 2: 32 + 112     | 152 mac1 16                   index: the receiver's
-//! cookie      8 nonce 24 | 32 sealed cookie 16 + 16                           index: the receiver's
+//! initiation  8 Noise message 1: 32 + 48 + 96 | 184 mac1 16 | 200 mac2 16    index: the sender's
+//! response    8 Noise message 2: 32 + 112     | 152 mac1 16                  index: the receiver's
+//! cookie      8 nonce 24 | 32 sealed cookie 16 + 16                          index: the receiver's
 //! ```
-//! A response and a cookie are smaller than what they answer: a server amplifies nothing.
+//! A response and a cookie reply are smaller than the initiation that they answer, so a server
+//! amplifies nothing.
 
 use crate::discard::Discard;
 use crate::wire::sealed::DatagramKind;
@@ -21,14 +22,14 @@ pub const RESPONSE_BYTES: usize = HEADER_BYTES + MESSAGE_2_BYTES + MAC_BYTES;
 /// Bytes of a cookie reply.
 pub const COOKIE_BYTES: usize = HEADER_BYTES + NONCE_BYTES + SEALED_COOKIE_BYTES;
 
-/// The version of the handshake that this speaks.
+/// The version of the handshake.
 pub const VERSION: u8 = 1;
 
-/// Ephemeral key; static key and its tag; payload and its tag.
+/// Ephemeral key; static key and its tag; payload and its tag (Noise IK).
 pub(super) const MESSAGE_1_BYTES: usize = 32 + 48 + HELLO_BYTES + 16;
-/// Ephemeral key; payload and its tag.
+/// Ephemeral key; payload and its tag (Noise IK).
 pub(super) const MESSAGE_2_BYTES: usize = 32 + ANSWER_BYTES + 16;
-/// Nonce of XChaCha20-Poly1305.
+/// Nonce of XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha §2.1).
 pub(super) const NONCE_BYTES: usize = 24;
 /// Cookie and tag.
 pub(super) const SEALED_COOKIE_BYTES: usize = MAC_BYTES + 16;
@@ -38,10 +39,10 @@ const HEADER_BYTES: usize = 8;
 /// A client's first message.
 #[derive(Debug, Clone, Copy)]
 pub struct Initiation<'a> {
-    /// The client's number of the link that it was sent on. Anybody on the way can change it: a hint, until something sealed
-    /// came over that link.
+    /// The client's number of the link. Any host on the path can change it, so it is a hint until a
+    /// sealed datagram arrives over that link.
     pub link: u8,
-    /// The client's name for this attempt.
+    /// The client's index for this attempt.
     pub sender_index: u32,
     pub(super) message: &'a [u8; MESSAGE_1_BYTES],
     before_mac1: &'a [u8],
@@ -51,7 +52,7 @@ pub struct Initiation<'a> {
 }
 
 impl<'a> Initiation<'a> {
-    /// Reads the parts; proves nothing.
+    /// Splits the datagram into its parts; authenticates nothing.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Discard> {
         let (header, body) = parse_header(datagram, DatagramKind::Initiation, INITIATION_BYTES)?;
         let message = body.first_chunk().ok_or(Discard::HandshakeMalformed)?;
@@ -61,7 +62,8 @@ impl<'a> Initiation<'a> {
         Ok(Self { link, sender_index, message, before_mac1, mac1, before_mac2, mac2 })
     }
 
-    /// Names what was said, whatever link it came over: the same message on several links is one initiation.
+    /// Identifies the initiation independently of the link: copies on several links have the same
+    /// fingerprint.
     pub fn fingerprint(&self) -> [u8; 32] {
         hash(&[&self.sender_index.to_be_bytes(), self.message])
     }
@@ -78,9 +80,9 @@ impl<'a> Initiation<'a> {
 /// A server's answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Response<'a> {
-    /// The link of the initiation that it answers.
+    /// The link of the initiation that this answers.
     pub link: u8,
-    /// The attempt that it answers.
+    /// The client's index of the attempt that this answers.
     pub receiver_index: u32,
     pub(super) message: &'a [u8; MESSAGE_2_BYTES],
     before_mac1: &'a [u8],
@@ -88,7 +90,7 @@ pub struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// Reads the parts; proves nothing.
+    /// Splits the datagram into its parts; authenticates nothing.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Discard> {
         let (header, body) = parse_header(datagram, DatagramKind::Response, RESPONSE_BYTES)?;
         let message = body.first_chunk().ok_or(Discard::HandshakeMalformed)?;
@@ -102,19 +104,19 @@ impl<'a> Response<'a> {
     }
 }
 
-/// A server under load asks to be asked again, with a cookie.
+/// A server under load asks the client to repeat its initiation with a cookie.
 #[derive(Debug, Clone, Copy)]
 pub struct CookieReply<'a> {
-    /// The link of the initiation that it answers.
+    /// The link of the initiation that this answers.
     pub link: u8,
-    /// The attempt that it answers.
+    /// The client's index of the attempt that this answers.
     pub receiver_index: u32,
     pub(super) nonce: &'a [u8; NONCE_BYTES],
     pub(super) sealed: &'a [u8; SEALED_COOKIE_BYTES],
 }
 
 impl<'a> CookieReply<'a> {
-    /// Reads the parts; proves nothing.
+    /// Splits the datagram into its parts; authenticates nothing.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Discard> {
         let (header, body) = parse_header(datagram, DatagramKind::Cookie, COOKIE_BYTES)?;
         let (nonce, sealed) = body.split_first_chunk().ok_or(Discard::HandshakeMalformed)?;
@@ -124,7 +126,7 @@ impl<'a> CookieReply<'a> {
     }
 }
 
-/// What all begin with.
+/// The common start of all three datagrams.
 pub(super) struct Header {
     pub(super) link: u8,
     pub(super) index: u32,
@@ -159,7 +161,7 @@ mod tests {
     }
 
     proptest! {
-        /// Arbitrary bytes behind a header that is right up to one place.
+        /// Any bytes behind a header that is right except at one place.
         #[test]
         fn any_bytes_are_read_or_refused(
             mut bytes in proptest::collection::vec(any::<u8>(), 8..260), fit in 0usize..4, kind in 0x80u8..0x85, version in 0u8..3,

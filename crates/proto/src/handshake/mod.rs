@@ -1,27 +1,33 @@
-//! The handshake: how a client and a server find out that they are who they say and agree on keys. Messages and keys only: when
-//! to ask, what to answer and where sessions live is the session's and the endpoint's business. PROTOCOL.md has the bytes.
+//! The handshake: a client and a server authenticate each other and agree on keys. The modules
+//! handle messages and keys only. The session and the endpoint decide when to start a handshake,
+//! what to answer, and where sessions live. PROTOCOL.md has the bytes.
 //!
-//! Noise IK with a pre-shared key: the client knows the server's static key and says who it is under it, in the first message;
-//! two messages are all. One message goes over every link at once, so each is made in two layers:
-//! - the Noise message, made once. It binds both indices, both keys and everything that the sides say; whoever changes a bit of
-//!   it on one link makes that copy void and leaves the copies on other links alone;
-//! - around it each link's own number and macs. The number of the link is bound by nothing but mac1, which whoever knows the
-//!   receiver's public key can make: a hint, until something sealed came over that link.
+//! Noise IK with a pre-shared key, in two messages: the client knows the server's static key, and
+//! the first message authenticates the client. The client sends the first message over every link
+//! at once, so each datagram has two layers:
+//! - the Noise message, made once. It binds both indices, both keys and both payloads. A bit
+//!   changed on one link voids that copy only; the copies on other links stay valid;
+//! - the link's own number and macs around it. Only mac1 covers the link's number, and every host
+//!   that knows the receiver's public key can compute mac1. The number is therefore a hint until a
+//!   sealed datagram arrives over that link.
 //!
-//! Replays: the responder cannot tell an old initiation from a new one. The endpoint compares [`Stamp`]s, and answers an
-//! initiation that came before over another link ([`Initiation::fingerprint`]) with the same response.
+//! Replays: the responder cannot tell an old initiation from a new one. The endpoint compares
+//! [`Stamp`]s. It answers a copy of an initiation that came over another link
+//! ([`Initiation::fingerprint`]) with the same response.
 //!
-//! Sans-IO: randomness is a [`SecretRng`](crate::crypto::rng::SecretRng), time an argument. No input makes it panic.
+//! Sans-IO: randomness is a [`SecretRng`](crate::crypto::rng::SecretRng), time an argument. No
+//! input makes it panic.
 //!
 //! | module | does |
 //! | --- | --- |
 //! | `message` | the datagrams |
-//! | `payload` | what is sealed in them |
-//! | `mac`, `cookie`, `limiter` | what keeps strangers from costing work |
-//! | `noise`, `primitives` | the Noise state, what it computes with |
+//! | `payload` | the sealed payloads in them |
+//! | `mac`, `cookie`, `limiter` | limits on the work that unauthenticated senders can cause |
+//! | `noise`, `primitives` | the Noise state, and its cryptographic primitives |
 //! | `initiator`, `responder` | the two sides |
 //!
-//! Sources: The Noise Protocol Framework, revision 34; Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", §5.4.
+//! Sources: The Noise Protocol Framework, revision 34; Donenfeld, "WireGuard: Next Generation
+//! Kernel Network Tunnel", §5.4.
 
 pub mod cookie;
 pub mod initiator;
@@ -41,7 +47,7 @@ pub use initiator::{Initiator, Outcome};
 pub use mac::Mac1;
 pub use message::{COOKIE_BYTES, CookieReply, INITIATION_BYTES, Initiation, RESPONSE_BYTES, Response};
 pub use payload::{Hello, Refusal, Stamp, Welcome};
-pub use responder::{Admission, Incoming, Responder, ResponseMessage};
+pub use responder::{Incoming, Responder, ResponseMessage, Verdict};
 
 use crate::crypto::aead::{AeadKey, Cipher};
 use noise::Split;
@@ -49,15 +55,15 @@ use noise::Split;
 /// The keys of a session, as one side holds them.
 #[derive(Debug)]
 pub struct TransportKeys {
-    /// What both seal with.
+    /// The cipher of both directions.
     pub cipher: Cipher,
     /// Seals what we send.
     pub send: AeadKey,
     /// Opens what we receive.
     pub receive: AeadKey,
-    /// Our name for the session: what we receive carries it.
+    /// Our index for the session: the datagrams that we receive carry it.
     pub local_index: u32,
-    /// The other side's name for it: what we send carries it.
+    /// The peer's index for the session: the datagrams that we send carry it.
     pub remote_index: u32,
 }
 

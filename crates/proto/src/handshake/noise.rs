@@ -1,11 +1,13 @@
-//! The Noise state of one handshake: a shell around `snow`, which knows the pattern; `primitives` do the
-//! arithmetic and clear their keys.
+//! The Noise state of one handshake: a thin layer over `snow`, which knows the pattern.
+//! `primitives` does the arithmetic and clears its keys.
 //!
-//! What snow itself holds (chaining key, pre-shared key) is overwritten when the state is dropped. Copies that it and
-//! aws-lc-rs leave on the way while they work (stack, the shared secret's buffer) are beyond reach.
+//! snow's own secrets (chaining key, pre-shared key) are overwritten when the state is dropped.
+//! Temporary copies made by snow and aws-lc-rs (stack, the shared secret's buffer) cannot be
+//! reached.
 //!
-//! A failed read leaves the state as it was: snow restores its hashes, and in this pattern every message begins with an ephemeral
-//! key, which replaces the only other things that the read could have changed (the cipher's key, the remote ephemeral).
+//! A failed read leaves the state unchanged. snow restores its hashes. In this pattern every
+//! message begins with an ephemeral key, and the next message replaces all else that the failed
+//! read changed: the cipher's key and the remote ephemeral key.
 //!
 //! Source: The Noise Protocol Framework, revision 34.
 
@@ -20,7 +22,8 @@ use super::primitives::Resolver;
 
 /// The protocol's name in Noise's terms.
 pub const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
-/// Both sides hash this and then the client's index (4 bytes), so that nobody on a link can change that index.
+/// Both sides hash this and then the client's index (4 bytes), so that no host on the path can
+/// change that index.
 pub const PROLOGUE: &[u8; 14] = b"UDP Bonding v1";
 
 /// The place of the pre-shared key in the pattern's name.
@@ -40,7 +43,7 @@ pub(super) struct Split {
 pub(super) struct Noise(Box<HandshakeState>);
 
 impl Noise {
-    /// Who writes first. `public` belongs to `identity`.
+    /// The side that writes first. `public` belongs to `identity`.
     pub(super) fn initiator(
         identity: &PrivateKey,
         public: PublicKey,
@@ -61,7 +64,7 @@ impl Noise {
         Self(Box::new(state.expect("IKpsk2 has all that its initiator needs")))
     }
 
-    /// Who reads first. The pre-shared key is set when the client is known.
+    /// The side that reads first. The pre-shared key is set when the client is known.
     pub(super) fn responder(
         identity: &PrivateKey,
         public: PublicKey,
@@ -77,17 +80,17 @@ impl Noise {
         Self(Box::new(state.expect("IKpsk2 has all that its responder needs")))
     }
 
-    /// The key that is shared with this client, before the answer is written.
+    /// Sets the key shared with this client. To be called before the answer is written.
     pub(super) fn set_psk(&mut self, psk: Option<&PresharedKey>) {
         let psk = psk.map_or(&NO_PSK, PresharedKey::bytes);
         self.0.set_psk(PSK, psk).expect("a key of 32 bytes at place 2");
     }
 
-    /// The next message, which has `N` bytes. To be called in turn.
+    /// The next message, of `N` bytes. Writes and reads must alternate.
     pub(super) fn write<const N: usize>(&mut self, payload: &[u8]) -> [u8; N] {
         let mut message = [0; N];
         let written = self.0.write_message(payload, &mut message);
-        assert_eq!(written, Ok(N), "whose turn it is and what is written are ours");
+        assert_eq!(written, Ok(N), "a write in turn, of a payload of fixed size");
         message
     }
 
@@ -100,12 +103,12 @@ impl Noise {
         }
     }
 
-    /// The other side's static key, once it is known.
+    /// The other side's static key, once known.
     pub(super) fn remote(&self) -> Option<PublicKey> {
         self.0.get_remote_static()?.try_into().ok().map(PublicKey)
     }
 
-    /// The keys. Only after the last message.
+    /// The keys. To be called after the last message only.
     pub(super) fn split(mut self) -> Split {
         let (initiator, responder) = self.0.dangerously_get_raw_split();
         Split { initiator: Zeroizing::new(initiator), responder: Zeroizing::new(responder) }
@@ -114,12 +117,12 @@ impl Noise {
 
 impl Drop for Noise {
     fn drop(&mut self) {
-        // snow clears nothing: put a state without secrets in its place.
+        // snow clears nothing: replace its state by one without secrets.
         let cleared = self.0.set_psk(PSK, &NO_PSK);
         debug_assert!(cleared.is_ok());
         if let Ok(blank) = builder(BLANK, Resolver::blank()).build_responder() {
             *self.0 = blank;
-            // Or the compiler would see that nobody reads it again.
+            // Keeps the compiler from removing a write that is never read.
             std::hint::black_box(&mut self.0);
         }
     }

@@ -1,6 +1,7 @@
-//! What the two sides tell each other inside a handshake's messages, sealed.
+//! The payloads that the two sides exchange inside a handshake's messages, sealed.
 //!
-//! Fixed sizes. Where the layout says zero, a sender writes zero and a reader looks away: later versions may use the room.
+//! All sizes are fixed. A sender writes zero to the reserved bytes and a reader ignores them: later
+//! versions may use them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +16,7 @@ use crate::discard::Discard;
 pub const HELLO_BYTES: usize = 80;
 /// Bytes of an answer, [`Welcome`] or [`Refusal`].
 pub const ANSWER_BYTES: usize = 96;
-/// Addresses that a [`Welcome`] has room for.
+/// The most addresses of a [`Welcome`].
 pub const MAX_ADDRESSES: usize = 4;
 
 const FLAG_AES_FAST: u8 = 0x01;
@@ -24,22 +25,23 @@ const STATUS_WELCOME: u8 = 0;
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
 
-/// Orders the initiations of one client key, so that an old one is not taken for a new one. Needs no synchronised clock: the
-/// server only compares with the newest that it saw of that key.
+/// Orders the initiations of one client key, so that a replayed initiation is recognised. No
+/// synchronised clock is needed: the server compares a stamp only with the newest stamp of the same
+/// key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Stamp {
-    /// Greater at each start of the client.
+    /// Greater in each run of the client.
     pub run: u64,
-    /// The client's clock, which only has to go forward within that run.
+    /// The client's clock, µs. It has to advance within a run only.
     pub elapsed_us: u64,
 }
 
-/// What a client says first.
+/// The client's payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// Newer than that of any initiation before it.
+    /// Newer than the stamp of any initiation before it.
     pub stamp: Stamp,
-    /// Names the client's run.
+    /// The client's run.
     pub epoch: u32,
     /// Whether the client's processor has instructions for AES.
     pub aes_fast: bool,
@@ -64,7 +66,7 @@ impl Hello {
         bytes
     }
 
-    /// Reads what was sealed.
+    /// Reads the opened payload.
     pub fn parse(mut bytes: &[u8]) -> Result<Self, Discard> {
         let run = u64::from_be_bytes(take(&mut bytes)?);
         let elapsed_us = u64::from_be_bytes(take(&mut bytes)?);
@@ -80,42 +82,44 @@ impl Hello {
     }
 }
 
-/// What a server tells a client that it takes.
+/// The server's payload for a client that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// How both will seal.
+    /// The session's cipher.
     pub cipher: Cipher,
-    /// Names the server's run.
+    /// The server's run.
     pub epoch: u32,
-    /// The server's inner MTU, if it tells.
+    /// The server's inner MTU in bytes; `None`: not told.
     pub mtu: Option<u16>,
-    /// The client's inner addresses, with the tunnel's prefix lengths. [`MAX_ADDRESSES`] at most: more are not sent.
+    /// The client's inner addresses, with the prefix lengths of the tunnel's network. At most
+    /// [`MAX_ADDRESSES`]: further ones are not sent.
     pub addresses: Vec<Prefix>,
 }
 
-/// Why a server does not take a client.
+/// The reason why a server refuses a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// The invitation was used.
+    /// The invitation was used already.
     Used = 1,
-    /// The invitation's time is over.
+    /// The invitation has expired.
     Expired = 2,
-    /// The invitation is unknown, or the server takes nobody.
+    /// The invitation is unknown, or the server accepts no new clients.
     Refused = 3,
 }
 
-/// A server's answer as it is sealed: the server's index for the session, and what it says.
+/// A server's answer before it is sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The session stands.
+    /// The server accepted the client.
     Welcome {
-        /// The server's name for the session; here and not in the clear, so that nobody on a link can change it.
+        /// The server's index for the session. It is sealed so that no host on the path can change
+        /// it.
         index: u32,
-        /// The rest.
+        /// The payload.
         welcome: Welcome,
     },
-    /// There will be none.
+    /// The server refused the client.
     Refused(Refusal),
 }
 
@@ -131,7 +135,7 @@ impl Answer {
         bytes
     }
 
-    /// Reads what was sealed.
+    /// Reads the opened payload.
     pub fn parse(mut bytes: &[u8]) -> Result<Self, Discard> {
         let [status, cipher, count, _] = take(&mut bytes)?;
         match status {
@@ -194,7 +198,7 @@ fn take_prefix(bytes: &mut &[u8]) -> Result<Prefix, Discard> {
     Ok(Prefix { address, length })
 }
 
-/// Writes `bytes` at the start of `rest`, which the fixed layouts never exceed.
+/// Writes `bytes` to the front of `rest`. The fixed layouts never exceed it.
 fn put(rest: &mut &mut [u8], bytes: &[u8]) {
     let (place, behind) = std::mem::take(rest).split_at_mut(bytes.len());
     place.copy_from_slice(bytes);

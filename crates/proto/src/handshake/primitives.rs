@@ -1,7 +1,10 @@
-//! What snow is given to work with: X25519 of aws-lc (twice as fast as curve25519-dalek, which snow would bring), and RustCrypto's
-//! ChaCha20-Poly1305 and BLAKE2s. Keys are cleared when dropped; snow's own shells do not clear theirs.
+//! The cryptographic primitives for snow: X25519 of aws-lc, and RustCrypto's ChaCha20-Poly1305 and
+//! BLAKE2s. aws-lc is twice as fast as curve25519-dalek, snow's default. Keys are cleared when
+//! dropped; snow's own wrappers do not clear theirs.
 //!
-//! Randomness: the ephemeral key is drawn by the caller; nothing else in the pattern is random. The public half of the own static
+//! Randomness: the caller draws the ephemeral key; nothing else in the pattern is random. The
+//! caller also gives the public half of its static key, so that it is not computed for each
+//! handshake.
 //! key is given too, not computed for each handshake.
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
@@ -17,25 +20,25 @@ use zeroize::Zeroizing;
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 
-/// Where snow takes its primitives from, for one handshake.
+/// The source of snow's primitives, for one handshake.
 pub(super) struct Resolver {
-    /// Of the own static key.
+    /// The public half of this side's static key.
     public: PublicKey,
-    /// Whether keys that make every shared secret zero are refused.
+    /// Whether to refuse public keys that make every shared secret zero.
     strict: bool,
     /// The private ephemeral key.
     ephemeral: Zeroizing<[u8; 32]>,
 }
 
 impl Resolver {
-    /// For the side whose static key is `public`'s.
+    /// For the side whose static key is `public`.
     pub(super) fn new(public: PublicKey, strict: bool, rng: &mut SecretRng) -> Self {
         let mut ephemeral = Zeroizing::new([0; 32]);
         rng.fill(ephemeral.as_mut_slice());
         Self { public, strict, ephemeral }
     }
 
-    /// For a state that will do nothing.
+    /// For a state that will compute nothing.
     pub(super) fn blank() -> Self {
         Self { public: PublicKey([0; 32]), strict: true, ephemeral: Zeroizing::new([0; 32]) }
     }
@@ -62,7 +65,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// The one draw of a handshake.
+/// The one random draw of a handshake.
 struct Ephemeral(Option<Zeroizing<[u8; 32]>>);
 
 impl Random for Ephemeral {
@@ -73,7 +76,7 @@ impl Random for Ephemeral {
     }
 }
 
-/// snow makes two of these: one is set to the static key, one generates the ephemeral key.
+/// snow makes two of these: one for the static key, one for the ephemeral key.
 struct X25519 {
     secret: Option<PrivateKey>,
     public: PublicKey,
@@ -93,7 +96,7 @@ impl Dh for X25519 {
         32
     }
 
-    /// The static key, whose public half is known.
+    /// Sets the static key. Its public half is known already.
     fn set(&mut self, private: &[u8]) {
         self.secret = PrivateKey::from_private_key(&agreement::X25519, private).ok();
     }
@@ -112,7 +115,7 @@ impl Dh for X25519 {
         &self.public.0
     }
 
-    /// Only snow's generator of key pairs asks for it, which is not used.
+    /// Only snow's key pair generator calls this, and it is not used.
     fn privkey(&self) -> &[u8] {
         &[]
     }
@@ -130,8 +133,9 @@ impl Dh for X25519 {
                 Ok(())
             },
         );
-        // RFC 7748 §6.1: the only failure is a secret of zeros. A client with such a key could be anybody. A server with one is a
-        // wrong server like any other, and the client finds that out as it does with any other.
+        // RFC 7748 §6.1: the only failure is a shared secret of zeros. A server must refuse it,
+        // because any host can impersonate a client with such a key. A client may continue: a
+        // server with such a key fails the handshake like any wrong server.
         match agreed {
             Err(_) if !self.strict => *out = [0; 32],
             agreed => agreed?,
@@ -217,7 +221,7 @@ impl Hash for Blake2s {
 mod tests {
     use super::*;
 
-    /// Points of small order: every secret shared with one is zero.
+    /// Points of small order: every shared secret with such a point is zero.
     #[test]
     fn a_server_takes_no_key_that_is_none() {
         let shared = |strict, public: &[u8; 32]| {
@@ -233,7 +237,7 @@ mod tests {
         assert_ne!(shared(true, &[9; 32]).unwrap()[..32], [0; 32]);
     }
 
-    /// One handshake, one draw.
+    /// One handshake makes one draw.
     #[test]
     fn an_ephemeral_key_is_drawn_once() {
         let mut ephemeral = Ephemeral(Some(Zeroizing::new([5; 32])));

@@ -1,20 +1,21 @@
-//! The server's side: whom to work for, and the work.
+//! The server's side: admission of initiations, and the work for them.
 //!
-//! [`Responder::admit`] is cheap and decides; [`Responder::read`] does the Diffie-Hellman work and finds out who asks;
-//! [`Incoming`] waits for the endpoint's answer. Nothing is kept between these calls but budgets.
+//! [`Responder::admit`] is cheap and decides. [`Responder::read`] does the Diffie-Hellman work and
+//! learns the client's key. [`Incoming`] waits for the endpoint's answer. Only budgets are kept
+//! between these calls.
 //!
-//! Admission, in the order of cost:
-//! 1. size, version, mac1: whoever does not know the server's key ends here;
-//! 2. [`WORK_BUDGET`] for all who prove nothing about their address, [`SOURCE_RATE`] for each of them. When either is spent:
-//! 3. a cookie is asked for; who shows one has [`SOURCE_RATE`] of its own, that nobody who pretends to be there can spend, out of
-//!    [`PROVEN_BUDGET`] for all of them.
+//! Verdict, in the order of cost:
+//! 1. size, version and mac1 reject a sender that does not know the server's public key;
+//! 2. an address without a cookie spends one token of [`WORK_BUDGET`], which all such addresses
+//!    share, and one of its own [`SOURCE_RATE`];
+//! 3. when either is spent, the server asks for a cookie. An address that shows one has another
+//!    [`SOURCE_RATE`], which no forged source can spend, and shares [`PROVEN_BUDGET`] with all such
+//!    addresses.
 //!
-//! So a flood from false addresses costs at most the budget's work and one small datagram for each of its larger ones, and
-//! keeps no client out that answers a cookie.
+//! A flood from forged addresses therefore costs at most the budget's work and one small reply to
+//! each larger datagram. It keeps out no client that answers a cookie.
 //!
-//! Cost on one core of a 2-core Xeon VM (test `handshake_costs`): a wrong mac1 0.6 µs, admission 0.7 µs, a cookie reply 4.5 µs, reading
-//! 85 µs, answering as much again; the client's first message 150 µs, its last step 80 µs. With curve25519-dalek instead of aws-lc it
-//! was twice that.
+//! Measured: docs/decisions/0070-handshake-budgets.md.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,27 +34,30 @@ use super::noise::Noise;
 use super::payload::{Answer, HELLO_BYTES, Hello, Refusal, Welcome};
 use super::{Side, TransportKeys};
 
-/// Handshakes that are worked on for anybody. 100 a second are 2 % of a core, which data does not miss; 200 at once are 40 ms, and
-/// let the clients of a server that was started again come back without cookies.
+/// Handshakes per second for all addresses without a cookie. Chosen: 100 a second are 2 % of a
+/// core. A burst of 200 takes 40 ms and lets the clients of a restarted server return without
+/// cookies.
 pub const WORK_BUDGET: Rate = Rate { interval: Duration::from_millis(10), burst: 200 };
-/// Handshakes that are worked on for all who show cookies: 500 a second are a tenth of a core, whatever number of addresses somebody
-/// really has; a thousand clients that come back at once are in after some seconds.
+/// Handshakes per second for all addresses with a cookie. Chosen: 500 a second are a tenth of a
+/// core, however many addresses an attacker really has. A thousand clients that return at once are
+/// connected after some seconds.
 pub const PROVEN_BUDGET: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
-/// For one source: WireGuard's, 20 a second and 5 at once.
+/// Handshakes per source: 20 a second and 5 at once, as in WireGuard's implementation.
 pub const SOURCE_RATE: Rate = Rate { interval: Duration::from_millis(50), burst: 5 };
-/// Sources that are told apart; 250 ms after its last handshake one is forgotten anyway. A full table has some 0.4 MB.
+/// The most sources remembered. Chosen: a full table takes about 0.4 MB. A source is forgotten
+/// anyway 250 ms after its last handshake.
 pub const MAX_SOURCES: usize = 4_096;
 
-/// What to do with an initiation.
+/// The decision about an initiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// [`Responder::read`] it.
+pub enum Verdict {
+    /// Process it: call [`Responder::read`].
     Proceed,
-    /// Send this back to where it came from, and forget it.
+    /// Send this cookie reply to the source and keep nothing.
     Cookie([u8; COOKIE_BYTES]),
 }
 
-/// A server's key and what it has left for strangers.
+/// A server's key and its budgets for handshakes.
 #[derive(Debug)]
 pub struct Responder {
     identity: PrivateKey,
@@ -87,27 +91,29 @@ impl Responder {
         }
     }
 
-    /// Whether to work on an initiation. Cheap, and no memory is kept for an address that could be false beyond the budget.
-    pub fn admit(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Result<Admission, Discard> {
+    /// Decides whether to process an initiation. Cheap; keeps no memory for an unproven address
+    /// beyond its budget.
+    pub fn admit(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Result<Verdict, Discard> {
         let initiation = Initiation::parse(datagram)?;
         initiation.verify_mac1(&self.mac1_key)?;
         if self.budget.has_one(now) && self.unproven.try_spend(source.ip(), now) {
             self.budget.try_spend(now);
-            return Ok(Admission::Proceed);
+            return Ok(Verdict::Proceed);
         }
         if !self.cookies.admits(&initiation, source, &mut self.rng, now) {
             let reply = self.cookies.reply(&initiation, source, &self.cookie_key, &mut self.rng, now);
-            return Ok(Admission::Cookie(reply));
+            return Ok(Verdict::Cookie(reply));
         }
         if self.proven_budget.has_one(now) && self.proven.try_spend(source.ip(), now) {
             self.proven_budget.try_spend(now);
-            Ok(Admission::Proceed)
+            Ok(Verdict::Proceed)
         } else {
             Err(Discard::HandshakeLimited)
         }
     }
 
-    /// Finds out who asks, and what. To be called after [`Self::admit`] let it proceed.
+    /// Authenticates the client and reads its payload. To be called after [`Self::admit`] let the
+    /// initiation proceed.
     pub fn read(&mut self, datagram: &[u8]) -> Result<Incoming, Discard> {
         let initiation = Initiation::parse(datagram)?;
         let index = initiation.sender_index;
@@ -119,23 +125,24 @@ impl Responder {
     }
 }
 
-/// An initiation by somebody who has that key, waiting for an answer. It may be an old one that somebody repeats: the endpoint
-/// compares its stamp.
+/// An authenticated initiation that waits for its answer. It may be a replay: the endpoint compares
+/// its stamp.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who asks.
+    /// The client's static key.
     pub client: PublicKey,
-    /// What it says.
+    /// The client's payload.
     pub hello: Hello,
-    /// The client's name for the session.
+    /// The client's index for the session.
     pub remote_index: u32,
-    /// The link that it says it came over: a hint.
+    /// The link that it names as its own: a hint.
     pub link: u8,
     noise: Noise,
 }
 
 impl Incoming {
-    /// Opens the session: `local_index` is the server's name for it, `psk` what it shares with this client.
+    /// Accepts the client: `local_index` is the server's index for the session, `psk` the key
+    /// shared with this client.
     pub fn welcome(
         self,
         welcome: &Welcome,
@@ -149,7 +156,7 @@ impl Incoming {
         (keys, response)
     }
 
-    /// Says no. There is no session then.
+    /// Refuses the client. No session exists then.
     pub fn refuse(self, refusal: Refusal, psk: Option<&PresharedKey>) -> ResponseMessage {
         self.answer(&Answer::Refused(refusal), psk).1
     }
@@ -162,7 +169,7 @@ impl Incoming {
     }
 }
 
-/// A response, to be sent on every link that its initiation came over.
+/// A response, to be sent on every link that carried its initiation.
 #[derive(Debug, Clone)]
 pub struct ResponseMessage {
     message: [u8; MESSAGE_2_BYTES],

@@ -1,4 +1,5 @@
-//! Both sides against each other, and against vectors that another implementation made.
+//! The client's and the server's side against each other, and against vectors of another
+//! implementation.
 
 use std::net::SocketAddr;
 
@@ -60,7 +61,7 @@ fn welcome() -> Welcome {
     }
 }
 
-/// A client of the server, with the pre-shared key and randomness of its own.
+/// A client of the server, with its own pre-shared key and randomness.
 pub(super) fn client(seed: u8) -> Initiator {
     let mut rng = SecretRng::new([seed; 32]);
     Initiator::new(&client_key(), &server_key().public(), Some(&psk()), 0x0102_0304, &hello(), &mut rng)
@@ -93,7 +94,7 @@ fn answered(client: &Initiator) -> (TransportKeys, Vec<u8>) {
     (keys, response(&message, 3))
 }
 
-/// Whether what one side seals the other opens, both ways.
+/// Whether each side opens the datagrams that the other side seals.
 fn match_up(a: &TransportKeys, b: &TransportKeys) -> bool {
     let opens = |send: &AeadKey, receive: &AeadKey| {
         let mut bytes = b"hello".to_vec();
@@ -110,7 +111,7 @@ fn both_sides_agree() {
     assert_eq!(client.local_index(), 0x0102_0304);
     let datagram = initiation(&client, 3);
     let mut server = server();
-    assert_eq!(server.admit(&datagram, source(1), at(1)), Ok(Admission::Proceed));
+    assert_eq!(server.admit(&datagram, source(1), at(1)), Ok(Verdict::Proceed));
     let incoming = server.read(&datagram).unwrap();
     assert_eq!((incoming.client, &incoming.hello), (client_key().public(), &hello()));
     assert_eq!((incoming.remote_index, incoming.link), (0x0102_0304, 3));
@@ -162,7 +163,7 @@ fn vectors() {
         panic!("refused")
     };
     assert_eq!(said, welcome());
-    // A key cannot be read back: what it seals tells.
+    // A key cannot be read back, so the test compares sealed bytes.
     let key = |text: &str| AeadKey::new(Cipher::Aes256Gcm, hex(text).as_slice().try_into().unwrap());
     let to_server = key("bdc7461b3c84f554cfdcaba29d0550cf3580e8f7cac64cd2e6fc6062ce0bdeeb");
     let to_client = key("90546fc4e56dbf948ca423b18d0385f712275decc4e0a78335ba2c554bbb6118");
@@ -227,7 +228,7 @@ fn wrong_keys_fail() {
     assert_eq!(other.admit(&datagram, source(1), at(1)), Err(Discard::Unauthenticated));
     assert_eq!(other.read(&datagram).err(), Some(Discard::Unauthenticated));
 
-    // Another pre-shared key, or none: the client sees it, and goes on until the right answer comes.
+    // Another pre-shared key, or none: the client notices and continues until the right answer.
     let mut client = client(1);
     for wrong in [Some(PresharedKey::from_bytes([7; 32])), None] {
         let incoming = server().read(&datagram).unwrap();
@@ -236,7 +237,7 @@ fn wrong_keys_fail() {
     }
     assert!(client.read_response(&answered(&client).1).is_ok());
 
-    // Another client with the same index: what was answered to the first is not for it.
+    // Another client with the same index: the answer to the first is not for it.
     let mut rng = SecretRng::new([1; 32]);
     let server_public = server_key().public();
     let mut thief = Initiator::new(&stranger, &server_public, Some(&psk()), 0x0102_0304, &hello(), &mut rng);
@@ -244,7 +245,7 @@ fn wrong_keys_fail() {
     assert_eq!(thief.read_response(&response(&message, 3)).err(), Some(Discard::Unauthenticated));
 }
 
-/// Somebody on a link knows both public keys and can make macs.
+/// A host on the path knows both public keys and can make macs.
 #[test]
 fn a_forged_response_does_not_end_the_attempt() {
     let mut client = client(1);
@@ -261,7 +262,7 @@ fn a_forged_response_does_not_end_the_attempt() {
     assert!(matches!(outcome, Outcome::Welcome(_, keys) if match_up(&keys, &server_keys)));
 }
 
-/// Somebody on one link cannot make the server take another index, or anything else, for the client's.
+/// A host on the path cannot make the server accept another index, or any other change.
 #[test]
 fn a_forged_initiation_is_refused_whatever_its_macs_say() {
     let good = initiation(&client(1), 3);
@@ -272,7 +273,7 @@ fn a_forged_initiation_is_refused_whatever_its_macs_say() {
         let (before, macs) = forged.split_at_mut(INITIATION_BYTES - 32);
         macs[..16].copy_from_slice(&mac::mac(&mac::mac1_key(&server_key().public()), &[before]));
         let now = at(u64::try_from(place).unwrap());
-        assert_eq!(server.admit(&forged, source(1), now), Ok(Admission::Proceed));
+        assert_eq!(server.admit(&forged, source(1), now), Ok(Verdict::Proceed));
         assert_eq!(server.read(&forged).err(), Some(Discard::Unauthenticated));
     }
     assert!(server.read(&good).is_ok());
@@ -281,39 +282,40 @@ fn a_forged_initiation_is_refused_whatever_its_macs_say() {
 #[test]
 fn under_load_a_cookie_is_asked_for_and_good() {
     let mut server = server();
-    // More strangers than the budget has, from as many addresses.
+    // More unknown sources than the budget has tokens.
     for number in 0..WORK_BUDGET.burst {
         let [_, _, a, b] = number.to_be_bytes();
         let stranger = SocketAddr::from(([198, 18, a, b], 1));
-        assert_eq!(server.admit(&initiation(&client(1), 3), stranger, at(9)), Ok(Admission::Proceed));
+        assert_eq!(server.admit(&initiation(&client(1), 3), stranger, at(9)), Ok(Verdict::Proceed));
     }
     let mut client = client(1);
     let mut datagram = Vec::new();
     let mac1 = client.put(3, None, &mut datagram);
-    let Ok(Admission::Cookie(reply)) = server.admit(&datagram, source(1), at(9)) else { panic!("no cookie") };
+    let Ok(Verdict::Cookie(reply)) = server.admit(&datagram, source(1), at(9)) else { panic!("no cookie") };
     assert_eq!(CookieReply::parse(&reply).unwrap().link, 3);
     let cookie = client.read_cookie(&reply, &mac1).unwrap();
 
-    // Not for another initiation, or another attempt.
+    // Not valid for another initiation, or another attempt.
     let other_mac1 = client.put(4, None, &mut Vec::new());
     assert_eq!(client.read_cookie(&reply, &other_mac1).err(), Some(Discard::Unauthenticated));
     let mut rng = SecretRng::new([1; 32]);
     let other = Initiator::new(&client_key(), &server_key().public(), None, 5, &hello(), &mut rng);
     assert_eq!(other.read_cookie(&reply, &mac1).err(), Some(Discard::UnknownSession));
 
-    // With it the client comes through, as often as a source may; from elsewhere it does not help.
+    // With the cookie the client is admitted, as often as a source may; from another source the
+    // cookie does not help.
     let mut again = Vec::new();
     client.put(3, Some(&cookie), &mut again);
-    assert!(matches!(server.admit(&again, source(2), at(9)), Ok(Admission::Cookie(_))));
+    assert!(matches!(server.admit(&again, source(2), at(9)), Ok(Verdict::Cookie(_))));
     for _ in 0..SOURCE_RATE.burst {
-        assert_eq!(server.admit(&again, source(1), at(9)), Ok(Admission::Proceed));
+        assert_eq!(server.admit(&again, source(1), at(9)), Ok(Verdict::Proceed));
     }
     assert_eq!(server.admit(&again, source(1), at(9)), Err(Discard::HandshakeLimited));
     let (_, message) = server.read(&again).unwrap().welcome(&welcome(), Some(&psk()), 1);
     assert!(client.read_response(&response(&message, 3)).is_ok());
 
-    // The load is over: no cookie needed.
-    assert_eq!(server.admit(&datagram, source(1), at(9) + WORK_BUDGET.interval), Ok(Admission::Proceed));
+    // The load is over: no cookie is needed.
+    assert_eq!(server.admit(&datagram, source(1), at(9) + WORK_BUDGET.interval), Ok(Verdict::Proceed));
 }
 
 #[test]
@@ -324,19 +326,17 @@ fn who_has_many_addresses_has_one_budget() {
     let mac1 = client.put(3, None, &mut datagram);
     let address = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from_bits(0xc612_0000 + number), 1));
     for number in 0..WORK_BUDGET.burst {
-        assert_eq!(server.admit(&datagram, address(number), at(9)), Ok(Admission::Proceed));
+        assert_eq!(server.admit(&datagram, address(number), at(9)), Ok(Verdict::Proceed));
     }
     let mut admitted = 0;
     for number in 0..2 * PROVEN_BUDGET.burst {
         let source = address(0x8000 + number);
-        let Ok(Admission::Cookie(reply)) = server.admit(&datagram, source, at(9)) else {
-            panic!("no cookie")
-        };
+        let Ok(Verdict::Cookie(reply)) = server.admit(&datagram, source, at(9)) else { panic!("no cookie") };
         let cookie = client.read_cookie(&reply, &mac1).unwrap();
         let mut again = Vec::new();
         client.put(3, Some(&cookie), &mut again);
         match server.admit(&again, source, at(9)) {
-            Ok(Admission::Proceed) => admitted += 1,
+            Ok(Verdict::Proceed) => admitted += 1,
             refused => assert_eq!(refused, Err(Discard::HandshakeLimited)),
         }
     }
@@ -350,19 +350,19 @@ fn a_source_that_asks_too_often_must_show_a_cookie_and_costs_others_nothing() {
     let mut datagram = Vec::new();
     let mac1 = client.put(3, None, &mut datagram);
     for _ in 0..SOURCE_RATE.burst {
-        assert_eq!(server.admit(&datagram, source(1), at(9)), Ok(Admission::Proceed));
+        assert_eq!(server.admit(&datagram, source(1), at(9)), Ok(Verdict::Proceed));
     }
     let mut reply = None;
     for _ in 0..1_000 {
-        let Ok(Admission::Cookie(cookie)) = server.admit(&datagram, source(1), at(9)) else { panic!() };
+        let Ok(Verdict::Cookie(cookie)) = server.admit(&datagram, source(1), at(9)) else { panic!() };
         reply = Some(cookie);
     }
-    // Whoever really is there comes through although somebody pretends to be.
+    // The real owner of an address is admitted although an attacker forges that address.
     let cookie = client.read_cookie(&reply.unwrap(), &mac1).unwrap();
     let mut again = Vec::new();
     client.put(3, Some(&cookie), &mut again);
-    assert_eq!(server.admit(&again, source(1), at(9)), Ok(Admission::Proceed));
-    assert_eq!(server.admit(&datagram, source(2), at(9)), Ok(Admission::Proceed));
+    assert_eq!(server.admit(&again, source(1), at(9)), Ok(Verdict::Proceed));
+    assert_eq!(server.admit(&datagram, source(2), at(9)), Ok(Verdict::Proceed));
 }
 
 proptest! {
@@ -380,7 +380,7 @@ proptest! {
             Initiator::new(&client_key, &server_key.public(), psk.as_ref(), indices.0, &hello(), &mut rng);
         let mut server = Responder::new(server_key, seeds.1, at(0));
         let datagram = initiation(&client, link);
-        prop_assert_eq!(server.admit(&datagram, source(1), at(0)), Ok(Admission::Proceed));
+        prop_assert_eq!(server.admit(&datagram, source(1), at(0)), Ok(Verdict::Proceed));
         let incoming = server.read(&datagram).unwrap();
         prop_assert_eq!(incoming.client, client_key.public());
         let cipher = if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
@@ -391,14 +391,14 @@ proptest! {
         prop_assert_eq!(keys.cipher, cipher);
     }
 
-    /// mac2 is read only from who must show a cookie, where a flip is as good as no cookie.
+    /// mac2 is read only if a cookie is required, and then a flipped bit voids the cookie.
     #[test]
     fn any_flip_in_an_initiation_is_refused(place in 0..INITIATION_BYTES - 16, bit in 0u8..8) {
         let mut datagram = initiation(&client(1), 3);
         datagram[place] ^= 1 << bit;
         let mut server = server();
         prop_assert!(server.admit(&datagram, source(1), at(1)).is_err());
-        // The link and mac1 itself are none of Noise's.
+        // Noise does not cover the link and mac1.
         let noise = (4..INITIATION_BYTES - 32).contains(&place) || [0, 2, 3].contains(&place);
         prop_assert_eq!(server.read(&datagram).is_err(), noise);
     }
@@ -409,16 +409,16 @@ proptest! {
         let mut datagram = Vec::new();
         let mac1 = client.put(3, None, &mut datagram);
         let mut admission = server.admit(&datagram, source(1), at(1)).unwrap();
-        while admission == Admission::Proceed {
+        while admission == Verdict::Proceed {
             admission = server.admit(&datagram, source(1), at(1)).unwrap();
         }
-        let Admission::Cookie(reply) = admission else { panic!() };
+        let Verdict::Cookie(reply) = admission else { panic!() };
         let cookie = client.read_cookie(&reply, &mac1).unwrap();
         let mut datagram = Vec::new();
         client.put(3, Some(&cookie), &mut datagram);
-        prop_assert_eq!(server.admit(&datagram, source(1), at(1)), Ok(Admission::Proceed));
+        prop_assert_eq!(server.admit(&datagram, source(1), at(1)), Ok(Verdict::Proceed));
         datagram[place] ^= 1 << bit;
-        prop_assert!(matches!(server.admit(&datagram, source(1), at(1)), Ok(Admission::Cookie(_))));
+        prop_assert!(matches!(server.admit(&datagram, source(1), at(1)), Ok(Verdict::Cookie(_))));
     }
 
     #[test]
@@ -431,23 +431,23 @@ proptest! {
         prop_assert!(client.read_response(&datagram).is_ok());
     }
 
-    /// But for the link, which says only where to look for the mac1.
+    /// Except the link, which only selects the mac1 that the reply is bound to.
     #[test]
     fn any_flip_in_a_cookie_is_refused(place in 2..COOKIE_BYTES, bit in 0u8..8) {
         let (mut server, client) = (server(), client(1));
         let mut datagram = Vec::new();
         let mac1 = client.put(3, None, &mut datagram);
         let mut admission = server.admit(&datagram, source(1), at(1)).unwrap();
-        while admission == Admission::Proceed {
+        while admission == Verdict::Proceed {
             admission = server.admit(&datagram, source(1), at(1)).unwrap();
         }
-        let Admission::Cookie(mut reply) = admission else { panic!() };
+        let Verdict::Cookie(mut reply) = admission else { panic!() };
         prop_assert!(client.read_cookie(&reply, &mac1).is_ok());
         reply[place] ^= 1 << bit;
         prop_assert!(client.read_cookie(&reply, &mac1).is_err());
     }
 
-    /// Any bytes behind a good header and, where it has one, under a good mac1.
+    /// Any bytes behind a good header and, where the message has one, under a good mac1.
     #[test]
     fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), INITIATION_BYTES), fit in 0usize..4) {
         let (mut server, mut client) = (server(), client(1));

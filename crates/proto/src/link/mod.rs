@@ -437,7 +437,7 @@ impl Link {
             rx_ceiling: self.profile.rx_ceiling(),
             resends: false,
             partial: true,
-            relayed: true,
+            indirect_feedback: true,
             failed: 0,
         };
         (self.heartbeats.on_sent(logged, interval), heartbeat)

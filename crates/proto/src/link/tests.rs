@@ -74,7 +74,7 @@ fn a_sealed_link_without_a_path_waits_for_one() {
         rx_ceiling: None,
         resends: false,
         partial: true,
-        relayed: true,
+        indirect_feedback: true,
         failed: 0,
     };
     link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));

@@ -1,13 +1,16 @@
-//! Control frames: what sealed peers tell each other about paths and the session.
+//! Control frames: messages of sealed peers about paths and the session.
 //!
 //! ```text
 //!  0 type 1B
-//!  1 path challenge: 8 B that only this path has seen      2 path response: the same 8 B
-//!  3 close: reason 1B (0 the sender stops, 1 the client was revoked)
-//!  4 MTU probe: id 4B | padding of zeros                    5 its answer: the same id 4B | bytes of UDP payload received 2B
+//!  1 path challenge: 8 B that were sent over this path only
+//!  2 path response:  the same 8 B
+//!  3 close:          reason 1B (0: the sender stops, 1: the client was revoked)
+//!  4 MTU probe:      id 4B | padding of zeros
+//!  5 its answer:     the same id 4B | bytes of UDP payload received 2B
 //! ```
-//! `seq_num` is 0. A longer payload is read as far as this; an unknown type is for later versions and does nothing.
-//! A probe's size is that of its datagram: padding is all that makes it.
+//! `seq_num` is 0. A reader ignores bytes behind the fields that it knows, and ignores frames of
+//! unknown type: both are for later versions. A probe has the size of its datagram; the padding
+//! sets that size.
 
 use crate::discard::Discard;
 
@@ -17,40 +20,40 @@ pub const CHALLENGE_BYTES: usize = 8;
 /// Bytes of a probe's payload without padding.
 pub const PROBE_BYTES: u16 = 5;
 
-/// Why a peer closes the session.
+/// The reason for closing the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CloseReason {
-    /// It stops.
+    /// The sender stops.
     Shutdown = 0,
-    /// The client may not connect any more.
+    /// The client is no longer allowed to connect.
     Revoked = 1,
 }
 
 /// A control frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// Prove that you receive at the address that you send from.
+    /// Asks the peer to prove that it receives at the address that it sends from.
     Challenge([u8; CHALLENGE_BYTES]),
-    /// The proof.
+    /// The proof: the bytes of the challenge.
     Response([u8; CHALLENGE_BYTES]),
-    /// The session is over.
+    /// The sender ends the session.
     Close(CloseReason),
-    /// Say whether a datagram of this size arrives.
+    /// Asks whether a datagram of this size arrives.
     Probe {
-        /// Names the probe.
+        /// The probe's number.
         id: u32,
-        /// Zeros behind it.
+        /// Bytes of zeros behind it.
         padding: u16,
     },
-    /// It did.
+    /// The answer to a probe that arrived.
     ProbeReceived {
-        /// The probe's name.
+        /// The probe's number.
         id: u32,
-        /// UDP payload of the datagram that brought it.
+        /// UDP payload of the datagram that carried the probe, in bytes.
         bytes: u16,
     },
-    /// Of a later version.
+    /// A type of a later version.
     Unknown,
 }
 

@@ -1,32 +1,39 @@
-//! The feedback frame: what the receiver of a sealed link's datagrams tells their sender, so that it knows what arrived, when,
-//! and how late. It goes over the link that it describes, and `seq_num` is 0; or over another one, and `seq_num` is that link's number plus 1.
+//! The feedback frame: the receiver of a sealed link's datagrams tells the sender which datagrams
+//! arrived, when, and how late. A feedback frame goes over the link that it describes, with
+//! `seq_num` 0. Indirect feedback goes over another link; its `seq_num` is the described link's
+//! number plus 1.
 //!
 //! ```text
-//!  0  version (1) 1B | range count 1B | datagrams that came with a congestion mark (CE), modulo 2^16, 2B
-//!  4  key 4B          the receiver index that those datagrams bear
+//!  0  version (1) 1B | range count 1B
+//!  2  marked 2B       datagrams received with a congestion mark (CE), modulo 2^16
+//!  4  key 4B          the receiver index in those datagrams
 //!  8  largest 8B      the largest counter received under that key
-//! 16  arrival 4B      when it arrived, µs of the receiver's clock modulo 2^32
-//! 20  hold 4B         how long ago that was when this was sent, µs
-//! 24  least back 2B   the datagram that took the least time since the last feedback: so many counters before the largest ...
-//! 26  least before 2B ... and so much earlier it arrived, in units of 16 µs
+//! 16  arrival 4B      arrival time of the largest, µs of the receiver's clock modulo 2^32
+//! 20  hold 4B         time from that arrival to the sending of this feedback, µs
+//! 24  least back 2B   the datagram with the least delay since the last feedback: its counter is
+//!                     this much below the largest ...
+//! 26  least before 2B ... and it arrived this much earlier, in units of 16 µs
 //! 28  received 4B     datagrams received under that key, modulo 2^32
-//! 32  first run 2B    counters received in a row, the largest and those right below it; at least 1
-//! 34  ranges          range count times: gap 2B (not received), run 2B (received), each at least 1, downwards
+//! 32  first run 2B    counters received in a row: the largest and those right below it; at least 1
+//! 34  ranges          range count times, downwards: gap 2B (not received), run 2B (received),
+//!                     each at least 1
 //! ```
-//! A longer payload is read as far as this: later versions may append. What is not in any run has not arrived
-//! yet, or is further down than the ranges reach: `received` counts it all the same.
+//! A reader ignores bytes behind the ranges: later versions may append. A counter outside all runs
+//! has not arrived yet, or is below the last range; `received` counts it in either case once it
+//! arrived.
 //!
 //! Sources: QUIC's ACK frame (RFC 9000 §19.3) for the ranges, RFC 9000 §13.2.5 for the hold.
 
 use super::Reader;
 use crate::discard::Discard;
 
-/// The `seq_num` of feedback about `link` that goes over another.
+/// The `seq_num` of indirect feedback: feedback about `link` that goes over another link.
 pub const fn seq_num_about(link: u8) -> u64 {
     link as u64 + 1
 }
 
-/// The link that feedback with this `seq_num` is about; `None`: the one that it came over.
+/// The link that indirect feedback describes; `None`: the feedback describes the link that carried
+/// it.
 pub fn parse_about(seq_num: u64) -> Result<Option<u8>, Discard> {
     match seq_num.checked_sub(1) {
         None => Ok(None),
@@ -34,7 +41,8 @@ pub fn parse_about(seq_num: u64) -> Result<Option<u8>, Discard> {
     }
 }
 
-/// Pairs of gap and run at most.
+/// The most pairs of gap and run in one frame. Chosen: 162 bytes of payload, and enough for a burst
+/// of scattered losses.
 pub const RANGES_MAX: usize = 32;
 
 /// Bytes of a payload without ranges.
@@ -46,16 +54,16 @@ const VERSION: u8 = 1;
 /// One gap, and the run of received counters below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Range {
-    /// Counters that did not arrive; at least 1.
+    /// Counters that were not received; at least 1.
     pub gap: u16,
-    /// Counters that did; at least 1.
+    /// Counters that were received; at least 1.
     pub run: u16,
 }
 
 /// The counters received under a key, from the largest downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Runs {
-    /// The largest counter and those right below it, at least 1.
+    /// Length of the first run: the largest counter and the counters right below it, at least 1.
     pub first: u16,
     count: usize,
     ranges: [Range; RANGES_MAX],
@@ -67,7 +75,7 @@ impl Runs {
         Self { first, count: 0, ranges: [Range { gap: 0, run: 0 }; RANGES_MAX] }
     }
 
-    /// Adds a gap and a run below the others. `false`: there is no room.
+    /// Adds a gap and a run below the others; `false` if there is no room.
     pub fn push(&mut self, range: Range) -> bool {
         let slot = self.ranges.get_mut(self.count);
         let has_room = slot.is_some();
@@ -83,7 +91,7 @@ impl Runs {
         self.ranges.get(..self.count).unwrap_or(&[])
     }
 
-    /// Each run as its lowest and highest counter, both included, downwards from `largest`.
+    /// Each run as its lowest and highest counter (inclusive), downwards from `largest`.
     pub fn counters(&self, largest: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let first = std::iter::once(Range { gap: 0, run: self.first });
         let mut next = Some(largest);
@@ -99,23 +107,24 @@ impl Runs {
 /// A feedback frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feedback {
-    /// Datagrams that came with a congestion mark under this key, modulo 2^16.
+    /// Datagrams received with a congestion mark under this key, modulo 2^16.
     pub marked: u16,
-    /// The receiver index that the datagrams bear.
+    /// The receiver index in the datagrams that this describes.
     pub key: u32,
     /// The largest counter received.
     pub largest: u64,
-    /// When it arrived, µs of the receiver's clock modulo 2^32.
+    /// When the largest arrived, µs of the receiver's clock modulo 2^32.
     pub arrival_us: u32,
-    /// How long ago that was, µs.
+    /// Time from that arrival to the sending of the feedback, µs.
     pub hold_us: u32,
-    /// The datagram that took the least time since the last feedback, in counters before the largest.
+    /// The datagram with the least delay since the last feedback: its counter's distance below the
+    /// largest.
     pub least_back: u16,
-    /// How much earlier than the largest that one arrived, in units of 16 µs.
+    /// How much earlier than the largest that datagram arrived, in units of 16 µs.
     pub least_before: u16,
     /// Datagrams received under this key, modulo 2^32.
     pub received: u32,
-    /// What arrived.
+    /// The counters received.
     pub runs: Runs,
 }
 
@@ -143,7 +152,7 @@ impl Feedback {
         }
     }
 
-    /// Reads a payload. Its runs lie within the counters from 0 to `largest`.
+    /// Reads a payload. The runs lie within the counters from 0 to `largest`.
     pub fn parse(payload: &[u8]) -> Result<Self, Discard> {
         let mut reader = Reader::new(payload, Discard::FeedbackMalformed);
         let [version, count] = reader.take()?;
@@ -168,7 +177,7 @@ impl Feedback {
                 return Err(Discard::FeedbackMalformed);
             }
         }
-        // A run of none, or one that reaches below zero, ends the iteration early.
+        // An empty run, or one that reaches below zero, ends the iteration early.
         let whole = feedback.runs.counters(feedback.largest).count() == usize::from(count) + 1;
         if whole { Ok(feedback) } else { Err(Discard::FeedbackMalformed) }
     }

@@ -1,32 +1,34 @@
-//! The heartbeat's payload, version 1: what a link's measurement needs, in both directions at once.
+//! The heartbeat's payload, version 1: the measurement of a link in both directions.
 //!
 //! ```text
 //!  0  version (1)        1  flags          2  priority      3  role
-//!  4  epoch              4 B   the sender's run; changes when it restarts
+//!  4  epoch              4 B   the sender's run; changes when the sender restarts
 //!  8  echo epoch         4 B   the run whose heartbeat is echoed
 //! 12  stamp              8 B   the sender's clock when sending, µs
 //! 20  echo stamp         8 B   the stamp of the newest heartbeat received on this link
-//! 28  echo delay         4 B   how long ago that was received, µs
+//! 28  echo delay         4 B   time since that heartbeat was received, µs
 //! 32  datagrams sent     8 B   on this link in this epoch, this one included
 //! 40  echo sent          8 B   the echoed heartbeat's "datagrams sent"
-//! 48  echo received      8 B   how many of those had arrived when it arrived
-//! 56  receive ceiling    4 B   kbit/s that the sender wants to be sent on this link at most; 0: no limit
-//! 60  failed             4 B   links that the sender counts as failed: bit 0 is link 0; absent where there are none
+//! 48  echo received      8 B   how many of those had arrived when that heartbeat arrived
+//! 56  receive ceiling    4 B   kbit/s: the most that the sender asks to receive on this link;
+//!                              0: no limit
+//! 60  failed             4 B   links that the sender counts as failed: bit 0 is link 0;
+//!                              absent if no link has failed
 //! ```
-//! RTT = now − echo stamp − echo delay. The one-way delays, each with an offset that is the same on all links:
-//! forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of what we sent = 1 − Δ echo received / Δ
-//! echo sent. Role: 0 primary, 1 secondary, 2 backup, 3 never; what a later version may add is read as backup. A longer
-//! payload is read like this one: later versions may append. A
-//! sender without failed links leaves the last field out.
+//! RTT = now − echo stamp − echo delay. The one-way delays contain the clock offset, which is the
+//! same on all links: forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of
+//! the datagrams sent = 1 − Δ echo received / Δ echo sent. Role: 0 primary, 1 secondary, 2 backup,
+//! 3 never; an unknown role of a later version is read as backup. A reader ignores bytes behind the
+//! known fields: later versions may append.
 
 use super::Reader;
 use crate::discard::Discard;
 use crate::units::BitRate;
 use crate::view::LinkRole;
 
-/// Bytes of the payload where no link failed.
+/// Bytes of the payload if no link has failed.
 pub const HEARTBEAT_BYTES: u16 = 60;
-/// The same where one did.
+/// Bytes of the payload if at least one link has failed.
 pub const HEARTBEAT_FAILED_BYTES: u16 = 64;
 
 const VERSION: u8 = 1;
@@ -35,20 +37,20 @@ const FLAG_PROVEN: u8 = 0x02;
 const FLAG_AT_ONCE: u8 = 0x04;
 const FLAG_RESENDS: u8 = 0x08;
 const FLAG_PARTIAL: u8 = 0x10;
-const FLAG_RELAYED: u8 = 0x20;
+const FLAG_INDIRECT: u8 = 0x20;
 
-/// What one side tells about the newest heartbeat that it received.
+/// One side's report about the newest heartbeat that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Echo {
-    /// The run that sent it.
+    /// The run that sent the heartbeat.
     pub epoch: u32,
-    /// Its stamp, µs of its sender's clock.
+    /// The heartbeat's stamp, µs of its sender's clock.
     pub stamp_us: u64,
-    /// Time from its arrival to the sending of the echo, µs.
+    /// Time from the heartbeat's arrival to the sending of the echo, µs.
     pub delay_us: u32,
-    /// Its count of datagrams sent.
+    /// The heartbeat's count of datagrams sent.
     pub sent: u64,
-    /// Datagrams that had arrived when it arrived.
+    /// Datagrams that had arrived when the heartbeat arrived.
     pub received: u64,
 }
 
@@ -65,21 +67,21 @@ pub struct Heartbeat {
     pub echo: Option<Echo>,
     /// The sender has proof that both directions deliver.
     pub proven: bool,
-    /// The sender takes data frames that are to be delivered at once.
+    /// The sender accepts data frames that are to be delivered at once.
     pub at_once: bool,
     /// The sender's priority for the link.
     pub priority: u8,
-    /// What the sender wants the link to be used for.
+    /// The role that the sender gives the link.
     pub role: LinkRole,
-    /// What the sender wants to be sent at most.
+    /// The most that the sender asks to receive on the link.
     pub rx_ceiling: Option<BitRate>,
-    /// The sender sends again what feedback shows to be lost on this link.
+    /// The sender sends again the packets that feedback shows to be lost on this link.
     pub resends: bool,
-    /// The sender takes packets whose checksum is yet to be computed.
+    /// The sender accepts packets whose checksum is not computed yet.
     pub partial: bool,
-    /// The sender takes feedback about a link that comes over another.
-    pub relayed: bool,
-    /// Links of this session that the sender counts as failed, a bit each.
+    /// The sender accepts indirect feedback: feedback about a link that comes over another link.
+    pub indirect_feedback: bool,
+    /// The session's links that the sender counts as failed, one bit for each.
     pub failed: u32,
 }
 
@@ -108,10 +110,10 @@ impl Heartbeat {
         if self.partial {
             flags |= FLAG_PARTIAL;
         }
-        if self.relayed {
-            flags |= FLAG_RELAYED;
+        if self.indirect_feedback {
+            flags |= FLAG_INDIRECT;
         }
-        // At least 1: zero would say "no limit".
+        // At least 1: zero means "no limit".
         let ceiling = self
             .rx_ceiling
             .map_or(0, |rate| u32::try_from((rate.as_bps() / 1_000).max(1)).unwrap_or(u32::MAX));
@@ -165,7 +167,7 @@ impl Heartbeat {
             role: role_of(role),
             resends: flags & FLAG_RESENDS != 0,
             partial: flags & FLAG_PARTIAL != 0,
-            relayed: flags & FLAG_RELAYED != 0,
+            indirect_feedback: flags & FLAG_INDIRECT != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
         })
@@ -181,7 +183,7 @@ const fn role_number(role: LinkRole) -> u8 {
     }
 }
 
-/// A role that is unknown here is meant for rare use: were it wanted always, it would be primary.
+/// An unknown role is read as backup: a role for constant use would have been read as primary.
 const fn role_of(number: u8) -> LinkRole {
     match number {
         0 => LinkRole::Primary,
@@ -210,7 +212,7 @@ mod tests {
             rx_ceiling: Some(BitRate::from_bps(10_000_000)),
             resends: true,
             partial: true,
-            relayed: true,
+            indirect_feedback: true,
             failed: 0x0000_0102,
         }
     }

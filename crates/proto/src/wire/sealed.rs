@@ -1,9 +1,10 @@
-//! Sealed datagrams: a header in the clear, which the tag covers, then sealed frames, then the tag.
+//! Sealed datagrams: a clear header that the tag authenticates, sealed frames, and the tag.
 //!
 //! ```text
-//!  0 kind 1B | 1 link 1B | 2 stamp 2B | 4 receiver index 4B | 8 counter 8B | 16 sealed frames | tag 16B
+//! 0 kind 1B | 1 link 1B | 2 stamp 2B | 4 receiver index 4B | 8 counter 8B | 16 frames | tag 16B
 //! ```
-//! The first byte of any datagram tells what it is: below 0x80 a plain frame, else one of [`DatagramKind`].
+//! The first byte of a datagram tells its kind: below 0x80 it is a plain frame, otherwise one of
+//! [`DatagramKind`].
 
 use crate::discard::Discard;
 use crate::time::Instant;
@@ -11,22 +12,22 @@ use crate::time::Instant;
 /// Bytes of the header.
 pub const SEALED_HEADER_BYTES: usize = 16;
 
-/// What a datagram is that is not one plain frame.
+/// The kind of a datagram other than a plain frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum DatagramKind {
-    /// A handshake's first message, to a server.
+    /// The first message of a handshake, from the client to the server.
     Initiation = 0x81,
-    /// Its answer.
+    /// The server's answer to it.
     Response = 0x82,
-    /// Come again with this cookie.
+    /// A cookie: the server asks the client to repeat the initiation with it.
     Cookie = 0x83,
     /// Sealed frames.
     Sealed = 0x84,
 }
 
 impl DatagramKind {
-    /// By the datagram's first byte; `None`: a plain frame, or nothing known.
+    /// The kind by the datagram's first byte; `None`: a plain frame, or an unknown kind.
     pub fn of(datagram: &[u8]) -> Option<Self> {
         match datagram.first()? {
             0x81 => Some(Self::Initiation),
@@ -43,16 +44,16 @@ impl DatagramKind {
 pub struct SealedHeader {
     /// The client's number of the link.
     pub link: u8,
-    /// The sender's clock, 100 µs, modulo 2^16.
+    /// The sender's clock in units of 100 µs, modulo 2^16.
     pub stamp: u16,
-    /// The receiver's name for the key.
+    /// The number that the receiver gave the key.
     pub receiver_index: u32,
-    /// Counts the datagrams of this link under this key.
+    /// Number of the datagram on this link under this key.
     pub counter: u64,
 }
 
 impl SealedHeader {
-    /// Reads the header of a sealed datagram; what follows it is sealed.
+    /// Reads the header of a sealed datagram; the bytes behind it are sealed.
     pub fn parse(datagram: &[u8]) -> Result<Self, Discard> {
         let (header, _) = datagram.split_first_chunk::<SEALED_HEADER_BYTES>().ok_or(Discard::Truncated)?;
         let [kind, link, s0, s1, i0, i1, i2, i3, counter @ ..] = *header;
@@ -83,7 +84,7 @@ pub fn receiver_index(datagram: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*index))
 }
 
-/// The stamp for a moment.
+/// The stamp of a point in time.
 pub fn stamp(now: Instant) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "modulo 2^16 is what the stamp is")]
     let stamp = (now.as_micros() / 100) as u16;

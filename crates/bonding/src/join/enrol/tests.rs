@@ -5,7 +5,7 @@ use std::thread;
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::crypto::keys::Token;
-use bonding_proto::handshake::{Admission, Incoming, Responder};
+use bonding_proto::handshake::{Incoming, Responder, Verdict};
 
 use super::*;
 use crate::config;
@@ -45,12 +45,12 @@ fn serve(socket: UdpSocket, answer: impl Fn(Incoming) -> Vec<u8> + Send + 'stati
         while let Ok((size, from)) = socket.recv_from(&mut buffer) {
             let datagram = &buffer[..size];
             // Until this source's budget is used up.
-            while let Ok(Admission::Proceed) = responder.admit(datagram, from, now)
+            while let Ok(Verdict::Proceed) = responder.admit(datagram, from, now)
                 && datagram[200..].iter().all(|byte| *byte == 0)
             {}
             let reply = match responder.admit(datagram, from, now) {
-                Ok(Admission::Proceed) => answer(responder.read(datagram).unwrap()),
-                Ok(Admission::Cookie(cookie)) => cookie.to_vec(),
+                Ok(Verdict::Proceed) => answer(responder.read(datagram).unwrap()),
+                Ok(Verdict::Cookie(cookie)) => cookie.to_vec(),
                 Err(_) => continue,
             };
             socket.send_to(b"\x82 noise", from).unwrap();

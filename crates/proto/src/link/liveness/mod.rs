@@ -36,7 +36,12 @@ impl Liveness {
     /// The peer's heartbeat says whether it has doubts.
     pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, is_sealed: bool, now: Instant) {
         let is_takable = self.health.takes_indirect();
-        self.indirect.on_heartbeat(heartbeat.relayed && is_sealed, heartbeat.proven, is_takable, now);
+        self.indirect.on_heartbeat(
+            heartbeat.indirect_feedback && is_sealed,
+            heartbeat.proven,
+            is_takable,
+            now,
+        );
     }
 
     /// The peer was restarted: what was proven is void.

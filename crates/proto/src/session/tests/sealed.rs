@@ -380,7 +380,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         proven: false,
         resends: false,
         partial: false,
-        relayed: false,
+        indirect_feedback: false,
         at_once: true,
         priority: 1,
         role: LinkRole::Primary,
