@@ -1,29 +1,29 @@
-//! Which of TCP's acknowledgements say nothing any more.
+//! Superseded acknowledgements of TCP.
 //!
-//! An acknowledgement is cumulative: a newer one of the same connection says all that an older one said. Where both wait for
-//! the same link, the older is weight only. A download over all links at 290 Mbit/s has, at one for every two packets, 12,000 acknowledgements a second, 11.8 Mbit/s with all headers, and the link that
-//! they prefer, the nearest, may carry 10, or 1. So the queue lets a newer one take the place of an older one that waits
-//! ([`super::queue`] says when).
-//!
-//! For the same reason none waits for another at the receiver: they go in slots of their own, to be delivered at once. In order, one that is lost holds up all behind it
-//! until it is sent again, so that over lossy links each round trip of a download has two such waits, its data's and its acknowledgements', and at its start, when there is little data, mostly the
-//! second. (Lab, `lossy-3`, one download by cubic, Mbit/s in the first, second, third second: 4, 6, 9 and 13, 30, 47 in order; 24, 53, 71 and 18, 41, 67 and 30, 58, 71 so. Of the attainable, after the
-//! start, four alternating runs: 82.7 and 83.2 %; one upload: 74.7 and 88.0 %.)
+//! An acknowledgement is cumulative: a newer one of the same connection contains all that an older
+//! one said. In the queue a newer one therefore takes the place of an older one ([`super::queue`]
+//! says when). At the receiver no acknowledgement waits for another: they go in slots of their own
+//! and are delivered at once. Measured: docs/decisions/0074-acknowledgements.md.
 //!
 //! # The rule
-//! Only what a router may know for certain, as Linux's CAKE has it (`cake_ack_filter`). `newer` takes the place of `older` when
-//! - both are whole TCP segments without payload, over IP without options or extension headers, with the same addresses, ports, traffic class and
-//!   sequence number (a probe of a keep-alive has one less);
-//! - of flags, both have ACK, and both or none of AE, CWR and ECE: how these change is a message of its own (RFC 3168 §6.1,
-//!   RFC 9768). No other flag, and none that is reserved;
-//! - of options, there are none but selective acknowledgements and timestamps (whose are in order);
-//! - `newer` acknowledges more; or as much, and more selectively. So equal ones, by which TCP without selective acknowledgements
-//!   counts what is missing, all stay, and so do changes of the window alone;
-//! - all that `older` acknowledges selectively, `newer` acknowledges in one way or the other. An `older` one that reports a
-//!   duplicate (RFC 2883: its first block begins below what it acknowledges) stays.
+//! It uses only what a router can know for certain, as Linux's CAKE does (`cake_ack_filter`).
+//! `newer` takes the place of `older` if
+//! - both are whole TCP segments without payload, over IP without options or extension headers,
+//!   with the same addresses, ports, traffic class and sequence number (a keep-alive probe has one
+//!   less);
+//! - both have the flag ACK, and AE, CWR and ECE are the same in both: a change of these is a
+//!   message of its own (RFC 3168 §6.1, RFC 9768). No other flag and no reserved bit is set;
+//! - the only options are selective acknowledgements and timestamps, and the timestamps are in
+//!   order;
+//! - `newer` acknowledges more, or as much and more selectively. Equal acknowledgements all stay,
+//!   because TCP without selective acknowledgements counts them as duplicates; so do changes of the
+//!   window alone;
+//! - `newer` acknowledges, in either way, all that `older` acknowledges selectively. An `older` one
+//!   that reports a duplicate stays (RFC 2883: its first block begins below its acknowledgement).
 //!
-//! Contract: total on any bytes, constant time and no memory. Deliberately unknown: checksums (who computes a wrong one is found out
-//! by the receiver, who loses an older acknowledgement by it), flows, time.
+//! Contract: total on any bytes, constant time, no memory. It does not know checksums, flows or
+//! time. A wrong checksum harms its own sender only: the receiver drops that segment, and the
+//! acknowledgement that it replaced is gone.
 //!
 //! Sources: RFC 9293 §3.1; RFC 2018 §3; RFC 2883 §4; RFC 7323 §3.2; `net/sched/sch_cake.c`.
 
@@ -31,37 +31,37 @@ use crate::inner::Layout;
 
 const TCP: u8 = 6;
 
-/// RFC 9293 §3.1.
+/// RFC 9293 §3.1: the flag ACK.
 const ACK: u8 = 0x10;
-/// ... and §3.1 with RFC 3168: CWR and ECE.
+/// RFC 9293 §3.1 with RFC 3168: the flags CWR and ECE.
 const ECN: u8 = 0xc0;
-/// The reserved bits beside the data offset, without AE (RFC 9768 §2).
+/// RFC 9768 §2: the reserved bits beside the data offset, without AE.
 const RESERVED: u8 = 0x0e;
 
-/// RFC 9293 §3.1, RFC 2018 §2 and §3, RFC 7323 §3.2.
+/// Option kinds: RFC 9293 §3.1, RFC 2018 §2 and §3, RFC 7323 §3.2.
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
 
-/// The most that such a packet has: IPv6's header and the largest of TCP.
+/// The most bytes of such a packet: IPv6's header and the largest TCP header.
 pub(super) const ACK_BYTES_MAX: usize = 40 + 60;
 
-/// Whether nothing is lost when `older` is forgotten for `newer`, which comes behind it.
+/// Whether `older` may be dropped in favour of `newer`, which was sent after it.
 pub(super) fn supersedes(newer: &[u8], older: &[u8]) -> bool {
     let (Some(newer), Some(older)) = (PureAck::of(newer), PureAck::of(older)) else { return false };
     newer.supersedes(&older)
 }
 
-/// Whether a packet is nothing but an acknowledgement, of which a newer one says more. One that overtakes others, also data of its
-/// connection, does no harm (RFC 9293 §3.10.7.4).
+/// Whether a packet is a pure acknowledgement, which a newer one can supersede. It does no harm if
+/// it overtakes other packets, including data of its own connection (RFC 9293 §3.10.7.4).
 pub(crate) fn is_pure(packet: &[u8]) -> bool {
-    // Most packets are none, and these two say so soonest.
+    // Most packets are not acknowledgements, and these two checks reject them soonest.
     let protocol_at = if packet.first().is_some_and(|first| first >> 4 == 4) { 9 } else { 6 };
     packet.len() <= ACK_BYTES_MAX && packet.get(protocol_at) == Some(&TCP) && PureAck::of(packet).is_some()
 }
 
-/// What is compared of an acknowledgement.
+/// The compared fields of an acknowledgement.
 #[derive(Debug, PartialEq, Eq)]
 struct PureAck<'a> {
     /// IP version and traffic class, and the addresses.
@@ -80,7 +80,7 @@ impl<'a> PureAck<'a> {
     fn of(packet: &'a [u8]) -> Option<Self> {
         let layout = Layout::of(packet)?;
         let (class, addresses) = match layout {
-            // Neither options nor fragments.
+            // Neither IP options nor fragments.
             Layout { version: 4, header_bytes: 20, .. }
                 if packet.get(6)? & 0x3f == 0 && *packet.get(7)? == 0 =>
             {
@@ -159,7 +159,7 @@ impl<'a> PureAck<'a> {
     }
 }
 
-/// The time of sending and the blocks; `None`: another option, or a malformed one.
+/// The timestamp and the blocks; `None` if there is another option, or a malformed one.
 fn read_options(mut options: &[u8]) -> Option<(Option<u32>, &[[u8; 8]])> {
     let (mut sent_at, mut blocks): (_, &[[u8; 8]]) = (None, &[]);
     while let Some((&kind, rest)) = options.split_first() {
@@ -189,7 +189,7 @@ fn ends(block: &[u8; 8]) -> (u32, u32) {
     (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }
 
-/// In the arithmetic of sequence numbers (RFC 9293 §3.4).
+/// Compared in the arithmetic of sequence numbers (RFC 9293 §3.4).
 fn is_at_least(number: u32, other: u32) -> bool {
     number.wrapping_sub(other) < 1 << 31
 }

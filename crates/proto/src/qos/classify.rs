@@ -1,33 +1,37 @@
-//! How urgent a packet is, and so which flow it belongs to here.
+//! The class of a packet, and the flow id that follows from it.
 //!
 //! # Classes
-//! - *realtime*: calls and games. Sent first, over the link that delivers first, handed out at once by the receiver.
-//! - *interactive*: somebody waits for it: DNS, ICMP, TCP's SYNs and pure acknowledgements. (The first packets of any flow are treated
-//!   like it: the queue gives each new flow a credit.)
-//! - *bulk*: only where a rule says so. Everything else has no class: the queue tells by what a flow sends.
+//! - *realtime*: calls and games. Sent first, over the link that delivers first, and delivered at
+//!   once by the receiver.
+//! - *interactive*: a user waits for the answer: DNS, ICMP, TCP's SYNs and pure acknowledgements.
+//!   (The first packets of any flow are treated alike: the queue gives each new flow a credit.)
+//! - *bulk*: only by rule. Any other packet has no class: its flow's traffic decides its tier.
 //!
-//! # What makes a flow realtime
-//! The first of the configured rules that matches decides. Without one, any of these is evidence:
-//! 1. its DSCP: EF, VA (RFC 5865), CS5, AF41 to AF43, NQB (draft-ietf-tsvwg-nqb);
-//! 2. what it does: UDP, and in the last second, in four quarters, 10 to 130 packets, less than 1 Mbit/s, a mean packet
-//!    below 600 bytes, and in no quarter less than half or more than twice the quarters' mean, give or take a packet;
-//! 3. the peer sends the other direction of it as realtime.
+//! # Realtime flows
+//! The first configured rule that matches decides. Without one, any of these is evidence:
+//! 1. the DSCP: EF, VA (RFC 5865), CS5, AF41 to AF43, NQB (draft-ietf-tsvwg-nqb);
+//! 2. the traffic: UDP, and in the last second, in four quarters, 10 to 130 packets, less than 1
+//!    Mbit/s, a mean packet below 600 bytes, and in each quarter between half and twice the
+//!    quarters' mean, plus or minus one packet;
+//! 3. the peer sends the flow's other direction as realtime.
 //!
-//! A flow stays realtime for 2 s after the last evidence. Over 2 Mbit/s in a quarter of a second ends what was found by 2 or 3, at once,
-//! and it is not looked for again for 4 s: longer than 2 s, so that the two directions cannot hold each other up.
+//! A flow stays realtime for 2 s after the last evidence. More than 2 Mbit/s in a quarter of a
+//! second cancels evidence 2 and 3 at once and for 4 s. That is longer than 2 s, so that the two
+//! directions cannot keep each other realtime.
 //!
 //! ```text
 //!                evidence                       2 s without, or over 2 Mbit/s
 //!  no class ─────────────────────► realtime ─────────────────────────────────────► no class
 //!               flow id + 1024                      flow id as before
 //! ```
-//! Realtime flows have ids, and with them queues and sequences, of their own ([`super::flow::FLOW_IDS`]): what must be handed out at once
-//! would else leave gaps for what must be in order. Where two flows share an id, only one is watched at a time.
+//! Realtime flows have flow ids of their own ([`super::flow::FLOW_IDS`]), so their packets leave no
+//! gaps in the sequence of packets that are kept in order. Of two flows that share an id, only one
+//! is watched at a time.
 //!
 //! # Contract
-//! One look at each packet, in constant time and memory: at most one record for each of the ids, none after
-//! 5 s without a packet. An attacker who marks all packets EF gets the class; the queue bounds what the class is worth.
-//! It knows no links, and not whether the peer can take what is to be handed out at once.
+//! Constant time and memory for each packet: at most one record for each flow id, and no record
+//! after 5 s without a packet. A sender that marks all packets EF gets the class; the queue bounds
+//! its value. The classifier knows neither links nor the peer's abilities.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,50 +41,55 @@ use super::rule::Rule;
 use crate::Instant;
 use crate::inner::Layout;
 
-/// How urgent a flow is. Written into rules.
+/// The urgency of a flow. Rules name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Calls and games.
     Realtime,
-    /// Somebody waits for it.
+    /// A user waits for the answer.
     Interactive,
     /// Never urgent.
     Bulk,
 }
 
-/// RFC 3246, RFC 5865, RFC 2474, RFC 2597 (three), draft-ietf-tsvwg-nqb.
+/// The realtime DSCPs: RFC 3246, RFC 5865, RFC 2474, RFC 2597 (three), draft-ietf-tsvwg-nqb.
 const REALTIME_DSCPS: [u8; 7] = [46, 44, 40, 34, 36, 38, 45];
 
-/// Ours, from what voice and games send: 20 to 60 ms between packets, up to 128 a second; a call with a small picture below
-/// 1 Mbit/s. A stream of video has large packets and a download many.
+/// The traffic of a realtime flow within a second, in packets and bytes. Chosen from voice and
+/// games: 20 to 60 ms between packets, up to 128 packets a second, and a call with a small picture
+/// below 1 Mbit/s. A video stream has large packets and a download has many.
 const STEADY_PKTS_MIN: u32 = 10;
 const STEADY_PKTS_MAX: u32 = 130;
 const STEADY_BYTES_MAX: u32 = 1_000_000 / 8;
 const STEADY_MEAN_BYTES: u32 = 600;
 
-/// 2 Mbit/s for 250 ms.
+/// The most bytes of a realtime flow in a quarter of a second: 2 Mbit/s. Chosen: twice the rate of
+/// evidence 2.
 const BURSTING_BYTES: u32 = 2_000_000 / 8 / 4;
 
+/// The traffic of a flow is counted in quarters of a second. Chosen: a quarter contains at least
+/// two packets of the slowest flow.
 const QUARTER: Duration = Duration::from_millis(250);
 const QUARTERS: usize = 4;
 
-/// How long evidence lasts.
+/// How long evidence lasts. Chosen: a pause in speech.
 const HOLD: Duration = Duration::from_secs(2);
-/// How long a flow that sent too much is not looked at.
+/// How long a flow that sent too much is not classified by its traffic. Chosen: longer than
+/// [`HOLD`], see the module's head.
 const BAR: Duration = Duration::from_secs(4);
-/// Records without packets are forgotten.
+/// How long a record without packets is kept. Chosen: above [`BAR`].
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const DNS_PORT: u16 = 53;
 
-/// What the classifier says of a packet.
+/// The classifier's answer for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Classified {
-    /// Its flow; one of the realtime class says so by its id.
+    /// The flow; a realtime flow's id shows its class.
     pub flow: FlowId,
-    /// Its class; `None`: what its flow sends decides.
+    /// The class; `None`: the flow's traffic decides its tier.
     pub class: Option<Class>,
 }
 
@@ -91,18 +100,19 @@ struct Quarter {
     bytes: u32,
 }
 
-/// What is known of a flow.
+/// The record of a flow.
 #[derive(Debug)]
 struct Watch {
-    /// Tells it from others with its id.
+    /// Distinguishes the flow from others with its id.
     hash: u64,
     seen: Instant,
-    /// Realtime until then.
+    /// The flow is realtime until then.
     until: Instant,
-    /// By a rule or its DSCP, at least until then.
+    /// A rule or DSCP made it realtime until then.
     told_until: Instant,
     barred_until: Instant,
-    /// The last whole quarters, the oldest first, and how many of them there were since the flow was last silent.
+    /// The last whole quarters, oldest first, and how many of them followed the flow's last
+    /// silence.
     past: [Quarter; QUARTERS],
     whole: usize,
     current: Quarter,
@@ -128,11 +138,11 @@ impl Watch {
         now.as_nanos() < self.until.as_nanos()
     }
 
-    /// Counts a packet, and looks at the quarters that are over.
+    /// Counts a packet, and evaluates the quarters that have ended.
     fn count(&mut self, bytes: usize, now: Instant) {
         while now.saturating_since(self.current_since) >= QUARTER {
             if now.saturating_since(self.current_since) >= QUARTER * 5 {
-                // Silent: nothing of before says what it is.
+                // The flow was silent: its earlier traffic counts no more.
                 self.whole = 0;
                 self.current = Quarter::default();
                 self.current_since = now;
@@ -161,7 +171,7 @@ impl Watch {
         let sum = |of: fn(&Quarter) -> u32| self.past.iter().map(of).fold(0, u32::saturating_add);
         let (pkts, bytes) = (sum(|quarter| quarter.pkts), sum(|quarter| quarter.bytes));
         let evenly = |quarter: &Quarter| {
-            // Times four, so that the mean is a whole number.
+            // Multiplied by four, so that the mean is a whole number.
             let four = quarter.pkts.saturating_mul(4);
             four.saturating_add(4) >= pkts / 2 && four <= pkts.saturating_mul(2).saturating_add(4)
         };
@@ -180,16 +190,16 @@ pub struct Classifier {
     /// The last header and its hash: packets come in runs.
     latest: Option<(InnerHeader, u64)>,
     rules: Arc<[Rule]>,
-    /// By flow id in no class; empty while nothing is watched.
+    /// By flow id without a class; empty while no flow is watched.
     watches: Vec<Option<Box<Watch>>>,
     watched: usize,
     swept: Instant,
-    /// Flows that a rule wants to go over two links, a bit for each id; empty while there are none.
+    /// Flows that a rule duplicates, one bit for each id; empty while there is no such flow.
     twice: Vec<u64>,
 }
 
 impl Classifier {
-    /// Watches nothing. `seed` as for [`FlowHasher::new`].
+    /// A classifier without records. `seed` as for [`FlowHasher::new`].
     pub const fn new(seed: u64, rules: Arc<[Rule]>) -> Self {
         Self {
             hasher: FlowHasher::new(seed),
@@ -251,7 +261,8 @@ impl Classifier {
         hash
     }
 
-    /// The peer sends a packet with this header as realtime: what goes back is so too.
+    /// Notes that the peer sends a packet with this header as realtime: the opposite direction is
+    /// realtime too.
     pub fn on_realtime_received(&mut self, header: &InnerHeader, now: Instant) {
         let header = header.reversed();
         if self.rules.iter().any(|rule| rule.matches(&header)) {
@@ -265,13 +276,13 @@ impl Classifier {
         }
     }
 
-    /// Whether a rule wants the flow to go over two links.
+    /// Whether a rule duplicates the flow over a second link.
     pub fn goes_twice(&self, flow: FlowId) -> bool {
         let word = self.twice.get(flow.index() / 64);
         word.is_some_and(|word| word & (1 << (flow.index() % 64)) != 0)
     }
 
-    /// How many flows are realtime. Walks over all: for statistics.
+    /// The number of realtime flows. Walks over all flows: for statistics.
     pub fn realtime_flows(&self, now: Instant) -> usize {
         self.watches.iter().flatten().filter(|watch| watch.is_realtime(now)).count()
     }
@@ -298,7 +309,8 @@ impl Classifier {
         self.watches.get(flow.index())?.as_deref().filter(|watch| watch.hash == hash)
     }
 
-    /// The record of a flow, made if need be; `None`: another flow with its id is watched.
+    /// The record of a flow, created if it does not exist; `None`: another flow with its id is
+    /// watched.
     fn watch(&mut self, flow: FlowId, hash: u64, now: Instant) -> Option<&mut Watch> {
         if self.watches.is_empty() {
             self.watches.resize_with(usize::from(FLOWS), || None);
@@ -334,7 +346,7 @@ impl Classifier {
     }
 }
 
-/// Whether the packet's own look says that somebody waits for it.
+/// Whether the packet itself shows that a user waits for the answer.
 fn is_interactive(header: &InnerHeader, packet: &[u8]) -> bool {
     match header.protocol {
         1 | 58 => true,
@@ -346,7 +358,7 @@ fn is_interactive(header: &InnerHeader, packet: &[u8]) -> bool {
     }
 }
 
-/// Whether a TCP segment begins a connection or carries nothing but an acknowledgement.
+/// Whether a TCP segment begins a connection or is a pure acknowledgement.
 fn is_bare(packet: &[u8]) -> Option<bool> {
     const FIN_SYN_RST: u8 = 0x07;
     const SYN: u8 = 0x02;
@@ -356,7 +368,7 @@ fn is_bare(packet: &[u8]) -> Option<bool> {
     Some(flags & SYN != 0 || (flags & FIN_SYN_RST == 0 && layout.header_bytes + offset == packet.len()))
 }
 
-/// Whether a packet's receiver needs it in order: TCP takes what overtakes another for a loss.
+/// Whether the packet's receiver needs it in order: TCP takes an overtaken packet for lost.
 pub fn needs_order(packet: &[u8]) -> bool {
     Layout::of(packet).is_none_or(|layout| layout.protocol == TCP)
 }

@@ -1,38 +1,39 @@
-//! CoDel: one flow's queue is told when it stands too long.
+//! CoDel: signals a flow whose queue stands too long.
 //!
-//! The rule, to be checked without the code: a packet's sojourn is the time from its arrival until it becomes
-//! the next to be sent. While every sojourn has been at least `target` for a whole `interval`, the queue is
-//! not absorbing a burst, it is standing, and its sender is told by one lost or CE-marked packet; then again
-//! after interval, interval/√2, interval/√3, … until one sojourn falls below `target`. A queue that holds no
-//! more than one MTU behind the packet in question is never told: less than that cannot be queued. When a
-//! queue stands again within 16 intervals of the last signal, it resumes near the rate that controlled it
-//! before.
+//! The rule: a packet's sojourn is the time from its arrival until it becomes the next to be sent.
+//! While every sojourn has been at least `target` for a whole `interval`, the queue is standing
+//! instead of absorbing a burst. The sender is then signalled by one lost or CE-marked packet, and
+//! again after interval, interval/√2, interval/√3, … until one sojourn falls below `target`. A
+//! queue with no more than one MTU behind the packet in question is never signalled. When a queue
+//! stands again within 16 intervals of the last signal, the signals resume near the rate that
+//! controlled it before.
 //!
-//! Contract: [`CoDel::judge`] is asked once for each packet that becomes the head, in order. It only answers;
-//! the caller drops or marks. Deliberately unknown: packets, ECN, other flows.
+//! Contract: [`CoDel::judge`] is called once for each packet that becomes the head, in order. It
+//! only answers; the caller drops or marks. It does not know packets, ECN or other flows.
 //!
-//! One difference to RFC 8289 §5.5: its first dequeue after entering the dropping state delivers the second
-//! packet without a look at its sojourn; here that packet may end the dropping state at once.
+//! One difference to RFC 8289 §5.5: its first dequeue after entering the dropping state delivers
+//! the second packet regardless of its sojourn; here that packet may end the dropping state at
+//! once.
 //!
-//! Sources: RFC 8289 §5 (annotated pseudocode), with the resumption rule that it took from Linux; RFC 8290
-//! §5.2 for the parameters.
+//! Sources: RFC 8289 §5 (annotated pseudocode), with the resumption rule that it took from Linux;
+//! RFC 8290 §5.2 for the parameters.
 
 use std::time::Duration;
 
 use crate::Instant;
 
-/// What holds for all flows at the moment.
+/// The parameters of all flows at the moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Params {
-    /// The sojourn that is acceptable for good.
+    /// The acceptable standing sojourn.
     pub(super) target: Duration,
-    /// For how long it must be exceeded: about the RTT of the flows that are to be controlled.
+    /// How long the target must be exceeded: about the RTT of the controlled flows.
     pub(super) interval: Duration,
-    /// Backlog below which nothing is ever signalled.
+    /// Backlog, in bytes, up to which a flow is never signalled.
     pub(super) mtu_bytes: usize,
 }
 
-/// What to do with a packet.
+/// The decision about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Send it as it is.
@@ -53,7 +54,8 @@ pub(super) struct CoDel {
 }
 
 impl CoDel {
-    /// Judges the packet at the head: it has waited `sojourn`, and `behind_bytes` wait behind it in its flow.
+    /// Judges the packet at the head: it has waited `sojourn`, and `behind_bytes` wait behind it in
+    /// its flow.
     #[inline]
     pub(super) fn judge(
         &mut self,
@@ -80,7 +82,8 @@ impl CoDel {
         }
         self.dropping = true;
         let delta = self.count.saturating_sub(self.count_last);
-        // The drop rate that controlled the queue last time is a good start when that was not long ago.
+        // If the last dropping state is recent, start with the drop rate that controlled the queue
+        // then.
         let recent = now.saturating_since(self.drop_next) < params.interval * 16;
         self.count = if delta > 1 && recent { delta } else { 1 };
         self.count_last = self.count;
@@ -88,7 +91,7 @@ impl CoDel {
         Verdict::Signal
     }
 
-    /// The flow's queue has run empty.
+    /// Handles the flow's queue running empty.
     pub(super) fn on_empty(&mut self) {
         self.first_above = None;
         self.dropping = false;
@@ -110,7 +113,7 @@ impl CoDel {
     }
 }
 
-/// interval/√count, in whole nanoseconds: integers, so that every machine computes the same.
+/// interval/√count in whole nanoseconds: integers give the same result on every machine.
 fn spacing(interval: Duration, count: u32) -> Duration {
     let nanos = interval.as_nanos();
     let squared = nanos.saturating_mul(nanos) / u128::from(count.max(1));
@@ -124,7 +127,7 @@ mod tests {
     const PARAMS: Params =
         Params { target: Duration::from_millis(5), interval: Duration::from_millis(100), mtu_bytes: 1514 };
 
-    /// Judges a packet every millisecond of `from..until`; the milliseconds of the signals.
+    /// Judges a packet every millisecond of `from..until`; returns the milliseconds of the signals.
     fn signals(codel: &mut CoDel, from: u64, until: u64, sojourn_ms: u64, behind_bytes: usize) -> Vec<u64> {
         (from..until)
             .filter(|ms| {

@@ -1,60 +1,61 @@
 //! Sparse credit: how much a flow may send ahead of the bulk flows.
 //!
-//! The rule, to be checked without the code. A packet is paid for when it arrives:
-//! - from what its flow has **earned**: min(1 Mbit/s, drain rate / (2 × active flows)), saved up to
+//! The rule. A packet is paid for when it arrives:
+//! - from its flow's **earnings**: min(1 Mbit/s, drain rate / (2 × active flows)), saved up to
 //!   [`BURST_BYTES`];
-//! - and, while the flow is new, from its **grant** of [`BURST_BYTES`] (an initial window), which is also
-//!   taken out of a pool that all new flows share: it refills at a quarter of the drain rate and holds 100 ms
-//!   of that rate's whole, at least four bursts.
+//! - and, while the flow is new, from its **grant** of [`BURST_BYTES`] (an initial window). The
+//!   grant is also taken from a pool that all new flows share. The pool refills at a quarter of the
+//!   drain rate and holds 100 ms of the drain rate, at least four bursts.
 //!
-//! A packet that cannot be paid ends the grant and makes its flow bulk. So over any time T all sparse flows
-//! together send at most `pool + (1/2 + 1/4) × drain × T`: the bulk tier always keeps a quarter, however many
-//! sparse or new flows there are. Without the pool, 300 new flows at once would hold a 10 Mbit/s bond for
-//! 3.6 s.
+//! A packet that cannot be paid ends the grant and makes its flow bulk. Over any time T all sparse
+//! flows together send at most `pool + (1/2 + 1/4) × drain × T`. The bulk tier therefore always
+//! keeps a quarter, however many sparse or new flows there are. Without the pool, 300 new flows at
+//! once would hold a 10 Mbit/s bond for 3.6 s.
 //!
-//! A *realtime* flow (the queue's tier above the sparse one) earns an equal share of half of the drain rate among the realtime flows,
-//! saved up for 100 ms and at least a burst. What they used lately, as a mean over a second, is taken off the drain rate that sparse
-//! flows and the pool count with. So with half of the rate in realtime's use the sparse flows have 3/4 of the other half, and an
-//! eighth of all is bulk's whatever the others do.
+//! A *realtime* flow earns an equal share of half of the drain rate among the realtime flows, saved
+//! up for 100 ms and at least a burst. Their recent use, as a mean over a second, is subtracted
+//! from the drain rate of sparse flows and pool. While realtime flows use half of the rate, sparse
+//! flows have 3/4 of the other half, and an eighth of the total remains for bulk.
 //!
-//! An *interactive* packet earns without the limit of 1 Mbit/s.
+//! An *interactive* packet earns without the limit of 1 Mbit/s: the acknowledgements of a fast
+//! download stay sparse.
 //!
-//! Where the drain rate is unknown, [`DRAIN_RATE_ASSUMED`] stands in: too low a guess makes a flow bulk too
-//! early, which costs it latency; too high a guess starves the others.
+//! While the drain rate is unknown, [`DRAIN_RATE_ASSUMED`] replaces it. Too low a value makes a
+//! flow bulk too early, which costs it latency; too high a value starves the other flows.
 //!
-//! Credit is counted in 1/2^32 of a byte, so that a refill is one multiplication and loses nothing at small
-//! rates and short spans.
-//!
-//! Deliberately unknown: tiers, packets. Source of the constants: RFC 6928 (initial window of ten segments);
-//! the rates are ours.
+//! Credit is counted in 1/2^32 of a byte, so that a refill is one multiplication and loses nothing
+//! at low rates and short spans. The module does not know tiers or packets.
 
 use std::time::Duration;
 
 use crate::Instant;
 use crate::units::BitRate;
 
-/// An initial window: ten full segments (RFC 6928), rounded up.
+/// A burst in bytes: an initial window of ten full segments (RFC 6928), rounded up.
 pub(super) const BURST_BYTES: usize = 15_000;
 
-/// No flow above this is sparse, however fast the links are: a voice call with video stays below, a
-/// stream of acknowledgements for a fast download does not.
+/// No flow above this rate is sparse, however fast the links are. Chosen: a voice call with video
+/// is below it, a fast download's acknowledgements are above it.
 const SPARSE_RATE_MAX: BitRate = BitRate::from_bps(1_000_000);
 
-/// The drain rate before the links' rates are known: a slow bond.
+/// The drain rate before the links' rates are known. Chosen: that of a slow bond.
 const DRAIN_RATE_ASSUMED: BitRate = BitRate::from_bps(10_000_000);
 
-/// How much of the drain rate the pool holds.
+/// The pool holds the drain rate of this time. Chosen: the delay that a burst of new flows may
+/// cause.
 const POOL_SPAN: Duration = Duration::from_millis(100);
 
-/// The pool holds at least this many bursts.
+/// The pool holds at least this many bursts. Chosen: a page load opens a few connections at once.
 const POOL_BURSTS_MIN: u64 = 4;
 
-/// What realtime flows used counts for this long.
+/// The time over which the use of realtime flows is averaged, in µs. Chosen: as long as the
+/// classifier's evidence by traffic.
 const REALTIME_SPAN_US: u64 = 1_000_000;
 
-/// Longest span that one refill covers; every bucket is full by then or earns next to nothing.
+/// The longest span that one refill covers. Every bucket is full by then, or earns next to nothing.
 const REFILL_SPAN_MAX: Duration = Duration::from_secs(10);
 
+/// Bits of a credit's fraction of a byte.
 const SHIFT: u32 = 32;
 
 /// `bytes` as credit; saturates at 4 GiB.
@@ -62,7 +63,7 @@ fn credit(bytes: u64) -> u64 {
     bytes.min(u64::from(u32::MAX)) << SHIFT
 }
 
-/// `rate` as credit per nanosecond; saturates far above any link.
+/// `rate` as credit per nanosecond; saturates far above the rate of any link.
 fn credit_per_nano(rate: BitRate) -> u64 {
     u64::try_from((u128::from(rate.as_bps()) << SHIFT) / 8_000_000_000).unwrap_or(u64::MAX)
 }
@@ -75,7 +76,7 @@ fn refill(balance: &mut u64, since: &mut Instant, now: Instant, per_nano: u64, m
     *since = (*since).max(now);
 }
 
-/// What all flows of a queue have in common: the drain rate, and the new flows' pool.
+/// The state that all flows of a queue share: the drain rate, and the new flows' pool.
 #[derive(Debug)]
 pub(super) struct Pool {
     balance: u64,
@@ -83,21 +84,21 @@ pub(super) struct Pool {
     refilled: Instant,
     drain_per_nano: u64,
     sparse_per_nano_max: u64,
-    /// What realtime flows used over the last [`REALTIME_SPAN_US`] or so.
+    /// Bytes of realtime flows over the last [`REALTIME_SPAN_US`], as credit.
     realtime_used: u64,
     realtime_at: Instant,
 }
 
-/// What a flow earns.
+/// A flow's earnings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Earning {
     per_nano: u64,
-    /// What it may save up, in credit.
+    /// The most that it may save up, in credit.
     max: u64,
 }
 
 impl Earning {
-    /// What the flow may save up, and have waiting.
+    /// The most bytes that the flow may save up, and have waiting.
     pub(super) fn burst_bytes(&self) -> usize {
         usize::try_from(self.max >> SHIFT).unwrap_or(usize::MAX)
     }
@@ -119,7 +120,7 @@ impl Pool {
         pool
     }
 
-    /// Follows the links' total rate.
+    /// Sets the links' total rate.
     pub(super) fn set_drain_rate(&mut self, drain: Option<BitRate>) {
         let drain = drain.unwrap_or(DRAIN_RATE_ASSUMED);
         self.drain_per_nano = credit_per_nano(drain);
@@ -127,32 +128,32 @@ impl Pool {
         self.balance = self.balance.min(self.max);
     }
 
-    /// What one of `flows` active flows earns.
+    /// The earnings of one of `flows` active flows.
     pub(super) fn sparse(&self, flows: usize, now: Instant) -> Earning {
         let all = self.interactive(flows, now);
         Earning { per_nano: all.per_nano.min(self.sparse_per_nano_max), ..all }
     }
 
-    /// The same for what is interactive.
+    /// The earnings of an interactive packet's flow.
     pub(super) fn interactive(&self, flows: usize, now: Instant) -> Earning {
         let per_nano = self.left_per_nano(now) / count(flows).saturating_mul(2);
         Earning { per_nano, max: credit(BURST_BYTES as u64) }
     }
 
-    /// What one of `flows` realtime flows earns.
+    /// The earnings of one of `flows` realtime flows.
     pub(super) fn realtime(&self, flows: usize) -> Earning {
         let per_nano = self.drain_per_nano / 2 / count(flows);
         let nanos = u64::try_from(POOL_SPAN.as_nanos()).unwrap_or(u64::MAX);
         Earning { per_nano, max: per_nano.saturating_mul(nanos).max(credit(BURST_BYTES as u64)) }
     }
 
-    /// A packet of a realtime flow was taken.
+    /// Notes a packet accepted from a realtime flow.
     pub(super) fn on_realtime(&mut self, bytes: usize, now: Instant) {
         self.realtime_used = self.realtime_lately(now).saturating_add(credit(bytes as u64));
         self.realtime_at = self.realtime_at.max(now);
     }
 
-    /// What realtime flows used lately, falling by a straight line.
+    /// The recent use of realtime flows, which falls linearly.
     fn realtime_lately(&self, now: Instant) -> u64 {
         if self.realtime_used == 0 {
             return 0;
@@ -163,7 +164,7 @@ impl Pool {
             .unwrap_or(u64::MAX)
     }
 
-    /// The drain rate without what realtime flows use, at least half of it.
+    /// The drain rate without the use of realtime flows; at least half of it.
     fn left_per_nano(&self, now: Instant) -> u64 {
         let used = self.realtime_lately(now) / (REALTIME_SPAN_US * 1_000);
         self.drain_per_nano - used.min(self.drain_per_nano / 2)
@@ -183,27 +184,27 @@ pub(super) struct Credit {
 }
 
 impl Credit {
-    /// A new flow's: nothing earned, the whole grant.
+    /// The credit of a new flow: nothing earned, the whole grant.
     pub(super) fn new(now: Instant) -> Self {
         Self { earned: 0, granted: credit(BURST_BYTES as u64), refilled: now }
     }
 
-    /// Earns what is due.
+    /// Adds the earnings since the last call.
     pub(super) fn earn(&mut self, now: Instant, earning: &Earning) {
         refill(&mut self.earned, &mut self.refilled, now, earning.per_nano, earning.max);
     }
 
-    /// Whether nothing is due.
+    /// Whether there are no earnings to add at `now`.
     pub(super) fn has_earned(&self, now: Instant) -> bool {
         now <= self.refilled
     }
 
-    /// Whether half a burst has been saved up: enough for a flow that was bulk to be sparse again.
+    /// Whether half a burst is saved up: enough for a bulk flow to become sparse again.
     pub(super) fn has_recovered(&self, earning: &Earning) -> bool {
         self.earned >= earning.max / 2
     }
 
-    /// Pays for a packet. `false`: the credit does not cover it, and all of it is gone.
+    /// Pays for a packet. `false`: the credit does not cover it, and is used up.
     pub(super) fn try_spend(&mut self, bytes: usize, pool: &mut Pool, now: Instant) -> bool {
         let cost = credit(u64::try_from(bytes).unwrap_or(u64::MAX));
         if let Some(left) = self.earned.checked_sub(cost) {

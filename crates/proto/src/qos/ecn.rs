@@ -1,19 +1,19 @@
 //! Marks an inner IP packet "congestion experienced" instead of dropping it.
 //!
-//! The queue is a router's queue, so it marks as a router does (RFC 3168 §5): ECT(0) and ECT(1) become CE, CE
-//! stays CE, Not-ECT cannot be marked. The IPv4 header checksum is updated incrementally (RFC 1624 eqn. 3),
-//! so a checksum that was wrong stays wrong and is found by whoever checks it. IPv6 has none.
+//! The queue marks as a router does (RFC 3168 §5): ECT(0) and ECT(1) become CE, CE stays CE,
+//! Not-ECT cannot be marked. The IPv4 header checksum is updated incrementally (RFC 1624 eqn. 3),
+//! so a wrong checksum stays wrong and its receiver detects it. IPv6 has no header checksum.
 //!
-//! That the mark is set on the inner packet itself means that nothing has to be carried across the tunnel in
-//! an outer ECN field; marks that routers between the tunnel's ends make are the links' (`link::path::ecn`).
+//! The inner packet itself carries the mark, so no outer ECN field has to carry it across the
+//! tunnel. `link::ecn` handles the marks of routers between the tunnel's ends.
 
 use crate::PacketBuf;
 use crate::inner::checksum;
 
 const CE: u8 = 3;
 
-/// The packet with CE set, or the same packet back when it cannot be marked. Copies the packet when others
-/// hold its memory too.
+/// The packet with CE set, or the unchanged packet if it cannot be marked. The bytes are copied if
+/// another owner shares them.
 pub(super) fn mark_ce(packet: PacketBuf) -> Result<PacketBuf, PacketBuf> {
     match ecn(&packet) {
         None | Some(0) => Err(packet),
@@ -22,7 +22,7 @@ pub(super) fn mark_ce(packet: PacketBuf) -> Result<PacketBuf, PacketBuf> {
     }
 }
 
-/// The ECN field; `None` when this is no whole IP header.
+/// The ECN field; `None` if this is not a whole IP header.
 fn ecn(packet: &[u8]) -> Option<u8> {
     let (&first, &second) = (packet.first()?, packet.get(1)?);
     match first >> 4 {
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// The one's complement sum over a header; 0xffff when its checksum is right.
+    /// The one's complement sum over a header; 0xffff if its checksum is right.
     fn header_sum(header: &[u8]) -> u16 {
         header.chunks(2).fold(0, |sum, word| checksum::add(sum, u16::from_be_bytes([word[0], word[1]])))
     }
@@ -73,7 +73,7 @@ mod tests {
             let marked = mark_ce(Bytes::from(packet.clone()).into()).unwrap();
             prop_assert_eq!(marked[1], (dscp << 2) | 3);
             prop_assert_eq!(header_sum(&marked), 0xffff);
-            // RFC 1624 §3: the result is never the other zero, so it equals a sum made from scratch.
+            // RFC 1624 §3: the result is never the other zero, so it equals a newly computed sum.
             prop_assert_eq!(marked.to_vec(), v4((dscp << 2) | 3, ident));
         }
     }

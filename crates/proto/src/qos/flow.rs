@@ -1,26 +1,28 @@
 //! From an inner packet to its flow.
 //!
-//! Contract: [`parse`] is total. It accepts what a router would forward, and refuses (`not_ip`) only packets
-//! whose own header contradicts their length, because nothing behind such a header can be trusted.
+//! Contract: [`parse`] is total. It accepts what a router would forward, and refuses (`not_ip`)
+//! only packets whose own header contradicts their length, because nothing behind such a header can
+//! be trusted.
 //!
 //! What makes a flow:
 //! - addresses, protocol and, for TCP, UDP, UDP-Lite, DCCP and SCTP, both ports;
-//! - a fragment is hashed without ports, the first one too: only the first fragment carries them, and all
-//!   fragments of a datagram must stay in one flow or the bond itself would reorder them;
-//! - an atomic IPv6 fragment (RFC 6946: fragment header, but the whole datagram) counts as unfragmented;
-//! - IPv6 extension headers are walked, at most [`EXTENSION_HEADERS_MAX`] of them. What hides behind more
-//!   than that has no ports, which is coarser but still a flow.
+//! - a fragment is hashed without ports, the first one too: only the first fragment carries them,
+//!   and all fragments of a datagram must stay in one flow or the bond itself would reorder them;
+//! - an atomic IPv6 fragment (RFC 6946: fragment header, but the whole datagram) counts as
+//!   unfragmented;
+//! - IPv6 extension headers are walked, at most [`EXTENSION_HEADERS_MAX`] of them. What hides
+//!   behind more than that has no ports, which is coarser but still a flow.
 //!
-//! The hash is keyed (SipHash-1-3): a sender who does not know the key cannot choose addresses and ports so
-//! that its flows collide with somebody else's. Two flows that do share a [`FlowId`] share a queue and a
-//! sequence; that costs fairness between the two, never order (RFC 8290 §5.3 gives the odds: with 100 flows
-//! and 1024 queues, 91 % have a queue of their own).
+//! The hash is keyed (SipHash-1-3): a sender who does not know the key cannot choose addresses and
+//! ports so that its flows collide with somebody else's. Two flows that do share a [`FlowId`] share
+//! a queue and a sequence; that costs fairness between the two, never order (RFC 8290 §5.3 gives
+//! the odds: with 100 flows and 1024 queues, 91 % have a queue of their own).
 //!
-//! Deliberately unknown here: checksums, IP options, the IPv6 flow label (hosts may change it in the middle
-//! of a connection, and a flow must not move), what the packet is for.
+//! Deliberately unknown here: checksums, IP options, the IPv6 flow label (hosts may change it in
+//! the middle of a connection, and a flow must not move), what the packet is for.
 //!
-//! Sources: RFC 791 §3.1; RFC 8200 §3, §4 and §4.5; RFC 4302 §2.2; RFC 6946; RFC 2474; RFC 3168 §5; SipHash
-//! (Aumasson and Bernstein, 2012).
+//! Sources: RFC 791 §3.1; RFC 8200 §3, §4 and §4.5; RFC 4302 §2.2; RFC 6946; RFC 2474; RFC 3168 §5;
+//! SipHash (Aumasson and Bernstein, 2012).
 
 use std::fmt;
 use std::hash::Hasher;
@@ -30,19 +32,21 @@ use siphasher::sip::SipHasher13;
 
 use crate::Discard;
 
-/// How many flow ids there are of those that are kept in order, the reserved 0 included.
+/// The number of flow ids of flows that are kept in order, including the reserved id 0. Chosen:
+/// with 100 flows, 91 % have a queue of their own (RFC 8290 §5.3).
 pub const FLOWS: u16 = 1024;
 
-/// How many flow ids there are. Those from [`FLOWS`] on are the realtime flows', `FLOWS` above the id that the flow would
-/// have otherwise: so what must be handed out at once shares neither queue nor sequence with what must be in order.
+/// The number of flow ids. Those from [`FLOWS`] on belong to realtime flows, [`FLOWS`] above the id
+/// that the flow would have otherwise. Packets that are delivered at once therefore share neither
+/// queue nor sequence with packets that are kept in order.
 pub const FLOW_IDS: u16 = 2 * FLOWS;
 
-/// How many IPv6 extension headers are walked in search of the ports. RFC 8200 §4.1 names six that may follow
-/// each other, one of them twice; eight leaves room and keeps the work per packet bounded.
+/// The most IPv6 extension headers walked in search of the ports. RFC 8200 §4.1 names six that may
+/// follow each other, one of them twice; eight leaves room and bounds the work per packet.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 
-/// Names a flow's queue here and its slot in the frame: `1..FLOWS`, and `FLOWS` more for a realtime flow. 0 is reserved for the one sequence that a
-/// peer without flows uses.
+/// Names a flow's queue and its slot in the frame: `1..FLOWS`, plus [`FLOWS`] for a realtime flow.
+/// 0 is reserved for the one sequence of a peer without flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(pub u16);
 
@@ -57,29 +61,30 @@ impl FlowId {
         Self(self.0 % FLOWS + FLOWS)
     }
 
-    /// Whether it is in the realtime class.
+    /// Whether the flow is in the realtime class.
     pub const fn is_realtime(self) -> bool {
         self.0 >= FLOWS
     }
 
-    /// Where its acknowledgements are counted that carry nothing else: a slot that is no flow's, above all [`FLOW_IDS`].
+    /// The slot of the flow's pure acknowledgements. It is no flow's own slot: all of them are
+    /// above [`FLOW_IDS`].
     pub const fn acks(self) -> Self {
         Self(self.0 % FLOWS + FLOW_IDS)
     }
 }
 
-/// What the bond reads of an inner packet's header.
+/// The fields of an inner packet's header that the bond uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InnerHeader {
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// IANA number of the protocol behind the IP header and its extension headers. For a fragment, of what
-    /// the fragment header names.
+    /// IANA number of the protocol behind the IP header and its extension headers. For a fragment,
+    /// the protocol that the fragment header names.
     pub protocol: u8,
-    /// Source and destination port; `None` where there are none, for fragments, and where the packet ends
-    /// before them.
+    /// Source and destination port; `None` for protocols without ports, for fragments, and if the
+    /// packet ends before the ports.
     pub ports: Option<(u16, u16)>,
     /// The ECN field: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
     pub ecn: u8,
@@ -88,7 +93,7 @@ pub struct InnerHeader {
 }
 
 impl InnerHeader {
-    /// Whether both say the same of what makes a flow.
+    /// Whether both headers belong to the same flow.
     pub(super) fn is_of_the_flow_of(&self, other: &Self) -> bool {
         self.ports == other.ports
             && self.source == other.source
@@ -96,7 +101,7 @@ impl InnerHeader {
             && self.protocol == other.protocol
     }
 
-    /// The header of what comes back.
+    /// The header of a packet in the opposite direction.
     pub(crate) fn reversed(&self) -> Self {
         Self {
             source: self.destination,
@@ -119,8 +124,8 @@ const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
 
-/// Reads the header of one whole inner packet. `Err(Discard::NotIp)`: neither IPv4 nor IPv6, shorter than its
-/// headers, or of another length than its header says.
+/// Reads the header of one whole inner packet. `Err(Discard::NotIp)`: neither IPv4 nor IPv6,
+/// shorter than its headers, or of another length than its header says.
 pub fn parse(packet: &[u8]) -> Result<InnerHeader, Discard> {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) => parse_v4(packet),
@@ -129,7 +134,7 @@ pub fn parse(packet: &[u8]) -> Result<InnerHeader, Discard> {
     }
 }
 
-/// How long the IP packet at the start of `bytes` says it is.
+/// The length of the IP packet at the start of `bytes`, by its own header.
 pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? >> 4 {
         4 => bytes.get(2..4).map(|field| usize::from(be16(field))),
@@ -181,25 +186,25 @@ fn parse_v6(packet: &[u8]) -> Result<InnerHeader, Discard> {
     })
 }
 
-/// What stands behind the extension headers.
+/// The packet behind its extension headers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Behind<'a> {
-    /// What `rest` is; an extension header's number where there are too many of them.
+    /// The protocol of `rest`; if there are too many extension headers, the number of the next one.
     pub(crate) protocol: u8,
-    /// The packet from there on.
+    /// The bytes behind the extension headers.
     pub(crate) rest: &'a [u8],
-    /// It is a fragment.
+    /// Whether the packet is a fragment.
     pub(crate) is_fragment: bool,
-    /// It is a fragment, and not the first.
+    /// Whether the packet is a fragment other than the first.
     pub(crate) is_rest: bool,
 }
 
-/// Walks over the extension headers. One that claims more bytes than the packet has is an error.
+/// Walks over the extension headers. A header longer than the packet is an error.
 pub(crate) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Behind<'_>, Discard> {
     for _ in 0..EXTENSION_HEADERS_MAX {
         let header_bytes = match protocol {
-            // RFC 8200 §4.3, §4.4, §4.6; RFC 6275, 7401 and 5533 use the same form: the length counts units
-            // of 8 bytes beyond the first.
+            // RFC 8200 §4.3, §4.4, §4.6; RFC 6275, 7401 and 5533 use the same form: the length
+            // counts units of 8 bytes beyond the first.
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HOST_IDENTITY | SHIM6 => {
                 (usize::from(*rest.get(1).ok_or(Discard::NotIp)?) + 1) * 8
             }
@@ -224,7 +229,7 @@ pub(crate) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Behin
     Ok(Behind { protocol, rest, is_fragment: false, is_rest: false })
 }
 
-/// Both ports, where `protocol` has them and `transport` is long enough.
+/// Both ports, if `protocol` has ports and `transport` is long enough.
 fn ports(protocol: u8, transport: &[u8]) -> Option<(u16, u16)> {
     if !WITH_PORTS.contains(&protocol) {
         return None;
@@ -244,25 +249,25 @@ pub struct FlowHasher {
 }
 
 impl FlowHasher {
-    /// A hasher whose mapping depends on `seed` alone; draw it at random for each session and keep it
-    /// private.
+    /// A hasher whose mapping depends on `seed` alone. The seed must be random for each session and
+    /// stay private.
     pub const fn new(seed: u64) -> Self {
         // Two different halves from one seed; the constant is the fraction of the golden ratio.
         Self { keys: (seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15) }
     }
 
-    /// The flow that packets with this header belong to, in no class.
+    /// The flow of packets with this header, in the range without a class.
     pub fn flow(&self, header: &InnerHeader) -> FlowId {
         Self::flow_of(self.hash(header))
     }
 
-    /// The flow of a hash.
+    /// The flow id of a hash.
     pub(super) fn flow_of(hash: u64) -> FlowId {
         let spread = hash % u64::from(FLOWS - 1);
         FlowId(1 + u16::try_from(spread).unwrap_or(0))
     }
 
-    /// The hash that tells this flow from others in its slot.
+    /// The hash that distinguishes this flow from others with its id.
     pub(super) fn hash(&self, header: &InnerHeader) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
         for address in [header.source, header.destination] {
@@ -271,8 +276,8 @@ impl FlowHasher {
                 IpAddr::V6(address) => hasher.write(&address.octets()),
             }
         }
-        // What is written differs in length between the families and between with and without ports, and
-        // SipHash covers the length, so no two kinds of header look the same.
+        // The input differs in length between the families, and between headers with and without
+        // ports. SipHash covers the length, so different kinds of header have different inputs.
         hasher.write(&[header.protocol]);
         if let Some((source, destination)) = header.ports {
             hasher.write(&source.to_be_bytes());
@@ -283,7 +288,7 @@ impl FlowHasher {
 }
 
 impl fmt::Debug for FlowHasher {
-    /// Without the key: who reads a log must not be able to make flows collide.
+    /// Hides the key: a reader of a log must not be able to make flows collide.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowHasher").finish_non_exhaustive()
     }

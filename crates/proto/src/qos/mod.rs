@@ -1,25 +1,29 @@
-//! Which flow a packet belongs to, and the one queue in which all packets wait ahead of all links.
+//! Flows and classes of packets, and the one queue in which all packets wait ahead of all links.
 //!
-//! Packets are bound to links late: they wait here, and only when a link has credit does the scheduler ask
-//! for the next one. So there is one standing queue, it is ours, and it can be kept short and fair:
+//! Packets are bound to links late: they wait here until a link has credit and the scheduler asks
+//! for the next packet. So there is one standing queue, under the tunnel's control, which is kept
+//! short and fair.
 //!
-//! - [`flow`] turns an inner packet's addresses and ports into a [`flow::FlowId`], which names both the
+//! - [`flow`] maps an inner packet's addresses and ports to a [`flow::FlowId`], which names the
 //!   flow's queue and its slot in the frame's sequence number.
-//! - [`queue`] is FQ-CoDel (RFC 8290) with three tiers instead of its new and old lists.
-//! - [`classify`] says how urgent a packet is, by configured rules ([`rule`]) and by what it looks like.
+//! - [`queue`] is FQ-CoDel (RFC 8290) with three tiers instead of new and old lists.
+//! - [`classify`] determines a packet's class, from configured rules ([`rule`]) and from the
+//!   traffic of its flow.
 //!
-//! This module knows neither links nor keys. It is given time and the links' total rate, and gives out
-//! packets.
+//! The module knows neither links nor keys. Its inputs are packets, the time, and the links' total
+//! rate and delays.
 
 pub(crate) mod ack;
 pub mod classify;
 mod codel;
 mod credit;
+mod delay;
 mod ecn;
 pub mod flow;
 pub mod queue;
 pub mod rule;
 mod table;
+mod tier;
 mod wait;
 
 pub use classify::{Class, Classifier};

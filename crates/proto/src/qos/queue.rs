@@ -1,146 +1,66 @@
-//! The one queue ahead of all links: FQ-CoDel with three tiers.
+//! The one queue ahead of all links: FQ-CoDel (RFC 8290) with three tiers.
 //!
-//! # Rules
-//! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with packets
-//! the same number of bytes (RFC 8290 §4.1 and §4.2; a quantum per round).
+//! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with
+//! waiting packets the same number of bytes per round (RFC 8290 §4.1, §4.2).
 //!
-//! **Tiers.** A flow is *sparse* while its packets are covered by its credit (a burst of 15 kB when new, then
-//! min(1 Mbit/s, half of its fair share); the `credit` module has the rule in full) and while no more than
-//! one such burst of it waits. The packet that breaks one of the two makes the flow *bulk*, with everything
-//! that it has waiting. It is sparse again when its queue has run empty and half a burst has been earned, or
-//! when it was idle for a second. A flow is in one tier at a time, so changing tier never reorders it.
+//! **Tiers.** The caller serves them in this order. Credit bounds the upper two
+//! (`credit`), so no tier starves the next.
+//! - *Realtime*: flows of that class while their credit lasts.
+//! - *Sparse*: flows within their credit, of which at most one burst waits. *Fresh* flows go first:
+//!   the waiting packet of a fresh flow is the first since the flow had none.
+//! - *Bulk*: all other flows. A packet beyond credit or burst moves its flow here with all its
+//!   packets. The flow returns when its queue has run empty and it has earned half a burst, or
+//!   after a second without packets.
 //!
-//! RFC 8290's own lists of new and old flows are not used: a flow that answers at 50 packets/s is on the old
-//! list most of the time, behind every bulk flow. That costs little on one link. Here it decides which
-//! packets deserve to wait for the fastest link, and which may go over a slow one, so it must not hang on a
-//! packet's luck.
+//! A flow is in one tier at a time, so a change of tier never reorders it.
 //!
-//! **Fresh flows.** Within the sparse tier, the first packet of a flow that had none waiting goes before all flows that have a
-//! backlog, and nothing but such packets counts as ahead of it when the scheduler asks what waits. Sparse flows together may want more than the link
-//! that they all prefer carries: then those who want least of it do not wait for the others' round. (Lab, `reference`: the acknowledgements of
-//! four downloads are four sparse flows with 7.6 of the first link's 10 Mbit/s. A round of theirs took 10 to 14 ms, and one echo
-//! in five waited for it.) Others are not starved by that: what their flows hold is bounded by the burst, beyond which they are bulk.
+//! **Delay.** CoDel (RFC 8289) signals each flow; `delay` has its parameters. An ECT
+//! packet is marked CE instead of dropped (RFC 8290 §4.2, RFC 3168); a mark is not a discard.
 //!
-//! A flow of the *realtime* class has a tier of its own, above both, while its credit lasts: an equal share of half of the drain
-//! rate, saved up for 100 ms. What exceeds that makes it bulk, by the same rules, so marking everything realtime gains nothing.
-//! A packet of the *interactive* class earns its flow credit up to half of the fair share, without the limit of 1 Mbit/s: the stream
-//! of acknowledgements for a fast download stays sparse. A flow that a rule makes *bulk* is never sparse.
-//!
-//! The caller serves the tiers in that order. That cannot starve bulk flows: credit keeps all realtime flows together at or below half
-//! of the drain rate, and all sparse ones, beyond the new flows' pool, at or below three quarters of what these leave.
-//!
-//! **Delay.** CoDel (RFC 8289) watches each flow, in both tiers. `target` is never below one and a half times
-//! what an MTU takes at the drain rate, and `interval` never below two targets (as in Linux's CAKE): on a
-//! slow link a queue of two packets is not congestion. Nor is `interval` below two round trips of the slowest link in use (with the one for which
-//! resends stop a flow on lossy links) and one target: that is how long it takes until the queue shows what a signal did (to the receiver and back, and once around with a queue that is now short of
-//! target), and what a second signal before that cuts, it cuts for nothing. (Lab, `bursts`, one upload: 92.4, 88.6 and 92.9 % of the attainable with 100 ms, 93.2,
-//! 92.8 and 92.5 % with it. Simulated, smoltcp: reference 91.8 and 96.1 %, starlink 86.3 and 91.6 %, lossy-3 57.0 and 56.2 %; QUIC: varying 82.3 and 86.7 %, lossy-3 84.0
-//! and 82.9 %; others as before. Without the round of resending most flows over `lossy-3` were signalled twice for one queue, and what was left of their window filled the
-//! links to four fifths: simulated, QUIC 82.9 and 83.3 %, 85.0 and 85.6 % with it.) Sparse flows need it too: they build no queue of their
-//! own doing, but when the links stall or shrink under them they have one, and their senders must be told. No
-//! other time limit applies to them: what a stalled sparse flow can hold is bounded by the burst, and CoDel
-//! never takes its last packet, so a thin flow (voice, DNS) loses nothing to it.
-//!
-//! Links of different delay add their spread (the slowest's delay less the fastest's, or the round trip for which resends stop a flow on lossy links,
-//! if that is more; at most 60 ms) to `target`. Up
-//! to there a packet loses nothing by waiting: over the fastest link it still arrives before one that leaves
-//! now over the slowest. A scheduler that fills links in the order of their delay needs that backlog before it adds
-//! the slow ones, and flows in the sparse tier do not wait behind it. (Simulated without: the slow link of 50 Mbit/s at
-//! 20 ms + 20 Mbit/s at 100 ms was used to 40 %, as CoDel emptied the queue that would have filled it.)
-//!
-//! Links that vary add to it in the same way, instead of the spread where that is less: half a second times how far, on average, what they carry is
-//! from its mean of a second. A flow that was told to slow down in a dip takes seconds to come back, and the links grow faster than
-//! that. What it keeps waiting is what fills them meanwhile. Sparse flows do not wait behind it. (Simulated, `varying`, four QUIC
-//! flows, share of what the links offer: 83.6 % without, 90.9 % with; of smoltcp 68.2 and 76.2 %. The sparse flow's median 54 and 56 ms.)
-//!
-//! Links that failed within half a minute and were in use add to it likewise: the time that the others take for what would fill them, so that a
-//! flow has it ready when they are back. A flow that was cut to what one of two links carries needs seconds to grow again. (Lab, `failover`, one flow
-//! of cubic: both links were used to 95 % after 5.5 s and more, after 1.6 s with it, both ways.)
-//!
-//! While a link's rate is still being found out, the drain rate doubles with each round trip: the queue that a flow in slow
-//! start builds meanwhile goes by itself, and a signal would end its slow start at a fraction of what the links carry. `target` and
-//! `interval` are then at least `STARTING_TARGET`. (Simulated, one QUIC flow over the reference links: 63 % of the attainable
-//! with CoDel as usual.)
-//!
-//! **Acknowledgements.** A pure acknowledgement of TCP takes the place of the last packet of its flow where that is an acknowledgement that it makes
-//! needless (`ack` has the rule) and not the flow's first; that is counted as `ack_superseded`. So two of each flow wait at
-//! most, however little the preferred link carries, and downloads are clocked by what it carries. (Lab, `reference`, four downloads: their acknowledgements
-//! want 11.8 Mbit/s of the first link's 10. They waited up to 52 ms, on and off, so that data came in bursts and links idled between: 96.3 to 97.6 % of
-//! the attainable, 98.8 and 98.9 % with it. `asymmetric`, where that link carries 1 Mbit/s up, one download: 73.0 and 97.8 %.)
-//!
-//! **Signals.** Where the packet is ECT, the signal is a CE mark instead of a drop (RFC 8290 §4.2, RFC 3168);
-//! a mark is counted, not a discard.
-//!
-//! **Memory.** Each packet counts its length and [`PACKET_OVERHEAD_BYTES`]. Beyond `bytes_max`, packets are
-//! dropped from the head of the flow that holds the most, up to 64 at a time and at most half of what it
-//! holds (RFC 8290 §4.1 and Linux's `fq_codel_drop`): the search for that flow is the only walk over all
-//! flows on the packet path. A queue without packets keeps a second's memory of its flows, then nothing.
-//! Packets cut from one larger buffer keep all of it alive until the last is gone; that is not counted. They
-//! are of one flow and leave in order, so it is at most one such buffer per flow.
+//! **Memory.** Beyond `bytes_max` the flow that holds most loses its oldest packets.
 //!
 //! # Contract
-//! [`Queue::head`] shows a packet and [`Queue::pop`] removes the one that was shown. CoDel judges a packet
-//! once, when it becomes the head, as Linux does when a shaper peeks into `fq_codel`. From then on the head
-//! of a tier changes only through `pop`, through a push that overflows the queue, through a push that
-//! makes the head's flow bulk, or through one that makes a flow fresh.
+//! [`Queue::head`] shows a packet and [`Queue::pop`] removes the packet that was shown. CoDel
+//! judges a packet once, when it becomes the head, as Linux does when a shaper peeks. After that,
+//! the head of a tier changes only through `pop`, or through a push that overflows the queue, makes
+//! the head's flow bulk, or makes a flow fresh.
 //!
-//! Time must not run backwards; if it does, nothing worse happens than that spans count as zero.
+//! Time must not run backwards; if it does, such spans count as zero.
 //!
-//! Deliberately unknown: links, which link a packet will take, what a flow is (it is given an id).
+//! The queue does not know links, the link that a packet will take, or how a flow id is derived.
+//!
+//! Why not RFC 8290's lists of new and old flows, and why fresh flows go first:
+//! docs/decisions/0072-tiers-of-the-queue.md.
 
 use std::time::Duration;
 
 use super::ack::{ACK_BYTES_MAX, supersedes};
 use super::classify::Class;
-use super::codel::{Params, Verdict};
+use super::codel::Verdict;
 use super::credit::Pool;
+use super::delay::DelayControl;
 use super::ecn;
 use super::flow::FlowId;
 use super::table::{Flow, FlowTable, Waiting};
-use super::wait::WaitLog;
+pub use super::tier::Tier;
+use super::tier::Tiers;
 use crate::discard::DiscardCounts;
 use crate::units::BitRate;
 use crate::{Discard, Instant, PacketBuf};
 
-/// What a waiting packet costs beside its bytes: 48 for its place in the flow's queue, twice that because a
-/// growing queue doubles, and 48 for the reference count and the allocator's headers.
+/// Memory of a waiting packet beside its bytes: 48 for its place in the flow's queue, twice that
+/// because a growing queue doubles, and 48 for the reference count and the allocator's headers.
+///
+/// Packets cut from one larger buffer keep all of it alive until the last of them is gone, which is
+/// not counted. They belong to one flow and leave in order, so that is at most one such buffer per
+/// flow.
 pub const PACKET_OVERHEAD_BYTES: usize = 144;
 
 const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
 
-/// Ours: a link that is slower by more is not filled at the price of everybody's queue.
-const DELAY_SPREAD_MAX: Duration = Duration::from_millis(60);
-
-/// Ours: a path that takes longer is controlled as if it took so long.
-const ROUND_MAX: Duration = Duration::from_millis(300);
-
-/// Ours: what is acceptable while rates double.
-const STARTING_TARGET: Duration = Duration::from_millis(250);
-
-/// RFC 8290 §4.1: packets dropped at a time when the queue is full, so that a flood does not search for
-/// the fattest flow once per packet.
+/// Packets dropped at a time when the queue is full (RFC 8290 §4.1 and Linux's `fq_codel_drop`), so
+/// that a flood does not search for the fattest flow once per packet.
 const DROP_BATCH_PKTS: usize = 64;
-
-/// How urgent a flow's packets are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
-    /// The realtime class: ahead of everything, and worth the link that delivers first.
-    Realtime,
-    /// Little traffic: to be sent first, and worth waiting for the fastest link.
-    Sparse,
-    /// Everything else.
-    Bulk,
-}
-
-impl Tier {
-    /// All of them, the most urgent first.
-    pub const ALL: [Self; 3] = [Self::Realtime, Self::Sparse, Self::Bulk];
-
-    /// The tier of a flow whose credit lasts.
-    pub(super) const fn best(flow: FlowId) -> Self {
-        if flow.is_realtime() { Self::Realtime } else { Self::Sparse }
-    }
-}
 
 /// The packet at the head of a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,10 +69,10 @@ pub struct Queued {
     pub flow: FlowId,
     /// The packet's length.
     pub bytes: usize,
-    /// The tier it waits in.
+    /// The tier that it waits in.
     pub tier: Tier,
-    /// Bytes waiting in this tier and the more urgent ones, this packet included; of a fresh flow's packet, those of such
-    /// packets alone.
+    /// Bytes waiting in this tier and the more urgent ones, this packet included. For a packet of a
+    /// fresh flow, the sparse tier counts with its fresh packets only.
     pub backlog_bytes: usize,
     /// Time since the packet arrived, deliberate waiting included.
     pub waited: Duration,
@@ -163,19 +83,18 @@ pub struct Queued {
 pub struct QueueConfig {
     /// Bound on the memory held by waiting packets, overhead included.
     pub bytes_max: usize,
-    /// CoDel: the delay that is acceptable for good.
+    /// CoDel: the acceptable standing delay.
     pub target: Duration,
-    /// CoDel: for how long it must be exceeded before a flow is told; about the RTT of the inner flows.
+    /// CoDel: how long the delay must exceed the target before a flow is signalled; about the RTT
+    /// of the inner flows.
     pub interval: Duration,
-    /// DRR: bytes per flow and round; also what counts as one MTU. At least 1.
+    /// Deficit round robin: bytes per flow and round. Also taken as the MTU. At least 1.
     pub quantum: usize,
 }
 
 impl Default for QueueConfig {
-    /// RFC 8290 §5.2's interval and quantum; 8 MiB: 200 ms at 300 Mbit/s. The target is three times the RFC's: what waits here
-    /// delays its own flow only, and a single cubic flow needs 0.43 of its RTT to lose nothing at a drop. Lab, one flow over
-    /// 50 Mbit/s at 30 ms, three alternating runs: 96.7 % of the attainable at 5 ms, 98.8 % at 15 ms, a sparse flow's
-    /// RTT the same.
+    /// RFC 8290 §5.2's interval and quantum. 8 MiB: 200 ms at 300 Mbit/s. The target is three times
+    /// the RFC's: docs/decisions/0073-delay-of-the-queue.md.
     fn default() -> Self {
         Self {
             bytes_max: 8 * 1024 * 1024,
@@ -186,31 +105,16 @@ impl Default for QueueConfig {
     }
 }
 
-#[derive(Debug, Default)]
-struct TierState {
-    /// Payload waiting in this tier.
-    bytes: usize,
-    /// CoDel has passed the first packet of the first flow: it is the head.
-    is_settled: bool,
-    waits: WaitLog,
-}
-
 /// The queue. See the module's head for its rules.
 #[derive(Debug)]
 pub struct Queue {
     config: QueueConfig,
-    params: Params,
-    drain_rate: Option<BitRate>,
-    delay_spread: Duration,
-    round: Duration,
-    is_starting: bool,
+    delay: DelayControl,
     pool: Pool,
     table: FlowTable,
-    realtime: TierState,
-    sparse: TierState,
-    /// Of those in the sparse tier, the first packets of fresh flows.
+    tiers: Tiers,
+    /// Bytes of the sparse tier that belong to fresh flows.
     fresh_bytes: usize,
-    bulk: TierState,
     count_pkts: usize,
     marked_pkts: u64,
     discards: DiscardCounts,
@@ -222,25 +126,20 @@ impl Queue {
         let config = QueueConfig { quantum: config.quantum.max(1), ..config };
         Self {
             config,
-            params: params(&config, None, Duration::ZERO, Duration::ZERO, false),
-            drain_rate: None,
-            delay_spread: Duration::ZERO,
-            round: Duration::ZERO,
-            is_starting: false,
+            delay: DelayControl::new(&config),
             pool: Pool::new(None),
             table: FlowTable::default(),
-            realtime: TierState::default(),
-            sparse: TierState::default(),
+            tiers: Tiers::default(),
             fresh_bytes: 0,
-            bulk: TierState::default(),
             count_pkts: 0,
             marked_pkts: 0,
             discards: DiscardCounts::default(),
         }
     }
 
-    /// Takes a packet of a class in; `None`: what it sends decides. A flow of the realtime class says so by its id. When the queue is full, the fattest flow loses its oldest packets, which may
-    /// include this one; that is counted and still `Ok`.
+    /// Queues a packet. `class` `None`: the flow's traffic decides its tier. A flow of the realtime
+    /// class shows that by its id. When the queue is full, the flow that holds most loses its
+    /// oldest packets, which may include this one; those are counted, and the result is still `Ok`.
     ///
     /// # Errors
     /// [`Discard::QueueFull`], already counted here: the packet alone is larger than the queue.
@@ -261,12 +160,12 @@ impl Queue {
         }
         if let Some(packet) = self.follow(flow, class, packet, now) {
             self.table.forget_idle(now);
-            if let Some(packet) = self.take_place(flow, packet, now) {
+            if let Some(packet) = self.replace_ack(flow, packet, now) {
                 let tier = self.admit(flow, class, bytes, now);
                 let queue = self.table.listed_mut(flow);
                 queue.packets.push_back(Waiting { packet, arrived: now });
                 queue.bytes += bytes;
-                self.tier_mut(tier).bytes += bytes;
+                self.tiers.of_mut(tier).bytes += bytes;
                 self.count_pkts += 1;
             }
         }
@@ -276,9 +175,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts a packet behind one of its flow, which is bulk and whose credit was looked at in this very moment: what was cut from one
-    /// super-packet comes so, and all that [`Self::admit`] would do for another of it is to take what credit is left. Else the packet
-    /// comes back.
+    /// The short way for the next packet cut from one super-packet: its flow is bulk, has packets
+    /// waiting, and has earned its credit at this moment already. [`Self::admit`] would only spend
+    /// what credit is left. Returns the packet if it cannot take the short way.
     fn follow(
         &mut self,
         id: FlowId,
@@ -286,7 +185,8 @@ impl Queue {
         packet: PacketBuf,
         now: Instant,
     ) -> Option<PacketBuf> {
-        // What a realtime flow may save up changes.
+        // A realtime flow's burst changes with the number of flows; an acknowledgement may replace
+        // another.
         let is_apart = id.is_realtime() || packet.len() <= ACK_BYTES_MAX;
         let follows = |flow: &&mut Flow| {
             flow.tier == Tier::Bulk && !flow.packets.is_empty() && flow.credit.has_earned(now)
@@ -296,19 +196,21 @@ impl Queue {
         };
         let bytes = packet.len();
         if class != Some(Class::Bulk) {
-            // It is bulk already.
+            // The result does not matter: the flow is bulk already.
             let _ = flow.credit.try_spend(bytes, &mut self.pool, now);
         }
         flow.packets.push_back(Waiting { packet, arrived: now });
         flow.bytes += bytes;
-        self.bulk.bytes += bytes;
+        self.tiers.of_mut(Tier::Bulk).bytes += bytes;
         self.count_pkts += 1;
         None
     }
 
-    /// Puts an acknowledgement in the place of the one before it that it makes needless, where that is not its flow's first
-    /// packet. Else the packet comes back.
-    fn take_place(&mut self, id: FlowId, packet: PacketBuf, now: Instant) -> Option<PacketBuf> {
+    /// Replaces the last packet of a flow by an acknowledgement that makes it needless
+    /// ([`super::ack`]), unless it is the flow's first. At most two acknowledgements of a flow wait
+    /// then, however slow the preferred link is. Returns the packet if it replaces none. Measured:
+    /// docs/decisions/0074-acknowledgements.md.
+    fn replace_ack(&mut self, id: FlowId, packet: PacketBuf, now: Instant) -> Option<PacketBuf> {
         let flow =
             self.table.flow_mut(id).filter(|flow| flow.packets.len() > 1 && packet.len() <= ACK_BYTES_MAX);
         let Some(flow) = flow else { return Some(packet) };
@@ -317,24 +219,24 @@ impl Queue {
         let (bytes, less_bytes, tier) = (packet.len(), last.packet.len(), flow.tier);
         *last = Waiting { packet, arrived: now };
         flow.bytes = flow.bytes - less_bytes + bytes;
-        let state = self.tier_mut(tier);
+        let state = self.tiers.of_mut(tier);
         state.bytes = state.bytes - less_bytes + bytes;
         self.discards.count(Discard::AckSuperseded);
         None
     }
 
-    /// The packet that is next in `tier`. Does not remove it; the same packet is shown again until then (the
-    /// module's head names the exceptions). May drop or mark packets ahead of it.
+    /// The next packet of `tier`. Does not remove it: the same packet is shown again until then
+    /// (the module's head names the exceptions). May drop or mark packets ahead of it.
     pub fn head(&mut self, tier: Tier, now: Instant) -> Option<Queued> {
         self.table.forget_idle(now);
-        let id = self.settle(tier, now)?;
+        let id = self.choose_head(tier, now)?;
         let flow = self.table.flow(id)?;
         let waiting = flow.packets.front()?;
         let backlog_bytes = match tier {
-            Tier::Realtime => self.realtime.bytes,
-            Tier::Sparse if flow.is_fresh() => self.realtime.bytes + self.fresh_bytes,
-            Tier::Sparse => self.realtime.bytes + self.sparse.bytes,
-            Tier::Bulk => self.bytes(),
+            Tier::Realtime => self.tiers.of(Tier::Realtime).bytes,
+            Tier::Sparse if flow.is_fresh() => self.tiers.of(Tier::Realtime).bytes + self.fresh_bytes,
+            Tier::Sparse => self.tiers.of(Tier::Realtime).bytes + self.tiers.of(Tier::Sparse).bytes,
+            Tier::Bulk => self.tiers.bytes(),
         };
         Some(Queued {
             flow: id,
@@ -347,43 +249,39 @@ impl Queue {
 
     /// Removes the packet that [`Self::head`] shows.
     pub fn pop(&mut self, tier: Tier, now: Instant) -> Option<(FlowId, PacketBuf)> {
-        let id = self.settle(tier, now)?;
+        let id = self.choose_head(tier, now)?;
         let packet = self.remove_first(id, now)?;
-        self.tier_mut(tier).waits.end(now);
+        self.tiers.of_mut(tier).waits.end(now);
         // A flow that ran empty starts its next round with a fresh quantum anyway.
         let flow = self.table.listed_mut(id);
         flow.deficit_bytes = flow.deficit_bytes.saturating_sub(signed(packet.len()));
         Some((id, packet))
     }
 
-    /// `tier` waits on purpose for a faster link from `from` until `until`: CoDel does not count that time.
-    /// May be reported ahead, in pieces, repeatedly and with overlaps, but in the order of time; a `pop` ends
-    /// a wait that was reported ahead.
+    /// Notes that `tier` waits on purpose for a faster link from `from` until `until`: CoDel does
+    /// not count that time. The wait may be reported ahead, in pieces, repeatedly and with
+    /// overlaps, but in the order of time. A `pop` ends a wait that was reported ahead.
     pub fn on_deliberate_wait(&mut self, tier: Tier, from: Instant, until: Instant) {
-        self.tier_mut(tier).waits.add(from, until);
+        self.tiers.of_mut(tier).waits.add(from, until);
     }
 
-    /// The sum of the links' rates; `None` or zero while it is not known. `is_starting`: one of them is in use and still grows.
+    /// Sets the sum of the links' rates; `None` or zero while it is not known. `is_starting`: at
+    /// least one link is in use and its rate estimate still grows.
     pub fn set_drain_rate(&mut self, rate: Option<BitRate>, is_starting: bool) {
-        self.drain_rate = rate.filter(|rate| rate.as_bps() > 0);
-        self.is_starting = is_starting;
-        self.update_params();
-        self.pool.set_drain_rate(self.drain_rate);
+        let rate = rate.filter(|rate| rate.as_bps() > 0);
+        self.delay.set_drain_rate(&self.config, rate, is_starting);
+        self.pool.set_drain_rate(rate);
     }
 
-    fn update_params(&mut self) {
-        self.params = params(&self.config, self.drain_rate, self.delay_spread, self.round, self.is_starting);
-    }
-
-    /// How much longer the slowest link in use takes than the fastest, and its round-trip time (the module's head says what for).
+    /// Sets the links' delays: the backlog that is worth keeping for slower, varying or failed
+    /// links, as a time, and the round-trip time of the slowest link in use.
     pub fn set_delays(&mut self, spread: Duration, round: Duration) {
-        self.delay_spread = spread.min(DELAY_SPREAD_MAX);
-        self.round = round.min(ROUND_MAX);
-        self.update_params();
+        self.delay.set_delays(&self.config, spread, round);
     }
 
-    /// Forgets the flows that have been idle for a second. [`Self::push`] and [`Self::head`] do it too; call it
-    /// now and then while the queue is empty, so that the last flows go as well.
+    /// Forgets the flows that have been idle for a second. [`Self::push`] and [`Self::head`] do
+    /// that too. To be called now and then while the queue is empty, so that the last flows are
+    /// forgotten.
     pub fn forget_idle(&mut self, now: Instant) {
         self.table.forget_idle(now);
     }
@@ -395,16 +293,17 @@ impl Queue {
 
     /// Bytes of waiting packets, without overhead.
     pub fn bytes(&self) -> usize {
-        self.realtime.bytes + self.sparse.bytes + self.bulk.bytes
+        self.tiers.bytes()
     }
 
-    /// Flows that have packets waiting or had some within the second before [`Self::forget_idle`] was last done.
+    /// Flows that have packets waiting, or had some in the second before the last
+    /// [`Self::forget_idle`].
     pub fn flows_active(&self) -> usize {
         self.table.count()
     }
 
-    /// How long the oldest packet has waited. Walks over the flows that have packets: for statistics, not for
-    /// every packet.
+    /// How long the oldest packet has waited. Walks over all flows with packets: for statistics,
+    /// not for every packet.
     pub fn oldest_wait(&self, now: Instant) -> Duration {
         Tier::ALL
             .into_iter()
@@ -420,7 +319,8 @@ impl Queue {
         self.marked_pkts
     }
 
-    /// What was dropped since the last call: [`Discard::QueueFull`], [`Discard::QueueDelay`] and [`Discard::AckSuperseded`].
+    /// Packets dropped since the last call: [`Discard::QueueFull`], [`Discard::QueueDelay`] and
+    /// [`Discard::AckSuperseded`].
     pub fn take_discards(&mut self) -> DiscardCounts {
         std::mem::take(&mut self.discards)
     }
@@ -430,8 +330,8 @@ impl Queue {
         self.bytes() + self.count_pkts * PACKET_OVERHEAD_BYTES
     }
 
-    /// Charges a packet that is about to join `id` and puts the flow on its list. The tier that it belongs
-    /// to.
+    /// Pays for a packet that is about to join `id`, and puts the flow on its list. Returns the
+    /// packet's tier.
     fn admit(&mut self, id: FlowId, class: Option<Class>, bytes: usize, now: Instant) -> Tier {
         self.table.flow_or_new(id, now);
         let (flows, realtime) = (self.table.count(), self.table.realtime_count());
@@ -472,31 +372,31 @@ impl Queue {
                 self.fresh_bytes -= flow.packets.front().map_or(0, |first| first.packet.len());
             }
             if self.table.first(tier_before) == Some(id) {
-                self.tier_mut(tier_before).is_settled = false;
+                self.tiers.of_mut(tier_before).has_head = false;
             }
             self.table.move_to_tier(id, tier);
-            self.tier_mut(tier_before).bytes -= moved_bytes;
-            self.tier_mut(tier).bytes += moved_bytes;
+            self.tiers.of_mut(tier_before).bytes -= moved_bytes;
+            self.tiers.of_mut(tier).bytes += moved_bytes;
         }
         tier
     }
 
-    /// Makes the first packet of the tier's first flow the one that is next: DRR, then CoDel. A fresh flow's is next as it
-    /// is: nothing that could be a queue of its own waits before it.
+    /// Chooses the flow whose first packet is the tier's next: deficit round robin, then CoDel. A
+    /// fresh flow's packet is next without either: no queue of its own waits before it.
     #[inline]
-    fn settle(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
+    fn choose_head(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
         if tier == Tier::Sparse
             && let Some(fresh) = self.table.first_fresh()
         {
             return Some(fresh);
         }
         let first = self.table.first(tier)?;
-        if self.tier(tier).is_settled { Some(first) } else { self.settle_anew(tier, now) }
+        if self.tiers.of(tier).has_head { Some(first) } else { self.choose_new_head(tier, now) }
     }
 
-    /// The same of a tier that is not settled.
+    /// The same for a tier whose head is not chosen.
     #[inline(never)]
-    fn settle_anew(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
+    fn choose_new_head(&mut self, tier: Tier, now: Instant) -> Option<FlowId> {
         let quantum = signed(self.config.quantum);
         let id = loop {
             let id = self.table.first(tier)?;
@@ -511,27 +411,26 @@ impl Queue {
             self.table.move_to_tier(id, tier);
         };
         while !self.has_passed_codel(id, tier, now) {}
-        self.tier_mut(tier).is_settled = true;
+        self.tiers.of_mut(tier).has_head = true;
         Some(id)
     }
 
-    /// Judges the first packet of `id`. `false`: it was dropped, and another one is first. CoDel never takes
-    /// a flow's last packet, so there is another one.
+    /// Judges the first packet of `id`. `false`: the packet was dropped, and the next packet is
+    /// first. CoDel never drops a flow's last packet, so there is a next one.
     fn has_passed_codel(&mut self, id: FlowId, tier: Tier, now: Instant) -> bool {
-        let waits = match tier {
-            Tier::Realtime => &self.realtime.waits,
-            Tier::Sparse => &self.sparse.waits,
-            Tier::Bulk => &self.bulk.waits,
-        };
+        let params = self.delay.params();
         let flow = self.table.listed_mut(id);
         let Some(waiting) = flow.packets.front() else { return true };
         let waited = now.saturating_since(waiting.arrived);
-        // Below the target it does not matter how much of it was on purpose.
-        let on_purpose =
-            if waited < self.params.target { Duration::ZERO } else { waits.between(waiting.arrived, now) };
+        // Below the target the deliberate part of the wait does not matter.
+        let on_purpose = if waited < params.target {
+            Duration::ZERO
+        } else {
+            self.tiers.of(tier).waits.between(waiting.arrived, now)
+        };
         let sojourn = waited.saturating_sub(on_purpose);
         let behind_bytes = flow.bytes - waiting.packet.len();
-        if flow.codel.judge(now, sojourn, behind_bytes, &self.params) == Verdict::Pass {
+        if flow.codel.judge(now, sojourn, behind_bytes, params) == Verdict::Pass {
             return true;
         }
         let Some(Waiting { packet, arrived }) = flow.packets.pop_front() else { return true };
@@ -550,16 +449,16 @@ impl Queue {
         }
     }
 
-    /// Takes out the first packet of a flow that has some, and keeps counters and lists right.
+    /// Removes the first packet of a flow, and updates counters and lists.
     fn remove_first(&mut self, id: FlowId, now: Instant) -> Option<PacketBuf> {
         let flow = self.table.listed_mut(id);
         let packet = flow.packets.pop_front()?.packet;
         flow.bytes -= packet.len();
         let (tier, was_fresh, is_last) = (flow.tier, flow.is_fresh(), flow.packets.is_empty());
         let is_first = self.table.first(tier) == Some(id);
-        let state = self.tier_mut(tier);
+        let state = self.tiers.of_mut(tier);
         state.bytes -= packet.len();
-        state.is_settled &= !is_first;
+        state.has_head &= !is_first;
         self.count_pkts -= 1;
         if was_fresh {
             self.fresh_bytes -= packet.len();
@@ -572,7 +471,9 @@ impl Queue {
         Some(packet)
     }
 
-    /// Drops a batch from the head of the flow that holds the most memory; of equals, the first in line.
+    /// Drops a batch from the head of the flow that holds the most memory: at most half of what it
+    /// holds. Of equals, the first in line. The search is the only walk over all flows on the
+    /// packet path.
     fn drop_from_fattest(&mut self, now: Instant) {
         let mut fattest = None;
         let mut most_bytes = 0;
@@ -592,40 +493,6 @@ impl Queue {
             self.discards.count(Discard::QueueFull);
         }
     }
-
-    fn tier(&self, tier: Tier) -> &TierState {
-        match tier {
-            Tier::Realtime => &self.realtime,
-            Tier::Sparse => &self.sparse,
-            Tier::Bulk => &self.bulk,
-        }
-    }
-
-    fn tier_mut(&mut self, tier: Tier) -> &mut TierState {
-        match tier {
-            Tier::Realtime => &mut self.realtime,
-            Tier::Sparse => &mut self.sparse,
-            Tier::Bulk => &mut self.bulk,
-        }
-    }
-}
-
-/// CoDel's parameters at a drain rate.
-fn params(
-    config: &QueueConfig,
-    rate: Option<BitRate>,
-    spread: Duration,
-    round: Duration,
-    is_starting: bool,
-) -> Params {
-    let mtu_time = rate
-        .map_or(Duration::ZERO, |rate| rate.time_to_send(u64::try_from(config.quantum).unwrap_or(u64::MAX)));
-    let mut target = config.target.max(mtu_time.saturating_mul(3) / 2) + spread;
-    if is_starting {
-        target = target.max(STARTING_TARGET);
-    }
-    let interval = config.interval.max(target.saturating_mul(2)).max(round * 2 + target);
-    Params { target, interval, mtu_bytes: config.quantum }
 }
 
 fn signed(bytes: usize) -> i64 {

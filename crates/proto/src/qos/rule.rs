@@ -1,8 +1,9 @@
-//! What a person says about classes: a list of rules, of which the first that matches a packet decides.
+//! The configured rules for classes: the first rule that matches a packet decides.
 //!
-//! A rule matches where everything that it names matches: the protocol, either port, the source, the destination, the DSCP. What it
-//! does not name may be anything. Ports name a service, whichever side it is on, so that one rule serves both directions;
-//! a packet that shows no ports (a fragment) matches no rule that names some.
+//! A rule matches if all its conditions match: the protocol, either port, the source, the
+//! destination, the DSCP. An absent condition matches everything. A port names a service on either
+//! side, so one rule serves both directions. A packet that shows no ports (a fragment) matches no
+//! rule with a port.
 
 use std::net::IpAddr;
 
@@ -10,14 +11,14 @@ use super::classify::Class;
 use super::flow::InnerHeader;
 use crate::config::Prefix;
 
-/// Protocols that rules know.
+/// Protocols that a rule can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleProtocol {
-    /// 6.
+    /// IP protocol 6.
     Tcp,
-    /// 17.
+    /// IP protocol 17.
     Udp,
-    /// 1 for IPv4, 58 for IPv6.
+    /// IP protocol 1 for IPv4, 58 for IPv6.
     Icmp,
 }
 
@@ -31,22 +32,22 @@ impl RuleProtocol {
     }
 }
 
-/// One rule. What is empty or `None` matches everything.
+/// One rule. An empty or `None` condition matches every packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What the packet carries.
+    /// The protocol that the packet carries.
     pub protocol: Option<RuleProtocol>,
-    /// First and last of some ports; one of the packet's two lies within one of them.
+    /// Ranges of ports (first and last). One of the packet's two ports lies within one range.
     pub ports: Vec<(u16, u16)>,
-    /// Where it comes from: any of these.
+    /// The source lies in any of these.
     pub source: Vec<Prefix>,
-    /// Where it goes to: any of these.
+    /// The destination lies in any of these.
     pub destination: Vec<Prefix>,
-    /// Its DSCP.
+    /// The DSCP.
     pub dscp: Option<u8>,
-    /// The class of what matches.
+    /// The class of a packet that matches.
     pub class: Class,
-    /// Whether it goes over a second link as well.
+    /// Whether a copy of the packet goes over a second link.
     pub duplicate: bool,
 }
 

@@ -1,9 +1,11 @@
-//! The flows that a queue knows, each on exactly one of four lists.
+//! The flows that a queue knows, each on exactly one of its lists.
 //!
-//! A flow is on the list of its tier while it has packets; on that of the fresh ones from when it gets its first packet in the
-//! sparse tier until that packet leaves; and on the idle list, in order of falling idle, while it has none. After [`FORGET_AFTER`] there it is forgotten and costs nothing but an empty table
-//! entry; when no flow is left, the table goes too. Lists are linked through the flows, so that moving a flow
-//! is O(1) wherever it stands, and their order never depends on hashing.
+//! A flow with waiting packets is on the list of its tier. A flow in the sparse tier is on the list
+//! of fresh flows instead, from its first packet until that packet leaves. A flow without packets
+//! is on the idle list, in the order of falling idle. After [`FORGET_AFTER`] on the idle list the
+//! flow is forgotten and only an empty table entry remains; when no flow is left, the table is
+//! freed too. The lists are linked through the flows: moving a flow is O(1), and the order never
+//! depends on hashing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,12 +16,12 @@ use super::flow::{FLOW_IDS, FlowId};
 use super::queue::Tier;
 use crate::{Instant, PacketBuf};
 
-/// How long a flow without packets is remembered, and counts as active. TCP starts over with an initial
+/// How long a flow without packets is remembered and counts as active. TCP restarts with an initial
 /// window after about as long a pause (RFC 5681 §4.1).
 const FORGET_AFTER: Duration = Duration::from_secs(1);
 
-/// An idle flow keeps room for this many packets, one super-packet's segments: a flow that runs empty between
-/// bursts does not allocate for each.
+/// Packets for which an idle flow keeps room. Chosen: the segments of one super-packet, so that a
+/// flow that runs empty between bursts does not allocate for each.
 const IDLE_CAPACITY_PKTS: usize = 64;
 
 /// A packet that waits.
@@ -138,7 +140,8 @@ impl FlowTable {
         })
     }
 
-    /// The flow `id`; a new one is in the best tier of its class, idle, and has a new flow's credit.
+    /// The flow `id`; a new one is in the best tier of its class, idle, and has a new flow's
+    /// credit.
     ///
     /// # Panics
     /// When `id` is not below [`FLOW_IDS`].

@@ -1,39 +1,44 @@
 //! The spans of time in which a tier waited on purpose.
 //!
-//! When the scheduler holds a packet back because a busy faster link will still deliver it first, everything
-//! behind that packet waits too, although no queue stands. [`WaitLog`] remembers these spans so that CoDel
-//! can take them out of a packet's sojourn, exactly: only the part of a span that the packet was there for.
+//! When the scheduler holds a packet back because a busy faster link will still deliver it first,
+//! every packet behind it waits too, although no queue stands. [`WaitLog`] remembers these spans.
+//! CoDel subtracts them from a packet's sojourn exactly: only the part of a span in which the
+//! packet was there.
 //!
-//! Spans may be reported before, while or after they pass; what overlaps an earlier report is counted once,
-//! and a span that was reported ahead ends when a packet is taken earlier. At most [`SPANS_MAX`] spans are
-//! kept. A packet older than all of them gets credit for these spans and no others, so forgetting errs
-//! towards signalling. A driver that works in real time leaves a gap of some microseconds between any two spans: spans that
-//! almost touch become one of up to [`PIECE`], which knows how much of it was waited, and no longer when.
+//! Spans may be reported before, while or after they pass. Overlaps count once, and a span that was
+//! reported ahead ends when a packet is taken earlier. At most [`SPANS_MAX`] spans are kept. A
+//! packet older than all of them gets credit for these spans only, so forgetting leads to a signal
+//! rather than to none. A driver in real time leaves some microseconds between two spans: spans
+//! that almost touch are merged into one of up to [`PIECE`], which knows how long it waited, but
+//! not when.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::Instant;
 
-/// Bound on remembered spans. 64 spans of a few ms reach back further than the sojourns that matter to CoDel.
+/// The most spans remembered. Chosen: 64 spans of some milliseconds reach further back than the
+/// sojourns that matter to CoDel.
 const SPANS_MAX: usize = 64;
-/// Spans closer together than this are merged, unless that makes one longer than a piece and the new one. (A driver takes this long for
-/// a batch of datagrams. Without merging, 64 spans were 20 ms at 50 Mbit/s, and CoDel took the rest of a wait of 80 ms for a queue.)
+/// Spans closer together than this are merged, unless the merged span would be longer than
+/// [`PIECE`] and the new one. Chosen: the time that a driver takes for a batch of datagrams.
+/// Measured: docs/decisions/0073-delay-of-the-queue.md.
 const GAP_MAX: Duration = Duration::from_micros(500);
+/// The longest merged span. Chosen: short beside the sojourns that CoDel signals.
 const PIECE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from: Instant,
     until: Instant,
-    /// How much of it.
+    /// How much of the span was waited.
     waited: Duration,
-    /// The length of all spans before this one.
+    /// The total waited in all spans before this one.
     before: Duration,
 }
 
 impl Span {
-    /// How much of it was before `at`, which is not before its begin.
+    /// How much was waited before `at`, which is not before the span's begin.
     fn waited_up_to(&self, at: Instant) -> Duration {
         let length = self.until.saturating_since(self.from);
         let passed = at.saturating_since(self.from);
@@ -73,7 +78,7 @@ impl WaitLog {
         self.spans.push_back(Span { from, until, waited: until.saturating_since(from), before });
     }
 
-    /// A packet was taken at `now`: a wait that was reported beyond that is over.
+    /// Handles a packet taken at `now`: a wait reported beyond that is over.
     pub(super) fn end(&mut self, now: Instant) {
         if let Some(last) = self.spans.back_mut()
             && last.until > now
@@ -91,7 +96,7 @@ impl WaitLog {
         }
     }
 
-    /// The length of all spans before `at`.
+    /// The total waited in all spans before `at`.
     fn up_to(&self, at: Instant) -> Duration {
         let after = self.spans.partition_point(|span| span.from <= at);
         match after.checked_sub(1).and_then(|index| self.spans.get(index)) {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::inner::samples::{v4, v6};
 
-/// A segment of a connection, as one of its ends sends it.
+/// A segment of a connection from either of its ends.
 #[derive(Debug, Clone)]
 struct Segment {
     seq: u32,
@@ -78,7 +78,7 @@ impl Segment {
 fn a_newer_one_takes_the_place_of_an_older_one_and_never_the_other_way() {
     assert!(ack(2_000).takes_the_place_of(&ack(1_000)));
     assert!(!ack(1_000).takes_the_place_of(&ack(2_000)));
-    // Numbers wrap.
+    // Sequence numbers wrap.
     assert!(ack(500).takes_the_place_of(&ack(u32::MAX - 500)));
     assert!(!ack(u32::MAX - 500).takes_the_place_of(&ack(500)));
 }
@@ -159,7 +159,7 @@ proptest! {
     fn any_bytes_are_bytes(newer: Vec<u8>, older: Vec<u8>, options in proptest::collection::vec(any::<u8>(), 0..40)) {
         prop_assert!(!supersedes(&newer, &older));
         let strange = v4(TCP, 0, &ack(2_000).with(|new| (new.sent_at, new.other) = (None, options)).tcp());
-        // Whatever its options: nothing is older than itself.
+        // Whatever the options are: an acknowledgement does not supersede itself.
         prop_assert!(!supersedes(&strange, &strange));
     }
 }

@@ -38,7 +38,7 @@ fn rule(class: Class) -> Rule {
     }
 }
 
-/// Packets of `bytes` every `gap_ms` from `from` until `until`; when they were realtime.
+/// Packets of `bytes` every `gap_ms` from `from` until `until`; returns when they were realtime.
 fn stream(
     classifier: &mut Classifier,
     header: &InnerHeader,
@@ -149,7 +149,7 @@ fn the_reply_direction_inherits() {
     there.on_realtime_received(&udp(1, 46), at(10));
     assert_eq!(answer(&mut there, 20), Some(Class::Realtime));
     assert_eq!(answer(&mut there, 2_020), None);
-    // A download whose requests look like a call: what is sent here tells.
+    // A download whose requests resemble a call: the traffic in this direction decides.
     for ms in 3_000..4_000 {
         there.on_realtime_received(&udp(1, 46), at(ms));
         if ms >= 3_100 {

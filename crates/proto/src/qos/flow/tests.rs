@@ -222,7 +222,7 @@ fn every_part_of_the_header_that_makes_a_flow_counts() {
     for other in others {
         assert_ne!(hasher.flow(&base), hasher.flow(&other), "{other:?}");
     }
-    // What may change within a connection does not move it.
+    // Fields that may change within a connection do not move its flow.
     assert_eq!(hasher.flow(&base), hasher.flow(&InnerHeader { ecn: 3, dscp: 0, ..base }));
 }
 

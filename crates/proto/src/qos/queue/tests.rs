@@ -11,7 +11,7 @@ use crate::qos::credit::BURST_BYTES;
 
 const TIERS: [Tier; 3] = Tier::ALL;
 
-/// The RFC's constants, so that its schedule can be asserted as it stands there.
+/// The RFC's constants, so that its schedule can be asserted unchanged.
 fn rfc_8290() -> QueueConfig {
     QueueConfig { target: Duration::from_millis(5), ..QueueConfig::default() }
 }
@@ -32,7 +32,7 @@ fn mbps(rate: u64) -> BitRate {
     BitRate::from_bps(rate * 1_000_000)
 }
 
-/// A packet that is no IP packet, so it cannot be marked; its last eight bytes are `serial`.
+/// A packet that is not an IP packet, so it cannot be marked; its last eight bytes are `serial`.
 fn packet(serial: u64, bytes: usize) -> PacketBuf {
     let mut data = vec![0; bytes.max(8)];
     let tail = data.len() - 8;
@@ -58,7 +58,7 @@ fn queue(rate: Option<BitRate>) -> Queue {
     queue
 }
 
-/// As a session does: the most urgent tier first.
+/// Takes a packet in the order of a session: the most urgent tier first.
 fn pop_any(queue: &mut Queue, now: Instant) -> Option<(Tier, FlowId, PacketBuf)> {
     TIERS.into_iter().find_map(|tier| queue.pop(tier, now).map(|(flow, packet)| (tier, flow, packet)))
 }
@@ -74,7 +74,7 @@ impl Link {
         Self { rate, free: Instant::ZERO }
     }
 
-    /// Sends what it can until `now`; each packet is taken at the moment the link is free for it.
+    /// Sends until `now`; each packet is taken at the moment the link is free for it.
     fn run(
         &mut self,
         queue: &mut Queue,
@@ -107,7 +107,7 @@ fn audit(queue: &Queue) {
             bytes += flow.bytes;
             count_pkts += flow.packets.len();
         }
-        assert_eq!(queue.tier(tier).bytes, bytes);
+        assert_eq!(queue.tiers.of(tier).bytes, bytes);
     }
     let fresh = queue.table.iter(Tier::Sparse).filter(|(_, flow)| flow.is_fresh());
     assert_eq!(queue.fresh_bytes, fresh.map(|(_, flow)| flow.packets[0].packet.len()).sum::<usize>());
@@ -187,8 +187,8 @@ fn a_flow_that_ran_empty_starts_a_fresh_round() {
     assert_eq!(queue.head(Tier::Bulk, at(1)).unwrap().flow, FlowId(1));
 }
 
-/// An echo of 50 packets/s beside four bulk flows that keep the link busy: it is in the sparse tier and next
-/// in line at every single arrival.
+/// An echo of 50 packets/s beside four bulk flows that keep the link busy: it is in the sparse tier
+/// and next in line at every single arrival.
 #[test]
 fn a_sparse_flow_is_next_at_once_under_bulk_load() {
     let rate = mbps(10);
@@ -206,7 +206,8 @@ fn a_sparse_flow_is_next_at_once_under_bulk_load() {
         if step % 20 == 0 {
             queue.push(echo, None, packet(next, 100), now).unwrap();
             next += 1;
-            // Only at the start, while the bulk flows spend their bursts, is there anything before it.
+            // Only at the start, while the bulk flows spend their bursts, do packets wait before
+            // it.
             if step > 100 {
                 let head = queue.head(Tier::Sparse, now).unwrap();
                 assert_eq!((head.flow, head.bytes, head.backlog_bytes), (echo, 100, 100), "at {step} ms");
@@ -231,13 +232,14 @@ fn a_flow_becomes_bulk_with_all_it_has_and_sparse_again_after_a_rest() {
     for next in 0..10 {
         queue.push(flow, None, packet(next, 1500), at(0)).unwrap();
     }
-    assert_eq!(queue.sparse.bytes, 15_000);
+    assert_eq!(queue.tiers.of(Tier::Sparse).bytes, 15_000);
     assert_eq!(queue.head(Tier::Bulk, at(0)), None);
-    // The eleventh breaks the burst: all eleven are bulk now.
+    // The eleventh packet exceeds the burst: all eleven are bulk now.
     queue.push(flow, None, packet(10, 1500), at(0)).unwrap();
     assert_eq!(queue.head(Tier::Sparse, at(0)), None);
     assert_eq!(queue.head(Tier::Bulk, at(0)).unwrap().backlog_bytes, 16_500);
-    // At 50 ms it has earned 6.2 kB, less than half a burst; at 70 ms 8.7 kB, but packets still wait.
+    // At 50 ms it has earned 6.2 kB, less than half a burst; at 70 ms 8.7 kB, but packets still
+    // wait.
     for next in 0..10 {
         assert_eq!(serial(&queue.pop(Tier::Bulk, at(1)).unwrap().1), next);
     }
@@ -258,15 +260,16 @@ fn an_empty_queue_alone_does_not_make_a_flow_sparse_again() {
         queue.push(FlowId(5), None, packet(next, 1500), at(0)).unwrap();
     }
     while pop_any(&mut queue, at(1)).is_some() {}
-    // 6.2 kB earned.
+    // It has earned 6.2 kB.
     queue.push(FlowId(5), None, packet(11, 100), at(50)).unwrap();
     assert_eq!(pop_any(&mut queue, at(50)).unwrap().0, Tier::Bulk);
-    // 7.5 kB more, less what the packet cost.
+    // It has earned 7.5 kB more, less the cost of the packet.
     queue.push(FlowId(5), None, packet(12, 100), at(110)).unwrap();
     assert_eq!(pop_any(&mut queue, at(110)).unwrap().0, Tier::Sparse);
 }
 
-/// When the head's flow becomes bulk, the flow behind it comes forward, and CoDel looks at it first.
+/// When the head's flow becomes bulk, the flow behind it becomes first, and CoDel judges its packet
+/// first.
 #[test]
 fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
     let mut queue = queue(Some(mbps(100)));
@@ -277,7 +280,7 @@ fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
     for next in 7..9 {
         queue.push(leaving, None, packet(next, 1000), at(0)).unwrap();
     }
-    // Both were fresh.
+    // Both flows were fresh.
     for flow in [standing, leaving] {
         assert_eq!(queue.pop(Tier::Sparse, at(0)).unwrap().0, flow);
     }
@@ -291,7 +294,7 @@ fn the_head_that_becomes_bulk_leaves_its_place_unjudged() {
     assert_eq!(serial(&queue.pop(Tier::Bulk, at(120)).unwrap().1), 8);
 }
 
-/// Sparse flows with a backlog share by bytes; one that had no packet goes before them, once.
+/// Sparse flows with a backlog share by bytes; a flow that had no packet goes before them, once.
 #[test]
 fn a_fresh_flow_goes_before_sparse_ones_that_have_a_backlog() {
     let mut queue = queue(Some(mbps(100)));
@@ -301,21 +304,21 @@ fn a_fresh_flow_goes_before_sparse_ones_that_have_a_backlog() {
         }
     }
     let pop = |queue: &mut Queue| queue.pop(Tier::Sparse, at(1)).unwrap().0;
-    // Each was fresh; then the first has its round.
+    // Each flow was fresh; then the first has its round.
     assert_eq!([(); 6].map(|()| pop(&mut queue)), [1, 2, 3, 4, 1, 1].map(FlowId));
     assert_eq!(queue.head(Tier::Sparse, at(1)).unwrap().backlog_bytes, 74 * 60);
     queue.push(FlowId(8), None, packet(0, 100), at(1)).unwrap();
     queue.push(FlowId(9), None, packet(0, 200), at(1)).unwrap();
     queue.push(FlowId(8), None, packet(1, 100), at(1)).unwrap();
     audit(&queue);
-    // What waits behind it or in others' backlogs is not before it.
+    // Packets behind it, or in the backlogs of others, do not count as ahead of it.
     assert_eq!(
         queue.head(Tier::Sparse, at(1)).map(|head| (head.flow, head.backlog_bytes)),
         Some((FlowId(8), 300))
     );
     assert_eq!([(); 3].map(|()| pop(&mut queue)), [8, 9, 1].map(FlowId));
     audit(&queue);
-    // A fresh flow that becomes bulk is fresh no more.
+    // A fresh flow that becomes bulk is no longer fresh.
     queue.push(FlowId(7), None, packet(0, 100), at(1)).unwrap();
     queue.push(FlowId(7), None, packet(1, 20_000), at(1)).unwrap();
     audit(&queue);
@@ -323,20 +326,20 @@ fn a_fresh_flow_goes_before_sparse_ones_that_have_a_backlog() {
     let rest =
         std::iter::from_fn(|| queue.pop(Tier::Sparse, at(1))).map(|(flow, _)| flow).collect::<Vec<_>>();
     assert_eq!(rest.len(), 73);
-    // The second packet of the last one waited for its round.
+    // The second packet of the last flow waited for its round.
     assert_eq!(rest.last(), Some(&FlowId(8)));
     audit(&queue);
 }
 
-/// A flow within its rate is still not sparse once more than a burst of it waits.
+/// A flow within its rate is not sparse while more than a burst of it waits.
 #[test]
 fn a_flow_that_builds_a_queue_is_bulk_whatever_its_rate() {
     let mut queue = queue(Some(mbps(100)));
-    // 800 kbit/s, and nothing is sent.
+    // 800 kbit/s in, and no packet is sent.
     for (step, sent_bytes) in (0..400).zip((100..).step_by(100)) {
         queue.push(FlowId(3), None, packet(step, 100), at(step)).unwrap();
         assert_eq!(
-            queue.sparse.bytes,
+            queue.tiers.of(Tier::Sparse).bytes,
             if sent_bytes <= BURST_BYTES { sent_bytes } else { 0 },
             "at {step} ms"
         );
@@ -344,8 +347,8 @@ fn a_flow_that_builds_a_queue_is_bulk_whatever_its_rate() {
     audit(&queue);
 }
 
-/// However the sparse tier is loaded, the bulk tier keeps a quarter of the drain rate in every second after
-/// the first, and a bulk flow gets its share of that.
+/// However the sparse tier is loaded, the bulk tier keeps a quarter of the drain rate in every
+/// second after the first, and a bulk flow gets its share of that.
 #[test]
 fn sparse_flows_do_not_starve_bulk() {
     let rate = mbps(10);
@@ -362,7 +365,8 @@ fn sparse_flows_do_not_starve_bulk() {
         let mut turn = 0u16;
         for step in 0..10_000u64 {
             let now = at(step);
-            // Not a loop until it has its 20 kB: in a full queue it may be the fattest.
+            // Not a loop until it has its 20 kB: in a full queue it may be the flow that holds
+            // most.
             for _ in 0..15 {
                 if queue.table.flow(bulk).is_none_or(|flow| flow.bytes < 20_000) {
                     queue.push(bulk, None, packet(next, 1400), now).unwrap();
@@ -444,7 +448,7 @@ fn a_packet_larger_than_the_queue_is_refused() {
     assert_eq!(queue.flows_active(), 1);
 }
 
-/// A megabyte of packets of no bytes at all is still a megabyte.
+/// A megabyte of empty packets is still a megabyte.
 #[test]
 fn empty_packets_cost_memory_too() {
     let mut queue = Queue::new(QueueConfig { bytes_max: 1_000_000, ..rfc_8290() });
@@ -501,7 +505,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a queue may do, without how: per flow, the packets that went in and have not been seen since.
+/// The model of a queue: per flow, the packets that went in and have not come out.
 #[derive(Default)]
 struct Model {
     waiting: Vec<VecDeque<(u64, usize)>>,
@@ -512,7 +516,8 @@ struct Model {
 }
 
 impl Model {
-    /// Takes a popped packet: it must be one that waits, and those before it must have been dropped.
+    /// Takes a popped packet: it must be one that waits, and the packets before it must have been
+    /// dropped.
     fn pop(&mut self, flow: FlowId, packet: &[u8]) {
         let waiting = &mut self.waiting[usize::from(flow.0)];
         while let Some((expected, bytes)) = waiting.pop_front() {
@@ -573,8 +578,8 @@ fn apply(queue: &mut Queue, model: &mut Model, now: &mut Instant, step: &Step) {
 }
 
 proptest! {
-    /// Arbitrary traffic: bounded memory, right counters, order within each flow, nothing lost but what is
-    /// counted, head and pop agree.
+    /// Arbitrary traffic: bounded memory, right counters, order within each flow, nothing lost but
+    /// what is counted, head and pop agree.
     #[test]
     fn nothing_is_lost_or_reordered(
         bytes_max in 40_000usize..400_000,

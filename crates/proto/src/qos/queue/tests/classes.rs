@@ -1,9 +1,10 @@
-//! What classes get, and what becomes of acknowledgements.
+//! The service of each class, and the treatment of acknowledgements.
 
 use super::*;
 
-/// `rates`: of flows that send packets of 1,250 bytes evenly, in kbit/s, with their ids and classes. What each got of a link of 10 Mbit/s
-/// in the second half of 4 s, in kbit/s, and how long its packets waited at most.
+/// `rates`: flows that send packets of 1,250 bytes evenly, in kbit/s, with their ids and classes.
+/// Returns each flow's share of a link of 10 Mbit/s in the second half of 4 s, in kbit/s, and the
+/// longest wait of its packets.
 fn shares(flows: &[(FlowId, Option<Class>, u64)]) -> Vec<(u64, Duration)> {
     let rate = mbps(10);
     let mut queue = queue(Some(rate));
@@ -68,7 +69,7 @@ fn rules_decide_who_is_sparse() {
     let tier_of = |queue: &mut Queue, now| pop_any(queue, now).unwrap().0;
     queue.push(FlowId(1), Some(Class::Bulk), packet(0, 100), at(0)).unwrap();
     assert_eq!(tier_of(&mut queue, at(0)), Tier::Bulk);
-    // 5 Mbit/s: over what any flow is sparse with, and within half of a fair share.
+    // 5 Mbit/s: above the limit of a sparse flow, and within half of a fair share.
     for (flow, class, last) in [(2, Some(Class::Interactive), Tier::Sparse), (3, None, Tier::Bulk)] {
         let mut tier = Tier::Sparse;
         for step in 0..1_000 {
@@ -98,7 +99,7 @@ fn of_acknowledgements_that_wait_the_first_and_the_newest_stay() {
     let (flow, other) = (FlowId(5), FlowId(6));
     for count in 1..=100 {
         queue.push(flow, Some(Class::Interactive), ack_packet(count * 1_000), at(1)).unwrap();
-        // A packet that is none of them stays where it is.
+        // A packet that is not an acknowledgement stays where it is.
         queue.push(other, None, packet(u64::from(count), 40), at(1)).unwrap();
     }
     assert_eq!(queue.take_discards().of(Discard::AckSuperseded), 98);

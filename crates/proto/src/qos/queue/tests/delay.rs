@@ -1,4 +1,4 @@
-//! How long packets may wait: CoDel's signals and what it is told of the links.
+//! How long packets may wait: CoDel's signals, and their dependence on the links.
 
 use super::*;
 
@@ -24,7 +24,8 @@ fn drop_times(config: QueueConfig, rate: BitRate, until: u64, ecn: Option<u8>) -
 
 #[test]
 fn drops_start_an_interval_above_target_and_follow_the_control_law() {
-    // 6 Mbit/s: the sojourn grows by half a millisecond each millisecond, and passes 5 ms after about 10.
+    // 6 Mbit/s: the sojourn grows by half a millisecond each millisecond, and passes 5 ms after
+    // about 10.
     let (times, queue) = drop_times(rfc_8290(), mbps(6), 500, None);
     assert!((110..=116).contains(&times[0]), "{times:?}");
     let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -54,7 +55,7 @@ fn ect_packets_are_marked_at_the_same_times_instead() {
     }
 }
 
-/// The mark is on the packet that comes out, and its checksum is still right.
+/// The packet that comes out carries the mark, and its checksum is still right.
 #[test]
 fn a_marked_packet_has_ce_and_a_right_checksum() {
     let mut queue = queue(Some(mbps(10)));
@@ -79,10 +80,15 @@ fn a_marked_packet_has_ce_and_a_right_checksum() {
     assert_eq!(queue.take_discards(), DiscardCounts::default());
 }
 
-/// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is 18 ms.
+/// On a slow link two packets are not a queue: 1514 bytes at 1 Mbit/s are 12 ms, so the target is
+/// 18 ms.
 #[test]
 fn the_target_follows_the_drain_rate() {
-    let params = |rate| super::params(&rfc_8290(), rate, Duration::ZERO, Duration::ZERO, false);
+    let params = |rate| {
+        let mut delay = DelayControl::new(&rfc_8290());
+        delay.set_drain_rate(&rfc_8290(), rate, false);
+        *delay.params()
+    };
     assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
     assert_eq!(params(Some(mbps(100))).target, ms(5));
     assert_eq!(params(Some(mbps(1))).target, Duration::from_micros(18_168));
@@ -97,11 +103,11 @@ fn the_target_follows_the_drain_rate() {
         queue.push(FlowId(1), None, packet(next, 1500), at(0)).unwrap();
     }
     queue.set_drain_rate(Some(BitRate::from_bps(0)), false);
-    assert_eq!(queue.params.target, ms(5));
+    assert_eq!(queue.delay.params().target, ms(5));
 }
 
-/// Every 10 ms, ten packets arrive and ten leave at once; 15 stand all the time, so each waits 15 to 25 ms.
-/// What of that is reported as deliberate decides whether CoDel sees a queue.
+/// Every 10 ms, ten packets arrive and ten leave at once; 15 stand all the time, so each waits 15
+/// to 25 ms. What of that is reported as deliberate decides whether CoDel sees a queue.
 #[test]
 fn a_deliberate_wait_is_not_queueing_delay() {
     // Milliseconds of each 10 that are deliberate, and whether that is said before or after.
@@ -157,9 +163,9 @@ fn the_interval_is_no_shorter_than_a_signal_takes_to_show() {
     let mut queue = queue(Some(mbps(100)));
     queue.set_delays(ms(30), ms(80));
     let expected = ms(5) + ms(30) + ms(160);
-    assert_eq!((queue.params.target, queue.params.interval), (ms(35), expected));
+    assert_eq!((queue.delay.params().target, queue.delay.params().interval), (ms(35), expected));
     queue.set_delays(Duration::ZERO, ms(20));
-    assert_eq!((queue.params.target, queue.params.interval), (ms(5), ms(100)));
+    assert_eq!((queue.delay.params().target, queue.delay.params().interval), (ms(5), ms(100)));
     queue.set_delays(Duration::ZERO, Duration::MAX);
-    assert_eq!(queue.params.interval, ms(605), "a path to the moon");
+    assert_eq!(queue.delay.params().interval, ms(605), "a path to the moon");
 }

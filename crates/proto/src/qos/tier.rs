@@ -1,0 +1,66 @@
+//! The tiers of the queue, and the state that each tier has as a whole.
+
+use super::flow::FlowId;
+use super::wait::WaitLog;
+
+/// The urgency of a flow's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// The realtime class: sent first, over the link that delivers first.
+    Realtime,
+    /// Flows with little traffic: sent next, and worth waiting for the fastest link.
+    Sparse,
+    /// All other flows.
+    Bulk,
+}
+
+impl Tier {
+    /// All tiers, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Realtime, Self::Sparse, Self::Bulk];
+
+    /// The tier of a flow whose credit lasts.
+    pub(super) const fn best(flow: FlowId) -> Self {
+        if flow.is_realtime() { Self::Realtime } else { Self::Sparse }
+    }
+}
+
+/// One tier.
+#[derive(Debug, Default)]
+pub(super) struct TierState {
+    /// Bytes of the packets waiting in the tier.
+    pub(super) bytes: usize,
+    /// CoDel has passed the first packet of the first flow: that packet is the head.
+    pub(super) has_head: bool,
+    pub(super) waits: WaitLog,
+}
+
+/// All tiers.
+#[derive(Debug, Default)]
+pub(super) struct Tiers {
+    realtime: TierState,
+    sparse: TierState,
+    bulk: TierState,
+}
+
+impl Tiers {
+    pub(super) fn of(&self, tier: Tier) -> &TierState {
+        match tier {
+            Tier::Realtime => &self.realtime,
+            Tier::Sparse => &self.sparse,
+            Tier::Bulk => &self.bulk,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, tier: Tier) -> &mut TierState {
+        match tier {
+            Tier::Realtime => &mut self.realtime,
+            Tier::Sparse => &mut self.sparse,
+            Tier::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// Bytes of all waiting packets.
+    pub(super) fn bytes(&self) -> usize {
+        self.realtime.bytes + self.sparse.bytes + self.bulk.bytes
+    }
+}
