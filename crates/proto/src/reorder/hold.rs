@@ -1,8 +1,28 @@
-//! What a slot holds while a gap is open, and the arithmetic of when that gap is lost.
+//! The held packets of a slot while a gap is open, and the time at which that gap is lost.
 //!
-//! Contract: the caller owns the position. Every call that takes `next` means the lowest counter not handed out,
-//! the same one until packets are popped; every counter given here is at or above it. Does not know limits, other
-//! slots, or what becomes of a packet that it gives back.
+//! Each link is nearly first-in first-out; links differ in delay. A gap is lost as soon as **every
+//! usable link has passed it**. Link L has passed a gap
+//! 1. *by knowledge*, when 3 later packets of this slot have arrived on L, or when one has and 2 ms
+//!    have gone by since: a first-in first-out link no longer delivers the missing ones (RFC 9002
+//!    §6.1);
+//! 2. *by time*, from the arrival of the first held packet F plus
+//!    `max(0, delay of L − delay of F's link)` plus 4 × the jitter of L plus 30 ms: if L had
+//!    carried the missing packets, sent before F, they would have arrived. This decides for a link
+//!    that carried no packet of this slot lately. It also protects the first packets on a slow link
+//!    that was just added: faster links passing them prove nothing.
+//!
+//! If the sender sends losses again, link L has not passed the gap before the arrival of F plus the
+//! difference of delays plus `LinkDelay::resend`, which covers two rounds of loss, feedback and
+//! resend.
+//!
+//! An unusable link counts as having passed. If no link is usable, only the cap counts: **no packet
+//! is held longer than `hold_max`** after its arrival, or 300 ms if losses are sent again. After a
+//! gap is given up, the rules apply to the next gap with the arrivals already noted. Only
+//! differences of delays are used, so an offset common to all links cancels.
+//!
+//! Contract: the caller owns the position. Every `next` argument is the lowest counter not
+//! delivered, the same one until packets are popped; every counter given here is at or above it. A
+//! hold does not know limits or other slots.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,14 +34,16 @@ use crate::limits::{DELAY_SLACK, RESEND_HOLD_MAX};
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
 
-/// So many later packets of the slot on a link prove that the link lost what it has not delivered.
-/// RFC 9002 §6.1.1 uses the same threshold (`kPacketThreshold`) for the same question.
+/// This many later packets of the slot on a link prove that the link lost the missing ones: RFC
+/// 9002 §6.1.1 (`kPacketThreshold`).
 const LATER_PACKETS: usize = 3;
 
-/// How far two packets of one link may swap in time. Ours: two scheduling quanta of a kernel at 1000 Hz.
+/// How far two packets of one link may swap in time. Chosen: two scheduling quanta of a kernel at
+/// 1000 Hz.
 const SWAP_SLACK: Duration = Duration::from_millis(2);
 
-/// A deadline leaves a link's delay this multiple of its jitter, as RFC 6298 does for a retransmission timer.
+/// The margin of a deadline, as a multiple of the link's jitter: RFC 6298 §2.3 (K = 4) for a
+/// retransmission timer.
 const JITTERS: u32 = 4;
 
 /// One packet that waits, in memory of its own size: never a view into a receive buffer.
@@ -29,7 +51,7 @@ const JITTERS: u32 = 4;
 struct Held {
     data: Box<[u8]>,
     is_partial: bool,
-    /// `None`: it came over none.
+    /// `None`: no link carried it.
     link: Option<LinkId>,
     at: Instant,
 }
@@ -37,15 +59,16 @@ struct Held {
 /// A link's arrivals in this slot, as far as they can still decide a gap.
 #[derive(Debug, Default)]
 struct Arrivals {
-    /// The highest counters seen, in descending order; zero where there were fewer.
+    /// The highest counters seen, in descending order; zero if there were fewer.
     top: [u64; LATER_PACKETS],
-    /// Counter and time of each arrival that was higher than all before it: both ascend, so the front one at or
-    /// above `next` is the link's earliest proof against a gap that starts at `next`.
+    /// Counter and time of each arrival that was higher than all before it: both ascend, so the
+    /// front one at or above `next` is the link's earliest proof against a gap that starts at
+    /// `next`.
     records: VecDeque<(u64, Instant)>,
 }
 
 impl Arrivals {
-    /// Whether this added a record.
+    /// Returns whether this added a record.
     fn note(&mut self, counter: u64, now: Instant) -> bool {
         let mut sinking = counter;
         for place in &mut self.top {
@@ -64,21 +87,22 @@ impl Arrivals {
     }
 }
 
-/// When a gap is lost.
+/// The time at which a gap is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Loss {
-    /// From here on the gap is lost.
+    /// From this time on the gap is lost.
     pub at: Instant,
-    /// From here on every usable link has proven it. `None`: some link has not delivered anything later.
+    /// From this time on every usable link has proven the loss. `None`: some link has not delivered
+    /// a later packet.
     pub known_at: Option<Instant>,
 }
 
-/// The packets of one slot that wait for a gap, and the arrivals that tell when it is lost.
+/// The packets of one slot that wait for a gap, and the arrivals that determine when it is lost.
 #[derive(Debug)]
 pub(super) struct Hold {
     /// The place of counter `next + i` is `i`. The front is empty, the back is not.
     ring: VecDeque<Option<Held>>,
-    /// Empty places ahead of the first held packet.
+    /// Empty places before the first held packet.
     gap: usize,
     packets: usize,
     payload_bytes: usize,
@@ -86,12 +110,12 @@ pub(super) struct Hold {
     arrivals: Vec<Arrivals>,
     /// Records of all links together.
     records: usize,
-    /// When the gap is lost if nothing arrives, as last computed.
+    /// When the gap is lost if no packet arrives, as last computed.
     pub deadline: Instant,
 }
 
 impl Hold {
-    /// Holds nothing; `deadline` is for the caller to set.
+    /// An empty hold. The caller sets `deadline`.
     pub(super) fn new() -> Self {
         Self {
             ring: VecDeque::new(),
@@ -104,7 +128,7 @@ impl Hold {
         }
     }
 
-    /// Forgets everything; keeps a moderate amount of memory for the next use.
+    /// Clears the hold; keeps a moderate amount of memory for the next use.
     pub(super) fn clear(&mut self) {
         const PLACES_KEPT: usize = 1_024;
         self.ring.clear();
@@ -129,7 +153,7 @@ impl Hold {
         self.ring.len()
     }
 
-    /// How many counters are missing ahead of the first held packet.
+    /// Counters missing before the first held packet.
     pub(super) fn gap(&self) -> usize {
         self.gap
     }
@@ -160,7 +184,7 @@ impl Hold {
         self.payload_bytes += packet.len();
     }
 
-    /// Takes note that `counter`, above `next`, arrived on `link`, held or not.
+    /// Notes that `counter`, above `next`, arrived on `link`, whether it is held or not.
     pub(super) fn note_arrival(&mut self, link: LinkId, counter: u64, now: Instant) {
         if self.arrivals.len() <= link.index() {
             self.arrivals.resize_with(link.index() + 1, Arrivals::default);
@@ -169,13 +193,13 @@ impl Hold {
         self.records += usize::from(added);
     }
 
-    /// Removes the front place, which is empty: the packet has just come, or is given up.
+    /// Removes the front place, which is empty: the packet has just arrived, or is given up.
     pub(super) fn skip_front(&mut self) {
         self.ring.pop_front();
         self.gap = self.gap.saturating_sub(1);
     }
 
-    /// Removes places of the gap, `count` at most.
+    /// Removes at most `count` places of the gap.
     pub(super) fn skip_places(&mut self, count: usize) {
         let count = count.min(self.gap).min(self.ring.len());
         self.ring.drain(..count);
@@ -188,7 +212,8 @@ impl Hold {
         self.gap = 0;
     }
 
-    /// The packet at the front, if it is there. After the last of a run the next gap is the current one.
+    /// Takes the packet at the front, if it is there. After the last packet of a run the next gap
+    /// is the current one.
     pub(super) fn pop_front(&mut self) -> Option<PacketBuf> {
         if !self.holds(0) {
             return None;
@@ -203,9 +228,11 @@ impl Hold {
         Some(if held.is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) })
     }
 
-    /// When the gap from `next` to the first held packet is lost, by the rules at the head of [`super`].
+    /// When the gap from `next` to the first held packet is lost, by the rules in the module's
+    /// head.
     ///
-    /// The result is a maximum over links and a minimum with the cap: the order of the links cannot matter.
+    /// The result is a maximum over links and a minimum with the cap: the order of the links cannot
+    /// matter.
     pub(super) fn loss(&mut self, next: u64, links: &[LinkDelay], mut hold_max: Duration) -> Loss {
         self.forget_below(next);
         let Some(first) = self.ring.get(self.gap).and_then(Option::as_ref) else {
@@ -251,8 +278,8 @@ impl Hold {
     }
 }
 
-/// From when on the link's arrivals prove that it does not carry what is missing at `next`. All arrivals kept are
-/// above the gap: the gap is where nothing arrived.
+/// The time from which the link's arrivals prove that it does not carry the packet missing at
+/// `next`. All noted arrivals are above the gap, since no packet arrived in it.
 fn proof(arrivals: &Arrivals, next: u64) -> Option<Instant> {
     if arrivals.top.last().is_some_and(|&third| third >= next) {
         return Some(Instant::ZERO);

@@ -1,79 +1,33 @@
-//! Per-flow resequencing: inner packets leave in the order in which they were sent, whatever the links' delays.
+//! Per-flow resequencing: inner packets leave in the order of sending, whatever the links' delays.
 //!
-//! # What comes in
-//! The sender numbers packets at the moment of sending. A 64-bit sequence number is a *slot* (upper 16 bits: a flow
-//! or a group of flows) and a *counter* in that slot (lower 48 bits, wrapping). So within a slot the order of
-//! counters is the order of sending across all links. Each link is nearly first-in first-out; links differ in delay.
-//! Slots are independent: a gap in one never delays a packet of another. Slot 0, the one sequence of a plain peer,
-//! is a slot like any other.
+//! The sender numbers packets when it sends them. A sequence number is a *slot* (upper 16 bits: a
+//! flow or a group of flows) and a *counter* within the slot (lower 48 bits, wrapping). The
+//! counters of a slot therefore have the order of sending across all links. Slots are independent:
+//! a gap in one never delays a packet of another. Slot 0, the one sequence of a plain peer, is a
+//! slot like any other.
 //!
-//! # When a packet leaves
-//! `next` is a slot's lowest counter that was neither handed out nor given up. A packet with that counter leaves at
-//! once. A higher one is held: between `next` and the first held packet is the *gap*. The gap is given up, and the
-//! run of packets behind it leaves, as soon as **every usable link has passed it**. Link L has passed it
+//! A packet that is next leaves at once. A later packet is held, until the *gap* before it is
+//! filled or given up. `hold` has the rules for giving a gap up, `slot` those for packets behind
+//! the position and for a sender that starts anew.
 //!
-//! 1. *by knowledge*, when 3 packets of this slot sent later have arrived on L, or when one has and 2 ms have gone
-//!    by since: a first-in first-out link does not deliver the missing ones any more;
-//! 2. *by time*, from the arrival of the first held packet F plus how much longer L takes than F's link
-//!    (`max(0, delay of L − delay of F's link)`) plus 4 × the jitter of L plus 30 ms: had L carried the missing
-//!    packets, sent before F, they would be here. This is what decides for a link that carried nothing of this slot
-//!    lately. It is also what protects the first packets on a link that has just been added and is slow: fast
-//!    links passing them proves nothing.
-//!
-//! Where the sender sends losses again, a link has not passed a gap before what it may have lost had time to come again:
-//! until the arrival of F plus how much longer L takes plus `LinkDelay::resend`, which covers two rounds of loss,
-//! feedback and resend. Most gaps are filled long before that.
-//!
-//! A link that is not usable counts as having passed, so a dead link's gaps wait only for resends over the others. If no link is
-//! usable nothing is known, and only the cap counts: **no packet is held longer than `hold_max`**, or 300 ms where losses are sent
-//! again, after it arrived
-//! (counted from the oldest arrival that is held). After a release the rules are applied to the next gap with the
-//! arrivals already noted. Only differences of delays are used: an offset common to all links cancels.
-//!
-//! # What arrives behind `next`
-//! Which of the last 1,024 counters were handed out is remembered. One that had been given up leaves at once, out
-//! of order (`released_late`); one that had left is a [`Discard::Duplicate`]; one further back is
-//! [`Discard::Stale`].
-//!
-//! # What is to be delivered at once
-//! A packet that its sender marked so leaves when it arrives, unless it left before: the gap below it is given up without being counted,
-//! and what was held there goes first. What is missing there and comes after all leaves at once, too (`released_late`). Senders count such packets in slots of their own, where nothing else waits.
-//!
-//! # Classes
-//! What must not wait is delivered at once: what is realtime, and acknowledgements that carry nothing else. All else waits alike. A shorter hold for traffic that is merely light was considered (25 ms): where losses
-//! are sent again it would have to wait for them all the same, and light traffic goes over one link, so that nothing else than a loss makes a gap in it.
-//!
-//! # A slot's states
-//! ```text
-//!              first packet: counter < 64 → next = 0, else next = counter
-//!                                │
-//!       10 s without progress    ▼        packet above next
-//!  dormant ◄─────────────── in order ───────────────────────► holding
-//!     │                        ▲  ▲                              │
-//!     └────────────────────────┘  └──────────────────────────────┘
-//!             any packet             gaps filled or given up
-//! ```
-//! A dormant slot is only its position; what comes from behind it is stale. A packet more than the window ahead of
-//! all that was seen is [`Discard::OutOfWindow`]. Four misplaced packets without one in place between them, each
-//! above the one before and all within 1,024 of the first, are a sender that started anew without saying so: the
-//! slot goes to the fourth. It goes back only after 2 s without progress, because until then what looks like a new
-//! sequence may be copies that a slow link still carries.
+//! A packet that its sender marked for delivery at once leaves when it arrives. The gap below it is
+//! given up without being counted, and the packets held there leave first. Senders count such
+//! packets in slots of their own. Why no shorter hold for light traffic:
+//! docs/decisions/0075-one-hold-for-all-traffic.md.
 //!
 //! # Bounds
-//! Held memory (packets, ring places, noted arrivals) stays within `bytes_max`; when it would not, the oldest gaps of
-//! the slot that uses most are given up until an eighth is free again. A slot spans at most `slot_packets_max`
-//! counters; a packet beyond pushes out the oldest gaps. Of `slots_max` slots the one longest without progress
-//! that holds nothing makes room for a new one; what was then forgotten cannot be recognised as a duplicate, so a
-//! slot made after that counts everything behind its first packet as stale.
+//! Held memory (packets, ring places, noted arrivals) stays within `bytes_max`. Above it, the slot
+//! that uses most gives up its oldest gaps until an eighth is free again. A slot spans at most
+//! `slot_packets_max` counters; a packet beyond pushes out the oldest gaps. Of `slots_max` slots
+//! the one longest without progress that holds nothing makes room for a new slot.
 //!
-//! # What it does not know
-//! Why a packet is late, what is inside it, whether a resend is under way, where delays come from. It reads no clock.
-//! Its results do not depend on the order of the links.
+//! # Contract
+//! The resequencer does not know why a packet is late, the packets' contents, whether a resend is
+//! under way, or where delays come from. It reads no clock. Its results do not depend on the order
+//! of the links.
 //!
-//! # Sources
-//! RFC 9002 §6.1 (packet and time thresholds: loss is what later arrivals prove), RFC 6298 (4 × variation), RFC 1982
-//! (serial numbers), RFC 4303 appendix A2 (windowed duplicate memory); MLVPN issues 61 and 64 for what one global order
-//! does to unrelated flows.
+//! Sources: RFC 1982 (serial numbers); MLVPN issues 61 and 64 (one global order delays unrelated
+//! flows).
 
 mod hold;
 mod slot;
@@ -85,23 +39,24 @@ use crate::discard::Discard;
 use crate::limits::HOLD_MAX;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
-use slot::{Filed, Shared, Slot};
+use slot::{Common, Filed, Slot};
 
-/// After so long without progress a slot's memory of duplicates is dropped: no link delivers that late.
+/// After this long without progress a slot's memory of duplicates is dropped. Chosen: no link
+/// delivers that late.
 const DORMANT_AFTER: Duration = Duration::from_secs(10);
-/// Slots fall dormant in batches, so that an idle session wakes rarely.
+/// Slots become dormant in batches. Chosen: an idle session wakes once a second at most.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bounds of a [`Resequencer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory of everything held, in bytes: payloads and what it takes to keep track of them.
+    /// Memory of all held packets, in bytes: payloads and bookkeeping.
     pub bytes_max: usize,
-    /// Counters that one slot may span while it holds, in packets.
+    /// The most counters that one slot may span while it holds packets.
     pub slot_packets_max: usize,
-    /// Slots remembered.
+    /// The most slots remembered.
     pub slots_max: usize,
-    /// How long a packet may be held.
+    /// The longest hold of a packet.
     pub hold_max: Duration,
 }
 
@@ -112,45 +67,48 @@ impl Default for Limits {
     }
 }
 
-/// What the resequencer needs to know about a link; links are given as a slice by [`LinkId::index`].
+/// A link's state for the resequencer. Links are given as a slice, by [`LinkId::index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkDelay {
-    /// Whether it may still deliver.
+    /// Whether the link may still deliver.
     pub usable: bool,
-    /// One-way delay in µs with an unknown offset common to all links of the session: only differences matter.
+    /// One-way delay in µs with an unknown offset common to all links of the session: only
+    /// differences matter.
     pub delay_us: i64,
     /// Mean deviation of that delay, in µs.
     pub jitter_us: u32,
-    /// How much later than on this link what it lost may come, sent again; zero: it does not come again.
+    /// How much later than on this link a packet that it lost may arrive, sent again; zero: losses
+    /// are not sent again.
     pub resend: Duration,
 }
 
-/// Figures of a [`Resequencer`]. All but the first two are totals since it was made.
+/// Figures of a [`Resequencer`]. All but the first two are totals since its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReorderStats {
     /// Packets held now.
     pub held: usize,
-    /// Their payload bytes.
+    /// The payload bytes of those packets.
     pub held_bytes: usize,
     /// The most packets ever held.
     pub held_max: usize,
-    /// Gaps given up because every usable link had delivered something later.
+    /// Gaps given up because every usable link had delivered a later packet.
     pub known_losses: u64,
-    /// Gaps given up by time.
+    /// Gaps given up at their deadline.
     pub timeouts: u64,
-    /// Gaps given up for want of room.
+    /// Gaps given up for lack of memory.
     pub overflows: u64,
-    /// Packets of gaps that were given up. One that comes after that is in here and in `released_late`.
+    /// Missing packets of the gaps given up. A packet that arrives after that counts here and in
+    /// `released_late`.
     pub lost: u64,
-    /// Packets handed out after their gap had been given up.
+    /// Packets delivered after their gap had been given up.
     pub released_late: u64,
-    /// Slots that started anew elsewhere in their sequence.
+    /// Slots that restarted at another place of their sequence.
     pub restarts: u64,
     /// Slots forgotten to make room for others.
     pub evictions: u64,
 }
 
-/// What a hold takes.
+/// The memory and content of holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Load {
     packets: usize,
@@ -159,7 +117,7 @@ struct Load {
 }
 
 impl Load {
-    /// Exchanges one part of the sum for another.
+    /// Replaces one part of the sum by another.
     fn replace(&mut self, before: Self, after: Self) {
         self.packets = self.packets - before.packets + after.packets;
         self.payload_bytes = self.payload_bytes - before.payload_bytes + after.payload_bytes;
@@ -167,7 +125,7 @@ impl Load {
     }
 }
 
-/// All that is kept of a dormant slot. Packed: thousands of them are part of an idle session's memory.
+/// The record of a dormant slot. Packed: an idle session keeps thousands of them.
 #[derive(Debug, Clone, Copy)]
 #[repr(Rust, packed(4))]
 struct Dormant {
@@ -176,25 +134,26 @@ struct Dormant {
     seen_s: u32,
 }
 
-/// The receiver's resequencer of one session. See the module.
+/// The receiver's resequencer of one session.
 #[derive(Debug)]
 pub struct Resequencer {
     limits: Limits,
     live: BTreeMap<u16, Slot>,
     dormant: BTreeMap<u16, Dormant>,
-    /// The live slots that hold nothing, by a time of progress that may be older than the true one, never newer.
+    /// The live slots without held packets, by the time of their progress. The listed time may be
+    /// older than the true time, never newer.
     idle: BTreeSet<(Instant, u16)>,
-    /// The slots that hold packets, by when their gap is lost.
+    /// The slots with held packets, by the deadline of their gap.
     holding: BTreeSet<(Instant, u16)>,
-    /// What all slots together hold.
+    /// The sum over all slots.
     load: Load,
-    shared: Shared,
-    /// The last look for slots to put to sleep.
+    common: Common,
+    /// The time of the last sweep for slots that become dormant.
     swept: Instant,
 }
 
 impl Resequencer {
-    /// Holds nothing, knows no slot.
+    /// A resequencer without slots.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -203,7 +162,7 @@ impl Resequencer {
             idle: BTreeSet::new(),
             holding: BTreeSet::new(),
             load: Load::default(),
-            shared: Shared {
+            common: Common {
                 window: limits.slot_packets_max.max(1) as u64,
                 hold_max: limits.hold_max,
                 stats: ReorderStats::default(),
@@ -213,10 +172,11 @@ impl Resequencer {
         }
     }
 
-    /// Takes one packet that arrived on `link`; appends to `out` what may leave now, this packet among it or not.
+    /// Handles a packet that arrived on `link`; appends to `out` the packets that may leave now,
+    /// which may include this one.
     ///
-    /// `seq` is the whole sequence number. `Err`: the packet is not wanted; others may have been appended all the same,
-    /// because a copy too tells that its link has passed a gap.
+    /// `seq` is the whole sequence number. `Err`: the packet is discarded. Others may have been
+    /// appended nevertheless, because a copy also shows that its link has passed a gap.
     pub fn on_packet(
         &mut self,
         seq: u64,
@@ -229,8 +189,8 @@ impl Resequencer {
         self.take(seq, packet, Some((Some(link), links)), now, out)
     }
 
-    /// Takes one packet that is to be delivered at once. What was held for those before it goes first: a slot in which all packets are
-    /// urgent never holds any.
+    /// Handles a packet that is to be delivered at once. The packets held before it leave first: a
+    /// slot in which all packets are urgent never holds any.
     pub fn on_urgent_packet(
         &mut self,
         seq: u64,
@@ -241,7 +201,8 @@ impl Resequencer {
         self.take(seq, packet, None, now, out)
     }
 
-    /// `arrival`: the link it came on, if any, and all links; `None`: it waits for nothing.
+    /// `arrival`: the link that carried the packet, if any, and all links; `None`: the packet is
+    /// urgent.
     fn take(
         &mut self,
         seq: u64,
@@ -265,8 +226,8 @@ impl Resequencer {
         }
         let before = slot.load();
         let result = match arrival {
-            Some((link, links)) => slot.accept(counter, (link, now), packet, links, &mut self.shared, out),
-            None => slot.accept_urgent(counter, packet, now, &mut self.shared, out),
+            Some((link, links)) => slot.accept(counter, (link, now), packet, links, &mut self.common, out),
+            None => slot.accept_urgent(counter, packet, now, &mut self.common, out),
         };
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
@@ -275,11 +236,12 @@ impl Resequencer {
         {
             self.shed(links, now, out);
         }
-        self.shared.stats.held_max = self.shared.stats.held_max.max(self.load.packets);
+        self.common.stats.held_max = self.common.stats.held_max.max(self.load.packets);
         result
     }
 
-    /// Takes a packet that was computed from others: no link delivered it, so it tells nothing about any.
+    /// Handles a packet that was computed from others. No link delivered it, so it shows nothing
+    /// about any link.
     pub fn on_restored_packet(
         &mut self,
         seq: u64,
@@ -288,18 +250,19 @@ impl Resequencer {
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        // Others of the slot came before.
+        // A packet is restored from others of its slot, so the slot exists unless it is too old.
         if !self.live.contains_key(&split(seq).0) {
             return Err(Discard::Stale);
         }
         self.take(seq, packet, Some((None, links)), now, out)
     }
 
-    /// To be called when a link became usable or not, or its delay changed: a dead link releases its gaps.
+    /// To be called when a link became usable or unusable, or its delay changed: a failed link
+    /// releases its gaps.
     pub fn on_links_changed(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
         let keys: Vec<u16> = self.holding.iter().map(|&(_, key)| key).collect();
         for key in keys {
-            self.settle(key, links, now, out);
+            self.release_lost(key, links, now, out);
         }
     }
 
@@ -309,7 +272,7 @@ impl Resequencer {
             if now < deadline {
                 break;
             }
-            self.settle(key, links, now, out);
+            self.release_lost(key, links, now, out);
         }
         if self.sweep_due().is_some_and(|due| due <= now) {
             self.sweep(now);
@@ -322,25 +285,25 @@ impl Resequencer {
         lost.into_iter().chain(self.sweep_due()).min()
     }
 
-    /// The peer restarted: hands out everything held, each slot in order, and forgets all slots.
+    /// The peer restarted: delivers all held packets, each slot in order, and forgets all slots.
     pub fn reset(&mut self, out: &mut VecDeque<PacketBuf>) {
         for slot in self.live.values_mut() {
-            slot.flush(&mut self.shared, out);
+            slot.flush(&mut self.common, out);
         }
         self.live.clear();
         self.dormant.clear();
         self.idle.clear();
         self.holding.clear();
         self.load = Load::default();
-        self.shared.spare = Vec::new();
+        self.common.spare = Vec::new();
     }
 
-    /// The figures now.
+    /// The current figures.
     pub fn stats(&self) -> ReorderStats {
-        ReorderStats { held: self.load.packets, held_bytes: self.load.payload_bytes, ..self.shared.stats }
+        ReorderStats { held: self.load.packets, held_bytes: self.load.payload_bytes, ..self.common.stats }
     }
 
-    /// The state of a slot that is not live, for the caller to put among the live ones.
+    /// Creates the state of a slot that is not live. The caller adds it to the live slots.
     fn open(&mut self, key: u16, wire: u64, now: Instant, out: &mut VecDeque<PacketBuf>) -> Slot {
         let slot = if let Some(dormant) = self.dormant.remove(&key) {
             Slot::awake(dormant.next, now)
@@ -348,16 +311,17 @@ impl Resequencer {
             if self.live.len() + self.dormant.len() >= self.limits.slots_max.max(1) {
                 self.evict(out);
             }
-            Slot::fresh(wire, self.shared.stats.evictions > 0, now)
+            Slot::fresh(wire, self.common.stats.evictions > 0, now)
         };
         self.idle.insert((now, key));
         slot
     }
 
-    /// Forgets the slot that is longest without progress. If all slots hold, the one whose gap is lost first.
+    /// Forgets the slot that is longest without progress. If all slots hold packets, the slot with
+    /// the earliest deadline.
     fn evict(&mut self, out: &mut VecDeque<PacketBuf>) {
-        self.shared.stats.evictions += 1;
-        // A scan, but rare: each slot here has cost its sender 10 s of silence.
+        self.common.stats.evictions += 1;
+        // This is a scan, but rare: each slot here has cost its sender 10 s of silence.
         let longest = self.dormant.iter().min_by_key(|(_, dormant)| dormant.seen_s).map(|(&key, _)| key);
         if let Some(key) = longest {
             self.dormant.remove(&key);
@@ -376,20 +340,21 @@ impl Resequencer {
             && let Some(mut slot) = self.live.remove(&key)
         {
             self.load.replace(slot.load(), Load::default());
-            slot.flush(&mut self.shared, out);
+            slot.flush(&mut self.common, out);
         }
     }
 
-    fn settle(&mut self, key: u16, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
+    fn release_lost(&mut self, key: u16, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
         let Some(slot) = self.live.get_mut(&key) else { return };
         let before = slot.load();
-        slot.settle(links, now, &mut self.shared, out);
+        slot.release_lost(links, now, &mut self.common, out);
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
     }
 
-    /// Gives up the oldest gap of whoever uses most memory, again and again, until an eighth of the bound is free:
-    /// the search for the largest is then paid for by the packets that fill it again.
+    /// Gives up the oldest gap of the slot that uses most memory, repeatedly, until an eighth of
+    /// the bound is free. The packets that fill that eighth again pay for the search for the
+    /// largest slot.
     fn shed(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
         let target = self.limits.bytes_max - self.limits.bytes_max / 8;
         let largest = self
@@ -402,9 +367,9 @@ impl Resequencer {
             && let Some(slot) = self.live.get_mut(&key)
         {
             let before = slot.load();
-            slot.give_up_gap(&mut self.shared, out);
-            slot.settle(links, now, &mut self.shared, out);
-            self.shared.stats.overflows += 1;
+            slot.give_up_gap(&mut self.common, out);
+            slot.release_lost(links, now, &mut self.common, out);
+            self.common.stats.overflows += 1;
             let after = slot.load();
             self.load.replace(before, after);
             refile(key, slot, &mut self.idle, &mut self.holding);
@@ -419,7 +384,7 @@ impl Resequencer {
         Some((listed + DORMANT_AFTER).max(self.swept + SWEEP_INTERVAL))
     }
 
-    /// Puts slots to sleep. Looks at a slot at most once for each time that it made progress.
+    /// Makes slots dormant. Visits a slot at most once for each time that it made progress.
     fn sweep(&mut self, now: Instant) {
         while let Some(&(listed, key)) = self.idle.first()
             && listed + DORMANT_AFTER <= now
@@ -436,7 +401,7 @@ impl Resequencer {
             }
         }
         if self.holding.is_empty() {
-            self.shared.spare = Vec::new();
+            self.common.spare = Vec::new();
         }
         self.swept = now;
     }
@@ -453,8 +418,7 @@ fn relist(key: u16, slot: &mut Slot, idle: &mut BTreeSet<(Instant, u16)>) {
     idle.insert((slot.seen, key));
 }
 
-/// Puts a slot into the list that it belongs to. An idle slot that stays idle is not moved: see
-/// [`Resequencer::idle`].
+/// Puts a slot into its list. An idle slot that stays idle is not moved: see [`Resequencer::idle`].
 fn refile(
     key: u16,
     slot: &mut Slot,

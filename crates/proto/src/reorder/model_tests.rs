@@ -1,4 +1,4 @@
-//! Random traffic in virtual time, against the rules written down a second time as plainly as possible.
+//! Random traffic in virtual time, compared with the rules in their plainest form.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use super::*;
 const SWAP_SLACK_US: u64 = 2_000;
 const DELAY_SLACK_US: u64 = 30_000;
 
-/// A link of the scenario: what it does, and what the resequencer is told of it.
+/// A link of the scenario: its true delays, and the values given to the resequencer.
 #[derive(Debug, Clone)]
 struct Link {
     delay_us: u64,
-    /// Each packet takes up to so much longer: packets of the link may overtake each other.
+    /// Each packet takes up to this much longer: packets of the link may overtake each other.
     spread_us: u64,
     told: LinkDelay,
-    /// When it stops or begins to be usable.
+    /// When the link stops or begins to be usable.
     flip_us: Option<u64>,
 }
 
@@ -25,11 +25,11 @@ struct Link {
 #[derive(Debug, Clone)]
 struct Send {
     slot: u64,
-    /// Since the packet before, of any slot.
+    /// Time since the packet before, of any slot.
     after_us: u64,
     link: u8,
     is_lost: bool,
-    /// A copy on this link.
+    /// Sends a copy on this link.
     copy: Option<u8>,
     /// Share of the link's spread.
     spread_permille: u64,
@@ -49,7 +49,7 @@ struct Arrival {
 }
 
 impl Scenario {
-    /// What arrives, by time.
+    /// The arrivals, by time.
     fn arrivals(&self) -> Vec<Arrival> {
         let mut counters = BTreeMap::new();
         let mut arrivals = Vec::new();
@@ -92,7 +92,7 @@ impl Scenario {
     }
 }
 
-/// The rules, slow and obvious. Knows nothing of windows and memory.
+/// The rules, slow and obvious. The model knows neither windows nor memory.
 #[derive(Debug, Default)]
 struct Model {
     is_started: bool,
@@ -163,7 +163,7 @@ type Log = BTreeMap<u64, Vec<(u64, u64)>>;
 struct Run {
     log: Log,
     stats: ReorderStats,
-    /// When each packet was taken, by sequence number.
+    /// When each packet was accepted, by sequence number.
     accepted_us: BTreeMap<u64, u64>,
     refused: BTreeMap<&'static str, u64>,
 }
@@ -172,7 +172,7 @@ fn instant(us: u64) -> Instant {
     Instant::from_nanos(us * 1_000)
 }
 
-/// Every instant at which anything can happen but the resequencer's own timeouts.
+/// Every instant at which an event other than the resequencer's own timeouts can happen.
 fn instants(scenario: &Scenario, arrivals: &[Arrival]) -> BTreeSet<u64> {
     let end_us = arrivals.last().map_or(0, |last| last.at_us) + 400_000;
     let ticks = (0..end_us).step_by(1_000);
@@ -180,7 +180,7 @@ fn instants(scenario: &Scenario, arrivals: &[Arrival]) -> BTreeSet<u64> {
     ticks.chain(flips).chain(arrivals.iter().map(|arrival| arrival.at_us)).collect()
 }
 
-/// Drives a resequencer with nothing but arrivals, flips and its own timeouts.
+/// Drives a resequencer with arrivals, changes of links and its own timeouts only.
 fn run(scenario: &Scenario, limits: Limits) -> Run {
     let arrivals = scenario.arrivals();
     let mut instants = instants(scenario, &arrivals);
@@ -228,7 +228,7 @@ fn run(scenario: &Scenario, limits: Limits) -> Run {
     run
 }
 
-/// What the model does at the same instants and at each millisecond.
+/// The model's deliveries at the same instants and at each millisecond.
 fn run_model(scenario: &Scenario, extra_us: &BTreeSet<u64>) -> Log {
     let arrivals = scenario.arrivals();
     let mut instants = instants(scenario, &arrivals);
@@ -245,7 +245,7 @@ fn run_model(scenario: &Scenario, extra_us: &BTreeSet<u64>) -> Log {
             }
         };
         for (&slot, model) in &mut slots {
-            // A change of the links takes effect before what arrives at the same instant.
+            // A change of the links takes effect before the arrivals of the same instant.
             let changed = scenario.links.iter().any(|link| link.flip_us == Some(now_us));
             if changed {
                 deliver(slot, model.settle(&links, now_us));
@@ -264,7 +264,8 @@ fn run_model(scenario: &Scenario, extra_us: &BTreeSet<u64>) -> Log {
     log
 }
 
-/// At most once; in order but for those counted as late; nobody held beyond the cap; nobody lost inside.
+/// Each packet at most once; in order except those counted as late; none held beyond the cap; none
+/// lost inside.
 fn check_invariants(scenario: &Scenario, run: &Run) -> Result<(), TestCaseError> {
     let (mut late, mut delivered) = (0, 0);
     for (slot, log) in &run.log {
@@ -328,7 +329,7 @@ fn scenario(clean: bool) -> impl Strategy<Value = Scenario> {
     (links, sends).prop_map(|(links, sends)| Scenario { links, sends })
 }
 
-/// Every instant at which something was handed out.
+/// Every instant of a delivery.
 fn times(log: &Log) -> BTreeSet<u64> {
     log.values().flatten().map(|&(_, at_us)| at_us).collect()
 }
@@ -338,13 +339,13 @@ proptest! {
     fn it_does_what_the_model_does(scenario in scenario(false)) {
         let run = run(&scenario, Limits::default());
         check_invariants(&scenario, &run)?;
-        // The model looks at each millisecond too, so a release that comes too late is seen as well.
+        // The model is evaluated at each millisecond too, so a late release is noticed as well.
         prop_assert_eq!(&run.log, &run_model(&scenario, &times(&run.log)));
     }
 
     #[test]
     fn clean_links_give_perfect_order_without_giving_up(scenario in scenario(true)) {
-        // A slot of which 64 or more is seen first is taken for one under way.
+        // A slot whose first counter is 64 or more is taken for one under way.
         let mut seen = BTreeSet::new();
         prop_assume!(scenario.arrivals().iter().all(|arrival| {
             !seen.insert(arrival.seq >> 48) || arrival.seq & ((1 << 48) - 1) < 64
@@ -369,7 +370,7 @@ proptest! {
         let together = run(&scenario, Limits::default()).log;
         for slot in 0..3 {
             let mut alone = scenario.clone();
-            // Others are still sent, but into the void, so that the times stay.
+            // The other packets are still sent, but not delivered, so that the times stay the same.
             for send in alone.sends.iter_mut().filter(|send| send.slot != slot) {
                 (send.is_lost, send.copy) = (true, None);
             }

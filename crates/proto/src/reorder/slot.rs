@@ -1,8 +1,30 @@
-//! One flow slot: its position, its memory of what was handed out, and its hold while a gap is open.
+//! One flow slot: its position, its memory of delivered packets, and its hold while a gap is open.
 //!
-//! Contract: hands out every counter at most once, in ascending order but for late ones. Counters are 48 bits on
-//! the wire; here they are widened so that plain comparison orders them ([`Slot::widen`]). Does not know other slots
-//! or the bounds over all of them.
+//! `next` is the lowest counter that was neither delivered nor given up.
+//! ```text
+//!              first packet: counter < 64 → next = 0, else next = counter
+//!                                │
+//!       10 s without progress    ▼        packet above next
+//!  dormant ◄─────────────── in order ───────────────────────► holding
+//!     │                        ▲  ▲                              │
+//!     └────────────────────────┘  └──────────────────────────────┘
+//!             any packet             gaps filled or given up
+//! ```
+//! **Behind `next`.** The slot remembers which of the last 1,024 counters were delivered. A packet
+//! whose counter was given up leaves at once, out of order (`released_late`). A packet that was
+//! delivered is a [`Discard::Duplicate`], one further back is [`Discard::Stale`]. A dormant slot
+//! keeps its position only: every packet from behind it is stale.
+//!
+//! **Restart.** A packet more than the window ahead is [`Discard::OutOfWindow`]. Four misplaced
+//! packets without a packet in place between them, each above the one before and all within 1,024
+//! of the first, show that the sender started anew: the slot moves to the fourth. It moves back
+//! only after 2 s without progress, because until then such packets may be copies on a slow link.
+//!
+//! Contract: delivers every counter at most once, in ascending order except late ones. Counters
+//! have 48 bits on the wire; here they are widened so that plain comparison orders them
+//! ([`Slot::widen`]). A slot does not know other slots or the bounds over all of them.
+//!
+//! Sources: RFC 1982; RFC 4303 appendix A2 (windowed duplicate memory).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,41 +35,46 @@ use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
 
-/// Counters below the position of which we know whether they were handed out.
+/// Counters below the position whose delivery is remembered. Chosen: 15 ms of 1,400-byte packets at
+/// 700 Mbit/s, 1 s at 11 Mbit/s.
 const MEMORY: u64 = 1_024;
 const WORDS: usize = (MEMORY / 64) as usize;
 
-/// A first counter below this is taken for the start of a sequence whose beginning is still under way.
+/// A first counter below this is taken for the start of a sequence whose first packets are still in
+/// flight. Chosen: one batch of a link.
 const FRESH_START: u64 = 64;
 
-/// So many misplaced packets, each above the one before, make a slot start anew.
+/// This many misplaced packets, each above the one before, make a slot restart. Chosen: more than a
+/// few stray copies.
 const RESTART_PACKETS: u8 = 4;
-/// They lie within this distance of the first of them.
+/// The most counters from the first of them to the last. Chosen: as many as the slot remembers.
 const RESTART_SPREAD: u64 = 1_024;
-/// A slot goes *back* only after so long without progress: more than the delay of any copy that is still under way
-/// on a usable link, so that a slow link's copies of what was handed out are never taken for a new sequence.
+/// A slot moves *back* only after this long without progress. Chosen: above the delay of any copy
+/// that is in flight on a usable link, so that a slow link's copies are never taken for a new
+/// sequence.
 const RESTART_QUIET: Duration = Duration::from_secs(2);
 
 /// Bits of a counter on the wire.
 const WIRE_BITS: u32 = 48;
 const WIRE_MASK: u64 = (1 << WIRE_BITS) - 1;
-/// Where widened counters begin: far enough from zero for everything behind a position to be positive.
+/// Where widened counters begin: far enough from zero that all counters behind a position are
+/// positive.
 const WIDE: u64 = 1 << WIRE_BITS;
 
-/// What a slot shares with the others.
+/// The limits and figures that all slots share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Common {
     pub window: u64,
     pub hold_max: Duration,
     pub stats: ReorderStats,
-    /// Empty holds, to save allocations.
+    /// Empty holds, kept to save allocations.
     pub spare: Vec<Hold>,
 }
 
-/// The spare holds that are worth keeping.
+/// The most spare holds kept. Chosen: flows with an open gap at the same time are few.
 const SPARE_MAX: usize = 4;
 
-impl Shared {
+impl Common {
     fn recycle(&mut self, mut hold: Hold) {
         if self.spare.len() < SPARE_MAX {
             hold.clear();
@@ -56,16 +83,16 @@ impl Shared {
     }
 }
 
-/// In which list of the resequencer a slot stands, and at which time.
+/// The list of the resequencer that a slot is on, with its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filed {
-    /// Holds nothing; last progress no earlier than this.
+    /// The slot holds no packets; its last progress is not before this.
     Idle(Instant),
-    /// Holds packets; the gap is lost at this time.
+    /// The slot holds packets; its gap is lost at this time.
     Holding(Instant),
 }
 
-/// Misplaced packets in a row.
+/// A series of misplaced packets.
 #[derive(Debug, Default)]
 struct Misplaced {
     first: u64,
@@ -73,14 +100,14 @@ struct Misplaced {
     count: u8,
 }
 
-/// See the module.
+/// One slot.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// The lowest counter neither handed out nor given up (widened).
+    /// The lowest counter neither delivered nor given up (widened).
     next: u64,
-    /// Nothing is known of counters below this.
+    /// Counters below this are not remembered.
     memory_from: u64,
-    /// Whether a counter in `[next - MEMORY, next)` was handed out, at its index modulo [`MEMORY`].
+    /// Whether a counter in `[next - MEMORY, next)` was delivered, at its index modulo [`MEMORY`].
     delivered: [u64; WORDS],
     misplaced: Misplaced,
     hold: Option<Box<Hold>>,
@@ -90,15 +117,15 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// A slot that nothing is known of; `counter` is its first. `deaf`: what lies below may have been handed out by
-    /// a slot since forgotten.
-    pub(super) fn fresh(counter: u64, deaf: bool, now: Instant) -> Self {
+    /// A new slot whose first counter is `counter`. `below_is_stale`: the counters below may have
+    /// been delivered by a slot since forgotten. Their duplicates cannot be recognised.
+    pub(super) fn fresh(counter: u64, below_is_stale: bool, now: Instant) -> Self {
         let wide = WIDE | (counter & WIRE_MASK);
         let next = if counter < FRESH_START { WIDE } else { wide };
-        Self::at(next, if deaf { next } else { next - MEMORY }, now)
+        Self::at(next, if below_is_stale { next } else { next - MEMORY }, now)
     }
 
-    /// A slot of which only the position was kept.
+    /// A slot that was dormant: only its position is known.
     pub(super) fn awake(next: u64, now: Instant) -> Self {
         Self::at(next, next, now)
     }
@@ -123,19 +150,20 @@ impl Slot {
         self.hold.as_ref().map_or(Load::default(), |hold| hold.load())
     }
 
-    /// When the open gap is lost; `None` without one.
+    /// When the open gap is lost; `None` if there is no gap.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.hold.as_ref().map(|hold| hold.deadline)
     }
 
-    /// The counter of which `wire` is the lower 48 bits and that lies nearest to the position (serial number
+    /// The counter with the lower 48 bits `wire` that is nearest to the position (serial number
     /// arithmetic, RFC 1982).
     pub(super) fn widen(&self, wire: u64) -> u64 {
         let ahead = wire.wrapping_sub(self.next) & WIRE_MASK;
         if ahead < WIDE / 2 { self.next + ahead } else { (self.next + ahead).saturating_sub(WIDE) }
     }
 
-    /// The common case: nothing is held and this is the next packet. `false`: it is not, nothing happened.
+    /// The common case: no packet is held and this is the next one. `false`: otherwise; nothing has
+    /// changed.
     #[inline]
     pub(super) fn advance_in_order(&mut self, counter: u64, now: Instant) -> bool {
         if counter != self.next || self.hold.is_some() {
@@ -145,28 +173,28 @@ impl Slot {
         true
     }
 
-    /// Takes one packet, hands out what is now in order. `counter` is widened.
+    /// Handles one packet and delivers the packets that are now in order. `counter` is widened.
     pub(super) fn accept(
         &mut self,
         counter: u64,
         arrival: (Option<LinkId>, Instant),
         packet: PacketBuf,
         links: &[LinkDelay],
-        shared: &mut Shared,
+        common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
         let (link, now) = arrival;
-        let counter = self.placed(counter, now, shared, out)?;
+        let counter = self.placed(counter, now, common, out)?;
         if counter < self.next {
             self.mark(counter);
-            shared.stats.released_late += 1;
+            common.stats.released_late += 1;
             out.push_back(packet);
             return Ok(());
         }
-        // What the window has no room for pushes out the oldest gaps.
-        while counter - self.next >= shared.window && self.hold.is_some() {
-            self.give_up_gap(shared, out);
-            shared.stats.overflows += 1;
+        // A packet beyond the window pushes out the oldest gaps.
+        while counter - self.next >= common.window && self.hold.is_some() {
+            self.give_up_gap(common, out);
+            common.stats.overflows += 1;
         }
         let result = if counter == self.next {
             out.push_back(packet);
@@ -174,38 +202,38 @@ impl Slot {
             if let Some(hold) = &mut self.hold {
                 hold.skip_front();
             }
-            self.hand_out_run(shared, out);
+            self.hand_out_run(common, out);
             Ok(())
         } else {
-            self.keep(counter, link, &packet, now, shared)
+            self.keep(counter, link, &packet, now, common)
         };
-        self.settle(links, now, shared, out);
+        self.release_lost(links, now, common, out);
         result
     }
 
-    /// Takes one packet that waits for nothing. `counter` is widened.
+    /// Handles one urgent packet. `counter` is widened.
     pub(super) fn accept_urgent(
         &mut self,
         counter: u64,
         packet: PacketBuf,
         now: Instant,
-        shared: &mut Shared,
+        common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        let counter = self.placed(counter, now, shared, out)?;
+        let counter = self.placed(counter, now, common, out)?;
         while counter > self.next
             && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap() as u64 <= counter)
         {
-            self.give_up_gap(shared, out);
+            self.give_up_gap(common, out);
         }
         if counter < self.next {
-            // Late, or among what has just been handed out.
+            // The packet is late, or was just delivered with its hold.
             if self.is_marked(counter) {
                 return Err(Discard::Duplicate);
             }
             self.mark(counter);
             self.seen = now;
-            shared.stats.released_late += 1;
+            common.stats.released_late += 1;
             out.push_back(packet);
             return Ok(());
         }
@@ -216,26 +244,26 @@ impl Slot {
         self.pass_over(gap);
         out.push_back(packet);
         self.advance(now);
-        self.hand_out_run(shared, out);
+        self.hand_out_run(common, out);
         Ok(())
     }
 
-    /// The counter of a packet that is to be handed out or held, which may be where the slot starts anew.
+    /// The counter of a packet that is to be delivered or held. The slot may restart there.
     fn placed(
         &mut self,
         counter: u64,
         now: Instant,
-        shared: &mut Shared,
+        common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<u64, Discard> {
-        match self.place(counter, shared.window) {
+        match self.place(counter, common.window) {
             Ok(()) => Ok(counter),
-            Err(_) if self.starts_anew(counter, now) => Ok(self.restart(counter, shared, out)),
+            Err(_) if self.starts_anew(counter, now) => Ok(self.restart(counter, common, out)),
             Err(reason) => Err(reason),
         }
     }
 
-    /// Whether a packet is one to hand out or to hold, and if not, why.
+    /// Whether a packet is to be delivered or held; otherwise the reason for its discard.
     fn place(&self, counter: u64, window: u64) -> Result<(), Discard> {
         if counter < self.next {
             if counter < self.memory_from || self.next - counter > MEMORY {
@@ -254,10 +282,10 @@ impl Slot {
         link: Option<LinkId>,
         packet: &PacketBuf,
         now: Instant,
-        shared: &mut Shared,
+        common: &mut Common,
     ) -> Result<(), Discard> {
         let Ok(offset) = usize::try_from(counter - self.next) else { return Err(Discard::OutOfWindow) };
-        let hold = self.hold.get_or_insert_with(|| Box::new(shared.spare.pop().unwrap_or_else(Hold::new)));
+        let hold = self.hold.get_or_insert_with(|| Box::new(common.spare.pop().unwrap_or_else(Hold::new)));
         if let Some(link) = link {
             hold.note_arrival(link, counter, now);
         }
@@ -270,48 +298,48 @@ impl Slot {
         Ok(())
     }
 
-    /// Hands out whatever is known or timed to wait in vain, and sets the deadline of what still waits.
-    pub(super) fn settle(
+    /// Gives up the gaps that are lost by now, and sets the deadline of the next gap.
+    pub(super) fn release_lost(
         &mut self,
         links: &[LinkDelay],
         now: Instant,
-        shared: &mut Shared,
+        common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) {
         while let Some(hold) = &mut self.hold {
-            let loss = hold.loss(self.next, links, shared.hold_max);
+            let loss = hold.loss(self.next, links, common.hold_max);
             if now < loss.at {
                 hold.deadline = loss.at;
                 return;
             }
             if loss.known_at.is_some_and(|known| known <= now) {
-                shared.stats.known_losses += 1;
+                common.stats.known_losses += 1;
             } else {
-                shared.stats.timeouts += 1;
+                common.stats.timeouts += 1;
             }
-            self.give_up_gap(shared, out);
+            self.give_up_gap(common, out);
         }
     }
 
-    /// Gives up the gap at the front and hands out the run behind it.
-    pub(super) fn give_up_gap(&mut self, shared: &mut Shared, out: &mut VecDeque<PacketBuf>) {
+    /// Gives up the gap at the front and delivers the run behind it.
+    pub(super) fn give_up_gap(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
         if let Some(hold) = &mut self.hold {
             let gap = hold.gap() as u64;
-            shared.stats.lost += gap;
+            common.stats.lost += gap;
             hold.skip_gap();
             self.pass_over(gap);
-            self.hand_out_run(shared, out);
+            self.hand_out_run(common, out);
         }
     }
 
-    /// Hands out everything held, in order.
-    pub(super) fn flush(&mut self, shared: &mut Shared, out: &mut VecDeque<PacketBuf>) {
+    /// Delivers all held packets, in order.
+    pub(super) fn flush(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
         while self.hold.is_some() {
-            self.give_up_gap(shared, out);
+            self.give_up_gap(common, out);
         }
     }
 
-    fn hand_out_run(&mut self, shared: &mut Shared, out: &mut VecDeque<PacketBuf>) {
+    fn hand_out_run(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
         let Some(mut hold) = self.hold.take() else { return };
         while let Some(packet) = hold.pop_front() {
             out.push_back(packet);
@@ -319,7 +347,7 @@ impl Slot {
             self.next += 1;
         }
         if hold.is_empty() {
-            shared.recycle(*hold);
+            common.recycle(*hold);
         } else {
             self.hold = Some(hold);
         }
@@ -332,7 +360,7 @@ impl Slot {
         self.misplaced.count = 0;
     }
 
-    /// Moves over `count` counters that were not handed out.
+    /// Moves over `count` counters that were not delivered.
     fn pass_over(&mut self, count: u64) {
         if count >= MEMORY {
             self.delivered = [0; WORDS];
@@ -359,7 +387,7 @@ impl Slot {
         self.delivered.get(word).is_some_and(|word| word & bit != 0)
     }
 
-    /// Counts a misplaced packet; `true`: enough of them, the sender has started anew here.
+    /// Counts a misplaced packet; `true`: there are enough of them, the sender restarted here.
     fn starts_anew(&mut self, counter: u64, now: Instant) -> bool {
         let run = &mut self.misplaced;
         if run.count == 0 || run.first.abs_diff(counter) > RESTART_SPREAD {
@@ -368,27 +396,28 @@ impl Slot {
             run.highest = counter;
             run.count = run.count.saturating_add(1);
         }
-        // Without any memory nothing was handed out since the slot was made or woken.
+        // Without any memory no packet was delivered since the slot was created or woken.
         let is_quiet = self.memory_from == self.next || now.saturating_since(self.seen) >= RESTART_QUIET;
         run.count >= RESTART_PACKETS && run.highest == counter && (counter >= self.next || is_quiet)
     }
 
-    /// Hands out what is held and moves to `counter`, which is returned as it is named from now on.
-    fn restart(&mut self, counter: u64, shared: &mut Shared, out: &mut VecDeque<PacketBuf>) -> u64 {
-        self.flush(shared, out);
+    /// Delivers all held packets and moves to `counter`. Returns the counter's new widened form.
+    fn restart(&mut self, counter: u64, common: &mut Common, out: &mut VecDeque<PacketBuf>) -> u64 {
+        self.flush(common, out);
         if counter >= self.next {
-            // Ahead: all below keeps its meaning, so that nothing can be handed out twice.
+            // Forwards: all counters below keep their meaning, so no packet can be delivered twice.
             self.pass_over(counter - self.next);
         } else {
             self.delivered = [0; WORDS];
             self.memory_from = counter.saturating_sub(MEMORY);
             self.next = counter;
         }
-        // Back to the first range of widened counters, or jumps could add up to leave 64 bits.
+        // Backwards: returns to the first range of widened counters, so that jumps cannot add up
+        // beyond 64 bits.
         let rebased = WIDE | (self.next & WIRE_MASK);
         self.memory_from = rebased - (self.next - self.memory_from).min(MEMORY);
         self.next = rebased;
-        shared.stats.restarts += 1;
+        common.stats.restarts += 1;
         rebased
     }
 }

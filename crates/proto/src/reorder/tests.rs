@@ -1,4 +1,4 @@
-//! Each rule by itself.
+//! Each rule of the resequencer separately.
 
 use super::*;
 
@@ -226,7 +226,7 @@ fn each_gap_is_judged_by_what_arrived_above_it() {
     bench.links.truncate(1);
     bench.give(2, FAST).unwrap();
     bench.give(3, FAST).unwrap();
-    // Three packets are above the gap at 1, one above the gap at 4.
+    // Three packets are above the gap at 1, one is above the gap at 4.
     assert_eq!(bench.give(5, FAST), Ok(vec![2, 3]));
     assert_eq!(bench.wait(ms(2)), vec![5]);
     assert_eq!(bench.stats().known_losses, 2);
@@ -305,7 +305,7 @@ fn a_given_up_counter_is_not_mistaken_for_an_older_one() {
     }
     bench.give(1_101, FAST).unwrap();
     assert_eq!(bench.wait(ms(2)), vec![1_101]);
-    // Its place in the memory was that of 76, which was handed out.
+    // Its place in the memory was that of 76, which was delivered.
     assert_eq!(bench.give(1_100, FAST), Ok(vec![1_100]));
 }
 
@@ -428,7 +428,7 @@ fn memory_is_bounded_and_the_largest_holder_pays() {
     bench.give(small | 1, FAST).unwrap();
     let mut released = 0;
     for counter in 0..1_000_u64 {
-        // Every other one is missing.
+        // Every other packet is missing.
         let packet = PacketBuf::from(bytes::Bytes::from(vec![0; 1_000]));
         let seq = 2 * counter + 1;
         bench
@@ -508,7 +508,7 @@ fn an_idle_slot_keeps_only_its_position() {
     assert!(bench.reorder.live.is_empty() && bench.reorder.idle.is_empty());
     assert_eq!(bench.reorder.dormant.len(), 1_000);
     assert_eq!(size_of::<Dormant>(), 12);
-    // It wakes where it was, and knows nothing of what lies behind.
+    // The slot wakes at its position, and knows nothing of the counters behind it.
     assert_eq!(bench.give(199, FAST), Err(Discard::Stale));
     assert_eq!(bench.give(201, FAST), Ok(vec![]));
     assert_eq!(bench.give(200, FAST), Ok(vec![200, 201]));
