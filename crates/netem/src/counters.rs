@@ -1,26 +1,27 @@
-//! What a pipe counted. Everything offered is delivered, dropped for a reason, or still inside.
+//! Counters of a pipe. Every packet offered is delivered, dropped for a reason, or still inside.
 
 /// Counters of one pipe since its start. At any time
-/// `offered_pkts + duplicated_pkts == delivered_pkts + drops.total_pkts() + queue_pkts + in_flight_pkts`.
+/// `offered_pkts + duplicated_pkts ==
+/// delivered_pkts + drops.total_pkts() + queue_pkts + in_flight_pkts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Packets given to `enqueue`.
     pub offered_pkts: u64,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub offered_bytes: u64,
-    /// Packets taken out by `poll_deliver`.
+    /// Packets taken by `poll_deliver`.
     pub delivered_pkts: u64,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub delivered_bytes: u64,
-    /// Copies made on the way.
+    /// Copies made by duplication.
     pub duplicated_pkts: u64,
     /// Packets dropped, by reason.
     pub drops: Drops,
-    /// Packets that wait for their turn or are being serialised.
+    /// Packets that wait or are being serialised.
     pub queue_pkts: u64,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub queue_bytes: u64,
-    /// The most bytes that ever were in the queue.
+    /// The most bytes that were ever in the queue.
     pub queue_bytes_max: u64,
     /// Packets that travel: serialised and not yet delivered.
     pub in_flight_pkts: u64,
@@ -33,7 +34,7 @@ pub struct Drops {
     pub queue_full_pkts: u64,
     /// Lost at random after using the link's capacity.
     pub loss_pkts: u64,
-    /// Offered to, or inside, a link that was out.
+    /// Offered to a failed link, or inside it when it failed.
     pub outage_pkts: u64,
     /// Larger than the link's MTU.
     pub mtu_pkts: u64,

@@ -1,10 +1,12 @@
-//! Congestion marks in IP headers, as a router between two hosts sets them. The emulator knows nothing of the bond, whose own queue marks in `qos::ecn`.
+//! Congestion marks in IP headers, as a router between two hosts sets them. The emulator does not
+//! use the bond's code, whose queue marks in `qos::ecn`.
 //!
-//! Sources: RFC 3168 §5 (the codepoints), RFC 1624 (the checksum of a header that changes).
+//! Sources: RFC 3168 §5 (the codepoints), RFC 1624 (the checksum of a changed header).
 
 const CE: u8 = 3;
 
-/// Marks an IP packet "congestion experienced" if it is ECN-capable; gives whether it bears the mark.
+/// Marks an IP packet "congestion experienced" if it is ECN-capable. Returns whether the packet
+/// carries the mark.
 pub fn mark(packet: &mut [u8]) -> bool {
     match packet {
         [first, class, ..] if *first >> 4 == 6 => {
@@ -17,7 +19,8 @@ pub fn mark(packet: &mut [u8]) -> bool {
         [first, tos, _, _, _, _, _, _, _, _, sum_0, sum_1, ..] if *first >> 4 == 4 && *tos & CE != 0 => {
             let added = u32::from(CE & !*tos);
             *tos |= CE;
-            // The header's sum grew by `added`, so its complement becomes less by as much (one's complement).
+            // The header's sum grew by `added`, so the complement shrinks by as much (one's
+            // complement).
             let sum = u32::from(u16::from_be_bytes([*sum_0, *sum_1]));
             let sum = (sum + 0xffff - added) % 0xffff;
             let sum = u16::try_from(sum).unwrap_or_default();

@@ -1,28 +1,34 @@
-//! A link emulator as a state machine: rate, queue, loss, delay, jitter, reordering, duplication, outages.
+//! A link emulator as a state machine: rate, queue, loss, delay, jitter, reordering, duplication,
+//! outages.
 //!
-//! [`Pipe`] is one direction of one link. It does no I/O, reads no clock and draws from its own seeded generators
-//! only, so the same inputs give the same outputs to the nanosecond, whether its driver runs on virtual time or
-//! moves real packets. It carries any payload and never looks inside one: all it knows of a packet is its size. So a driver whose packets can bear
-//! congestion marks asks [`Pipe::marks`] before it offers one.
+//! [`Pipe`] is one direction of one link. It does no I/O, reads no clock and draws from its own
+//! seeded generators only. The same inputs therefore give the same outputs to the nanosecond,
+//! whether its driver runs on virtual time or moves real packets. The payload has any type: the
+//! pipe uses only a packet's size. A driver whose packets can carry congestion marks asks
+//! [`Pipe::marks`] before it offers a packet.
 //!
 //! ```text
-//! enqueue ─► [MTU, outage] ─► [drop-tail queue] ─► [rate: constant or trace] ─► [loss] ─► [delay, jitter] ─► poll_deliver
+//! enqueue ─► [MTU, outage] ─► [drop-tail queue] ─► [rate: constant or trace]
+//!         ─► [loss] ─► [delay, jitter] ─► poll_deliver
 //! ```
 //!
-//! The stages are apart as on a real link: a packet first waits, then takes the time its bytes need at the link's rate,
-//! and only then travels. A packet lost on the way has used the link's capacity. Bytes are those of the IP packet, headers
-//! included; what a link layer adds is not modelled.
+//! The stages are separate as on a real link: a packet first waits, then takes the time that its
+//! bytes need at the link's rate, and then travels. A packet lost on the way has used the link's
+//! capacity. Bytes are those of the IP packet, headers included; the link layer's overhead is not
+//! modelled.
 //!
-//! [`Scenario`] is a set of links and timed events as data: a TOML file, several of which are built in.
+//! [`Scenario`] is a set of links and timed events as data: a TOML file, several of which are built
+//! in.
 //!
-//! Sources: Mahimahi (Netravali et al., USENIX ATC 2015) for traces of delivery opportunities; Gilbert (1960) and Elliott
-//! (1963) for bursty loss; Linux `tc-netem(8)` for the vocabulary.
+//! Sources: Mahimahi (Netravali et al., USENIX ATC 2015) for traces of delivery opportunities;
+//! Gilbert (1960) and Elliott (1963) for bursty loss; Linux `tc-netem(8)` for the vocabulary.
 //!
 //! ```
 //! use std::time::Duration;
 //! use bonding_netem::{Pipe, PipeConfig, Rate, Time};
 //!
-//! let config = PipeConfig { rate: Rate::from_mbps(10), delay: Duration::from_millis(20), ..PipeConfig::default() };
+//! let delay = Duration::from_millis(20);
+//! let config = PipeConfig { rate: Rate::from_mbps(10), delay, ..PipeConfig::default() };
 //! let mut pipe = Pipe::new(config, 1);
 //! assert!(pipe.enqueue("hello", 1500, Time::ZERO).is_queued());
 //! // 1500 bytes take 1.2 ms at 10 Mbit/s, then travel for 20 ms.

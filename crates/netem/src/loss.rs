@@ -1,27 +1,28 @@
 //! Loss on the way: independent, or in bursts.
 //!
-//! The Gilbert–Elliott model is a chain of two states, good and bad, that moves once per packet; each state loses packets
-//! with a probability of its own. With `loss_good = 0` and `loss_bad = 1` (Gilbert's original) bursts last `1 / leave` packets
-//! on average and the share of packets lost is `enter / (enter + leave)`.
+//! The Gilbert–Elliott model is a chain of two states, good and bad, that moves once per packet;
+//! each state loses packets with a probability of its own. With `loss_good = 0` and `loss_bad = 1`
+//! (Gilbert's original) bursts last `1 / leave` packets on average and the share of packets lost is
+//! `enter / (enter + leave)`.
 
 use crate::random::{Random, Stream};
 
-/// How packets get lost. All numbers are probabilities, 0 to 1.
+/// How packets are lost. All numbers are probabilities, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Loss {
-    /// None.
+    /// No loss.
     #[default]
     None,
-    /// Each packet for itself.
+    /// Independent loss of each packet.
     Random {
         /// Share of packets lost.
         ratio: f64,
     },
-    /// In bursts, by a chain of two states that starts in the good one.
+    /// Loss in bursts, by a chain of two states that starts in the good state.
     GilbertElliott {
-        /// Good to bad, per packet.
+        /// Probability of a change from good to bad, per packet.
         enter: f64,
-        /// Bad to good, per packet.
+        /// Probability of a change from bad to good, per packet.
         leave: f64,
         /// Loss in the good state.
         loss_good: f64,
@@ -31,7 +32,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// Bursts of `burst_pkts` lost packets on average (at least 1) that lose `ratio` (0 to 1, exclusive) of all packets.
+    /// Bursts of `burst_pkts` lost packets on average (at least 1) that lose `ratio` (0 to 1,
+    /// exclusive) of all packets.
     pub fn bursts(ratio: f64, burst_pkts: f64) -> Self {
         let leave = 1.0 / burst_pkts.max(1.0);
         let enter = (leave * ratio / (1.0 - ratio)).clamp(0.0, 1.0);

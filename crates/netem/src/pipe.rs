@@ -1,12 +1,13 @@
 //! One direction of one link: queue, rate, loss and delay, one after the other.
 //!
-//! Contract: time never runs backwards (an earlier `now` counts as the latest one seen). After every call, drain
-//! [`Pipe::poll_deliver`] and come back at [`Pipe::poll_timeout`]; a driver that comes late gets the same packets in the same
-//! order, only later: what happens inside is computed for the time it happened, not for the time of the call.
-//! Once `poll_deliver(now)` gave nothing, `poll_timeout` is later than `now`.
+//! Contract: time never runs backwards (an earlier `now` counts as the latest one seen). After
+//! every call, drain [`Pipe::poll_deliver`] and return at [`Pipe::poll_timeout`]. A driver that
+//! returns late gets the same packets in the same order, only later: events inside are computed for
+//! their own time, not for the time of the call. After `poll_deliver(now)` returned `None`,
+//! `poll_timeout` is later than `now`.
 //!
-//! Memory: the queue is bounded by its [`Limit`]; what travels is bounded by rate × delay, and without a rate by what
-//! the driver offers within the delay.
+//! Memory: [`Limit`] bounds the queue. Rate × delay bounds the travelling packets; without a rate,
+//! the driver's offer within the delay does.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,33 +19,36 @@ use crate::rate::Rate;
 use crate::shaper::Shaper;
 use crate::time::{Time, nanos};
 
-/// Without reordering, jitter is a curve that takes a new random height at each multiple of this and runs straight in between:
-/// so what a packet sees does not depend on how many others are on the way.
+/// Without reordering, jitter is a curve with a new random height at each multiple of this time, in
+/// ns, and straight lines in between: a packet's jitter does not depend on the number of other
+/// packets. Chosen: a busy radio cell's delay changes within tens of ms.
 const JITTER_STEP_NS: u64 = 20_000_000;
 
-/// What one direction of a link does to packets.
+/// The properties of one direction of a link.
 #[derive(Debug, Clone)]
 pub struct PipeConfig {
-    /// How fast it takes bytes.
+    /// The rate.
     pub rate: Rate,
     /// One-way propagation delay.
     pub delay: Duration,
-    /// What is added to the delay.
+    /// The variation of the delay.
     pub jitter: Jitter,
-    /// What gets lost after using capacity.
+    /// The loss of packets that have used capacity.
     pub loss: Loss,
-    /// How much may wait.
+    /// The limit of the queue.
     pub limit: Limit,
-    /// The largest packet in bytes; larger ones vanish without a word.
+    /// The largest packet in bytes; larger ones are dropped silently.
     pub mtu: Option<u32>,
     /// Share of packets that arrive twice, 0 to 1.
     pub duplicate: f64,
-    /// ECN-capable packets that find what takes longer waiting are marked (RFC 3168); `None`: none is.
+    /// ECN-capable packets that find more than this waiting are marked (RFC 3168); `None`: no
+    /// packet is marked.
     pub mark: Option<Duration>,
 }
 
 impl Default for PipeConfig {
-    /// An ideal link: unlimited, no delay, no loss; a queue of 100 ms should a rate be set later.
+    /// An ideal link: unlimited rate, no delay, no loss. The queue limit is 100 ms in case a rate
+    /// is set later.
     fn default() -> Self {
         Self {
             rate: Rate::Unlimited,
@@ -59,13 +63,14 @@ impl Default for PipeConfig {
     }
 }
 
-/// Delay variation: something between zero and `span` is added to the delay.
+/// Delay variation: a time between zero and `span` is added to the delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Jitter {
     /// The most that is added.
     pub span: Duration,
-    /// True: drawn for each packet alone, so that packets overtake each other. False: order is kept, and the delay wanders
-    /// from one random height to the next every 20 ms, as a busy radio cell's does.
+    /// True: drawn for each packet separately, so that packets overtake each other. False: order is
+    /// kept, and the delay moves from one random height to the next every 20 ms, as a busy radio
+    /// cell's does.
     pub reorder: bool,
 }
 
@@ -74,57 +79,60 @@ pub struct Jitter {
 pub enum Limit {
     /// Bytes.
     Bytes(u64),
-    /// What the link sends in this time at its mean rate (of a trace: over its period). A stalled link keeps the limit it had.
+    /// The bytes that the link sends in this time at its mean rate (of a trace: over its period). A
+    /// stalled link keeps its limit.
     Time(Duration),
 }
 
 /// A change of a running pipe.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Another rate, also for the packet in service.
+    /// Sets the rate, also for the packet in service.
     Rate(Rate),
-    /// Another one-way delay, for packets not yet travelling. Without reordering, none overtakes an earlier one.
+    /// Sets the one-way delay of packets that do not travel yet. Without reordering, no packet
+    /// overtakes an earlier one.
     Delay(Duration),
-    /// Other jitter.
+    /// Sets the jitter.
     Jitter(Jitter),
-    /// Other loss.
+    /// Sets the loss.
     Loss(Loss),
-    /// Another queue limit; what already waits stays.
+    /// Sets the queue limit; packets already waiting stay.
     Limit(Limit),
-    /// Another MTU.
+    /// Sets the MTU.
     Mtu(Option<u32>),
-    /// Another share of duplicates.
+    /// Sets the share of duplicates.
     Duplicate(f64),
-    /// Marks for packets that find more than this waiting.
+    /// Sets the waiting time above which packets are marked.
     Mark(Duration),
-    /// True: the link goes out. What is inside is lost, and so is all that is offered until it is back (false).
+    /// True: the link fails. Its packets are lost, and so is every packet offered until the link
+    /// returns (false).
     Outage(bool),
 }
 
-/// What became of an offered packet.
+/// The result of offering a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is on its way (and may still get lost).
+    /// The packet is queued (and may still be lost).
     Queued,
-    /// It was dropped at once.
+    /// The packet was dropped at once.
     Dropped(DropReason),
 }
 
 impl Outcome {
-    /// Whether the packet is on its way.
+    /// Whether the packet is queued.
     pub const fn is_queued(self) -> bool {
         matches!(self, Self::Queued)
     }
 }
 
-/// Why a packet was dropped at once.
+/// The reason for dropping a packet at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
     /// The queue was full.
     QueueFull,
-    /// The link was out.
+    /// The link had failed.
     Outage,
-    /// It was larger than the MTU.
+    /// The packet was larger than the MTU.
     Mtu,
 }
 
@@ -154,17 +162,17 @@ pub struct Pipe<T> {
     jitter: Random,
     jitter_seed: u64,
     duplicate: Random,
-    /// In order of `due`.
+    /// In the order of `due`.
     flying: VecDeque<Flying<T>>,
-    /// When the last packet that must not be overtaken is due.
+    /// Due time of the last packet that must not be overtaken.
     due_last: Time,
-    /// In order of time.
+    /// In the order of time.
     schedule: VecDeque<(Time, Change)>,
     counters: Counters,
 }
 
 impl<T: Clone> Pipe<T> {
-    /// A pipe at the epoch, empty. The same configuration, seed and calls give the same results.
+    /// An empty pipe at the epoch. The same configuration, seed and calls give the same results.
     pub fn new(config: PipeConfig, seed: u64) -> Self {
         let mut pipe = Self {
             limit_bytes: u64::MAX,
@@ -186,7 +194,7 @@ impl<T: Clone> Pipe<T> {
         pipe
     }
 
-    /// Offers a packet of `bytes` (the whole IP packet).
+    /// Offers a packet of `bytes`, the size of the whole IP packet.
     pub fn enqueue(&mut self, payload: T, bytes: u32, now: Time) -> Outcome {
         self.advance(now);
         let size = u64::from(bytes);
@@ -215,7 +223,7 @@ impl<T: Clone> Pipe<T> {
         Outcome::Queued
     }
 
-    /// Whether a packet that is offered at `now` is to be marked, if it can be.
+    /// Whether a packet offered at `now` is to be marked, if it is ECN-capable.
     pub fn marks(&mut self, now: Time) -> bool {
         let Some(mark) = self.config.mark else { return false };
         self.advance(now);
@@ -235,7 +243,8 @@ impl<T: Clone> Pipe<T> {
         Some(packet.payload)
     }
 
-    /// When to call [`Pipe::poll_deliver`] again: nothing can arrive earlier. Nothing: not before the next `enqueue` or `apply`.
+    /// When to call [`Pipe::poll_deliver`] again: no packet can arrive earlier. `None`: not before
+    /// the next `enqueue` or `apply`.
     pub fn poll_timeout(&self) -> Option<Time> {
         let arrival = self.flying.front().map(|packet| packet.due);
         let through = self.shaper.finish().map(|finish| finish + self.config.delay);
@@ -250,14 +259,15 @@ impl<T: Clone> Pipe<T> {
         self.advance(self.now);
     }
 
-    /// Changes the pipe when `at` comes; at once if it is past. Changes of one time happen in the order of the calls.
+    /// Changes the pipe at `at`; at once if that time is past. Changes at the same time happen in
+    /// the order of the calls.
     pub fn schedule(&mut self, at: Time, change: Change) {
         let index = self.schedule.partition_point(|(other, _)| *other <= at);
         self.schedule.insert(index, (at, change));
     }
 
-    /// Does what is to be done inside by `now`. Every other call does this itself; it matters only before
-    /// [`Pipe::counters`].
+    /// Processes the events inside the pipe up to `now`. Every other call does so itself; a call is
+    /// needed only before [`Pipe::counters`].
     pub fn advance(&mut self, now: Time) {
         let now = now.max(self.now);
         loop {
@@ -269,7 +279,7 @@ impl<T: Clone> Pipe<T> {
                 }
                 (_, Some(at)) => {
                     if let Some((_, change)) = self.schedule.pop_front() {
-                        // One that was scheduled for the past happens now.
+                        // A change scheduled for the past happens now.
                         self.now = self.now.max(at);
                         self.change(change, self.now);
                     }
@@ -280,25 +290,26 @@ impl<T: Clone> Pipe<T> {
         self.now = now;
     }
 
-    /// What was counted by the latest call. See [`Pipe::advance`].
+    /// The counters as of the latest call. See [`Pipe::advance`].
     pub const fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// How long all that is queued still takes at the rate that is known, as of the latest call: what a packet offered then
-    /// waits before its own turn. Zero when the queue is empty, nothing on a link that stands still.
+    /// How long the queued packets still take at the current rate, as of the latest call: the
+    /// waiting time of a packet offered then. Zero when the queue is empty; `None` on a stalled
+    /// link.
     pub fn queue_delay(&self) -> Option<Duration> {
         let Some(first) = self.queue.front() else { return Some(Duration::ZERO) };
         let behind = self.counters.queue_bytes - first.bytes;
         self.shaper.finish_behind(behind).map(|finish| finish - self.now)
     }
 
-    /// What the pipe does at present.
+    /// The current configuration.
     pub const fn config(&self) -> &PipeConfig {
         &self.config
     }
 
-    /// Whether the link is out at present.
+    /// Whether the link has failed at present.
     pub const fn is_out(&self) -> bool {
         self.outage
     }
@@ -366,7 +377,8 @@ impl<T: Clone> Pipe<T> {
         }
     }
 
-    /// All that is inside at `at` is gone; what had arrived by then and was not yet fetched has arrived.
+    /// Drops all packets inside at `at`. Packets that had arrived by then, but were not fetched
+    /// yet, stay.
     fn lose_everything(&mut self, at: Time) {
         let arrived = self.flying.partition_point(|packet| packet.due <= at);
         let lost = self.flying.len() - arrived + self.queue.len();

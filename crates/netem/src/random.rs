@@ -1,9 +1,10 @@
-//! Seeded randomness: one generator per purpose, so that turning one impairment on does not shift the draws of another.
+//! Seeded randomness: one generator per purpose, so that one impairment does not shift the draws of
+//! another.
 
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-/// What a generator is for.
+/// The purpose of a generator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
     Loss = 1,
@@ -12,7 +13,8 @@ pub(crate) enum Stream {
     Walk = 4,
 }
 
-/// A portable generator: the same seed draws the same numbers on every machine and in every version.
+/// A portable generator: the same seed draws the same numbers on every machine and in every
+/// version.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(Pcg32);
 
@@ -27,8 +29,8 @@ impl Random {
         f64::from(self.0.next_u32()) / 4_294_967_296.0
     }
 
-    /// True with probability `ratio`: never for 0 or NaN, always for 1. Draws nothing for 0, so that an impairment that
-    /// is off costs nothing.
+    /// True with probability `ratio`: never for 0 or NaN, always for 1. Draws no number for 0, so
+    /// an impairment that is off costs nothing.
     pub(crate) fn chance(&mut self, ratio: f64) -> bool {
         ratio > 0.0 && self.unit() < ratio
     }

@@ -1,11 +1,11 @@
-//! How fast a link takes bytes.
+//! The rate of a link.
 
 use std::sync::Arc;
 
 use crate::time::Time;
 use crate::trace::Trace;
 
-/// The rate of a pipe, in IP packet bytes.
+/// The rate of a pipe, in bytes of IP packets.
 #[derive(Debug, Clone, Default)]
 pub enum Rate {
     /// Serialisation takes no time; the queue is never used.
@@ -16,7 +16,8 @@ pub enum Rate {
         /// Bits per second.
         bps: u64,
     },
-    /// Recorded or generated delivery opportunities, repeated for ever, counted from the driver's epoch.
+    /// Recorded or generated delivery opportunities, repeated for ever and counted from the
+    /// driver's epoch.
     Trace(Arc<Trace>),
 }
 
@@ -31,7 +32,7 @@ impl Rate {
         Self::Constant { bps: mbps.saturating_mul(1_000_000) }
     }
 
-    /// Bits per second in the long run; nothing when unlimited.
+    /// Bits per second in the long run; `None` if unlimited.
     pub fn mean_bps(&self) -> Option<u64> {
         match self {
             Self::Unlimited => None,
@@ -40,7 +41,8 @@ impl Rate {
         }
     }
 
-    /// Bits per second of the best second: what a provider names, and a user configures. Nothing when unlimited.
+    /// Bits per second of the best second: the rate that a provider names and a user configures.
+    /// `None` if unlimited.
     pub fn peak_bps(&self) -> Option<u64> {
         match self {
             Self::Unlimited => None,
@@ -49,7 +51,7 @@ impl Rate {
         }
     }
 
-    /// The bytes that pass in `from..to`; nothing when unlimited.
+    /// The bytes that pass in `from..to`; `None` if unlimited.
     pub fn bytes_between(&self, from: Time, to: Time) -> Option<u64> {
         match self {
             Self::Unlimited => None,

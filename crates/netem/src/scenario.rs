@@ -1,7 +1,8 @@
-//! Scenarios: links and what happens to them, as data.
+//! Scenarios: links and their events, as data.
 //!
-//! A scenario is a TOML file. Rates, delays and all else apply to both directions of a link unless `up` or `down` (seen
-//! from the client) says otherwise. Unknown keys, unknown links and impossible values are errors that name the place.
+//! A scenario is a TOML file. Rates, delays and other properties apply to both directions of a link
+//! unless `up` or `down` (seen from the client) overrides them. Unknown keys, unknown links and
+//! impossible values are errors that name the place.
 //!
 //! ```toml
 //! name = "failover"
@@ -9,16 +10,17 @@
 //! duration = "20s"            # how long a run takes that shows all of it; default 20s
 //!
 //! [[link]]
-//! name = "a"                  # at most 15 characters of a-z, 0-9 and '-': also the name of a network device
-//! rate = "50mbit"             # or "unlimited", or { trace = "lte.down" }, or { walk = { min = …, max = … } }
+//! name = "a"                  # at most 15 of a-z, 0-9 and '-': also a network device's name
+//! rate = "50mbit"             # or "unlimited", { trace = "lte.down" }, { walk = { min, max } }
 //! rtt = "30ms"                # split evenly; or delay = "15ms" for one way
 //! jitter = "2ms"              # default none; added to the delay
 //! reorder = false             # jitter may change the order
-//! loss = "1%"                 # or { ratio = "1%", burst = 5 }, or { enter, leave, loss_good, loss_bad }
+//! loss = "1%"                 # or { ratio = "1%", burst = 5 },
+//!                             # or { enter, leave, loss_good, loss_bad }
 //! queue = "100ms"             # or "64kB"; drop-tail; default 100ms
 //! mtu = 1500                  # larger packets vanish; default: no limit
 //! duplicate = "0%"
-//! mark = "5ms"                # ECN-capable packets that find more than this waiting are marked; default none
+//! mark = "5ms"                # mark ECN-capable packets that find more waiting; default none
 //! up = { rate = "5mbit" }     # one direction only: any of the above but name and rtt
 //!
 //! [[event]]
@@ -28,7 +30,8 @@
 //! link = "a"
 //! direction = "both"          # both | up | down; default both
 //! carrier = "lost"            # or "found": an outage, and the client's interface is down
-//! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu, duplicate, mark as above
+//! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu,
+//!                             # duplicate, mark as above
 //! ```
 //!
 //! A trace file is found beside the scenario file. Its format: [`crate::trace`].
@@ -42,10 +45,10 @@ use crate::trace::TraceError;
 
 mod file;
 
-/// The longest name of a link in bytes: it also names a network device.
+/// The longest name of a link in bytes: the name of a Linux network device (`IFNAMSIZ` less 1).
 pub const LINK_NAME_BYTES_MAX: usize = 15;
 
-/// The most links a scenario may have.
+/// The most links of a scenario: the bond's limit.
 pub const LINKS_MAX: usize = 32;
 
 /// A direction of a link, seen from the client.
@@ -62,27 +65,28 @@ impl Direction {
     pub const BOTH: [Self; 2] = [Self::Up, Self::Down];
 }
 
-/// A set of links and what happens to them.
+/// A set of links and their events.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// Its name.
     pub name: String,
-    /// What it is about, in one line.
+    /// The purpose, in one line.
     pub description: String,
-    /// How long a run takes that shows all of it.
+    /// How long a run takes that shows the whole scenario.
     pub duration: Duration,
-    /// The links, at least one; names differ.
+    /// The links, at least one; their names differ.
     pub links: Vec<LinkSpec>,
-    /// What happens, in order of time.
+    /// The events, in the order of time.
     pub events: Vec<Event>,
-    /// What the client's interfaces are told besides, in order of time; the outage that goes with it is among the events.
+    /// Changes of the client's interfaces, in the order of time. The outage of each is among the
+    /// events.
     pub carriers: Vec<CarrierEvent>,
 }
 
 /// One link.
 #[derive(Debug, Clone)]
 pub struct LinkSpec {
-    /// Its name: also that of a network device.
+    /// The link's name: also the name of a network device.
     pub name: String,
     /// From the client to the server.
     pub up: PipeConfig,
@@ -108,28 +112,28 @@ impl LinkSpec {
 /// A change of one direction of a link at a time since the start.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// When.
+    /// Time since the start.
     pub at: Duration,
     /// The link's name.
     pub link: String,
     /// The direction.
     pub direction: Direction,
-    /// What changes.
+    /// The change.
     pub change: Change,
 }
 
-/// The client's end of a link loses its carrier, or has it again.
+/// The client's end of a link loses or regains its carrier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarrierEvent {
-    /// When, since the start.
+    /// Time since the start.
     pub at: Duration,
     /// The link's name.
     pub link: String,
-    /// It has it again.
+    /// True: the carrier is back.
     pub present: bool,
 }
 
-/// Why a scenario is refused.
+/// The reason for refusing a scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// The file cannot be read.
@@ -137,33 +141,33 @@ pub enum ScenarioError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: std::io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong kind. The message names line and column.
     #[error("{origin}: {message}")]
     Syntax {
-        /// Where the text came from.
+        /// The origin of the text.
         origin: String,
-        /// What is wrong.
+        /// The error.
         message: String,
     },
-    /// Well-formed, but makes no sense.
+    /// The file is well-formed, but its values contradict each other.
     #[error("{origin}: {message}")]
     Invalid {
-        /// Where the text came from.
+        /// The origin of the text.
         origin: String,
-        /// What is wrong.
+        /// The error.
         message: String,
     },
     /// A trace is refused.
     #[error("{origin}: {trace}: {source}")]
     Trace {
-        /// Where the text came from.
+        /// The origin of the text.
         origin: String,
         /// The trace's file, or `walk`.
         trace: String,
-        /// Why.
+        /// The error.
         source: TraceError,
     },
     /// No built-in scenario of this name, and no such file.
@@ -197,7 +201,7 @@ const BUILTIN: [(&str, &str); 19] = [
     ("call", include_str!("../../../scenarios/call.toml")),
 ];
 
-/// The names of the built-in scenarios, in the order in which tables show them.
+/// The names of the built-in scenarios, in the order of the tables.
 pub fn builtin_names() -> impl Iterator<Item = &'static str> {
     BUILTIN.iter().map(|(name, _)| *name)
 }
@@ -213,7 +217,7 @@ pub fn builtin(name: &str) -> Result<Scenario, ScenarioError> {
     Scenario::parse(text, &format!("scenarios/{name}.toml"), None)
 }
 
-/// The built-in scenario of this name, else the scenario file at this path.
+/// The built-in scenario with this name, otherwise the scenario file at this path.
 pub fn find(name_or_path: &str) -> Result<Scenario, ScenarioError> {
     if builtin_names().any(|name| name == name_or_path) {
         return builtin(name_or_path);
@@ -226,14 +230,15 @@ pub fn find(name_or_path: &str) -> Result<Scenario, ScenarioError> {
 }
 
 impl Scenario {
-    /// Reads a scenario file; trace files are found beside it.
+    /// Reads a scenario file. Its trace files are in the same folder.
     pub fn load(path: &Path) -> Result<Self, ScenarioError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, &path.display().to_string(), Some(path.parent().unwrap_or(Path::new("."))))
     }
 
-    /// Reads a scenario from its text. `origin` names it in errors; trace files are found in `folder`, and refused without one.
+    /// Reads a scenario from its text. `origin` names it in errors. Trace files are read from
+    /// `folder`, and refused if there is none.
     pub fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Self, ScenarioError> {
         file::parse(text, origin, folder)
     }
@@ -243,14 +248,15 @@ impl Scenario {
         self.links.iter().position(|link| link.name == name)
     }
 
-    /// The events of one direction of a link, in order of time.
+    /// The events of one direction of a link, in the order of time.
     pub fn events_of(&self, link: &str, direction: Direction) -> impl Iterator<Item = &Event> {
         self.events.iter().filter(move |event| event.link == link && event.direction == direction)
     }
 
-    /// A pipe that behaves as this direction of `link`, without the scenario's events.
+    /// A pipe with the properties of this direction of `link`, without the scenario's events.
     ///
-    /// The seed is mixed with the link's name and the direction, not with its position: the order of links changes nothing.
+    /// The seed is mixed with the link's name and the direction, not with its position: the order
+    /// of links changes nothing.
     pub fn pipe<T: Clone>(&self, link: &LinkSpec, direction: Direction, seed: u64) -> Pipe<T> {
         let salt = match direction {
             Direction::Up => 1,
@@ -278,8 +284,8 @@ impl Scenario {
         pipe
     }
 
-    /// The bytes that `link` can take in one direction in `from..to` of the scenario's time, its events considered (rates
-    /// and outages; not loss). Nothing where the rate is unlimited.
+    /// The bytes that `link` can carry in one direction in `from..to` of the scenario's time, with
+    /// its events (rates and outages, not loss). `None` if the rate is unlimited.
     pub fn capacity_bytes(
         &self,
         link: &LinkSpec,
@@ -308,8 +314,8 @@ impl Scenario {
         Some(bytes)
     }
 
-    /// The mean rate in bits per second of all links together in one direction in `from..to`, events considered; see
-    /// [`Scenario::capacity_bytes`].
+    /// The mean rate in bits per second of all links together in one direction in `from..to`, with
+    /// events; see [`Scenario::capacity_bytes`].
     pub fn capacity_bps(&self, direction: Direction, from: Duration, to: Duration) -> Option<u64> {
         let mut bytes = 0_u64;
         for link in &self.links {

@@ -1,8 +1,8 @@
-//! The rate stage: how long the packet in service still takes. Exact: nothing is rounded away between packets.
+//! The rate stage: when the packet in service is finished. Exact: no rounding between packets.
 //!
-//! Work is counted in bit-nanoseconds-per-second, that is bits × 10^9: at `r` bit/s each nanosecond does `r` of it. A packet
-//! ends at a whole nanosecond; what the last nanosecond could do beyond it is credited to the next packet if that is already
-//! waiting, and lost if the link goes idle, as time is on a real link.
+//! Work is counted in bits × 10^9: at `r` bit/s each nanosecond does work `r`. A packet ends at a
+//! whole nanosecond. The work that its last nanosecond could do beyond it is credited to the next
+//! packet if that packet already waits, and lost if the link becomes idle.
 
 use crate::rate::Rate;
 use crate::time::{Time, nanos};
@@ -17,12 +17,12 @@ const WORK_PER_OPPORTUNITY: u128 = OPPORTUNITY_BYTES as u128 * WORK_PER_BYTE;
 #[derive(Debug)]
 pub(crate) struct Shaper {
     rate: Rate,
-    /// What the packet in service still needs, as of `since`; nothing when idle.
+    /// Work that the packet in service still needs, as of `since`; `None` when idle.
     work: Option<u128>,
     since: Time,
-    /// Work done ahead, by the opportunity or nanosecond that ended the packet before.
+    /// Work done ahead, by the opportunity or nanosecond that ended the previous packet.
     credit: u128,
-    /// The first opportunity not yet used (traces only).
+    /// The first unused opportunity (traces only).
     opportunity: u64,
 }
 
@@ -39,7 +39,7 @@ impl Shaper {
         self.work.is_none()
     }
 
-    /// An idle link starts on a packet of `bytes`.
+    /// An idle link starts to serve a packet of `bytes`.
     pub(crate) fn start(&mut self, bytes: u64, now: Time) {
         self.credit = 0;
         self.since = now;
@@ -47,12 +47,12 @@ impl Shaper {
         self.work = Some(u128::from(bytes) * WORK_PER_BYTE);
     }
 
-    /// When the packet in service is through; nothing when idle or stalled.
+    /// When the packet in service is finished; `None` when idle or stalled.
     pub(crate) fn finish(&self) -> Option<Time> {
         self.finish_behind(0)
     }
 
-    /// When the packet in service and `bytes` behind it are through; nothing when idle or stalled.
+    /// When the packet in service and `bytes` behind it are finished; `None` when idle or stalled.
     pub(crate) fn finish_behind(&self, bytes: u64) -> Option<Time> {
         let left = (self.work? + u128::from(bytes) * WORK_PER_BYTE).saturating_sub(self.credit);
         match &self.rate {
@@ -70,7 +70,8 @@ impl Shaper {
         }
     }
 
-    /// The packet in service went through at `at`, which `finish` gave; `next` is the size of the one behind it.
+    /// The packet in service finished at `at`, as [`Self::finish`] returned; `next` is the size of
+    /// the packet behind it.
     pub(crate) fn complete(&mut self, at: Time, next: Option<u64>) {
         let work = self.work.take().unwrap_or(0);
         let done = self.work_until(at, work);
@@ -82,7 +83,7 @@ impl Shaper {
         }
     }
 
-    /// Takes another rate from `now` on; what is done of the packet in service stays done.
+    /// Sets the rate from `now` on; the work done for the packet in service stays done.
     pub(crate) fn set_rate(&mut self, rate: Rate, now: Time) {
         if let Some(work) = self.work {
             let needed = match &self.rate {
@@ -105,13 +106,14 @@ impl Shaper {
         self.seek(now);
     }
 
-    /// Drops what is in service.
+    /// Drops the packet in service.
     pub(crate) fn clear(&mut self) {
         self.work = None;
         self.credit = 0;
     }
 
-    /// The work done by `at`, where the packet in service, which needed `work`, ends; uses up its opportunities.
+    /// The work done by `at`, where the packet in service, which needed `work`, ends. Uses up its
+    /// opportunities.
     fn work_until(&mut self, at: Time, work: u128) -> u128 {
         match &self.rate {
             Rate::Unlimited => work,

@@ -1,4 +1,4 @@
-//! The pipe against its contract, over its public interface.
+//! Tests of the pipe's contract, through its public interface.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ fn at_ms(millis: u64) -> Time {
     Time::from_millis(millis)
 }
 
-/// Everything that comes out after `now` and by `until`, with the time it came, driven by `poll_timeout` alone.
-/// A busy loop fails.
+/// All packets that leave after `now` and by `until`, with their times, driven by `poll_timeout`
+/// alone. A busy loop fails.
 fn drain_from<T: Clone>(pipe: &mut Pipe<T>, mut now: Time, until: Time) -> Vec<(Time, T)> {
     let mut out = Vec::new();
     loop {
@@ -34,7 +34,8 @@ fn drain<T: Clone>(pipe: &mut Pipe<T>, until: Time) -> Vec<(Time, T)> {
     drain_from(pipe, Time::ZERO, until)
 }
 
-/// Offers packets of these sizes at these times and waits for all; the arrivals as (time, number).
+/// Offers packets of these sizes at these times and waits for all; returns the arrivals as (time,
+/// number).
 fn replay(pipe: &mut Pipe<usize>, packets: &[(u32, Time)]) -> Vec<(Time, usize)> {
     let (mut now, mut out) = (Time::ZERO, Vec::new());
     for (i, (bytes, at)) in packets.iter().enumerate() {
@@ -60,7 +61,8 @@ fn constant(bps: u64) -> PipeConfig {
 
 #[test]
 fn a_rate_does_not_drift() {
-    // 1500 bytes at 7 Mbit/s take 1,714,285.714… ns: rounding each up would end 285 µs late after 1,000 packets.
+    // 1500 bytes at 7 Mbit/s take 1,714,285.714… ns: rounding each up would end 285 µs late after
+    // 1,000 packets.
     let mut pipe = Pipe::new(constant(7_000_000), 1);
     for i in 0..1_000_000_u64 {
         pipe.enqueue(i, 1_500, Time::ZERO);
@@ -96,7 +98,7 @@ fn a_queue_is_as_long_as_it_takes_to_empty() {
     assert_eq!(pipe.queue_delay(), Some(Duration::from_millis(5)));
     pipe.apply(Change::Rate(Rate::from_bps(0)), Time::from_micros(1_500));
     assert_eq!(pipe.queue_delay(), None);
-    // Of a trace the opportunities that are to come count: two packets take those at 10 and 20 ms.
+    // Of a trace, future opportunities count: two packets take those at 10 and 20 ms.
     let rate = Rate::Trace(std::sync::Arc::new(crate::Trace::from_millis(vec![10]).unwrap()));
     let mut pipe = Pipe::new(PipeConfig { rate, ..PipeConfig::default() }, 1);
     pipe.apply(Change::Limit(Limit::Bytes(10_000)), at_ms(1));
@@ -122,7 +124,7 @@ fn a_changed_rate_counts_for_the_packet_in_service() {
     // Half is done after 0.5 ms; the other half takes 5 ms at a tenth of the rate.
     pipe.apply(Change::Rate(Rate::from_bps(1_200_000)), Time::from_micros(500));
     assert_eq!(pipe.poll_timeout(), Some(Time::from_micros(5_500)));
-    // Stalled: it never ends; and goes on where it was.
+    // Stalled: the packet never ends; later it continues.
     pipe.apply(Change::Rate(Rate::from_bps(0)), Time::from_micros(3_000));
     assert_eq!(pipe.poll_timeout(), None);
     pipe.apply(Change::Rate(Rate::Unlimited), at_ms(50));
@@ -145,7 +147,7 @@ fn an_outage_loses_what_is_inside_and_what_is_offered() {
     for i in 0..30 {
         pipe.enqueue(i, 1_500, Time::ZERO);
     }
-    // By 15 ms five have arrived (1 ms each, 10 ms on the way), though nobody has fetched them yet.
+    // By 15 ms five packets have arrived (1 ms each, 10 ms of delay), though none was fetched yet.
     pipe.schedule(at_ms(15), Change::Outage(true));
     pipe.schedule(at_ms(40), Change::Outage(false));
     assert_eq!(pipe.enqueue(99, 1_500, at_ms(39)), Outcome::Dropped(DropReason::Outage));
@@ -192,7 +194,7 @@ fn an_opportunity_carries_small_packets_together_and_large_ones_in_parts() {
     // At 2: a, b and half of c. At 5 (twice): the rest of c, 2,500 of d. At 10: the rest of d.
     let out = drain(&mut pipe, at_ms(100));
     assert_eq!(out, [(at_ms(2), "a"), (at_ms(2), "b"), (at_ms(5), "c"), (at_ms(10), "d")]);
-    // The trace repeats every 10 ms; what it offered while the queue was empty is gone.
+    // The trace repeats every 10 ms; opportunities that found an empty queue are lost.
     pipe.enqueue("e", 1_500, at_ms(23));
     pipe.enqueue("f", 1_500, at_ms(23));
     pipe.enqueue("g", 1_500, at_ms(23));
@@ -266,7 +268,8 @@ fn a_shorter_delay_lets_nobody_overtake() {
     assert_eq!(drain_from(&mut pipe, at_ms(60), at_ms(100)), [(at_ms(70), 'c')]);
 }
 
-/// The delays of packets sent every `gap_us`, in order of sending; and how many arrived behind a later one.
+/// The delays of packets sent every `gap_us`, in the order of sending, and how many arrived behind
+/// a later one.
 fn jittered(reorder: bool, gap_us: u64) -> (Vec<Duration>, usize) {
     let jitter = Jitter { span: Duration::from_millis(10), reorder };
     let mut pipe =
@@ -295,14 +298,15 @@ fn jitter_stays_within_its_span_and_uses_it() {
 
 #[test]
 fn ordered_jitter_wanders_rather_than_jumps() {
-    // The delay of a packet does not depend on how many others are under way: every hundredth packet of the dense series
-    // is sent when one of the sparse series is, and takes as long.
+    // The delay of a packet does not depend on the number of other packets: every hundredth packet
+    // of the dense series is sent at the time of a sparse one, and takes as long.
     let (sparse, _) = jittered(false, 1_000);
     let (dense, _) = jittered(false, 10);
     for (delay, other) in sparse.iter().zip(dense.iter().step_by(100)) {
         assert_eq!(delay, other);
     }
-    // From one packet to the next, 1 ms later, at most a twentieth of the span (a step of 20 ms) more or less.
+    // From one packet to the next, 1 ms later, at most a twentieth of the span (a step of 20 ms)
+    // more or less.
     let largest = sparse.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap();
     assert!(largest <= Duration::from_micros(501), "{largest:?}");
 }
@@ -415,7 +419,8 @@ fn configs() -> impl Strategy<Value = PipeConfig> {
     )
 }
 
-/// Runs the steps, checking conservation after each; the arrivals as (time, number), and the final counters.
+/// Runs the steps and checks conservation after each; returns the arrivals as (time, number), and
+/// the final counters.
 fn run(config: &PipeConfig, seed: u64, steps: &[Step]) -> (Vec<(Time, usize)>, Counters) {
     let mut pipe = Pipe::new(config.clone(), seed);
     let (mut now, mut sent, mut out) = (Time::ZERO, 0, Vec::new());
@@ -426,7 +431,7 @@ fn run(config: &PipeConfig, seed: u64, steps: &[Step]) -> (Vec<(Time, usize)>, C
                 sent += 1;
             }
             Step::Wait { micros } => {
-                // As a driver should: awake at each timeout on the way.
+                // As a driver should: it wakes at each timeout on the way.
                 let until = now + Duration::from_micros(micros);
                 while let Some(next) = pipe.poll_timeout().filter(|next| *next <= until) {
                     now = now.max(next);
@@ -475,8 +480,8 @@ proptest! {
             let mut bits = 0_u128;
             for (to, i) in &out[first + 1..] {
                 bits += u128::from(sizes[*i]) * 8;
-                // From the end of one packet to the end of a later one no more passes than the rate allows in that time; the
-                // two ends are whole nanoseconds.
+                // Between the ends of two packets no more bytes pass than the rate allows in that
+                // time; both ends are whole nanoseconds.
                 let nanos = u128::from(to.as_nanos() - from.as_nanos()) + 1;
                 prop_assert!(bits * 1_000_000_000 <= nanos * u128::from(bps), "{} bits in {} ns", bits, nanos);
             }

@@ -1,4 +1,4 @@
-//! Time as an argument: the emulator never asks for it.
+//! Points in time, which the driver passes as arguments: the emulator reads no clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl From<Duration> for Time {
     }
 }
 
-/// A span in nanoseconds, saturating: 584 years are enough.
+/// A span in nanoseconds; saturates after 584 years.
 pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,9 @@
 //! Traces of delivery opportunities, as Mahimahi records and replays them.
 //!
-//! A trace is a list of times in milliseconds, one per line, in order, repeats allowed. At each of them the link can
-//! take 1,500 bytes: one full packet, several small ones, or a part of one. An opportunity that finds the queue empty is
-//! gone. The last time is the period after which the trace starts over.
+//! A trace is a list of times in milliseconds, one per line, in order, repeats allowed. At each
+//! time the link can take 1,500 bytes: one full packet, several small ones, or a part of one. An
+//! opportunity that finds the queue empty is lost. The last time is the period after which the
+//! trace repeats.
 
 use std::fmt;
 
@@ -11,10 +12,10 @@ use crate::time::Time;
 use crate::time::nanos;
 use std::time::Duration;
 
-/// The bytes one opportunity carries.
+/// The bytes of one opportunity (Mahimahi's MTU).
 pub const OPPORTUNITY_BYTES: u64 = 1_500;
 
-/// The most opportunities a trace may hold: an hour at 50 Mbit/s.
+/// The most opportunities of a trace. Chosen: an hour at 50 Mbit/s.
 pub const OPPORTUNITIES_MAX: usize = 16_000_000;
 
 const NANOS_PER_MS: u64 = 1_000_000;
@@ -26,10 +27,10 @@ pub struct Trace {
     at_ms: Vec<u32>,
 }
 
-/// Why a trace is refused.
+/// The reason for refusing a trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
-    /// There is not one opportunity.
+    /// The trace has no opportunity.
     #[error("the trace is empty: give one delivery time in milliseconds per line")]
     Empty,
     /// A line is not a number.
@@ -40,7 +41,7 @@ pub enum TraceError {
         /// The start of the line.
         text: String,
     },
-    /// Times run backwards.
+    /// The times are not in order.
     #[error("entry {entry}: {at_ms} ms comes after {before_ms} ms: delivery times must be in order")]
     Unordered {
         /// Counted from 1.
@@ -50,13 +51,13 @@ pub enum TraceError {
         /// The time before it.
         before_ms: u32,
     },
-    /// A period of no length.
+    /// The period has no length.
     #[error("the last delivery time is 0 ms: it is the trace's period and must be positive")]
     NoPeriod,
-    /// More than [`OPPORTUNITIES_MAX`].
+    /// The trace has more than [`OPPORTUNITIES_MAX`] times.
     #[error("the trace has more than {OPPORTUNITIES_MAX} delivery times")]
     TooLong,
-    /// A walk whose bounds make no sense.
+    /// The bounds of a walk contradict each other.
     #[error("a walk needs 0 < min <= max <= 10 Gbit/s, a period and steps of at least 1 ms, at most one day")]
     ImpossibleWalk,
 }
@@ -79,7 +80,8 @@ impl Trace {
         }
     }
 
-    /// Reads Mahimahi's format: a time in milliseconds per line; empty lines and lines that start with `#` are skipped.
+    /// Reads Mahimahi's format: a time in milliseconds per line; empty lines and lines that start
+    /// with `#` are skipped.
     pub fn parse(text: &str) -> Result<Self, TraceError> {
         let mut at_ms = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -98,7 +100,7 @@ impl Trace {
         Self::from_millis(at_ms)
     }
 
-    /// After how many milliseconds the trace starts over.
+    /// The period, in milliseconds.
     pub fn period_ms(&self) -> u32 {
         self.at_ms.last().copied().unwrap_or(1)
     }
@@ -114,7 +116,7 @@ impl Trace {
         u64::try_from(bits * 1_000 / u128::from(self.period_ms())).unwrap_or(u64::MAX)
     }
 
-    /// Bits per second of the best of all spans of a second.
+    /// Bits per second of the best second.
     pub fn peak_bps(&self) -> u64 {
         const SPAN_MS: u64 = 1_000;
         let most = (0..u64::from(self.period_ms()))
@@ -129,7 +131,7 @@ impl Trace {
         count.saturating_mul(OPPORTUNITY_BYTES)
     }
 
-    /// When opportunity `index` comes; they are counted from the epoch on and never end.
+    /// When opportunity `index` comes. Opportunities are counted from the epoch and never end.
     pub(crate) fn time_of(&self, index: u64) -> Time {
         let len = self.len();
         let within =
@@ -145,7 +147,8 @@ impl Trace {
         if millis == 0 {
             return 0;
         }
-        // The end of one period is the start of the next: look in the period that ends here first.
+        // The end of one period is the start of the next, so the search begins in the period that
+        // ends here.
         let period = u64::from(self.period_ms());
         let lap = (millis - 1) / period;
         let within = millis - lap * period;
@@ -166,21 +169,22 @@ impl fmt::Debug for Trace {
 
 /// A generated trace: a rate that wanders between two bounds, as a mobile link's capacity does.
 ///
-/// At each step the rate is multiplied or divided by a factor drawn between 1 and `factor_max`, and held within the bounds.
-/// Only basic arithmetic is used, so a seed gives the same trace on every machine.
+/// At each step the rate is multiplied or divided by a factor drawn between 1 and `factor_max`, and
+/// kept within the bounds. Only basic arithmetic is used, so a seed gives the same trace on every
+/// machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Walk {
     /// Lower bound in bits per second.
     pub min_bps: u64,
     /// Upper bound in bits per second.
     pub max_bps: u64,
-    /// How long the rate holds still.
+    /// How long the rate stays constant.
     pub step: Duration,
     /// The largest change of one step, as a factor above 1.
     pub factor_max: f64,
-    /// After this the trace repeats.
+    /// The period of the trace.
     pub period: Duration,
-    /// Chooses the walk.
+    /// The seed of the walk.
     pub seed: u64,
 }
 
@@ -200,7 +204,7 @@ impl Walk {
         }
         let (min, max) = (self.min_bps as f64, self.max_bps as f64);
         let mut random = Random::new(self.seed, Stream::Walk);
-        // Start anywhere between the bounds.
+        // The start is anywhere between the bounds.
         let mut bps = min + (max - min) * random.unit();
         let mut credit_bytes = 0.0;
         let mut at_ms = Vec::new();

@@ -1,11 +1,12 @@
-//! Quantities as people write them: `10mbit`, `20ms`, `64kB`, `2%`.
+//! Quantities in text form: `10mbit`, `20ms`, `64kB`, `2%`.
 //!
-//! Rates end in `bit`, `kbit`, `mbit` or `gbit`; durations in `ns`, `us`, `ms`, `s`, `min` or `h`; sizes in `B`, `kB`, `MB` or
-//! `GB` (powers of ten); ratios are a number from 0 to 1 or a percentage.
+//! Rates end in `bit`, `kbit`, `mbit` or `gbit`; durations in `ns`, `us`, `ms`, `s`, `min` or `h`;
+//! sizes in `B`, `kB`, `MB` or `GB` (powers of ten). Ratios are a number from 0 to 1 or a
+//! percentage.
 
 use std::time::Duration;
 
-/// Why a quantity is refused.
+/// The reason for refusing a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not {wanted}")]
 pub struct UnitError {
@@ -21,7 +22,7 @@ fn scaled(text: &str, units: &[(&str, f64)], wanted: &'static str) -> Result<f64
     let factor = units.iter().find(|(name, _)| *name == unit).ok_or_else(error)?.1;
     let number: f64 = number.trim().parse().map_err(|_| error())?;
     let value = number * factor;
-    // 2^53: up to here a float holds every whole number.
+    // 2^53: up to here a float represents every whole number.
     if (0.0..=9_007_199_254_740_992.0).contains(&value) { Ok(value) } else { Err(error()) }
 }
 

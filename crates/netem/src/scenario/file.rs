@@ -1,4 +1,4 @@
-//! The scenario file as written, and its way to a checked [`Scenario`].
+//! The scenario file, and its conversion to a checked [`Scenario`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::rate::Rate;
 use crate::trace::{Trace, Walk};
 use crate::units::{UnitError, parse_duration, parse_rate_bps, parse_ratio, parse_size_bytes};
 
-/// Bounds of what happens again and again: what a file asks for must fit into memory.
+/// Bounds of repeated events. Chosen: all events of a file must fit into memory.
 const EVERY_MIN: Duration = Duration::from_millis(10);
 const UNTIL_MAX: Duration = Duration::from_secs(3_600);
 
-/// A quantity as text, checked while reading, so that the error names the line.
+/// A quantity in text form, checked while reading, so that the error names the line.
 macro_rules! quantity {
     ($name:ident, $value:ty, $parse:expr) => {
         #[derive(Debug, Clone, Copy, Deserialize)]
@@ -278,7 +278,7 @@ impl TryFrom<String> for QueueValue {
     }
 }
 
-/// What errors and trace files need to know.
+/// The context of errors and trace files.
 struct Context<'a> {
     origin: &'a str,
     folder: Option<&'a Path>,
@@ -316,7 +316,7 @@ impl Context<'_> {
         }
     }
 
-    /// `base` with what `table` says.
+    /// `base` with the changes in `table`.
     fn overlay(&self, base: &PipeConfig, table: &PipeTable) -> Result<PipeConfig, ScenarioError> {
         let mut pipe = base.clone();
         if let Some(rate) = &table.rate {
@@ -431,12 +431,12 @@ impl Context<'_> {
         Ok(happenings)
     }
 
-    /// When an event happens: once, or again and again until before the end.
+    /// The times of an event: once, or repeated until before the end.
     fn times(&self, table: &EventTable, end: Duration) -> Result<Vec<Duration>, ScenarioError> {
         let at = table.at.0;
         let Some(Span(every)) = table.every else {
             if table.until.is_some() {
-                return Err(self.invalid(format!("event at {at:?}: until is for one that has every")));
+                return Err(self.invalid(format!("event at {at:?}: until needs every")));
             }
             return Ok(vec![at]);
         };
@@ -450,7 +450,7 @@ impl Context<'_> {
         Ok(times.take_while(|at| *at < until).collect())
     }
 
-    /// What an event changes in a direction that has this jitter.
+    /// The changes of an event in a direction with this jitter.
     fn changes(&self, table: &EventTable, old: Jitter) -> Result<Vec<Change>, ScenarioError> {
         let outage = table.outage.map(|outage| matches!(outage, OutageValue::Begin));
         let outage = outage.or(table.carrier.map(|carrier| matches!(carrier, CarrierValue::Lost)));
@@ -473,7 +473,7 @@ impl Context<'_> {
     }
 }
 
-/// What event tables make.
+/// The result of the event tables.
 #[derive(Default)]
 struct Happenings {
     events: Vec<Event>,
@@ -501,7 +501,7 @@ pub(super) fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<S
         events.extend(more.events);
         carriers.extend(more.carriers);
     }
-    // Stable: events of one time stay in the order of the file.
+    // The sort is stable: events of the same time stay in the order of the file.
     events.sort_by_key(|event| event.at);
     carriers.sort_by_key(|event| event.at);
     let ScenarioFile { name, description, duration: Span(duration), .. } = file;

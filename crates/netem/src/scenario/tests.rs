@@ -162,7 +162,7 @@ fn mistakes_are_named_with_their_place() {
     );
     refused(&format!("{head}{link}[[event]]\nat = '1s'\nlink = 'l'"), "changes nothing");
     let event = format!("{head}{link}[[event]]\nat = '1s'\nlink = 'l'\n");
-    refused(&format!("{event}outage = 'begin'\nuntil = '3s'"), "until is for one that has every");
+    refused(&format!("{event}outage = 'begin'\nuntil = '3s'"), "until needs every");
     refused(&format!("{event}outage = 'begin'\nevery = '1us'"), "every 10ms at most");
     refused(&format!("{event}outage = 'begin'\nevery = '1s'\nuntil = '9h'"), "until 3600s");
     refused(&format!("{event}carrier = 'lost'\ndirection = 'up'"), "in both directions");

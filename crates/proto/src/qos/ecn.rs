@@ -5,7 +5,7 @@
 //! so a wrong checksum stays wrong and its receiver detects it. IPv6 has no header checksum.
 //!
 //! The inner packet itself carries the mark, so no outer ECN field has to carry it across the
-//! tunnel. `link::ecn` handles the marks of routers between the tunnel's ends.
+//! tunnel. `link::path::ecn` handles the marks of routers between the tunnel's ends.
 
 use crate::PacketBuf;
 use crate::inner::checksum;
