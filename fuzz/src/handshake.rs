@@ -1,7 +1,8 @@
-//! The messages of a handshake: as any bytes, and as true ones that somebody on the way changed.
+//! The messages of a handshake: as any bytes, and as true messages that an attacker on the path
+//! changed.
 //!
-//! Asserted: what is read and written again is the same; a true handshake comes to the same keys on both sides; a changed
-//! message never does, and leaves the attempt as it was.
+//! Asserted: a message that is read and written again is the same; a true handshake gives the same
+//! keys on both sides; a changed message never does, and leaves the attempt unchanged.
 
 use std::net::SocketAddr;
 
@@ -22,7 +23,7 @@ const NOISE_1: std::ops::Range<usize> = 8..INITIATION_BYTES - 32;
 /// Reads `data` as every message and payload, and plays a handshake with it.
 ///
 /// # Panics
-/// If something that must hold does not.
+/// If an assertion fails.
 pub fn handshake(data: &[u8]) {
     parse(data);
     let mut input = Input::new(data);
@@ -59,7 +60,7 @@ fn padded<const N: usize>(chunk: &[u8]) -> [u8; N] {
     bytes
 }
 
-/// Changes a message as the input says; whether that is another one.
+/// Changes a message by the input; returns whether the result differs.
 fn damage(input: &mut Input<'_>, message: &mut [u8]) -> Option<Option<usize>> {
     let (place, value) = (usize::from(input.byte()?), input.byte()?);
     let place = place % message.len().max(1);
@@ -82,12 +83,12 @@ fn play(input: &mut Input<'_>) -> Option<()> {
 
     let mut cookie = None;
     let mut incoming = None;
-    // A source may ask five times; after that it is asked for a cookie.
+    // A source may start five handshakes; then it is asked for a cookie.
     for _ in 0..1 + choice % 8 {
         let mut message = Vec::new();
         let mac1 = initiator.put(choice, cookie.as_ref(), &mut message);
         let damaged = damage(input, &mut message)?;
-        // Behind the macs, too: who knows the server's public key can make them.
+        // Recomputes the macs: every host that knows the server's public key can do so.
         let changed = damaged.is_some_and(|place| NOISE_1.contains(&place));
         assert!(!changed || responder.read(&message).is_err(), "a changed initiation was read");
         match responder.admit(&message, source, now) {

@@ -1,4 +1,4 @@
-//! An input as a tape of choices: bytes are taken off its front, and an empty tape ends the run.
+//! An input as a tape of choices: bytes are taken from its front, and an empty tape ends the run.
 
 /// The rest of an input.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl<'a> Input<'a> {
         Some(u16::from_be_bytes([self.byte()?, self.byte()?]))
     }
 
-    /// A length of one byte and as many bytes, or what is left of them.
+    /// A length of one byte and that many bytes, or the rest.
     pub(crate) fn chunk(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(self.byte()?).min(self.0.len());
         let (chunk, rest) = self.0.split_at(length);

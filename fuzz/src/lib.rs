@@ -1,16 +1,18 @@
-//! What the fuzz targets do with an input, as plain functions: `cargo fuzz` drives them with new inputs, and
-//! `tests/corpus.rs` with the committed ones.
+//! The fuzz targets as plain functions: `cargo fuzz` drives them with new inputs, `tests/corpus.rs`
+//! with the committed ones.
 //!
-//! An input is a valid run if no function panics: each asserts what must hold whatever arrives. Nothing here draws
-//! randomness or reads a clock, so an input replays exactly.
+//! A run is valid if no function panics: each asserts its invariants for any input. No function
+//! draws random numbers or reads a clock, so an input replays exactly.
 //!
 //! To fuzz (the engine needs switches that the stable compiler hides behind `RUSTC_BOOTSTRAP`):
 //! ```text
 //! cargo install cargo-fuzz
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run frame -- -max_total_time=300
 //! ```
-//! The targets are `frame`, `handshake`, `session`, `endpoint`, `sealed`, `pair` and `sealed_pair`; for those behind a handshake
-//! `-max_len=4096` leaves room for one. `cargo fuzz cmin TARGET` shrinks a corpus before it is committed; an input that failed is committed beside it once the fault is repaired.
+//! The targets are `frame`, `handshake`, `session`, `endpoint`, `sealed`, `pair` and `sealed_pair`;
+//! for those behind a handshake `-max_len=4096` leaves room for one. `cargo fuzz cmin TARGET`
+//! shrinks a corpus before it is committed. An input that failed is committed once the fault is
+//! repaired.
 
 mod handshake;
 mod input;
@@ -28,10 +30,11 @@ use bonding_proto::wire::heartbeat::Heartbeat;
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use bonding_proto::wire::{parse_frame, parse_plain, put_frame_header};
 
-/// Reads `data` as frames, one after another, as a plain datagram, as a heartbeat, as a sealed header and as control.
+/// Reads `data` as frames, one after another, as a plain datagram, as a heartbeat, as a sealed
+/// header and as control.
 ///
 /// # Panics
-/// If what was read and written again is not what was read.
+/// If a value that was read and written again differs.
 pub fn frame(data: &[u8]) {
     let mut rest = data;
     while let Ok((frame, behind)) = parse_frame(rest) {

@@ -1,7 +1,7 @@
-//! One side alone, fed whatever the input says: a client's session or a server's endpoint.
+//! One side alone, fed by the input: a client's session or a server's endpoint.
 //!
-//! Asserted: no panic; every drain ends; datagrams to send fit their declared sizes; after `handle_timeout` and a full
-//! drain the next deadline is later than now.
+//! Asserted: no panic; every drain ends; datagrams to send fit their declared sizes; after
+//! `handle_timeout` and a full drain the next deadline is later than now.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -25,7 +25,7 @@ use crate::input::Input;
 pub(crate) const LINKS: u8 = 3;
 /// The tunnel's MTU.
 pub(crate) const MTU: u16 = 1_461;
-/// Outputs of one drain that no legal queue exceeds; more means that it would never end.
+/// Outputs of one drain that no legal queue exceeds; more means that the drain never ends.
 const DRAIN_MAX: usize = 200_000;
 
 /// The client's outer address on a link.
@@ -38,12 +38,12 @@ pub(crate) fn server_address(link: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 9_001 + u16::from(link))
 }
 
-/// Where the client's datagrams of a link go to, and come from.
+/// The path of the client's datagrams on a link.
 pub(crate) fn client_path(link: u8) -> Path {
     Path { socket: SocketId(link), remote: server_address(link), local: None }
 }
 
-/// Where the server's datagrams of a link go to, and come from.
+/// The path of the server's datagrams on a link.
 pub(crate) fn server_path(link: u8) -> Path {
     Path { socket: SocketId(link), remote: client_address(link), local: None }
 }
@@ -57,7 +57,7 @@ fn policy(choice: u8) -> Policy {
     }
 }
 
-/// Rates that a choice gives a link: none, or from 1 to 128 Mbit/s.
+/// A link's rate by choice: none, or from 1 to 128 Mbit/s.
 fn rate(choice: u8) -> Option<BitRate> {
     (!choice.is_multiple_of(8)).then(|| BitRate::from_bps(1_000_000 << (choice % 8)))
 }
@@ -117,7 +117,7 @@ pub(crate) fn prefix(last: u8, length: u8) -> Prefix {
     Prefix { address: IpAddr::V4(Ipv4Addr::new(10, 99, 0, last)), length }
 }
 
-/// A server with two clients: the one of [`new_session`], and one that never speaks.
+/// A server with two clients: the one of [`new_session`], and one that never sends.
 pub(crate) fn new_endpoint(choice: u8, security: Security, now: Instant) -> Endpoint {
     let sealed = security == Security::Sealed;
     let peer = |index: u8| PlainPeer {
@@ -165,7 +165,7 @@ pub(crate) fn new_endpoint(choice: u8, security: Security, now: Instant) -> Endp
     Endpoint::new(&config, now)
 }
 
-/// Takes everything a machine has to say: datagrams and packets, in its order.
+/// Takes all outputs of a machine, datagrams and packets, in its order.
 ///
 /// # Panics
 /// If the drain does not end, or a batch contradicts its own sizes.
@@ -198,7 +198,7 @@ pub(crate) fn drain(
     panic!("the drain does not end");
 }
 
-/// Drains a machine after an input, tells it the time, and drains it again, as every driver must.
+/// Drains a machine after an input, gives it the time, and drains it again, as every driver must.
 ///
 /// # Panics
 /// If its next deadline is not later than now.
@@ -233,7 +233,7 @@ pub(crate) fn inner_packet(from_client: bool, port: u8, payload: &[u8]) -> Vec<u
     packet
 }
 
-/// A data frame whose numbers lie close together, so that windows and holds are met.
+/// A data frame whose numbers lie close together, so that windows and holds are reached.
 pub(crate) fn data_frame(input: &mut Input<'_>) -> Option<Vec<u8>> {
     let (slot, counter) = (input.byte()? % 4, input.number()?);
     let payload = inner_packet(slot % 2 == 0, slot, input.chunk()?);
@@ -246,7 +246,7 @@ pub(crate) fn data_frame(input: &mut Input<'_>) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-/// One datagram of the input's making, as a machine whose peers are `peers` would receive it.
+/// One datagram made from the input, as a machine with the peers `peers` would receive it.
 fn datagram(input: &mut Input<'_>, kind: u8, peers: fn(u8) -> Path, sent: &[Vec<u8>]) -> Option<Datagram> {
     let choice = input.byte()?;
     let mut path = peers(choice % LINKS);
@@ -260,7 +260,8 @@ fn datagram(input: &mut Input<'_>, kind: u8, peers: fn(u8) -> Path, sent: &[Vec<
     let data = match kind {
         0 => input.chunk()?.to_vec(),
         1 => data_frame(input)?,
-        // What the machine itself said, sent back and perhaps damaged: heartbeats of the right shape.
+        // A datagram of the machine itself, sent back and perhaps damaged: heartbeats of the right
+        // shape.
         _ => {
             let mut echo =
                 sent.get(usize::from(input.byte()?) % sent.len().max(1)).cloned().unwrap_or_default();
@@ -289,7 +290,7 @@ fn play<M: StateMachine>(
         match input.byte()? % 8 {
             kind @ 0..=2 => {
                 let datagram = datagram(input, kind, peers, &sent)?;
-                // A refusal is counted inside.
+                // A refusal is counted by the machine.
                 let _ = machine.handle_datagram(datagram, now);
             }
             3 => {
@@ -320,7 +321,7 @@ fn play<M: StateMachine>(
 /// A client's life.
 ///
 /// # Panics
-/// If something that must hold does not.
+/// If an assertion fails.
 pub fn session(data: &[u8]) {
     let mut input = Input::new(data);
     let Some(choice) = input.byte() else { return };
@@ -338,7 +339,7 @@ pub fn session(data: &[u8]) {
 /// A server's life.
 ///
 /// # Panics
-/// If something that must hold does not.
+/// If an assertion fails.
 pub fn endpoint(data: &[u8]) {
     let mut input = Input::new(data);
     let Some(choice) = input.byte() else { return };

@@ -1,9 +1,10 @@
-//! A client and a server with a network between them that the input plays: it loses, copies, delays and damages.
+//! A client and a server with a network between them that the input plays: it loses, copies, delays
+//! and damages.
 //!
-//! Asserted beyond what [`crate::machine`] asserts: a delivered packet is one that was sent, and none is delivered
-//! more often than it was sent. A damaged datagram can look like a good one where links are plain, so from the first
-//! damage to a data frame on, only the absence of panics counts. On sealed links it holds whatever is damaged, forged, or
-//! repeated, and however often keys are replaced.
+//! Asserted in addition to [`crate::machine`]: a delivered packet is one that was sent, and no
+//! packet is delivered more often than it was sent. On plain links a damaged datagram can look
+//! valid, so from the first damage to a data frame on, only the absence of panics counts. On sealed
+//! links the assertions hold for any damage, forgery or replay, and for any number of rekeys.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::machine::{
     LINKS, client_address, client_path, inner_packet, new_endpoint, new_session, server_path, tick,
 };
 
-/// Most datagrams under way; more are lost, as in a drop-tail queue.
+/// The most datagrams in flight; further ones are lost, as in a drop-tail queue.
 const UNDER_WAY_MAX: usize = 512;
 
 /// A datagram between the two.
@@ -58,7 +59,7 @@ struct World {
     network: Vec<Flight>,
     ledger: Ledger,
     now: Instant,
-    /// Numbers the packets, so that each is one of a kind.
+    /// Numbers the packets, so that each is unique.
     counter: u32,
 }
 
@@ -95,7 +96,8 @@ impl World {
             &mut self.server,
             now,
             |path: Path, _: LinkId, data| {
-                // A link's path is where it was heard, which need not be its own client's address.
+                // A link's path is the path that was received from, which need not be its own
+                // client's address.
                 let link = (0..LINKS).find(|link| path.remote == client_address(*link));
                 let link = link.expect("a datagram to somebody else");
                 put(Flight { to_server: false, link, data: data.to_vec() });
@@ -108,7 +110,7 @@ impl World {
 
     fn deliver(&mut self, flight: &Flight) {
         let data = BytesMut::from(flight.data.as_slice());
-        // A refusal is counted inside.
+        // A refusal is counted by the machine.
         let _ = if flight.to_server {
             self.server.handle_datagram(Datagram::new(server_path(flight.link), data), self.now)
         } else {
@@ -134,7 +136,7 @@ impl World {
         self.tick();
     }
 
-    /// Takes the datagram at a place of the network out of it.
+    /// Removes the datagram at a place of the network.
     fn take(&mut self, place: u8) -> Option<Flight> {
         (!self.network.is_empty()).then(|| self.network.remove(usize::from(place) % self.network.len()))
     }
@@ -153,11 +155,11 @@ impl World {
         if let Some(target) = flight.data.get_mut(usize::from(byte)) {
             *target ^= value;
         }
-        // A damaged heartbeat may announce a restart of the peer, after which numbers start anew.
+        // A damaged heartbeat may announce a restart of the peer, after which numbers start again.
         self.ledger.damaged |= value != 0 && (before || parse_plain(&flight.data).is_ok());
     }
 
-    /// Everything under way arrives, in order, and what answers it, until `span` has passed.
+    /// Delivers all datagrams in flight and their answers in order, until `span` has passed.
     fn calm(&mut self, span: Duration) {
         let end = self.now + span;
         while self.now < end {
@@ -171,14 +173,14 @@ impl World {
         }
     }
 
-    /// What only attackers and time do, on sealed links.
+    /// Actions of attackers and of time, on sealed links only.
     fn sealed_step(&mut self, input: &mut Input<'_>) -> Option<()> {
         match input.byte()? % 8 {
             0 => {
                 let (to, data) = (input.byte()?, input.chunk()?.to_vec());
                 self.deliver(&Flight { to_server: to & 1 == 0, link: (to >> 1) % LINKS, data });
             }
-            // Something true, over another link or back to its sender.
+            // A true datagram, over another link or back to its sender.
             1 => {
                 if let (Some(mut flight), to) = (self.take(input.byte()?), input.byte()?) {
                     flight.to_server ^= to & 1 == 1;
@@ -223,15 +225,16 @@ impl World {
     }
 }
 
-/// The life of a bond over a network that the input plays.
+/// The life of a bond over a network that the input controls.
 ///
 /// # Panics
-/// If something that must hold does not.
+/// If an assertion fails.
 pub fn pair(data: &[u8]) {
     let mut input = Input::new(data);
     let (Some(up), Some(down)) = (input.byte(), input.byte()) else { return };
     let mut world = World::new(up, down, Security::Plain, Instant::from_nanos(1_000_000_000));
-    // Links become usable by proof in both directions; most inputs should begin with a bond that stands.
+    // Links become usable by proof in both directions; most inputs should begin with a connected
+    // bond.
     if up & 1 == 0 {
         world.calm(Duration::from_millis(400));
     }
@@ -241,10 +244,10 @@ pub fn pair(data: &[u8]) {
     }
 }
 
-/// The same on sealed links; whatever happened, a calm network brings the bond back.
+/// The same on sealed links. In the end a calm network lets the bond recover.
 ///
 /// # Panics
-/// If something that must hold does not.
+/// If an assertion fails.
 pub fn sealed_pair(data: &[u8]) {
     let mut input = Input::new(data);
     let (Some(up), Some(down)) = (input.byte(), input.byte()) else { return };

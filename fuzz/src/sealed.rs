@@ -1,8 +1,10 @@
-//! A peer that holds true keys and says whatever the input says: a client to a server's endpoint, a server to a client.
+//! A peer that holds true keys and sends whatever the input says: a client to a server's endpoint,
+//! or a server to a client.
 //!
-//! It answers handshakes and makes them, so that what it seals is opened; it also repeats and changes what was said before, and
-//! lets strangers speak. Asserted beyond what [`crate::machine`] asserts: what a client sends into the server's network carries
-//! the client's address; nothing that was changed is taken for true; no address that sent nothing is sent anything.
+//! The peer answers and starts handshakes, so its sealed datagrams are opened. It also replays and
+//! changes earlier datagrams, and sends datagrams of strangers. Asserted in addition to
+//! [`crate::machine`]: every packet from a client into the server's network has the client's
+//! address; no changed datagram is accepted; no datagram is sent to an address that sent none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -33,16 +35,16 @@ use crate::machine::{
     server_path, session_config, tick,
 };
 
-/// What is remembered of what was said.
+/// The most datagrams remembered.
 const SAID_MAX: usize = 64;
-/// Keys that the peer keeps.
+/// The most keys that the peer keeps.
 const KEYS_MAX: usize = 6;
 
 const fn start() -> Instant {
     Instant::from_nanos(1_000_000_000)
 }
 
-/// The peer's keys, with their counters, and what it has heard and said.
+/// The peer's keys with their counters, and the datagrams that it received and sent.
 #[derive(Debug, Default)]
 struct Peer {
     keys: Vec<(TransportKeys, BTreeMap<u8, u64>)>,
@@ -55,7 +57,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// A name for keys that no others have.
+    /// An index that no other keys have.
     fn next_index(&mut self) -> u32 {
         self.indices += 1;
         self.indices
@@ -71,7 +73,7 @@ impl Peer {
     /// Seals `frames` under one of the keys, with the next counter or a leap.
     fn seal(&mut self, input: &mut Input<'_>, frames: &[u8]) -> Option<Vec<u8>> {
         let (which, link, leap) = (input.byte()?, input.byte()?, input.byte()?);
-        // Mostly the newest keys and a link that there is.
+        // Mostly the newest keys and an existing link.
         let place = self.keys.len().checked_sub(1 + usize::from(which / 64) % self.keys.len().max(1))?;
         let link = if link < 0xf0 { link % LINKS } else { link };
         let (keys, counters) = self.keys.get_mut(place)?;
@@ -113,7 +115,8 @@ impl Peer {
                     frames.extend_from_slice(payload);
                 }
                 _ => match input.byte()? {
-                    // A repair symbol, or packets that are to be delivered at once, of the slots of `data_frame`.
+                    // A repair symbol, or packets that are to be delivered at once, of the slots of
+                    // `data_frame`.
                     choice @ 0xc0.. => {
                         let (count, number, first) = (input.byte()? % 8, input.byte()?, input.number()?);
                         let payload = input.chunk()?;
@@ -124,7 +127,7 @@ impl Peer {
                         put_frame_header(&mut frames, seq_num, Kind::Repair, modifiers, length);
                         frames.extend_from_slice(payload);
                     }
-                    // Feedback about this link, another, or one that there is not.
+                    // Feedback about this link, another, or one that does not exist.
                     choice @ 0xa0..0xc0 => {
                         let (key, largest, run) = (input.byte()?, input.byte()?, input.byte()?);
                         let keys = self.keys.get(usize::from(key) % KEYS_MAX)?;
@@ -159,7 +162,7 @@ impl Peer {
         Some(frames)
     }
 
-    /// A heartbeat that answers the last one that was heard: proof, if nothing is changed.
+    /// A heartbeat that answers the last one received: proof, if it is not changed.
     fn heartbeat(&mut self, input: &mut Input<'_>, now: Instant, frames: &mut Vec<u8>) -> Option<()> {
         let choice = input.byte()?;
         self.heartbeats += u64::from(choice % 4);
@@ -195,11 +198,11 @@ impl Peer {
     /// Opens what the other side sealed.
     ///
     /// # Panics
-    /// If it is sealed under keys that nobody has, or does not hold frames.
+    /// If the datagram is sealed under unknown keys, or does not contain frames.
     fn hear(&mut self, datagram: &[u8]) {
         let header = SealedHeader::parse(datagram).expect("a sealed datagram has its header");
         let keys = self.keys.iter().find(|(keys, _)| keys.local_index == header.receiver_index);
-        // Keys that were forgotten here.
+        // Keys that the peer has dropped.
         let Some((keys, _)) = keys else { return };
         let mut data = datagram.to_vec();
         let (aad, body) = data.split_at_mut(SEALED_HEADER_BYTES);
@@ -230,7 +233,7 @@ impl Peer {
         self.said.push((path, data.to_vec()));
     }
 
-    /// What was said before, perhaps changed, perhaps by somebody else.
+    /// An earlier datagram, perhaps changed, perhaps from another address.
     fn again(&self, input: &mut Input<'_>) -> Option<(Path, Vec<u8>)> {
         let (which, place, value, from) = (input.byte()?, input.byte()?, input.byte()?, input.byte()?);
         let (mut path, mut data) = self.said.get(usize::from(which) % self.said.len().max(1))?.clone();
@@ -255,10 +258,10 @@ fn pass(machine: &impl StateMachine, input: &mut Input<'_>, now: Instant) -> Opt
     })
 }
 
-/// A true peer with an evil mind, and what it speaks to.
+/// A malicious peer with true keys, and the machine that it talks to.
 ///
 /// # Panics
-/// If something that must hold does not.
+/// If an assertion fails.
 pub fn sealed(data: &[u8]) {
     let mut input = Input::new(data);
     let Some(choice) = input.byte() else { return };
@@ -277,7 +280,7 @@ struct ToServer {
     peer: Peer,
     attempts: Vec<(Initiator, Mac1)>,
     cookie: Option<Cookie>,
-    /// Who ever sent something.
+    /// Addresses that ever sent a datagram.
     sources: BTreeSet<SocketAddr>,
 }
 
@@ -297,7 +300,7 @@ impl ToServer {
     fn give(&mut self, path: Path, data: &[u8]) {
         self.sources.insert(path.remote);
         self.peer.remember(path, data);
-        // A refusal is counted inside.
+        // A refusal is counted by the machine.
         let _ = self.endpoint.handle_datagram(Datagram::new(path, BytesMut::from(data)), self.now);
         self.drain();
     }
@@ -341,12 +344,12 @@ impl ToServer {
         }
     }
 
-    /// A first message: by the enrolled client, or by a stranger with a token.
+    /// A first message: from the enrolled client, or from a stranger with a token.
     fn initiate(&mut self, input: &mut Input<'_>) -> Option<()> {
         let (who, link, time) = (input.byte()?, input.byte()?, input.number()?);
         let stranger = who >= 0xc0;
         let index = self.peer.next_index();
-        // Mostly newer than those before.
+        // Mostly newer than the ones before.
         let hello = Hello {
             stamp: Stamp { run: 1, elapsed_us: (u64::from(index) << 8) + u64::from(time) },
             epoch: 50 + u32::from(who % 4),
@@ -366,7 +369,7 @@ impl ToServer {
         Some(())
     }
 
-    /// What an administrator does.
+    /// An administrator's actions.
     fn administer(&mut self, input: &mut Input<'_>) -> Option<()> {
         let choice = input.byte()?;
         let welcome = |public_key| ClientConfig {
@@ -443,7 +446,7 @@ struct ToClient {
     now: Instant,
     responder: Responder,
     peer: Peer,
-    /// First messages that were heard, each with where it came over.
+    /// First messages received, each with its path.
     asked: Vec<(Path, Vec<u8>)>,
 }
 
@@ -497,7 +500,7 @@ impl ToClient {
         let (path, message) = self.asked.get(place)?.clone();
         let admission = self.responder.admit(&message, path.remote, self.now);
         let mut reply = Vec::new();
-        // Somebody who shows a cookie may be told to come later.
+        // A client that shows a cookie may still be limited.
         let Ok(admission) = admission else { return Some(()) };
         match admission {
             Verdict::Cookie(cookie) if how < 0xe0 => reply.extend_from_slice(&cookie),

@@ -1,7 +1,8 @@
-//! No bond: every inner packet goes as one datagram over one link, in order, without queue or pacing of its own.
+//! No bond: every inner packet goes as one datagram over one link, in order, without a queue or
+//! pacing of its own.
 //!
-//! This is what a user has without the bond on their best link, tunnel overhead included, and what the world's own tests
-//! run on. Its frame is that of the bond in size only.
+//! This is a user's best link without the bond, tunnel overhead included. The world's own tests run
+//! on it. Its frame has only the size of the bond's frame.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;

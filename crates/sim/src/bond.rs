@@ -1,4 +1,4 @@
-//! The two ends of the bond as a scenario wants them configured.
+//! The two ends of the bond, configured for a scenario.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::world::{Observed, World};
 
 /// The TUN device's MTU over plain links: 1500 less IPv4, UDP and frame header.
 pub const MTU: u16 = 1_461;
-/// Over sealed ones: less the sealed header and the tag, too.
+/// The TUN device's MTU over sealed links: less the sealed header and the tag, too.
 pub const SEALED_MTU: u16 = MTU - 32;
 /// The heartbeat interval of the default configuration.
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -45,10 +45,10 @@ impl Observed for Endpoint {
     }
 }
 
-/// How the bond over a scenario's links is configured.
+/// The configuration of a bond over a scenario's links.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The links and what happens to them.
+    /// The links and their events.
     pub scenario: Scenario,
     /// Each link's priority, in the order of the links.
     pub priorities: Vec<u8>,
@@ -60,11 +60,11 @@ pub struct Setup {
     pub seed: u64,
     /// How each link is protected, in the order of the links.
     pub security: Vec<Security>,
-    /// Whether the links' rates are configured; else they are to be found out.
+    /// Whether the links' rates are configured; otherwise the bond finds them.
     pub has_ceilings: bool,
-    /// What is done about losses, at both ends.
+    /// The response to losses, at both ends.
     pub recovery: RecoveryConfig,
-    /// The classes' rules, at both ends.
+    /// The rules for classes, at both ends.
     pub rules: Arc<[Rule]>,
 }
 
@@ -80,7 +80,7 @@ fn server_key() -> PrivateKey {
 }
 
 impl Setup {
-    /// The first link has priority 1, every other 2: light traffic belongs on the first.
+    /// The first link has priority 1 and every other 2: light traffic uses the first.
     pub fn new(scenario: Scenario, policy: Policy, seed: u64) -> Self {
         let priorities = (0..scenario.links.len()).map(|link| if link == 0 { 1 } else { 2 }).collect();
         let roles = vec![LinkRole::Primary; scenario.links.len()];
@@ -104,7 +104,8 @@ impl Setup {
         self
     }
 
-    /// The rate to configure for one direction of a link; a configured rate is a ceiling, so a changing one's is its peak.
+    /// The rate to configure for one direction of a link: a configured rate is a ceiling, so the
+    /// peak of a varying rate.
     fn rate(&self, link: &LinkSpec, direction: Direction) -> Option<BitRate> {
         link.pipe(direction).rate.peak_bps().filter(|_| self.has_ceilings).map(BitRate::from_bps)
     }
@@ -120,12 +121,12 @@ impl Setup {
         self.security.contains(&Security::Sealed)
     }
 
-    /// The TUN device's MTU: what fits every link.
+    /// The TUN device's MTU: the largest that fits every link.
     pub fn mtu(&self) -> u16 {
         if self.seals() { SEALED_MTU } else { MTU }
     }
 
-    /// A seed for keys, unlike any other run's.
+    /// A seed for keys that differs from any other run's.
     fn entropy(&self, side: u8, epoch: u64) -> [u8; 32] {
         let mut entropy = [side; 32];
         let numbers = self.seed.to_be_bytes().into_iter().chain(epoch.to_be_bytes());
@@ -133,7 +134,7 @@ impl Setup {
         entropy
     }
 
-    /// The same links with the same priorities, listed the other way round.
+    /// The same links with the same priorities, in reverse order.
     pub fn reversed(mut self) -> Self {
         self.scenario.links.reverse();
         self.priorities.reverse();
@@ -179,7 +180,7 @@ impl Setup {
         Session::new(config, now)
     }
 
-    /// The client as the server knows it.
+    /// The client's configuration on the server.
     pub fn enrolled(&self) -> ClientConfig {
         let links = self.scenario.links.iter().zip(&self.security).enumerate();
         let plain = links.filter(|(_, (_, security))| **security == Security::Plain);

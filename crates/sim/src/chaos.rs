@@ -1,7 +1,7 @@
-//! Random links, random faults, in random order: operations as data, drawn from a seed.
+//! Random links and random faults in random order: operations as data, drawn from a seed.
 //!
-//! Whatever happens, nothing is corrupted, nothing is delivered twice, nothing spins; and when the faults are over, traffic
-//! flows. A run is played again from its course and its seed.
+//! Whatever happens, no packet is corrupted or delivered twice and no side spins. After the faults,
+//! traffic flows again. A run is repeated from its course and its seed.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,21 +21,21 @@ use crate::mangle::{Mangler, Mangling};
 use crate::rng::Rng;
 use crate::world::Observed as _;
 
-/// What runs have in common.
+/// The parameters common to the runs of one course.
 #[derive(Debug, Clone)]
 pub struct Course {
     security: Security,
-    /// Faults happen in this span, in ms, and all are over at its end.
+    /// Faults happen in this span, in ms, and have all ended by its end.
     faults: Range<u64>,
-    /// At most so many.
+    /// The most faults.
     faults_max: u64,
-    /// What may happen: the first so many kinds of [`draw`].
+    /// The kinds of faults: the first this many kinds of [`draw`].
     kinds: u64,
-    /// Then the bond has this long to come back, in ms.
+    /// The time that the bond has to recover after the faults, in ms.
     recovery: u64,
-    /// A load of a third of what the slowest link carries, and at most this.
+    /// The load: a third of the slowest link's rate, and at most this.
     rate_max: BitRate,
-    /// This share of the load must arrive then.
+    /// The share of the load that must arrive after recovery.
     enough: f64,
 }
 
@@ -47,16 +47,17 @@ pub const PLAIN: Course = Course {
     kinds: 9,
     recovery: 3_000,
     rate_max: BitRate::from_bps(u64::MAX),
-    // A plain link that is full from its first second on takes jitter for a queue and stays far below what it carries: of 61 other seeds two
-    // are short of 90 %, and seed 10 is.
+    // A plain link that is full from its first second on takes jitter for a queue and stays far
+    // below its rate: of 61 other seeds two have less than 90 %, and so has seed 10.
     enough: 0.6,
 };
 
-/// Over sealed links. A client that lost its keys asks for new ones every 2 s to 2.3 s in the first minute.
+/// Over sealed links. A client that lost its keys asks for new ones every 2 s to 2.3 s in the first
+/// minute.
 pub const SEALED: Course = Course { security: Security::Sealed, recovery: 7_000, enough: 0.9, ..PLAIN };
 
-/// For minutes, so that keys are replaced and run out; the client is revoked and enrolled among the faults. A client that was revoked and
-/// told asks again after a minute.
+/// For minutes, so that keys are replaced and expire. The client is revoked and enrolled among the
+/// faults. A client that was revoked and told so asks again after a minute.
 pub const LONG: Course = Course {
     faults: 1_000..400_000,
     faults_max: 24,
@@ -66,7 +67,8 @@ pub const LONG: Course = Course {
     ..SEALED
 };
 
-/// More faults, of more kinds: links that flap, change their rate and delay, and put packets in another order. 18 s.
+/// More faults of more kinds: links that flap, change their rate and delay, and reorder packets. 18
+/// s.
 pub const DENSE: Course = Course {
     faults: 1_000..8_000,
     faults_max: 24,
@@ -76,10 +78,10 @@ pub const DENSE: Course = Course {
     ..SEALED
 };
 
-/// Then it is measured for this long.
+/// The span of the measurement after recovery.
 const MEASURED: u64 = 2_000;
 
-/// And this long is waited for what is under way.
+/// The wait for packets in flight after the measurement.
 const REST: u64 = 1_000;
 
 impl Course {
@@ -89,7 +91,7 @@ impl Course {
     }
 }
 
-/// Something that happens to the bond.
+/// A fault.
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     Outage(usize, Direction, bool),
@@ -141,7 +143,7 @@ fn scenario(course: &Course, rng: &mut Rng) -> Scenario {
     }
 }
 
-/// One fault, which may be several operations.
+/// One fault, which may take several operations.
 fn draw(course: &Course, rng: &mut Rng, links: usize) -> Vec<(u64, Operation)> {
     let faults = &course.faults;
     let when = faults.start + rng.below(faults.end - faults.start);
@@ -157,7 +159,7 @@ fn draw(course: &Course, rng: &mut Rng, links: usize) -> Vec<(u64, Operation)> {
         6 => Operation::Rebind(link),
         7 => Operation::RestartClient(100 + rng.below(1_000)),
         8 => Operation::RestartServer(2_000 + rng.below(1_000)),
-        // Without `LONG`'s minutes there is no time to come back from being revoked.
+        // Only the minutes of `LONG` leave time to recover from being revoked.
         9 if course.recovery > 60_000 => Operation::Revoke,
         9 | 10 => Operation::Enrol,
         11 => Operation::Rate(link, direction, 500_000 + rng.below(60_000_000)),
@@ -232,12 +234,13 @@ fn apply(world: &mut BondWorld, setup: &Setup, operation: Operation) {
         Operation::RestartClient(epoch) => world.restart_client(setup.client(epoch, now)),
         Operation::RestartServer(epoch) => world.restart_server(setup.server(epoch, now)),
         Operation::Revoke => world.server.machine.remove_client(SessionId(0), now),
-        // `None`: it is enrolled.
+        // `None`: the client is already enrolled.
         Operation::Enrol => drop(world.server.machine.add_client(setup.enrolled(), now)),
     }
 }
 
-/// Adds a load each way of a third of what the slowest link carries; both sinks are the second application of their host.
+/// Adds a load in each direction of a third of the slowest link's rate. Each sink is the second
+/// application of its host.
 fn load(world: &mut BondWorld, scenario: &Scenario, course: &Course, seed: u64) -> [BitRate; 2] {
     let rate = |direction| {
         let rates = scenario.links.iter().filter_map(|link| link.pipe(direction).rate.mean_bps());
@@ -266,7 +269,7 @@ fn received(world: &BondWorld) -> [u64; 2] {
     [world.server.host.report(1).received_bytes, world.client.host.report(1).received_bytes]
 }
 
-/// What both sides threw away, for a message.
+/// The discards of both sides, for a message.
 fn discards(world: &BondWorld) -> String {
     let sides =
         [world.client.machine.session_stats(world.now()), world.server.machine.session_stats(world.now())];
@@ -287,7 +290,7 @@ fn discards(world: &BondWorld) -> String {
 /// Plays one run. The seed decides everything.
 ///
 /// # Errors
-/// What went wrong, with what happened.
+/// The violation, and the operations of the run.
 pub fn play(course: &Course, seed: u64) -> Result<(), String> {
     let policy = match seed % 5 {
         0 | 1 => Policy::Adaptive,
@@ -326,14 +329,14 @@ pub fn play(course: &Course, seed: u64) -> Result<(), String> {
     let after = received(&world);
     for ((before, after), rate) in before.into_iter().zip(after).zip(rates) {
         let got = BitRate::from_bytes_over(after - before, millis(MEASURED));
-        // Some links lose 1 %, of which three may be in a row on what a sparse load sends.
+        // Some links lose 1 %, of which three in a row may be of a sparse load.
         let enough = got.as_mbps() > rate.as_mbps() * course.enough;
         holds(enough, &|| format!("{got} of {rate} flow again, discards {}", discards(&world)))?;
     }
     world.run_for(millis(REST));
     for counts in [world.ledger_up.counts(), world.ledger_down.counts()] {
         holds(counts.corrupt == 0, &|| format!("{} packets corrupted", counts.corrupt))?;
-        // A restarted peer cannot know what the one before it handed out.
+        // A restarted peer cannot know which packets its predecessor delivered.
         let once = restarts || counts.duplicates == 0;
         holds(once, &|| format!("{} packets delivered twice", counts.duplicates))?;
     }
@@ -343,11 +346,11 @@ pub fn play(course: &Course, seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Plays all of `seeds`, on as many threads as there are processors: `course` says which run a seed is. `played` is told of each; the
-/// first seed that fails ends it.
+/// Plays all of `seeds`, on as many threads as there are processors. `course` maps a seed to its
+/// run, `played` is called after each run. The first seed that fails ends it.
 ///
 /// # Errors
-/// The seed, and what went wrong with it; a panic is one too.
+/// The seed and its violation; a panic counts as one.
 pub fn play_all(
     course: impl Fn(u64) -> &'static Course + Sync,
     seeds: Range<u64>,

@@ -1,8 +1,11 @@
-//! Somebody else's TCP flow on one of the links: it fills the queue that the bond keeps empty, and yields to loss alone.
+//! A competitor: another user's TCP flow on one of the links. It fills the queue that the bond
+//! keeps empty, and yields to loss only.
 //!
-//! A model, not an implementation: a window in full segments by RFC 9438 (cubic, with its Reno-friendly part and fast convergence), slow start
-//! until HyStart's delay rule or a loss (RFC 9406, without its conservative phase), and a decrease once a round trip when a segment sent three later has
-//! arrived. What is lost is not sent again: nobody asks for its bytes. Acknowledgements take half the round trip and are never lost.
+//! A model, not an implementation: a window in full segments by RFC 9438 (cubic, with its
+//! Reno-friendly region and fast convergence), slow start until HyStart's delay rule or a loss (RFC
+//! 9406, without its conservative phase), and one decrease per round trip when a segment sent three
+//! later has arrived. Lost segments are not sent again, because their bytes are not needed.
+//! Acknowledgements take half the round trip and are never lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,41 +20,42 @@ const WINDOW_MIN: f64 = 2.0;
 /// RFC 9438 §4: C, in segments/s³, and β.
 const CUBIC_C: f64 = 0.4;
 const BETA: f64 = 0.7;
-/// RFC 9406 §4.2: how much longer than the least a round trip is at the end of slow start.
+/// RFC 9406 §4.2: the increase of the round trip that ends slow start.
 const HYSTART_MIN: Duration = Duration::from_millis(4);
 const HYSTART_MAX: Duration = Duration::from_millis(16);
-/// A segment is lost when one so many later has arrived.
+/// A segment is lost when a segment this many later has arrived (RFC 5681 §3.2).
 const REORDER_SEGMENTS: u64 = 3;
-/// The retransmission timeout.
+/// The retransmission timeout. Chosen: above any round trip of the scenarios.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// The sender of the flow, and what it knows of the receiver.
+/// The flow's sender, and its knowledge of the receiver.
 #[derive(Debug)]
-pub struct Rival {
-    /// What acknowledgements take.
+pub struct Competitor {
+    /// The delay of an acknowledgement.
     back: Duration,
     start: Instant,
     window: f64,
     /// In segments; infinite before the first loss.
     slow_start_until: f64,
-    /// When growth began after the last decrease, the window to come back to, and after how many seconds (W_max and K).
+    /// The start of growth after the last decrease, the window to return to (W_max), and the
+    /// seconds until then (K).
     epoch: Option<(Instant, f64, f64)>,
     last_max: f64,
-    /// What Reno would have.
+    /// The window that Reno would have.
     reno: f64,
     next: u64,
-    /// Segments under way, in order, with the time of sending.
+    /// Segments in flight, in order, with their times of sending.
     under_way: VecDeque<(u64, Instant)>,
-    /// Acknowledgements under way.
+    /// Acknowledgements in flight.
     acks: VecDeque<(Instant, u64)>,
-    /// No second decrease for losses of what was sent before this segment.
+    /// Losses of segments sent before this one cause no second decrease.
     recover: u64,
     rtt_min: Duration,
     delivered_bytes: u64,
 }
 
-impl Rival {
-    /// A flow from `start` on over a link of this round trip.
+impl Competitor {
+    /// A flow over a link with this round-trip time, from `start` on.
     pub fn new(rtt: Duration, start: Instant) -> Self {
         Self {
             back: rtt / 2,
@@ -75,7 +79,7 @@ impl Rival {
         self.delivered_bytes
     }
 
-    /// When it has something to do next.
+    /// When the flow acts next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.next == 0 {
             return Some(self.start);
@@ -94,13 +98,13 @@ impl Rival {
         Some(self.next - 1)
     }
 
-    /// A segment arrived at the other end.
+    /// Notes a segment that arrived at the other end.
     pub fn on_delivered(&mut self, number: u64, now: Instant) {
         self.delivered_bytes += u64::from(SEGMENT_BYTES);
         self.acks.push_back((now + self.back, number));
     }
 
-    /// Takes the acknowledgements that are due.
+    /// Processes the acknowledgements that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((_, number)) = self.acks.pop_front_if(|(due, _)| *due <= now) {
             self.on_ack(number, now);

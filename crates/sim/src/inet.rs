@@ -1,6 +1,6 @@
-//! The little IPv4 and UDP that the simulated hosts speak, and the addresses they live at.
+//! IPv4 and UDP as far as the simulated hosts need them, and the hosts' addresses.
 //!
-//! Checksums are computed and verified for real: they are part of the proof that nothing was corrupted.
+//! Checksums are computed and verified: they are part of the proof that no packet was corrupted.
 //! Sources: RFC 791, RFC 768, RFC 1071.
 
 use std::net::Ipv4Addr;
@@ -32,7 +32,7 @@ impl UdpEnd {
     }
 }
 
-/// A received inner UDP datagram whose checksums hold.
+/// A received inner UDP datagram with valid checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UdpView<'a> {
     /// Sender.
@@ -41,11 +41,11 @@ pub struct UdpView<'a> {
     pub to: UdpEnd,
     /// The two ECN bits of the IP header.
     pub ecn: u8,
-    /// What it carries.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
-/// What names a flow: addresses, protocol and ports.
+/// The fields that name a flow: addresses, protocol and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     /// Source address.
@@ -61,7 +61,7 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// Reads the key of an IPv4 packet; `None` when it is none.
+    /// Reads the key of an IPv4 packet; `None` for any other packet.
     pub fn of(packet: &[u8]) -> Option<Self> {
         let view = Ipv4Packet::new_checked(packet).ok()?;
         let (mut source_port, mut destination_port) = (0, 0);
@@ -87,7 +87,7 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 /// Builds an inner UDP datagram.
 ///
 /// # Panics
-/// When `payload` does not fit an IPv4 packet: the caller chose it.
+/// If `payload` does not fit an IPv4 packet: the caller chooses it.
 #[expect(clippy::expect_used, reason = "an oversized payload is the caller's bug")]
 pub fn udp_packet(from: UdpEnd, to: UdpEnd, ecn: u8, payload: &[u8]) -> Vec<u8> {
     let udp_bytes = UDP_HEADER + payload.len();
@@ -113,7 +113,7 @@ pub fn udp_packet(from: UdpEnd, to: UdpEnd, ecn: u8, payload: &[u8]) -> Vec<u8> 
     packet
 }
 
-/// Reads an inner UDP datagram; `None` when it is none or a checksum does not hold.
+/// Reads an inner UDP datagram; `None` for any other packet, or if a checksum is wrong.
 pub fn parse_udp(packet: &[u8]) -> Option<UdpView<'_>> {
     let ip = Ipv4Packet::new_checked(packet).ok()?;
     if ip.next_header() != IpProtocol::Udp || !ip.verify_checksum() {
@@ -134,15 +134,15 @@ pub fn parse_udp(packet: &[u8]) -> Option<UdpView<'_>> {
     })
 }
 
-/// Writes `ident` into the header of an IPv4 packet and mends its checksum, so that every packet of a host
-/// differs from the 65,535 before it, as packets of real hosts do, retransmissions included.
+/// Writes `ident` into the header of an IPv4 packet and updates its checksum. Every packet of a
+/// host then differs from the 65,535 before it, retransmissions included, as on real hosts.
 pub fn stamp_ident(packet: &mut [u8], ident: u16) {
     let mut ip = Ipv4Packet::new_unchecked(packet);
     ip.set_ident(ident);
     ip.fill_checksum();
 }
 
-/// Whether the IPv4 header's and the TCP segment's or UDP datagram's checksums hold.
+/// Whether the checksums of the IPv4 header and of the TCP segment or UDP datagram are valid.
 pub fn checksums_hold(packet: &[u8]) -> bool {
     let Ok(ip) = Ipv4Packet::new_checked(packet) else {
         return false;

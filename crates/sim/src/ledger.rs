@@ -1,8 +1,10 @@
-//! The oracle at the two mouths of the bond: what went in comes out at most once, unchanged, and in order.
+//! The oracle at both ends of the bond: a packet that enters leaves at most once, unchanged, and in
+//! order.
 //!
-//! A packet is known by a hash of its bytes without the fields that the way may change (ECN, and so the IPv4 header's
-//! checksum; a SYN's options, and so the TCP checksum). Hosts give every packet an identification of its own, so equal packets do not occur within any time that
-//! matters. It knows nothing of links, sequence numbers or frames.
+//! A packet is identified by a hash of its bytes without the fields that may change on the way:
+//! ECN, and so the IPv4 header's checksum; a SYN's options, and so the TCP checksum. Hosts give
+//! every packet its own identification, so equal packets do not occur within any relevant time. The
+//! ledger does not know links, sequence numbers or frames.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -12,14 +14,14 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::inet::{self, FlowKey};
 
-/// IANA's number, and where a segment has its flags and its checksum.
+/// TCP's protocol number, and the offsets of its flags and checksum in a segment (RFC 9293 §3.1).
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const TCP_FLAGS: usize = 13;
 const TCP_CHECKSUM: usize = 16;
 const SYN: u8 = 0x02;
 
-/// A flow whose packets are larger than this is not taken for a call or a game.
+/// A flow with larger packets, in bytes, is not taken for a call or a game.
 const REALTIME_MEAN_BYTES: u64 = 600;
 
 /// A packet inside the bond.
@@ -32,26 +34,26 @@ struct Inside {
     arrived: Option<Instant>,
 }
 
-/// One packet's way through the bond.
+/// One packet's path through the bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passage {
-    /// Its flow.
+    /// The packet's flow.
     pub flow: FlowKey,
-    /// Its place in the flow, from 1.
+    /// The packet's number in the flow, from 1.
     pub number: u64,
-    /// When it went in.
+    /// When the packet entered.
     pub entered: Instant,
-    /// The link that it was (last) put on, and when; `None`: dropped by the bond.
+    /// The link that carried it last, and when it was sent; `None`: dropped by the bond.
     pub sent: Option<(usize, Instant)>,
-    /// When the link delivered it; `None`: lost there.
+    /// When the link delivered it; `None`: lost on the link.
     pub arrived: Option<Instant>,
-    /// When it came out; `None`: never.
+    /// When the packet left; `None`: never.
     pub left: Option<Instant>,
-    /// It came out behind a later one of its flow.
+    /// The packet left behind a later one of its flow.
     pub late: bool,
 }
 
-/// One flow's order.
+/// The order within one flow.
 #[derive(Debug, Default)]
 struct FlowOrder {
     entered: u64,
@@ -60,26 +62,28 @@ struct FlowOrder {
 }
 
 impl FlowOrder {
-    /// Whether the bond may take the flow for a call or a game, which it delivers at once and in any order.
+    /// Whether the bond may take the flow for a call or a game, whose packets it delivers at once
+    /// and in any order.
     fn may_be_realtime(&self, flow: &FlowKey) -> bool {
         flow.protocol == UDP && self.bytes < self.entered * REALTIME_MEAN_BYTES
     }
 }
 
-/// What the ledger of one direction counted.
+/// The counters of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LedgerCounts {
     /// Packets that entered.
     pub entered: u64,
     /// Packets that left, each for the first time.
     pub left: u64,
-    /// Packets that left and never entered, or whose checksums do not hold.
+    /// Packets that left and never entered, or whose checksums are wrong.
     pub corrupt: u64,
     /// Packets that left more than once.
     pub duplicates: u64,
-    /// Packets that left behind a later one of their flow, but for flows that may be calls or games.
+    /// Packets that left behind a later one of their flow, except of flows that may be calls or
+    /// games.
     pub reordered: u64,
-    /// The longest time inside.
+    /// The longest time inside the bond.
     pub delay_max: Duration,
 }
 
@@ -125,7 +129,7 @@ impl Ledger {
         Self::default()
     }
 
-    /// A packet goes in.
+    /// Notes a packet that enters.
     pub fn enter(&mut self, packet: &[u8], now: Instant) {
         self.counts.entered += 1;
         let Some(flow) = FlowKey::of(packet) else { return };
@@ -138,13 +142,13 @@ impl Ledger {
             .insert(name, Inside { flow, number: order.entered, since: now, sent: None, arrived: None });
     }
 
-    /// Keeps the way of every packet that goes in at `from` or later; see [`Self::take_log`].
+    /// Logs every packet that enters at `from` or later; see [`Self::take_log`].
     pub fn keep_log(&mut self, from: Instant) {
         self.log = Some(Vec::new());
         self.log_from = from;
     }
 
-    /// The ways of all packets that came out, and of those still inside or lost, in the order in which they went in.
+    /// The log: all packets that left, are inside, or were lost, in the order of entering.
     pub fn take_log(&mut self) -> Vec<Passage> {
         let mut log = self.log.take().unwrap_or_default();
         log.extend(self.inside.values().map(|inside| inside.passage(None, false)));
@@ -153,7 +157,7 @@ impl Ledger {
         log
     }
 
-    /// The inner packet was put on `link`. Does nothing unless a log is kept.
+    /// Notes that `link` carries the inner packet. Does nothing without a log.
     pub fn sent(&mut self, packet: &[u8], link: usize, now: Instant) {
         if self.log.is_some()
             && let Some(inside) = self.inside.get_mut(&name_of(packet))
@@ -162,7 +166,7 @@ impl Ledger {
         }
     }
 
-    /// The inner packet was delivered by its link. Does nothing unless a log is kept.
+    /// Notes that the inner packet's link delivered it. Does nothing without a log.
     pub fn arrived(&mut self, packet: &[u8], now: Instant) {
         if self.log.is_some()
             && let Some(inside) = self.inside.get_mut(&name_of(packet))
@@ -171,7 +175,7 @@ impl Ledger {
         }
     }
 
-    /// A packet comes out.
+    /// Notes a packet that leaves.
     pub fn leave(&mut self, packet: &[u8], now: Instant) {
         let name = name_of(packet);
         let Some(inside) = self.inside.remove(&name) else {
@@ -198,7 +202,7 @@ impl Ledger {
         }
     }
 
-    /// What was counted so far.
+    /// The counters.
     pub fn counts(&self) -> LedgerCounts {
         self.counts
     }
@@ -235,7 +239,7 @@ mod tests {
         assert_eq!((counts.reordered, counts.duplicates, counts.corrupt), (1, 1, 1));
     }
 
-    /// Who plays would rather have the newest packet than wait for the one before.
+    /// A game prefers the newest packet to the order.
     #[test]
     fn the_order_of_small_datagrams_is_nobodys_business() {
         let mut ledger = Ledger::new();

@@ -1,7 +1,8 @@
-//! A hostile network: datagrams doubled, held back, replayed much later, forged from true ones, cut short, and rubbish in
-//! between.
+//! A hostile network: datagrams duplicated, held back, replayed much later, forged from true ones,
+//! truncated, and random bytes in between.
 //!
-//! Flipped bits are for sealed links only: on a plain link nothing but a UDP checksum guards against them.
+//! Flipped bits are for sealed links only: on a plain link only a UDP checksum protects against
+//! them.
 
 use std::collections::VecDeque;
 
@@ -10,12 +11,12 @@ use bytes::BytesMut;
 
 use crate::rng::Rng;
 
-/// How many earlier datagrams can come back.
+/// The number of earlier datagrams that can be replayed.
 const MEMORY: usize = 1_024;
-/// The longest piece of rubbish in bytes.
+/// The most random bytes in one datagram.
 const RUBBISH_MAX: u64 = 1_600;
 
-/// How often each thing happens, in permille of datagrams.
+/// The probability of each attack, in permille of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mangling {
     /// The datagram arrives twice.
@@ -24,15 +25,15 @@ pub struct Mangling {
     pub hold: u64,
     /// An earlier one arrives again.
     pub replay: u64,
-    /// A copy of it that was cut short arrives before it.
+    /// A truncated copy arrives before it.
     pub cut: u64,
-    /// A copy of it with one bit flipped arrives before it.
+    /// A copy with one flipped bit arrives before it.
     pub flip: u64,
-    /// Random bytes arrive before it.
+    /// A datagram of random bytes arrives before it.
     pub rubbish: u64,
 }
 
-/// Applies [`Mangling`] to what arrives.
+/// Applies [`Mangling`] to the datagrams that arrive.
 #[derive(Debug)]
 pub struct Mangler {
     mangling: Mangling,
@@ -44,23 +45,23 @@ pub struct Mangler {
 }
 
 impl Mangler {
-    /// Starts from `seed`.
+    /// A mangler that draws from `seed`.
     pub fn new(mangling: Mangling, seed: u64) -> Self {
         let (held, memory) = (Vec::new(), VecDeque::new());
         Self { mangling, rng: Rng::new(seed), held, memory, copied: 0, forged: 0 }
     }
 
-    /// True datagrams that arrived once more than they were sent.
+    /// True datagrams that arrived more often than they were sent.
     pub fn copied(&self) -> u64 {
         self.copied
     }
 
-    /// Datagrams that arrived and that nobody sent.
+    /// Datagrams that arrived but were never sent.
     pub fn forged(&self) -> u64 {
         self.forged
     }
 
-    /// What arrives in the place of `data`.
+    /// The datagrams that arrive instead of `data`.
     pub fn pass(&mut self, link: usize, direction: Direction, data: BytesMut) -> Vec<BytesMut> {
         let mut out = Vec::new();
         if self.rng.chance(self.mangling.rubbish) {

@@ -1,4 +1,4 @@
-//! Who lives where outside the bond: the addresses, ports and sockets of link *i* at both ends.
+//! Addresses outside the bond: the addresses, ports and sockets of link *i* at both ends.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -11,12 +11,12 @@ pub const SERVER_OUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The server's first port; link *i* uses this plus *i*.
 const SERVER_PORT: u16 = 9_001;
 
-/// Where a client's link *i* lives, as a new client would be told.
+/// The path of a client's link *i*, as its configuration gives it.
 pub fn client_path(link: usize) -> Path {
     Path { socket: socket(link), remote: server_address(link), local: None }
 }
 
-/// The path on which the server sees link *i*, as long as the client has not moved.
+/// The path on which the server sees link *i* until the client moves.
 pub fn server_path(link: usize) -> Path {
     Path { socket: socket(link), remote: client_address(link), local: None }
 }

@@ -1,8 +1,8 @@
-//! Payload that can be verified at any offset without keeping what was sent.
+//! Payload that can be verified at any offset without storing the sent bytes.
 
 use crate::rng::Rng;
 
-/// A prime, so that a shift by any packet or buffer size shows.
+/// Bytes of a period. A prime, so that a shift by any packet or buffer size is detected.
 const PERIOD: usize = 65_521;
 
 /// An endless byte stream, different for every flow.

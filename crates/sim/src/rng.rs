@@ -1,5 +1,5 @@
-//! Seeded randomness for inputs: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014). The same seed, the same numbers,
-//! on every machine and with every version of every crate.
+//! Seeded randomness for inputs: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014). The same seed, the
+//! same numbers, on every machine and with every version of every crate.
 
 /// A small generator; not for secrets.
 #[derive(Debug, Clone)]

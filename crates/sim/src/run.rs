@@ -1,7 +1,7 @@
-//! One run: a scenario, a system, a workload; and what came of it.
+//! One run: a scenario, a system and a workload, and the result.
 //!
-//! Every run carries a sparse flow (50 packets a second, echoed) beside its load, is sampled every 100 ms, and is watched
-//! by the oracles; whatever they object to is in [`Row::problems`].
+//! Every run has a sparse flow (50 packets a second, echoed) beside its load and is sampled every
+//! 100 ms. The oracles watch it; their objections are in [`Row::problems`].
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,38 +13,39 @@ use bonding_proto::{Discard, Instant, LinkId};
 
 use crate::bare::Bare;
 use crate::bond::Setup;
+use crate::competitor::Competitor;
 use crate::host::Report;
 use crate::host::bulk::{BulkConfig, End};
 use crate::host::echo::{EchoClient, EchoServer};
 use crate::host::quic::{QuicApp, QuicControl};
 use crate::host::tcp::{CongestionControl, TcpApp};
 use crate::outer::{client_path, server_path};
-use crate::rival::Rival;
 use crate::trace::{Sample, Trace};
 use crate::world::{Observed, Stalls, World};
 
-/// A flow that is found to be realtime changes its slot, and perhaps to a faster link: it may overtake itself then.
+/// A flow found to be realtime changes its slot, and perhaps to a faster link: its packets may then
+/// overtake each other.
 const CLASS_CHANGES: u64 = 1;
 
 /// How often a run is sampled.
 pub const SAMPLE: Duration = Duration::from_millis(100);
-/// Between two packets of the sparse flow.
+/// Time between two packets of the sparse flow.
 const ECHO_INTERVAL: Duration = Duration::from_millis(20);
-/// When a rival joins, and for how long it is not measured.
-const RIVAL_AFTER: Duration = Duration::from_secs(2);
-const RIVAL_OMIT: Duration = Duration::from_secs(3);
-/// What a session may queue ahead of its links: 8 MB, and the packet that exceeded them.
+/// When a competitor joins, and how long it is not measured.
+const COMPETITOR_AFTER: Duration = Duration::from_secs(2);
+const COMPETITOR_OMIT: Duration = Duration::from_secs(3);
+/// The most bytes that a session may queue ahead of its links: 8 MB, and one packet more.
 const QUEUE_BYTES_MAX: usize = 8_000_000 + 65_536;
-/// What a session may hold for resequencing.
+/// The most bytes that a session may hold for resequencing.
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Bytes of IPv4 and TCP header without options.
 const TCP_HEADERS: u16 = 40;
 /// Bytes of IPv4, UDP, QUIC short header, packet number, tag and stream frame header.
 const QUIC_HEADERS: u16 = 65;
-/// Bytes of a full packet on a link: Ethernet's, and what both MTUs of the bond fill.
+/// Bytes of a full packet on a link: Ethernet's MTU, which both MTUs of the bond fill.
 const OUTER_MTU: u16 = 1_500;
 
-/// What carries the packets.
+/// The system that carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum System {
     /// No bond: the best single link.
@@ -54,7 +55,7 @@ pub enum System {
 }
 
 impl System {
-    /// Its name in tables.
+    /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Single => "best link alone",
@@ -65,7 +66,7 @@ impl System {
         }
     }
 
-    /// All of them, the baseline first.
+    /// All systems, the baseline first.
     pub const ALL: [Self; 4] = [
         Self::Single,
         Self::Bond(Policy::RoundRobin),
@@ -86,16 +87,16 @@ pub enum Transport {
 /// A bulk transfer beside the sparse flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// What carries it.
+    /// The inner transport.
     pub transport: Transport,
-    /// Where the payload goes.
+    /// The payload's direction.
     pub direction: Direction,
-    /// Connections.
+    /// The number of connections.
     pub flows: u16,
 }
 
 impl Workload {
-    /// Its name in tables and on the command line.
+    /// The name in tables and on the command line.
     pub fn name(self) -> String {
         if self.flows == 0 {
             return Self::CALL.to_owned();
@@ -117,7 +118,7 @@ impl Workload {
     /// No load: the sparse flow alone, which is a call.
     const CALL: &str = "realtime";
 
-    /// The workload of this name.
+    /// The workload with this name.
     pub fn parse(name: &str) -> Option<Self> {
         if name == Self::CALL {
             let transport = Transport::Tcp(CongestionControl::Cubic);
@@ -167,8 +168,9 @@ impl Workload {
     }
 }
 
-/// The load starts when the bond has had the time to come up; every seed's a little later, so that what hangs on one
-/// packet's luck differs from seed to seed also where links draw nothing.
+/// The load starts when the bond has had time to connect. Each seed starts it a little later, so
+/// that results that depend on one packet's luck differ from seed to seed, even where links draw no
+/// random numbers.
 fn load_start(seed: u64) -> Instant {
     Instant::from_nanos(500_000_000 + seed.saturating_sub(1) % 64 * 1_300_000)
 }
@@ -177,27 +179,28 @@ fn load_start(seed: u64) -> Instant {
 const LOAD: usize = 0;
 const ECHO: usize = 1;
 
-/// A run to make.
+/// The description of a run.
 #[derive(Debug, Clone)]
 pub struct RunSpec {
     /// Links, their priorities and events.
     pub setup: Setup,
-    /// What carries the packets; overrides the set-up's policy.
+    /// The system; overrides the set-up's policy.
     pub system: System,
     /// The load.
     pub workload: Workload,
-    /// Figures count from here.
+    /// The start of the measurement.
     pub warmup: Duration,
     /// End of the run.
     pub duration: Duration,
-    /// Somebody else's TCP flow joins on the first link, in the load's direction, two seconds after the run's start.
-    pub has_rival: bool,
-    /// Both sides stand still at times.
+    /// A competitor joins on the first link, in the load's direction, two seconds after the run's
+    /// start.
+    pub has_competitor: bool,
+    /// The times at which both sides stand still.
     pub stalls: Option<Stalls>,
 }
 
 impl RunSpec {
-    /// A whole run of a scenario; figures count from 3 s on.
+    /// A whole run of a scenario; the measurement starts at 3 s.
     pub fn new(scenario: Scenario, system: System, workload: Workload, seed: u64) -> Self {
         let policy = match system {
             System::Bond(policy) => policy,
@@ -211,12 +214,13 @@ impl RunSpec {
             workload,
             warmup: Duration::from_secs(3),
             duration,
-            has_rival: false,
+            has_competitor: false,
             stalls: None,
         }
     }
 
-    /// The link that is fastest in the load's direction and span, losses considered; the one with the lower RTT among equals.
+    /// The fastest link in the load's direction and span, losses considered; of equals, the link
+    /// with the lower RTT.
     pub fn best_link(&self) -> usize {
         let scenario = &self.setup.scenario;
         let value = |index: &usize| {
@@ -230,30 +234,30 @@ impl RunSpec {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    /// Payload bits per second, in millions.
+    /// Goodput in Mbit/s: payload bits per second, in millions.
     pub goodput_mbps: f64,
-    /// Of what all links together could carry of such payload.
+    /// Goodput as a share of the payload that all links together could carry.
     pub share: f64,
-    /// Round-trip time of the sparse flow during the load: half took no longer.
+    /// Median round-trip time of the sparse flow during the load.
     pub echo_p50: Option<Duration>,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile of that time.
     pub echo_p99: Option<Duration>,
-    /// Of the sparse flow's packets sent during the load.
+    /// Loss of the sparse flow's packets sent during the load.
     pub echo_lost: u64,
-    /// Of those sent from the warm-up on until a second before the end: how many there were and how many were lost.
+    /// The sparse flow's packets from the warm-up until a second before the end: sent, and lost.
     pub echo_settled: (u64, u64),
-    /// Repair symbols that the client and the server sent, and packets that they restored.
+    /// Repair symbols sent by client and server, and packets restored from them.
     pub fec_sent: [u64; 2],
-    /// See above.
+    /// As above.
     pub fec_recovered: [u64; 2],
     /// The most packets that the receiving side held for resequencing.
     pub reorder_max: usize,
     /// Gaps that the receiving side gave up by time.
     pub reorder_timeouts: u64,
-    /// Packets that it handed out behind a gap given up too early.
+    /// Packets that it delivered behind a gap given up too early.
     pub late: u64,
     /// Packets that the sending side's queue dropped.
     pub queue_drops: u64,
@@ -261,11 +265,11 @@ pub struct Row {
     pub retransmits: u64,
     /// Bytes that each link delivered in the load's direction, by link name, over the whole run.
     pub link_bytes: Vec<(String, u64)>,
-    /// What a rival carried of the first link's rate, from three seconds after it joined.
-    pub rival_share: Option<f64>,
+    /// The competitor's share of the first link's rate, from three seconds after it joined.
+    pub competitor_share: Option<f64>,
     /// Hash over every datagram.
     pub trace_hash: u64,
-    /// What the oracles object to: nothing, or the run proves a bug.
+    /// The oracles' objections; any objection proves a bug.
     pub problems: Vec<String>,
 }
 
@@ -298,20 +302,20 @@ fn drive<C: Observed, S: Observed>(
     }
     world.set_stalls(spec.stalls);
     let direction = spec.workload.direction;
-    if let Some(link) = spec.setup.scenario.links.first().filter(|_| spec.has_rival) {
-        world.set_rival(0, direction, Rival::new(link.rtt(), Instant::ZERO + RIVAL_AFTER));
+    if let Some(link) = spec.setup.scenario.links.first().filter(|_| spec.has_competitor) {
+        world.set_competitor(0, direction, Competitor::new(link.rtt(), Instant::ZERO + COMPETITOR_AFTER));
     }
     let mut row = Row::default();
     let mut before_warmup = 0;
-    let mut before_rival = 0;
+    let mut before_competitor = 0;
     while world.now() < end {
         world.run_for(SAMPLE);
         let now = world.now();
         if now <= Instant::ZERO + spec.warmup {
             before_warmup = receiver(&world, spec).received_bytes;
         }
-        if now <= Instant::ZERO + RIVAL_AFTER + RIVAL_OMIT {
-            before_rival = world.rival().map_or(0, Rival::delivered_bytes);
+        if now <= Instant::ZERO + COMPETITOR_AFTER + COMPETITOR_OMIT {
+            before_competitor = world.competitor().map_or(0, Competitor::delivered_bytes);
         }
         let stats = [world.client.machine.session_stats(now), world.server.machine.session_stats(now)];
         check_bounds(&stats, now, &mut row.problems);
@@ -326,11 +330,11 @@ fn drive<C: Observed, S: Observed>(
         trace.end(&mut world, spec.workload.direction);
     }
     finish(&mut world, spec, before_warmup, &mut row);
-    if let (Some(link), Some(rival)) = (spec.setup.scenario.links.first(), world.rival()) {
-        let from = RIVAL_AFTER + RIVAL_OMIT;
+    if let (Some(link), Some(competitor)) = (spec.setup.scenario.links.first(), world.competitor()) {
+        let from = COMPETITOR_AFTER + COMPETITOR_OMIT;
         let carries = spec.setup.scenario.capacity_bytes(link, direction, from, spec.duration);
-        let carried = rival.delivered_bytes() - before_rival;
-        row.rival_share = carries.map(|carries| carried as f64 / carries as f64);
+        let carried = competitor.delivered_bytes() - before_competitor;
+        row.competitor_share = carries.map(|carries| carried as f64 / carries as f64);
     }
     row
 }
@@ -424,7 +428,7 @@ fn finish<C: Observed, S: Observed>(
     check_counters(world, &mut row.problems);
 }
 
-/// What the sessions say they sent and received is what the links took and delivered, to the byte.
+/// The sessions' counts of sent and received bytes equal the links' counts, to the byte.
 fn check_counters<C: Observed, S: Observed>(world: &mut World<C, S>, problems: &mut Vec<String>) {
     let now = world.now();
     let client = world.client.machine.session_stats(now);
@@ -452,7 +456,7 @@ fn quantile(values: &[Duration], percent: usize) -> Option<Duration> {
     values.get((values.len() * percent / 100).min(values.len().checked_sub(1)?)).copied()
 }
 
-/// What must hold in every run whatever the links do.
+/// The invariants of every run, whatever the links do.
 pub fn judge<C: Observed, S: Observed>(world: &World<C, S>, reports: &[Report], problems: &mut Vec<String>) {
     let now = world.now();
     let receivers = [
@@ -464,11 +468,12 @@ pub fn judge<C: Observed, S: Observed>(world: &World<C, S>, reports: &[Report], 
         if counts.corrupt > 0 {
             let _ = write!(text, " {} corrupt", counts.corrupt);
         }
-        // Links of the built-in scenarios do not duplicate; without a bond nobody would hold it back.
+        // Links of the built-in scenarios do not duplicate; without a bond no receiver would remove
+        // duplicates.
         if counts.duplicates > 0 {
             let _ = write!(text, " {} delivered twice", counts.duplicates);
         }
-        // Behind a gap that was given up, a packet may come late, and is counted as such.
+        // A packet may arrive late, behind a gap that was given up; it is counted as such.
         let late = stats.map_or(u64::MAX, |stats| stats.released_late + CLASS_CHANGES);
         if counts.reordered > late {
             let _ = write!(text, " {} out of order but only {late} known late", counts.reordered);

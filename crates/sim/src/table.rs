@@ -1,7 +1,8 @@
-//! The scenario table: every scenario, every system, several loads, as Markdown that is kept in the repository.
+//! The scenario table: every scenario and system with several loads, as Markdown in the repository.
 //!
-//! Two parts. The fingerprints are short runs with smoltcp inside that repeat bit for bit; a test makes them again and
-//! compares, so that no change of behaviour goes unseen. The figures are whole runs, made by the `table` binary.
+//! It has two parts. The fingerprints are short runs with smoltcp that repeat bit for bit; a test
+//! repeats and compares them, so that no change of behaviour goes unnoticed. The figures are whole
+//! runs, made by the `table` binary.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,9 +18,9 @@ use crate::run::{Row, RunSpec, System, Transport, Workload, run};
 pub const SEED: u64 = 1;
 /// Length of a fingerprint run.
 const FINGERPRINT_DURATION: Duration = Duration::from_secs(3);
-/// Where a fingerprint run's figures start.
+/// The start of a fingerprint run's measurement.
 const FINGERPRINT_WARMUP: Duration = Duration::from_secs(1);
-/// Stands before the fingerprints, and nowhere else.
+/// The heading of the fingerprints, which occurs only there.
 pub const FINGERPRINTS: &str = "## Fingerprints";
 
 /// The head of the document.
@@ -101,27 +102,27 @@ pub fn workloads() -> Vec<Workload> {
     .to_vec()
 }
 
-/// Scenarios of the table: the others begin like one of these.
+/// The scenarios left out: each begins like one of the others.
 const SCENARIOS: [&str; 9] =
     ["reference", "dual", "hetero", "lossy", "failover", "varying", "single", "step", "satphone"];
 
-/// The built-in scenarios that the table has, in its order.
+/// The built-in scenarios in the table, in its order.
 ///
 /// # Panics
-/// When a built-in scenario is malformed; `netem`'s tests see to that.
+/// If a built-in scenario is malformed; `netem`'s tests exclude that.
 #[expect(clippy::expect_used, reason = "built-in data")]
 pub fn scenarios() -> Vec<Scenario> {
     SCENARIOS.map(|name| scenario::builtin(name).expect("a valid scenario")).to_vec()
 }
 
-/// `document` with head and fingerprints made again and the figures kept.
+/// `document` with new head and fingerprints, and the figures unchanged.
 pub fn refresh(document: &str) -> String {
     let (before, _) = document.split_once(FINGERPRINTS).unwrap_or((document, ""));
     let figures = before.find("\n## ").and_then(|place| before.get(place..)).unwrap_or("");
     format!("{INTRO}{}\n{}", figures.trim_end(), fingerprints())
 }
 
-/// The fingerprint runs' part of the document. An oracle's objection stands in the place of the hash.
+/// The fingerprints' part of the document. An oracle's objection replaces the hash.
 pub fn fingerprints() -> String {
     let workload = Workload {
         transport: Transport::Tcp(CongestionControl::Cubic),

@@ -1,4 +1,4 @@
-//! What happened during one run, every 100 ms, as comma-separated values: to explain a figure.
+//! The course of one run, every 100 ms, as comma-separated values: to explain a figure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,24 +16,24 @@ pub const HEADER: &str = "time_s,link,state,link_mbps,link_queue_bytes,link_drop
 score,capacity_mbps,goodput_mbps,session_queue_bytes,session_queue_ms,flows_active,reorder_held,reorder_timeouts,\
 released_late,echo_ms_max,link_queue_ms,link_capacity_mbps";
 
-/// One moment of a run.
+/// One sample of a run.
 #[derive(Debug)]
 pub struct Sample {
-    /// The load's.
+    /// Figures of the load.
     pub direction: Direction,
-    /// The client's and the server's figures.
+    /// Figures of the client and the server.
     pub stats: [Option<SessionStats>; 2],
-    /// By the load's receiver, since the start.
+    /// Payload received by the load's receiver since the start.
     pub received_bytes: u64,
-    /// The sparse flow.
+    /// Figures of the sparse flow.
     pub echo: Report,
 }
 
 /// The columns of [`packets`].
 pub const PACKETS_HEADER: &str = "entered_ms,protocol,source_port,number,queued_ms,link,link_ms,held_ms,late";
 
-/// One line per packet that went into the bond in one direction. Empty `link`: dropped ahead of the links; empty `link_ms`:
-/// lost on the link, or still under way; empty `held_ms`: never handed out.
+/// One line per packet that entered the bond in one direction. Empty `link`: dropped ahead of the
+/// links; empty `link_ms`: lost on the link, or still in flight; empty `held_ms`: never delivered.
 pub fn packets(log: &[Passage]) -> String {
     let mut csv = format!("{PACKETS_HEADER}\n");
     let ms = |from: Instant, to: Instant| format!("{:.3}", (to - from).as_secs_f64() * 1e3);
@@ -80,7 +80,7 @@ impl Trace {
         self.csv
     }
 
-    /// The packets that went into the bond in the load's direction; see [`packets`].
+    /// The packets that entered the bond in the load's direction; see [`packets`].
     pub fn packets(&self) -> &[Passage] {
         &self.packets
     }
@@ -90,7 +90,7 @@ impl Trace {
         &self.figures
     }
 
-    /// Keeps what is known at the end of a run.
+    /// Stores the figures at the end of a run.
     pub fn end<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, direction: Direction) {
         let now = world.now();
         self.packets = match direction {
@@ -102,7 +102,7 @@ impl Trace {
         self.figures.extend(client.into_iter().chain(server));
     }
 
-    /// Adds a sample of the world's present.
+    /// Adds a sample of the world's present state.
     pub fn take<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, sample: &Sample) {
         let now = Duration::from_nanos(world.now().as_nanos());
         let span = now.saturating_sub(self.at).as_secs_f64().max(1e-9);
@@ -142,7 +142,7 @@ impl Trace {
     }
 }
 
-/// Milliseconds, or nothing.
+/// Milliseconds; empty for `None`.
 fn ms(span: Option<Duration>) -> String {
     span.map_or(String::new(), |span| format!("{:.1}", span.as_secs_f64() * 1e3))
 }

@@ -1,14 +1,16 @@
 //! The virtual-time world: two state machines, the links between them, the hosts behind them.
 //!
-//! A discrete event loop: it does everything that is to be done now, then time jumps to the earliest deadline of any state
-//! machine, link or host. Nothing takes processing time. The driver's contract of [`StateMachine`] is kept: after every
-//! input every output is drained.
+//! A discrete event loop: it processes all that is due, then time jumps to the earliest deadline of
+//! any state machine, link or host. Processing takes no time. The world obeys the contract of
+//! [`StateMachine`]: after every input every output is drained.
 //!
-//! Watched on every run: the ledgers of both directions ([`crate::ledger`]), datagrams sent to addresses that are nobody's,
-//! a deadline that does not move on (the run panics and names the reason), and the sessions' queues (sampled).
+//! Every run is checked by: the ledgers of both directions ([`crate::ledger`]), a count of
+//! datagrams sent to unknown addresses, a deadline that does not advance (the run panics and names
+//! the reason), and samples of the sessions' queues.
 //!
-//! It deliberately does not know what is inside a datagram, but for the log of packets, which recognises the inner packet
-//! of a plain data frame, and for the handshakes' bytes, which no session counts.
+//! The world does not know the contents of a datagram, with two exceptions: the log of packets
+//! recognises the inner packet of a plain data frame, and the handshakes' bytes are counted here
+//! because no session counts them.
 
 mod stalls;
 
@@ -25,46 +27,46 @@ use bytes::BytesMut;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use self::stalls::Stalls;
+use crate::competitor::{self, Competitor};
 use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::mangle::Mangler;
 use crate::outer::{SERVER_OUTER, UDP_OVERHEAD, byte, client_address, server_address, socket};
-use crate::rival::{self, Rival};
 
 /// Bytes ahead of the inner packet in a plain datagram.
 const FRAME_HEADER: usize = 11;
-/// Datagrams in one batch: what a UDP GSO send holds.
+/// The most datagrams in one batch: a UDP GSO send's.
 const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 /// Packets given to a state machine between two drains: the segments of one TUN super-packet.
 const PACKETS_AT_ONCE: usize = 48;
-/// Rounds without time moving on before a run counts as stuck. A burst is a few thousand.
+/// Rounds without a change of time after which a run counts as stuck. A burst is a few thousand.
 const ROUNDS_MAX: u32 = 100_000;
-/// Times a state machine may be due again at once after its timeout was handled.
+/// How often a state machine may be due again at once after its timeout was handled.
 const DUE_AGAIN_MAX: u32 = 8;
 
-/// A state machine whose figures can be seen.
+/// A state machine with visible figures.
 pub trait Observed: StateMachine {
-    /// The figures of its (only) session; `None` where it has none.
+    /// The figures of its (only) session; `None` if it has no session.
     fn session_stats(&self, now: Instant) -> Option<SessionStats>;
 
-    /// A link's interface lost its carrier or has it again.
+    /// A link's interface lost its carrier, or has it again.
     fn handle_carrier(&mut self, link: usize, present: bool, now: Instant) {
         let _ = (link, present, now);
     }
 }
 
-/// A datagram on its way.
+/// A datagram in flight.
 #[derive(Debug, Clone)]
 struct Flight {
     from: SocketAddr,
     data: BytesMut,
-    /// A router marked it on its way.
+    /// A router marked it.
     is_marked: bool,
-    /// The number of a rival's segment, which has no data.
-    rival: Option<u64>,
+    /// The number of a competitor's segment, which has no data.
+    competitor: Option<u64>,
 }
 
-/// One link: a pipe each way and the addresses at its ends.
+/// One link: a pipe in each direction and the addresses at its ends.
 #[derive(Debug)]
 struct Link {
     name: String,
@@ -72,16 +74,16 @@ struct Link {
     down: Pipe<Flight>,
     client: SocketAddr,
     server: SocketAddr,
-    /// What was taken and delivered that no session counts; up and down.
+    /// Bytes that no session counts; up and down.
     uncounted: [UncountedBytes; 2],
 }
 
-/// Bytes of handshakes and of a rival in one direction of a link, as [`Counters`] count them.
+/// Bytes of handshakes and of a competitor in one direction of a link, counted as in [`Counters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UncountedBytes {
     /// Offered to the link.
     pub offered: u64,
-    /// Delivered by it.
+    /// Delivered by the link.
     pub delivered: u64,
 }
 
@@ -90,7 +92,7 @@ fn link_bytes(data: &[u8]) -> u32 {
     u32::try_from(data.len()).unwrap_or(u32::MAX).saturating_add(UDP_OVERHEAD.into())
 }
 
-/// Those bytes if the datagram belongs to a handshake, else 0.
+/// Those bytes if the datagram belongs to a handshake, otherwise 0.
 fn handshake_bytes(data: &[u8]) -> u64 {
     match DatagramKind::of(data) {
         Some(DatagramKind::Initiation | DatagramKind::Response | DatagramKind::Cookie) => {
@@ -135,7 +137,7 @@ pub struct Node<M> {
     pub refused_packets: u64,
     /// Datagrams that the state machine refused.
     pub refused_datagrams: u64,
-    /// Datagrams that came while it stood still, and when.
+    /// Datagrams that arrived while the side stood still, with their times.
     waiting: VecDeque<(Instant, Datagram)>,
 }
 
@@ -151,7 +153,7 @@ impl<M> Node<M> {
     }
 }
 
-/// Which node.
+/// A side of the bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// The client.
@@ -179,14 +181,15 @@ pub struct World<C, S> {
     /// The server.
     pub server: Node<S>,
     links: Vec<Link>,
-    /// What the client's interfaces have still to be told: when, which link, whether it has a carrier.
+    /// Events that the client's interfaces have not reported yet: time, link, and whether the link
+    /// has a carrier.
     carriers: VecDeque<(Instant, usize, bool)>,
-    /// What entered the bond at the client and left at the server.
+    /// Packets that entered the bond at the client and leave at the server.
     pub ledger_up: Ledger,
-    /// What entered the bond at the server and left at the client.
+    /// Packets that entered the bond at the server and leave at the client.
     pub ledger_down: Ledger,
     mangler: Option<Mangler>,
-    rival: Option<(usize, Direction, Rival)>,
+    competitor: Option<(usize, Direction, Competitor)>,
     stalls: Option<Stalls>,
     trace: u64,
     misrouted: u64,
@@ -196,7 +199,7 @@ pub struct World<C, S> {
 }
 
 impl<C: Observed, S: Observed> World<C, S> {
-    /// A world over the links of `scenario`, at its start. The seed is that of the links.
+    /// A world over the links of `scenario`, at its start. `seed` is the links' seed.
     pub fn new(client: C, server: S, scenario: &Scenario, seed: u64) -> Self {
         let pipe = |link, direction| scenario.pipe_with_events(link, direction, seed, Time::ZERO);
         let links = scenario.links.iter().enumerate().map(|(index, link)| Link {
@@ -219,7 +222,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             ledger_up: Ledger::new(),
             ledger_down: Ledger::new(),
             mangler: None,
-            rival: None,
+            competitor: None,
             stalls: None,
             trace: 0,
             misrouted: 0,
@@ -229,7 +232,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         }
     }
 
-    /// The present.
+    /// The current time.
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -239,7 +242,8 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.trace
     }
 
-    /// Datagrams sent to an address or from a socket where no link is. NAT would drop them, so they are dropped here.
+    /// Datagrams sent to an address or from a socket without a link. A NAT would drop them, so they
+    /// are dropped here.
     pub fn misrouted(&self) -> u64 {
         self.misrouted
     }
@@ -254,7 +258,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.links.get(link).map_or("", |link| link.name.as_str())
     }
 
-    /// What one direction of a link counted.
+    /// The counters of one direction of a link.
     pub fn link_counters(&mut self, link: usize, direction: Direction) -> Counters {
         let now = netem_time(self.now);
         self.links.get_mut(link).map_or_else(Counters::default, |link| {
@@ -264,8 +268,8 @@ impl<C: Observed, S: Observed> World<C, S> {
         })
     }
 
-    /// What one direction of a link carries in `span` at its present rate, in bytes, and how long its queue is; nothing of a
-    /// link that does not exist, without a rate, or standing still.
+    /// The bytes that one direction of a link carries in `span` at its current rate, and the
+    /// duration of its queue; `None` for a link that does not exist, has no rate, or stands still.
     pub fn link_present(
         &mut self,
         link: usize,
@@ -281,7 +285,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         (bytes, pipe.queue_delay())
     }
 
-    /// What no session counts in one direction of a link.
+    /// Bytes that no session counts in one direction of a link.
     pub fn uncounted_bytes(&mut self, link: usize, direction: Direction) -> UncountedBytes {
         let link = self.links.get_mut(link);
         link.map_or_else(UncountedBytes::default, |link| *link.uncounted_mut(direction))
@@ -295,32 +299,33 @@ impl<C: Observed, S: Observed> World<C, S> {
         }
     }
 
-    /// Somebody else's flow shares one direction of a link.
-    pub fn set_rival(&mut self, link: usize, direction: Direction, rival: Rival) {
-        self.rival = Some((link, direction, rival));
+    /// Adds a competitor to one direction of a link.
+    pub fn set_competitor(&mut self, link: usize, direction: Direction, competitor: Competitor) {
+        self.competitor = Some((link, direction, competitor));
     }
 
-    /// The flow that shares a link.
-    pub fn rival(&self) -> Option<&Rival> {
-        self.rival.as_ref().map(|(_, _, rival)| rival)
+    /// The competitor.
+    pub fn competitor(&self) -> Option<&Competitor> {
+        self.competitor.as_ref().map(|(_, _, competitor)| competitor)
     }
 
-    /// From now on both sides stand still at times; `None`: not any more.
+    /// Makes both sides stand still at times from now on; `None`: no longer.
     pub const fn set_stalls(&mut self, stalls: Option<Stalls>) {
         self.stalls = stalls;
     }
 
-    /// Damages what travels from now on.
+    /// Damages datagrams from now on.
     pub fn set_mangler(&mut self, mangler: Option<Mangler>) {
         self.mangler = mangler;
     }
 
-    /// What damages the traffic, for its counts.
+    /// The source of the damage, for its counts.
     pub fn mangler(&self) -> Option<&Mangler> {
         self.mangler.as_ref()
     }
 
-    /// The client's NAT gives link `link` another port from now on; what is sent to the old one is lost.
+    /// The client's NAT gives link `link` another port from now on; datagrams to the old port are
+    /// lost.
     pub fn rebind(&mut self, link: usize) {
         if let Some(link) = self.links.get_mut(link) {
             link.client.set_port(link.client.port().wrapping_add(1));
@@ -337,10 +342,10 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.server.machine = machine;
     }
 
-    /// Runs until `end`, everything due at `end` included.
+    /// Runs until `end`, with all that is due at `end`.
     ///
     /// # Panics
-    /// When something is due again and again without time moving on; the message names it.
+    /// If a deadline is due again and again without a change of time; the message names its reason.
     pub fn run_until(&mut self, end: Instant) {
         self.settle();
         while let Some((due, reason)) = self.next_due() {
@@ -375,13 +380,13 @@ impl<C: Observed, S: Observed> World<C, S> {
             let down = link.down.poll_timeout().map(|due| (proto_time(due), "link down"));
             up.into_iter().chain(down)
         });
-        let rival = self.rival.as_ref().and_then(|(_, _, rival)| rival.poll_timeout());
+        let competitor = self.competitor.as_ref().and_then(|(_, _, competitor)| competitor.poll_timeout());
         let machine = |side, due: Option<(Instant, Timer)>| {
             let due = due.map(|(at, timer)| (at, timer.word()));
             self.stalled_until(side).map(|end| (end, "stall")).or(due)
         };
         [
-            rival.map(|due| (due, "rival")),
+            competitor.map(|due| (due, "competitor")),
             machine(Side::Client, self.client.machine.poll_timeout()),
             machine(Side::Server, self.server.machine.poll_timeout()),
             self.client.host.poll_timeout(),
@@ -398,7 +403,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.stalls.and_then(|stalls| stalls.until(side, self.now))
     }
 
-    /// Does what is due now.
+    /// Processes all that is due now.
     fn fire(&mut self) {
         for index in 0..self.links.len() {
             self.deliver(index, Direction::Up);
@@ -408,7 +413,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         while let Some((_, link, present)) = self.carriers.pop_front_if(|(due, ..)| *due <= now) {
             self.client.machine.handle_carrier(link, present, now);
         }
-        self.run_rival();
+        self.run_competitor();
         self.resume();
         self.client.host.handle_timeout(now);
         self.server.host.handle_timeout(now);
@@ -417,7 +422,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.timeout(Side::Server);
     }
 
-    /// Hands over what waited while a side stood still.
+    /// Hands over the datagrams that waited while a side stood still.
     fn resume(&mut self) {
         for (side, direction) in [(Side::Client, Direction::Down), (Side::Server, Direction::Up)] {
             if self.stalled_until(side).is_some() {
@@ -464,16 +469,16 @@ impl<C: Observed, S: Observed> World<C, S> {
         );
     }
 
-    /// Hands over what has arrived on one direction of a link.
+    /// Hands over the datagrams that have arrived on one direction of a link.
     fn deliver(&mut self, index: usize, direction: Direction) {
         let time = netem_time(self.now);
         loop {
             let Some(link) = self.links.get_mut(index) else { return };
             let Some(flight) = link.pipe_mut(direction).poll_deliver(time) else { return };
-            if let Some(number) = flight.rival {
-                link.uncounted_mut(direction).delivered += u64::from(rival::SEGMENT_BYTES);
-                if let Some((_, _, rival)) = &mut self.rival {
-                    rival.on_delivered(number, self.now);
+            if let Some(number) = flight.competitor {
+                link.uncounted_mut(direction).delivered += u64::from(competitor::SEGMENT_BYTES);
+                if let Some((_, _, competitor)) = &mut self.competitor {
+                    competitor.on_delivered(number, self.now);
                 }
                 continue;
             }
@@ -483,7 +488,8 @@ impl<C: Observed, S: Observed> World<C, S> {
                 let now = self.now;
                 self.ledger_of(direction).arrived(packet, now);
             }
-            // A client's socket is bound to its link; a server's listener tells the address it was reached at.
+            // A client's socket is bound to its link. A server's listener reports the address that
+            // the datagram was sent to.
             let local = (direction == Direction::Up).then_some(IpAddr::V4(SERVER_OUTER));
             let path = Path { socket: socket(index), remote: flight.from, local };
             match &mut self.mangler {
@@ -497,17 +503,17 @@ impl<C: Observed, S: Observed> World<C, S> {
         }
     }
 
-    /// Puts the rival's segments on its link.
-    fn run_rival(&mut self) {
-        let Some((index, direction, rival)) = &mut self.rival else { return };
+    /// Puts the competitor's segments on its link.
+    fn run_competitor(&mut self) {
+        let Some((index, direction, competitor)) = &mut self.competitor else { return };
         let Some(link) = self.links.get_mut(*index) else { return };
-        rival.handle_timeout(self.now);
-        while let Some(number) = rival.poll_segment(self.now) {
-            link.uncounted_mut(*direction).offered += u64::from(rival::SEGMENT_BYTES);
+        competitor.handle_timeout(self.now);
+        while let Some(number) = competitor.poll_segment(self.now) {
+            link.uncounted_mut(*direction).offered += u64::from(competitor::SEGMENT_BYTES);
             let from = link.client;
-            let flight = Flight { from, data: BytesMut::new(), is_marked: false, rival: Some(number) };
+            let flight = Flight { from, data: BytesMut::new(), is_marked: false, competitor: Some(number) };
             let time = netem_time(self.now);
-            let _ = link.pipe_mut(*direction).enqueue(flight, rival::SEGMENT_BYTES, time);
+            let _ = link.pipe_mut(*direction).enqueue(flight, competitor::SEGMENT_BYTES, time);
         }
     }
 
@@ -539,7 +545,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.settle();
     }
 
-    /// Drains every output and hands packets on until nothing moves.
+    /// Drains every output and passes packets on until there are none.
     fn settle(&mut self) {
         loop {
             let moved = self.settle_side(Side::Client) | self.settle_side(Side::Server);
@@ -636,9 +642,9 @@ impl<C: Observed, S: Observed> World<C, S> {
                 continue;
             }
             let is_marked = transmit.is_ect && link.pipe_mut(direction).marks(time);
-            let flight = Flight { from, data: BytesMut::from(data), is_marked, rival: None };
+            let flight = Flight { from, data: BytesMut::from(data), is_marked, competitor: None };
             link.uncounted_mut(direction).offered += handshake_bytes(data);
-            // What the link drops is counted by the link.
+            // The link counts the datagrams that it drops.
             let _ = link.pipe_mut(direction).enqueue(flight, link_bytes(data), time);
             self.note(1, index, direction, data);
             if let Some(packet) = data.get(FRAME_HEADER..) {
@@ -667,7 +673,7 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.trace = xxh3_64_with_seed(data, xxh3_64_with_seed(&head, self.trace));
     }
 
-    /// The share of a link's pipe in one direction that is queued now, in bytes.
+    /// Bytes in the queue of one direction of a link.
     pub fn link_queue_bytes(&self, link: usize, direction: Direction) -> u64 {
         self.links.get(link).map_or(0, |link| link.pipe(direction).counters().queue_bytes)
     }

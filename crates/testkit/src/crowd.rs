@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use crate::fixture;
 
 const DELAY: Duration = Duration::from_millis(20);
-/// Time is cut into such steps: a thousand clients have some deadline in each.
+/// The step of time: a thousand clients have some deadline in each.
 const STEP: Duration = Duration::from_millis(5);
 /// Datagrams that a machine may give at once.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
@@ -37,7 +37,7 @@ fn inner(client: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, high, low)
 }
 
-/// A client's outer address on a link: every client lives somewhere else.
+/// A client's outer address on a link: every client has its own.
 fn outer(client: u16, link: u8) -> SocketAddr {
     let [high, low] = client.to_be_bytes();
     SocketAddr::from(([100, 64 + link, high, low], 40_000))
@@ -85,7 +85,7 @@ pub struct Crowd {
     pub now: Instant,
     flying: BinaryHeap<Flight>,
     order: u64,
-    /// Packets delivered: of each client at the server, and to each client.
+    /// Packets delivered: from each client at the server, and to each client.
     up: Vec<u64>,
     down: Vec<u64>,
     /// Cookies that the server sent.

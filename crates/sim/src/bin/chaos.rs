@@ -1,7 +1,9 @@
-//! `cargo xtask chaos`: random faults for as long as wanted, in virtual time. Every tenth run is one of minutes, in which keys are replaced.
+//! `cargo xtask chaos`: random faults for as long as wanted, in virtual time. Every tenth run lasts
+//! minutes, so that keys are replaced.
 //!
-//! `chaos --hours N --seed S` plays runs of seeds S, S + 1 and so on until N simulated hours are over, on all processors. A failure prints the seed and
-//! what happened, and ends it with exit code 1; `chaos --only SEED` plays that run alone. The seed decides everything about a run.
+//! `chaos --hours N --seed S` plays runs of seeds S, S + 1 and so on until N simulated hours are
+//! over, on all processors. A failure prints the seed and the operations, and ends with exit code
+//! 1. `chaos --only SEED` plays that run alone. The seed decides everything about a run.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
 use std::process::ExitCode;
@@ -13,14 +15,14 @@ use bonding_sim::chaos::{Course, DENSE, LONG, play_all};
 
 const HOUR: f64 = 3_600.0;
 
-/// How often progress is told.
+/// How often progress is reported.
 const EVERY: Duration = Duration::from_secs(10);
 
 const fn course(seed: u64) -> &'static Course {
     if seed % 10 == 9 { &LONG } else { &DENSE }
 }
 
-/// The seeds to be played: as many as fill the hours.
+/// The seeds to be played: enough to fill the hours.
 fn seeds(first: u64, hours: f64) -> std::ops::Range<u64> {
     let mut left = hours * HOUR;
     let mut end = first;
@@ -49,7 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let seeds = only.map_or_else(|| seeds(first, hours), |seed| seed..seed + 1);
     let started = Instant::now();
-    // Simulated seconds and runs so far, and when that was last told.
+    // Simulated seconds and runs so far, and the time of the last report.
     let progress = Mutex::new((0.0, 0_u64, started));
     let count = seeds.end - seeds.start;
     let outcome = play_all(course, seeds, |seed| {

@@ -1,4 +1,4 @@
-//! Makes one run of the table again and writes what happened every 100 ms, to explain a figure.
+//! Repeats one run of the table and writes its course every 100 ms, to explain a figure.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -11,10 +11,10 @@ use bonding_sim::table;
 use bonding_sim::trace::{Trace, packets};
 use bonding_sim::world::Stalls;
 
-const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [rival] [stalls=10/100]
+const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [competitor] [stalls=10/100]
 Writes FOLDER/links.csv, a line per link and 100 ms, and FOLDER/packets.csv, a line per packet of the load's direction.
 POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4;
-rival: somebody else's TCP flow joins on the first link after two seconds; stalls=10/100: both sides stand still for 10 ms in every 100";
+competitor: another user's TCP flow joins on the first link after two seconds; stalls=10/100: both sides stand still for 10 ms in every 100";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,17 +31,18 @@ fn main() -> anyhow::Result<ExitCode> {
         other => anyhow::bail!("no policy '{other}'\n{USAGE}"),
     };
     let workload = Workload::parse(workload).with_context(|| format!("no workload '{workload}'\n{USAGE}"))?;
-    let has_rival = rest.iter().any(|argument| argument == "rival");
+    let has_competitor = rest.iter().any(|argument| argument == "competitor");
     let stalls = match rest.iter().find_map(|argument| argument.strip_prefix("stalls=")) {
         None => None,
         Some(spec) => Some(Stalls::parse(spec).with_context(|| format!("'{spec}' is not like 10/100"))?),
     };
-    let seed = match rest.iter().find(|argument| *argument != "rival" && !argument.starts_with("stalls=")) {
-        None => table::SEED,
-        Some(seed) => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
-    };
+    let seed =
+        match rest.iter().find(|argument| *argument != "competitor" && !argument.starts_with("stalls=")) {
+            None => table::SEED,
+            Some(seed) => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
+        };
     let name = scenario.name.clone();
-    let spec = RunSpec { has_rival, stalls, ..RunSpec::new(scenario, system, workload, seed) };
+    let spec = RunSpec { has_competitor, stalls, ..RunSpec::new(scenario, system, workload, seed) };
     let mut trace = Trace::new();
     let row = run(&spec, Some(&mut trace));
     let folder = Path::new(folder);
@@ -54,8 +55,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     write!(out, "{}{}", table::head(workload), table::line(&name, system, &row))?;
     writeln!(out, "trace {:016x}", row.trace_hash)?;
-    if let Some(share) = row.rival_share {
-        writeln!(out, "rival: {:.1} % of the first link", share * 100.0)?;
+    if let Some(share) = row.competitor_share {
+        writeln!(out, "competitor: {:.1} % of the first link", share * 100.0)?;
     }
     for (side, stats) in &figures {
         let discards: Vec<String> = stats

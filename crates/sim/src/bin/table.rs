@@ -1,10 +1,16 @@
 //! Makes the scenario table and writes it to `docs/simulation.md`.
 //!
-//! `table fingerprints` makes only the fingerprints again (seconds instead of minutes): when behaviour changed but the
-//! figures are not of interest. Other arguments narrow it down, for a look: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`, `round_robin`) and
-//! workloads (such as `tcp-cubic-down-1`), in any order, `seeds=N`: the run of median goodput of N, `ceilings`: with the links' rates
-//! configured, `plain`: over plain links, `no-resend`: nothing is sent again, `rival`: beside somebody else's TCP flow on the first link, whose
-//! share of it stands behind the line, `stalls=10/100`: both sides stand still for 10 ms in every 100, each for itself. Then it only prints.
+//! `table fingerprints` repeats only the fingerprints (seconds instead of minutes): for a change of
+//! behaviour whose figures are not needed. Other arguments select runs, in any order, and the
+//! result is only printed: names of scenarios, systems (`best`, `adaptive`, `score`, `redundant`,
+//! `round_robin`) and workloads (such as `tcp-cubic-down-1`); and
+//! - `seeds=N`: the run of median goodput of N;
+//! - `ceilings`: with the links' rates configured;
+//! - `plain`: over plain links;
+//! - `no-resend`: losses are not sent again;
+//! - `competitor`: beside another user's TCP flow on the first link, whose share of it ends the
+//!   line;
+//! - `stalls=10/100`: each side stands still for 10 ms in every 100.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -39,15 +45,15 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut systems = Vec::new();
     let mut workloads = Vec::new();
     let mut seeds = 1;
-    let (mut plain, mut ceilings, mut resend, mut rival) = (false, false, true, false);
+    let (mut plain, mut ceilings, mut resend, mut competitor) = (false, false, true, false);
     let mut stalls = None;
     for argument in std::env::args().skip(1) {
         if argument == "plain" {
             plain = true;
         } else if argument == "no-resend" {
             resend = false;
-        } else if argument == "rival" {
-            rival = true;
+        } else if argument == "competitor" {
+            competitor = true;
         } else if argument == "ceilings" {
             ceilings = true;
         } else if let Some(spec) = argument.strip_prefix("stalls=") {
@@ -69,7 +75,7 @@ fn main() -> anyhow::Result<ExitCode> {
         && workloads.is_empty()
         && seeds == 1
         && !plain
-        && !rival
+        && !competitor
         && stalls.is_none()
         && !ceilings
         && resend;
@@ -89,7 +95,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 let mut spec = RunSpec::new(scenario.clone(), *system, *workload, table::SEED);
                 spec.setup.has_ceilings = ceilings;
                 spec.setup.recovery.resend = resend;
-                spec.has_rival = rival;
+                spec.has_competitor = competitor;
                 spec.stalls = stalls;
                 if plain {
                     spec.setup.security.fill(Security::Plain);
@@ -127,7 +133,8 @@ fn write(document: &str) -> anyhow::Result<()> {
     std::fs::write(OUTPUT, document).with_context(|| format!("cannot write {OUTPUT}"))
 }
 
-/// A line for each run and the oracles' objections, on every core: the run of median goodput of `seeds`.
+/// A line for each run and the oracles' objections, on every core: the run of median goodput of
+/// `seeds`.
 fn make(specs: &[RunSpec], seeds: usize) -> Vec<(String, Vec<String>)> {
     let seeds = seeds.max(1);
     let rows = Mutex::new(vec![Vec::new(); specs.len()]);
@@ -160,8 +167,8 @@ fn line(mut rows: Vec<Row>, spec: &RunSpec) -> (String, Vec<String>) {
     let median = rows.get(rows.len() / 2);
     let mut line =
         median.map(|row| table::line(&spec.setup.scenario.name, spec.system, row)).unwrap_or_default();
-    if let Some(share) = median.and_then(|row| row.rival_share) {
-        line = format!("{} rival {:.0} % |\n", line.trim_end(), share * 100.0);
+    if let Some(share) = median.and_then(|row| row.competitor_share) {
+        line = format!("{} competitor {:.0} % |\n", line.trim_end(), share * 100.0);
     }
     (line, problems)
 }

@@ -1,16 +1,17 @@
-//! What every bulk transfer shares: who connects, who sends, how the payload is made and verified.
+//! The common part of bulk transfers: the side that connects, the side that sends, and the
+//! payload's creation and check.
 
 use std::net::Ipv4Addr;
 
 use crate::inet;
 use crate::pattern::Pattern;
 
-/// Which end of the transfer a host plays.
+/// A host's part in the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Opens the connections: the client.
     Connector,
-    /// Waits for them: the server.
+    /// Waits for connections: the server.
     Listener,
 }
 
@@ -35,11 +36,11 @@ impl End {
 /// One end of a bulk transfer of one or more flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BulkConfig {
-    /// Who connects.
+    /// This host's part.
     pub end: End,
     /// Whether this end sends the payload (the other end receives it).
     pub sends: bool,
-    /// Connections at the same time.
+    /// Concurrent connections.
     pub flows: u16,
     /// Largest IP packet.
     pub mtu: u16,
@@ -47,7 +48,7 @@ pub struct BulkConfig {
     pub seed: u64,
 }
 
-/// Verifies one flow's stream as it arrives in order.
+/// Verifies one flow's stream, which arrives in order.
 #[derive(Debug)]
 pub struct StreamSink {
     pattern: Pattern,
@@ -61,7 +62,7 @@ impl StreamSink {
         Self { pattern: Pattern::new(seed, flow), offset: 0, corrupt: 0 }
     }
 
-    /// Takes the next bytes.
+    /// Verifies the next bytes.
     pub fn take(&mut self, data: &[u8]) {
         if !self.pattern.matches(self.offset, data) {
             self.corrupt += 1;
@@ -69,7 +70,7 @@ impl StreamSink {
         self.offset += data.len() as u64;
     }
 
-    /// Bytes taken so far.
+    /// Bytes verified so far.
     pub fn bytes(&self) -> u64 {
         self.offset
     }

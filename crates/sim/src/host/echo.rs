@@ -1,4 +1,5 @@
-//! A sparse flow: small UDP datagrams at a steady rate, echoed, each with its own delay, as a game or a call sees it.
+//! A sparse flow: small UDP datagrams at a steady rate, echoed, each with its own delay, like a
+//! game or a call.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +15,10 @@ const ECHO_PORT: u16 = 7;
 const CLIENT_PORT: u16 = 30_007;
 /// Sequence number and sending time.
 const STAMP_BYTES: usize = 16;
-/// UDP payload: IP packets of 100 bytes.
+/// Bytes of UDP payload: IP packets of 100 bytes.
 const PAYLOAD_BYTES: usize = 72;
 
-/// Sends, and measures what comes back.
+/// Sends, and measures the echoes.
 #[derive(Debug)]
 pub struct EchoClient {
     interval: Duration,
@@ -114,7 +115,7 @@ impl App for EchoClient {
     }
 }
 
-/// Sends back what comes.
+/// Sends every datagram back.
 #[derive(Debug, Default)]
 pub struct EchoServer {
     to_send: VecDeque<Vec<u8>>,
@@ -122,7 +123,7 @@ pub struct EchoServer {
 }
 
 impl EchoServer {
-    /// Ready to echo.
+    /// An echo without state.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,8 +1,9 @@
 //! The hosts behind the two ends of the bond: applications over real transports, in virtual time.
 //!
-//! A [`Host`] owns applications and hands each arriving IP packet to the one that accepts it. Packets leave in the
-//! order in which applications are listed, each with an IP identification of its own. A host has no link rate
-//! and no queue: whatever a transport wants to send reaches the bond at once, as through a TUN device.
+//! A [`Host`] owns applications and hands each arriving IP packet to the application that accepts
+//! it. Packets leave in the order of the applications, each with its own IP identification. A host
+//! has no link rate and no queue: every packet of a transport reaches the bond at once, as through
+//! a TUN device.
 
 pub mod bulk;
 pub mod echo;
@@ -18,16 +19,16 @@ use bytes::Bytes;
 
 use crate::inet::{self, FlowKey};
 
-/// What one application measured.
+/// The measurements of one application.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Verified payload bytes received.
     pub received_bytes: u64,
-    /// Of these, each flow's.
+    /// Each flow's part of those bytes.
     pub flow_bytes: Vec<u64>,
     /// Connections or exchanges that were established.
     pub connected: usize,
-    /// Payloads that were not what was sent.
+    /// Payloads that differ from the sent ones.
     pub corrupt: u64,
     /// Datagrams received more than once.
     pub duplicates: u64,
@@ -37,27 +38,28 @@ pub struct Report {
     pub sent: u64,
     /// Datagrams received.
     pub received: u64,
-    /// Segments sent again, where the transport tells.
+    /// Segments sent again, if the transport tells.
     pub retransmits: Option<u64>,
-    /// Sending time and delay of each datagram that arrived: one way, or there and back for an echo.
+    /// Sending time and delay of each datagram that arrived: one way, or there and back for an
+    /// echo.
     pub delays: Vec<(Instant, Duration)>,
 }
 
 /// One application on a host.
 pub trait App: std::fmt::Debug {
-    /// For messages: what it is.
+    /// The application's name in messages.
     fn name(&self) -> &'static str;
-    /// Whether packets of this flow are for it.
+    /// Whether packets of this flow are for the application.
     fn accepts(&self, flow: &FlowKey) -> bool;
-    /// Takes one packet that it accepts.
+    /// Handles a packet that the application accepts.
     fn handle_packet(&mut self, packet: &[u8], now: Instant);
     /// To be called when [`Self::poll_timeout`] is due.
     fn handle_timeout(&mut self, now: Instant);
     /// The next packet to send.
     fn poll_packet(&mut self, now: Instant) -> Option<Vec<u8>>;
-    /// When it wants to act next, and why.
+    /// When the application acts next, and the reason.
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
-    /// What it measured so far.
+    /// The measurements so far.
     fn report(&self) -> Report;
 }
 
@@ -76,7 +78,7 @@ impl Host {
         Self::default()
     }
 
-    /// Adds an application; its place is its name for [`Self::report`].
+    /// Adds an application; its place names it in [`Self::report`].
     pub fn add(&mut self, app: Box<dyn App>) -> usize {
         self.apps.push(app);
         self.apps.len() - 1
@@ -91,7 +93,7 @@ impl Host {
         }
     }
 
-    /// Lets every application act whose time has come.
+    /// Lets every application act whose deadline has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         for app in &mut self.apps {
             if app.poll_timeout().is_some_and(|(due, _)| due <= now) {
@@ -108,12 +110,12 @@ impl Host {
         Some(PacketBuf::from(Bytes::from(packet)))
     }
 
-    /// When an application wants to act next, and why.
+    /// When an application acts next, and the reason.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         self.apps.iter().filter_map(|app| app.poll_timeout()).min()
     }
 
-    /// What the application at `place` measured; an empty report where there is none.
+    /// The measurements of the application at `place`; an empty report if there is none.
     pub fn report(&self, place: usize) -> Report {
         self.apps.get(place).map(|app| app.report()).unwrap_or_default()
     }

@@ -1,9 +1,9 @@
 //! Inner QUIC: quinn-proto over UDP, one bulk transfer of one or more connections.
 //!
-//! A modern transport: packet numbers, selective acknowledgement, pacing, ECN, cubic or BBR. quinn-proto wants the
-//! standard library's opaque `Instant`: one is read once as the epoch and only spans are added to it, so a run does not
-//! depend on the clock. BBR draws from the system's random numbers, and so does the order of its maps: compare figures,
-//! not trace hashes.
+//! A modern transport: packet numbers, selective acknowledgement, pacing, ECN, cubic or BBR.
+//! quinn-proto needs the standard library's opaque `Instant`: one is read once as the epoch and
+//! only spans are added to it, so a run does not depend on the clock. BBR and the order of quinn's
+//! maps draw from the system's random numbers: compare figures, not trace hashes.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -68,7 +68,7 @@ struct Flow {
     /// Known to the receiver from the stream's first eight bytes.
     sink: Option<StreamSink>,
     source: Option<StreamSource>,
-    /// Sender: what of the stream's name is still to be written. Receiver: what of it was read.
+    /// Sender: the bytes of the stream's name still to be written. Receiver: the bytes read.
     name: Vec<u8>,
     seed: u64,
 }
@@ -159,7 +159,7 @@ impl QuicApp {
     }
 
     fn add(&mut self, handle: ConnectionHandle, connection: Connection) {
-        // The name decides the payload; both ends learn it from the stream itself.
+        // The name decides the payload; both ends learn it from the stream.
         let name = self.flows.len() as u64;
         self.flows.push(Flow {
             handle,
@@ -181,7 +181,7 @@ impl QuicApp {
         Instant::ZERO + due.saturating_duration_since(self.epoch)
     }
 
-    /// Cuts what was written to `buf` into IP packets.
+    /// Cuts the bytes written to `buf` into IP packets.
     fn send(&mut self, transmit: &Transmit, buf: &[u8]) {
         let IpAddr::V4(address) = transmit.destination.ip() else { return };
         let (from, to) = match self.config.end {
@@ -220,13 +220,14 @@ impl QuicApp {
             self.send(&transmit, &buf);
         }
         let due = self.flows.iter_mut().filter_map(|flow| flow.connection.poll_timeout()).min();
-        // quinn counts nanoseconds as we do; its timers are due from their time on.
+        // quinn counts nanoseconds as the simulator does; its timers are due from their time on.
         self.next = due.map(|due| self.bond_time(due).max(now + Duration::from_nanos(1)));
     }
 }
 
 impl Flow {
-    /// Reacts to events and moves payload; returns how many reads were not what was sent.
+    /// Handles events and moves payload; returns the number of reads that differ from the sent
+    /// payload.
     fn act(&mut self) -> u64 {
         let mut readable = false;
         while let Some(event) = self.connection.poll() {
@@ -291,7 +292,7 @@ impl Flow {
                 None => unnamed += 1,
             }
         }
-        // The caller polls for what this asks to send in any case.
+        // The caller polls for datagrams in any case.
         let _ = chunks.finalize();
         unnamed
     }

@@ -1,12 +1,13 @@
-//! A key exchange without secrets for the inner QUIC: a checksum where TLS 1.3 has an AEAD.
+//! A key exchange without secrets for the inner QUIC: a checksum in place of TLS 1.3's AEAD.
 //!
-//! quinn-proto takes its cryptography behind traits. In a simulation nobody listens, and a real TLS costs builds (ring,
-//! rustls), run time and randomness of its own. What matters to the transport is kept: three packet number spaces, the
-//! handshake's round trips and rough flight sizes, a 16-byte tag on every packet, and a packet that was
-//! changed on the way does not open. **Never use this to protect anything.**
+//! quinn-proto's cryptography is behind traits. A simulation has no eavesdropper, and a real TLS
+//! costs build time (ring, rustls), run time and randomness of its own. The properties that matter
+//! to the transport are kept: three packet number spaces, the handshake's round trips and rough
+//! flight sizes, a 16-byte tag on every packet, and a changed packet does not open. **Never use
+//! this to protect anything.**
 //!
-//! Messages: type (1), length (2, big endian), body. Client hello and encrypted extensions carry the transport
-//! parameters; server hello, certificate and finished are padding.
+//! Messages: type (1), length (2, big endian), body. Client hello and encrypted extensions carry
+//! the transport parameters; server hello, certificate and finished are padding.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -27,13 +28,13 @@ const CERTIFICATE: u8 = 11;
 const FINISHED: u8 = 20;
 /// Bytes of an AEAD tag in every QUIC cipher suite (RFC 9001 §5.3).
 const TAG_BYTES: usize = 16;
-/// Rough sizes of a TLS 1.3 server hello, and of a certificate with its proof.
+/// Rough sizes in bytes of a TLS 1.3 server hello, and of a certificate with its proof.
 const SERVER_HELLO_BYTES: usize = 90;
 const CERTIFICATE_BYTES: usize = 800;
-/// A TLS 1.3 finished message with SHA-256.
+/// Bytes of a TLS 1.3 finished message with SHA-256.
 const FINISHED_BYTES: usize = 32;
 
-/// A checksum in the place of a packet protection key.
+/// A checksum in place of a packet protection key.
 #[derive(Debug, Clone, Copy)]
 struct Checksum;
 
@@ -96,18 +97,18 @@ fn keys() -> Keys {
     Keys { header: KeyPair { local: Box::new(Checksum), remote: Box::new(Checksum) }, packet: key_pair() }
 }
 
-/// How far a handshake is.
+/// The progress of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Client: to say hello.
+    /// Client: will send its hello.
     SayHello,
     /// Client: waits for the server hello. Server: waits for the client hello.
     AwaitHello,
-    /// The hellos are exchanged; handshake keys are to be handed out.
+    /// The hellos are exchanged; handshake keys will be given out.
     HandshakeKeys,
     /// Client: waits for the server's parameters.
     AwaitExtensions,
-    /// Data keys are to be handed out.
+    /// Data keys will be given out.
     DataKeys,
     /// Server: waits for the client's finished.
     AwaitFinished,

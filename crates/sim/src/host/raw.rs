@@ -1,7 +1,7 @@
-//! Constant-rate UDP that answers to nobody: the load for oracles.
+//! Constant-rate UDP that reacts to nothing: the load for oracles.
 //!
-//! Every datagram carries its flow, its number, its sending time and a pattern, so the sink knows what was corrupted,
-//! doubled, lost or out of order.
+//! Every datagram carries its flow, its number, its sending time and a pattern, so that the sink
+//! recognises datagrams that were corrupted, duplicated, lost or reordered.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ use crate::pattern::Pattern;
 
 /// First port; flow *i* uses this plus *i* on both ends (the discard service is 9).
 const PORT: u16 = 20_009;
-/// Flow (2), number (8), time (8).
+/// Bytes of flow (2), number (8) and time (8).
 const STAMP_BYTES: usize = 18;
 
 /// A load: `flows` flows in turn, together at `rate`, in IP packets of `packet_bytes`.
@@ -30,9 +30,9 @@ pub struct RawConfig {
     pub rate: BitRate,
     /// Bytes of an IP packet, at least 46.
     pub packet_bytes: u16,
-    /// First packet.
+    /// Time of the first packet.
     pub start: Instant,
-    /// No packet from here on.
+    /// End of the load.
     pub stop: Instant,
     /// Seed of the payload.
     pub seed: u64,
@@ -111,7 +111,7 @@ impl App for RawSource {
     }
 }
 
-/// One flow as the receiver sees it.
+/// One flow at the receiver.
 #[derive(Debug, Default)]
 struct SinkFlow {
     seen: Vec<bool>,
@@ -128,7 +128,7 @@ pub struct RawSink {
     report: Report,
 }
 
-/// More numbers than any run sends: a corrupt one must not ask for memory.
+/// More numbers than any run sends: a corrupt number must not allocate memory.
 const NUMBERS_MAX: usize = 1 << 24;
 
 impl RawSink {

@@ -1,9 +1,9 @@
 //! Inner TCP: smoltcp, one bulk transfer of one or more connections.
 //!
-//! Pessimistic on purpose. smoltcp's sender knows no selective acknowledgement and leaves fast recovery at the first
-//! new acknowledgement, so several losses in one window cost several round trips or a timeout; whoever serves it well
-//! serves Linux better. It repeats bit for bit. Each arriving packet is processed and answered by itself, as by a
-//! kernel without receive offload.
+//! Pessimistic on purpose. smoltcp's sender has no selective acknowledgement and leaves fast
+//! recovery at the first new acknowledgement, so several losses in one window cost several round
+//! trips or a timeout. A bond that serves it well serves Linux better. It repeats bit for bit. Each
+//! arriving packet is processed and answered separately, as by a kernel without receive offload.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,8 @@ const LISTEN_PORT: u16 = 5201;
 const CONNECT_PORT: u16 = 40_000;
 /// Send and receive buffer of one connection: 300 Mbit/s at 200 ms need 7.5 MB.
 const WINDOW_BYTES: usize = 8 << 20;
-/// smoltcp may name a time that has already come while it can do nothing; the earliest next try.
+/// smoltcp may name a past time although it has nothing to do; this is the delay until the next
+/// try.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Packets between smoltcp and the bond.
@@ -85,7 +86,7 @@ struct Flow {
     handle: SocketHandle,
     source: Option<StreamSource>,
     sink: StreamSink,
-    /// End of the furthest segment sent: anything before it is a retransmission.
+    /// End of the furthest segment sent: any segment before it is a retransmission.
     sent_to: Option<TcpSeqNumber>,
     local_port: u16,
 }
@@ -111,14 +112,14 @@ impl TcpApp {
     /// One end of a transfer that starts at `start`.
     ///
     /// # Panics
-    /// When smoltcp refuses the fixed addresses and ports.
+    /// If smoltcp refuses the fixed addresses and ports.
     pub fn new(config: BulkConfig, control: CongestionControl, start: Instant) -> Self {
         let mut wire = Wire { mtu: config.mtu, received: None, to_send: VecDeque::new() };
         let mut options = Config::new(HardwareAddress::Ip);
         options.random_seed = config.seed;
         let mut interface = Interface::new(options, &mut wire, tcp_time(start));
         interface.update_ip_addrs(|addresses| {
-            // A prefix of length 0: every address is a neighbour, no route needed.
+            // A prefix of length 0: every address is a neighbour, and no route is needed.
             let pushed = addresses.push(IpCidr::new(config.end.address().into(), 0));
             assert!(pushed.is_ok(), "smoltcp holds at least one address");
         });
@@ -140,7 +141,7 @@ impl TcpApp {
     #[expect(clippy::expect_used, reason = "fixed addresses and ports, each used once")]
     fn open(&mut self, flow: u16, control: CongestionControl) {
         let buffer = || tcp::SocketBuffer::new(vec![0; WINDOW_BYTES]);
-        // A side needs a large buffer only for what it does.
+        // A side needs a large buffer in its own direction only.
         let small = || tcp::SocketBuffer::new(vec![0; 4_096]);
         let mut socket = if self.config.sends {
             tcp::Socket::new(small(), buffer())

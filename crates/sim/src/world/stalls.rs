@@ -1,7 +1,8 @@
-//! When a side stands still.
+//! The times at which a side stands still.
 //!
-//! Drawn for each span and side from their numbers alone, so that the same run stalls at the same times whatever happens in it. It
-//! knows no machines: what comes meanwhile and what is due is the world's.
+//! They are drawn for each span and side from their numbers alone, so that the same run stalls at
+//! the same times whatever happens in it. The module knows no machines: the world keeps the
+//! datagrams that arrive meanwhile.
 
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Side;
 
-/// A side's process stands still, once in each span of time: its machine is busy, or has no processor. What comes meanwhile waits.
+/// A side's process stands still once in each span of time, as on a busy machine. Datagrams that
+/// arrive meanwhile wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Stalls {
     /// The span.
     pub every: Duration,
-    /// How long it stands still; less than the span.
+    /// The duration of a stall; less than the span.
     pub length: Duration,
 }
 
@@ -28,7 +30,7 @@ impl Stalls {
         (stalls.length < stalls.every).then_some(stalls)
     }
 
-    /// Until when `side` stands still at `now`.
+    /// The end of the stall of `side` at `now`.
     pub(super) fn until(&self, side: Side, now: Instant) -> Option<Instant> {
         let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         let (every, length) = (nanos(self.every).max(1), nanos(self.length));

@@ -13,9 +13,9 @@ fn a_link_is_shared_with_a_competitor_that_queues_180_ms() {
     for workload in ["quic-cubic-down-4", "tcp-cubic-down-1"] {
         let workload = Workload::parse(workload).unwrap();
         let mut spec = RunSpec::new(scenario.clone(), System::Bond(Policy::Adaptive), workload, 1);
-        spec.has_rival = true;
+        spec.has_competitor = true;
         let row = run(&spec, None);
-        let competitor = row.rival_share.unwrap();
+        let competitor = row.competitor_share.unwrap();
         assert_eq!((row.problems, row.late), (vec![], 0));
         assert!((0.25..0.75).contains(&competitor), "{}: {competitor:.2}", workload.name());
     }

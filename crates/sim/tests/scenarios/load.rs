@@ -58,12 +58,12 @@ pub(crate) fn load<C: Observed, S: Observed>(world: &mut World<C, S>, up: u64, d
 }
 
 impl Load {
-    /// What arrived at the server.
+    /// The packets that arrived at the server.
     pub(crate) fn up<C: Observed, S: Observed>(&self, world: &World<C, S>) -> Report {
         world.server.host.report(self.up)
     }
 
-    /// What arrived at the client.
+    /// The packets that arrived at the client.
     pub(crate) fn down<C: Observed, S: Observed>(&self, world: &World<C, S>) -> Report {
         world.client.host.report(self.down)
     }
@@ -76,7 +76,7 @@ pub(crate) fn assert_sound<C: Observed, S: Observed>(world: &World<C, S>, load: 
     assert!(problems.is_empty(), "{problems:?}");
 }
 
-/// Mbit/s received each way from `from` to `to`; runs the world to `to`.
+/// Mbit/s received in each direction from `from` to `to`; runs the world to `to`.
 pub(crate) fn rates<C: Observed, S: Observed>(
     world: &mut World<C, S>,
     load: &Load,
