@@ -4,20 +4,20 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// An IP address and how many of its leading bits name its network: `10.99.0.1/24`.
+/// An IP address with the number of leading bits that name its network: `10.99.0.1/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
     address: IpAddr,
     length: u8,
 }
 
-/// Why a text or a pair is not a [`Cidr`].
+/// The reason why a text or a pair is not a [`Cidr`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
-    /// The part before the slash is no address.
+    /// The part before the slash is not an address.
     #[error("`{0}` is not an IP address")]
     Address(String),
-    /// The prefix length is no number or larger than the address.
+    /// The prefix length is not a number, or is larger than the address.
     #[error("`{0}` is not a prefix length for this address")]
     Length(String),
 }

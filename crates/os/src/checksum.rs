@@ -2,7 +2,8 @@
 //!
 //! Sources: RFC 1071; RFC 9293 §3.1; RFC 768; RFC 8200 §8.1.
 
-/// The sum of big-endian 16-bit words, not folded. 64-bit sums of 32-bit words, which compilers vectorise.
+/// The sum of big-endian 16-bit words, not folded. 64-bit sums of 32-bit words, which compilers
+/// vectorise.
 pub(crate) fn sum_bytes(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
@@ -22,7 +23,8 @@ pub(crate) fn fold(mut sum: u64) -> u16 {
     u16::try_from(sum).unwrap_or_default()
 }
 
-/// The sum of the pseudo header: addresses, protocol and length of what follows the IP header. Not folded.
+/// The sum of the pseudo header: addresses, protocol and length of what follows the IP header. Not
+/// folded.
 pub(crate) fn pseudo_sum(packet: &[u8], protocol: u8, transport_bytes: usize) -> u64 {
     let ipv6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
     let addresses = if ipv6 { 8..40 } else { 12..20 };
@@ -36,7 +38,7 @@ pub(crate) fn transport_checksum(packet: &[u8], start: usize, protocol: u8) -> u
     const UDP: u8 = 17;
     let transport = packet.get(start..).unwrap_or_default();
     let sum = !fold(pseudo_sum(packet, protocol, transport.len()) + sum_bytes(transport));
-    // Zero would say that there is none.
+    // RFC 768: a transmitted zero means that there is no checksum.
     if protocol == UDP && sum == 0 { u16::MAX } else { sum }
 }
 

@@ -1,16 +1,18 @@
-//! Puts packets of one flow that follow each other together, so that the kernel takes them in one write.
+//! Merges consecutive packets of one flow, so that the kernel takes them in one write.
 //!
-//! TCP segments and UDP datagrams of equal size become one super-packet with a virtio header that says how to cut it
-//! again (what GRO does in a network card's driver). Nothing is copied: a super-packet is new headers and the payloads
-//! where they are, for one vectored write.
+//! TCP segments and UDP datagrams of equal size become one super-packet. Its virtio header tells
+//! how to split it again, as GRO in a network card's driver does. No payload is copied: a
+//! super-packet is new headers and the payloads in place, for one vectored write.
 //!
-//! Contract: the packets of a flow keep their order, whatever is between them. Cut again, a super-packet gives the
-//! packets it was made of, but for the IPv4 identification where fragmentation is forbidden anyway, and the TCP window of
-//! later segments (as the kernel's own GRO does). A packet is merged only after its checksum was found right: merging
-//! makes a new one, which would hide an error. What is not understood is passed on alone and untouched. A *partial* checksum is
-//! left to the receiving kernel, which computes it if the packet leaves the machine.
+//! Contract: the packets of a flow keep their order. A super-packet that is split again gives the
+//! original packets, except for the IPv4 identification where fragmentation is forbidden anyway,
+//! and the TCP window of later segments (as in the kernel's own GRO). A packet is merged only after
+//! its checksum was verified: merging makes a new checksum, which would hide an error. A packet of
+//! unknown form is passed on alone and unchanged. A *partial* checksum is left to the receiving
+//! kernel, which computes it if the packet leaves the machine.
 //!
-//! Sources: net/ipv4/tcp_offload.c `tcp_gro_receive`; virtio 1.2 §5.1.6; RFC 1071; wireguard-go `tun/offload_linux.go`.
+//! Sources: net/ipv4/tcp_offload.c `tcp_gro_receive`; virtio 1.2 §5.1.6; RFC 1071; wireguard-go
+//! `tun/offload_linux.go`.
 
 use std::io::IoSlice;
 
@@ -20,13 +22,14 @@ use crate::virtio::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CHECKSUM, 
 /// The header of a packet that is passed on as it is.
 const ALONE: [u8; VIRTIO_BYTES] = [0; VIRTIO_BYTES];
 
-/// An IP packet's length is a u16.
+/// The most bytes of an IP packet: its length is a u16.
 const SUPER_BYTES_MAX: usize = 65_535;
-/// `UDP_MAX_SEGMENTS` of kernels before 6.12; as good a bound for TCP.
+/// The most packets merged: `UDP_MAX_SEGMENTS` of kernels before 6.12, used for TCP too.
 const MERGED_MAX: u16 = 64;
-/// Flows that are followed at a time; colliding ones only merge less.
+/// Flows followed at the same time. Chosen: more than one batch contains; colliding flows only
+/// merge less.
 const FLOW_SLOTS: usize = 256;
-/// A slot that no group has.
+/// The number of a slot without a group.
 const FREE: u32 = u32::MAX;
 /// Virtio, IPv4 or IPv6 without options, and the largest TCP header.
 const HEADERS_MAX: usize = VIRTIO_BYTES + 40 + 60;
@@ -39,16 +42,16 @@ const UDP: u8 = 17;
 const TCP_ACK: u8 = 0x10;
 const TCP_PSH: u8 = 0x08;
 
-/// A packet that is to be written.
+/// A packet to be written.
 #[derive(Debug, Clone, Copy)]
 pub struct Outbound<'a> {
-    /// All of it.
+    /// The whole packet.
     pub bytes: &'a [u8],
-    /// Its TCP or UDP checksum is yet to be computed.
+    /// Whether its TCP or UDP checksum is not computed yet.
     pub is_partial: bool,
 }
 
-/// What merging needs to know of a packet.
+/// The fields of a packet that merging needs.
 #[derive(Debug, Clone, Copy)]
 struct Parsed {
     protocol: u8,
@@ -59,11 +62,11 @@ struct Parsed {
     /// TCP only.
     sequence: u32,
     push: bool,
-    /// May be merged at all; else it ends its flow's super-packet.
+    /// Whether the packet may be merged; otherwise it ends its flow's super-packet.
     mergeable: bool,
 }
 
-/// Packets that are one write.
+/// The packets of one write.
 #[derive(Debug, Clone)]
 struct Group {
     first: usize,
@@ -74,11 +77,11 @@ struct Group {
     payload_bytes: usize,
     next_sequence: u32,
     push: bool,
-    /// Nothing may follow.
+    /// No packet may follow.
     closed: bool,
-    /// Whether the first packet's checksum was looked at (and right), or is partial.
+    /// Whether the first packet's checksum was verified, or is partial.
     verified: bool,
-    /// The first packet's checksum is yet to be computed.
+    /// Whether the first packet's checksum is not computed yet.
     is_partial: bool,
 }
 
@@ -88,7 +91,8 @@ pub struct Coalescer {
     groups: Vec<Group>,
     /// The next packet of the same group, by packet; its own number for the last.
     next: Vec<usize>,
-    /// The newest group of a flow, by the hash of its addresses and ports. Narrow: all are cleared for each batch.
+    /// The newest group of a flow, by the hash of its addresses and ports. Narrow: all are cleared
+    /// for each batch.
     slots: Box<[u32; FLOW_SLOTS]>,
     headers: [u8; HEADERS_MAX],
     merge_udp: bool,
@@ -106,8 +110,8 @@ impl Coalescer {
         }
     }
 
-    /// Calls `write` for each super-packet or lone packet, in the order of their first packets, with the slices to be written
-    /// and the number of packets they are.
+    /// Calls `write` for each super-packet or lone packet, in the order of their first packets,
+    /// with the slices to be written and the number of packets they are.
     pub fn coalesce<P>(
         &mut self,
         packets: &[P],
@@ -152,7 +156,7 @@ impl Coalescer {
         let Outbound { bytes, is_partial } = packet(at);
         let parsed = parse(bytes, is_partial);
         let takes = |parsed: &Parsed| self.merge_udp || parsed.protocol == TCP;
-        // A partial one needs its headers made in any case.
+        // A partial packet needs new headers in any case.
         let parsed = parsed.filter(|parsed| takes(parsed) || is_partial);
         let parsed = parsed.map(|parsed| Parsed { mergeable: parsed.mergeable && takes(&parsed), ..parsed });
         let Some(parsed) = parsed else {
@@ -161,7 +165,7 @@ impl Coalescer {
         };
         let slot = flow_slot(bytes, &parsed);
         let open = self.slots.get(slot).and_then(|group| usize::try_from(*group).ok());
-        // A free slot's number is none of a group.
+        // The number of a free slot is no group's number.
         if let Some(group) = open.and_then(|group| self.groups.get_mut(group)) {
             let first = packet(group.first).bytes;
             if group.try_append(first, packet(at), &parsed, at) {
@@ -172,7 +176,7 @@ impl Coalescer {
                 return;
             }
         }
-        // The newest of its flow from here on, so that nothing behind it is merged before it.
+        // From here on the group is its flow's newest, so that no later packet is merged before it.
         if let Some(slot) = self.slots.get_mut(slot) {
             *slot = u32::try_from(self.groups.len()).unwrap_or(FREE);
         }
@@ -211,7 +215,7 @@ impl Group {
         Self::new(at, parsed, false)
     }
 
-    /// Makes `packet` (number `at`) the last of this group, where that is allowed.
+    /// Makes `packet` (number `at`) the last of this group, if that is allowed.
     fn try_append(&mut self, first: &[u8], next: Outbound<'_>, parsed: &Parsed, at: usize) -> bool {
         let packet = next.bytes;
         let segment_bytes = self.parsed.payload_bytes;
@@ -289,8 +293,8 @@ fn sequence_after(parsed: &Parsed) -> u32 {
     parsed.sequence.wrapping_add(u32::from(short(parsed.payload_bytes)))
 }
 
-/// Whether the transport header at `start` and its checksum at `checksum_at` are where they are in TCP and UDP without IP options
-/// or extensions: what a partial checksum is understood of.
+/// Whether the transport header at `start` and its checksum at `checksum_at` are at the offsets of
+/// TCP or UDP without IP options or extensions: the form of a partial checksum that is supported.
 pub(crate) fn is_plain(packet: &[u8], start: usize, checksum_at: usize) -> bool {
     let expected = |protocol| start + if protocol == TCP { 16 } else { 6 };
     match *packet {
@@ -361,7 +365,7 @@ fn parse(packet: &[u8], is_partial: bool) -> Option<Parsed> {
     }
 }
 
-/// Everything that a super-packet states once is the same in both packets.
+/// Whether all fields that a super-packet has only once are the same in both packets.
 fn same_headers(a: &[u8], a_parsed: &Parsed, b: &[u8], b_parsed: &Parsed) -> bool {
     let Parsed { protocol, ip_bytes, header_bytes, .. } = *a_parsed;
     let same = |range: std::ops::Range<usize>| a.get(range.clone()) == b.get(range);
@@ -382,7 +386,8 @@ fn same_headers(a: &[u8], a_parsed: &Parsed, b: &[u8], b_parsed: &Parsed) -> boo
 fn flow_slot(packet: &[u8], parsed: &Parsed) -> usize {
     let from = if parsed.ip_bytes == IPV4_BYTES { 12 } else { 8 };
     let key = packet.get(from..parsed.ip_bytes + 4).unwrap_or_default();
-    // Multiplication by the golden ratio's fraction: who makes flows collide only keeps his own from being merged.
+    // Multiplication by the golden ratio's fraction: a sender that makes its flows collide only
+    // prevents their merging.
     let (words, _) = key.as_chunks();
     let hash = words.iter().fold(0_u64, |hash, word| {
         (hash ^ u64::from(u32::from_ne_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15)

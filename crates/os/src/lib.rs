@@ -1,13 +1,13 @@
-//! Linux, as far as a bond needs it: a TUN device with offloads, UDP sockets with GSO and GRO bound to a link's
-//! interface, a monitor of interfaces, routes, forwarding and NAT, signals, and a poller that waits in
-//! nanoseconds.
+//! Linux, as far as a bond needs it: a TUN device with offloads, UDP sockets with GSO and GRO bound
+//! to a link's interface, a monitor of interfaces, routes, forwarding and NAT, signals, and a
+//! poller with deadlines in nanoseconds.
 //!
-//! Everything here is a thin shell around the kernel or a well-kept crate. Nothing here knows a frame, a session or
-//! a configuration file. What this crate changes on a machine it undoes when dropped, and what a crash left
-//! behind is undone at the next start from a state file ([`undo`]).
+//! The modules are thin layers over the kernel or a maintained crate. They do not know frames,
+//! sessions or configuration files. The crate undoes its changes of the machine when their owner is
+//! dropped. After a crash, the next start undoes them from a state file ([`undo`]).
 //!
-//! The one crate of the workspace where `unsafe` is allowed: narrowly, by `expect` on one function, with a SAFETY
-//! comment.
+//! This is the only crate of the workspace in which `unsafe` is allowed: by `expect` on one
+//! function, with a SAFETY comment.
 
 pub mod address;
 mod checksum;
@@ -28,7 +28,7 @@ mod virtio;
 
 pub use address::Cidr;
 
-/// A number nobody can guess, from the kernel.
+/// A random number from the kernel.
 pub fn random() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
     let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;

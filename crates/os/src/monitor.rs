@@ -1,7 +1,9 @@
-//! Watches network interfaces: which exist, which can carry packets, which addresses they have.
+//! Watches network interfaces: their existence, their ability to carry packets, and their
+//! addresses.
 //!
-//! Contract: a readable descriptor; when it is ready, [`Monitor::handle_ready`] gives the interfaces that changed. The
-//! table is always complete: when notifications were lost it is read anew and compared.
+//! Contract: a readable descriptor; when it is ready, [`Monitor::handle_ready`] gives the
+//! interfaces that changed. The table is always complete: when notifications were lost it is read
+//! anew and compared.
 //!
 //! Source: rtnetlink(7).
 
@@ -15,12 +17,12 @@ use netlink_sys::{Socket, SocketAddr};
 
 use crate::netlink::{self, Interface, NetlinkError, Requests};
 
-/// What happened to an interface.
+/// A change of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InterfaceEvent {
-    /// It appeared, or its state, MTU or addresses are now these.
+    /// The interface appeared, or its state, MTU or addresses changed to these.
     Changed(Interface),
-    /// It is gone, or now has another name; this is what it was.
+    /// The interface is gone or renamed; this is its last state.
     Removed(Interface),
 }
 
@@ -41,7 +43,7 @@ impl Monitor {
             socket.add_membership(group)?;
         }
         socket.set_non_blocking(true)?;
-        // After the subscription, so that nothing falls between the two.
+        // After the subscription, so that no change is missed between the two.
         let table = Requests::open()?.interfaces()?;
         Ok(Self { socket, table, buffer: Vec::with_capacity(netlink::RECEIVE_BYTES) })
     }
@@ -56,7 +58,7 @@ impl Monitor {
         self.table.values()
     }
 
-    /// Reads the pending notifications and gives what they changed, once for each interface.
+    /// Reads the pending notifications. Returns the changed interfaces, each once.
     pub fn handle_ready(&mut self) -> Result<Vec<InterfaceEvent>, MonitorError> {
         let before = self.table.clone();
         let mut lost = false;
@@ -95,7 +97,7 @@ impl AsFd for Monitor {
     }
 }
 
-/// Why the interfaces cannot be watched.
+/// The reason why the interfaces cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch the network interfaces: {0}")]
 pub enum MonitorError {

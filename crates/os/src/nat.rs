@@ -1,11 +1,13 @@
-//! Forwarding between the tunnel and the world: the kernel's forwarding switches, and an nftables table of our own with
-//! masquerading and clamping of the TCP segment size. The bond's own datagrams stay out of connection tracking.
+//! Forwarding between the tunnel and other networks: the kernel's forwarding switches, and an
+//! nftables table with masquerading and clamping of the TCP segment size. The bond's own datagrams
+//! stay out of connection tracking.
 //!
-//! Contract: everything is made through a [`Journal`] and so undone with it. The table never touches the host's own rules;
-//! neither can it overrule them: where another table drops forwarded packets, it still does.
+//! Contract: every change goes through a [`Journal`] and is undone with it. The table never changes
+//! the host's own rules, and cannot overrule them: if another table drops forwarded packets, it
+//! still does.
 //!
-//! Rules go to nft(8) as text, in one transaction: they all apply or none. What the text is made of (interface names,
-//! prefixes) is checked before.
+//! The rules go to nft(8) as text, in one transaction: all of them apply or none. The inserted
+//! parts (interface names, prefixes) are checked before.
 //!
 //! Sources: nft(8); Documentation/networking/ip-sysctl.rst (`forwarding`, `accept_ra`).
 
@@ -17,41 +19,41 @@ use std::process::{Command, Stdio};
 use crate::address::Cidr;
 use crate::undo::{Journal, UndoError};
 
-/// What tables of ours are called, followed by the name of the tunnel's interface.
+/// The prefix of our tables' names; the name of the tunnel's interface follows.
 const TABLE_PREFIX: &str = "bonding-";
 
 /// The kernel's range of ephemeral ports.
 const UNRESERVED: &str = "32768-60999";
 
-/// What the table should do.
+/// The settings of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatConfig {
     /// The TUN device.
     pub tunnel: String,
-    /// Inner prefixes that leave with the host's address.
+    /// Inner prefixes whose packets leave with the host's address.
     pub sources: Vec<Cidr>,
-    /// Masquerade only what leaves by this interface; `None`: by any but the tunnel.
+    /// Masquerade only packets that leave by this interface; `None`: by any but the tunnel.
     pub egress: Option<String>,
-    /// UDP ports of ours, first and last: what comes to them or from them is kept out of connection tracking, which would else hold
-    /// an entry for every address that somebody pretends to have.
+    /// Our UDP ports, first and last: datagrams to and from them stay out of connection tracking,
+    /// which would otherwise keep an entry for every forged address.
     pub listeners: (u16, u16),
 }
 
-/// Why there is no NAT.
+/// The reason why NAT is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum NatError {
-    /// nft(8) is not there.
+    /// nft(8) is not installed.
     #[error("NAT needs the program `nft` (Debian: apt-get install nftables): {0}")]
     Missing(io::Error),
-    /// nft(8) refused.
+    /// nft(8) refused the rules.
     #[error("nftables refused the rules: {0}")]
     Refused(String),
-    /// The name would not be one interface's.
+    /// The name is not a possible interface name.
     #[error("`{0}` is not the name of an interface")]
     Interface(String),
 }
 
-/// Switches forwarding on, for the families that are asked for.
+/// Switches forwarding on, for the given address families.
 pub fn enable_forwarding(journal: &mut Journal, ipv4: bool, ipv6: bool) -> Result<(), UndoError> {
     if ipv4 {
         journal.set_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -63,8 +65,9 @@ pub fn enable_forwarding(journal: &mut Journal, ipv4: bool, ipv6: bool) -> Resul
     Ok(())
 }
 
-/// A host that forwards ignores router advertisements unless `accept_ra` is 2: without this, a server that has its default
-/// route from one would lose it minutes later (ip-sysctl.rst, `accept_ra`).
+/// A host that forwards ignores router advertisements unless `accept_ra` is 2: without this, a
+/// server that has its default route from one would lose it minutes later (ip-sysctl.rst,
+/// `accept_ra`).
 fn keep_router_advertisements(journal: &mut Journal) -> Result<(), UndoError> {
     let Ok(interfaces) = fs::read_dir("/proc/sys/net/ipv6/conf") else { return Ok(()) };
     for interface in interfaces.flatten() {
@@ -81,20 +84,20 @@ fn keep_router_advertisements(journal: &mut Journal) -> Result<(), UndoError> {
     Ok(())
 }
 
-/// Makes the table, in place of one of the same name.
+/// Creates the table, and replaces one of the same name.
 pub fn install(journal: &mut Journal, config: &NatConfig) -> Result<(), UndoError> {
     let rules = ruleset(config)?;
     journal.record_table(&table_name(&config.tunnel))?;
     Ok(nft(&rules)?)
 }
 
-/// Deletes a table of ours; none is fine.
+/// Deletes one of our tables; succeeds if it does not exist.
 pub(crate) fn delete_table(name: &str) -> Result<(), NatError> {
-    // Declaring it first makes deleting succeed when there is none.
+    // Declaring the table first makes the deletion succeed in any case.
     nft(&format!("table inet {name}\ndelete table inet {name}\n"))
 }
 
-/// Whether `name` is a table that this module would make.
+/// Whether `name` is a name that this module gives to tables.
 pub(crate) fn is_own_table(name: &str) -> bool {
     name.strip_prefix(TABLE_PREFIX).is_some_and(|rest| {
         !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
@@ -133,14 +136,14 @@ fn ruleset(config: &NatConfig) -> Result<String, NatError> {
         sources.sort_unstable();
         sources.dedup();
         for source in sources {
-            // A flow that got the port of a listener would lose its answers to it.
+            // A flow with a listener's port would lose its answers to the listener.
             let rule = format!("{family} saddr {source} {leaving}");
             let _ = writeln!(masquerade, "    {rule} udp sport {first}-{last} masquerade to :{UNRESERVED}");
             let _ = writeln!(masquerade, "    {rule} masquerade");
         }
     }
-    // `rt mtu` is the smaller of the MTUs towards both ends, so that either direction's SYN is clamped to what the
-    // tunnel carries.
+    // `rt mtu` is the smaller of the MTUs towards both ends, so that either direction's SYN is
+    // clamped to what the tunnel carries.
     Ok(format!(
         r#"table inet {name}
 delete table inet {name}

@@ -1,7 +1,7 @@
 //! Requests to the kernel's routing subsystem: links, addresses, routes.
 //!
-//! Blocking, one request and its answer at a time; the kernel answers within the call. For set-up and the monitor's
-//! table, not for the packet path.
+//! Blocking, one request and its answer at a time; the kernel answers within the call. For set-up
+//! and the monitor's table, not for the packet path.
 //!
 //! Source: rtnetlink(7), netlink(7).
 
@@ -28,7 +28,7 @@ use crate::address::Cidr;
 /// Larger than any message the kernel puts together in one part of a dump.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// A request that the kernel refused, in words.
+/// A request that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
 pub struct NetlinkError {
@@ -50,22 +50,22 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Switched on, with a carrier, and not waiting for anything: it can carry packets.
+    /// The interface is up, has a carrier and is in no pending state: it can carry packets.
     pub usable: bool,
     /// Largest packet.
     pub mtu: u32,
-    /// Its addresses, tentative and failed ones left out, sorted.
+    /// The addresses, sorted, without tentative and failed ones.
     pub addresses: Vec<Cidr>,
 }
 
-/// A way to everywhere.
+/// A default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultRoute {
-    /// The interface that it leaves by.
+    /// The outgoing interface.
     pub index: u32,
-    /// The smallest of its family is used.
+    /// The metric: the smallest of a family is used.
     pub metric: u32,
-    /// Its family: IPv4, else IPv6.
+    /// The family: IPv4, otherwise IPv6.
     pub ipv4: bool,
 }
 
@@ -105,8 +105,8 @@ impl Requests {
         self.order(format!("gso_max_segs {segments}"), RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Lets interface `index` have only the IPv6 addresses that it is given, no link-local one of its own; to be said
-    /// before it is switched on.
+    /// Limits interface `index` to the IPv6 addresses that it is given, without a link-local one.
+    /// To be called before the interface is switched on.
     pub fn set_no_automatic_ipv6(&mut self, index: u32) -> Result<(), NetlinkError> {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let mut link = LinkMessage::default();
@@ -124,8 +124,9 @@ impl Requests {
         self.order("switch on".to_owned(), RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Gives interface `index` an address, and with it the route to the address's network. IPv6 addresses are usable at
-    /// once, without duplicate detection: nobody else is on a point-to-point device.
+    /// Gives interface `index` an address, and with it the route to the address's network. IPv6
+    /// addresses are usable at once, without duplicate detection: a point-to-point device has no
+    /// other hosts.
     pub fn add_address(&mut self, index: u32, address: Cidr) -> Result<(), NetlinkError> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.address());
@@ -141,7 +142,7 @@ impl Requests {
         self.order(format!("address {address}"), message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Takes an address away from interface `index`, and with it what was routed by it.
+    /// Removes an address from interface `index`, and with it the address's route.
     pub fn remove_address(&mut self, index: u32, address: Cidr) -> Result<(), NetlinkError> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.address());
@@ -151,7 +152,8 @@ impl Requests {
         self.order(format!("no address {address}"), RouteNetlinkMessage::DelAddress(message), 0)
     }
 
-    /// Routes `network` (host bits are ignored) through interface `index`, in the main table. Replaces an equal route.
+    /// Routes `network` (host bits are ignored) through interface `index`, in the main table.
+    /// Replaces an equal route.
     pub fn add_route(&mut self, index: u32, network: Cidr) -> Result<(), NetlinkError> {
         let network = network.network();
         let mut message = RouteMessage::default();
@@ -183,7 +185,7 @@ impl Requests {
         Ok(table)
     }
 
-    /// The default routes of the main table, in no order.
+    /// The default routes of the main table, unordered.
     pub fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, NetlinkError> {
         let mut routes = Vec::new();
         for ipv4 in [true, false] {
@@ -245,11 +247,12 @@ impl Requests {
     }
 }
 
-/// Calls `each` for every message in `bytes`; one that this crate's parser does not know is skipped.
+/// Calls `each` for every message in `bytes`; unknown messages are skipped.
 pub(crate) fn decode(bytes: &[u8], mut each: impl FnMut(NetlinkMessage<RouteNetlinkMessage>)) {
     let mut rest = bytes;
     while let Some(length) = rest.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
-        // netlink(7): a message is at least its header of 16 bytes, and the next one starts 4-aligned.
+        // netlink(7): a message is at least its header of 16 bytes, and the next one starts
+        // 4-aligned.
         let Some(one) = rest.get(..length).filter(|one| one.len() >= 16) else { break };
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) {
             Ok(message) => each(message),
@@ -259,7 +262,7 @@ pub(crate) fn decode(bytes: &[u8], mut each: impl FnMut(NetlinkMessage<RouteNetl
     }
 }
 
-/// Applies one notification to `table`; gives the index of the interface it was about.
+/// Applies one notification to `table`. Returns the index of its interface.
 pub(crate) fn apply(table: &mut BTreeMap<u32, Interface>, message: &RouteNetlinkMessage) -> Option<u32> {
     if let RouteNetlinkMessage::NewLink(link) = message {
         let interface = table.entry(link.header.index).or_default();
@@ -286,7 +289,7 @@ pub(crate) fn apply(table: &mut BTreeMap<u32, Interface>, message: &RouteNetlink
     }
 }
 
-/// One for each interface of a default route; none for any other message.
+/// A default route for each of its interfaces; none for any other message.
 fn default_routes(message: &RouteNetlinkMessage, ipv4: bool) -> Vec<DefaultRoute> {
     let RouteNetlinkMessage::NewRoute(route) = message else { return Vec::new() };
     let header = &route.header;

@@ -1,9 +1,10 @@
 //! Waiting for descriptors, with deadlines in nanoseconds.
 //!
-//! A thin layer over epoll through rustix, level-triggered. A deadline is waited for with epoll_pwait2(2), which takes
-//! nanoseconds and came with Linux 5.11; before that with ppoll(2) on the epoll instance itself, since epoll_wait(2) rounds up to a
-//! millisecond. That is one system call, or two for an event on an old kernel, where the
-//! general-purpose pollers arm a timerfd before each wait: a bond waits thousands of times a second.
+//! A thin layer over epoll through rustix, level-triggered. A deadline uses epoll_pwait2(2), which
+//! takes nanoseconds and exists since Linux 5.11. On older kernels ppoll(2) waits on the epoll
+//! instance itself, since epoll_wait(2) rounds up to a millisecond. That is one system call, or two
+//! for an event on an old kernel. General-purpose pollers arm a timerfd before each wait, and a
+//! bond waits thousands of times a second.
 //!
 //! Source: epoll_wait(2), ppoll(2), prctl(2) `PR_SET_TIMERSLACK`.
 
@@ -17,7 +18,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{self, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// What to wait for on a descriptor.
+/// The readiness to wait for on a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Errors only.
@@ -44,9 +45,9 @@ impl Interest {
 /// One ready descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
-    /// As given to [`Poller::add`].
+    /// The token given to [`Poller::add`].
     pub token: u64,
-    /// Something to read, an end of file, or an error that reading will tell.
+    /// Readable: data, an end of file, or an error that reading will report.
     pub readable: bool,
     /// Room to write.
     pub writable: bool,
@@ -57,7 +58,7 @@ pub struct Ready {
 /// An epoll instance. Itself a descriptor that is readable when one of its descriptors is ready.
 pub struct Poller {
     epoll: OwnedFd,
-    /// The kernel has no epoll_pwait2.
+    /// Whether the kernel lacks epoll_pwait2.
     is_old: bool,
     events: Vec<epoll::Event>,
 }
@@ -75,23 +76,23 @@ impl Poller {
         Ok(Self { epoll, is_old, events })
     }
 
-    /// Waits for `fd` too, until it is closed or removed; `token` names it in [`Ready`].
+    /// Adds `fd` until it is closed or removed; `token` names it in [`Ready`].
     pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), interest.flags())?)
     }
 
-    /// Changes what is waited for on a descriptor that was added.
+    /// Changes the interest in a descriptor that was added.
     pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), interest.flags())?)
     }
 
-    /// Waits no longer for `fd`.
+    /// Removes `fd`.
     pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits until a descriptor is ready or `timeout` has passed (`None`: for ever), and fills `ready`, which is
-    /// cleared first. An interrupting signal ends the wait with nothing ready.
+    /// Waits until a descriptor is ready or `timeout` has passed (`None`: for ever), and fills
+    /// `ready`, which is cleared first. A signal ends the wait with no descriptor ready.
     pub fn wait(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
@@ -150,8 +151,8 @@ fn timespec(span: Duration) -> Timespec {
     }
 }
 
-/// Asks the kernel to fire this thread's timers as precisely as it can, instead of up to 50 µs late: a pacer's
-/// deadlines are some 100 µs apart.
+/// Asks the kernel to fire this thread's timers as precisely as it can, instead of up to 50 µs
+/// late: a pacer's deadlines are some 100 µs apart.
 pub fn set_precise_timers() -> io::Result<()> {
     const SLACK_NS: u64 = 1;
     Ok(rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(SLACK_NS))?)

@@ -1,11 +1,12 @@
-//! Whether this process may do what a bond does, and that it may do no more once it is set up.
+//! Checks the process's privileges, and reduces them after set-up.
 //!
-//! [`reduce`] gives up for good what a running bond does not need. What is left carries the rest of a life: sockets bound to
-//! a device (CAP_NET_RAW), addresses and routes of the tunnel, the settings that are put back and nft(8) at the end
-//! (CAP_NET_ADMIN). Files are then those that this user may write, even for root.
+//! [`reduce`] drops for good all privileges that a running bond does not need. It keeps those for
+//! the rest of its life: sockets bound to a device (CAP_NET_RAW), addresses and routes of the
+//! tunnel, and at the end the settings to restore and nft(8) (CAP_NET_ADMIN). Files must then be
+//! writable by this user, even for root.
 //!
-//! Sources: capabilities(7); prctl(2); proc(5) `/proc/[pid]/status`; user_namespaces(7); sched_setattr(2), and `custom_slice` and
-//! `PREEMPT_SHORT` in Linux's kernel/sched/fair.c.
+//! Sources: capabilities(7); prctl(2); proc(5) `/proc/[pid]/status`; user_namespaces(7);
+//! sched_setattr(2), and `custom_slice` and `PREEMPT_SHORT` in Linux's kernel/sched/fair.c.
 
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use rustix::process;
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
-/// Which capabilities are missing.
+/// The missing capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is needed for TUN devices, routes and bound sockets; run as root", .missing.join(" and "))]
 pub struct Unprivileged {
@@ -25,31 +26,34 @@ pub struct Unprivileged {
 /// The bits of capabilities(7).
 const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13)];
 
-/// Checks for what is needed: CAP_NET_ADMIN (devices, routes, nftables) and CAP_NET_RAW (SO_BINDTODEVICE).
+/// Checks for the needed capabilities: CAP_NET_ADMIN (devices, routes, nftables) and CAP_NET_RAW
+/// (SO_BINDTODEVICE).
 pub fn check() -> Result<(), Unprivileged> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing(&status);
     if missing.is_empty() { Ok(()) } else { Err(Unprivileged { missing }) }
 }
 
-/// How far above ordinary programs a bond runs: as far as a sound server, say.
+/// The bond's nice value. Chosen: that of a sound server.
 const NICE: i32 = -10;
 
-/// What is asked for at a time of the processor: the least that Linux grants. Whoever asks for less than the program that runs may interrupt it
-/// when it wakes (Linux 6.12 and later); else it waits for that one's turn to end, or for the next tick. Measured on two
-/// processors busy with compilers, and a timer of 2 ms: 99 % of wake-ups late by at most 1.3 to 2.6 ms, against 3.8 to 4.4 ms with the usual
-/// slice of 1.4 ms.
+/// The requested time slice of the processor: the least that Linux grants. A process with a shorter
+/// slice than the running program may interrupt that program when it wakes (Linux 6.12 and later);
+/// otherwise it waits for the end of that program's turn or the next tick. Measured:
+/// docs/decisions/0076-scheduling-of-the-process.md.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// The kernel weighs sessions against each other before it looks at what is in them (sched(7), "The autogroup feature").
+/// The kernel weighs sessions against each other before the processes within them (sched(7), "The
+/// autogroup feature").
 const AUTOGROUP: &str = "/proc/self/autogroup";
 
-/// Runs this process before ordinary ones, and soon after it wakes: packets of everybody wait while it waits. Without the
-/// right to (a user namespace, say) it stays as it is, which costs latency on a busy machine and nothing else. As the leader of a session,
-/// as every systemd service is, it takes the session with it: a priority counts only within one. (Measured as below, the compilers in other
-/// sessions: half of the wake-ups late by 0.1 to 0.5 ms at nice -10 alone, by 25 µs where the session's is -20.)
+/// Runs this process before ordinary ones, and soon after it wakes, since all packets wait while it
+/// waits. Without the right to do so (for example in a user namespace) nothing changes, which costs
+/// latency on a busy machine. The leader of a session, as every systemd service is, raises its
+/// session too: a priority counts only within a session. Measured:
+/// docs/decisions/0076-scheduling-of-the-process.md.
 ///
-/// Priority belongs to threads: to be called while there is only one.
+/// Priorities belong to threads: to be called while there is only one.
 pub fn raise_priority() {
     let nice = process::getpriority_process(None).unwrap_or(0);
     let raised = nice.min(NICE);
@@ -70,15 +74,15 @@ pub fn raise_priority() {
     }
 }
 
-/// Whether this process leads its session. In a process namespace whose session began outside of it the leader has no number, 0 is what the
-/// kernel says then, and rustix takes that for impossible.
+/// Whether this process leads its session. In a process namespace whose session began outside, the
+/// leader has no number: the kernel returns 0, which rustix takes for impossible.
 #[expect(unsafe_code, reason = "rustix panics where the session's leader is outside of the namespace")]
 fn leads_session() -> bool {
     // SAFETY: getsid(2) and getpid(2) take no pointers and change nothing.
     unsafe { libc::getsid(0) == libc::getpid() }
 }
 
-/// Asks for `slice` of the processor at a time, at the priority `nice` that this thread has.
+/// Requests `slice` of the processor at a time, at this thread's priority `nice`.
 #[expect(unsafe_code, reason = "libc has no wrapper for this system call")]
 fn set_slice(nice: i32, slice: Duration) -> io::Result<()> {
     let attributes = libc::sched_attr {
@@ -91,26 +95,27 @@ fn set_slice(nice: i32, slice: Duration) -> io::Result<()> {
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: sched_setattr(2) reads `size` bytes at the pointer, which are there and initialised, and keeps nothing.
+    // SAFETY: sched_setattr(2) reads `size` bytes at the pointer, which are there and initialised,
+    // and keeps nothing.
     match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// What a bond keeps.
+/// The capabilities that a bond keeps.
 const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
 
-/// Gives up every capability but CAP_NET_ADMIN and CAP_NET_RAW, for this process and what it starts, and all ways to get
-/// one back. Inside a user namespace as well: what is given up is what the namespace gave.
+/// Drops every capability but CAP_NET_ADMIN and CAP_NET_RAW, for this process and its children, and
+/// all ways to regain one; inside a user namespace as well.
 ///
 /// Capabilities belong to threads: to be called while there is only one.
 ///
 /// # Errors
-/// When the kernel refuses; what was given up until then stays so.
+/// If the kernel refuses; capabilities dropped until then stay dropped.
 pub fn reduce() -> io::Result<()> {
-    // The bounding set first: it takes CAP_SETPCAP, which goes with the next step. A service manager that keeps us without
-    // that capability has set the bounds itself.
+    // The bounding set first: it takes CAP_SETPCAP, which goes with the next step. A service
+    // manager that keeps us without that capability has set the bounds itself.
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if KEPT.contains(capability) {
@@ -128,7 +133,8 @@ pub fn reduce() -> io::Result<()> {
     }
     let now = thread::capabilities(None)?;
     let kept = now.permitted.intersection(KEPT);
-    // Inheritable, because the ambient set is a part of it: an ordinary user's nft(8) has its rights from there.
+    // Inheritable, because the ambient set is a part of it: an ordinary user's nft(8) has its
+    // rights from there.
     thread::set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })?;
     thread::set_no_new_privs(true)?;
     Ok(())
@@ -139,7 +145,7 @@ fn missing(status: &str) -> Vec<&'static str> {
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    // Without a proc file system nothing can be told: then let the kernel refuse.
+    // Without a proc file system the capabilities are unknown: the kernel will refuse if needed.
     let Some(effective) = effective else { return Vec::new() };
     NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
 }

@@ -1,6 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP as a readable descriptor.
 //!
-//! Handlers only set a flag and write to a pipe; what a signal means is decided where the descriptor is served.
+//! Handlers only set a flag and write to a pipe; the owner of the descriptor decides the reaction.
 //!
 //! Source: signal-safety(7); the signal-hook crate.
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
-/// What somebody asks the process to do.
+/// A request to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGINT or SIGTERM: end.
@@ -46,7 +46,8 @@ impl Signals {
         Ok(Self { pipe: receiver, terminate, reload })
     }
 
-    /// The pending signal, when the descriptor is readable. Once [`Signal::Terminate`] came, it is given for ever.
+    /// The pending signal, when the descriptor is readable. Once [`Signal::Terminate`] came, it is
+    /// given for ever.
     pub fn poll_signal(&mut self) -> Option<Signal> {
         let mut bytes = [0; 64];
         while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {}
@@ -56,7 +57,7 @@ impl Signals {
         self.reload.swap(false, Ordering::SeqCst).then_some(Signal::Reload)
     }
 
-    /// The process was asked to end. Stays true.
+    /// Whether the process was asked to end. Stays true.
     pub fn terminating(&self) -> bool {
         self.terminate.load(Ordering::SeqCst)
     }

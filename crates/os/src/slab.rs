@@ -1,10 +1,11 @@
-//! Receive memory: large slabs that packets are cut from without copying and that are used again once all packets
-//! cut from them are gone.
+//! Receive memory: large slabs from which packets are cut without copying. A slab is used again
+//! once all its packets are gone.
 //!
-//! A slab whose packets are still held elsewhere is not reused before they are gone. Memory is bounded by what the holders keep (each held packet
-//! keeps at most one slab alive) plus idle slabs of [`SlabPool::IDLE_BYTES_MAX`]. That is more than a download over long links has under way: whose
-//! slabs are forgotten before they are free makes new ones and fills them with zeroes, over and over. Of several that are free the one used last is taken: it may still be in
-//! the processor's cache. The others of a burst stay cold.
+//! The holders of packets and [`SlabPool::IDLE_BYTES_MAX`] of idle slabs bound the memory: each
+//! held packet keeps at most one slab alive. The bound on idle slabs is above the packets in flight
+//! of a download over long links; a smaller pool would allocate and zero new slabs over and over.
+//! Of several free slabs the one used last is taken: it may still be in the processor's cache, and
+//! the others of a burst stay cold.
 
 use std::collections::VecDeque;
 
@@ -16,16 +17,17 @@ pub struct SlabPool {
     slab_bytes: usize,
     /// The slab in use; its length is what is left of it.
     current: BytesMut,
-    /// Handles of used-up slabs, oldest first: reusable when nobody else holds a part.
+    /// Handles of used-up slabs, oldest first: reusable when no other handle shares the slab.
     spent: VecDeque<BytesMut>,
     /// Slabs made, for tests and status.
     allocated: u64,
 }
 
 impl SlabPool {
-    /// Used-up slabs are remembered for reuse up to so many bytes: 400 Mbit/s over a round trip of 300 ms.
+    /// The most bytes of used-up slabs kept for reuse. Chosen: 400 Mbit/s over a round trip of 300
+    /// ms.
     pub const IDLE_BYTES_MAX: usize = 16 * 1024 * 1024;
-    /// And no more than so many: each is looked at where all are held.
+    /// The most used-up slabs kept. Chosen: the search visits each of them when all are held.
     const SPENT_MAX: usize = 64;
 
     /// A pool of slabs of `slab_bytes`; nothing is allocated before the first use.
@@ -46,8 +48,8 @@ impl SlabPool {
         &mut self.current
     }
 
-    /// Cuts the first `length` bytes of the last [`Self::window`] off. They stay valid for as long as they are
-    /// held.
+    /// Cuts off the first `length` bytes of the last [`Self::window`]. They stay valid while they
+    /// are held.
     pub fn take(&mut self, length: usize) -> BytesMut {
         self.current.split_to(length.min(self.current.len()))
     }
@@ -67,10 +69,11 @@ impl SlabPool {
             let Some(slab) = self.spent.get_mut(at) else { break };
             slab.clear();
             if slab.try_reclaim(self.slab_bytes) {
-                // SAFETY: the whole allocation was zero-initialised by `BytesMut::zeroed(slab_bytes)` and nothing
-                // makes initialised bytes uninitialised again; `try_reclaim` returned true, so the capacity is at
-                // least `slab_bytes`, and as only an allocation of exactly that size can offer it after `clear`,
-                // the handle starts at the allocation's first byte.
+                // SAFETY: the whole allocation was zero-initialised by
+                // `BytesMut::zeroed(slab_bytes)` and nothing makes initialised bytes uninitialised
+                // again; `try_reclaim` returned true, so the capacity is at least `slab_bytes`, and
+                // as only an allocation of exactly that size can offer it after `clear`, the handle
+                // starts at the allocation's first byte.
                 unsafe { slab.set_len(self.slab_bytes) };
                 self.current = self.spent.remove(at).unwrap_or_default();
                 return;

@@ -1,13 +1,16 @@
-//! Cuts what the kernel hands over at a TUN device into packets: a super-packet of up to 64 KiB into segments, as a network card would.
+//! Splits a super-packet of up to 64 KiB from a TUN device into segments, as a network card would.
 //!
-//! Checksums are left *partial*, as the kernel leaves them: the field is zero, and whoever hands the packet to somebody who looks at
-//! it computes it ([`crate::coalesce`] has the receiving kernel do it, if at all). Where the packet is none that both ends
-//! understand alike (IP options, extension headers), they are computed here.
+//! Checksums stay *partial*, as in the kernel: the field is zero, and the checksum is computed
+//! before a receiver that checks it gets the packet ([`crate::coalesce`] lets the receiving kernel
+//! do so, if at all). For packets that the two ends might understand differently (IP options,
+//! extension headers) they are computed here.
 //!
-//! Contract: total on any bytes. Each segment is a complete packet; cut packets put together again give the super-packet's payload.
-//! IPv4 identifications count up; FIN and PSH are on the last segment only, CWR on the first only.
+//! Contract: total on any bytes. Each segment is a complete packet; the segments' payloads together
+//! are the super-packet's. IPv4 identifications count up; FIN and PSH are on the last segment only,
+//! CWR on the first only.
 //!
-//! Sources: virtio 1.2 §5.1.6; net/ipv4/tcp_offload.c `tcp_gso_segment`; net/ipv4/udp_offload.c `__udp_gso_segment`; RFC 3168 §6.1.2.
+//! Sources: virtio 1.2 §5.1.6; net/ipv4/tcp_offload.c `tcp_gso_segment`; net/ipv4/udp_offload.c
+//! `__udp_gso_segment`; RFC 3168 §6.1.2.
 
 pub(crate) mod layout;
 
@@ -27,7 +30,7 @@ const TCP_FLAGS_AT: usize = 13;
 const TCP_FIN_PSH: u8 = 0x09;
 const TCP_CWR: u8 = 0x80;
 
-/// What was read makes no sense.
+/// The packet read is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed packet from the TUN device: {0}")]
 pub(crate) struct Malformed(&'static str);
@@ -37,14 +40,14 @@ impl Malformed {
     pub(crate) const LARGE: Self = Self("it is larger than the device says");
 }
 
-/// How what was read is to be cut.
+/// The plan for splitting a packet that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// IP and transport header; the whole packet where it is not cut.
+    /// Bytes of IP and transport header; the whole packet if it is not split.
     header_bytes: usize,
-    /// Payload of each segment but the last; 0: it is not cut.
+    /// Payload of each segment but the last, in bytes; 0: it is not split.
     segment_bytes: usize,
-    /// Where the transport header begins, and the protocol; nothing where there is no checksum to be computed.
+    /// Offset of the transport header, and the protocol; `None` if no checksum is to be computed.
     transport: Option<(usize, u8)>,
     checksum_at: usize,
     /// Checksums stay partial.
@@ -52,7 +55,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Reads the header that came with a packet of `total` bytes, which begins with `packet`: at least its headers.
+    /// Reads the header that came with a packet of `total` bytes, which begins with `packet`: at
+    /// least its headers.
     pub(crate) fn of(header: &VirtioNetHdr, packet: &[u8], total: usize) -> Result<Self, Malformed> {
         let start = usize::from(header.csum_start);
         let checksum_at = start + usize::from(header.csum_offset);
@@ -72,7 +76,7 @@ impl Plan {
         }
         if kind == GSO_NONE {
             let is_partial = is_plain(packet, start, checksum_at);
-            // Protocol 0: the field has the sum of the pseudo header already, whatever that is.
+            // Protocol 0: the field already contains the sum of the pseudo header.
             let transport = Some((start, 0));
             return Ok(Self {
                 header_bytes: packet.len(),
@@ -92,7 +96,7 @@ impl Plan {
         if ipv6 && start < 40 {
             return Err(Malformed("its IP header is cut"));
         }
-        // What the kernel says of the headers' length is an estimate where it forwards.
+        // For forwarded packets the kernel's length of the headers is an estimate.
         let transport_bytes = if protocol == TCP {
             usize::from(packet.get(start + 12).copied().unwrap_or(0) >> 4) * 4
         } else {
@@ -115,7 +119,7 @@ impl Plan {
         })
     }
 
-    /// The number of packets, and the bytes that the largest has, for a packet of `total` bytes.
+    /// The number of packets, and the bytes of the largest, for a packet of `total` bytes.
     pub(crate) fn extent(&self, total: usize) -> (usize, usize) {
         if self.segment_bytes == 0 {
             return (1, total);
@@ -124,7 +128,8 @@ impl Plan {
         (payload.div_ceil(self.segment_bytes), self.header_bytes + payload.min(self.segment_bytes))
     }
 
-    /// Writes packet number `index` to the front of `out`, which has room for the largest; gives its length.
+    /// Writes packet number `index` to the front of `out`, which has room for the largest. Returns
+    /// its length.
     pub(crate) fn cut(&self, packet: &[u8], index: usize, out: &mut [u8]) -> usize {
         if self.segment_bytes == 0 {
             let Some(out) = out.get_mut(..packet.len()) else { return 0 };
@@ -144,7 +149,8 @@ impl Plan {
         total
     }
 
-    /// Makes the super-packet's header at the front of `out` that of packet number `index`, whose payload is behind it already.
+    /// Turns the super-packet's header at the front of `out` into that of packet number `index`,
+    /// whose payload already follows it.
     pub(crate) fn finish(&self, index: usize, is_last: bool, out: &mut [u8]) {
         let Some((start, protocol)) = self.transport else { return };
         let total = out.len();
@@ -172,19 +178,19 @@ impl Plan {
         (self.segment_bytes > 0).then_some((self.header_bytes, self.segment_bytes))
     }
 
-    /// A packet that is not cut, where it lies.
+    /// A packet that is not split, in place.
     pub(crate) fn finish_lone(&self, packet: &mut [u8]) {
         let Some((start, _)) = self.transport else { return };
         if self.is_partial {
             put(packet, self.checksum_at, &[0, 0]);
             return;
         }
-        // The field holds what precedes the sum.
+        // The field holds the sum of the pseudo header.
         let sum = !fold(sum_bytes(packet.get(start..).unwrap_or_default()));
         put(packet, self.checksum_at, &sum.to_be_bytes());
     }
 
-    /// Where the payload of packet number `index` is.
+    /// The place of packet number `index`'s payload.
     fn payload(&self, packet: &[u8], index: usize) -> Range<usize> {
         let start = (self.header_bytes + index * self.segment_bytes).min(packet.len());
         start..(start + self.segment_bytes).min(packet.len())

@@ -1,4 +1,5 @@
-//! Log lines that may repeat thousands of times a second: one now and then, with the count of what was left out.
+//! Log lines that may repeat thousands of times a second: one per interval, with the count of those
+//! left out.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ impl Throttle {
         Self { interval, last: None, suppressed: 0 }
     }
 
-    /// `Some(n)`: report this one, and that `n` were left out since the last report.
+    /// `Some(n)`: report this event, and that `n` were left out since the last report.
     pub fn pass(&mut self) -> Option<u64> {
         let now = Instant::now();
         if self.last.is_some_and(|last| now.duration_since(last) < self.interval) {

@@ -1,21 +1,20 @@
 //! The TUN device: inner packets in and out, many per system call.
 //!
-//! With offloads (`IFF_VNET_HDR`) one read gives up to 64 KiB of one TCP or UDP flow, which is split into
-//! packets of at most the MTU; and packets written together are coalesced into such
-//! super-packets where they follow each other. Without offloads each read and write is one packet. Offload is a
-//! matter of speed only: where it is refused the device works without.
+//! With offloads (`IFF_VNET_HDR`) one read returns up to 64 KiB of one TCP or UDP flow, which is
+//! split into packets of at most the MTU; consecutive packets of a flow are merged into
+//! super-packets for one write. Without offloads each read and write is one packet. Offloads only
+//! affect speed: if the kernel refuses them, the device works without.
 //!
-//! Splitting and coalescing are our own. tun-rs computes the checksum of every packet that it splits, and whoever coalesces them again
-//! checks it: a seventh of a sealed bond's processor time at the sender and a tenth at the receiver, for bytes that
-//! the AEAD protects on the way (one TCP flow, wires). Here they stay partial ([`Inbound::is_partial`]). And its
-//! `send_multiple` merges only into buffers that have room for the largest super-packet,
-//! each of them (8 MiB for a batch of 128), and copies every packet three times on the way.
+//! Splitting and merging are this crate's own. tun-rs computes the checksum of every packet that it
+//! splits, and merging verifies it again: a seventh of a sealed bond's processor time at the sender
+//! and a tenth at the receiver (one TCP flow), for bytes that the AEAD protects. Here they stay
+//! partial ([`Inbound::is_partial`]). `send_multiple` of tun-rs also needs a buffer of the largest
+//! super-packet for each packet (8 MiB for a batch of 128), and copies every packet three times.
 //!
-//! Contract: nonblocking. [`Tun::recv_batch`] makes one read. One bad packet never loses the others of its batch: it
-//! is counted in [`TunCounters`]. An error is returned only when the device itself is gone. The device with its
-//! addresses and routes disappears when the [`Tun`] is dropped or the process dies.
-//!
-//! Does not know whose packets these are or where they go.
+//! Contract: nonblocking. [`Tun::recv_batch`] makes one read. One bad packet never loses the others
+//! of its batch: it is counted in [`TunCounters`]. An error means that the device itself is gone.
+//! The device with its addresses and routes disappears when the [`Tun`] is dropped or the process
+//! dies. The module does not know the packets' owners or routes.
 //!
 //! Sources: Documentation/networking/tuntap.rst; `struct virtio_net_hdr`; the tun-rs crate.
 
@@ -37,21 +36,23 @@ use crate::split::{Malformed, Plan};
 use crate::throttle::Throttle;
 use crate::virtio::VIRTIO_BYTES;
 
-/// [`SEGMENTS_MAX`] as the kernel wants it.
+/// [`SEGMENTS_MAX`] in the kernel's type.
 const GSO_SEGMENTS_MAX: u32 = 128;
 
 const _: () = assert!(GSO_SEGMENTS_MAX as usize == SEGMENTS_MAX);
 
-/// The slab that the packets of a few reads are cut from.
+/// Bytes of a slab. Chosen: a few reads.
 const SLAB_BYTES: usize = 4 * WINDOW_BYTES;
-/// A lone packet up to this size is copied out, so that it does not hold a slot of a full MTU.
+/// A lone packet up to this size, in bytes, is copied out. Chosen: it does not hold a place of a
+/// full MTU then.
 const SMALL_BYTES_MAX: usize = 512;
-/// After so many reads without a super-packet none is expected: pieces cost a little, too.
+/// After this many reads without a super-packet no shape is expected. Chosen: the pieces of a
+/// layout cost a little, too.
 const LONE_READS_MAX: u32 = 16;
-/// Small packets share slabs of this size.
+/// Bytes of a slab for small packets.
 const SMALL_SLAB_BYTES: usize = 16 * 1024;
 
-/// What the TUN device should look like.
+/// The settings of a TUN device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunConfig {
     /// Interface name, at most 15 bytes.
@@ -64,7 +65,7 @@ pub struct TunConfig {
     pub offload: bool,
 }
 
-/// Why there is no TUN device.
+/// The reason why there is no TUN device.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
     /// The kernel refused the device.
@@ -75,12 +76,12 @@ pub enum TunError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The device is there, but its settings were refused.
+    /// The device exists, but its settings were refused.
     #[error("cannot set up the TUN device `{name}`: {source}")]
     Configure {
         /// Interface name.
         name: String,
-        /// What was refused.
+        /// The refused setting.
         source: NetlinkError,
     },
 }
@@ -97,7 +98,7 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-/// What went wrong with single packets.
+/// Counters, including faults of single packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunCounters {
     /// Reads that gave packets.
@@ -114,30 +115,30 @@ pub struct TunCounters {
     pub write_errors: u64,
 }
 
-/// A packet as it was read.
+/// A packet that was read.
 #[derive(Debug, Clone)]
 pub struct Inbound {
-    /// All of it.
+    /// The whole packet.
     pub bytes: Bytes,
-    /// Its TCP or UDP checksum is yet to be computed, and the field is zero.
+    /// Whether its TCP or UDP checksum is not computed yet; the field is zero then.
     pub is_partial: bool,
-    /// It was cut from the super-packet that the one before it was cut from.
+    /// Whether it was split from the same super-packet as the packet before it.
     pub follows: bool,
 }
 
-/// A TUN device of our own.
+/// A TUN device owned by this process.
 pub struct Tun {
     device: SyncDevice,
     name: String,
     index: u32,
     mtu: u16,
-    /// Where a super-packet is put together that came in another shape than expected.
+    /// The buffer for a super-packet of another shape than expected.
     raw: Box<[u8]>,
-    /// The shape that is expected.
+    /// The expected shape.
     layout: Layout,
     /// Reads since the last super-packet.
     lone_reads: u32,
-    /// Where packets are written without offloads, with their checksums.
+    /// The buffer for packets written without offloads, with their checksums.
     scratch: Vec<u8>,
     slots: SlabPool,
     small: BytesMut,
@@ -188,18 +189,18 @@ impl Tun {
         self.mtu
     }
 
-    /// TCP super-packets are in use.
+    /// Whether TCP super-packets are in use.
     pub fn offload(&self) -> bool {
         self.device.tcp_gso()
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn counters(&self) -> TunCounters {
         self.counters
     }
 
-    /// One read: appends its packets, in order, to `packets`. `false`: there was nothing to read. An error means that the
-    /// device is gone.
+    /// Makes one read and appends its packets, in order, to `packets`. `false`: there was nothing
+    /// to read. An error means that the device is gone.
     pub fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
         let (layout, window) = (self.layout, self.slots.window(WINDOW_BYTES));
         let mut virtio = [0; VIRTIO_BYTES];
@@ -226,7 +227,8 @@ impl Tun {
         Ok(true)
     }
 
-    /// Cuts the packets out of what was read: `count` bytes behind the virtio header, in the window as the layout has it.
+    /// Cuts the packets out of what was read: `count` bytes behind the virtio header, in the window
+    /// as the layout has it.
     fn cut(
         &mut self,
         virtio: &[u8; VIRTIO_BYTES],
@@ -253,7 +255,7 @@ impl Tun {
             let packet = window.get_mut(..count).unwrap_or_default();
             plan.finish_lone(packet);
             let bytes = if count <= SMALL_BYTES_MAX {
-                // So that it does not hold a slab.
+                // A copy, so that it does not hold a slab.
                 if self.small.capacity() < count {
                     self.small.reserve(SMALL_SLAB_BYTES);
                 }
@@ -288,8 +290,9 @@ impl Tun {
         Ok(())
     }
 
-    /// Writes packets, coalescing those of a flow that follow each other; a flow's packets stay in order. A packet that
-    /// the kernel refuses is counted and the others are written. An error means that the device is gone.
+    /// Writes packets. Consecutive packets of a flow are merged, and a flow's packets stay in
+    /// order. A packet that the kernel refuses is counted and the others are written. An error
+    /// means that the device is gone.
     pub fn send_batch<P>(&mut self, packets: &[P], view: impl Fn(&P) -> Outbound<'_>) -> io::Result<()> {
         let Self { device, coalescer, counters, log, name, scratch, .. } = self;
         let mut gone = None;
@@ -323,7 +326,7 @@ impl Tun {
 
 const _: () = assert!(VIRTIO_BYTES == VIRTIO_NET_HDR_LEN, "tun-rs and we agree on the header");
 
-/// The packet with its checksum, in `scratch` if it had none.
+/// The packet with its checksum, in `scratch` if it was partial.
 fn complete<'a>(packet: Outbound<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     let Some((start, at, protocol)) = checksum_place(packet.bytes).filter(|_| packet.is_partial) else {
         return packet.bytes;
@@ -336,7 +339,7 @@ fn complete<'a>(packet: Outbound<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch
 }
 
-/// With offloads where the kernel has them and they are asked for.
+/// Creates the device, with offloads if the kernel has them and they are requested.
 fn open(config: &TunConfig) -> io::Result<SyncDevice> {
     let build = |offload: bool| {
         DeviceBuilder::new().name(config.name.clone()).offload(offload).inherit_enable_state().build_sync()
@@ -358,11 +361,12 @@ fn configure(index: u32, config: &TunConfig) -> Result<(), NetlinkError> {
     let mut netlink = netlink::Requests::open()?;
     netlink.set_mtu(index, u32::from(config.mtu))?;
     if let Err(error) = netlink.set_gso_segments(index, GSO_SEGMENTS_MAX) {
-        // Only super-packets of very small segments would be lost, and nothing common makes them.
+        // Only super-packets of very small segments would be lost, and no common program makes
+        // them.
         tracing::debug!(%error, "cannot bound the segments of a TUN super-packet");
     }
     if let Err(error) = netlink.set_no_automatic_ipv6(index) {
-        // It would only announce itself to the other end, where nobody listens.
+        // IPv6 would only announce the device to the other end, which has no listener.
         tracing::debug!(%error, "the TUN device keeps its link-local address");
     }
     netlink.set_up(index)?;

@@ -1,21 +1,22 @@
 //! UDP sockets: batches of datagrams in and out, bound to a link's interface or address.
 //!
-//! Sending takes up to [`UdpSocket::max_segments`] datagrams of one size in one system call (GSO); receiving gives
-//! many datagrams of one sender at a time (GRO), each cut without copying from a slab. Where the kernel or a driver
-//! refuses GSO, the same batch goes out one datagram at a time.
+//! Sending takes up to [`UdpSocket::max_segments`] datagrams of one size in one system call (GSO).
+//! Receiving returns many datagrams of one sender at a time (GRO), each cut from a slab without
+//! copying. Where the kernel or a driver refuses GSO, the same batch is sent one datagram at a
+//! time.
 //!
-//! Contract: nonblocking and never fatal. A full socket buffer is [`Sent::Blocked`]: the caller keeps the rest; whatever
-//! else the kernel answers (no route, no device, no buffers) is counted, logged now and then, and treated as a lost
-//! datagram, because that is what it is to a protocol over UDP. Addresses of both families look native: IPv4-mapped
-//! ones never leave this module.
+//! Contract: nonblocking and never fatal. A full socket buffer is [`Sent::Blocked`]: the caller
+//! keeps the rest. Any other error of the kernel (no route, no device, no buffers) is counted,
+//! logged at intervals, and treated as a lost datagram. Addresses of both families are native:
+//! IPv4-mapped ones never leave this module.
 //!
-//! No datagram is ever cut on the way: quinn-udp sets "don't fragment" (`IP_PMTUDISC_PROBE` for both families, which also leaves
-//! the kernel's own idea of a path's MTU out of it). One that is larger than the interface carries is refused and counted as
-//! `too_big`.
+//! No datagram is fragmented on the way: quinn-udp sets "don't fragment" (`IP_PMTUDISC_PROBE` for
+//! both families, which also ignores the kernel's own path MTU). A datagram larger than the
+//! interface's MTU is refused and counted as `too_big`. The module does not know the datagrams'
+//! contents.
 //!
-//! Does not know what the datagrams mean.
-//!
-//! Sources: udp(7) `UDP_SEGMENT`, `UDP_GRO`; ip(7) `IP_PKTINFO`; socket(7) `SO_BINDTODEVICE`; the quinn-udp crate.
+//! Sources: udp(7) `UDP_SEGMENT`, `UDP_GRO`; ip(7) `IP_PKTINFO`; socket(7) `SO_BINDTODEVICE`; the
+//! quinn-udp crate.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -30,21 +31,23 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::slab::SlabPool;
 use crate::throttle::Throttle;
 
-/// The largest GSO send, in bytes: what one IP packet may be, less its headers.
+/// The most bytes of a GSO send: an IPv4 packet less its headers.
 pub const BATCH_BYTES_MAX: usize = 65_507;
-/// The largest receive: what GRO puts together at most.
+/// The most bytes of a receive: GRO's limit.
 const RECEIVE_BYTES_MAX: usize = 65_535;
-/// A slab holds what one call receives at most.
+/// Bytes of a slab: the most of one call.
 const SLAB_BYTES: usize = RECEIVES_MAX * 65_536;
-/// Receives of one [`UdpSocket::recv_all`] call.
+/// Receives in one [`UdpSocket::recv_all`] call. Chosen: it bounds a slab to 512 KiB.
 pub const RECEIVES_MAX: usize = 8;
-/// A second of silence at 32 Mbit/s, or 30 ms at 1 Gbit/s: what may wait while the process does not run.
+/// Bytes of the receive buffer. Chosen: 1 s at 32 Mbit/s or 30 ms at 1 Gbit/s, for times when the
+/// process does not run.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// Two of the largest batches with the kernel's overhead. More would be a queue behind the pacer, where nothing can
-/// be reordered, dropped or moved to another link any more.
+/// Bytes of the send buffer. Chosen: two of the largest batches with the kernel's overhead. More
+/// would be a queue behind the pacer, in which packets can no longer be reordered, dropped or moved
+/// to another link.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Where a socket sits.
+/// The settings of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpConfig {
     /// Own address and port; port 0: any. The unspecified IPv6 address listens for IPv4 as well.
@@ -53,16 +56,17 @@ pub struct UdpConfig {
     pub interface: Option<String>,
 }
 
-/// A datagram as it came.
+/// A received datagram.
 #[derive(Debug)]
 pub struct Received {
-    /// Who sent it.
+    /// The sender.
     pub remote: SocketAddr,
-    /// Which of our addresses it was sent to.
+    /// Our address that it was sent to.
     pub local: Option<IpAddr>,
-    /// It bears a congestion mark (CE).
+    /// Whether it carries a congestion mark (CE).
     pub is_marked: bool,
-    /// When the kernel had it, since the Unix epoch by the system's clock, which may be set; `None`: not known.
+    /// When the kernel received it, since the Unix epoch by the system's clock, which may be set;
+    /// `None`: not known.
     pub arrived: Option<Duration>,
     /// The payload.
     pub data: BytesMut,
@@ -71,31 +75,32 @@ pub struct Received {
 /// A batch to send: datagrams of `segment_size` bytes, the last one possibly shorter.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
-    /// To whom.
+    /// The receiver.
     pub remote: SocketAddr,
-    /// From which of our addresses; `None`: the kernel's choice.
+    /// Our sending address; `None`: the kernel's choice.
     pub local: Option<IpAddr>,
-    /// All datagrams, one after the other; at most [`BATCH_BYTES_MAX`] and [`UdpSocket::max_segments`].
+    /// All datagrams, one after the other; at most [`BATCH_BYTES_MAX`] and
+    /// [`UdpSocket::max_segments`].
     pub contents: &'a [u8],
     /// Size of each datagram but the last, above zero.
     pub segment_size: usize,
-    /// Routers on the way may mark them instead of dropping them: ECT(0).
+    /// Whether routers may mark the datagrams instead of dropping them: ECT(0).
     pub is_ect: bool,
 }
 
-/// What became of a batch.
+/// The result of sending a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// Handed to the kernel, or lost and counted.
     Done,
     /// The socket's buffer is full. Send the rest again when it is writable.
     Blocked {
-        /// How many of the batch's leading bytes are done: whole datagrams, none with GSO.
+        /// How many of the batch's leading bytes are sent: whole datagrams, none with GSO.
         done: usize,
     },
 }
 
-/// What happened on a socket so far.
+/// Counters of a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UdpCounters {
     /// Datagrams handed to the kernel.
@@ -110,7 +115,7 @@ pub struct UdpCounters {
     pub send_errors: u64,
     /// Of these, larger than the interface carries.
     pub too_big: u64,
-    /// Of these, because there is no way at present: no route, no device, no address, or a rule against it.
+    /// Of these, because of a missing route, device or address, or a rule against it.
     pub no_way: u64,
     /// Times that the socket's buffer was full.
     pub blocked: u64,
@@ -118,7 +123,7 @@ pub struct UdpCounters {
     pub receive_errors: u64,
 }
 
-/// What sending fails with while the link has no way: udp(7), ip(7), netdevice(7).
+/// The errors of sending while the link has no route: udp(7), ip(7), netdevice(7).
 const NO_WAY: [i32; 8] = [
     libc::ENETUNREACH,
     libc::EHOSTUNREACH,
@@ -155,7 +160,7 @@ pub struct UdpSocket {
     local: SocketAddr,
     label: String,
     ipv6: bool,
-    /// Batches were refused where their datagrams were not.
+    /// Whether batches were refused whose single datagrams were not.
     offload_refused: bool,
     counters: UdpCounters,
     log: Throttle,
@@ -166,7 +171,7 @@ pub struct UdpSocket {
 pub struct ReceiveBuffers(SlabPool);
 
 impl ReceiveBuffers {
-    /// None allocated before the first use.
+    /// `None`: not allocated before the first use.
     pub fn new() -> Self {
         Self(SlabPool::new(SLAB_BYTES))
     }
@@ -179,8 +184,9 @@ impl Default for ReceiveBuffers {
 }
 
 impl UdpSocket {
-    /// Binds a socket; to `::` for both families, or for IPv4 alone where the kernel has no IPv6. Fails with `ENODEV` while
-    /// its interface does not exist, and with `EADDRNOTAVAIL` while nobody has its address: try again when that changes.
+    /// Binds a socket; to `::` for both families, or for IPv4 alone if the kernel has no IPv6.
+    /// Fails with `ENODEV` while its interface does not exist, and with `EADDRNOTAVAIL` while no
+    /// interface has its address: try again after a change.
     pub fn bind(config: &UdpConfig) -> io::Result<Self> {
         let any = config.bind.is_ipv6() && config.bind.ip().is_unspecified();
         match Self::bind_one(config) {
@@ -227,27 +233,28 @@ impl UdpSocket {
         self.local
     }
 
-    /// The most datagrams that one [`Batch`] may hold: 1 where GSO is not to be had.
+    /// The most datagrams of one [`Batch`]: 1 if GSO is not available.
     pub fn max_segments(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.state.max_gso_segments()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn counters(&self) -> UdpCounters {
         self.counters
     }
 
-    /// One receive: appends its datagrams to `datagrams`. `false`: there was nothing.
+    /// One receive: appends its datagrams to `datagrams`. `false`: there were none.
     pub fn recv(&mut self, buffers: &mut ReceiveBuffers, datagrams: &mut Vec<Received>) -> bool {
         self.recv_some::<1>(buffers, datagrams) > 0
     }
 
-    /// The same for a socket whose datagrams come one by one: several receives in one call. `false`: there is no more.
+    /// The same for a socket whose datagrams come one by one: several receives in one call.
+    /// `false`: there is no more.
     pub fn recv_all(&mut self, buffers: &mut ReceiveBuffers, datagrams: &mut Vec<Received>) -> bool {
         self.recv_some::<RECEIVES_MAX>(buffers, datagrams) == RECEIVES_MAX
     }
 
-    /// Up to `N` receives in one call; gives how many there were.
+    /// Up to `N` receives in one call; returns how many there were.
     fn recv_some<const N: usize>(
         &mut self,
         buffers: &mut ReceiveBuffers,
@@ -269,7 +276,7 @@ impl UdpSocket {
         };
         self.counters.receive_calls += u64::from(count > 0);
         for (meta, number) in metas.iter().take(count).zip(1..) {
-            // What a window has left goes with it, but for the last one's.
+            // The rest of a window is dropped with it, except the last one's.
             let mut data = buffers.0.take(if number < count { RECEIVE_BYTES_MAX } else { meta.len });
             data.truncate(meta.len);
             self.cut(meta, data, datagrams);
@@ -345,7 +352,7 @@ impl UdpSocket {
         Sent::Done
     }
 
-    /// After a batch went out one by one: was the offload at fault?
+    /// After a batch was sent one by one: checks whether the offload was at fault.
     fn note_offload(&mut self, sent_singly: bool) {
         if sent_singly {
             if !self.offload_refused {
@@ -355,8 +362,9 @@ impl UdpSocket {
         } else if !self.offload_refused
             && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
         {
-            // Single datagrams were refused as well, so that it was not: a datagram larger than the interface
-            // carries gets the same answer. quinn-udp has switched the offload off; ask for it again.
+            // Single datagrams were refused as well, so the offload was not at fault: a datagram
+            // larger than the interface's MTU gets the same answer. quinn-udp has switched the
+            // offload off; enable it again.
             self.state = state;
         }
     }
@@ -385,7 +393,7 @@ impl UdpSocket {
 
     fn report(&mut self, doing: &str, error: &io::Error, count: u64) {
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
-            // Whoever looks for what a path carries asks for too much now and then.
+            // Path MTU probes are expected to be too big at times.
             tracing::debug!(socket = self.label, datagrams = count, "larger than the interface carries");
         } else if let Some(more) = self.log.pass() {
             tracing::warn!(socket = self.label, %error, datagrams = count, more, "{doing} failed");

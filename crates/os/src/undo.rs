@@ -1,12 +1,13 @@
-//! What was changed on the machine beyond what dies with the process, and how to undo it.
+//! Changes of the machine that outlive the process, and their undoing.
 //!
-//! Contract: a change is written to a journal file before it is made and undone, newest first, when the [`Journal`] is
-//! dropped. After a crash the next [`Journal::open`] of the same file, or [`cleanup`], undoes it. The file is locked while
-//! its owner lives, so that nobody undoes under a running process. A journal of another network namespace (its
-//! owner's is gone, and with it the changes) is thrown away unread.
+//! Contract: a change is written to a journal file before it is made, and undone, newest first,
+//! when the [`Journal`] is dropped. After a crash the next [`Journal::open`] of the same file, or
+//! [`cleanup`], undoes it. The file is locked while its owner lives, so that no other process
+//! undoes the changes of a running one. A journal of another network namespace is discarded unread:
+//! the namespace is gone, and with it the changes.
 //!
-//! Only two kinds of change exist: a setting under `/proc/sys/net`, and an nftables table of our own. Devices,
-//! addresses and routes through them vanish with the process by themselves.
+//! There are two kinds of change only: a setting under `/proc/sys/net`, and one of our nftables
+//! tables. Devices, addresses and routes through them disappear with the process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -17,12 +18,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::nat;
 
-/// The only settings that are ever touched.
+/// The settings that may be changed.
 const SYSCTL_ROOT: &str = "/proc/sys/net/";
-/// A journal is a few lines; more is none of ours.
+/// The most bytes of a journal. Chosen: a journal has a few lines; a larger file is not one.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Why a change or its undoing failed.
+/// The reason why a change or its undoing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {
     /// The journal's owner lives.
@@ -33,7 +34,7 @@ pub enum UndoError {
     Journal {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
     /// A setting cannot be read or written.
@@ -41,7 +42,7 @@ pub enum UndoError {
     Sysctl {
         /// The setting.
         path: String,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
     /// nftables refused.
@@ -52,7 +53,7 @@ pub enum UndoError {
 /// One change, with what it takes to undo it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
-    /// A setting and what it was.
+    /// A setting and its value before.
     Sysctl { path: String, previous: String },
     /// An nftables table of family `inet`.
     Table(String),
@@ -66,7 +67,7 @@ impl Change {
         }
     }
 
-    /// `None` for anything that we would not have written.
+    /// `None` for any line that this module does not write.
     fn parse(line: &str) -> Option<Self> {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
@@ -83,7 +84,7 @@ impl Change {
     fn undo(&self) -> Result<(), UndoError> {
         match self {
             Self::Sysctl { path, previous } => match write_sysctl(path, previous) {
-                // Its interface is gone.
+                // The setting's interface is gone.
                 Err(UndoError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
                 result => result,
             },
@@ -101,7 +102,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal at `path`, after undoing what a crash left in it. Its directory is made if it is missing.
+    /// Opens the journal at `path`, after undoing what a crash left in it. Its directory is made if
+    /// it is missing.
     pub fn open(path: &Path) -> Result<Self, UndoError> {
         let failed = |source| UndoError::Journal { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
@@ -131,8 +133,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Sets a setting under `/proc/sys/net` for as long as this journal lives. Nothing is done when it has that value
-    /// already.
+    /// Changes a setting under `/proc/sys/net` while this journal lives. Does nothing if the
+    /// setting has that value already.
     pub fn set_sysctl(&mut self, path: &str, value: &str) -> Result<(), UndoError> {
         let previous =
             fs::read_to_string(path).map_err(|source| UndoError::Sysctl { path: path.to_owned(), source })?;
@@ -144,7 +146,8 @@ impl Journal {
         write_sysctl(path, value)
     }
 
-    /// Writes down that the nftables table `inet NAME` is to be deleted at the end, before it is made.
+    /// Records that the nftables table `inet NAME` is to be deleted at the end. To be called before
+    /// the table is created.
     pub(crate) fn record_table(&mut self, name: &str) -> Result<(), UndoError> {
         self.record(Change::Table(name.to_owned()))
     }
@@ -162,7 +165,7 @@ impl Journal {
             .map_err(|source| UndoError::Journal { path: self.path.clone(), source })
     }
 
-    /// Undoes everything, newest first, and goes on where something fails.
+    /// Undoes all changes, newest first, and continues after a failure.
     fn undo_all(&mut self) {
         for change in self.changes.drain(..).rev() {
             if let Err(error) = change.undo() {
@@ -175,12 +178,13 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.undo_all();
-        // While the lock is still held: nobody else can be using this very file.
+        // While the lock is held, no other process can be using this file.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Undoes what a crash left in the journal at `path`. `false`: there was none. An error when its owner lives.
+/// Undoes the changes that a crash left in the journal at `path`. `false`: there was no journal. An
+/// error if its owner lives.
 pub fn cleanup(path: &Path) -> Result<bool, UndoError> {
     if !path.exists() {
         return Ok(false);
@@ -188,7 +192,7 @@ pub fn cleanup(path: &Path) -> Result<bool, UndoError> {
     Journal::open(path).map(|_| true)
 }
 
-/// The changes a journal tells of, when they were made in this network namespace.
+/// The changes in a journal, if they were made in this network namespace.
 fn leftovers(text: &str) -> Vec<Change> {
     let mut lines = text.lines();
     if lines.next() != Some(&format!("namespace {}", namespace())) {
@@ -197,7 +201,7 @@ fn leftovers(text: &str) -> Vec<Change> {
     lines.filter_map(Change::parse).collect()
 }
 
-/// Tells network namespaces apart; 0 when it cannot be found out.
+/// Identifies the network namespace; 0 if that is not possible.
 fn namespace() -> u64 {
     fs::metadata("/proc/self/ns/net").map_or(0, |metadata| metadata.ino())
 }

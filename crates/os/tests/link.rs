@@ -75,7 +75,8 @@ fn a_socket_uses_its_interface_only() {
     sandboxed("a_socket_uses_its_interface_only", || {
         veth();
         run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
-        // The routing table says `lo` for an own address; the bound socket goes by `va` nevertheless.
+        // The routing table says `lo` for an own address; the bound socket goes by `va`
+        // nevertheless.
         run(&["ip", "neigh", "add", "10.7.0.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
         let mut capture = capture("vb");
         let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };

@@ -1,5 +1,6 @@
-//! The TUN device against the kernel's own TCP and UDP. A mirror plays the far end: it swaps the addresses of each
-//! packet and writes it back, so that the kernel talks to itself through the device, both ways.
+//! The TUN device against the kernel's own TCP and UDP. A mirror plays the far end: it swaps the
+//! addresses of each packet and writes it back, so that the kernel talks to itself through the
+//! device, both ways.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 

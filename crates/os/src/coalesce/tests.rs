@@ -101,7 +101,8 @@ fn round_trip_partial(packets: &[(Vec<u8>, bool)], merge_udp: bool) -> (Vec<Vec<
         assert!(packet.len() <= SUPER_BYTES_MAX);
         if header.gso_type == 0 {
             if header.flags & NEEDS_CHECKSUM != 0 {
-                // What a network card does: the field holds what precedes the sum. RFC 768: zero is sent as all ones.
+                // What a network card does: the field holds what precedes the sum. RFC 768: zero is
+                // sent as all ones.
                 let (start, offset) = (usize::from(header.csum_start), usize::from(header.csum_offset));
                 let sum = !fold(sum_bytes(&packet[start..]));
                 let sum = if offset == 6 && sum == 0 { u16::MAX } else { sum };
@@ -129,7 +130,8 @@ fn flow_of(packet: &[u8]) -> Vec<u8> {
     }
 }
 
-/// TTL and the header checksum stand between IPv4's protocol and its addresses; equal in these tests but for the checksum.
+/// TTL and the header checksum stand between IPv4's protocol and its addresses; equal in these
+/// tests but for the checksum.
 fn by_flow(packets: &[Vec<u8>]) -> std::collections::BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows = std::collections::BTreeMap::<_, Vec<_>>::new();
     for packet in packets {

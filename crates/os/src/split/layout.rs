@@ -1,11 +1,13 @@
-//! Where the pieces of a super-packet are read to: each segment's payload with room for a header before it, so that nothing has to be
-//! moved afterwards.
+//! The layout for reading a super-packet: each segment's payload with room for a header before it,
+//! so that no payload has to be moved afterwards.
 //!
-//! The kernel says how a super-packet is to be cut only when it has been read. But a flow that sends much sends many of one shape:
-//! what came last is expected again, and readv(2) scatters it. What comes in another shape is put together and cut the slow way.
-//! (One sealed TCP download: moving the payload was a tenth of the server's processor time.)
+//! The kernel tells the segment size only with the packet. But a flow that sends much sends many
+//! super-packets of one shape: the last shape is expected again, and readv(2) scatters the packet
+//! accordingly. A packet of another shape is reassembled and split the slow way. In one sealed TCP
+//! download, moving the payload was a tenth of the server's processor time.
 //!
-//! Contract: the pieces hold [`PACKET_BYTES_MAX`] bytes together and lie in a window of [`WINDOW_BYTES`]. Total on any count.
+//! Contract: the pieces hold [`PACKET_BYTES_MAX`] bytes together and lie in a window of
+//! [`WINDOW_BYTES`]. Total on any count.
 
 use std::io::IoSliceMut;
 
@@ -13,29 +15,29 @@ use super::Plan;
 
 /// The largest packet, super-packets included.
 pub(crate) const PACKET_BYTES_MAX: usize = 65_535;
-/// The most segments that are cut from one. The device is told to make none of more.
+/// The most segments of one super-packet. The device is told this bound.
 pub(crate) const SEGMENTS_MAX: usize = 128;
-/// IPv6 and TCP; a shape with more is not expected again.
+/// The largest header: IPv6 and TCP. A shape with a larger one is not expected again.
 const HEADER_BYTES_MAX: usize = 40 + 60;
 /// What a read may need: a super-packet with a header for each of its segments.
 pub(crate) const WINDOW_BYTES: usize = PACKET_BYTES_MAX + SEGMENTS_MAX * HEADER_BYTES_MAX;
 
-/// The expected shape; by default one piece.
+/// The expected shape; one piece by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Header and payload of a segment; zeros: none is expected.
+    /// Bytes of header and payload of a segment; zero: no shape is expected.
     header_bytes: usize,
     payload_bytes: usize,
 }
 
 impl Layout {
-    /// That of a super-packet of this shape; `None`: it would take too many pieces.
+    /// The layout for a super-packet of this shape; `None` if it would have too many pieces.
     pub(crate) fn of(header_bytes: usize, payload_bytes: usize) -> Option<Self> {
         let fits = header_bytes <= HEADER_BYTES_MAX && payload_bytes * (SEGMENTS_MAX - 1) >= PACKET_BYTES_MAX;
         fits.then_some(Self { header_bytes, payload_bytes })
     }
 
-    /// Whether super-packets cut by `plan` are what is expected.
+    /// Whether super-packets split by `plan` have the expected shape.
     pub(crate) fn is_of(&self, plan: &Plan) -> bool {
         plan.shape() == Some((self.header_bytes, self.payload_bytes))
     }
@@ -53,7 +55,7 @@ impl Layout {
         read: impl FnOnce(&mut [IoSliceMut<'a>]) -> R,
     ) -> R {
         if self.payload_bytes == 0 {
-            // Small packets come singly, and many: no pieces are laid out for them.
+            // Small packets come singly and often, so no pieces are laid out for them.
             let (piece, _) = window.split_at_mut(PACKET_BYTES_MAX.min(window.len()));
             let mut slices = [IoSliceMut::new(header), IoSliceMut::new(piece)];
             let used = usize::from(slices.first().is_some_and(|header| header.is_empty()));
@@ -83,14 +85,14 @@ impl Layout {
         read(slices.get_mut(..count).unwrap_or_default())
     }
 
-    /// Makes packets of a super-packet of `total` bytes that was read to `window` as expected: they lie one behind the other. Gives
-    /// the bytes of all.
+    /// Makes packets of a super-packet of `total` bytes that was read to `window` as expected: they
+    /// follow each other. Returns the bytes of all.
     pub(crate) fn finish(&self, plan: &Plan, total: usize, window: &mut [u8]) -> usize {
         let (segments, stride) = plan.extent(total);
         let used = total + (segments - 1) * self.header_bytes;
         for index in (0..segments).rev() {
             let start = index * stride;
-            // The first one's header is the model for the others, so it comes last.
+            // The first header is the model for the others, so it is rewritten last.
             if index > 0 && start + self.header_bytes <= window.len() {
                 window.copy_within(..self.header_bytes, start);
             }
@@ -100,7 +102,7 @@ impl Layout {
         used
     }
 
-    /// Puts together in `packet` what was read to `window`.
+    /// Reassembles in `packet` the bytes read to `window`.
     pub(crate) fn gather(&self, window: &[u8], packet: &mut [u8]) {
         let (mut from, mut bytes) = (0, self.first_bytes());
         let mut rest = packet;

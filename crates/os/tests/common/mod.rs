@@ -1,12 +1,12 @@
-//! Runs a test body in network and mount namespaces of its own, so that it can make interfaces, rules and settings
-//! and leaves nothing behind however it ends.
+//! Runs a test body in network and mount namespaces of its own, so that it can make interfaces,
+//! rules and settings and leaves nothing behind however it ends.
 
 use std::process::Command;
 
 const INSIDE: &str = "BONDING_OS_SANDBOX";
 
-/// Runs `body` inside a fresh sandbox. `name` is the test's own name: the test binary runs itself again, for this
-/// one test, under unshare(1).
+/// Runs `body` inside a fresh sandbox. `name` is the test's own name: the test binary runs itself
+/// again, for this one test, under unshare(1).
 pub(crate) fn sandboxed(name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         run(&["ip", "link", "set", "lo", "up"]);
