@@ -126,7 +126,7 @@ impl Model {
         out
     }
 
-    fn settle(&mut self, links: &[LinkDelay], now_us: u64) -> Vec<u64> {
+    fn release_lost(&mut self, links: &[LinkDelay], now_us: u64) -> Vec<u64> {
         let mut out = Vec::new();
         while let Some((&first, &(first_link, first_us))) = self.held.first_key_value() {
             if !self.is_lost(first, first_link, first_us, links, now_us) {
@@ -248,17 +248,17 @@ fn run_model(scenario: &Scenario, extra_us: &BTreeSet<u64>) -> Log {
             // A change of the links takes effect before the arrivals of the same instant.
             let changed = scenario.links.iter().any(|link| link.flip_us == Some(now_us));
             if changed {
-                deliver(slot, model.settle(&links, now_us));
+                deliver(slot, model.release_lost(&links, now_us));
             }
         }
         while let Some(arrival) = coming.next_if(|arrival| arrival.at_us == now_us) {
             let slot = arrival.seq >> 48;
             let model = slots.entry(slot).or_default();
             deliver(slot, model.arrive(arrival.seq & ((1 << 48) - 1), arrival.link, now_us));
-            deliver(slot, model.settle(&links, now_us));
+            deliver(slot, model.release_lost(&links, now_us));
         }
         for (&slot, model) in &mut slots {
-            deliver(slot, model.settle(&links, now_us));
+            deliver(slot, model.release_lost(&links, now_us));
         }
     }
     log
