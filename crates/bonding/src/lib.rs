@@ -4,7 +4,6 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
-mod demo;
 pub mod engine;
 pub mod invitation;
 pub mod join;

@@ -152,6 +152,20 @@ fn wrong_usage_is_exit_code_2_and_help_is_0() {
     assert!(stderr(&unknown).contains("reference"), "{}", stderr(&unknown));
 }
 
+/// Names of the emulator's crates in the symbols of a program say that it is linked.
+#[test]
+fn the_daemons_do_not_link_the_emulator() {
+    for name in ["bonding_lab", "bonding_netem"] {
+        let is_linked = |program: &str| {
+            std::fs::read(program).unwrap().windows(name.len()).any(|bytes| bytes == name.as_bytes())
+        };
+        assert_eq!(is_linked(BONDCTL), cfg!(feature = "lab"), "the symbols of bondctl name {name}");
+        for program in [CLIENT, SERVER] {
+            assert!(!is_linked(program), "{program} links {name}");
+        }
+    }
+}
+
 #[test]
 fn an_unreadable_log_filter_is_exit_code_2() {
     let file = packaging().join("client.toml");

@@ -7,40 +7,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
 
 use super::clients::{self, ClientsArguments, InviteArguments, RevokeArguments, Said};
 use super::style::Style;
-use super::{Usage, check, keys, lab, view};
+use super::{Usage, check, keys, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::status::{Role, Status};
-
-/// The tool beside bonding-client and bonding-server.
-///
-/// Exit codes: 0 all is well, 1 it is not, 2 the command line or a configuration file was wrong.
-#[derive(Debug, Parser)]
-#[command(name = "bondctl", version, after_help = EXAMPLES)]
-struct Options {
-    #[command(subcommand)]
-    command: Command,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  bondctl check /etc/bonding/client.toml     what a file says, or every mistake in it
-  bondctl status                             the links of what runs here
-  bondctl status --json | jq .links          the same for programs
-  bondctl invite home                        (on the server) the line that enrols a client
-  bondctl genkey | tee private | bondctl pubkey
-  bondctl demo                               see the bond at work on this machine alone";
-
-const LAB_EXAMPLES: &str = "\
-Examples:
-  bondctl lab                                 list the scenarios
-  bondctl lab reference                       a shell on the client host
-  bondctl lab dual --bond                     the same with the bond running
-  bondctl lab dual --bond -- ping -c 3 198.51.100.2";
 
 const INVITE_EXAMPLES: &str = "\
 Examples:
@@ -59,8 +33,9 @@ Examples:
   bondctl revoke home                                     its router was stolen
   bondctl revoke home && bondctl invite home              let it join anew";
 
+/// What `bondctl` does for a client or a server that runs here, and with their files.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Print a new private key
     Genkey,
     /// Read a private key on standard input and print its public key
@@ -83,6 +58,7 @@ enum Command {
         /// Again every second, until interrupted
         #[arg(long)]
         watch: bool,
+        /// The client or server to ask.
         #[command(flatten)]
         target: Target,
     },
@@ -98,29 +74,19 @@ enum Command {
     /// Forget a client's key and end its session at once, or void an invitation
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(RevokeArguments),
-    /// Open a shell between two emulated hosts with the links of a scenario
-    ///
-    /// Everything lives in namespaces of its own, which go when the shell ends; root is not needed where the kernel lets
-    /// plain users have them.
-    #[command(after_help = LAB_EXAMPLES)]
-    Lab(lab::LabArguments),
-    /// Show the bond on this machine alone, in about a minute
-    ///
-    /// Two hosts, emulated links, the real client and server, a real download; one link is cut and restored. Ends by
-    /// itself with a table and leaves nothing behind. Exits 0 only if the bond did its work.
-    Demo(lab::DemoArguments),
     /// Undo what a crashed client or server left on this machine
     ///
     /// What they start with does the same; this is for machines where they will not start again.
     Cleanup {
+        /// The client or server to ask.
         #[command(flatten)]
         target: Target,
     },
 }
 
-/// Whom to talk to.
+/// The client or server to ask.
 #[derive(Debug, clap::Args)]
-struct Target {
+pub struct Target {
     /// Control socket [default: /run/bonding/client.sock or server.sock, whichever is there]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -129,9 +95,12 @@ struct Target {
     role: Option<Which>,
 }
 
+/// A side of the bond, as an option names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Which {
+pub enum Which {
+    /// The client.
     Client,
+    /// The server.
     Server,
 }
 
@@ -148,12 +117,11 @@ impl Target {
     }
 }
 
-/// The program `bondctl`.
-pub fn bondctl() -> ExitCode {
-    super::exit_code(run(Options::parse().command))
-}
-
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// Does what the command line asks for.
+///
+/// # Errors
+/// What failed, for [`exit_code`](super::exit_code).
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Genkey => println!("{}", keys::generate()?),
         Command::Pubkey => println!("{}", keys::public(std::io::stdin().lock())?),
@@ -172,11 +140,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Invite(arguments) => say(clients::invite(arguments)?),
         Command::Clients(arguments) => say(clients::clients(&arguments, Style::of_stdout())?),
         Command::Revoke(arguments) => say(clients::revoke(arguments)?),
-        Command::Lab(arguments) => match lab::lab(&arguments)? {
-            Some(code) => return Ok(code),
-            None => print!("{}", lab::list()?),
-        },
-        Command::Demo(arguments) => return lab::demo(&arguments),
         Command::Cleanup { target } => cleanup(&target.sockets())?,
     }
     Ok(ExitCode::SUCCESS)
@@ -279,15 +242,8 @@ fn remove_socket(socket: &Path) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
     use crate::status::tests::{session, snapshot};
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Options::command().debug_assert();
-    }
 
     #[test]
     fn all_is_well_only_with_a_session_and_every_link() {

@@ -11,7 +11,7 @@ use crate::config;
 use crate::control::{Ask, AskError, Request};
 use crate::engine::command::{Clients, Invited, Revoked};
 
-/// Which server.
+/// The server to ask.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerTarget {
     /// Control socket of the server
@@ -19,8 +19,9 @@ pub(super) struct ServerTarget {
     socket: PathBuf,
 }
 
+/// Options of `bondctl invite`.
 #[derive(Debug, clap::Args)]
-pub(super) struct InviteArguments {
+pub struct InviteArguments {
     /// What the client will be called: 1 to 32 characters without spaces
     name: String,
     /// Where the client finds the server: a name or an address; several in order of preference
@@ -34,8 +35,9 @@ pub(super) struct InviteArguments {
     server: ServerTarget,
 }
 
+/// Options of `bondctl clients`.
 #[derive(Debug, clap::Args)]
-pub(super) struct ClientsArguments {
+pub struct ClientsArguments {
     /// One line of JSON
     #[arg(long)]
     json: bool,
@@ -43,8 +45,9 @@ pub(super) struct ClientsArguments {
     server: ServerTarget,
 }
 
+/// Options of `bondctl revoke`.
 #[derive(Debug, clap::Args)]
-pub(super) struct RevokeArguments {
+pub struct RevokeArguments {
     /// Whose key is to be forgotten
     name: String,
     #[command(flatten)]

@@ -3,30 +3,28 @@
 //! Contract: results on standard output, errors on standard error. Exit codes: 0 all is well, 1 something failed, 2 the
 //! command line or a configuration file was wrong.
 
-mod bondctl;
+pub mod bondctl;
 mod check;
 mod clients;
 mod daemon;
 mod join;
 mod keys;
-mod lab;
-pub(crate) mod style;
-pub(crate) mod table;
-pub(crate) mod view;
+pub mod style;
+pub mod table;
+pub mod view;
 
 use std::process::ExitCode;
 
 use crate::config::Problems;
 use crate::logs::FilterError;
 
-pub use self::bondctl::bondctl;
 pub use self::daemon::{client, server};
 
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
-/// Ends a program: says what failed, on standard error.
-fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+/// The exit code of a program that ends. Prints what failed on standard error.
+pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     let error = match outcome {
         Ok(code) => return code,
         Err(error) => error,
@@ -41,7 +39,7 @@ fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     ExitCode::from(if usage { EXIT_USAGE } else { 1 })
 }
 
-/// A command line that clap cannot judge.
+/// A mistake of the command line that clap cannot find.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Usage(String);
+pub struct Usage(pub String);

@@ -4,37 +4,41 @@ use std::io::IsTerminal as _;
 
 /// How text may look on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Style {
+pub struct Style {
     colours: bool,
 }
 
 /// The few colours used, as SGR parameters (ECMA-48 §8.3.117).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Colour {
+pub enum Colour {
+    /// Heavier.
     Bold,
+    /// Fainter.
     Dim,
+    /// Wrong.
     Red,
+    /// Good.
     Green,
+    /// Doubtful.
     Yellow,
+    /// Of note.
     Cyan,
 }
 
 impl Style {
     /// Colours only on a terminal, and not where `NO_COLOR` is set (<https://no-color.org>).
-    pub(crate) fn of_stdout() -> Self {
+    pub fn of_stdout() -> Self {
         Self { colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
     }
 
     /// Without colours.
-    #[cfg(test)]
-    pub(crate) const PLAIN: Self = Self { colours: false };
+    pub const PLAIN: Self = Self { colours: false };
 
     /// With colours.
-    #[cfg(test)]
-    pub(crate) const COLOURED: Self = Self { colours: true };
+    pub const COLOURED: Self = Self { colours: true };
 
     /// `text` in a colour, where colours are allowed.
-    pub(crate) fn paint(self, colour: Colour, text: &str) -> String {
+    pub fn paint(self, colour: Colour, text: &str) -> String {
         let code = match colour {
             Colour::Bold => 1,
             Colour::Dim => 2,

@@ -4,13 +4,14 @@ use super::style::{Colour, Style};
 
 /// A cell: what it says and in which colour.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cell {
+pub struct Cell {
     text: String,
     colour: Option<Colour>,
 }
 
 impl Cell {
-    pub(crate) fn coloured(text: impl Into<String>, colour: Colour) -> Self {
+    /// With a colour.
+    pub fn coloured(text: impl Into<String>, colour: Colour) -> Self {
         Self { text: text.into(), colour: Some(colour) }
     }
 
@@ -27,30 +28,33 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// To which side a column's cells lean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
+    /// To the left: words.
     Left,
+    /// To the right: numbers.
     Right,
 }
 
 /// Rows under a heading.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
+    /// No rows yet; the columns have these headings.
+    pub fn new(columns: &[(&'static str, Align)]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; cells beyond the columns are not shown, missing ones are empty.
-    pub(crate) fn push(&mut self, row: Vec<Cell>) {
+    pub fn push(&mut self, row: Vec<Cell>) {
         self.rows.push(row);
     }
 
     /// The lines, each indented by two spaces, without spaces at their ends.
-    pub(crate) fn render(&self, style: Style) -> String {
+    pub fn render(&self, style: Style) -> String {
         let headings: Vec<Cell> =
             self.columns.iter().map(|(heading, _)| Cell::coloured(*heading, Colour::Dim)).collect();
         let rows: Vec<&[Cell]> =

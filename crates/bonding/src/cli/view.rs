@@ -7,7 +7,7 @@ use super::table::{Align, Cell, Table};
 use crate::status::{Link, Role, Session, Status};
 
 /// The status as a heading and a table of links.
-pub(crate) fn render(status: &Status, now: SystemTime, style: Style) -> String {
+pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
     let mut text = heading(status, now, style);
     text.push('\n');
     match status.role {
@@ -144,7 +144,7 @@ fn links<'a>(links: impl Iterator<Item = &'a Link>, style: Style) -> String {
 }
 
 /// The colour that goes with a state word.
-pub(crate) fn state_colour(word: &str) -> Colour {
+pub fn state_colour(word: &str) -> Colour {
     match word {
         "OK" => Colour::Green,
         "SATURATED" => Colour::Cyan,

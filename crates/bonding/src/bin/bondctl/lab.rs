@@ -10,16 +10,16 @@ use bonding_lab::addr::{INTERNET_V4, SERVER_V4};
 use bonding_lab::{Host, Lab, LabOptions, Scenario, sandbox};
 use bonding_netem::scenario;
 
-use super::Usage;
 use crate::demo;
 use crate::demo::bond::{Bond, Files};
+use bonding::cli::Usage;
 
 /// Gone with the sandbox, whose `/run` is its own.
 const FOLDER: &str = "/run/bonding-lab";
 
 /// Options of `bondctl lab`.
 #[derive(Debug, clap::Args)]
-pub(super) struct LabArguments {
+pub(crate) struct LabArguments {
     /// A built-in scenario or the path of a scenario file [default: lists the built-in ones]
     scenario: Option<String>,
     /// Start the bond's server and client on the hosts
@@ -35,7 +35,7 @@ pub(super) struct LabArguments {
 
 /// Options of `bondctl demo`.
 #[derive(Debug, clap::Args)]
-pub(super) struct DemoArguments {
+pub(crate) struct DemoArguments {
     /// A built-in scenario or the path of a scenario file
     #[arg(default_value = "reference")]
     scenario: String,
@@ -46,7 +46,7 @@ fn find(name: &str) -> anyhow::Result<Scenario> {
 }
 
 /// Runs the demonstration.
-pub(super) fn demo(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn demo(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let scenario = find(&arguments.scenario)?;
     for program in ["client", "server"] {
         demo::bond::sibling(program)?;
@@ -56,7 +56,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The built-in scenarios, a line each.
-pub(super) fn list() -> anyhow::Result<String> {
+pub(crate) fn list() -> anyhow::Result<String> {
     let mut text = String::from("Scenarios (bondctl lab NAME):\n");
     for name in scenario::builtin_names() {
         let scenario = scenario::builtin(name)?;
@@ -67,7 +67,7 @@ pub(super) fn list() -> anyhow::Result<String> {
 }
 
 /// Opens a shell between emulated hosts; `None`: there was no scenario to open one for.
-pub(super) fn lab(arguments: &LabArguments) -> anyhow::Result<Option<ExitCode>> {
+pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<Option<ExitCode>> {
     let Some(name) = &arguments.scenario else { return Ok(None) };
     let scenario = find(name)?;
     if arguments.bond {

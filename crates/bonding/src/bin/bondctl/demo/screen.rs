@@ -7,9 +7,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::figures::{Latency, Outcome};
-use crate::cli::style::{Colour, Style};
-use crate::cli::table::{Align, Cell, Table};
-use crate::cli::view::state_colour;
+use bonding::cli::style::{Colour, Style};
+use bonding::cli::table::{Align, Cell, Table};
+use bonding::cli::view::state_colour;
 
 /// One link as the picture shows it.
 #[derive(Debug, Clone, Default)]

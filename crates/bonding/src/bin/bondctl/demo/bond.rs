@@ -11,9 +11,9 @@ use bonding_lab::addr::{INTERNET_V4, SERVER_V4};
 use bonding_lab::{Direction, Host, Lab, Process, Scenario};
 use bonding_proto::crypto::keys::PublicKey;
 
-use crate::control::{Ask, Request};
-use crate::state::keys;
-use crate::status::Status;
+use bonding::control::{Ask, Request};
+use bonding::state::keys;
+use bonding::status::Status;
 
 /// The client's address in the tunnel: the server leases it.
 const CLIENT_ADDRESS: &str = "10.99.0.2";
@@ -228,7 +228,7 @@ fn route_internet(lab: &Lab) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use bonding::config;
 
     #[test]
     fn the_files_of_every_scenario_are_valid() {

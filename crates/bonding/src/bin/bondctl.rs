@@ -1,5 +1,0 @@
-//! `bondctl`.
-
-fn main() -> std::process::ExitCode {
-    bonding::cli::bondctl()
-}
