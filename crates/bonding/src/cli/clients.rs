@@ -182,8 +182,10 @@ mod tests {
         };
         assert_eq!(
             render(&clients, Style::PLAIN),
-            "  CLIENT  STATE  ADDRESS            ORIGIN   ENROLLED              PEER                KEY\n\
-             \x20 home    up     10.99.0.2 fd99::2  invited  2025-11-22T00:00:00Z  198.51.100.9:40000  AAEC\n\
+            "  CLIENT  STATE  ADDRESS            ORIGIN   ENROLLED\n\
+             \x20     PEER                KEY\n\
+             \x20 home    up     10.99.0.2 fd99::2  invited  2025-11-22T00:00:00Z\n\
+             \x20     198.51.100.9:40000  AAEC\n\
              \x20 van is invited until 2025-11-23T00:00:00Z\n"
         );
         assert!(render(&Clients::default(), Style::PLAIN).contains("bondctl invite NAME"));

@@ -9,6 +9,7 @@ mod clients;
 mod daemon;
 mod join;
 mod keys;
+pub mod layout;
 pub mod style;
 pub mod table;
 pub mod view;

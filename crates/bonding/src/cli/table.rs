@@ -1,6 +1,17 @@
 //! Tables for people: columns as wide as their widest cell, numbers to the right.
+//!
+//! A row that is wider than a terminal goes on in a further line, and so does the heading: the columns
+//! that do not fit stand there as columns of their own.
 
+use super::layout::{COLUMNS, narrow, width};
 use super::style::{Colour, Style};
+
+/// Spaces before a row.
+const INDENT: usize = 2;
+/// Spaces before the line in which a row goes on.
+const FURTHER_INDENT: usize = 6;
+/// Spaces between two columns.
+const GAP: usize = 2;
 
 /// A cell: what it says and in which colour.
 #[derive(Debug, Clone, Default)]
@@ -15,8 +26,15 @@ impl Cell {
         Self { text: text.into(), colour: Some(colour) }
     }
 
-    fn width(&self) -> usize {
-        self.text.chars().count()
+    /// The cell in a column of `columns` columns.
+    fn render(&self, align: Align, columns: usize, style: Style) -> String {
+        let text = narrow(&self.text, columns);
+        let padding = " ".repeat(columns - width(&text));
+        let text = self.colour.map_or_else(|| text.clone(), |colour| style.paint(colour, &text));
+        match align {
+            Align::Left => text + &padding,
+            Align::Right => padding + &text,
+        }
     }
 }
 
@@ -40,12 +58,20 @@ pub enum Align {
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<Cell>>,
+    first_max: usize,
 }
 
 impl Table {
     /// No rows yet; the columns have these headings.
     pub fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+        Self { columns: columns.to_vec(), rows: Vec::new(), first_max: COLUMNS }
+    }
+
+    /// The first column is at most so wide: longer cells lose their middle.
+    #[must_use]
+    pub fn narrow_first(mut self, columns: usize) -> Self {
+        self.first_max = columns;
+        self
     }
 
     /// Adds a row; cells beyond the columns are not shown, missing ones are empty.
@@ -57,28 +83,48 @@ impl Table {
     pub fn render(&self, style: Style) -> String {
         let headings: Vec<Cell> =
             self.columns.iter().map(|(heading, _)| Cell::coloured(*heading, Colour::Dim)).collect();
-        let rows: Vec<&[Cell]> =
-            std::iter::once(headings.as_slice()).chain(self.rows.iter().map(Vec::as_slice)).collect();
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0))
-            .collect();
+        let rows = || std::iter::once(&headings).chain(&self.rows);
+        let widest = |column: usize| {
+            let natural = rows().filter_map(|row| row.get(column)).map(|cell| width(&cell.text)).max();
+            natural.unwrap_or(0).min(if column == 0 { self.first_max } else { COLUMNS })
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(widest).collect();
+        let groups = groups(&widths);
         let mut text = String::new();
-        for row in rows {
-            let mut line = String::new();
-            let mut spaces = 2;
-            for (((_, align), width), cell) in self.columns.iter().zip(&widths).zip(row) {
-                let padding = width - cell.width().min(*width);
-                let (before, after) = if *align == Align::Right { (padding, 0) } else { (0, padding) };
-                // Spaces are held back until something follows them.
-                line.push_str(&" ".repeat(spaces + before));
-                line.push_str(&cell.colour.map_or_else(|| cell.text.clone(), |c| style.paint(c, &cell.text)));
-                spaces = after + 2;
+        for row in rows() {
+            for (number, group) in groups.iter().enumerate() {
+                let indent = if number == 0 { INDENT } else { FURTHER_INDENT };
+                let columns = self.columns.iter().zip(&widths).zip(row);
+                let cells: Vec<String> = columns
+                    .skip(group.start)
+                    .take(group.len())
+                    .map(|(((_, align), columns), cell)| cell.render(*align, *columns, style))
+                    .collect();
+                let line = format!("{}{}", " ".repeat(indent), cells.join(&" ".repeat(GAP)));
+                text.push_str(line.trim_end());
+                text.push('\n');
             }
-            text.push_str(line.trim_end());
-            text.push('\n');
         }
         text
     }
+}
+
+/// Which columns stand side by side, so that each group fits a terminal.
+fn groups(widths: &[usize]) -> Vec<std::ops::Range<usize>> {
+    let mut groups = Vec::new();
+    let mut start = 0;
+    let mut used = INDENT;
+    for (column, columns) in widths.iter().enumerate() {
+        let gap = if column == start { 0 } else { GAP };
+        if column > start && used + gap + columns > COLUMNS {
+            groups.push(start..column);
+            (start, used) = (column, FURTHER_INDENT + columns);
+        } else {
+            used += gap + columns;
+        }
+    }
+    groups.push(start..widths.len());
+    groups
 }
 
 #[cfg(test)]
@@ -96,5 +142,27 @@ mod tests {
         );
         let coloured = table.render(Style::COLOURED);
         assert!(coloured.contains("\x1b[32mOK\x1b[0m     20.1 ms\n"), "{coloured:?}");
+    }
+
+    #[test]
+    fn a_long_first_cell_loses_its_middle() {
+        let mut table = Table::new(&[("LINK", Align::Left), ("STATE", Align::Left)]).narrow_first(9);
+        table.push(vec!["starlink-roof-1".into(), "OK".into()]);
+        assert_eq!(table.render(Style::PLAIN), "  LINK       STATE\n  star…of-1  OK\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_on_below() {
+        let mut table = Table::new(&[("LINK", Align::Left), ("SENT", Align::Right), ("PEER", Align::Left)]);
+        table.push(vec!["a".repeat(40).into(), "1 B".into(), "b".repeat(40).into()]);
+        table.push(vec!["short".into(), "2 B".into(), "c".into()]);
+        let (a, b, gap) = ("a".repeat(40), "b".repeat(40), " ".repeat(36));
+        assert_eq!(
+            table.render(Style::PLAIN),
+            format!(
+                "  LINK{gap}  SENT\n      PEER\n  {a}   1 B\n      {b}\n  short{}   2 B\n      c\n",
+                " ".repeat(35)
+            )
+        );
     }
 }

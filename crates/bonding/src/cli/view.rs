@@ -2,55 +2,66 @@
 
 use std::time::SystemTime;
 
+use super::layout::wrap;
 use super::style::{Colour, Style};
 use super::table::{Align, Cell, Table};
-use crate::status::{Link, Role, Session, Status};
+use crate::status::{Client, Link, Role, Session, Status};
 
-/// The status as a heading and a table of links.
+/// Between two things said in one line.
+const BETWEEN: &str = " · ";
+/// The widest that a link's name may be beside its figures; the table below has the whole name.
+const NAME_COLUMNS: usize = 16;
+
+/// The status as a heading and tables of links, in lines of at most 80 columns.
 pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
     let mut text = heading(status, now, style);
     text.push('\n');
     match status.role {
-        Role::Client => text.push_str(&links(status.links.iter(), style)),
-        Role::Server => {
-            for client in &status.clients {
-                let line = format!(
-                    "{} · {}",
-                    style.paint(Colour::Bold, &client.name),
-                    session(&client.session, now, style)
-                );
-                text.push_str(&format!("{line}\n"));
-                let theirs = status.links.iter().filter(|link| link.client.as_ref() == Some(&client.name));
-                text.push_str(&links(theirs, style));
-            }
-            if status.clients.is_empty() {
-                text.push_str("  no client yet: `bondctl invite NAME` invites one\n");
-            }
-        }
+        Role::Client => text.push_str(&links(&status.links.iter().collect::<Vec<_>>(), style)),
+        Role::Server => text.push_str(&clients(status, now, style)),
     }
     text.push_str(&caps(&status.links));
+    text.push('\n');
+    text.push_str(&counts(status));
+    text
+}
+
+/// Each client of a server with its links.
+fn clients(status: &Status, now: SystemTime, style: Style) -> String {
+    if status.clients.is_empty() {
+        return "  no client yet: `bondctl invite NAME` invites one\n".to_owned();
+    }
+    let of = |client: &Client| {
+        let mut parts = vec![style.paint(Colour::Bold, &client.name)];
+        parts.extend(session(&client.session, now, style));
+        let links_of: Vec<&Link> =
+            status.links.iter().filter(|link| link.client.as_ref() == Some(&client.name)).collect();
+        wrap(&parts, BETWEEN, 0) + &links(&links_of, style)
+    };
+    status.clients.iter().map(of).collect::<Vec<_>>().join("\n")
+}
+
+/// What passed through the bond as a whole.
+fn counts(status: &Status) -> String {
     let discarded: Vec<String> = status
         .discards
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(why, n)| format!("{why} {n}"))
+        .map(|(why, count)| format!("{why} {count}"))
         .collect();
-    let (reorder, recovery) = (status.reorder, status.recovery);
-    text.push_str(&format!(
-        "\n  flows {}, {} realtime · reordering holds {} · released late {} · duplicates {} · sent again {} · repairs sent {}, \
-         restored {} · lost {} · discarded {}\n",
-        status.flows.active,
-        status.flows.realtime,
-        reorder.held,
-        reorder.released_late,
-        reorder.duplicates,
-        recovery.resent,
-        recovery.fec_sent,
-        recovery.fec_recovered,
-        recovery.lost,
-        if discarded.is_empty() { "nothing".to_owned() } else { discarded.join(", ") }
-    ));
-    text
+    let discarded = if discarded.is_empty() { "nothing".to_owned() } else { discarded.join(", ") };
+    let (flows, reorder, recovery) = (status.flows, status.reorder, status.recovery);
+    let parts = [
+        format!("flows {}, {} realtime", flows.active, flows.realtime),
+        format!("reordering holds {}", reorder.held),
+        format!("released late {}", reorder.released_late),
+        format!("duplicates {}", reorder.duplicates),
+        format!("sent again {}", recovery.resent),
+        format!("repairs sent {}, restored {}", recovery.fec_sent, recovery.fec_recovered),
+        format!("lost {}", recovery.lost),
+        format!("discarded {discarded}"),
+    ];
+    wrap(&parts, BETWEEN, 2)
 }
 
 /// What of the links' data caps is used.
@@ -64,24 +75,27 @@ fn caps(links: &[Link]) -> String {
 }
 
 fn heading(status: &Status, now: SystemTime, style: Style) -> String {
-    let tunnel = &status.tunnel;
-    let device = format!("{} {} MTU {}", tunnel.interface, tunnel.address.join(" "), tunnel.mtu);
+    let mut parts = Vec::new();
     match status.role {
         Role::Client => {
-            let session = session(&status.session, now, style);
-            format!("{} · {session} · {device}\n", style.paint(Colour::Bold, "client"))
+            parts.push(style.paint(Colour::Bold, "client"));
+            parts.extend(session(&status.session, now, style));
         }
         Role::Server => {
             let up = status.clients.iter().filter(|client| client.session.state == "up").count();
-            let title = style.paint(Colour::Bold, "server");
-            format!("{title} · {up} of {} clients up · {device}\n", status.clients.len())
+            parts.push(style.paint(Colour::Bold, "server"));
+            parts.push(format!("{up} of {} clients up", status.clients.len()));
         }
     }
+    let tunnel = &status.tunnel;
+    parts.push(format!("{} {} MTU {}", tunnel.interface, tunnel.address.join(" "), tunnel.mtu));
+    wrap(&parts, BETWEEN, 0)
 }
 
-fn session(session: &Session, now: SystemTime, style: Style) -> String {
+/// What a session is in, since when, with which peer and cipher.
+fn session(session: &Session, now: SystemTime, style: Style) -> Vec<String> {
     if session.state != "up" {
-        return style.paint(Colour::Red, &session.state);
+        return vec![style.paint(Colour::Red, &session.state)];
     }
     let mut text = style.paint(Colour::Green, "up");
     let since = session.since.as_deref().and_then(|since| humantime::parse_rfc3339(since).ok());
@@ -91,10 +105,11 @@ fn session(session: &Session, now: SystemTime, style: Style) -> String {
     if let Some(peer) = &session.peer {
         text.push_str(&format!(" with {peer}"));
     }
+    let mut parts = vec![text];
     if session.cipher != "none" {
-        text.push_str(&format!(" · {}", session.cipher));
+        parts.push(session.cipher.clone());
     }
-    text
+    parts
 }
 
 /// The two largest units of a span.
@@ -111,36 +126,46 @@ fn rough(seconds: u64) -> String {
     }
 }
 
-fn links<'a>(links: impl Iterator<Item = &'a Link>, style: Style) -> String {
-    let mut table = Table::new(&[
+/// Two tables: what the links do now, and what they are and have carried.
+fn links(links: &[&Link], style: Style) -> String {
+    let mut now = Table::new(&[
         ("LINK", Align::Left),
         ("STATE", Align::Left),
         ("RTT", Align::Right),
         ("LOSS", Align::Right),
-        ("MTU", Align::Right),
         ("SENDS", Align::Right),
         ("OF", Align::Right),
         ("RECEIVES", Align::Right),
+        ("Mbit/s", Align::Left),
+    ])
+    .narrow_first(NAME_COLUMNS);
+    let mut so_far = Table::new(&[
+        ("LINK", Align::Left),
+        ("MTU", Align::Right),
         ("SENT", Align::Right),
         ("RECEIVED", Align::Right),
         ("PEER", Align::Left),
     ]);
+    let dash = || "–".to_owned();
     for link in links {
-        table.push(vec![
+        now.push(vec![
             link.name.as_str().into(),
             Cell::coloured(link.state.as_str(), state_colour(&link.state)),
-            link.rtt_ms.map_or_else(|| "–".to_owned(), |rtt| format!("{rtt:.1} ms")).into(),
+            link.rtt_ms.map_or_else(dash, |rtt| format!("{rtt:.1} ms")).into(),
             format!("{:.1} %", f64::from(link.loss_permille) / 10.0).into(),
-            link.mtu.map_or_else(|| "–".to_owned(), |mtu| mtu.to_string()).into(),
-            format!("{:.1} Mbit/s", link.tx_mbps).into(),
-            link.capacity_mbps.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1}")).into(),
-            format!("{:.1} Mbit/s", link.rx_mbps).into(),
+            format!("{:.1}", link.tx_mbps).into(),
+            link.capacity_mbps.map_or_else(dash, |rate| format!("{rate:.1}")).into(),
+            format!("{:.1}", link.rx_mbps).into(),
+        ]);
+        so_far.push(vec![
+            link.name.as_str().into(),
+            link.mtu.map_or_else(dash, |mtu| mtu.to_string()).into(),
             bytes(link.tx_bytes).into(),
             bytes(link.rx_bytes).into(),
             link.remote.as_deref().unwrap_or("–").into(),
         ]);
     }
-    table.render(style)
+    format!("{}\n{}", now.render(style), so_far.render(style))
 }
 
 /// The colour that goes with a state word.
@@ -182,10 +207,13 @@ mod tests {
         assert_eq!(
             render(&status, at(75), Style::PLAIN),
             "client · up for 1 min 15 s with 10.200.0.1 · tun-bond 192.168.50.1/24 MTU 1461\n\n\
-             \x20 LINK  STATE          RTT   LOSS   MTU       SENDS    OF    RECEIVES  SENT  RECEIVED  PEER\n\
-             \x20 adsl  SATURATED  22.5 ms  0.0 %  1492  8.2 Mbit/s  10.0  4.1 Mbit/s   2 B   18.4 MB  10.200.0.1:54321\n\n\
-             \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6 · sent again 7 · repairs sent 7, \
-             restored 8 · lost 3 · discarded stale 2, unknown_peer 1\n"
+             \x20 LINK  STATE          RTT   LOSS  SENDS    OF  RECEIVES  Mbit/s\n\
+             \x20 adsl  SATURATED  22.5 ms  0.0 %    8.2  10.0       4.1\n\n\
+             \x20 LINK   MTU  SENT  RECEIVED  PEER\n\
+             \x20 adsl  1492   2 B   18.4 MB  10.200.0.1:54321\n\n\
+             \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6\n\
+             \x20 sent again 7 · repairs sent 7, restored 8 · lost 3\n\
+             \x20 discarded stale 2, unknown_peer 1\n"
         );
     }
 
@@ -207,7 +235,7 @@ mod tests {
         let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
         status.session.cipher = "aes-256-gcm".to_owned();
         let text = render(&status, at(0), Style::PLAIN);
-        assert!(text.starts_with("client · up for 0 s with 10.200.0.1 · aes-256-gcm · tun-bond"), "{text}");
+        assert!(text.starts_with("client · up for 0 s with 10.200.0.1 · aes-256-gcm\ntun-bond"), "{text}");
         let nobody = render(&snapshot(Role::Server, Vec::new()).status(), at(0), Style::PLAIN);
         assert!(nobody.contains("bondctl invite NAME"), "{nobody}");
     }
@@ -220,6 +248,42 @@ mod tests {
         let home = text.find("\nhome · connecting\n").unwrap();
         let van = text.find("\nvan · up for 0 s with 10.200.0.1\n").unwrap();
         assert!(home < van, "{text}");
+    }
+
+    /// Long names, long addresses, large figures: every line fits, and nothing but a name's middle is lost.
+    #[test]
+    fn every_line_fits_a_terminal_of_80_columns() {
+        let peer = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535";
+        let name = "starlink-on-the-roof-of-the-barn";
+        for role in [Role::Client, Role::Server] {
+            let mut snapshot = snapshot(role, vec![session(name, true), session("van", true)]);
+            for one in &mut snapshot.sessions {
+                one.links[0].name = name.to_owned();
+                let figures = &mut one.stats.links[0];
+                figures.rtt = Some(Duration::from_micros(999_900));
+                figures.tx_rate = bonding_proto::units::BitRate::from_bps(9_999_900_000);
+                figures.rx_rate = figures.tx_rate;
+                figures.capacity = Some(figures.tx_rate);
+                figures.loss_permille = 1_000;
+                figures.tx_bytes = 999_900_000_000;
+                figures.path.as_mut().unwrap().remote = peer.parse().unwrap();
+            }
+            let mut status = snapshot.status();
+            status.tunnel.address.push("fd99:1111:2222:3333:4444:5555:6666:7777/64".to_owned());
+            status.links[0].cap_bytes = Some(999_900_000_000);
+            status.links[0].cap_used_bytes = Some(999_900_000_000);
+            let text = render(&status, at(75), Style::PLAIN);
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}\n{text}");
+            }
+            for whole in
+                [name, peer, "starlink…he-barn", "9999.9", "fd99:1111:2222:3333:4444:5555:6666:7777/64"]
+            {
+                assert!(text.contains(whole), "{whole} is missing in\n{text}");
+            }
+            let coloured = render(&status, at(75), Style::COLOURED);
+            assert_eq!(coloured.lines().count(), text.lines().count());
+        }
     }
 
     #[test]
