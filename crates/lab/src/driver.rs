@@ -68,6 +68,8 @@ pub struct PipeSnapshot {
     pub counters: Counters,
     /// What a packet offered now would wait in the queue; nothing on a link that stands still.
     pub queue_delay: Option<Duration>,
+    /// Packets offered so far that had the size of [`Lab::count_size`](crate::Lab::count_size).
+    pub sized_pkts: u64,
 }
 
 /// All links at one moment.
@@ -96,6 +98,8 @@ enum Message {
     Counters(usize, Direction, Sender<Counters>),
     Stats(Sender<DriverStats>),
     Snapshot(Sender<Snapshot>),
+    /// Packets of this size are counted apart from now on.
+    CountSize(usize),
     /// The scenario's events happen from this time on.
     StartClock(Time),
     Stop,
@@ -129,13 +133,19 @@ impl Driver {
             scenario.links.iter().map(move |link| scenario.pipe(link, direction, seed)).collect::<Vec<_>>()
         };
         let links = pipes(Direction::Up).into_iter().zip(pipes(Direction::Down)).zip(ends);
-        let links =
-            links.map(|((up, down), ends)| Link { up, down, client: ends.client, server: ends.server });
+        let links = links.map(|((up, down), ends)| Link {
+            up,
+            down,
+            client: ends.client,
+            server: ends.server,
+            sized_pkts: [0; 2],
+        });
         let state = State {
             origin,
             links: links.collect(),
             events: scenario.clone(),
             pool: Vec::new(),
+            counted_size: None,
             stats: DriverStats::default(),
             receiver,
             wake: Arc::clone(&wake),
@@ -175,6 +185,10 @@ impl Driver {
         answer.recv().unwrap_or_default()
     }
 
+    pub(crate) fn count_size(&self, bytes: usize) {
+        self.send(Message::CountSize(bytes));
+    }
+
     /// The driver is gone only when this is dropped: a message is always taken.
     fn send(&self, message: Message) {
         let _ = self.messages.send(message);
@@ -196,6 +210,8 @@ struct Link {
     down: Pipe<Packet>,
     client: SyncDevice,
     server: SyncDevice,
+    /// Packets of the counted size: up, down.
+    sized_pkts: [u64; 2],
 }
 
 impl Link {
@@ -221,6 +237,8 @@ struct State {
     /// For its events, until the clock starts.
     events: Scenario,
     pool: Vec<Box<[u8]>>,
+    /// The size of the packets that are counted apart.
+    counted_size: Option<usize>,
     stats: DriverStats,
     receiver: Receiver<Message>,
     wake: Arc<OwnedFd>,
@@ -338,14 +356,16 @@ impl State {
         let Some(link) = usize::try_from(token / 2).ok().and_then(|index| self.links.get_mut(index)) else {
             return;
         };
+        let mut sized_pkts = 0;
         let (from, pipe, _) = link.parts(direction);
         for _ in 0..BATCH_PKTS {
             let mut buffer = self.pool.pop().unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
             // An error is "no more", or a device that was set down: the next packet comes with the next event.
             let Ok(len) = from.recv(&mut buffer) else {
                 self.pool.push(buffer);
-                return;
+                break;
             };
+            sized_pkts += u64::from(self.counted_size == Some(len));
             let bytes = u32::try_from(len).unwrap_or(u32::MAX);
             let now = Time::from(self.origin.elapsed());
             if pipe.marks(now)
@@ -355,6 +375,8 @@ impl State {
             }
             pipe.enqueue(Packet { buffer, len }, bytes, now);
         }
+        let [up, down] = &mut link.sized_pkts;
+        *(if direction == Direction::Up { up } else { down }) += sized_pkts;
     }
 
     /// Does what other threads asked for; true to stop.
@@ -384,6 +406,7 @@ impl State {
                 Message::Snapshot(reply) => {
                     let _ = reply.send(self.snapshot(now));
                 }
+                Message::CountSize(bytes) => self.counted_size = Some(bytes),
                 Message::StartClock(start) => self.schedule_events(start),
                 Message::Stop => return true,
             }
@@ -392,14 +415,15 @@ impl State {
     }
 
     fn snapshot(&mut self, now: Time) -> Snapshot {
-        let look = |link: &mut Link| {
-            Direction::BOTH.map(|direction| {
+        let pipes = |link: &mut Link| {
+            let [up_pkts, down_pkts] = link.sized_pkts;
+            [(Direction::Up, up_pkts), (Direction::Down, down_pkts)].map(|(direction, sized_pkts)| {
                 let pipe = link.pipe(direction);
                 pipe.advance(now);
-                PipeSnapshot { counters: pipe.counters(), queue_delay: pipe.queue_delay() }
+                PipeSnapshot { counters: pipe.counters(), queue_delay: pipe.queue_delay(), sized_pkts }
             })
         };
-        Snapshot { at: now - Time::ZERO, links: self.links.iter_mut().map(look).collect() }
+        Snapshot { at: now - Time::ZERO, links: self.links.iter_mut().map(pipes).collect() }
     }
 
     fn schedule_events(&mut self, start: Time) {

@@ -191,6 +191,14 @@ impl Lab {
         self.driver.snapshot()
     }
 
+    /// From now on IP packets of `bytes` bytes are counted apart, in [`PipeSnapshot::sized_pkts`]: which link
+    /// carries a flow whose packets have a size of their own.
+    ///
+    /// [`PipeSnapshot::sized_pkts`]: crate::PipeSnapshot::sized_pkts
+    pub fn count_size(&self, bytes: usize) {
+        self.driver.count_size(bytes);
+    }
+
     /// How well the emulator kept time, and what it cost.
     pub fn driver_stats(&self) -> DriverStats {
         self.driver.stats()

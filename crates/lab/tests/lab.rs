@@ -262,7 +262,13 @@ fn an_echo_sees_loss() -> Outcome {
         }
         Ok(())
     };
+    lab.count_size(Echo::PACKET_BYTES);
     wait_for(&|| echo.report().samples.len() >= 20)?;
+    let counted =
+        |index: usize| lab.snapshot().links.get(index).map(|pipes| pipes.map(|pipe| pipe.sized_pkts));
+    check(counted(0) == Some([0; 2]), format!("the other link: {:?}", counted(0)))?;
+    let both_ways = counted(1).is_some_and(|counts| counts.iter().all(|count| *count >= 10));
+    check(both_ways, format!("the echo's packets on its link: {:?}", counted(1)))?;
     let fastest = echo.report().percentile(0).ok_or("no times")?;
     check(fastest >= Duration::from_millis(10), format!("{fastest:?}"))?;
     lab.cut(1);

@@ -97,10 +97,15 @@ struct Shared {
 
 /// The most requests of a prober: a day at 50 a second.
 const SAMPLES_MAX: usize = 4_320_000;
-/// Number and padding of a request; with headers a packet of 128 bytes, as in a voice call.
+/// Number and padding of a request: as in a voice call.
 const PAYLOAD_BYTES: usize = 100;
+/// Headers of IPv4 and UDP.
+const HEADER_BYTES: usize = 28;
 
 impl Echo {
+    /// An IPv4 packet that carries a request or an answer.
+    pub const PACKET_BYTES: usize = PAYLOAD_BYTES + HEADER_BYTES;
+
     /// Asks `target` from `host`, `per_second` times a second, over `device` if one is given.
     ///
     /// # Errors

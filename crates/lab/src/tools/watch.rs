@@ -219,7 +219,7 @@ mod tests {
         while at < length {
             let (delivered_bytes, offered_bytes, received_bytes, queue) = state(at);
             let counters = Counters { delivered_bytes, offered_bytes, ..Counters::default() };
-            let pipe = PipeSnapshot { counters, queue_delay: Some(queue) };
+            let pipe = PipeSnapshot { counters, queue_delay: Some(queue), sized_pkts: 0 };
             let links = Snapshot { at, links: vec![[PipeSnapshot::default(), pipe]] };
             record.0.push(Moment { at, received_bytes, links: Some(links) });
             at += PERIOD;

@@ -6,28 +6,33 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bonding::cli::layout::wrap;
+use bonding::engine::overhead::Overhead;
 use bonding_lab::addr::{INTERNET_V4, SERVER_V4};
 use bonding_lab::tools::{Echo, EchoReport, EchoServer};
-use bonding_lab::{Direction, Host, Lab, LabOptions, Scenario};
+use bonding_lab::{Direction, Host, Lab, LabOptions, Scenario, Snapshot};
 use bonding_os::signals::Signals;
 
 use super::bond::{Bond, Files, Interrupted};
+use super::closing::table;
 use super::download::Download;
-use super::figures::{Latency, Outcome, Readings, STOP_WINDOW};
-use super::screen::{LinkView, Screen, View, table};
+use super::figures::{FIRST, Latency, Measured, Outcome, Readings, STOP_WINDOW, payload_share};
+use super::screen::{LinkView, Screen, View};
 
 const STEPS: usize = 5;
-/// How long each step takes: slow start on the slowest link is over before the second half of a step.
-const ALONE: Duration = Duration::from_secs(9);
+/// How long a download is measured, over a single link as over the bond: more than twice the seconds in which
+/// TCP looks for its rate.
+const DOWNLOAD: Duration = Duration::from_secs(14);
 const IDLE: Duration = Duration::from_secs(4);
-const FULL: Duration = Duration::from_secs(16);
 const CUT: Duration = Duration::from_secs(10);
 const RESTORED: Duration = Duration::from_secs(8);
-/// The share of a step that is not measured, while TCP finds its rate.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// The end of the download's step, in which the game's packets are counted on each link.
+const COUNT: Duration = Duration::from_secs(1);
 /// Between two pictures.
 const TICK: Duration = Duration::from_millis(200);
 const GAME_PER_SECOND: u32 = 50;
+/// What the bond puts around the game's packets: the links are sealed, and IPv4.
+const OVERHEAD: Overhead = Overhead { sealed: true, ipv6: false };
 const GAME_PORT: u16 = 7;
 const DOWNLOAD_PORT: u16 = 8_080;
 /// Gone with the sandbox.
@@ -43,10 +48,8 @@ pub(crate) fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
     if links < 2 {
         bail!("the scenario \"{}\" has one link: there is nothing to bond", scenario.name);
     }
-    eprintln!(
-        "Starting three hosts and {links} emulated links in namespaces of their own ({})",
-        scenario.description
-    );
+    let starting = format!("Starting three hosts and {links} emulated links in namespaces of their own");
+    eprint!("{}", wrap(&[starting, scenario.description.clone()], ": ", 0));
     let lab = Lab::start(scenario, LabOptions::default())?;
     let outcome = {
         let mut show = Show::new(scenario, signals);
@@ -69,9 +72,10 @@ pub(crate) fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
 }
 
 fn course(lab: &Lab, show: &mut Show) -> anyhow::Result<Outcome> {
-    let best = fastest(lab.scenario());
-    let (best_mbps, best_game) = alone(lab, show, &best)?;
-    show.view.best = Some((best.clone(), best_mbps, best_game.map(|game| game.median_ms)));
+    let best_link = fastest(lab.scenario());
+    let alone = alone(lab, show, &best_link)?;
+    let game_ms = alone.game.map(|game| game.median_ms);
+    show.view.best = Some((best_link.clone(), alone.then_mbps, game_ms));
 
     show.begin(2, "Starting server and client, one on each host");
     show.tick(&mut Sources::none())?;
@@ -86,37 +90,73 @@ fn course(lab: &Lab, show: &mut Show) -> anyhow::Result<Outcome> {
     let download = Download::start(lab.host(Host::Internet), lab.host(Host::Client), address, None)?;
     show.restart_readings();
     let mut sources = Sources { bond: Some(&mut bond), game: Some(&game), download: Some(&download) };
-    show.begin(3, "One download over TCP fills the quickest link, then all others");
-    let full = show.play(FULL, &mut sources)?;
+    let (full, cut_index) = full(lab, show, &mut sources)?;
+    let attainable_mbps = attainable_mbps(lab, full, &mut sources)?;
     let memory_bytes = sources.bond.as_ref().map_or([None, None], |bond| bond.memory_bytes());
+    let measured = |show: &Show, span: Span| show.measured(span, &game);
 
-    let cut_link = best.clone();
-    let index = lab.scenario().links.iter().position(|link| link.name == cut_link).unwrap_or(0);
-    show.begin(4, format!("{cut_link} is CUT: it swallows every packet. The download goes on"));
-    lab.cut(index);
-    show.cut = Some(index);
+    let cut_link = lab.scenario().links.get(cut_index).map_or_else(String::new, |link| link.name.clone());
+    show.begin(4, format!("{cut_link}, which carries the game, is CUT: every packet on it is lost"));
+    lab.cut(cut_index);
+    show.cut = Some(cut_index);
     let cut = show.play(CUT, &mut sources)?;
-    lab.restore(index);
+    lab.restore(cut_index);
     show.cut = None;
-    show.begin(5, format!("{cut_link} works again and is taken back by itself"));
+    show.begin(5, format!("{cut_link} works again, and the bond takes it back by itself"));
     let restored = show.play(RESTORED, &mut sources)?;
     bond.check()?;
 
     Ok(Outcome {
-        best_link: best,
-        best_mbps,
-        best_game,
+        best_link,
+        alone,
         idle_game,
-        bond_mbps: show.rate(full.from + WARM_UP, full.to),
-        bond_game: Latency::of(&game.within(full.from + WARM_UP, full.to)),
+        bond: measured(show, full),
         cut_link,
-        cut_mbps: show.rate(cut.from, cut.to),
+        // The game from the moment of the cut on, not after the first seconds.
+        cut: Measured { game: Latency::of(&game.within(cut.from, cut.to)), ..measured(show, cut) },
         cut_slowest_mbps: show.slowest(cut.from, cut.to),
-        cut_game: Latency::of(&game.within(cut.from, cut.to)),
-        restored_mbps: show.rate(restored.from + WARM_UP, restored.to),
-        sum_mbps: sum_mbps(lab.scenario()),
+        restored: measured(show, restored),
+        attainable_mbps,
         memory_bytes,
     })
+}
+
+/// The download over all links. At its end, also which link carries the game.
+fn full(lab: &Lab, show: &mut Show, sources: &mut Sources<'_>) -> anyhow::Result<(Span, usize)> {
+    show.begin(3, "One download over TCP fills the quickest link, then all others");
+    let begin = show.play(DOWNLOAD - COUNT, sources)?;
+    // The game's packets are the only ones of their size: alone in a datagram, sealed, over IPv4.
+    lab.count_size(Echo::PACKET_BYTES + usize::from(OVERHEAD.bytes()));
+    let before = lab.snapshot();
+    let end = show.play(COUNT, sources)?;
+    let carrier = game_carrier(&before, &lab.snapshot());
+    let span = Span { from: begin.from, to: end.to };
+    Ok((span, carrier.unwrap_or_else(|| nearest(lab.scenario()))))
+}
+
+/// The link that carried the most packets of the counted size between two moments; nothing if none did.
+fn game_carrier(before: &Snapshot, after: &Snapshot) -> Option<usize> {
+    let count = |snapshot: &Snapshot, index: usize| -> u64 {
+        snapshot.links.get(index).map_or(0, |pipes| pipes.iter().map(|pipe| pipe.sized_pkts).sum())
+    };
+    let carried = |index: usize| count(after, index).saturating_sub(count(before, index));
+    (0..after.links.len()).filter(|index| carried(*index) > 0).max_by_key(|index| carried(*index))
+}
+
+/// The link with the shortest round trip; the first listed of equals.
+fn nearest(scenario: &Scenario) -> usize {
+    let links = scenario.links.iter().enumerate();
+    links.min_by_key(|(_, link)| link.rtt()).map_or(0, |(index, _)| index)
+}
+
+/// What a download over the bond could have after the first seconds of `span`.
+fn attainable_mbps(lab: &Lab, span: Span, sources: &mut Sources<'_>) -> anyhow::Result<Option<f64>> {
+    let Some(bond) = &mut sources.bond else { return Ok(None) };
+    let now = lab.elapsed();
+    let at = |moment: Instant| now.saturating_sub(moment.elapsed());
+    let rate = lab.capacity_bps(Direction::Down, at(span.from + FIRST), at(span.to));
+    let share = payload_share(bond.status()?.tunnel.mtu, OVERHEAD.bytes());
+    Ok(rate.map(|bps| bps as f64 / 1e6 * share))
 }
 
 /// The link with the highest rate down; of several, the first.
@@ -137,20 +177,20 @@ fn sum_mbps(scenario: &Scenario) -> Option<f64> {
 }
 
 /// The same download and the same game over the fastest link, without the bond.
-fn alone(lab: &Lab, show: &mut Show, name: &str) -> anyhow::Result<(f64, Option<Latency>)> {
+fn alone(lab: &Lab, show: &mut Show, name: &str) -> anyhow::Result<Measured> {
     show.begin(1, format!("To compare: the fastest link, {name}, alone, without the bond"));
     show.view.alone = Some(name.to_owned());
     let server = IpAddr::V4(SERVER_V4);
     let game = Game::start(lab, Host::Server, server, Some(name))?;
     let address = SocketAddr::new(server, DOWNLOAD_PORT);
     let download = Download::start(lab.host(Host::Server), lab.host(Host::Client), address, Some(name))?;
-    let span = show.play(ALONE, &mut Sources { bond: None, game: Some(&game), download: Some(&download) })?;
-    let rate = show.rate(span.from + WARM_UP, span.to);
-    let latency = Latency::of(&game.within(span.from + WARM_UP, span.to));
+    let mut sources = Sources { bond: None, game: Some(&game), download: Some(&download) };
+    let span = show.play(DOWNLOAD, &mut sources)?;
+    let measured = show.measured(span, &game);
     show.view.alone = None;
     show.view.game_ms = None;
     show.restart_readings();
-    Ok((rate, latency))
+    Ok(measured)
 }
 
 /// The echo that stands for a game.
@@ -215,7 +255,7 @@ impl Show {
             ..LinkView::default()
         };
         let view = View {
-            total: ALONE + IDLE + FULL + CUT + RESTORED,
+            total: DOWNLOAD + IDLE + DOWNLOAD + CUT + RESTORED,
             links: scenario.links.iter().map(link).collect(),
             scale_mbps: sum_mbps(scenario).unwrap_or(1_000.0),
             ..View::default()
@@ -240,6 +280,16 @@ impl Show {
     fn restart_readings(&mut self) {
         self.readings = Readings::default();
         self.view.mbps = 0.0;
+    }
+
+    /// What a step measured: the download's first seconds apart, the game after them.
+    fn measured(&self, span: Span, game: &Game) -> Measured {
+        let after = span.from + FIRST;
+        Measured {
+            first_mbps: self.rate(span.from, after),
+            then_mbps: self.rate(after, span.to),
+            game: Latency::of(&game.within(after, span.to)),
+        }
     }
 
     /// The download's rate between two moments.
@@ -300,9 +350,9 @@ impl Show {
         let latest = game.within(before(second), now);
         self.view.game_ms = latest.percentile(500).map(|rtt| rtt.as_secs_f64() * 1e3);
         // What has no answer after a second will have none.
-        let settled = game.within(before(second * 2), before(second));
-        let lost = settled.samples.iter().filter(|sample| sample.rtt.is_none()).count();
-        self.view.game_lost = (lost, settled.samples.len());
+        let answered = game.within(before(second * 2), before(second));
+        let lost = answered.samples.iter().filter(|sample| sample.rtt.is_none()).count();
+        self.view.game_lost = (lost, answered.samples.len());
     }
 
     fn read_links(&mut self, bond: &mut Bond) -> anyhow::Result<()> {
@@ -325,5 +375,30 @@ impl Show {
             link.rtt_ms = game_ms.filter(|_| used);
             link.state = if used { "ALONE" } else { "unused" }.to_owned();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bonding_lab::PipeSnapshot;
+
+    use super::*;
+
+    fn snapshot(sized_pkts: &[u64]) -> Snapshot {
+        let pipe = |sized_pkts| PipeSnapshot { sized_pkts, ..PipeSnapshot::default() };
+        Snapshot { links: sized_pkts.iter().map(|count| [pipe(*count); 2]).collect(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn the_game_is_on_the_link_that_carries_most_of_its_packets() {
+        assert_eq!(game_carrier(&snapshot(&[90, 0, 5]), &snapshot(&[91, 50, 9])), Some(1));
+        assert_eq!(game_carrier(&snapshot(&[90, 0]), &snapshot(&[90, 0])), None);
+    }
+
+    #[test]
+    fn the_nearest_link_stands_in_where_nothing_was_counted() {
+        let scenario = bonding_netem::scenario::builtin("reference").unwrap();
+        assert_eq!(scenario.links[nearest(&scenario)].name, "adsl");
+        assert_eq!(fastest(&scenario), "sat1");
     }
 }

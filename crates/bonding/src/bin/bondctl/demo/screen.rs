@@ -1,14 +1,13 @@
-//! How the demonstration looks: a picture that is drawn again in place on a terminal, a line a second elsewhere, and the
-//! table at the end.
+//! How the demonstration looks while it runs: a picture that is drawn again in place on a terminal, elsewhere a
+//! line a second. Both fit 80 columns.
 //!
-//! [`picture`] and [`table`] only make text; [`Screen`] knows the terminal.
+//! [`picture`] and [`line`] only make text; [`Screen`] knows the terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use super::figures::{Latency, Outcome};
+use bonding::cli::layout::{narrow, wrap};
 use bonding::cli::style::{Colour, Style};
-use bonding::cli::table::{Align, Cell, Table};
 use bonding::cli::view::state_colour;
 
 /// One link as the picture shows it.
@@ -49,7 +48,11 @@ pub(crate) struct View {
     pub(crate) scale_mbps: f64,
 }
 
-const BAR_CHARS: usize = 32;
+/// Before each bar: a link's name, or what is measured.
+const LABEL_CHARS: usize = 11;
+const BAR_CHARS: usize = 28;
+/// A link's name in a sentence beside others.
+const NAME_CHARS: usize = 10;
 /// Seconds of history shown.
 const HISTORY_CHARS: usize = 60;
 
@@ -95,17 +98,18 @@ pub(crate) fn picture(view: &View, style: Style) -> String {
     let time = style.paint(Colour::Dim, &format!("{} of {}", clock(view.elapsed), clock(view.total)));
     let mut lines = vec![String::new(), format!("  {title} · {subtitle} · {time}"), String::new()];
     let heading =
-        format!("  {:<8}{}{:>15}{:>10}   {}", "LINK", " ".repeat(BAR_CHARS), "Mbit/s", "RTT", "STATE");
+        format!("  {}{}{:>15}{:>10}   STATE", pad("LINK", LABEL_CHARS), pad("", BAR_CHARS), "Mbit/s", "RTT");
     lines.push(style.paint(Colour::Dim, &heading));
     lines.extend(view.links.iter().map(|link| link_line(link, view, style)));
     lines.push(String::new());
     lines.extend(sum_lines(view, style));
     lines.push(String::new());
     let history = sparkline(&view.history, view.scale_mbps);
-    lines.push(format!("  {:<12}{}", "each second", style.paint(Colour::Cyan, &history)));
+    lines.push(format!("  {}{}", pad("each second", LABEL_CHARS + 1), style.paint(Colour::Cyan, &history)));
     lines.push(String::new());
     let (number, of) = view.number;
-    lines.push(format!("  {} {}", style.paint(Colour::Bold, &format!("▶ {number}/{of}")), view.step));
+    let step = format!("{} {}", style.paint(Colour::Bold, &format!("▶ {number}/{of}")), view.step);
+    lines.extend(wrap(&[step], "", 2).lines().map(str::to_owned));
     lines.push(style.paint(Colour::Dim, "        Ctrl-C ends it; nothing is left behind"));
     lines.join("\n") + "\n"
 }
@@ -123,7 +127,7 @@ fn link_line(link: &LinkView, view: &View, style: Style) -> String {
     let rtt = link.rtt_ms.filter(|_| !link.cut).map_or_else(|| "–".to_owned(), |rtt| format!("{rtt:.0} ms"));
     format!(
         "  {}{}{rate:>15}{rtt:>10}   {}",
-        pad(&link.name, 8),
+        pad(&narrow(&link.name, LABEL_CHARS - 1), LABEL_CHARS),
         style.paint(if link.cut { Colour::Red } else { Colour::Green }, &drawn),
         style.paint(colour, word)
     )
@@ -134,7 +138,7 @@ fn sum_lines(view: &View, style: Style) -> Vec<String> {
         let drawn = pad(&bar(mbps / view.scale_mbps, BAR_CHARS), BAR_CHARS);
         format!(
             "  {}{}{:>8} Mbit/s   {note}",
-            pad(label, 12),
+            pad(label, LABEL_CHARS),
             style.paint(colour, &drawn),
             format!("{mbps:.1}")
         )
@@ -143,12 +147,15 @@ fn sum_lines(view: &View, style: Style) -> Vec<String> {
         Some((_, best, _)) if *best > 0.0 && view.alone.is_none() && view.mbps > 0.0 => {
             style.paint(Colour::Bold, &format!("{:.1} × one link", view.mbps / best))
         }
-        Some(_) | None => view.alone.as_ref().map_or_else(String::new, |name| format!("over {name} alone")),
+        Some(_) | None => view
+            .alone
+            .as_ref()
+            .map_or_else(String::new, |name| format!("over {} alone", narrow(name, NAME_CHARS))),
     };
     let mut lines = vec![line("download", Colour::Cyan, view.mbps, &times)];
     match &view.best {
         Some((name, best, _)) => {
-            lines.push(line("best link", Colour::Dim, *best, &format!("{name} alone, measured")))
+            lines.push(line("best link", Colour::Dim, *best, &format!("{} alone", narrow(name, NAME_CHARS))))
         }
         None => lines.push(String::new()),
     }
@@ -164,103 +171,44 @@ fn game_line(view: &View, style: Style) -> String {
         Some(ms) if ms < 100.0 => Colour::Yellow,
         Some(_) | None => Colour::Red,
     };
-    let mut notes = vec!["50 packets/s beside it".to_owned()];
+    let mut notes = vec!["50 packets/s".to_owned()];
     if let (Some((name, _, Some(alone))), None) = (&view.best, &view.alone) {
-        notes.push(format!("{name} alone: {alone:.0} ms"));
+        notes.push(format!("{} alone: {alone:.0} ms", narrow(name, NAME_CHARS)));
     }
     if lost > 0 {
         notes.push(format!("{lost} of {of} lost"));
     }
     format!(
         "  {}{} {}",
-        pad("game", 12),
+        pad("game", LABEL_CHARS),
         style.paint(colour, &pad(&now, 8)),
         style.paint(Colour::Dim, &notes.join(" · "))
     )
 }
 
-/// The picture in one line, for logs.
-pub(crate) fn line(view: &View) -> String {
-    let links: Vec<String> = view
-        .links
-        .iter()
-        .map(|link| {
-            let rtt = link.rtt_ms.map_or_else(|| "–".to_owned(), |rtt| format!("{rtt:.0} ms"));
-            let state = if link.cut { "CUT" } else { &link.state };
-            format!("{} {:.1} {rtt} {state}", link.name, link.mbps)
-        })
-        .collect();
-    let game = view.game_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0} ms"));
+/// The step in one line, for logs.
+pub(crate) fn step_line(view: &View) -> String {
     let (number, of) = view.number;
-    format!(
-        "{:>3} s  {number}/{of}  download {:.1} Mbit/s  game {game}  | {} | {}",
-        view.elapsed.as_secs(),
-        view.mbps,
-        links.join(", "),
-        view.step
-    )
+    wrap(&[format!("▶ {number}/{of} {}", view.step)], "", 0)
 }
 
-/// The table at the end.
-pub(crate) fn table(outcome: &Outcome, style: Style) -> String {
-    let mut table = Table::new(&[
-        ("", Align::Left),
-        ("DOWNLOAD", Align::Right),
-        ("GAME p50", Align::Right),
-        ("p99", Align::Right),
-        ("LOST", Align::Right),
-        ("LONGEST PAUSE", Align::Right),
-    ]);
-    let mut row = |name: String, mbps: Option<f64>, game: Option<Latency>, bold: bool| {
-        let rate = mbps.map_or_else(|| "–".to_owned(), |mbps| format!("{mbps:.1} Mbit/s"));
-        let cell = |text: String| if bold { Cell::coloured(text, Colour::Bold) } else { text.into() };
-        let of = |show: &dyn Fn(Latency) -> String| game.map_or_else(|| "–".to_owned(), show);
-        table.push(vec![
-            cell(name),
-            cell(rate),
-            cell(of(&|game| format!("{:.1} ms", game.median_ms))),
-            cell(of(&|game| format!("{:.1} ms", game.p99_ms))),
-            cell(of(&|game| format!("{:.1} %", game.lost_percent))),
-            cell(of(&|game| format!("{} ms", game.longest_gap.as_millis()))),
-        ]);
-    };
-    row(format!("{} alone", outcome.best_link), Some(outcome.best_mbps), outcome.best_game, false);
-    row("the bond, idle".to_owned(), None, outcome.idle_game, false);
-    row("the bond".to_owned(), Some(outcome.bond_mbps), outcome.bond_game, true);
-    row(format!("… while {} is cut", outcome.cut_link), Some(outcome.cut_mbps), outcome.cut_game, false);
-    row(format!("… and after {} is back", outcome.cut_link), Some(outcome.restored_mbps), None, false);
-    let mut text = table.render(style);
-    text.push_str("  (game: 50 small packets a second, there and back)\n\n");
-    for sentence in sentences(outcome) {
-        text.push_str(&format!("  {sentence}\n"));
+/// A second of the picture, for logs: time, download, game, each link's rate in Mbit/s or why it has none.
+pub(crate) fn line(view: &View) -> String {
+    let game = view.game_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}"));
+    let mut parts = vec![
+        format!("{:>2} s", view.elapsed.as_secs()),
+        format!("{:>5.1} Mbit/s", view.mbps),
+        format!("game {game:>3} ms"),
+    ];
+    for link in &view.links {
+        let does = match link.state.as_str() {
+            _ if link.cut => "CUT".to_owned(),
+            word @ ("DOWN" | "SUSPECT") => word.to_owned(),
+            _ => format!("{:.0}", link.mbps),
+        };
+        parts.push(format!("{} {does}", link.name));
     }
-    for failure in outcome.failures() {
-        text.push_str(&format!("  {}\n", style.paint(Colour::Red, &format!("FAILED: {failure}"))));
-    }
-    text
-}
-
-fn sentences(outcome: &Outcome) -> Vec<String> {
-    let mut sentences = Vec::new();
-    if outcome.best_mbps > 0.0 {
-        let of = outcome.sum_mbps.filter(|sum| *sum > 0.0).map_or_else(String::new, |sum| {
-            format!(":\n  {:.0} % of what all links can carry together", outcome.bond_mbps / sum * 100.0)
-        });
-        let times = outcome.bond_mbps / outcome.best_mbps;
-        sentences.push(format!("One download ran {times:.1} times as fast as over the best link alone{of}."));
-    }
-    let cut = &outcome.cut_link;
-    if outcome.cut_slowest_mbps > 0.0 {
-        sentences.push(format!(
-            "When {cut} was cut, the download went on: its slowest half second had {:.1} Mbit/s.",
-            outcome.cut_slowest_mbps
-        ));
-    }
-    if let [Some(client), Some(server)] = outcome.memory_bytes {
-        let mib = |bytes: u64| bytes >> 20;
-        sentences.push(format!("Memory: client {} MiB, server {} MiB.", mib(client), mib(server)));
-    }
-    sentences
+    wrap(&parts, "  ", 2)
 }
 
 /// Where the picture goes.
@@ -270,13 +218,16 @@ pub(crate) struct Screen {
     terminal: bool,
     /// Lines of the picture that stands there.
     drawn: usize,
-    last_second: Option<u64>,
+    /// The step and the second that the last line told of.
+    step: Option<String>,
+    second: Option<u64>,
 }
 
 impl Screen {
     /// Draws on standard output.
     pub(crate) fn new() -> Self {
-        Self { style: Style::of_stdout(), terminal: io::stdout().is_terminal(), drawn: 0, last_second: None }
+        let terminal = io::stdout().is_terminal();
+        Self { style: Style::of_stdout(), terminal, drawn: 0, step: None, second: None }
     }
 
     /// How text may look here.
@@ -288,9 +239,13 @@ impl Screen {
     pub(crate) fn show(&mut self, view: &View) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if !self.terminal {
+            if self.step.as_ref() != Some(&view.step) {
+                self.step = Some(view.step.clone());
+                write!(out, "{}", step_line(view))?;
+            }
             let second = view.elapsed.as_secs();
-            if self.last_second.replace(second) != Some(second) {
-                writeln!(out, "{}", line(view))?;
+            if self.second.replace(second) != Some(second) {
+                write!(out, "{}", line(view))?;
             }
             return out.flush();
         }
@@ -323,7 +278,6 @@ impl Drop for Screen {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::tests::outcome;
     use super::*;
 
     fn view() -> View {
@@ -359,35 +313,55 @@ mod tests {
         let text = picture(&view(), Style::PLAIN);
         let has = |part: &str| assert!(text.contains(part), "{part} is missing in\n{text}");
         has("  UDP Bonding · 2 links, one download · 0:23 of 1:05\n");
-        has("  adsl    ████▍                                 9.6 of 10     22 ms   SATURATED\n");
-        has("  sat1                                          0.0 of 70         –   CUT\n");
+        has("  adsl       ███▉                              9.6 of 10     22 ms   SATURATED\n");
+        has("  sat1                                         0.0 of 70         –   CUT\n");
         has("   198.0 Mbit/s   3.0 × one link\n");
-        has("    66.0 Mbit/s   sat1 alone, measured\n");
-        has("  game        22 ms    50 packets/s beside it · sat1 alone: 175 ms · 1 of 50 lost\n");
+        has("    66.0 Mbit/s   sat1 alone\n");
+        has("  game       22 ms    50 packets/s · sat1 alone: 175 ms · 1 of 50 lost\n");
         has("  each second ▁▃█\n");
         has("  ▶ 4/5 sat1 is cut\n");
     }
 
-    #[test]
-    fn the_picture_fits_a_terminal_of_usual_size() {
+    /// As large as a view gets: long names, large figures.
+    fn large_view() -> View {
         let mut view = view();
         view.links = vec![view.links[0].clone(); 5];
+        view.links[4].cut = true;
+        for link in &mut view.links {
+            link.name = "interface-of-15".to_owned();
+            (link.mbps, link.capacity_mbps, link.rtt_ms) = (9_999.9, Some(10_000.0), Some(12_345.0));
+        }
         view.history = vec![100.0; 500];
-        let text = picture(&view, Style::PLAIN);
-        assert!(text.lines().count() <= 23, "{}", text.lines().count());
-        let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
-        assert!(longest <= 90, "{longest} columns");
-        // Colours change no character.
-        let coloured = picture(&view, Style::COLOURED);
-        assert_eq!(coloured.lines().count(), text.lines().count());
+        view.mbps = 99_999.9;
+        view.best = Some(("interface-of-15".to_owned(), 9_999.9, Some(1_234.0)));
+        view.game_lost = (50, 50);
+        view.step = "interface-of-15, which carries the game, is CUT: every packet on it is lost".to_owned();
+        view
     }
 
     #[test]
-    fn a_line_for_logs_has_the_same_figures() {
-        assert_eq!(
-            line(&view()),
-            " 23 s  4/5  download 198.0 Mbit/s  game 22 ms  | adsl 9.6 22 ms SATURATED, sat1 0.0 90 ms CUT | sat1 is cut"
-        );
+    fn the_picture_fits_a_terminal_of_80_columns() {
+        let mut view = large_view();
+        for alone in [None, Some("interface-of-15".to_owned())] {
+            view.alone = alone;
+            let text = picture(&view, Style::PLAIN);
+            assert!(text.lines().count() <= 24, "{text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            // Colours change no character.
+            let coloured = picture(&view, Style::COLOURED);
+            assert_eq!(coloured.lines().count(), text.lines().count());
+        }
+    }
+
+    #[test]
+    fn lines_for_logs_have_the_same_figures_and_fit_too() {
+        assert_eq!(line(&view()), "  23 s  198.0 Mbit/s  game  22 ms  adsl 10  sat1 CUT\n");
+        assert_eq!(step_line(&view()), "▶ 4/5 sat1 is cut\n");
+        let text = line(&large_view()) + &step_line(&large_view());
+        assert!(text.lines().count() > 2, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]
@@ -396,20 +370,5 @@ mod tests {
         assert_eq!(bar(7.0, 4), "████");
         assert_eq!(bar(f64::NAN, 4), "");
         assert_eq!(bar(1.0 / 32.0, 4), "▏");
-    }
-
-    #[test]
-    fn the_table_says_what_was_achieved() {
-        let text = table(&outcome(), Style::PLAIN);
-        let has = |part: &str| assert!(text.contains(part), "{part} is missing in\n{text}");
-        has("DOWNLOAD");
-        has("  sat1 alone                 66.0 Mbit/s  175.0 ms  182.0 ms  0.0 %         120 ms\n");
-        has("  the bond                  264.0 Mbit/s   22.5 ms   31.0 ms");
-        has("over the best link alone:\n  91 % of what all links can carry together.\n");
-        has("When sat1 was cut, the download went on: its slowest half second had 150.0 Mbit/s.");
-        has("Memory: client 14 MiB, server 13 MiB.");
-        assert!(!text.contains("FAILED"));
-        let slow = Outcome { bond_mbps: 10.0, ..outcome() };
-        assert!(table(&slow, Style::PLAIN).contains("FAILED: the bond (10.0 Mbit/s) was not faster"));
     }
 }
