@@ -1,0 +1,219 @@
+//! What a running client or server says about itself: the value behind `bondctl status --json`.
+//!
+//! The event loop fills a [`Snapshot`] from its own knowledge (names, interfaces) and the core's figures.
+//! [`Snapshot::status`] turns the snapshot into [`Status`], whose JSON is part of the user's contract. Client and
+//! server answer with the same keys. A server's `links` are those of all its clients, each with the name of its
+//! `client`. A server's sums are over all its clients, whose sessions are listed in `clients`.
+
+mod snapshot;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::snapshot::usable_remote;
+pub use self::snapshot::{Cap, LinkLabel, SessionSnapshot, Snapshot};
+
+/// Which side answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A client.
+    Client,
+    /// A server.
+    Server,
+}
+
+/// The answer to a status request. Rates are in Mbit/s, times in ms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Which side.
+    pub role: Role,
+    /// A server's is up when one of its clients' is.
+    pub session: Session,
+    /// The TUN device.
+    pub tunnel: Tunnel,
+    /// All links.
+    pub links: Vec<Link>,
+    /// Flows with packets queued.
+    pub flows: Flows,
+    /// The resequencer.
+    pub reorder: Reorder,
+    /// Packets sent again or restored.
+    pub recovery: Recovery,
+    /// What was thrown away, by reason.
+    pub discards: BTreeMap<String, u64>,
+    /// Packets per system call, for who looks at what they cost.
+    #[serde(default)]
+    pub io: Io,
+    /// A server's sessions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<Client>,
+}
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// `up`; while no link is usable `connecting`, or `refused` where the server does not take the client.
+    pub state: String,
+    /// Since when it is up, RFC 3339 in UTC.
+    pub since: Option<String>,
+    /// The other side's address on the first usable link.
+    pub peer: Option<String>,
+    /// `aes-256-gcm` or `chacha20-poly1305`; `none` on plain links, and before the first handshake.
+    pub cipher: String,
+    /// Keys changed so far.
+    pub rekeys: u64,
+}
+
+/// The TUN device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Its name.
+    pub interface: String,
+    /// Its addresses with prefix lengths.
+    pub address: Vec<String>,
+    /// In bytes.
+    pub mtu: u16,
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its number in its session.
+    pub id: u8,
+    /// On a server: whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// As configured.
+    pub name: String,
+    /// The device it is bound to.
+    pub interface: Option<String>,
+    /// Our address.
+    pub local: Option<String>,
+    /// The peer's address and port.
+    pub remote: Option<String>,
+    /// As in the logs.
+    pub state: String,
+    /// `primary`, `secondary`, `backup` or `never`.
+    pub role: String,
+    /// Lower is preferred.
+    pub priority: u8,
+    /// Lower is preferred; without its saturation term.
+    pub score: u32,
+    /// Smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Smallest of the last 10 s.
+    pub rtt_min_ms: Option<f64>,
+    /// The largest IP packet that is known to pass, in bytes; none on plain links, where nobody asks.
+    pub mtu: Option<u16>,
+    /// Of what we sent.
+    pub loss_permille: u16,
+    /// Sent lately.
+    pub tx_mbps: f64,
+    /// Received lately.
+    pub rx_mbps: f64,
+    /// What we may send.
+    pub capacity_mbps: Option<f64>,
+    /// `tx_mbps` / `capacity_mbps`.
+    pub utilisation: f64,
+    /// Sent in all, IP and UDP headers included.
+    pub tx_bytes: u64,
+    /// Received in all, IP and UDP headers included.
+    pub rx_bytes: u64,
+    /// Datagrams sent that a router marked on their way instead of dropping them (ECN).
+    #[serde(default)]
+    pub tx_marked: u64,
+    /// What stands in queues along the link: smoothed less smallest RTT.
+    pub queue_ms: Option<f64>,
+    /// What it may carry in a month, both ways, where it has a cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_bytes: Option<u64>,
+    /// What of that it has carried in this month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_used_bytes: Option<u64>,
+}
+
+/// Flow counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// With packets queued.
+    pub active: u64,
+    /// In the realtime class.
+    pub realtime: u64,
+}
+
+/// The resequencer's state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reorder {
+    /// Packets held now.
+    pub held: u64,
+    /// Packets that came after their gap had been given up.
+    pub released_late: u64,
+    /// Copies of packets that had come over another link.
+    #[serde(default)]
+    pub duplicates: u64,
+}
+
+/// Recovery counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Sent again by this side.
+    pub resent: u64,
+    /// Of these, because the link that still carried them was given up.
+    #[serde(default)]
+    pub reinjected: u64,
+    /// Arrived by being sent again.
+    pub recovered: u64,
+    /// Sent again although the first one arrived.
+    #[serde(default)]
+    pub spurious: u64,
+    /// Not sent again, or in vain.
+    #[serde(default)]
+    pub given_up: u64,
+    /// Packets that were sent over a further link too.
+    #[serde(default)]
+    pub copies: u64,
+    /// Repair symbols sent.
+    #[serde(default)]
+    pub fec_sent: u64,
+    /// Restored from repair symbols.
+    pub fec_recovered: u64,
+    /// Repair symbols that could not be.
+    #[serde(default)]
+    pub fec_refused: u64,
+    /// Of the other side's packets, those that never came or came out of order.
+    pub lost: u64,
+}
+
+/// What went through the device and the sockets since the start, and in how many system calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    /// Packets read from the TUN device.
+    pub tun_packets_in: u64,
+    /// Reads that took.
+    pub tun_reads: u64,
+    /// Packets written to the TUN device.
+    pub tun_packets_out: u64,
+    /// Writes that took.
+    pub tun_writes: u64,
+    /// Datagrams received.
+    pub udp_received: u64,
+    /// Calls that took.
+    pub udp_receive_calls: u64,
+    /// Datagrams sent.
+    pub udp_sent: u64,
+    /// Calls that took.
+    pub udp_send_calls: u64,
+}
+
+/// One client of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// As configured.
+    pub name: String,
+    /// Its session.
+    pub session: Session,
+}

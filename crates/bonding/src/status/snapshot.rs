@@ -1,0 +1,252 @@
+//! What the engine knows at one moment, and the status that follows from it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use bonding_proto::config::Prefix;
+use bonding_proto::crypto::aead::Cipher;
+use bonding_proto::discard::DiscardCounts;
+use bonding_proto::stats::{LinkStats, SessionStats};
+
+use super::{Client, Flows, Io, Link, Recovery, Reorder, Role, Session, Status, Tunnel};
+use crate::config::role_word;
+use crate::report::{link_metrics, link_statistics, state_word};
+
+/// Everything known at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Which side.
+    pub role: Role,
+    /// The TUN device.
+    pub interface: String,
+    /// Its addresses.
+    pub addresses: Vec<Prefix>,
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+    /// A client has one, a server one for each client.
+    pub sessions: Vec<SessionSnapshot>,
+    /// What was thrown away before it belonged to a session.
+    pub discards: DiscardCounts,
+    /// Filled in by the event loop, which alone knows it.
+    pub io: Io,
+}
+
+/// One session at that moment.
+#[derive(Debug, Clone)]
+pub struct SessionSnapshot {
+    /// On a server the client's name; on a client the server as configured.
+    pub name: String,
+    /// When it became usable; `None` while it is not.
+    pub since: Option<SystemTime>,
+    /// The links' names and interfaces, by link.
+    pub links: Vec<LinkLabel>,
+    /// What sealed links are sealed with; `None`: nothing yet, or all are plain.
+    pub cipher: Option<Cipher>,
+    /// How often the keys were changed.
+    pub rekeys: u64,
+    /// A client whose server does not take it.
+    pub refused: bool,
+    /// The core's figures.
+    pub stats: SessionStats,
+}
+
+/// What the core does not know of a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkLabel {
+    /// As configured.
+    pub name: String,
+    /// The device it is bound to.
+    pub interface: Option<String>,
+    /// Our address on it.
+    pub local: Option<IpAddr>,
+    /// What of its data cap is used, where it has one.
+    pub cap: Option<Cap>,
+}
+
+/// A link's data cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// Carried in this month.
+    pub used_bytes: u64,
+    /// What it may carry in a month.
+    pub cap_bytes: u64,
+}
+
+impl LinkLabel {
+    /// What stands for the link in a client's report: its local address, else its name.
+    pub fn in_report(&self) -> String {
+        self.local.map_or_else(|| self.name.clone(), |local| local.to_string())
+    }
+}
+
+impl Snapshot {
+    /// The answer to a status request.
+    pub fn status(&self) -> Status {
+        let server = self.role == Role::Server;
+        let mut discards = self.discards.clone();
+        let mut flows = Flows::default();
+        let mut reorder = Reorder::default();
+        let mut recovery = Recovery::default();
+        let mut links = Vec::new();
+        for session in &self.sessions {
+            let stats = &session.stats;
+            discards.merge(&stats.discards);
+            flows.active += count(stats.flows_active);
+            flows.realtime += count(stats.flows_realtime);
+            reorder.held += count(stats.reorder_held);
+            reorder.released_late += stats.released_late;
+            reorder.duplicates += stats.duplicates;
+            recovery.resent += stats.recovery.resent;
+            recovery.reinjected += stats.recovery.reinjected;
+            recovery.recovered += stats.recovery.recovered;
+            recovery.spurious += stats.recovery.spurious;
+            recovery.given_up += stats.recovery.given_up;
+            recovery.lost += stats.recovery.lost;
+            recovery.copies += stats.copies;
+            recovery.fec_sent += stats.fec_sent;
+            recovery.fec_recovered += stats.fec_recovered;
+            recovery.fec_refused += stats.fec_refused;
+            for (index, figures) in stats.links.iter().enumerate() {
+                let label = session.links.get(index).cloned().unwrap_or_default();
+                links.push(link(label, figures, server.then(|| session.name.clone())));
+            }
+        }
+        let sessions: Vec<Client> = self
+            .sessions
+            .iter()
+            .map(|one| Client { name: one.name.clone(), session: one.session() })
+            .collect();
+        Status {
+            role: self.role,
+            session: overall(&sessions, server),
+            tunnel: Tunnel {
+                interface: self.interface.clone(),
+                address: self.addresses.iter().map(|p| format!("{}/{}", p.address, p.length)).collect(),
+                mtu: self.mtu,
+            },
+            links,
+            flows,
+            reorder,
+            recovery,
+            discards: discards.iter().map(|(reason, count)| (reason.key().to_owned(), count)).collect(),
+            io: self.io,
+            clients: if server { sessions } else { Vec::new() },
+        }
+    }
+}
+
+impl Snapshot {
+    /// The reports to be logged: one of a client's links, one for each client of a server.
+    pub fn reports(&self) -> Vec<String> {
+        let of = |session: &SessionSnapshot| {
+            let stats = &session.stats.links;
+            let labels = |index: usize| session.links.get(index).cloned().unwrap_or_default();
+            match self.role {
+                Role::Client => {
+                    let labels: Vec<String> =
+                        (0..stats.len()).map(|index| labels(index).in_report()).collect();
+                    link_metrics(labels.iter().map(String::as_str).zip(stats))
+                }
+                Role::Server => {
+                    let names: Vec<String> = (0..stats.len()).map(|index| labels(index).name).collect();
+                    link_statistics(names.iter().map(String::as_str).zip(stats))
+                }
+            }
+        };
+        self.sessions.iter().map(of).collect()
+    }
+}
+
+impl SessionSnapshot {
+    fn session(&self) -> Session {
+        let state = match (self.stats.connected, self.refused) {
+            (true, _) => "up",
+            (false, true) => "refused",
+            (false, false) => "connecting",
+        };
+        Session {
+            state: state.to_owned(),
+            since: self
+                .since
+                .filter(|_| self.stats.connected)
+                .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
+            peer: usable_remote(&self.stats).map(|remote| remote.ip().to_canonical().to_string()),
+            cipher: cipher_word(self.cipher).to_owned(),
+            rekeys: self.rekeys,
+        }
+    }
+}
+
+/// The peer's address on the first link that it answered on.
+pub(crate) fn usable_remote(stats: &SessionStats) -> Option<SocketAddr> {
+    let usable = stats.links.iter().find(|link| link.rtt.is_some() && link.path.is_some());
+    usable.and_then(|link| link.path).map(|path| path.remote)
+}
+
+fn cipher_word(cipher: Option<Cipher>) -> &'static str {
+    match cipher {
+        None => "none",
+        Some(Cipher::Aes256Gcm) => "aes-256-gcm",
+        Some(Cipher::ChaCha20Poly1305) => "chacha20-poly1305",
+    }
+}
+
+/// A client's only session; a server's is up since the first of those that are.
+fn overall(sessions: &[Client], server: bool) -> Session {
+    let up = sessions.iter().filter(|one| one.session.state == "up");
+    let first = up.min_by(|a, b| a.session.since.cmp(&b.session.since)).or(sessions.first());
+    let connecting = || "connecting".to_owned();
+    let mut session = first.map_or_else(
+        || Session { state: connecting(), since: None, peer: None, cipher: "none".to_owned(), rekeys: 0 },
+        |one| one.session.clone(),
+    );
+    if server && sessions.len() > 1 {
+        // Which one would be arbitrary.
+        session.peer = None;
+    }
+    session
+}
+
+fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
+    let queue = figures.rtt.zip(figures.rtt_min).map(|(rtt, min)| rtt.saturating_sub(min));
+    let local = label.local.or_else(|| figures.path.and_then(|path| path.local));
+    Link {
+        id: figures.id.0,
+        client,
+        name: label.name,
+        interface: label.interface,
+        local: local.map(|address| address.to_canonical().to_string()),
+        remote: figures.path.map(|path| path.remote.to_string()),
+        state: state_word(figures).to_owned(),
+        role: role_word(figures.role).to_owned(),
+        priority: figures.priority,
+        score: figures.score,
+        rtt_ms: figures.rtt.map(millis),
+        rtt_min_ms: figures.rtt_min.map(millis),
+        mtu: figures.mtu,
+        loss_permille: figures.loss_permille,
+        tx_mbps: rounded(figures.tx_rate.as_mbps()),
+        rx_mbps: rounded(figures.rx_rate.as_mbps()),
+        capacity_mbps: figures.capacity.map(|capacity| rounded(capacity.as_mbps())),
+        utilisation: f64::from(figures.utilisation_permille) / 1e3,
+        tx_bytes: figures.tx_bytes,
+        rx_bytes: figures.rx_bytes,
+        tx_marked: figures.tx_marked,
+        queue_ms: queue.map(millis),
+        cap_bytes: label.cap.map(|cap| cap.cap_bytes),
+        cap_used_bytes: label.cap.map(|cap| cap.used_bytes),
+    }
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn millis(span: Duration) -> f64 {
+    rounded(span.as_secs_f64() * 1e3)
+}
+
+/// Three decimals: more would be noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
