@@ -1,7 +1,8 @@
-//! Runs a client: its TUN device, one socket for each link, one session with each server that is wanted.
+//! Runs a client: its TUN device, one socket for each link, one session with each configured server.
 //!
-//! Nothing about a link is fatal: an interface that is not there is waited for, a name that cannot be looked up is asked
-//! for again. Missing rights, a missing key, a taken device and a second instance are fatal, with a message that says so.
+//! No state of a link is fatal: the client waits for an interface that is missing, and looks a name up
+//! again that has no address. Missing rights, a missing key, a taken device and a second instance are fatal,
+//! with a message that says so.
 
 mod caps;
 mod resolve;
@@ -26,7 +27,7 @@ use crate::config::Host;
 use crate::engine::clock::Clock;
 use crate::engine::command::{Command, Reply};
 use crate::engine::event_loop::{Engine, Parts, Shell};
-use crate::engine::events::Journalist;
+use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::{ClientPlan, LinkPlan, SealingPlan};
 use crate::engine::setup::{self, Ground};
@@ -35,7 +36,7 @@ use crate::engine::{RunError, Service, cipher};
 use crate::state::{keys, run};
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
-/// How long to wait before names are looked up again.
+/// The wait before names are looked up again. Chosen: a resolver that failed gets a pause.
 const RESOLVE_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until SIGINT or SIGTERM; whatever was changed on the machine is undone when this returns.
@@ -110,7 +111,8 @@ fn sealing(plan: &SealingPlan) -> Result<ClientSealing, RunError> {
     })
 }
 
-/// The servers with their addresses for each link. Asks until there is one; `None`: a signal came first.
+/// The servers with their addresses for each link. Looks names up until one has an address; `None`: a
+/// signal came first.
 fn servers(
     plan: &ClientPlan,
     monitor: &Monitor,
@@ -139,15 +141,15 @@ fn servers(
     }
 }
 
-/// What fits every plain link and the largest sealed one, whichever of its addresses a server is reached at: what sealed links carry is
-/// found out, and the tunnel follows.
+/// The MTU that fits every plain link and the largest sealed one, at whichever of its addresses a server
+/// is reached. The MTU of sealed links is found out later, and the tunnel's MTU follows it.
 fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) -> u16 {
     let one = |(link, at): (&LinkPlan, usize)| {
         let remotes = remotes(servers, at).map(|remote| Overhead::of(remote.ip(), link.security));
         let fits = |overhead| setup::inner_mtu(link_mtu(link, monitor), overhead);
         remotes.max().map(|overhead| (link.security, fits(overhead)))
     };
-    // A link that is for no data is no reason for smaller packets.
+    // A link that carries no data does not lower the MTU.
     let used = |(link, _): &(&LinkPlan, usize)| link.role != LinkRole::Never;
     let each = || plan.links.iter().zip(0..).filter(used).filter_map(one);
     let of = |wanted| each().filter(move |(security, _)| *security == wanted).map(|(_, mtu)| mtu);
@@ -156,7 +158,7 @@ fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) 
     of(Security::Plain).min().into_iter().chain(of(Security::Sealed).max()).min().unwrap_or_else(fallback)
 }
 
-/// What the link's interface carries, where it is there.
+/// The MTU of the link's interface, if the interface exists.
 fn link_mtu(link: &LinkPlan, monitor: &Monitor) -> Option<u32> {
     link.interface.as_deref().and_then(|name| monitor.interface(name)).map(|interface| interface.mtu)
 }
@@ -174,7 +176,7 @@ fn link_config(link: &LinkPlan, monitor: &Monitor) -> LinkConfig {
         role: link.role,
         tx_rate: link.tx_rate,
         rx_rate: link.rx_rate,
-        // What is not known the kernel tells, by refusing.
+        // If it is not known, the kernel refuses larger datagrams, and so tells it.
         mtu: link_mtu(link, monitor).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(u16::MAX),
         path: None,
         alternatives: Vec::new(),
@@ -192,7 +194,7 @@ fn spec(link: &LinkPlan, at: usize, servers: &[(Host, Server)]) -> SocketSpec {
     }
 }
 
-/// What the loop asks of a client.
+/// A client, as the event loop drives it.
 #[derive(Debug)]
 struct ClientShell<'a> {
     plan: &'a ClientPlan,
@@ -200,8 +202,8 @@ struct ClientShell<'a> {
     caps: Caps,
     /// The servers' names, as configured.
     hosts: Vec<String>,
-    journalist: Journalist,
-    /// The server that is used does not take us.
+    logger: EventLogger,
+    /// The server in use refused this client.
     refused: bool,
 }
 
@@ -209,14 +211,14 @@ impl<'a> ClientShell<'a> {
     fn new(plan: &'a ClientPlan, tunnel: Tunnel, caps: Caps, hosts: Vec<String>) -> Self {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        Self { plan, tunnel, caps, hosts, journalist: Journalist::new(peer, links), refused: false }
+        Self { plan, tunnel, caps, hosts, logger: EventLogger::new(peer, links), refused: false }
     }
 
     fn on_event(&mut self, event: &Event) {
         if let Event::ServerChanged { to, .. } = event
             && let Some(host) = self.hosts.get(*to)
         {
-            self.journalist.peer.clone_from(host);
+            self.logger.peer.clone_from(host);
             self.refused = false;
         }
         if matches!(event, Event::Refused(_)) {
@@ -224,7 +226,7 @@ impl<'a> ClientShell<'a> {
         } else if *event == Event::Connected {
             self.refused = false;
         }
-        self.journalist.on_event(event);
+        self.logger.on_event(event);
     }
 }
 
@@ -246,7 +248,7 @@ impl Shell<Client> for ClientShell<'_> {
     }
 
     fn handle_command(&mut self, _: &mut Client, _: Command, _: Instant) -> Result<Reply, String> {
-        Err("a client answers here: ask the server, --socket PATH".to_owned())
+        Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
     }
 
     fn snapshot(&self, client: &Client, sockets: &Sockets, now: Instant) -> Snapshot {
@@ -263,8 +265,8 @@ impl Shell<Client> for ClientShell<'_> {
                 cap: self.caps.of(LinkId(id)),
             };
             sessions.push(SessionSnapshot {
-                name: self.journalist.peer.clone(),
-                since: self.journalist.since,
+                name: self.logger.peer.clone(),
+                since: self.logger.since,
                 links: (0..u8::MAX).zip(&self.plan.links).map(label).collect(),
                 cipher: session.cipher(),
                 rekeys: session.rekeys(),
@@ -284,7 +286,7 @@ impl Shell<Client> for ClientShell<'_> {
     }
 }
 
-/// Why the server has no address.
+/// The reason why the server has no address.
 #[derive(Debug, thiserror::Error)]
 enum ResolveError {
     /// A name could not be looked up.
@@ -295,7 +297,7 @@ enum ResolveError {
         /// Why.
         source: io::Error,
     },
-    /// No address is of a family that any link can do.
+    /// No address is of a family that any link can use.
     #[error("no link can reach any of the server's addresses: their families differ")]
     Family,
 }

@@ -23,7 +23,7 @@ use self::roster::{Entry, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{Clients, Command, KnownClient, Reply, Revoked};
 use crate::engine::event_loop::{Engine, Parts, Shell};
-use crate::engine::events::Journalist;
+use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::{NatPlan, ServerPlan};
 use crate::engine::setup::{self, Ground};
@@ -73,7 +73,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         }),
     };
     let mut endpoint = Endpoint::new(&config, clock.now());
-    // With its seed every key of this run could be made again.
+    // Its seed would give every key of this run.
     drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
     let mut shell = ServerShell::new(plan, roster, tunnel);
@@ -101,8 +101,8 @@ fn spec(plan: &ServerPlan, port: u16) -> SocketSpec {
     SocketSpec { label: bind.to_string(), bind, interface: None }
 }
 
-/// What fits every link that is known: the plain ones', and the worst of a sealed one if there is a client with a key, or
-/// nobody at all yet.
+/// The MTU that fits every link that is known: that of the plain ones, and of the worst sealed link if a
+/// client has a key, or if there is no client yet.
 fn tunnel_mtu(plan: &ServerPlan, entries: &[Entry], monitor: &Monitor) -> u16 {
     let remotes = entries.iter().flat_map(|entry| &entry.config.plain).map(|peer| peer.remote);
     let plain = remotes.map(|remote| {
@@ -112,7 +112,7 @@ fn tunnel_mtu(plan: &ServerPlan, entries: &[Entry], monitor: &Monitor) -> u16 {
     plain.chain(sealed.then(|| sealed_mtu(plan))).min().unwrap_or_else(|| sealed_mtu(plan))
 }
 
-/// What fits the sealed link of anybody who may come.
+/// The MTU that fits the sealed link of any client that may come.
 fn sealed_mtu(plan: &ServerPlan) -> u16 {
     setup::inner_mtu(None, Overhead::of(plan.listen, Security::Sealed))
 }
@@ -147,7 +147,7 @@ fn forward(
 struct Tunnel {
     index: u32,
     mtu: u16,
-    /// The configuration says which MTU.
+    /// The configuration sets the MTU.
     fixed: bool,
 }
 
@@ -155,10 +155,10 @@ struct Tunnel {
 #[derive(Debug)]
 struct Member {
     entry: Entry,
-    journalist: Journalist,
+    logger: EventLogger,
 }
 
-/// What the loop asks of a server.
+/// A server, as the event loop drives it.
 #[derive(Debug)]
 struct ServerShell<'a> {
     plan: &'a ServerPlan,
@@ -185,11 +185,11 @@ impl<'a> ServerShell<'a> {
     }
 
     fn note(&mut self, id: SessionId, entry: Entry) {
-        let journalist = Journalist::new(entry.config.name.clone(), entry.links.clone());
-        self.members.insert(id, Member { entry, journalist });
+        let logger = EventLogger::new(entry.config.name.clone(), entry.links.clone());
+        self.members.insert(id, Member { entry, logger });
     }
 
-    /// Somebody shows a token. What the register says is on the disk before anybody is told.
+    /// A client shows a token. The register is on the disk before the answer leaves.
     fn decide(&mut self, endpoint: &mut Endpoint, enrolment: &Enrolment, now: Instant) {
         let Enrolment { id, public_key, token, remote } = enrolment;
         let entry = match self.roster.enrol(*public_key, token, SystemTime::now()) {
@@ -222,7 +222,9 @@ impl<'a> ServerShell<'a> {
             Requests::open().and_then(|mut requests| requests.set_mtu(self.tunnel.index, u32::from(mtu)));
         match set {
             Ok(()) => self.tunnel.mtu = mtu,
-            Err(error) => tracing::warn!(%error, "the tunnel keeps an MTU that sealed links do not carry"),
+            Err(error) => {
+                tracing::warn!(%error, "the tunnel keeps an MTU that is too large for sealed links")
+            }
         }
     }
 
@@ -268,12 +270,11 @@ impl<'a> ServerShell<'a> {
     }
 
     fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
-        let journalist = &self.members.get(&id)?.journalist;
-        let label =
-            |at| LinkLabel { name: journalist.link_name(at), interface: None, local: None, cap: None };
+        let logger = &self.members.get(&id)?.logger;
+        let label = |at| LinkLabel { name: logger.link_name(at), interface: None, local: None, cap: None };
         Some(SessionSnapshot {
-            name: journalist.peer.clone(),
-            since: journalist.since,
+            name: logger.peer.clone(),
+            since: logger.since,
             links: (0..stats.links.len()).map(label).collect(),
             cipher: endpoint.session(id).and_then(|session| session.cipher()),
             rekeys: endpoint.session(id).map_or(0, |session| session.rekeys()),
@@ -283,7 +284,7 @@ impl<'a> ServerShell<'a> {
     }
 }
 
-/// What is said to somebody who is not enrolled.
+/// The answer to a client that is not enrolled.
 fn refusal(error: &EnrolError) -> EnrolmentAnswer {
     match error {
         EnrolError::Unknown => EnrolmentAnswer::Ignore,
@@ -304,7 +305,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
         }
         while let Some((id, event)) = endpoint.poll_event() {
             if let Some(member) = self.members.get_mut(&id) {
-                member.journalist.on_event(&event);
+                member.logger.on_event(&event);
             }
         }
         given

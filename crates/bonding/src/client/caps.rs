@@ -1,10 +1,11 @@
 //! Data caps: a link that has carried its month's amount, both ways, is a backup until the next month.
 //!
-//! Contract: nothing here runs for a packet. Once a second the core's byte counts are looked at; they are written down when a link has
-//! used a thousandth of its cap since, or after ten minutes, but not within ten seconds, and at the end. So a crash forgets a thousandth of
-//! a cap, or what ten seconds carry. Writing blocks for as long as the disk takes.
+//! Contract: no code here runs for a packet. The core's byte counts are read once a second. They are
+//! written down when a link has used a thousandth of its cap since the last time, or after ten minutes, but
+//! never twice within ten seconds, and at the end. So a crash forgets a thousandth of a cap, or the bytes of
+//! ten seconds. Writing blocks for as long as the disk takes.
 //!
-//! It does not know handshakes, which the core does not count: some 400 bytes a link every two minutes at most.
+//! It does not count handshakes, since the core does not: at most some 400 bytes a link every two minutes.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -21,7 +22,7 @@ use crate::status::Cap;
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 const SAVE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const SAVE_INTERVAL_MAX: Duration = Duration::from_secs(600);
-/// Of a cap: so much is written down at once.
+/// The part of a cap after which the count is written down. Chosen: 100 MB of 100 GB.
 const SAVE_SHARE: u64 = 1_000;
 
 /// One link with a cap.
@@ -32,7 +33,7 @@ struct Capped {
     cap_bytes: u64,
     /// As configured.
     role: LinkRole,
-    /// The core's count when it was looked at last.
+    /// The core's count when it was read last.
     seen_bytes: u64,
     unsaved_bytes: u64,
     used_up: bool,
@@ -56,7 +57,7 @@ pub(super) struct Caps {
 }
 
 impl Caps {
-    /// Reads what was used before; without a cap there is nothing to read.
+    /// Reads the bytes that were used before; without a cap there is no file to read.
     pub(super) fn load(
         links: &[LinkPlan],
         file: PathBuf,
@@ -87,18 +88,18 @@ impl Caps {
         Ok(caps)
     }
 
-    /// What a link is to be used for: `None`: as configured.
+    /// The role of a link; `None`: as configured.
     pub(super) fn role(&self, link: LinkId) -> Option<LinkRole> {
         self.links.iter().find(|capped| capped.link == link).map(Capped::role_now)
     }
 
-    /// What of a link's cap is used.
+    /// A link's cap, and how much of it is used.
     pub(super) fn of(&self, link: LinkId) -> Option<Cap> {
         let capped = self.links.iter().find(|capped| capped.link == link)?;
         Some(Cap { used_bytes: self.usage.of(&capped.name), cap_bytes: capped.cap_bytes })
     }
 
-    /// Counts what was carried since the last time, once a second. `true`: a link's role changed.
+    /// Once a second, counts the bytes since the last time. `true`: a link's role changed.
     pub(super) fn review(&mut self, client: &mut Client, now: Instant) -> bool {
         if self.links.is_empty() || now < self.review_at {
             return false;
@@ -117,7 +118,7 @@ impl Caps {
         !changes.is_empty()
     }
 
-    /// The roles that change, with what links have carried in all so far.
+    /// The roles that change, by the bytes that the links have carried in all.
     fn count(&mut self, carried: impl Fn(LinkId) -> u64, time: SystemTime) -> Vec<(LinkId, LinkRole)> {
         let new_month = self.usage.turn(time);
         let mut changes = Vec::new();
@@ -141,7 +142,7 @@ impl Caps {
         changes
     }
 
-    /// Writes down what was used.
+    /// Writes the count down.
     pub(super) fn save(&mut self) {
         if self.links.iter().all(|link| link.unsaved_bytes == 0) {
             return;
@@ -155,7 +156,7 @@ impl Caps {
             }
             Err(error) if !self.complained => {
                 self.complained = true;
-                tracing::warn!(%error, "what links with a data cap have used is not written down");
+                tracing::warn!(%error, "cannot write down how much of their data caps the links have used");
             }
             Err(_) => {}
         }

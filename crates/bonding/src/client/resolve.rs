@@ -1,4 +1,4 @@
-//! Which of the server's addresses each link uses.
+//! The server's addresses, as each link uses them.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
@@ -11,11 +11,13 @@ use super::ResolveError;
 use crate::config::Host;
 use crate::engine::plan::LinkPlan;
 
-/// A name with more addresses than this for one link is not one server's.
+/// A name with more addresses than this for one link is not one server's. Chosen: far more than a
+/// server has.
 const PATHS_MAX: usize = 8;
 
-/// Each server with its addresses, in order of preference. A name is one server; so are an IPv4 and an IPv6 address that
-/// stand side by side, as an invitation has them. Names that cannot be looked up are left out while another host can.
+/// Each server with its addresses, in order of preference. A name is one server, and so are an IPv4 and
+/// an IPv6 address that stand side by side, as in an invitation. A name without an address is left out
+/// while another host has one.
 pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, ResolveError> {
     let mut found: Vec<(Host, Vec<IpAddr>)> = Vec::new();
     let mut failed = None;
@@ -27,7 +29,7 @@ pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, Res
                 }
                 Some(_) | None => found.push((host.clone(), vec![*address])),
             },
-            // The port is none of the look-up's business.
+            // A look-up needs a port and does not use it.
             Host::Name(name) => match (name.as_str(), 0).to_socket_addrs() {
                 Ok(addresses) => found.push((host.clone(), distinct(addresses.map(|address| address.ip())))),
                 Err(source) => {
@@ -46,7 +48,7 @@ pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, Res
     }
 }
 
-/// Whether an address is the other family's of a server that has one only.
+/// Whether the server has a single address, and this one is of the other family.
 fn completes(addresses: &[IpAddr], other: IpAddr) -> bool {
     matches!(addresses, [only] if only.is_ipv4() != other.is_ipv4())
 }
@@ -61,8 +63,8 @@ fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     found
 }
 
-/// Each server with the addresses that each link can try: those of the families that the link can do. A plain link only has
-/// the first, since the server knows a plain link by its address.
+/// Each server with the addresses that each link can try: those of the families that the link can use. A
+/// plain link has the first only, since the server knows a plain link by its address.
 pub(super) fn servers(
     candidates: Vec<(Host, Vec<IpAddr>)>,
     links: &[LinkPlan],
@@ -99,7 +101,7 @@ pub(super) fn servers(
     Ok(servers)
 }
 
-/// What a link can do.
+/// The families that a link can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Families {
     ipv4: bool,
@@ -107,7 +109,8 @@ struct Families {
 }
 
 impl Families {
-    /// By its source address; else by the addresses of its interface, or of all. Both while nothing is known.
+    /// Told by its source address, else by the addresses of its interface, or of all interfaces. Both
+    /// families while no address is known.
     fn of(link: &LinkPlan, monitor: &Monitor) -> Self {
         if let Some(source) = link.source {
             return Self { ipv4: source.is_ipv4(), ipv6: source.is_ipv6() };

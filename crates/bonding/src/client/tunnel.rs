@@ -1,7 +1,8 @@
-//! The TUN device's addresses and MTU while a client runs: what the server leases is put on it.
+//! The TUN device's addresses and MTU while a client runs: the device gets the addresses that the server
+//! leases.
 //!
-//! A configured address or MTU stays; where the server thinks of another, that is a warning, since it drops what comes from
-//! addresses that are not the client's.
+//! A configured address or MTU stays. If the server has another address for this client, the log has a
+//! warning, since the server drops packets from addresses that are not the client's.
 
 use bonding_os::netlink::{NetlinkError, Requests};
 use bonding_proto::config::Prefix;
@@ -19,7 +20,7 @@ pub(super) struct Tunnel {
     /// They come from the server.
     leased: bool,
     mtu: u16,
-    /// What the links carry; a lease never makes it more.
+    /// The largest MTU that the links carry; a lease never raises it.
     mtu_max: u16,
     mtu_fixed: bool,
 }
@@ -45,7 +46,7 @@ impl Tunnel {
         self.mtu
     }
 
-    /// The server says what is ours.
+    /// The server's lease: the addresses of this client.
     pub(super) fn lease(&mut self, lease: &Welcome) {
         if self.leased {
             tracing::info!(addresses = lease.addresses.len(), "the server leased addresses");
@@ -54,14 +55,14 @@ impl Tunnel {
             }
         } else if let Some(foreign) = foreign(&self.addresses, &lease.addresses) {
             tracing::warn!(
-                "the server has other addresses for this client than [tunnel] address, and drops what comes from there; \
+                "the server has other addresses for this client than [tunnel] address, and drops packets from that one; \
                  leave it out to use the server's"
             );
             tracing::debug!(configured = %foreign.address, leased = ?lease.addresses, "addresses in the tunnel");
         }
     }
 
-    /// What is there and stays is not touched: routes hang on it.
+    /// Addresses that stay are not touched: routes depend on them.
     fn readdress(&mut self, wanted: &[Prefix]) -> Result<(), NetlinkError> {
         let mut requests = Requests::open()?;
         let old: Vec<Prefix> = self.addresses.iter().filter(|old| !wanted.contains(old)).copied().collect();
@@ -69,7 +70,7 @@ impl Tunnel {
             if let Ok(cidr) = setup::cidr(prefix)
                 && let Err(error) = requests.remove_address(self.index, cidr)
             {
-                // Somebody else did.
+                // Another program has removed it.
                 tracing::debug!(%error, "an old address");
             }
             self.addresses.retain(|kept| *kept != prefix);
@@ -86,7 +87,8 @@ impl Tunnel {
         Ok(())
     }
 
-    /// The server's end takes packets up to `theirs`, if it says so, and the links in use carry `ours`.
+    /// Sets the MTU: the server's end takes packets up to `theirs`, if it says so, and the links in use
+    /// carry `ours`.
     pub(super) fn resize(&mut self, theirs: Option<u16>, ours: u16) {
         let mtu = theirs.map_or(ours, |theirs| theirs.min(ours));
         let mtu = mtu.min(self.mtu_max).max(setup::TUNNEL_MTU_MIN);
@@ -98,7 +100,7 @@ impl Tunnel {
                 tracing::warn!(
                     mtu = self.mtu,
                     server = theirs,
-                    "[tunnel] mtu is more than the server's end takes"
+                    "[tunnel] mtu is larger than the server's, which drops larger packets"
                 );
             }
             return;
@@ -108,7 +110,7 @@ impl Tunnel {
                 tracing::info!(mtu, was = self.mtu, "the tunnel's MTU");
                 self.mtu = mtu;
             }
-            Err(error) => tracing::warn!(%error, "the tunnel's MTU stays"),
+            Err(error) => tracing::warn!(%error, "cannot change the tunnel's MTU"),
         }
     }
 }

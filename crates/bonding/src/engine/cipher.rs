@@ -1,6 +1,7 @@
-//! Which cipher this machine is quick with.
+//! The cipher that this machine computes quickly.
 
-/// Whether the processor has instructions for AES-GCM: the cipher itself, and the multiplication of its authentication.
+/// Whether the processor has instructions for AES-GCM: for the cipher itself, and for the
+/// multiplication of its authentication.
 pub(crate) fn aes_is_fast() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");

@@ -1,5 +1,5 @@
-//! What a running client or server can be told to do, and what it answers. As JSON, the answers are part of the user's
-//! contract.
+//! Commands to a running client or server, and their answers. As JSON, the answers are part of the
+//! user's contract.
 
 use std::net::IpAddr;
 
@@ -14,21 +14,21 @@ pub enum Command {
     Invite {
         /// What it will be called.
         name: String,
-        /// Where it is to look for the server; none: where the server thinks it is.
+        /// Hosts at which the client finds the server; empty: the server's own addresses.
         hosts: Vec<Host>,
         /// The ports as seen from outside; `None`: as configured.
         ports: Option<Ports>,
     },
     /// List all clients.
     Clients,
-    /// Remove a client, or an invitation that nobody used yet.
+    /// Remove a client, or an invitation that is not used yet.
     Revoke {
-        /// Whose.
+        /// The name of the client or of the invitation.
         name: String,
     },
 }
 
-/// What came of it.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Reply {
@@ -43,7 +43,7 @@ pub enum Reply {
 /// An invitation was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invited {
-    /// The line to be given to the client. Whoever has it can use it.
+    /// The line for the client. It is a secret: every machine that has it can use it.
     pub invitation: String,
     /// Until when, RFC 3339 in UTC.
     pub expires: String,
@@ -51,12 +51,12 @@ pub struct Invited {
     pub private: Vec<IpAddr>,
 }
 
-/// All that a server knows.
+/// All clients and invitations that a server knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clients {
     /// Configured ones first, then in the order of their enrolment.
     pub clients: Vec<KnownClient>,
-    /// Those that wait for their use.
+    /// Invitations that are not used yet.
     pub invitations: Vec<OpenInvitation>,
 }
 
@@ -93,6 +93,6 @@ pub struct OpenInvitation {
 pub struct Revoked {
     /// Its name.
     pub name: String,
-    /// It was a client, not an invitation that nobody had used.
+    /// It was a client, not an open invitation.
     pub enrolled: bool,
 }

@@ -1,18 +1,20 @@
-//! The loop itself: waits, takes a bounded batch of each input that is ready, lets the core work, sends what it has.
+//! The loop itself: waits, takes a bounded batch of each input that is ready, lets the core work, and
+//! sends the core's output.
 //!
-//! Fairness: a wake-up works in rounds. In each, every ready socket and the TUN device give at most some 64 packets, the
-//! core's deadline is served, and every output is drained; so a heartbeat waits for one round, not for a download. What is
-//! left after [`ROUNDS_MAX`] is reported again by the next wait, which costs nothing when something is ready.
+//! Fairness: a wake-up works in rounds. In each, every ready socket and the TUN device give at most some
+//! 64 packets, the core's deadline is served, and every output is drained; so a heartbeat waits for one
+//! round, not for a download. Inputs that are still ready after [`ROUNDS_MAX`] are reported again by the
+//! next wait, which returns at once.
 //!
-//! An input that had something a moment ago is asked until it has nothing more; any other only once, since the next wait tells if there is
-//! more: a lone packet is not followed by a call in vain.
+//! An input that had a packet a moment ago is read until it is empty. Any other input is read once, since
+//! the next wait reports what is left: no call in vain follows a lone packet.
 //!
-//! Wake-ups that follow each other closely and bring little are what small packets cost most: then the loop pauses for 50 µs before it
-//! waits, as a network card moderates its interrupts.
+//! Wake-ups that follow each other closely and bring few packets are the largest cost of small packets:
+//! the loop then pauses for 50 µs before it waits ([`super::moderation`]).
 //!
-//! The clock is read once per batch: what is measured of links is when a batch was received and when it was sent, and this process may be interrupted for
-//! milliseconds anywhere in between. Released packets are written at the end of the wake-up, in order, so that they can be
-//! coalesced.
+//! The clock is read once per batch: links are measured by when a batch was received and when it was sent,
+//! and the kernel may interrupt this process for milliseconds anywhere in between. Released packets are
+//! written at the end of the wake-up, in order, so that they can be coalesced.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -42,10 +44,10 @@ const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
 /// Rounds of one wake-up.
 pub(super) const ROUNDS_MAX: usize = 4;
-/// An input's share of a round, in packets; one system call may overshoot it. As many as one send takes: small packets come
-/// singly.
+/// An input's share of a round, in packets; one system call may overshoot it. As many as one send
+/// takes: small packets come singly.
 pub(super) const PACKETS_PER_ROUND: usize = 64;
-/// And in system calls: one may give nothing of use.
+/// And in system calls: a call may give no packet of use.
 const CALLS_PER_ROUND: usize = 64;
 /// Released packets are written when there are this many, or at the end of the wake-up.
 const RELEASED_MAX: usize = 512;
@@ -53,11 +55,11 @@ const RELEASED_MAX: usize = 512;
 const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How often missing sockets are tried again, beside the interface's own news.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// A time of sending that is so old is looked up again.
+/// A time of sending that is older than this is read from the clock again.
 const STALE: Duration = Duration::from_micros(200);
-/// No datagram waits longer for its process: the system's clock was set meanwhile.
+/// No datagram waits longer for this process. A longer wait means that the system's clock was set.
 const WAITED_MAX: Duration = Duration::from_secs(1);
-/// What is waited at least when the core wants to be called again at once, against its contract.
+/// The shortest wait when the core breaks its contract and asks to be called again at once.
 pub(super) const SPIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The packet device: TUN, or what a test puts in its place.
@@ -84,21 +86,21 @@ impl Device for Tun {
     }
 }
 
-/// What client and server do differently.
+/// The work that client and server do differently.
 pub(crate) trait Shell<M> {
-    /// Takes the machine's events and does what they ask for. `true`: the machine was given something, and may have
-    /// something to send.
+    /// Takes the machine's events and does what they ask for. `true`: the machine was given an input,
+    /// and may have packets to send.
     fn handle_events(&mut self, machine: &mut M, now: Instant) -> bool;
     /// Does what a service was asked for.
     ///
     /// # Errors
-    /// Why it is not done, for a person.
+    /// The reason why it is not done, for a person.
     fn handle_command(&mut self, machine: &mut M, command: Command, now: Instant) -> Result<Reply, String>;
     /// Everything known now.
     fn snapshot(&self, machine: &M, sockets: &Sockets, now: Instant) -> Snapshot;
 }
 
-/// Why the loop ended other than by a signal.
+/// The error that ended the loop.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
     /// Waiting failed.
@@ -125,7 +127,8 @@ pub(crate) struct Engine<M, D> {
     status_interval: Duration,
     status_at: Instant,
     retry_at: Instant,
-    /// Up to then the machine has done what was due. What becomes due while it is drained, which may take a while, is not stuck.
+    /// Up to this moment the machine has done what was due. What becomes due while the machine is
+    /// drained, which may take a while, is not late.
     seen: Instant,
     ready: Vec<Ready>,
     batch: Vec<u8>,
@@ -157,7 +160,7 @@ pub(crate) struct Parts<M, D> {
     pub(crate) status_interval: Duration,
 }
 
-/// What a service sees of the engine.
+/// The engine as a service sees it.
 struct Window<'a, M> {
     machine: &'a mut M,
     sockets: &'a Sockets,
@@ -227,7 +230,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         while !self.signals.terminating() {
             self.turn(shell, service)?;
         }
-        // Peers need not find out by themselves.
+        // Tell the peers, so that they need not find out by silence.
         let now = self.clock.now();
         self.machine.close(now);
         self.drain(now)
@@ -295,7 +298,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         own.min(wait)
     }
 
-    /// Serves what is rare and notes what is not; gives whether TUN is ready.
+    /// Serves the rare inputs and notes the ready sockets; gives whether TUN is ready.
     fn dispatch(
         &mut self,
         ready: &[Ready],
@@ -365,7 +368,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         told
     }
 
-    /// Rounds of input, time and output until nothing is ready or it is others' turn.
+    /// Rounds of input, time and output, until no input is ready or the last round is over.
     fn work(&mut self, mut tun_ready: bool) -> Result<(), LoopError> {
         for _ in 0..ROUNDS_MAX {
             self.take_datagrams();
@@ -398,7 +401,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 }
             }
             *taken += datagrams.len();
-            // After they were received: none came later.
+            // Read after the receive: no datagram came later.
             let (system, now) = clock.system_and_now();
             for Received { remote, local, is_marked, arrived, data } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
@@ -439,7 +442,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let mut now = from;
         loop {
             self.batch.clear();
-            // Who was interrupted meanwhile must not say that what is sent now was sent before: the way would seem to be longer.
+            // An interruption must not date this batch before it is sent: the path would seem longer.
             let later = self.clock.now();
             if later.saturating_since(now) >= STALE {
                 now = later;

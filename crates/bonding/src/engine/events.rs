@@ -9,9 +9,9 @@ use bonding_proto::view::LinkState;
 use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Event, LinkId};
 
-/// What a session is called in the log, and since when it is connected.
+/// Logs the events of one session: its name in the log, and since when it is connected.
 #[derive(Debug, Clone)]
-pub(crate) struct Journalist {
+pub(crate) struct EventLogger {
     /// The peer, for people.
     pub(crate) peer: String,
     /// The links' names, by number.
@@ -20,12 +20,12 @@ pub(crate) struct Journalist {
     pub(crate) since: Option<SystemTime>,
 }
 
-impl Journalist {
+impl EventLogger {
     pub(crate) fn new(peer: String, links: Vec<String>) -> Self {
         Self { peer, links, since: None }
     }
 
-    /// What a link is called.
+    /// The name of a link.
     pub(crate) fn link_name(&self, at: usize) -> String {
         self.links.get(at).cloned().unwrap_or_else(|| format!("link{at}"))
     }
@@ -49,31 +49,31 @@ impl Journalist {
                 tracing::info!(%peer, link = self.link(*link), remote = %path.remote, "peer's address on the link");
             }
             Event::Closed(reason) => match reason {
-                CloseReason::Shutdown => tracing::info!(%peer, "the peer stops"),
+                CloseReason::Shutdown => tracing::info!(%peer, "the peer has stopped"),
                 CloseReason::Revoked => {
                     tracing::error!(%peer, "the server has revoked this client's key; ask for a new invitation");
                 }
             },
             Event::Refused(refusal) => {
-                tracing::error!(%peer, "the server does not take this client: {}", why(*refusal))
+                tracing::error!(%peer, "the server refused this client: {}", why(*refusal))
             }
-            Event::ServerChanged { .. } => tracing::warn!(%peer, "this server is used from now on"),
+            Event::ServerChanged { .. } => tracing::warn!(%peer, "the client uses this server from now on"),
             Event::LinkMtu { link, bytes } => {
                 tracing::info!(%peer, link = self.link(*link), bytes, "the link carries packets of this size");
             }
             Event::TunnelMtu(bytes) => {
                 tracing::debug!(%peer, bytes, "the links in use carry inner packets of this size")
             }
-            Event::Leased => tracing::debug!(%peer, "the server told this client's addresses"),
+            Event::Leased => tracing::debug!(%peer, "the server sent this client's addresses"),
             Event::ControlChanged { link, change } => {
                 let cause = change.cause.map_or("none", Cause::name);
                 let [before, now] = [change.before, change.now].map(|rate| rate.map(BitRate::as_bps));
                 tracing::debug!(
                     %peer, link = self.link(*link), phase = change.to.name(), cause, before, now,
-                    "the link's rate control changed"
+                    "the link's congestion control changed"
                 );
             }
-            Event::PeerRestarted => tracing::info!(%peer, "the peer was restarted"),
+            Event::PeerRestarted => tracing::info!(%peer, "the peer has restarted"),
             other => tracing::info!(%peer, ?other, "event"),
         }
     }
@@ -87,7 +87,7 @@ fn why(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Used => "the invitation was used already",
         Refusal::Expired => "the invitation has expired",
-        Refusal::Refused => "its log says why",
+        Refusal::Refused => "the server's log says why",
     }
 }
 

@@ -1,53 +1,51 @@
 //! Lets the datagrams of busy links gather in their sockets.
 //!
-//! Links of some ten Mbit/s deliver datagrams one by one, each a wake-up: of 290 Mbit/s over five links 20,000 a second, and most of what a
-//! datagram costs is the waking. So sockets that are busy that way are not waited for: all of them are looked at together every 1/32 of the
-//! shortest round trip among them, 1 to 2 ms. (A server's socket has clients near and far: 1 ms.) A datagram of a quiet link is still taken at
-//! once, so light traffic beside a download over other links does not meet this; what busy links deliver is taken up to that much later. The kernel
-//! says when it came, so no measurement of a link notices.
+//! Links of some ten Mbit/s deliver datagrams one by one, and each is a wake-up: 20,000 a second at
+//! 290 Mbit/s over five links. The wake-up is most of a datagram's cost. So the loop does not wait for
+//! sockets that are busy in this way. It reads all of them together every 1/32 of the shortest round trip
+//! among them, which is bounded to 1 to 2 ms. (A server's socket has clients near and far: 1 ms.)
 //!
-//! Who gathers is decided every [`JUDGED_EVERY`]: sockets with [`BUSY_PER_S`] datagrams a second or more, if together they have
-//! [`WORTH_PER_S`], four for each look. A socket that gives many datagrams to a receive anyway is waited for: there is nothing to save, and a
-//! link of Gbit/s would stand still for nothing.
+//! A datagram of a quiet link is still taken at once, so light traffic beside a download over other
+//! links is not delayed. Datagrams of busy links are taken up to that much later. The kernel stamps them
+//! when they arrive, so no measurement of a link changes.
 //!
-//! It knows no sockets: it counts, and says when to look.
+//! The sockets that gather are chosen every [`JUDGED_EVERY`]: those with [`BUSY_PER_S`] datagrams a second
+//! or more, if they have [`WORTH_PER_S`] together, four for each reading. The loop waits for a socket that
+//! gives many datagrams to a receive anyway: gathering would save nothing, and a link of Gbit/s would stand
+//! still.
 //!
-//! (Lab, `reference`, both ends and the emulator on two cores, one download at 263 Mbit/s, system calls a second, client and server: to wait
-//! 19,400 and 7,300 without, 5,300 and 4,300 with it; to receive 25,500 and 7,900, 9,600 and 2,800; processor time, with bulk that waits for
-//! its quantum whatever wakes the loop, 0.28 and 0.24, 0.16 and 0.17. An echo beside it has 21.5 and 21.8 ms in the median. With 250 µs, and without that other change,
-//! 0.20 and 0.20. All that was with half a millisecond and four receives a call; with a millisecond and eight, in alternating runs, two of one download
-//! and five of four: 0.16 and 0.15 -> 0.13 and 0.14 of a processor, 0.20 and 0.21 -> 0.16 and 0.20, calls to receive 10,000 -> 4,850 and 2,670 -> 1,820, to wait
-//! 4,900 -> 3,200 and 3,800 -> 3,200. The echo goes over a link that is not busy: 22.2 ms with either. On `dual`, where it is, one run each, 21.5 -> 21.7 ms.
-//! With two milliseconds over links of 80 ms, five alternating runs: the client's processor time 0.10 -> 0.08 or 0.09 for one download, 0.13 -> 0.10 or
-//! 0.11 for four, the server's 0.17 -> 0.16 for four; with three, two runs, no less. The echo beside it 21.5 to 21.7 ms with either.)
+//! It does not know sockets: it counts, and says when to read.
+//!
+//! Measured: docs/decisions/0090-datagrams-of-busy-links-gather.md.
 
 use std::time::Duration;
 
 use bonding_proto::Instant;
 
-/// How long they gather at least. The quantum that bulk is sent in.
+/// The shortest time of gathering: the quantum in which bulk is sent.
 const EVERY_MIN: Duration = Duration::from_millis(1);
-/// And at most: with three milliseconds a download took as much.
+/// The longest. Chosen: three milliseconds saved no more processor time.
 const EVERY_MAX: Duration = Duration::from_millis(2);
-/// Up to such a part of the shortest round trip of those that gather.
+/// Sockets gather up to such a part of their shortest round trip. Chosen: a delay that TCP does not
+/// notice.
 const ROUND_TRIP_PART: u32 = 32;
-/// Who gathers is decided anew after this.
+/// The sockets that gather are chosen anew after this.
 const JUDGED_EVERY: Duration = Duration::from_millis(10);
-/// A socket with so many datagrams a second is busy.
+/// A socket with so many datagrams a second is busy: some 12 Mbit/s of full packets.
 const BUSY_PER_S: u64 = 1_000;
-/// All that gather have to have so many together.
+/// Sockets that gather have so many datagrams a second together: four for each reading.
 const WORTH_PER_S: u64 = 4_000;
-/// A socket that gives so many datagrams with a receive needs no gathering.
+/// A socket that gives so many datagrams with one receive gains nothing from gathering.
 const MANY: u64 = 4;
-/// Receives of a socket that gathers are so many in one.
+/// One call on a socket that gathers is so many receives.
 const RECEIVES: u64 = bonding_os::udp::RECEIVES_MAX as u64;
 
-/// What one socket had since the last judgement.
+/// The datagrams of one socket since the sockets were chosen last.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
     datagrams: u64,
     receives: u64,
-    /// It is looked at, not waited for.
+    /// The loop reads it now and then, and does not wait for it.
     gathers: bool,
 }
 
@@ -58,12 +56,12 @@ impl Tally {
         self.receives += 1;
     }
 
-    /// Whether it is looked at, not waited for.
+    /// Whether the loop reads it now and then, and does not wait for it.
     pub(super) const fn gathers(&self) -> bool {
         self.gathers
     }
 
-    /// Datagrams a second that come one by one; none on a socket that is not busy.
+    /// Datagrams a second that come one by one; `None` for a socket that is not busy.
     fn busy_per_s(&self, span: Duration) -> Option<u64> {
         let per_s = self.datagrams.saturating_mul(1_000_000) / micros(span);
         let many = if self.gathers { MANY * RECEIVES } else { MANY };
@@ -72,22 +70,22 @@ impl Tally {
     }
 }
 
-/// When to look, and at whom.
+/// When to read the sockets that gather.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
     judged_at: Instant,
     every: Duration,
-    /// The next look, while somebody gathers.
+    /// The next reading, while any socket gathers.
     look_at: Option<Instant>,
 }
 
 impl Gathering {
-    /// When those that gather are to be looked at.
+    /// When the sockets that gather are to be read.
     pub(super) const fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
 
-    /// Whether they are to be looked at now; the next look is a while later.
+    /// Whether they are to be read now. The next reading is a while later.
     pub(super) fn looks(&mut self, now: Instant) -> bool {
         let due = self.look_at.is_some_and(|at| at <= now);
         if due {
@@ -96,7 +94,7 @@ impl Gathering {
         due
     }
 
-    /// Whether it is time to decide who gathers, and over which span.
+    /// Whether it is time to choose the sockets that gather, and over which span.
     pub(super) fn judges(&mut self, now: Instant) -> Option<Duration> {
         let span = now.saturating_since(self.judged_at);
         if span < JUDGED_EVERY {
@@ -106,8 +104,8 @@ impl Gathering {
         Some(span)
     }
 
-    /// Decides who gathers, from what came in `span`, and begins to count anew. Each comes with the shortest round trip over its socket, if that is
-    /// known.
+    /// Chooses the sockets that gather by their datagrams in `span`, and begins to count anew. Each
+    /// comes with the shortest round trip over its socket, if that is known.
     pub(super) fn judge<'a>(
         &mut self,
         sockets: impl Iterator<Item = (&'a mut Tally, Option<Duration>)>,
@@ -148,7 +146,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Who gathers after a span of 10 ms.
+    /// The sockets that gather after a span of 10 ms.
     fn judged(mut tallies: Vec<Tally>) -> Vec<bool> {
         let mut gathering = Gathering::default();
         gathering.judge(tallies.iter_mut().map(|tally| (tally, None)), SPAN, START);

@@ -25,10 +25,11 @@ use crate::status::Snapshot;
 pub use self::event_loop::LoopError;
 pub use self::setup::RunError;
 
-/// What the rest of the program does while the engine runs, on the engine's thread: it must not block.
+/// The work of the rest of the program while the engine runs, on the engine's thread: it must not
+/// block.
 pub trait Service {
-    /// A descriptor to wait for; an epoll instance ([`bonding_os::poll::Poller`]) where there are several. It stays
-    /// the same for the life of the service.
+    /// A descriptor to wait for; an epoll instance ([`bonding_os::poll::Poller`]) where there are
+    /// several. It stays the same for the life of the service.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
     /// The descriptor is readable. Level-triggered: it is called again until it is not.
     fn handle_ready(&mut self, running: &mut dyn Running);
@@ -45,6 +46,6 @@ pub trait Running {
     /// Does what is asked for.
     ///
     /// # Errors
-    /// Why it is not done, for a person.
+    /// The reason why it is not done, for a person.
     fn command(&mut self, command: Command) -> Result<Reply, String>;
 }

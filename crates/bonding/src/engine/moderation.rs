@@ -1,48 +1,46 @@
 //! Lets small packets gather, as a network card moderates its interrupts.
 //!
-//! What a small packet costs most is being waited for: its sender wakes this process, which sends it on and wakes the next. Where wake-ups
-//! follow each other closely and bring little, the loop pauses for 50 µs before each wait; who sends meanwhile wakes nobody. As
-//! soon as a pause has gathered too little the loop waits at once again, so a lone packet, or a question and its answer over
-//! any real distance, never meets one. Bulk does not either: its wake-ups bring much.
+//! The wake-up is the largest cost of a small packet: its sender wakes this process, which sends the
+//! packet on and wakes the next process. Where wake-ups follow each other closely and bring few
+//! packets, the loop pauses for 50 µs before each wait; a packet that comes meanwhile wakes nothing. The
+//! loop waits at once again as soon as a pause has gathered too few packets. So a lone packet, or a
+//! question and its answer over any real distance, is never delayed. Bulk is not either: its wake-ups
+//! bring many packets.
 //!
-//! (100-byte packets through both ends, two cores, two alternating runs: 206,000 and 339,000 a second without, 334,000 and 449,000
-//! with it; in 1,000 flows 74,000 and 116,000, 209,000 and 159,000.)
-//!
-//! # Explored and removed
-//! Counting a wake-up as close by the wait alone, without the work before it: in 1,000 flows 140,000 to 195,000 packets a second without, 119,000
-//! to 184,000 with it (four alternating runs).
+//! Measured: docs/decisions/0091-pauses-of-the-event-loop.md.
 
 use std::time::Duration;
 
 use bonding_proto::Instant;
 
-/// How long they gather.
+/// The length of a pause. Chosen: no more than the time in which a busy sender makes four packets.
 const PAUSE: Duration = Duration::from_micros(50);
-/// What has to be there then for that to go on: 80,000 packets a second.
+/// Packets that a pause must gather for the next pause to follow: 80,000 a second.
 const GATHERED_MIN: usize = 4;
-/// A wake-up with so many was worth it.
+/// A wake-up with so many packets is worth its cost. Chosen: one batch of the loop.
 const MANY: usize = 64;
-/// So many wake-ups in a row, each sooner than a pause after the last, begin it.
+/// So many wake-ups in a row, each sooner than a pause after the last, begin the pauses. Chosen: a
+/// lone exchange of packets does not come to so many.
 const QUICK_MAX: u32 = 16;
 
-/// An input is busy when it has something again after less than this.
+/// An input is busy when it has a packet again after less than this. Chosen: two pauses.
 const BUSY_GAP: Duration = Duration::from_micros(100);
 
-/// When an input had something last.
+/// When an input had a packet last.
 #[derive(Debug, Default)]
 pub(super) struct Recency(Instant);
 
 impl Recency {
-    /// It has something now: whether it is busy.
+    /// The input has a packet now: whether it is busy.
     pub(super) fn note(&mut self, now: Instant) -> bool {
         now.saturating_since(std::mem::replace(&mut self.0, now)) < BUSY_GAP
     }
 }
 
-/// What the wake-ups were like lately.
+/// The latest wake-ups, and whether the loop pauses.
 #[derive(Debug, Default)]
 pub(super) struct Moderation {
-    /// Wake-ups in a row that came soon after another and had little.
+    /// Wake-ups in a row that came soon after another and brought few packets.
     quick: u32,
     is_on: bool,
     woke_at: Instant,
@@ -93,9 +91,9 @@ mod tests {
         assert_eq!(pauses(&mut moderation, 1_000, 64, 20), 0, "bulk");
         assert_eq!(pauses(&mut moderation, 15, 1, 20), 0);
         assert_eq!(pauses(&mut moderation, 1, 1, 20), 1);
-        // What a pause gathers keeps it on, however long it takes.
+        // Pauses go on while they gather enough, however long a wake-up takes.
         assert_eq!(pauses(&mut moderation, 1_000, 4, 70), 1_000);
         assert_eq!(pauses(&mut moderation, 1, 3, 70), 0);
-        assert_eq!(pauses(&mut moderation, 15, 1, 20), 0, "and it begins anew");
+        assert_eq!(pauses(&mut moderation, 15, 1, 20), 0, "and the count begins anew");
     }
 }

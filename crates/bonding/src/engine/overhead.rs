@@ -1,4 +1,4 @@
-//! What a link puts around an inner packet.
+//! The headers that a link puts around an inner packet.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ const FRAME_HEADER: u16 = 11;
 /// Of a sealed datagram: its header and its tag.
 const SEALING: u16 = 16 + 16;
 
-/// What makes the difference; ordered by what it costs.
+/// The properties of a link that decide its overhead; ordered by the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Overhead {
     /// How the datagram is protected.

@@ -1,4 +1,5 @@
-//! What a client or server is to do, as plain values: made from a configuration, which the engine does not know.
+//! What a client or server is to do, as plain values. They are made from a configuration, which the
+//! engine does not know.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -39,7 +40,8 @@ pub struct RunPlan {
     pub mss_clamp: bool,
     /// How often [`super::Service::handle_interval`] is called.
     pub status_interval: Duration,
-    /// Where changes to the machine are written down until they are undone; one process at a time holds it.
+    /// The file in which changes to the machine are written down until they are undone. One process
+    /// at a time holds it.
     pub state_file: PathBuf,
 }
 
@@ -54,7 +56,7 @@ pub struct ClientPlan {
     pub sealing: Option<SealingPlan>,
     /// Its links, in the order of their numbers.
     pub links: Vec<LinkPlan>,
-    /// Where what links with a cap have used is written down.
+    /// The file with the bytes that links with a cap have carried.
     pub usage_file: PathBuf,
     /// The rest.
     pub run: RunPlan,
@@ -63,11 +65,11 @@ pub struct ClientPlan {
 /// What a client's sealed links need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealingPlan {
-    /// Who the server must be.
+    /// The public key that the server must have.
     pub server: PublicKey,
     /// Where the client's own key is, and its state beside it.
     pub private_key_file: PathBuf,
-    /// Where the secret is that it shares with the server on top.
+    /// The file with the pre-shared key, if it has one.
     pub preshared_key_file: Option<PathBuf>,
 }
 
@@ -107,7 +109,7 @@ pub struct ServerPlan {
     pub ports: Ports,
     /// Where its own key is, made at the first start, and its state beside it.
     pub private_key_file: PathBuf,
-    /// Who may connect.
+    /// The clients that may connect.
     pub clients: Vec<PeerPlan>,
     /// Forward and masquerade; `None`: neither.
     pub nat: Option<NatPlan>,
@@ -118,11 +120,12 @@ pub struct ServerPlan {
 /// One client of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerPlan {
-    /// What the core is told of it, but for what is in files and what depends on the tunnel's networks.
+    /// What the core is told of it, without the contents of files and without what depends on the
+    /// tunnel's networks.
     pub config: ClientConfig,
     /// Its addresses in the tunnel.
     pub addresses: Vec<IpAddr>,
-    /// Where the secret is that it shares with us on top.
+    /// The file with the pre-shared key, if it has one.
     pub preshared_key_file: Option<PathBuf>,
     /// The names of its links, by number.
     pub links: Vec<String>,

@@ -1,4 +1,4 @@
-//! What client and server set up alike: rights, signals, the journal of changes, the TUN device.
+//! The set-up that client and server share: rights, signals, the journal of changes, the TUN device.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,18 +19,18 @@ use super::plan::TunnelPlan;
 use crate::state::StateError;
 use crate::state::register::EnrolError;
 
-/// What a link carries where its interface does not say less.
+/// The MTU of a link whose interface does not say less: Ethernet.
 const LINK_MTU: u16 = 1_500;
-/// IPv6 needs this (RFC 8200 §5); no link below it may push the tunnel there.
+/// RFC 8200 §5: IPv6 needs this much. A link with less does not lower the tunnel's MTU below it.
 pub(crate) const TUNNEL_MTU_MIN: u16 = 1_280;
 
-/// Why a client or server does not run, or stopped.
+/// The reason why a client or server does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Rights are missing.
     #[error(transparent)]
     Unprivileged(#[from] Unprivileged),
-    /// Signals or random numbers are not to be had.
+    /// The kernel gives no signals or no random numbers.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
     /// Changes cannot be written down or made.
@@ -45,7 +45,7 @@ pub enum RunError {
     /// A route was refused.
     #[error("cannot set up routes: {0}")]
     Route(#[from] NetlinkError),
-    /// A prefix is none.
+    /// A prefix is malformed.
     #[error(transparent)]
     Prefix(#[from] CidrError),
     /// A listener cannot be opened.
@@ -116,12 +116,13 @@ impl Ground {
     }
 }
 
-/// The last step of a set-up, before the first packet of a stranger is read: gives up what a running bond does not need.
+/// The last step of a set-up, before the first packet from the network is read: gives up the rights
+/// that a running bond does not need.
 pub(crate) fn reduce_rights() -> Result<(), RunError> {
     Ok(privileges::reduce()?)
 }
 
-/// What nobody can guess, from the kernel.
+/// Random numbers from the kernel, which cannot be guessed.
 pub(crate) fn entropy() -> Result<[u8; 32], RunError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
@@ -141,7 +142,7 @@ pub(crate) fn tun(plan: &TunnelPlan, auto: u16) -> Result<Tun, RunError> {
     Ok(tun)
 }
 
-/// Routes through the device what its own addresses do not route there already.
+/// Routes the prefixes through the device that its own addresses do not route there already.
 pub(crate) fn routes(tun: &Tun, own: &[Prefix], prefixes: &[Prefix]) -> Result<(), RunError> {
     let own = own.iter().map(|prefix| cidr(*prefix)).collect::<Result<Vec<_>, _>>()?;
     let mut requests = Requests::open()?;

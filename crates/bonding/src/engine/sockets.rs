@@ -1,15 +1,15 @@
 //! The sockets of a client's links or a server's listeners, by [`SocketId`].
 //!
-//! A socket may be missing: its interface does not exist yet, or vanished. What is sent there then is counted and lost,
-//! and [`Sockets::refresh`] opens it as soon as it can be.
+//! A socket may be missing: its interface does not exist yet, or has vanished. Datagrams for it are then
+//! counted and lost, and [`Sockets::refresh`] opens the socket as soon as the interface is there.
 //!
-//! A socket's send buffer may be full: the interface itself is what limits the link. The socket keeps the batch that was refused, and the core is told
-//! ([`Sockets::poll_event`]): it gives the link no more data until there is room. What it sends all the same is kept up to a little (below), the
-//! rest dropped and counted. Small batches are heartbeats and control: they have a place of their own, lest a saturated link look dead.
+//! A socket's send buffer may be full: the interface itself limits the link. The socket keeps the batch
+//! that was refused, and tells the core ([`Sockets::poll_event`]), which gives the link no more data until
+//! there is room. Of the batches that come all the same the socket keeps a few (below), and drops and counts
+//! the rest. Small batches are heartbeats and control: they have a place of their own, so that a saturated
+//! link does not look dead.
 //!
-//! Before the core was told, all that came on top was dropped: sent again over other links, but lost as the link's own figures had it. (Two
-//! wires of 1 Gbit/s, tbf on the interfaces, one upload: what was dropped so while rates were found out was 22 % of what one link carried in the
-//! 5 s over which loss is taken; it was left out for that, 902 Mbit/s instead of 1,800.)
+//! Measured: docs/decisions/0092-a-full-socket-tells-the-core.md.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +38,7 @@ const REFUSED_MAX: usize = 64;
 /// Batches of any size kept for a full socket.
 const KEPT_MAX: usize = 16;
 
-/// Where a socket is to sit.
+/// The address and interface of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SocketSpec {
     /// For messages: the link's name, or the listener's address.
@@ -61,14 +61,14 @@ struct Kept {
 struct Slot {
     spec: SocketSpec,
     socket: Option<UdpSocket>,
-    /// The interface it was opened on: after that vanished, the socket is of no use.
+    /// The interface it was opened on. Once that has vanished, the socket is of no use.
     index: Option<u32>,
     /// What the core was told last.
     carrier: bool,
     /// Own addresses, IPv4 and IPv6, for people.
     addresses: [Option<IpAddr>; 2],
     kept: VecDeque<Kept>,
-    /// Whether the core takes it for full.
+    /// Whether the core was told that it is full.
     is_full: bool,
     dropped: u64,
     /// Figures of sockets that were closed.
@@ -83,7 +83,7 @@ struct Slot {
 pub(crate) struct Sockets {
     slots: Vec<Slot>,
     buffers: ReceiveBuffers,
-    /// What was larger than an interface carries, and where it was to go.
+    /// Datagrams that were larger than an interface carries, and their destinations.
     refused: VecDeque<(Path, usize)>,
     /// Sockets that had no way to send since this was asked last, each once.
     no_route: Vec<SocketId>,
@@ -129,12 +129,13 @@ impl Sockets {
         Ok(())
     }
 
-    /// Opens what can be opened now and closes what has lost its interface; gives what links should be told.
+    /// Opens the sockets that can be opened now, and closes those that have lost their interface; gives
+    /// the events for their links.
     pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, SocketEvent)> {
         let mut events = Vec::new();
         for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
             let carrier = slot.refresh(monitor, poller, token(id));
-            // One that was closed keeps nothing.
+            // A closed socket keeps no datagrams.
             if slot.is_full {
                 note_once(&mut self.rooms, id);
             }
@@ -158,7 +159,7 @@ impl Sockets {
         u8::try_from(at).ok().map(SocketId).filter(|id| id.index() < self.slots.len())
     }
 
-    /// The socket is ready now: whether it is to be asked until it has no more.
+    /// The socket is ready now: whether it is to be read until it is empty.
     pub(crate) fn note_ready(&mut self, id: SocketId, now: Instant) -> bool {
         self.slots.get_mut(id.index()).is_some_and(|slot| slot.recency.note(now) || slot.tally.gathers())
     }
@@ -179,7 +180,7 @@ impl Sockets {
         more
     }
 
-    /// The sockets that are not waited for, which is decided here now and then.
+    /// The sockets that the loop does not wait for, chosen here now and then.
     /// `round_trip` is the shortest over a socket, if that is known.
     pub(crate) fn gather(
         &mut self,
@@ -377,7 +378,7 @@ impl Slot {
         }
     }
 
-    /// Waits for what the socket is to be waited for.
+    /// Registers the socket for the events that the loop waits for.
     fn watch(&self, poller: &Poller, token: u64) {
         let interest = match (self.tally.gathers(), self.kept.is_empty()) {
             (false, true) => Interest::Readable,
@@ -399,7 +400,7 @@ impl Slot {
     }
 }
 
-/// Sends, and says how large a datagram was that the interface does not carry.
+/// Sends; gives the size of a datagram that the interface does not carry.
 fn try_send(socket: &mut UdpSocket, transmit: &Transmit, bytes: &[u8]) -> (Sent, Option<usize>) {
     let before = socket.counters().too_big;
     let sent = socket.send(&batch(transmit, bytes));
@@ -428,8 +429,8 @@ fn token(id: SocketId) -> u64 {
     FIRST_TOKEN + u64::from(id.0)
 }
 
-/// The bound address, or one of the interface's that is not link-local, of the family that is asked for. A socket that is
-/// bound to any IPv6 address has both.
+/// The bound address, or one of the interface's that is not link-local, of the wanted family. A socket
+/// that is bound to any IPv6 address has both families.
 fn own_address(interface: &Interface, bind: IpAddr, ipv4: bool) -> Option<IpAddr> {
     if !bind.is_unspecified() {
         return Some(bind).filter(|bind| bind.is_ipv4() == ipv4);

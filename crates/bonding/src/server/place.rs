@@ -1,16 +1,18 @@
-//! Where clients may find this server.
+//! The addresses at which clients find this server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::config::Host;
 
-/// Somewhere behind the default routes, from ranges that are nobody's (RFC 5737, RFC 3849). Nothing is sent there.
+/// Destinations behind the default routes, from the ranges for documentation (RFC 5737, RFC 3849). Nothing
+/// is sent there.
 const FAR_AWAY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 /// RFC 863. A datagram socket only looks up the route.
 const DISCARD_PORT: u16 = 9;
 
-/// The address that is listened on; where that is any, those that the default routes leave from, IPv4 first.
+/// The address that the server listens on. If it listens on any: the addresses that the default routes
+/// send from, IPv4 first.
 pub(super) fn own_addresses(listen: IpAddr) -> Vec<Host> {
     if !listen.is_unspecified() {
         return vec![Host::Address(listen)];
@@ -32,7 +34,7 @@ fn source_towards(far: IpAddr) -> Option<IpAddr> {
     (usable && !source.is_unspecified() && !source.is_loopback()).then_some(source)
 }
 
-/// The host's address if the internet does not lead there.
+/// The host's address if it cannot be reached from the internet.
 pub(super) fn private(host: &Host) -> Option<IpAddr> {
     let Host::Address(address) = host else { return None };
     let private = match address {
@@ -63,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_on_one_address_is_found_there() {
+    fn a_server_on_one_address_is_found_there() {
         let listen: IpAddr = "203.0.113.7".parse().unwrap();
         assert_eq!(own_addresses(listen), [Host::Address(listen)]);
         let found = own_addresses(Ipv4Addr::UNSPECIFIED.into());

@@ -1,6 +1,7 @@
-//! Who may connect: the clients of the configuration and those of the register, as the endpoint is told of them.
+//! The clients that may connect: those of the configuration and those of the register, in the form that
+//! the endpoint takes.
 //!
-//! It deliberately does not know the endpoint: it says what to tell it.
+//! It deliberately does not know the endpoint: the server hands the entries on.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,18 +23,18 @@ use crate::state::{keys, lease};
 pub(super) struct Roster {
     register: Register,
     configured: Configured,
-    /// Ourselves, for invitations.
+    /// The server's own key, for invitations.
     public_key: PublicKey,
     listen: IpAddr,
     ports: Ports,
 }
 
-/// A client as it is told to the endpoint and shown to people.
+/// A client, for the endpoint and for people.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// For the endpoint.
     pub(super) config: ClientConfig,
-    /// What its links are called, as far as somebody said.
+    /// The names of its links, as far as the configuration has them.
     pub(super) links: Vec<String>,
     /// In the tunnel.
     pub(super) addresses: Vec<IpAddr>,
@@ -72,10 +73,11 @@ impl Roster {
         Ok((roster, entries))
     }
 
-    /// Without root's other rights a folder of somebody else cannot be written: better said now than at the first enrolment.
+    /// Without root's other rights the server cannot write another user's folder. The warning comes at the
+    /// start, not at the first enrolment.
     pub(super) fn warn_if_read_only(&self) {
         if let Err(error) = self.register.check_writable() {
-            tracing::warn!(%error, "nobody can be invited, enrolled or revoked");
+            tracing::warn!(%error, "clients can be neither invited nor enrolled nor revoked");
         }
     }
 
@@ -116,7 +118,7 @@ impl Roster {
         network.map_or_else(|| host(address), |network| Prefix { address, length: network.length })
     }
 
-    /// Makes a line for somebody who is to be called `name`.
+    /// Makes the invitation of a client that will be called `name`.
     pub(super) fn invite(
         &mut self,
         name: &str,
@@ -159,7 +161,7 @@ impl Roster {
         self.register.revoke(name, &self.configured, now)
     }
 
-    /// Those that nobody has used yet.
+    /// The invitations that are not used yet.
     pub(super) fn open_invitations(&self, now: SystemTime) -> Vec<OpenInvitation> {
         let open = self.register.invitations().iter().filter(|one| one.is_open(now));
         open.map(|one| OpenInvitation { name: one.name.clone(), expires: time(one.expires) }).collect()
@@ -172,7 +174,7 @@ fn host(address: IpAddr) -> Prefix {
 
 /// RFC 3339 in UTC.
 pub(super) fn time(seconds: u64) -> String {
-    // What cannot be a time of day any more is the last one that can.
+    // Later times than RFC 3339 can write become its last one: the end of the year 9999.
     let latest = Duration::from_secs(253_402_300_799);
     let at = UNIX_EPOCH + Duration::from_secs(seconds).min(latest);
     humantime::format_rfc3339_seconds(at).to_string()
