@@ -1,8 +1,9 @@
-//! Runs a client: its TUN device, one socket for each link, one session with each configured server.
+//! Runs a client: its TUN device, one socket for each link, one session with each configured
+//! server.
 //!
-//! No state of a link is fatal: the client waits for an interface that is missing, and looks a name up
-//! again that has no address. Missing rights, a missing key, a taken device and a second instance are fatal,
-//! with a message that says so.
+//! No state of a link is fatal: the client waits for an interface that is missing, and looks a name
+//! up again that has no address. Missing rights, a missing key, a taken device and a second
+//! instance are fatal, with a message that says so.
 
 mod caps;
 mod resolve;
@@ -111,8 +112,8 @@ fn sealing(plan: &SealingPlan) -> Result<ClientSealing, RunError> {
     })
 }
 
-/// The servers with their addresses for each link. Looks names up until one has an address; `None`: a
-/// signal came first.
+/// The servers with their addresses for each link. Looks names up until one has an address; `None`:
+/// a signal came first.
 fn servers(
     plan: &ClientPlan,
     monitor: &Monitor,
@@ -141,8 +142,8 @@ fn servers(
     }
 }
 
-/// The MTU that fits every plain link and the largest sealed one, at whichever of its addresses a server
-/// is reached. The MTU of sealed links is found out later, and the tunnel's MTU follows it.
+/// The MTU that fits every plain link and the largest sealed one, at whichever of its addresses a
+/// server is reached. The MTU of sealed links is found out later, and the tunnel's MTU follows it.
 fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) -> u16 {
     let one = |(link, at): (&LinkPlan, usize)| {
         let remotes = remotes(servers, at).map(|remote| Overhead::of(remote.ip(), link.security));

@@ -1,7 +1,7 @@
 //! The line that invites a client: `bond://HOST[,HOST…]:PORTS/SECRET`.
 //!
-//! It says where the server is, by which key to know it, and carries the token that enrols whoever shows it first. SECRET
-//! is base64 for URLs, without padding, of
+//! It has the server's hosts and ports, its key, and the token: the first client that shows it is
+//! enrolled. SECRET is base64 for URLs, without padding, of
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -9,10 +9,11 @@
 //! | 32 | the server's public key |
 //! | 16 | the token |
 //! | 8 | when it expires, in seconds since 1970, the largest byte first |
-//! | 4 | checksum: the first bytes of BLAKE2s-256 over everything before it, the text up to SECRET included |
+//! | 4 | checksum: the first bytes of BLAKE2s-256 over all before it, from the scheme on |
 //!
-//! The checksum is no protection, which the token is; it tells a line that was cut or mistyped before anything is sent. It is
-//! the last 4 bytes in every version. White space, which terminals and mail put into long lines, is of no meaning.
+//! The checksum finds a line that was cut or mistyped before a message is sent. It does not protect
+//! the line; the token does. It is the last 4 bytes in every version. White space, which terminals
+//! and mail put into long lines, is ignored.
 
 use std::fmt;
 
@@ -28,10 +29,10 @@ const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
 /// A line is a few hundred characters.
 const CHARS_MAX: usize = 4_096;
-/// More names for one server than anybody has.
+/// Hosts at most. Chosen: more names than a server has.
 pub const HOSTS_MAX: usize = 8;
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
     /// The server, in order of preference: from 1 to [`HOSTS_MAX`].
@@ -40,18 +41,18 @@ pub struct Invitation {
     pub ports: Ports,
     /// Its key.
     pub server: PublicKey,
-    /// What enrols a client, once.
+    /// The secret that enrols a client, once.
     pub token: Token,
-    /// When that ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub expires: u64,
 }
 
-/// Why a text is no invitation.
+/// The reason why a text is not an invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvitationError {
-    /// Something else.
+    /// The text is something else.
     #[error(
-        "this is no invitation: those begin with bond://, as `bondctl invite NAME` prints them on the server"
+        "this is no invitation: an invitation begins with bond://, as `bondctl invite NAME` prints it on the server"
     )]
     Other,
     /// Something is missing or mistyped.

@@ -1,12 +1,13 @@
-//! Logs on standard error: for people on a terminal, for the journal under systemd, plain text otherwise.
+//! Logs on standard error: for people on a terminal, for the journal under systemd, plain text
+//! otherwise.
 //!
 //! - On a terminal: time, level in colour, message.
-//! - With `JOURNAL_STREAM` set and no terminal: no time (the journal has its own) and no colour; where standard error
-//!   really is the journal, each line carries its syslog level (sd-daemon(3)).
+//! - With `JOURNAL_STREAM` set and no terminal: no time (the journal has its own) and no colour;
+//!   where standard error really is the journal, each line carries its syslog level (sd-daemon(3)).
 //! - Otherwise: time, level, message.
 //!
-//! `RUST_LOG` chooses levels: `debug`, or per module `info,bonding::control=trace`. Reports ([`report`]) are written as
-//! they are, without time and level, so that their shape is the documented one.
+//! `RUST_LOG` chooses levels: `debug`, or per module `info,bonding::control=trace`. Reports
+//! ([`report`]) are written without time and level, so that their shape is the documented one.
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
@@ -22,7 +23,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The target of reports: recognised by the formatter, and a name to switch them off by (`bonding::report=off`).
+/// The target of reports: the formatter recognises it, and `bonding::report=off` switches them off.
 const REPORT_TARGET: &str = "bonding::report";
 
 /// `RUST_LOG` is not understood.
@@ -32,10 +33,10 @@ pub struct FilterError {
     value: String,
 }
 
-/// Sends all logs of this process to standard error. To be called once; a second call changes nothing.
+/// Sends all logs of this process to standard error. A second call changes nothing.
 ///
 /// # Errors
-/// When `RUST_LOG` is not understood; nothing is set up then.
+/// When `RUST_LOG` is not understood; then no logs are set up.
 pub fn init() -> Result<(), FilterError> {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref())?;
     let terminal = std::io::stderr().is_terminal();

@@ -1,7 +1,8 @@
-//! The two periodic reports in the log: each link in a line, in a shape that scripts may read.
+//! The two periodic reports in the log: a line for each link, in a shape that scripts may read.
 //!
-//! The shapes are part of the user's contract and asserted literally by the tests below. The score printed is the
-//! formula without its saturation term, so that it says how good a link is; that it is full, its state says.
+//! The shapes are part of the user's contract; the tests below assert them literally. The printed
+//! score is the formula without its saturation term: it says how good a link is, and the state says
+//! whether it is full.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use bonding_proto::limits::LOSSY_PERMILLE;
 use bonding_proto::stats::LinkStats;
 use bonding_proto::view::{LinkRole, LinkState};
 
-/// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`, `SATURATED`, `BACKUP`, `OK`.
+/// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`,
+/// `SATURATED`, `BACKUP`, `OK`.
 pub fn state_word(link: &LinkStats) -> &'static str {
     match link.state {
         LinkState::Down => "DOWN",
@@ -45,7 +47,8 @@ pub fn link_metrics<'a>(links: impl Iterator<Item = (&'a str, &'a LinkStats)>) -
     text
 }
 
-/// A server's report of one client: each link with its label, which stands in until the remote is known.
+/// A server's report of one client: each link with its label, which stands in until the remote is
+/// known.
 pub fn link_statistics<'a>(links: impl Iterator<Item = (&'a str, &'a LinkStats)>) -> String {
     let mut text = String::from("=== Link Statistics ===");
     for (label, link) in links {

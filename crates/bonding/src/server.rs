@@ -1,4 +1,5 @@
-//! Runs a server: its TUN device, a socket for each port, an endpoint with a session for each client, forwarding and NAT.
+//! Runs a server: its TUN device, a socket for each port, an endpoint with a session for each
+//! client, forwarding and NAT.
 
 mod place;
 mod roster;
@@ -101,8 +102,8 @@ fn spec(plan: &ServerPlan, port: u16) -> SocketSpec {
     SocketSpec { label: bind.to_string(), bind, interface: None }
 }
 
-/// The MTU that fits every link that is known: that of the plain ones, and of the worst sealed link if a
-/// client has a key, or if there is no client yet.
+/// The MTU that fits every link that is known: that of the plain ones, and of the worst sealed link
+/// if a client has a key, or if there is no client yet.
 fn tunnel_mtu(plan: &ServerPlan, entries: &[Entry], monitor: &Monitor) -> u16 {
     let remotes = entries.iter().flat_map(|entry| &entry.config.plain).map(|peer| peer.remote);
     let plain = remotes.map(|remote| {
@@ -212,7 +213,8 @@ impl<'a> ServerShell<'a> {
         }
     }
 
-    /// A tunnel that was made for plain links only becomes narrower when the first sealed client comes.
+    /// A tunnel that was made for plain links only becomes narrower when the first sealed client
+    /// comes.
     fn make_room_for_sealing(&mut self) {
         let mtu = sealed_mtu(self.plan);
         if self.tunnel.fixed || self.tunnel.mtu <= mtu {

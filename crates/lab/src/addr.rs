@@ -1,4 +1,5 @@
-//! The addresses of a lab. IPv4 from the ranges for documentation (RFC 5737) and private use; IPv6 likewise (RFC 3849, RFC 4193).
+//! The addresses of a lab, from the ranges for documentation and private use: IPv4 by RFC 5737 and
+//! RFC 1918, IPv6 by RFC 3849 and RFC 4193.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

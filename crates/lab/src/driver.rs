@@ -1,11 +1,14 @@
-//! The emulator in real time: one thread that moves packets between the links' ends through their pipes.
+//! The emulator in real time: one thread that moves packets between the links' ends through their
+//! pipes.
 //!
-//! It sleeps in `epoll_pwait2` until a packet comes or the next one is due, to the nanosecond, and runs at real-time
-//! priority where that is permitted: a network does not slow down because its hosts are busy. Whatever time it wakes at, the
-//! pipes compute with the times at which things were due, so a late wake-up delays packets but changes no rate.
-//! Most of its CPU time is the receiving host's TCP/IP, which the kernel runs inside the write to a TUN device.
+//! The thread sleeps in `epoll_pwait2` until a packet comes or the next one is due, to the
+//! nanosecond. It runs at real-time priority where the kernel permits: a network does not slow down
+//! because its hosts are busy. The pipes compute with the times at which packets were due, so a
+//! late wake-up delays packets but changes no rate. Most of its CPU time is the receiving host's
+//! TCP/IP, which the kernel runs inside the write to a TUN device.
 //!
-//! Other threads talk to it over a channel and an eventfd: they hold no lock it could wait for.
+//! Other threads send it messages over a channel and an eventfd. They hold no lock that it could
+//! wait for.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,7 +28,7 @@ use tun_rs::SyncDevice;
 use crate::error::LabError;
 use crate::topology::LinkEnds;
 
-/// Above other real-time programs' usual 1, below the kernel's own threads.
+/// Chosen: above other real-time programs' usual 1, below the kernel's own threads.
 const PRIORITY: u8 = 50;
 /// Buffers hold any packet of the links' MTU.
 const BUFFER_BYTES: usize = 2_048;
@@ -33,13 +36,12 @@ const BUFFER_BYTES: usize = 2_048;
 const POOL_MAX: usize = 4_096;
 /// The most packets read from one device before packets that are due are delivered again.
 const BATCH_PKTS: usize = 32;
-/// The least time between two wake-ups. Under load several packets share one: at 290 Mbit/s of TCP over five links this
-/// turned 38,000 wake-ups a second into 15,000 and saved a quarter of the CPU time; 100 µs saved no more, and 200 µs showed in
-/// the round-trip times.
+/// The least time between two wake-ups. Under load several packets share one.
+/// Measured: docs/decisions/0093-wake-ups-of-the-emulator.md.
 const PAUSE: Duration = Duration::from_micros(50);
 /// The epoll token of the channel.
 const WAKE: u64 = u64::MAX;
-/// What counts as late.
+/// A wake-up counts as late above this. Chosen: a millisecond shows in a round-trip time.
 const LATE: Duration = Duration::from_millis(1);
 
 /// How well the emulator kept time, and what it cost.
@@ -51,22 +53,24 @@ pub struct DriverStats {
     pub wakeups: u64,
     /// Packets moved, both directions of all links.
     pub delivered_pkts: u64,
-    /// Packets a host did not take (its device was down).
+    /// Packets that a host refused: its device was down.
     pub refused_pkts: u64,
     /// The latest a delivery ever was.
     pub late_max: Duration,
-    /// Wake-ups more than 1 ms late. Many mean that the machine was too busy for the measurement to be believed.
+    /// Wake-ups more than 1 ms late. Many mean that the machine was too busy for a valid
+    /// measurement.
     pub late_wakeups: u64,
     /// CPU time used by the driver's thread.
     pub cpu: Duration,
 }
 
-/// What one direction of a link counted, and what it does.
+/// The counters and the queue of one direction of a link.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PipeSnapshot {
     /// Since the start.
     pub counters: Counters,
-    /// What a packet offered now would wait in the queue; nothing on a link that stands still.
+    /// The time that a packet offered now would wait in the queue; `None` on a link that stands
+    /// still.
     pub queue_delay: Option<Duration>,
     /// Packets offered so far that had the size of [`Lab::count_size`](crate::Lab::count_size).
     pub sized_pkts: u64,
@@ -189,7 +193,7 @@ impl Driver {
         self.send(Message::CountSize(bytes));
     }
 
-    /// The driver is gone only when this is dropped: a message is always taken.
+    /// The driver's thread ends only when this is dropped, so it takes every message.
     fn send(&self, message: Message) {
         let _ = self.messages.send(message);
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -266,7 +270,8 @@ impl State {
                 epoll::EventFlags::IN,
             )?;
         }
-        // epoll_pwait2 waits to the nanosecond and came with Linux 5.11; better known now than on the thread.
+        // epoll_pwait2 waits to the nanosecond and came with Linux 5.11: an older kernel fails
+        // here, not on the thread.
         let mut event = [MaybeUninit::<epoll::Event>::uninit()];
         epoll::wait(&epoll, &mut event, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         Ok(epoll)
@@ -288,7 +293,7 @@ impl State {
             let ready = match epoll::wait(epoll, &mut events, timeout.as_ref()) {
                 Ok((ready, _)) => ready,
                 Err(rustix::io::Errno::INTR) => continue,
-                // The descriptors are ours and open: nothing else can fail.
+                // The descriptors are valid and open: there is no other error.
                 Err(error) => panic!("the emulator cannot wait for packets: {error}"),
             };
             self.stats.wakeups += 1;
@@ -334,16 +339,16 @@ impl State {
         }
     }
 
-    /// Sleeps, whatever comes.
+    /// Sleeps, even when packets come.
     fn pause_until(&self, until: Time) {
         let span = until - self.now();
         if let (false, Ok(span)) = (span.is_zero(), Timespec::try_from(span)) {
-            // Interrupted is early, and early is harmless.
+            // An interrupted sleep ends early, which is harmless.
             let _ = rustix::thread::nanosleep(&span);
         }
     }
 
-    /// How long there is nothing to do unless a packet comes.
+    /// The time until the next packet is due.
     fn timeout(&self) -> Option<Timespec> {
         let pipes = self.links.iter().flat_map(|link| [&link.up, &link.down]);
         let next = pipes.filter_map(Pipe::poll_timeout).min()?;
@@ -360,7 +365,8 @@ impl State {
         let (from, pipe, _) = link.parts(direction);
         for _ in 0..BATCH_PKTS {
             let mut buffer = self.pool.pop().unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
-            // An error is "no more", or a device that was set down: the next packet comes with the next event.
+            // An error means that the device is empty or was set down: the next packet comes with
+            // the next event.
             let Ok(len) = from.recv(&mut buffer) else {
                 self.pool.push(buffer);
                 break;
@@ -379,7 +385,7 @@ impl State {
         *(if direction == Direction::Up { up } else { down }) += sized_pkts;
     }
 
-    /// Does what other threads asked for; true to stop.
+    /// Handles the messages of other threads; true to stop.
     fn take_messages(&mut self) -> bool {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.wake, &mut count);

@@ -1,12 +1,14 @@
-//! Why a lab could not do what it was asked.
+//! Errors of a lab.
 
 use std::io;
 
-/// Why a lab could not do what it was asked.
+/// The reason why a call of the lab failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// The process is not in a sandbox: the lab refuses to touch the machine's own network.
-    #[error("not in a sandbox: call sandbox::enter() first, the machine's own network is not touched")]
+    #[error(
+        "not in a sandbox: call sandbox::enter() first; the lab does not touch the machine's own network"
+    )]
     NotInSandbox,
     /// Programs that are missing.
     #[error("missing: {programs}; install with: apt-get install {packages}")]
@@ -31,10 +33,10 @@ pub enum LabError {
         command: String,
         /// How it ended.
         status: String,
-        /// What it said.
+        /// Its output.
         message: String,
     },
-    /// A program said what was not understood.
+    /// The output of a program was not understood.
     #[error("{command}: cannot read its report: {message}")]
     Report {
         /// The program.

@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::error::LabError;
 use crate::requirements::search_path;
 
-/// Which host.
+/// A host's place in the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Host {
     /// Behind the links.
@@ -23,7 +23,7 @@ pub enum Host {
 }
 
 impl Host {
-    /// All of them.
+    /// All hosts.
     pub const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Internet];
 
     /// The namespace's name.
@@ -47,20 +47,21 @@ impl HostRef {
         Self { host }
     }
 
-    /// Which one.
+    /// The host it is.
     pub const fn host(self) -> Host {
         self.host
     }
 
-    /// A command that runs `program` on this host. It is the process that is spawned: its id and its exit status are those of the
-    /// program.
+    /// A command that runs `program` on this host. It is the process that is spawned: its id and
+    /// its exit status are those of the program.
     pub fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.host.name()]).arg(program).env("PATH", search_path());
         command
     }
 
-    /// Calls `work` on a thread of this host and gives its result. Sockets it opens stay on this host.
+    /// Calls `work` on a thread of this host and gives its result. Sockets it opens stay on this
+    /// host.
     ///
     /// # Errors
     /// When the host is gone.
@@ -91,7 +92,7 @@ pub(crate) fn output(command: &mut Command, input: Option<&str>) -> Result<Strin
     let run = |source| LabError::Run { program: line.clone(), source };
     let mut running = command_with_pipes(command, input.is_some()).map_err(run)?;
     if let (Some(text), Some(mut stdin)) = (input, running.stdin.take()) {
-        // One that ends without reading says why.
+        // A program that ends without reading says why on its standard error.
         let _ = stdin.write_all(text.as_bytes());
     }
     let result = running.wait_with_output().map_err(run)?;

@@ -1,4 +1,4 @@
-//! The lab: hosts, links, and what happens to them.
+//! The lab: hosts, links, and their events.
 
 use std::process::{Child, Command};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -33,10 +33,12 @@ impl Default for LabOptions {
 
 /// Three hosts and the links between them, running.
 ///
-/// Dropping it ends the processes it spawned (SIGTERM, then SIGKILL), stops the emulator and removes the namespaces.
+/// Dropping it ends the processes it spawned (SIGTERM, then SIGKILL), stops the emulator and
+/// removes the namespaces.
 #[derive(Debug)]
 pub struct Lab {
-    // Dropped in this order, after the processes: first the emulator with its devices, then the namespaces.
+    // Dropped in this order, after the processes: first the emulator with its devices, then the
+    // namespaces.
     driver: Driver,
     scenario: Scenario,
     clock: Mutex<Option<Time>>,
@@ -46,18 +48,19 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds the hosts and starts the links. When it returns, packets flow. Says so on standard error when the emulator gets no
-    /// real-time priority.
+    /// Builds the hosts and starts the links. When it returns, packets flow. A line on standard
+    /// error says when the emulator gets no real-time priority.
     ///
     /// # Errors
-    /// Outside a [`sandbox`]; when another lab runs in it; when the kernel or a program refuses a step.
+    /// Outside a [`sandbox`]; when another lab runs in it; when the kernel or a program refuses a
+    /// step.
     pub fn start(scenario: &Scenario, options: LabOptions) -> Result<Self, LabError> {
         let namespaces = namespaces()?;
         let ends = topology::build(scenario)?;
         let lab = Self::assemble(scenario.clone(), ends, options.seed, namespaces)?;
         if !lab.driver_stats().realtime {
             eprintln!(
-                "lab: no real-time priority (it takes root): what else runs will show in the measurements"
+                "lab: no real-time priority (it needs root): other programs will show in the measurements"
             );
         }
         if options.start_clock {
@@ -66,8 +69,9 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Builds the hosts with `links` veth pairs between client and server instead of emulated links: as fast as the machine, to
-    /// measure what packets cost. [`Lab::apply`] and what it serves change nothing there, and nothing is counted.
+    /// Builds the hosts with `links` veth pairs between client and server instead of emulated
+    /// links. They are as fast as the machine, to measure the cost of packets. [`Lab::apply`] and
+    /// its callers change nothing there, and no packet is counted.
     ///
     /// # Errors
     /// As [`Lab::start`].
@@ -111,7 +115,8 @@ impl Lab {
         HostRef::new(host)
     }
 
-    /// Starts `command`, made by [`HostRef::command`], as a process that ends with its guard or with the lab.
+    /// Starts `command`, made by [`HostRef::command`], as a process that ends with its guard or
+    /// with the lab.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -123,7 +128,7 @@ impl Lab {
         Ok(process)
     }
 
-    /// The scenario it plays.
+    /// The scenario of the lab.
     pub const fn scenario(&self) -> &Scenario {
         &self.scenario
     }
@@ -145,7 +150,7 @@ impl Lab {
         }
     }
 
-    /// The time since the scenario's events began to count; nothing before.
+    /// The time since the scenario's events began to count; `None` before.
     pub fn clock(&self) -> Option<Duration> {
         let start = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         start.map(|start| self.driver.now() - start)
@@ -156,14 +161,15 @@ impl Lab {
         self.driver.apply(index, direction, change);
     }
 
-    /// Link `index` swallows everything in both directions, what is inside included.
+    /// Link `index` loses every packet in both directions, those inside it included.
     pub fn cut(&self, index: usize) {
         for direction in Direction::BOTH {
             self.apply(index, direction, Change::Outage(true));
         }
     }
 
-    /// The client's interface of link `index` is switched off or on again. A link that does not exist changes nothing.
+    /// The client's interface of link `index` is switched off or on again. A link that does not
+    /// exist changes nothing.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -181,7 +187,7 @@ impl Lab {
         }
     }
 
-    /// What one direction of link `index` counted; zeros for a link that does not exist.
+    /// The counters of one direction of link `index`; zeros for a link that does not exist.
     pub fn counters(&self, index: usize, direction: Direction) -> Counters {
         self.driver.counters(index, direction)
     }
@@ -191,26 +197,27 @@ impl Lab {
         self.driver.snapshot()
     }
 
-    /// From now on IP packets of `bytes` bytes are counted apart, in [`PipeSnapshot::sized_pkts`]: which link
-    /// carries a flow whose packets have a size of their own.
+    /// From now on IP packets of `bytes` bytes are counted apart, in [`PipeSnapshot::sized_pkts`]:
+    /// which link carries a flow whose packets have a size of their own.
     ///
     /// [`PipeSnapshot::sized_pkts`]: crate::PipeSnapshot::sized_pkts
     pub fn count_size(&self, bytes: usize) {
         self.driver.count_size(bytes);
     }
 
-    /// How well the emulator kept time, and what it cost.
+    /// The emulator's timing and cost.
     pub fn driver_stats(&self) -> DriverStats {
         self.driver.stats()
     }
 
-    /// The rate in bits per second that all links together offered between two times of [`Lab::elapsed`], the scenario's events
-    /// considered, changes by [`Lab::apply`] not. Nothing where a rate is unlimited.
+    /// The rate in bits per second that all links together offered between two times of
+    /// [`Lab::elapsed`], the scenario's events considered, changes by [`Lab::apply`] not. `None`
+    /// where a rate is unlimited.
     pub fn capacity_bps(&self, direction: Direction, from: Duration, to: Duration) -> Option<u64> {
         self.scenario_since_start().capacity_bps(direction, from, to)
     }
 
-    /// As [`Lab::capacity_bps`], of link `index` alone. Nothing for a link that does not exist.
+    /// As [`Lab::capacity_bps`], of link `index` alone. `None` for a link that does not exist.
     pub fn link_capacity_bps(
         &self,
         index: usize,
@@ -224,7 +231,8 @@ impl Lab {
         u64::try_from(u128::from(bytes) * 8_000_000_000 / nanos).ok()
     }
 
-    /// The scenario with its events at times of [`Lab::elapsed`]; without events as long as the clock stands.
+    /// The scenario with its events at times of [`Lab::elapsed`]; without events as long as the
+    /// clock stands.
     fn scenario_since_start(&self) -> Scenario {
         let mut scenario = self.scenario.clone();
         match *self.clock.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -248,12 +256,12 @@ fn namespaces() -> Result<Namespaces, LabError> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // While there are namespaces.
+        // First, while the namespaces exist.
         *self.interfaces.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         let processes = self.processes.get_mut().unwrap_or_else(PoisonError::into_inner);
         let children: Vec<_> = processes.iter().filter_map(Weak::upgrade).collect();
-        // First all are asked, then each is waited for. There is nobody to tell of failure; the sandbox's end kills what this
-        // does not.
+        // First all processes are asked to end, then each is waited for. A failure cannot be
+        // reported from here; the sandbox's end kills the processes that are left.
         for child in &children {
             let _ = ask_to_end(child);
         }
@@ -271,7 +279,7 @@ struct Interfaces {
 }
 
 impl Interfaces {
-    /// From now on; nothing if the scenario leaves them alone.
+    /// Starts now; `None` if the scenario has no such events.
     fn start(scenario: &Scenario) -> Option<Self> {
         let start = Instant::now();
         let steps: Vec<_> = scenario

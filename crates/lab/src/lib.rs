@@ -1,24 +1,27 @@
-//! Network namespaces and the link emulator in real time: real kernels, real TCP, real binaries, on one machine.
+//! Network namespaces and the link emulator in real time: real kernels, real TCP, real binaries, on
+//! one machine.
 //!
 //! A [`Lab`] turns a [`Scenario`] into three hosts:
 //!
 //! ```text
-//!    ┌──────── client ────────┐        pipes (netem)        ┌───────── server ─────────┐         ┌── internet ──┐
-//!    │ adsl  10.200.0.1/24  ──┼── up ──────────── down ─────┼── adsl  10.200.0.2/24    │         │              │
-//!    │ sat1  10.200.1.1/24  ──┼─────────────────────────────┼── sat1  10.200.1.2/24    │  veth   │              │
-//!    │ …                      │                             │ …   eth0 198.51.100.1/24 ┼─────────┼ 198.51.100.2 │
-//!    │ route to 203.0.113.7   │                             │ lo  203.0.113.7/32       │         │ eth0         │
-//!    │ over every link        │                             │ default route: eth0      │         │              │
-//!    └────────────────────────┘                             └──────────────────────────┘         └──────────────┘
+//! ┌─────── client ───────┐   netem    ┌───────── server ─────────┐      ┌── internet ──┐
+//! │ adsl 10.200.0.1/24 ──┼─ up, down ─┼── adsl 10.200.0.2/24     │      │              │
+//! │ sat1 10.200.1.1/24 ──┼────────────┼── sat1 10.200.1.2/24     │ veth │              │
+//! │ …                    │            │ …   eth0 198.51.100.1/24 ┼──────┼ 198.51.100.2 │
+//! │ route to 203.0.113.7 │            │ lo  203.0.113.7/32       │      │ eth0         │
+//! │ over every link      │            │ default route: eth0      │      │              │
+//! └──────────────────────┘            └──────────────────────────┘      └──────────────┘
 //! ```
 //!
-//! Each end of a link is a TUN device (MTU 1500, no offloads: packets are what a wire would carry). One thread at real-time
-//! priority moves packets between the two through a [`bonding_netem::Pipe`] per direction. The client routes
-//! 203.0.113.7 over every link with metrics 100, 101, …, so that a socket bound to a link's device reaches the server over that
-//! link. The internet host has a route to its own network only: what a tunnel's user sends must have been translated. IPv6 in
-//! the same shape: see [`addr`]. Forwarding and translation are left to whoever plays the server.
+//! Each end of a link is a TUN device (MTU 1500, no offloads: packets are what a wire would carry).
+//! One thread at real-time priority moves packets between the two ends through a
+//! [`bonding_netem::Pipe`] per direction. The client routes 203.0.113.7 over every link with
+//! metrics 100, 101, …, so that a socket bound to a link's device reaches the server over that
+//! link. The internet host has a route to its own network only: packets of a tunnel's user need
+//! their source translated. IPv6 has the same shape: see [`addr`]. The program under test on the
+//! server does the forwarding and translation.
 //!
-//! All of it lives in a [`sandbox`]: namespaces of the process that go when it goes, whatever ends it.
+//! The lab lives in a [`sandbox`]: namespaces of the process, which end with it, whatever ends it.
 //!
 //! ```no_run
 //! use bonding_lab::{Host, Lab, LabOptions, sandbox};
@@ -33,7 +36,7 @@
 //! # }
 //! ```
 //!
-//! This crate knows nothing of the bonding protocol. [`tools`] wraps the programs with which it is measured.
+//! This crate does not know the bonding protocol. [`tools`] wraps the programs that measure it.
 
 pub mod addr;
 mod driver;

@@ -9,12 +9,13 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::LabError;
 
-/// How long a process may take to end when asked to.
+/// The time that a process has to end when asked to.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often that is looked at.
+/// The time between two checks whether it has ended.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A running process. When dropped it is asked to end (SIGTERM), killed if it has not within five seconds, and reaped.
+/// A running process. When dropped it is asked to end (SIGTERM), killed if it has not within five
+/// seconds, and reaped.
 #[derive(Debug)]
 pub struct Process {
     /// Its standard input, if piped.
@@ -45,18 +46,18 @@ impl Process {
         self.pid
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not tell.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         lock(&self.child).try_wait()
     }
 
-    /// Waits until it ends by itself, at most for `limit`; nothing if it has not by then.
+    /// Waits until it ends by itself, at most for `limit`; `None` if it runs on.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not tell.
     pub fn wait(&self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -73,15 +74,15 @@ impl Process {
     /// Asks it to end, kills it if it has not within five seconds, and says how it ended.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not tell.
     pub fn terminate(self) -> io::Result<ExitStatus> {
         terminate(&self.child)
     }
 
-    /// Kills it without a word, as a crash would.
+    /// Kills it without a warning, as a crash would.
     ///
     /// # Errors
-    /// When the kernel does not say how it ended.
+    /// When the kernel does not tell how it ended.
     pub fn kill(self) -> io::Result<ExitStatus> {
         let mut child = lock(&self.child);
         child.kill()?;
@@ -96,7 +97,7 @@ impl Process {
         signal_child(&mut lock(&self.child), signal)
     }
 
-    /// For whoever must end it should its owner not.
+    /// A handle for the lab, which ends the process if its owner does not.
     pub(crate) fn watch(&self) -> Weak<Mutex<Child>> {
         Arc::downgrade(&self.child)
     }
@@ -104,7 +105,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // There is nobody to tell.
+        // A failure cannot be reported from here.
         let _ = terminate(&self.child);
     }
 }

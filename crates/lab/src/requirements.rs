@@ -1,9 +1,9 @@
-//! The programs that labs and their users run.
+//! The programs that a lab and its users run.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// A program and where Debian has it.
+/// A program and its Debian package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirement {
     /// The program's name.
@@ -21,10 +21,10 @@ const PROGRAMS: [Requirement; 6] = [
     Requirement { program: "unshare", package: "util-linux" },
 ];
 
-/// What only the comparison with Multipath TCP needs.
+/// Needed by the comparison with Multipath TCP only.
 const MPTCPIZE: Requirement = Requirement { program: "mptcpize", package: "mptcpize" };
 
-/// Where administrators' programs are, which the PATH of a plain user often lacks.
+/// The folders of administrators' programs, which the PATH of a plain user often lacks.
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// The programs that are missing on this machine.
@@ -64,7 +64,7 @@ mod tests {
     fn programs_are_found_in_the_path_only() {
         assert!(find("sh").is_some());
         assert!(find("no-such-program-anywhere").is_none());
-        // A folder is no program.
+        // A folder is not a program.
         assert!(find("..").is_none());
     }
 }

@@ -1,17 +1,19 @@
-//! Namespaces of the process, in which nothing outlives it.
+//! Namespaces of the process, whose contents end with it.
 //!
-//! [`enter`] runs the program again inside new network, mount and process-id namespaces, and, for a plain user, a user
-//! namespace in which it is root. What it makes there (devices, routes, firewall tables, mounts, processes) is the kernel's to
-//! remove when the last process is gone, and the last process goes with the first, also when that is killed.
+//! [`enter`] runs the program again inside new network, mount and process-id namespaces, and, for a
+//! plain user, a user namespace in which it is root. The kernel removes the devices, routes,
+//! firewall tables, mounts and processes of the namespaces when the last process is gone, and the
+//! last process ends with the first, also when that is killed.
 //!
 //! ```text
 //! program ──► (unshare) program, new namespaces ──► init, process 1 ──► program: enter() returns
 //!  waits, hands signals on      waits                reaps, hands on      the real work
 //! ```
 //!
-//! Each of the three that wait dies with the one before it (`PR_SET_PDEATHSIG`), and with process 1 the kernel kills all. Exit
-//! codes come back unchanged; death by signal N comes back as 128 + N, as a shell reports it. SIGTERM and SIGHUP are handed
-//! on; SIGINT only if it was not the terminal that sent it, for then everyone in the foreground has it already.
+//! Each of the three that wait dies with the one before it (`PR_SET_PDEATHSIG`), and with process 1
+//! the kernel kills all. Exit codes come back unchanged; death by signal N comes back as 128 + N,
+//! as a shell reports it. SIGTERM and SIGHUP are handed on. SIGINT is handed on unless the terminal
+//! sent it, since then every process in the foreground has it already.
 //!
 //! Inside, `/proc` shows the sandbox's processes and `/run` is empty.
 
@@ -28,10 +30,10 @@ use signal_hook::iterator::Signals;
 
 use crate::requirements::find;
 
-/// How far inside a process is.
+/// The stage of a process on its way into the sandbox.
 const STAGE: &str = "BONDING_LAB_SANDBOX";
 
-/// Why there can be no sandbox.
+/// The reason why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The TUN device cannot be opened.
@@ -72,11 +74,12 @@ pub fn is_inside() -> bool {
 
 /// Continues in a sandbox. Call it first thing, before there are threads, files or output.
 ///
-/// Returns once inside. The process that called it first never returns from here: it waits for the one inside and exits with its
-/// code. The program is run again with the same arguments and environment.
+/// Returns once inside. The process that called it first never returns: it waits for the process
+/// inside and exits with its code. The program is run again with the same arguments and
+/// environment.
 ///
 /// # Errors
-/// When the system permits no sandbox; the message says in one line what is needed.
+/// When the system permits no sandbox; the message says in one line what is missing.
 pub fn enter() -> Result<(), SandboxError> {
     let stage = env::var(STAGE).unwrap_or_default();
     match stage.as_str() {
@@ -87,7 +90,7 @@ pub fn enter() -> Result<(), SandboxError> {
     }
 }
 
-/// The process the user started: checks what can be checked, then runs itself in new namespaces.
+/// The process that the user started: checks the requirements, then runs itself in new namespaces.
 fn outside() -> Result<(), SandboxError> {
     check_tun()?;
     let unshare = find("unshare").ok_or(SandboxError::NoUnshare)?;
@@ -120,7 +123,7 @@ fn check_tun() -> Result<(), SandboxError> {
     }
 }
 
-/// In the new namespaces, but for the process ids: those begin with the next process.
+/// In the new namespaces, except that of process ids, which begins with the next process.
 fn spawn_init(parent: &str) -> Result<(), SandboxError> {
     die_with_parent()?;
     let alive =
@@ -131,7 +134,7 @@ fn spawn_init(parent: &str) -> Result<(), SandboxError> {
     supervise(Command::new(env::current_exe().map_err(step("find this program"))?), "init")
 }
 
-/// Process 1: its own `/proc` and `/run`, the program, and whatever is orphaned.
+/// Process 1: mounts its own `/proc` and `/run`, runs the program, and reaps orphans.
 fn init() -> Result<(), SandboxError> {
     die_with_parent()?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -141,7 +144,8 @@ fn init() -> Result<(), SandboxError> {
     supervise(Command::new(env::current_exe().map_err(step("find this program"))?), "inside")
 }
 
-/// Runs `command` with this program's arguments at `stage`, hands signals on to it, reaps whatever ends, and exits as it does.
+/// Runs `command` with this program's arguments at `stage`, hands signals on to it, reaps every
+/// process that ends, and exits with its code.
 ///
 /// All on one thread: after `unshare --pid` the kernel permits no other.
 fn supervise(mut command: Command, stage: &str) -> Result<(), SandboxError> {
@@ -163,7 +167,7 @@ fn supervise(mut command: Command, stage: &str) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Reaps whatever has ended; exits if that is the program.
+/// Reaps the processes that have ended; exits if the program is one of them.
 fn reap(program: Pid) -> Result<(), SandboxError> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {

@@ -1,4 +1,5 @@
-//! The three namespaces and what is in them; see the picture in the crate's head.
+//! The three namespaces and their devices, addresses and routes; see the picture in the crate's
+//! head.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -34,7 +35,7 @@ impl Namespaces {
             let step = format!("make the host {}: only one lab at a time per sandbox", host.name());
             return Err(LabError::Io { step, source });
         }
-        // From here on whatever exists is removed.
+        // From here on the namespaces that exist are removed at the end.
         let namespaces = Self(());
         for host in Host::ALL {
             ip(&["netns", "add", host.name()], None)?;
@@ -47,7 +48,7 @@ impl Drop for Namespaces {
     fn drop(&mut self) {
         for host in Host::ALL {
             if Path::new("/run/netns").join(host.name()).exists() {
-                // The sandbox's end removes what this does not.
+                // The sandbox's end removes a namespace that is left.
                 let _ = ip(&["netns", "del", host.name()], None);
             }
         }
@@ -115,7 +116,8 @@ fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-/// On the thread of a host: routes may be asymmetric, nothing is sent unasked, no TCP connection learns from an earlier one.
+/// On the thread of a host: routes may be asymmetric, the kernel sends no packet of its own, and no
+/// TCP connection learns from an earlier one.
 fn set_kernel_parameters(ipv6: bool) -> Result<(), LabError> {
     let mut parameters = vec![
         ("ipv4/conf/all/rp_filter", "0"),
@@ -159,7 +161,8 @@ fn client_commands(names: &[&str], ipv6: bool, wired: bool) -> String {
         line(&mut text, &format!("route add {}/32 dev {name} src {v4} metric {metric}", addr::SERVER_V4));
         if ipv6 {
             line(&mut text, &format!("address add {v6}/64 dev {name} nodad"));
-            // On Ethernet nobody answers for an address of another of his devices, as he does for IPv4.
+            // On Ethernet a host does not answer for an address of another of its devices, as it
+            // does for IPv4.
             let via = if wired { format!("via {}", addr::server_v6(index)) } else { String::new() };
             line(&mut text, &format!("route add {}/128 {via} dev {name} metric {metric}", addr::SERVER_V6));
         }
@@ -167,7 +170,7 @@ fn client_commands(names: &[&str], ipv6: bool, wired: bool) -> String {
     text
 }
 
-/// The client's end of link `index` is switched off, or on again with what it had: addresses and routes.
+/// Switches the client's end of link `index` off, or on again with its addresses and routes.
 pub(crate) fn set_client_link(index: u8, name: &str, up: bool) -> Result<(), LabError> {
     if !up {
         return batch(Host::Client, &format!("link set dev {name} down\n"));
@@ -175,7 +178,7 @@ pub(crate) fn set_client_link(index: u8, name: &str, up: bool) -> Result<(), Lab
     let metric = METRIC + u16::from(index);
     let (v4, v6) = (addr::client_v4(index), addr::client_v6(index));
     let mut text = format!("link set dev {name} up\n");
-    // The kernel forgot what does not work without the interface.
+    // The kernel forgot the addresses and routes that need the interface.
     line(&mut text, &format!("address replace {v4}/24 dev {name}"));
     line(&mut text, &format!("route replace {}/32 dev {name} src {v4} metric {metric}", addr::SERVER_V4));
     if has_ipv6() {
@@ -204,7 +207,7 @@ fn server_commands(names: &[&str], ipv6: bool) -> String {
         line(&mut text, &format!("route add ::/0 via {} dev {eth}", addr::INTERNET_V6));
     }
     for (name, index) in names.iter().zip(0_u8..) {
-        // Answers leave with the public address, whoever forgets to choose one.
+        // Answers leave with the public address, also from a socket that chose none.
         link(&mut text, name, &format!("{}/24 noprefixroute", addr::server_v4(index)));
         line(
             &mut text,
@@ -248,7 +251,7 @@ fn line(text: &mut String, line: &str) {
 fn batch(host: Host, commands: &str) -> Result<(), LabError> {
     let mut result = ip(&["-n", host.name(), "-batch", "-"], Some(commands));
     if let Err(LabError::Failed { message, .. }) = &mut result {
-        // It names the line only by number.
+        // ip names the line only by its number.
         let failed = message.rsplit_once("-:").and_then(|(_, number)| number.trim().parse::<usize>().ok());
         let line = failed.and_then(|number| commands.lines().nth(number.saturating_sub(1)));
         *message = format!("{message} ({})", line.unwrap_or("unknown line"));

@@ -44,18 +44,19 @@ pub enum Command {
     Check {
         /// client.toml or server.toml
         file: PathBuf,
-        /// Whose configuration it is [default: told by its sections]
+        /// The side that the file is for [default: told by its sections]
         #[arg(long = "as", value_name = "ROLE")]
         role: Option<Which>,
     },
     /// Show the session and the links of the client or server that runs here
     ///
-    /// Exits 0 only if a client's session is up and none of its links is down; 0 for a server that answers.
+    /// Exits 0 only if a client's session is up and none of its links is down; 0 for a server that
+    /// answers.
     Status {
         /// One line of JSON
         #[arg(long)]
         json: bool,
-        /// Again every second, until interrupted
+        /// Show it again every second, until interrupted
         #[arg(long)]
         watch: bool,
         /// The client or server to ask.
@@ -64,8 +65,9 @@ pub enum Command {
     },
     /// Invite a client: print the line that enrols it, valid once, for 24 hours
     ///
-    /// Asks the bonding-server that runs here. Give the line to `bonding-client join` on the client's machine; whoever
-    /// has it can use it. An earlier line for the same name is void.
+    /// Asks the bonding-server that runs here. Give the line to `bonding-client join` on the
+    /// client's machine. It is a secret: the first machine that uses it is enrolled. An earlier
+    /// line for the same name is void.
     #[command(after_help = INVITE_EXAMPLES)]
     Invite(InviteArguments),
     /// List the clients of the bonding-server that runs here, and open invitations
@@ -76,7 +78,8 @@ pub enum Command {
     Revoke(RevokeArguments),
     /// Undo what a crashed client or server left on this machine
     ///
-    /// What they start with does the same; this is for machines where they will not start again.
+    /// Both do the same at their start; this command is for machines where they will not start
+    /// again.
     Cleanup {
         /// The client or server to ask.
         #[command(flatten)]
@@ -90,7 +93,7 @@ pub struct Target {
     /// Control socket [default: /run/bonding/client.sock or server.sock, whichever is there]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Only this one
+    /// Ask only this side
     #[arg(long, value_name = "ROLE", conflicts_with = "socket")]
     role: Option<Which>,
 }
@@ -105,7 +108,7 @@ pub enum Which {
 }
 
 impl Target {
-    /// The sockets that may be meant.
+    /// The sockets to ask.
     fn sockets(&self) -> Vec<PathBuf> {
         let (client, server) = (config::CLIENT_SOCKET.into(), config::SERVER_SOCKET.into());
         match (&self.socket, self.role) {
@@ -167,7 +170,7 @@ fn connect(sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
     }
     match missing {
         Some(_) if found.is_empty() && sockets.len() > 1 => {
-            bail!("no client and no server runs here (nobody answers in /run/bonding)")
+            bail!("no client and no server runs here (no process answers in /run/bonding)")
         }
         Some(error) if found.is_empty() => Err(error.into()),
         Some(_) | None => Ok(found),
@@ -190,7 +193,7 @@ fn status(json: bool, watch: bool, sockets: &[PathBuf]) -> anyhow::Result<ExitCo
         for ask in &mut asks {
             let answer = ask.ask(&Request::Status)?;
             let status: Status = serde_json::from_str(&answer)
-                .context("what runs here is of another version than this bondctl")?;
+                .context("the running program is of another version than this bondctl")?;
             well &= is_well(&status);
             if json {
                 text.push_str(&answer);
@@ -231,7 +234,7 @@ fn cleanup(sockets: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes a control socket that nobody serves.
+/// Removes a control socket that no process serves.
 fn remove_socket(socket: &Path) -> anyhow::Result<bool> {
     if !socket.exists() || !matches!(Ask::connect(socket), Err(AskError::NotRunning(_))) {
         return Ok(false);

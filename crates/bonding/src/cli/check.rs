@@ -1,4 +1,4 @@
-//! `bondctl check FILE`: is it valid, and what does it say.
+//! `bondctl check FILE`: whether a file is valid, and what it means.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::config::{self, Client, Kind, Loaded, Mtu, Security, Sending, Server, 
 use crate::engine::overhead::Overhead;
 use crate::state::keys;
 
-/// Reads the file and describes it; its warnings are lines of their own.
+/// Reads the file and describes it; also gives a line for each warning.
 ///
 /// # Errors
-/// What is wrong with the file, or that its kind cannot be told.
+/// The mistakes of the file, or that its kind cannot be told.
 pub(super) fn check(path: &Path, kind: Option<Kind>) -> anyhow::Result<(String, Vec<String>)> {
     let text = config::read_file(path)?;
     let file = path.display().to_string();

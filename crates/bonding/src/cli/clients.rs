@@ -1,4 +1,4 @@
-//! `bondctl invite`, `clients` and `revoke`: whom a running server knows.
+//! `bondctl invite`, `clients` and `revoke`: the clients of a running server.
 
 use std::path::PathBuf;
 
@@ -22,10 +22,10 @@ pub(super) struct ServerTarget {
 /// Options of `bondctl invite`.
 #[derive(Debug, clap::Args)]
 pub struct InviteArguments {
-    /// What the client will be called: 1 to 32 characters without spaces
+    /// The client's name: 1 to 32 characters without spaces
     name: String,
-    /// Where the client finds the server: a name or an address; several in order of preference
-    /// [default: this machine's address on its default route]
+    /// Host at which the client finds the server: a name or an address; several in order of
+    /// preference [default: this machine's address on its default route]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// UDP ports as seen from outside [default: those that the server listens on]
@@ -48,13 +48,13 @@ pub struct ClientsArguments {
 /// Options of `bondctl revoke`.
 #[derive(Debug, clap::Args)]
 pub struct RevokeArguments {
-    /// Whose key is to be forgotten
+    /// The client, or the invitation, to remove
     name: String,
     #[command(flatten)]
     server: ServerTarget,
 }
 
-/// What a command has to say: on standard output, and on standard error.
+/// The output of a command: on standard output, and on standard error.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) result: String,
@@ -88,7 +88,7 @@ pub(super) fn revoke(arguments: RevokeArguments) -> anyhow::Result<Said> {
     Ok(Said { result: format!("{}: {what}\n", revoked.name), notes: Vec::new() })
 }
 
-/// Asks the server. Arguments that it would refuse are wrong usage, before anybody is asked.
+/// Asks the server. Arguments that it would refuse are wrong usage, found before it is asked.
 fn ask<T: serde::de::DeserializeOwned>(server: &ServerTarget, request: &Request) -> anyhow::Result<T> {
     request.command().map_err(Usage)?;
     let mut connection = Ask::connect(&server.socket).map_err(|error| match error {
@@ -98,7 +98,7 @@ fn ask<T: serde::de::DeserializeOwned>(server: &ServerTarget, request: &Request)
         other @ (AskError::NotPermitted(_) | AskError::Io { .. } | AskError::Refused(_)) => other.into(),
     })?;
     let answer = connection.ask(request)?;
-    serde_json::from_str(&answer).context("what runs here is of another version than this bondctl")
+    serde_json::from_str(&answer).context("the running program is of another version than this bondctl")
 }
 
 fn said_of_invitation(invited: &Invited) -> Said {
@@ -106,11 +106,14 @@ fn said_of_invitation(invited: &Invited) -> Said {
     if !invited.private.is_empty() {
         let addresses: Vec<String> = invited.private.iter().map(ToString::to_string).collect();
         notes.push(format!(
-            "warning: {} cannot be reached from the internet; if clients come from there, name what they reach: --host HOST",
+            "warning: {} cannot be reached from the internet; if clients come from there, name an address that they reach: --host HOST",
             addresses.join(" and ")
         ));
     }
-    notes.push(format!("valid once, until {}; whoever has the line can use it", invited.expires));
+    notes.push(format!(
+        "valid once, until {}; the line is a secret: any machine that has it can use it",
+        invited.expires
+    ));
     Said { result: format!("{}\n", invited.invitation), notes }
 }
 
@@ -156,7 +159,12 @@ mod tests {
         };
         let said = said_of_invitation(&invited);
         assert_eq!(said.result, "bond://203.0.113.7:9001-9005/AQAB\n");
-        assert_eq!(said.notes, ["valid once, until 2025-11-23T00:00:00Z; whoever has the line can use it"]);
+        assert_eq!(
+            said.notes,
+            [
+                "valid once, until 2025-11-23T00:00:00Z; the line is a secret: any machine that has it can use it"
+            ]
+        );
         invited.private = vec!["192.168.1.5".parse().unwrap()];
         let said = said_of_invitation(&invited);
         assert!(said.notes[0].starts_with("warning: 192.168.1.5 cannot be reached"), "{said:?}");

@@ -1,7 +1,8 @@
-//! `client` and `server`: from the command line to the running engine, and what runs beside it on its thread.
+//! `client` and `server`: from the command line to the running engine, and the work beside it on
+//! its thread.
 //!
-//! [`Daemon`] is the engine's [`Service`]: it answers the control socket, logs the reports, and says what becomes of a
-//! changed file.
+//! [`Daemon`] is the engine's [`Service`]: it answers the control socket, logs the reports, and
+//! checks a changed file.
 #![expect(clippy::print_stdout, reason = "the answers to --check and join belong on standard output")]
 
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -17,9 +18,10 @@ use crate::engine::{Running, Service};
 use crate::status::{Role, Snapshot};
 use crate::{client, logs, server};
 
-/// The bond's near end: sends what is routed to its tunnel over all links at once.
+/// The bond's near end: sends the packets that are routed to its tunnel over all links at once.
 ///
-/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root (CAP_NET_ADMIN, CAP_NET_RAW).
+/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root
+/// (CAP_NET_ADMIN, CAP_NET_RAW).
 #[derive(Debug, Parser)]
 #[command(name = "bonding-client", version, after_help = CLIENT_EXAMPLES, args_conflicts_with_subcommands = true)]
 struct ClientOptions {
@@ -37,9 +39,9 @@ struct ClientOptions {
 enum ClientCommand {
     /// Enrol this machine with an invitation, and write its configuration
     ///
-    /// Makes a private key (or uses the one that is there), shows the invitation to the server, and writes a
-    /// configuration with a link for each interface that can carry one. Nothing that exists is overwritten without
-    /// --force, the key never.
+    /// Makes a private key (or uses the present one), shows the invitation to the server, and
+    /// writes a configuration with a link for each interface that can carry one. A configuration is
+    /// overwritten only with --force, a key never.
     #[command(after_help = super::join::EXAMPLES)]
     Join(JoinArguments),
 }
@@ -54,7 +56,8 @@ Examples:
 
 /// The bond's far end: receives over all links, forwards to the internet.
 ///
-/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root (CAP_NET_ADMIN, CAP_NET_RAW).
+/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root
+/// (CAP_NET_ADMIN, CAP_NET_RAW).
 #[derive(Debug, Parser)]
 #[command(name = "bonding-server", version, after_help = SERVER_EXAMPLES)]
 struct ServerOptions {
@@ -74,9 +77,9 @@ Examples:
   RUST_LOG=debug bonding-server           with more logs
   bondctl status                          (elsewhere) see what the links do";
 
-/// What plain links are not, said at every start.
-const PLAIN_NOTICE: &str = "plain links are not protected: whoever is on the path can read, change and inject what they \
-                            carry; use them only inside networks that are private already";
+/// The warning about plain links, at every start.
+const PLAIN_NOTICE: &str = "plain links are not protected: anyone on the path can read, change and inject their packets; \
+                            use them only inside networks that are private already";
 
 /// The program `client`.
 pub fn client() -> ExitCode {
@@ -137,7 +140,7 @@ fn checked<T>(loaded: &Loaded<T>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What runs beside the engine.
+/// The work beside the engine.
 struct Daemon {
     control: Control,
     /// The file and how to check it again; `None` on defaults.
@@ -147,11 +150,12 @@ struct Daemon {
     silent_reports: u32,
 }
 
-/// So many reports of a client without a session are worth a hint.
+/// Reports of a client without a session after which it logs a hint. Chosen: 15 s at the default
+/// interval.
 const SILENT_REPORTS: u32 = 3;
 
 impl Daemon {
-    /// Sets up logs and the control socket, and says what the user should know.
+    /// Sets up logs and the control socket, and logs the warnings.
     fn start<T>(
         loaded: &Loaded<T>,
         socket: &Path,
@@ -160,7 +164,7 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         logs::init()?;
         bonding_os::privileges::check()?;
-        // Before any warning: a second instance should say only that it is one.
+        // Before any warning: a second instance says only that another one runs.
         let control = Control::bind(socket)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}:{}: {}", loaded.file, warning.line, warning.message);
@@ -202,14 +206,14 @@ impl Service for Daemon {
         if self.silent_reports == SILENT_REPORTS {
             tracing::warn!(
                 "still no answer from the server: is it running and reachable over UDP, and does `bondctl clients` there \
-                 know this client? Strangers get no answer"
+                 know this client? The server does not answer unknown clients"
             );
         }
     }
 
     fn handle_reload(&mut self) {
         let Some(file) = &self.file else {
-            tracing::warn!("there is no configuration file to read again");
+            tracing::warn!("the server runs without a configuration file: there is none to read again");
             return;
         };
         match (self.recheck)(file) {

@@ -1,4 +1,4 @@
-//! `bonding-client join`: what it takes and what it says.
+//! `bonding-client join`: its options and its output.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +17,15 @@ pub(super) struct JoinArguments {
     /// Configuration file to write
     #[arg(short, long, value_name = "FILE", default_value = config::CLIENT_FILE)]
     config: PathBuf,
-    /// Private key, made if it is not there; the client's state stands beside it
+    /// Private key, made if it is missing; the client's state stands beside it
     #[arg(long, value_name = "FILE", default_value = config::CLIENT_KEY)]
     key: PathBuf,
-    /// Overwrite a configuration that says something else
+    /// Overwrite another configuration
     #[arg(long)]
     force: bool,
 }
 
-/// Joins and gives what to say.
+/// Joins; gives the text for standard output.
 pub(super) fn run(arguments: &JoinArguments) -> anyhow::Result<String> {
     let JoinArguments { invitation, config, key, force } = arguments;
     let key = std::path::absolute(key)?;
@@ -40,7 +40,7 @@ fn say(joined: &Joined, file: &Path) -> String {
     let mut text = format!("joined: this machine has {addresses} in the tunnel\n");
     let name = file.display();
     if !joined.written {
-        text.push_str(&format!("{name} says so already and was left as it is\n"));
+        text.push_str(&format!("{name} says the same already and was left as it is\n"));
     } else if joined.links.is_empty() {
         text.push_str(&format!("{name}: no interface looks like a link; it uses the default route\n"));
     } else {

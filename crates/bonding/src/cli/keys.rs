@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::state::keys;
 
-/// A key is 44 characters; whatever is longer than this is none.
+/// A key has 44 characters. Longer input is not a key.
 const INPUT_MAX_BYTES: u64 = 1_024;
 
 /// A new private key.

@@ -20,7 +20,8 @@ pub fn width(text: &str) -> usize {
     columns
 }
 
-/// `text` in at most `columns` columns: its middle gives way to an ellipsis, since names differ at either end.
+/// `text` in at most `columns` columns: its middle gives way to an ellipsis, since names differ at
+/// either end.
 pub fn narrow(text: &str, columns: usize) -> String {
     let count = text.chars().count();
     if count <= columns {
@@ -62,7 +63,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// Adds a part to the line, or begins the next line with it. False: the part is wider than a line.
+    /// Adds a part to the line, or begins the next line with it. False: the part is wider than a
+    /// line.
     fn push(&mut self, between: &str, part: &str) -> bool {
         let between = if self.line.is_empty() { "" } else { between };
         let room = COLUMNS.saturating_sub(self.indent);

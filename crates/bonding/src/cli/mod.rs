@@ -1,7 +1,7 @@
 //! The command lines of `client`, `server` and `bondctl`.
 //!
-//! Contract: results on standard output, errors on standard error. Exit codes: 0 all is well, 1 something failed, 2 the
-//! command line or a configuration file was wrong.
+//! Contract: results on standard output, errors on standard error. Exit codes: 0 all is well, 1 a
+//! step failed, 2 the command line or a configuration file is wrong.
 
 pub mod bondctl;
 mod check;
@@ -31,7 +31,7 @@ pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) => error,
     };
     if let Some(problems) = error.downcast_ref::<Problems>() {
-        // Each line begins with its place: nothing before it, so that editors find it.
+        // Each line begins with its place, so that editors find it.
         eprintln!("{problems}");
         return ExitCode::from(EXIT_USAGE);
     }

@@ -1,7 +1,7 @@
 //! Tables for people: columns as wide as their widest cell, numbers to the right.
 //!
-//! A row that is wider than a terminal goes on in a further line, and so does the heading: the columns
-//! that do not fit stand there as columns of their own.
+//! A row that is wider than a terminal goes on in a further line, and so does the heading: the
+//! columns that do not fit stand there as columns of their own.
 
 use super::layout::{COLUMNS, narrow, width};
 use super::style::{Colour, Style};

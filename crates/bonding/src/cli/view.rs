@@ -1,4 +1,4 @@
-//! A status as people read it.
+//! The status, for people on a terminal of 80 columns.
 
 use std::time::SystemTime;
 
@@ -41,7 +41,7 @@ fn clients(status: &Status, now: SystemTime, style: Style) -> String {
     status.clients.iter().map(of).collect::<Vec<_>>().join("\n")
 }
 
-/// What passed through the bond as a whole.
+/// Counters of the bond as a whole.
 fn counts(status: &Status) -> String {
     let discarded: Vec<String> = status
         .discards
@@ -64,7 +64,7 @@ fn counts(status: &Status) -> String {
     wrap(&parts, BETWEEN, 2)
 }
 
-/// What of the links' data caps is used.
+/// How much of the links' data caps is used.
 fn caps(links: &[Link]) -> String {
     let of = |link: &Link| {
         let (used, cap) = link.cap_used_bytes.zip(link.cap_bytes)?;
@@ -92,7 +92,7 @@ fn heading(status: &Status, now: SystemTime, style: Style) -> String {
     wrap(&parts, BETWEEN, 0)
 }
 
-/// What a session is in, since when, with which peer and cipher.
+/// A session's state, since when, with which peer and cipher.
 fn session(session: &Session, now: SystemTime, style: Style) -> Vec<String> {
     if session.state != "up" {
         return vec![style.paint(Colour::Red, &session.state)];
@@ -126,7 +126,7 @@ fn rough(seconds: u64) -> String {
     }
 }
 
-/// Two tables: what the links do now, and what they are and have carried.
+/// Two tables: the links' figures now, and their totals and peers.
 fn links(links: &[&Link], style: Style) -> String {
     let mut now = Table::new(&[
         ("LINK", Align::Left),
@@ -250,7 +250,8 @@ mod tests {
         assert!(home < van, "{text}");
     }
 
-    /// Long names, long addresses, large figures: every line fits, and nothing but a name's middle is lost.
+    /// Long names, long addresses, large figures: every line fits, and nothing but a name's middle
+    /// is lost.
     #[test]
     fn every_line_fits_a_terminal_of_80_columns() {
         let peer = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535";

@@ -1,11 +1,13 @@
-//! Data caps: a link that has carried its month's amount, both ways, is a backup until the next month.
+//! Data caps: a link that has carried its month's amount, both ways, is a backup until the next
+//! month.
 //!
-//! Contract: no code here runs for a packet. The core's byte counts are read once a second. They are
-//! written down when a link has used a thousandth of its cap since the last time, or after ten minutes, but
-//! never twice within ten seconds, and at the end. So a crash forgets a thousandth of a cap, or the bytes of
-//! ten seconds. Writing blocks for as long as the disk takes.
+//! Contract: no code here runs for a packet. The core's byte counts are read once a second. They
+//! are written down when a link has used a thousandth of its cap since the last time, or after ten
+//! minutes, but never twice within ten seconds, and at the end. So a crash forgets a thousandth of
+//! a cap, or the bytes of ten seconds. Writing blocks for as long as the disk takes.
 //!
-//! It does not count handshakes, since the core does not: at most some 400 bytes a link every two minutes.
+//! It does not count handshakes, since the core does not: at most some 400 bytes a link every two
+//! minutes.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};

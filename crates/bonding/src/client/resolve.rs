@@ -15,9 +15,9 @@ use crate::engine::plan::LinkPlan;
 /// server has.
 const PATHS_MAX: usize = 8;
 
-/// Each server with its addresses, in order of preference. A name is one server, and so are an IPv4 and
-/// an IPv6 address that stand side by side, as in an invitation. A name without an address is left out
-/// while another host has one.
+/// Each server with its addresses, in order of preference. A name is one server, and so are an IPv4
+/// and an IPv6 address that stand side by side, as in an invitation. A name without an address is
+/// left out while another host has one.
 pub(super) fn candidates(hosts: &[Host]) -> Result<Vec<(Host, Vec<IpAddr>)>, ResolveError> {
     let mut found: Vec<(Host, Vec<IpAddr>)> = Vec::new();
     let mut failed = None;
@@ -63,8 +63,8 @@ fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     found
 }
 
-/// Each server with the addresses that each link can try: those of the families that the link can use. A
-/// plain link has the first only, since the server knows a plain link by its address.
+/// Each server with the addresses that each link can try: those of the families that the link can
+/// use. A plain link has the first only, since the server knows a plain link by its address.
 pub(super) fn servers(
     candidates: Vec<(Host, Vec<IpAddr>)>,
     links: &[LinkPlan],
@@ -109,8 +109,8 @@ struct Families {
 }
 
 impl Families {
-    /// Told by its source address, else by the addresses of its interface, or of all interfaces. Both
-    /// families while no address is known.
+    /// Told by its source address, else by the addresses of its interface, or of all interfaces.
+    /// Both families while no address is known.
     fn of(link: &LinkPlan, monitor: &Monitor) -> Self {
         if let Some(source) = link.source {
             return Self { ipv4: source.is_ipv4(), ipv6: source.is_ipv6() };

@@ -1,8 +1,8 @@
-//! The TUN device's addresses and MTU while a client runs: the device gets the addresses that the server
-//! leases.
+//! The TUN device's addresses and MTU while a client runs: the device gets the addresses that the
+//! server leases.
 //!
-//! A configured address or MTU stays. If the server has another address for this client, the log has a
-//! warning, since the server drops packets from addresses that are not the client's.
+//! A configured address or MTU stays. If the server has another address for this client, the log
+//! has a warning, since the server drops packets from addresses that are not the client's.
 
 use bonding_os::netlink::{NetlinkError, Requests};
 use bonding_proto::config::Prefix;
@@ -87,8 +87,8 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Sets the MTU: the server's end takes packets up to `theirs`, if it says so, and the links in use
-    /// carry `ours`.
+    /// Sets the MTU: the server's end takes packets up to `theirs`, if it says so, and the links in
+    /// use carry `ours`.
     pub(super) fn resize(&mut self, theirs: Option<u16>, ours: u16) {
         let mtu = theirs.map_or(ours, |theirs| theirs.min(ours));
         let mtu = mtu.min(self.mtu_max).max(setup::TUNNEL_MTU_MIN);

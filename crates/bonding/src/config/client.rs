@@ -17,7 +17,7 @@ use crate::engine::overhead::Overhead;
 /// A link whose section does not say is as preferred as can be reasonable to undercut.
 const PRIORITY_DEFAULT: u8 = 1;
 
-/// What client.toml says.
+/// The content of client.toml.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// `[server] host`: at least one, in order of preference.
@@ -59,7 +59,7 @@ pub struct Link {
     pub security: Security,
     /// Lower is preferred.
     pub priority: u8,
-    /// What it is used for.
+    /// What the link is used for.
     pub role: LinkRole,
     /// Ceiling for what is sent on it.
     pub up: Option<BitRate>,
@@ -72,8 +72,8 @@ pub struct Link {
 }
 
 impl Client {
-    /// What the links put around a packet at most: a server known by name may answer with either family, unless every
-    /// link is bound to an IPv4 address.
+    /// The largest overhead of the links. A server known by name may have an address of either
+    /// family, unless every link is bound to an IPv4 address.
     pub fn overhead(&self) -> Overhead {
         overhead(&self.hosts, &self.links)
     }
@@ -90,13 +90,13 @@ fn overhead(hosts: &[Host], links: &[Link]) -> Overhead {
         let ipv4 = hosts_v4 || matches!(link.source, Some(IpAddr::V4(_)));
         Overhead { sealed: link.security == Security::Sealed, ipv6: !ipv4 }
     };
-    // A link that is for no data is no reason for smaller packets.
+    // A link that carries no data does not lower the MTU.
     let used = links.iter().filter(|link| link.role != LinkRole::Never);
     used.map(of).max().unwrap_or(Overhead { sealed: true, ipv6: !hosts_v4 })
 }
 
-/// Reads the document. `None` when something that has no default is missing or wrong; that is then reported, as is
-/// everything else that was found.
+/// Reads the document. `None` when a key without a default is missing or wrong. Every mistake that
+/// was found is reported.
 pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     let server = server(document.section("server", "[server]"));
     let private_key_file = common::identity(&mut document, CLIENT_KEY);
@@ -109,7 +109,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
         addresses if addresses.is_empty() && sealed.is_none() => vec![PLAIN_CLIENT_ADDRESS],
         addresses => addresses,
     };
-    // What is leased may be IPv6.
+    // The server may lease an IPv6 address.
     let inner_ipv6 = addresses.is_empty() || addresses.iter().any(|prefix| prefix.address.is_ipv6());
     let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(&server.hosts, &links));
     tunnel.finish(&[]);
@@ -149,7 +149,7 @@ struct WrittenServer {
     key_at: Option<usize>,
 }
 
-/// Without the server's key a sealed link has no one to trust; without a sealed link a key has no use.
+/// A sealed link needs the server's key. Without a sealed link the key has no use.
 fn needs_key(server: &WrittenServer, sealed: Option<&Link>, document: &Section<'_, '_>) {
     match (sealed, server.key_at) {
         (Some(link), None) => document.fail_at(
@@ -222,7 +222,7 @@ fn addresses(section: &mut Section<'_, '_>) -> Vec<Prefix> {
     written.into_iter().filter_map(|one| one.value).collect()
 }
 
-/// A link and what only its reading needs to know.
+/// A link, and what the checks across links need.
 struct Written {
     link: Link,
     name: Located<String>,
@@ -234,7 +234,7 @@ fn links(document: &mut Section<'_, '_>, ports: Ports) -> Vec<Link> {
     if document.is_absent("link") {
         document.fail_at(
             0,
-            "no [[link]]: this version does not find links by itself; add a [[link]] with its interface, or let \
+            "no [[link]]: this version finds no links by itself; add a [[link]] with its interface, or let \
              `bonding-client join 'bond://…'` write one for each",
         );
     }
@@ -307,7 +307,7 @@ pub fn role_word(role: LinkRole) -> &'static str {
     }
 }
 
-/// Links that leave by the same way share one line; that is rarely meant.
+/// Warns of links that leave by the same interface: they share one line, which is rarely intended.
 fn same_way(written: &[Written], document: &Section<'_, '_>) {
     let used = |one: &&Written| one.link.role != LinkRole::Never;
     for (index, one) in written.iter().enumerate().filter(|(_, one)| used(one)) {
@@ -331,7 +331,7 @@ fn discovery(mut section: Section<'_, '_>) {
     if let Some(item) = section.item("enabled")
         && item.boolean() == Some(true)
     {
-        item.no_effect(": only the [[link]] sections are used");
+        item.no_effect(": the client uses the [[link]] sections only");
     }
     for key in ["include", "exclude"] {
         if let Some(item) = section.item(key) {

@@ -1,4 +1,5 @@
-//! The sections that client.toml and server.toml share, and what of them this version can do.
+//! The sections that client.toml and server.toml share, and which of their settings this version
+//! has.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,10 +13,11 @@ use super::section::{Item, Located, Section, shown};
 use super::value;
 use crate::engine::overhead::Overhead;
 
-/// Heartbeats faster than this would be load of their own; slower ones would not notice a dead link in time.
+/// Bounds of the heartbeat. Chosen: faster heartbeats would be a load of their own, slower ones
+/// would notice a dead link too late.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
-/// As interface documentation: ten a second on each link.
+/// Chosen: ten heartbeats a second on each link notice an outage within some hundred milliseconds.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(100);
 
 const REPORT_MIN: Duration = Duration::from_secs(1);
@@ -27,13 +29,13 @@ const MTU_MIN_V4: i64 = 576;
 const MTU_MIN_V6: i64 = 1_280;
 /// What a UDP datagram with our header carries at most over IPv4: 65535 - 20 - 8 - 11.
 const MTU_MAX: i64 = 65_496;
-/// What `auto` takes a link to carry.
+/// The MTU of a link that `auto` assumes: Ethernet.
 const LINK_MTU: u16 = 1_500;
 
 /// `[tunnel] mtu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mtu {
-    /// What links of 1500 bytes carry.
+    /// The largest inner packet that links of 1500 bytes carry.
     #[default]
     Auto,
     /// As written.
@@ -90,7 +92,7 @@ pub(super) fn mss_clamp(section: &mut Section<'_, '_>) -> bool {
     section.item("mss_clamp").and_then(Item::boolean).unwrap_or(true)
 }
 
-/// What both sides configure about sending.
+/// The settings of both sides about sending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sending {
     /// `[scheduler] policy`.
@@ -176,7 +178,7 @@ fn compression(mut section: Section<'_, '_>) {
     section.finish(&[]);
 }
 
-/// `None`: without a class, or with one that is none; both are reported.
+/// `None`: the class is missing or unknown, which is reported.
 fn qos_rule(mut section: Section<'_, '_>) -> Option<Rule> {
     let protocols = [("tcp", RuleProtocol::Tcp), ("udp", RuleProtocol::Udp), ("icmp", RuleProtocol::Icmp)];
     let protocol = section.item("protocol").and_then(|item| item.choice(&protocols));
@@ -190,7 +192,7 @@ fn qos_rule(mut section: Section<'_, '_>) -> Option<Rule> {
     if let Some(item) = ports_item
         && protocol == Some(RuleProtocol::Icmp)
     {
-        item.fail("`ports` in [[qos.rule]]: ICMP has no ports, so this rule would match nothing");
+        item.fail("`ports` in [[qos.rule]]: ICMP has no ports, so this rule would match no packet");
     }
     let mut prefixes = |key| -> Vec<Prefix> {
         let item = section.item(key);
@@ -286,12 +288,12 @@ pub(super) fn identity(document: &mut Section<'_, '_>, default: &str) -> PathBuf
     file.unwrap_or_else(|| default.into())
 }
 
-/// Reads `security`; `None`: it is not written, or not understood.
+/// Reads `security`; `None`: it is missing or unknown.
 pub(super) fn security(section: &mut Section<'_, '_>) -> Option<Security> {
     section.item("security")?.choice(&[("sealed", Security::Sealed), ("plain", Security::Plain)])
 }
 
-/// Reads `public_key`: where it stands, and what it is if it is one.
+/// Reads `public_key`: where it stands, and the key if it is valid.
 pub(super) fn public_key(section: &mut Section<'_, '_>) -> Option<Located<Option<PublicKey>>> {
     let item = section.item("public_key")?;
     Some(Located { value: item.parsed(value::KEY, value::key).map(PublicKey), at: item.at() })

@@ -1,13 +1,14 @@
 //! client.toml and server.toml: read, checked as a whole, turned into typed values.
 //!
-//! Contract: a file is either understood completely or not at all. Every mistake of a file is reported at once, with
-//! file, line, column and what to write instead ([`Problems`]); a key that nobody knows is a mistake. A setting that is
-//! valid but asks for something this version does not do is a warning ([`Loaded::warnings`]), never silence.
+//! Contract: a file is either understood completely or not at all. Every mistake of a file is
+//! reported at once, with file, line, column and what to write instead ([`Problems`]); an unknown
+//! key is a mistake. A setting that is valid but that this version does not have is a warning
+//! ([`Loaded::warnings`]).
 //!
-//! What is read here stays close to the words of the file. It deliberately does not know sockets, devices or sessions:
-//! names are not looked up, interfaces need not exist.
+//! The values stay close to the words of the file. It deliberately does not know sockets, devices
+//! or sessions: names are not looked up, interfaces need not exist.
 //!
-//! Sources: the TOML specification, of which the `toml` crate gives a document with the place of every value.
+//! Source: the TOML specification; the `toml` crate gives a document with the place of every value.
 
 mod client;
 mod common;
@@ -39,24 +40,24 @@ use self::section::Section;
 /// At most this many links in a session.
 pub const LINKS_MAX: usize = 32;
 
-/// The address of a client on plain links when nobody chose one.
+/// The address of a client on plain links that has no `address`.
 pub const PLAIN_CLIENT_ADDRESS: Prefix =
     Prefix { address: IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1)), length: 24 };
 
-/// A configuration is some kB; a file beyond this is something else.
+/// A configuration has some kB. A larger file is not a configuration.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
-/// A syntax error often causes others behind it: more than these would only distract.
+/// Syntax errors that are reported. Chosen: a syntax error often causes others behind it.
 const SYNTAX_ERRORS_MAX: usize = 3;
 
-/// A valid configuration and what its user should know.
+/// A valid configuration, and its warnings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded<T> {
     /// What the file says.
     pub config: T,
     /// The file as the user named it; empty for defaults.
     pub file: String,
-    /// What has no effect, or not the one that one may expect.
+    /// Settings that have no effect, or not the expected one.
     pub warnings: Vec<Problem>,
 }
 
@@ -83,7 +84,8 @@ pub const CLIENT_KEY: &str = "/var/lib/bonding/client.key";
 /// Where a server's private key is by default.
 pub const SERVER_KEY: &str = "/var/lib/bonding/server.key";
 
-/// Where a process writes down what it changes on the machine, by its control socket: it shares the socket's life.
+/// The file in which a process writes down its changes to the machine. It stands beside the control
+/// socket, since both live as long as the process.
 pub fn state_file(socket: &Path) -> PathBuf {
     socket.with_extension("state")
 }
@@ -91,7 +93,7 @@ pub fn state_file(socket: &Path) -> PathBuf {
 /// Reads client.toml.
 ///
 /// # Errors
-/// Everything that is wrong with the file, or why it cannot be read.
+/// Every mistake of the file, or why it cannot be read.
 pub fn load_client(path: &Path) -> Result<Loaded<Client>, Problems> {
     let text = read_file(path).map_err(|mut problems| {
         if !path.exists()
@@ -112,7 +114,7 @@ pub fn load_server(path: &Path) -> Result<Loaded<Server>, Problems> {
     server_from_text(&path.display().to_string(), &read_file(path)?)
 }
 
-/// What a server without a file runs on.
+/// The configuration of a server without a file.
 pub fn server_defaults() -> Server {
     let findings = Findings::new("");
     server::read(Section::document(&findings, &DeTable::new()))
@@ -134,7 +136,7 @@ pub fn server_from_text(file: &str, text: &str) -> Result<Loaded<Server>, Proble
     from_text(file, text, |document| Some(server::read(document)))
 }
 
-/// Which of the two kinds of file a text is: by the sections that only one of them has.
+/// The kind of a file, told by the sections that only one kind has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// client.toml.
@@ -192,7 +194,7 @@ fn from_text<T>(
         let at = error.span().map_or(0, |span| span.start);
         findings.error(at, format!("not valid TOML: {}", error.message()));
     }
-    // What is left of a broken document would only give misleading errors.
+    // The remains of a broken document would give misleading errors.
     let config =
         if syntax.is_empty() { read(Section::document(&findings, document.get_ref())) } else { None };
     let (errors, warnings) = findings.into_parts();

@@ -1,4 +1,4 @@
-//! From what the file says to what the engine does.
+//! Turns configurations into plans for the engine.
 
 use bonding_proto::LinkId;
 use bonding_proto::config::{ClientConfig, PlainPeer};

@@ -1,20 +1,20 @@
-//! What is wrong with a configuration file, and where.
+//! Mistakes of a configuration file, and where they are.
 //!
-//! Everything found in one pass over a file is collected and reported together, in the order of the lines: nobody
-//! should have to run a check as often as the file has mistakes.
+//! All mistakes that one pass over a file finds are reported together, in the order of the lines:
+//! one check shows every mistake.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
-/// One finding: a place in the file and what is wrong there.
+/// One finding: a place in the file, and the mistake there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// Line, counted from 1.
     pub line: usize,
     /// Column in characters, counted from 1.
     pub column: usize,
-    /// What is wrong and what to do.
+    /// The mistake, and what to do.
     pub message: String,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// At most this many mistakes are kept: a file of garbage should not fill the screen or the memory.
+/// At most this many mistakes are kept, so that a file of garbage fills neither screen nor memory.
 const PROBLEMS_MAX: usize = 50;
 
 /// Collects findings while a file is read.
@@ -70,7 +70,7 @@ impl<'i> Findings<'i> {
         self.keep(&self.errors, at, message.into());
     }
 
-    /// Something the user should know, which does not stop the program.
+    /// A warning, which does not stop the program.
     pub(super) fn warn(&self, at: usize, message: impl Into<String>) {
         self.keep(&self.warnings, at, message.into());
     }
@@ -99,7 +99,8 @@ impl<'i> Findings<'i> {
     }
 }
 
-/// Line and column, from 1, of a byte offset; an offset beyond the end or inside a character is moved back.
+/// Line and column, from 1, of a byte offset; an offset beyond the end or inside a character is
+/// moved back.
 fn place(text: &str, at: usize) -> (usize, usize) {
     let mut end = at.min(text.len());
     while !text.is_char_boundary(end) {

@@ -1,8 +1,9 @@
-//! Reads the tables of a TOML document key by key, and knows afterwards which keys nobody asked for.
+//! Reads the tables of a TOML document key by key, and reports the keys that were not read.
 //!
-//! A [`Section`] is asked for every key it may have; [`Section::finish`] then reports what is left as unknown, with
-//! the nearest key that was asked for. An [`Item`] turns one value into a type or reports why it is none. Neither
-//! stops at a mistake: they answer `None` and reading goes on, so that one pass finds all mistakes.
+//! The reader asks a [`Section`] for every key it may have. [`Section::finish`] then reports the
+//! other keys as unknown, each with the nearest known key. An [`Item`] turns one value into a type,
+//! or reports why it cannot. Neither stops at a mistake: both answer `None` and reading goes on, so
+//! that one pass finds all mistakes.
 
 use std::ops::RangeInclusive;
 
@@ -44,7 +45,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.is_some()
     }
 
-    /// Whether a key is not written, or is an array of nothing.
+    /// Whether a key is missing, or an empty array.
     pub(super) fn is_absent(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));
         value.is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()))
@@ -111,12 +112,13 @@ impl<'a, 'i> Section<'a, 'i> {
         self.findings.error(at, message);
     }
 
-    /// Something to know about a place inside the section.
+    /// A warning about a place inside the section.
     pub(super) fn warn_at(&self, at: usize, message: impl Into<String>) {
         self.findings.warn(at, message);
     }
 
-    /// Reports what nobody asked for. `elsewhere` names keys that belong in another kind of file, and which.
+    /// Reports the keys that were not read. `elsewhere` names keys of another kind of file, and
+    /// which.
     pub(super) fn finish(self, elsewhere: &[(&str, &str)]) {
         let Some(table) = self.table else { return };
         for key in table.keys() {
@@ -161,17 +163,17 @@ impl<'a, 'i> Item<'a, 'i> {
         self.findings.error(self.value.span().start, message);
     }
 
-    /// Something to know about this value.
+    /// A warning about this value.
     pub(super) fn warn(&self, message: impl Into<String>) {
         self.findings.warn(self.at, message);
     }
 
-    /// Whether the value is an array of nothing.
+    /// Whether the value is an empty array.
     pub(super) fn is_empty_array(&self) -> bool {
         self.value.get_ref().as_array().is_some_and(|array| array.is_empty())
     }
 
-    /// Warns that what is asked for here does not happen.
+    /// Warns that this setting has no effect.
     pub(super) fn no_effect(&self, why: &str) {
         let value = self.findings.quote(self.value.span());
         let value = value.lines().next().unwrap_or("");
@@ -210,7 +212,8 @@ impl<'a, 'i> Item<'a, 'i> {
         }
     }
 
-    /// A string that `parse` understands; `expected` says in a few words what that is, with an example.
+    /// A string that `parse` understands; `expected` says in a few words what that is, with an
+    /// example.
     pub(super) fn parsed<T>(self, expected: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.parsed_of(self.value, expected, &parse)
     }
@@ -289,7 +292,7 @@ fn with_article(type_name: &str) -> String {
     format!("{article} {type_name}")
 }
 
-/// A word from the file as a message may repeat it: without control characters, and not endless.
+/// A word from the file as a message repeats it: without control characters, and shortened.
 pub(super) fn shown(word: &str) -> String {
     const SHOWN_MAX_CHARS: usize = 60;
     let mut safe: String = word.chars().take(SHOWN_MAX_CHARS).flat_map(char::escape_debug).collect();

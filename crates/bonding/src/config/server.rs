@@ -21,7 +21,7 @@ const ADDRESSES_DEFAULT: [Prefix; 2] = [
 /// A session number has 16 bits.
 const CLIENTS_MAX: usize = 65_535;
 
-/// What server.toml says.
+/// The content of server.toml.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// `[listen] address`.
@@ -60,16 +60,16 @@ pub struct Nat {
 pub struct Peer {
     /// Unique among the clients.
     pub name: String,
-    /// Who it is on sealed links; one without has plain links only.
+    /// Its key on sealed links; a client without one has plain links only.
     pub public_key: Option<PublicKey>,
-    /// Where the secret is that it shares with us on top.
+    /// The file with the pre-shared key, if it has one.
     pub preshared_key_file: Option<PathBuf>,
     /// Its addresses in the tunnel: at least one.
     pub addresses: Vec<IpAddr>,
-    /// What lies behind it.
+    /// The networks behind it.
     pub routes: Vec<Prefix>,
-    /// `[[client.link]]`, by the number of the link: at most [`LINKS_MAX`], and a plain one where it has no key. More
-    /// sealed links than are written here are fine.
+    /// `[[client.link]]`, by the number of the link: at most [`LINKS_MAX`], and at least a plain
+    /// one if the client has no key. The client may have more sealed links than are written here.
     pub links: Vec<PeerLink>,
 }
 
@@ -85,14 +85,15 @@ impl Peer {
 pub struct PeerLink {
     /// Unique among the client's links.
     pub name: String,
-    /// Who may speak on it, where it is plain; `None`: it is sealed.
+    /// The only address that may send on it, if it is plain; `None`: it is sealed.
     pub remote: Option<IpAddr>,
     /// Ceiling for what the server sends on it.
     pub down: Option<BitRate>,
 }
 
 impl Server {
-    /// What the links put around a packet at most, as far as the configuration tells: invited clients are sealed.
+    /// The largest overhead of the links, as far as the configuration tells: invited clients are
+    /// sealed.
     pub fn overhead(&self) -> Overhead {
         overhead(self.listen, &self.clients)
     }
@@ -112,7 +113,7 @@ fn host_prefix(address: IpAddr) -> Prefix {
     Prefix { address, length: value::address_bits(address) }
 }
 
-/// Reads the document; everything has a default. What is wrong is reported, and the answer is then of no use.
+/// Reads the document; every key has a default. After a reported mistake the answer is of no use.
 pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let (listen, ports) = self::listen(document.section("listen", "[listen]"));
     let private_key_file = common::identity(&mut document, SERVER_KEY);
@@ -180,7 +181,7 @@ fn nat(mut section: Section<'_, '_>) -> Option<Nat> {
     enabled.then(|| Nat { egress: egress.flatten() })
 }
 
-/// A client and where what must be unique was written.
+/// A client, and the places of its values that must be unique.
 struct Written {
     peer: Peer,
     name: Located<String>,
@@ -261,7 +262,7 @@ fn links(client: &mut Section<'_, '_>, has_key: bool) -> (Vec<PeerLink>, Vec<(us
     let sections = client.sections("link", "[[client.link]]");
     if client.is_absent("link") && !has_key {
         client.fail(
-            "[[client]] has neither a `public_key` nor a [[client.link]]: nobody could speak for it; `bondctl invite \
+            "[[client]] has neither a `public_key` nor a [[client.link]]: no packet could come from it; `bondctl invite \
              NAME` enrols a client without a section, and plain links need one [[client.link]] each",
         );
     }
@@ -311,7 +312,7 @@ fn link(mut section: Section<'_, '_>, index: usize, has_key: bool) -> WrittenLin
     let security = common::security(&mut section).unwrap_or_default();
     match (security, remote_item) {
         (Security::Plain, None) => section
-            .fail("[[client.link]] has no `remote`: a plain link needs the address that may speak on it"),
+            .fail("[[client.link]] has no `remote`: a plain link needs the address that may send on it"),
         (Security::Sealed, Some(item)) => item.fail(
             "[[client.link]] has a `remote`, which only plain links have: say security = \"plain\" if the link is \
              private already; sealed links are known by the client's key",
@@ -326,7 +327,7 @@ fn link(mut section: Section<'_, '_>, index: usize, has_key: bool) -> WrittenLin
     WrittenLink { name, remote, down, at }
 }
 
-/// A key is one client's.
+/// Reports keys that two clients have.
 fn distinct_keys(written: &[Written], document: &Section<'_, '_>) {
     let mut seen: std::collections::BTreeMap<PublicKey, &str> = std::collections::BTreeMap::new();
     for one in written {
@@ -339,10 +340,9 @@ fn distinct_keys(written: &[Written], document: &Section<'_, '_>) {
     }
 }
 
-/// An inner address must have one owner.
+/// Reports inner addresses that two clients have.
 fn overlapping(written: &[Written], own: &[Prefix], document: &Section<'_, '_>) {
-    // Sorted by first address, overlapping prefixes are neighbours or inside one another; but clients are few and
-    // the file is read once, so every pair is looked at.
+    // Every pair is compared: clients are few, and the file is read once.
     for (index, one) in written.iter().enumerate() {
         for prefix in &one.prefixes {
             if own.iter().any(|own| value::overlap(host_prefix(own.address), prefix.value)) {
@@ -378,8 +378,9 @@ fn show(prefix: Prefix) -> String {
     }
 }
 
-/// A plain datagram says who sent it by its address and the port it came to, and by nothing else: the same remote
-/// on the same port would be two links at once. Where a remote is on several links, each needs a port of its own.
+/// The source address of a plain datagram and the port that it came to are all that tells its link:
+/// the same remote on the same port would be two links at once. A remote on several links needs a
+/// port for each.
 fn same_remote(written: &[Written], ports: Ports, document: &Section<'_, '_>) {
     let mut uses: std::collections::HashMap<IpAddr, usize> = std::collections::HashMap::new();
     for (_, remote) in written.iter().flat_map(|one| &one.remotes) {

@@ -248,7 +248,7 @@ fn messages_about_links_name_line_problem_and_remedy() {
         ),
         (
             CLIENT.split("[[link]]").next().unwrap_or("").to_owned() + "link = []",
-            "client.toml:1:1: no [[link]]: this version does not find links by itself; add a [[link]] with its interface, or let `bonding-client join 'bond://…'` write one for each",
+            "client.toml:1:1: no [[link]]: this version finds no links by itself; add a [[link]] with its interface, or let `bonding-client join 'bond://…'` write one for each",
         ),
     ];
     for (text, expected) in cases {
@@ -308,7 +308,7 @@ fn client_messages_name_line_problem_and_remedy() {
         ),
         (
             format!("{CLIENT}[[qos.rule]]\nprotocol = \"icmp\"\nports = [\"7\"]\nclass = \"bulk\""),
-            "client.toml:12:9: `ports` in [[qos.rule]]: ICMP has no ports, so this rule would match nothing",
+            "client.toml:12:9: `ports` in [[qos.rule]]: ICMP has no ports, so this rule would match no packet",
         ),
         (
             format!("{CLIENT}[routing]\nlan = [\"192.168.1.5/24\"]"),
@@ -356,7 +356,7 @@ fn server_messages_name_line_problem_and_remedy() {
         ),
         (
             SERVER.replace("remote = \"10.200.0.1\"\n", ""),
-            "server.toml:5:1: [[client.link]] has no `remote`: a plain link needs the address that may speak on it",
+            "server.toml:5:1: [[client.link]] has no `remote`: a plain link needs the address that may send on it",
         ),
         (
             SERVER.replace("\"10.200.0.1\"", "\"adsl.example.net\""),
@@ -381,7 +381,7 @@ fn server_messages_name_line_problem_and_remedy() {
         ),
         (
             "[[client]]\nname = \"home\"".to_owned(),
-            "server.toml:1:1: [[client]] has neither a `public_key` nor a [[client.link]]: nobody could speak for it; `bondctl invite NAME` enrols a client without a section, and plain links need one [[client.link]] each",
+            "server.toml:1:1: [[client]] has neither a `public_key` nor a [[client.link]]: no packet could come from it; `bondctl invite NAME` enrols a client without a section, and plain links need one [[client.link]] each",
         ),
         (
             SERVER.replace("security = \"plain\"\n", ""),
@@ -491,7 +491,7 @@ fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
         ("[compression]\nmode = \"on\"", "[compression] mode = \"on\" has no effect in this version"),
         (
             "[discovery]\nenabled = true",
-            "[discovery] enabled = true has no effect in this version: only the [[link]] sections are used",
+            "[discovery] enabled = true has no effect in this version: the client uses the [[link]] sections only",
         ),
         (
             "[status]\nmetrics = \"127.0.0.1:9400\"",

@@ -1,7 +1,9 @@
-//! The values a configuration is written in: rates, durations, sizes, ports, addresses, prefixes, names, keys.
+//! The values a configuration is written in: rates, durations, sizes, ports, addresses, prefixes,
+//! names, keys.
 //!
-//! Each parser takes one string and answers the value or a sentence that says what is wrong with it and how it is
-//! written. None of them accepts what it cannot represent exactly enough to use.
+//! Each parser takes one string and answers the value, or a sentence that says what is wrong with
+//! it and how it is written. No parser accepts a value that it cannot represent exactly enough to
+//! use.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,10 +20,10 @@ use super::section::shown;
 /// Interface names have at most 15 bytes (`IFNAMSIZ` in linux/if.h is 16, with the closing zero).
 const INTERFACE_NAME_MAX_BYTES: usize = 15;
 
-/// Names appear in tables and logs; longer ones would tear them.
+/// Chosen: a name of this length fits a line of 80 columns beside a few figures.
 const NAME_MAX_CHARS: usize = 32;
 
-/// At most this many consecutive ports: one for each of the links a client may have.
+/// At most this many consecutive ports: one for each link of a client.
 pub(super) const PORTS_MAX: u16 = 32;
 
 /// A number with a unit, such as `2.5mbit`, in the unit's base.
@@ -59,7 +61,7 @@ fn decimal(number: &str, factor: u64) -> Option<u64> {
     u64::try_from(scaled / scale).ok()
 }
 
-/// What a rate looks like, for messages.
+/// The form of a rate, for messages.
 pub(super) const RATE: &str = "a rate such as \"10mbit\"";
 
 /// A rate: `10mbit`. Between 1 kbit/s and 1 Tbit/s.
@@ -75,7 +77,7 @@ pub(super) fn rate(text: &str) -> Result<BitRate, String> {
     Ok(BitRate::from_bps(bps))
 }
 
-/// What a duration looks like, for messages.
+/// The form of a duration, for messages.
 pub(super) const DURATION: &str = "a duration such as \"100ms\"";
 
 /// A duration within bounds: `100ms`, `5s`, `2min`, `1h`.
@@ -98,7 +100,7 @@ pub(super) fn monthly_bytes(text: &str) -> Result<u64, String> {
     }
     let units = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
     match quantity(size, "size", "100GB/month", &units)? {
-        0 => Err("an amount of nothing; a link that must not be used has role = \"never\"".to_owned()),
+        0 => Err("an amount of zero; a link that must carry no data has role = \"never\"".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -158,7 +160,7 @@ impl fmt::Display for Ports {
     }
 }
 
-/// What ports look like, for messages.
+/// The form of ports, for messages.
 pub(super) const PORTS: &str = "ports such as \"9001-9005\"";
 
 /// A range of at most [`PORTS_MAX`] ports: `9001-9005`, or a single one.
@@ -233,7 +235,7 @@ pub(crate) fn host(text: &str) -> Result<Host, String> {
     Err(format!("\"{}\" is neither a host name nor an address", shown(text)))
 }
 
-/// Refuses addresses that nobody can answer from.
+/// Refuses addresses that are not those of a host.
 fn usable_remote(address: IpAddr) -> Result<IpAddr, String> {
     if address.is_unspecified() || address.is_multicast() {
         return Err(format!("{address} is not the address of a host"));
@@ -241,7 +243,7 @@ fn usable_remote(address: IpAddr) -> Result<IpAddr, String> {
     Ok(address)
 }
 
-/// What an address looks like, for messages.
+/// The form of an address, for messages.
 pub(super) const ADDRESS: &str = "an address such as \"10.200.0.1\"";
 
 /// The address of one host, without a prefix length.
@@ -257,7 +259,8 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     Err(format!("\"{}\" is not an IP address", shown(text)))
 }
 
-/// The address of one host, with or without a port: `10.200.0.1`, `10.200.0.1:9001`, `[fd00::1]:9001`.
+/// The address of one host, with or without a port: `10.200.0.1`, `10.200.0.1:9001`,
+/// `[fd00::1]:9001`.
 pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     let canonical = |address: IpAddr| usable_remote(address.to_canonical());
     if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
@@ -269,7 +272,7 @@ pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, Option<u16>), Stri
     Ok((canonical(address(text)?)?, None))
 }
 
-/// What an interface address looks like, for messages.
+/// The form of an interface's address, for messages.
 pub(super) const INTERFACE_ADDRESS: &str = "an address with its prefix length, such as \"192.168.50.1/24\"";
 
 /// A host's address and the size of its network: `192.168.50.1/24`.
@@ -279,7 +282,7 @@ pub(super) fn interface_address(text: &str) -> Result<Prefix, String> {
     Ok(prefix)
 }
 
-/// What a prefix looks like, for messages.
+/// The form of a prefix, for messages.
 pub(super) const PREFIX: &str = "a prefix such as \"192.168.1.0/24\"";
 
 /// A network: `192.168.1.0/24`; bits beyond the length must be zero, and it must not be everything.
@@ -338,7 +341,7 @@ fn network(prefix: Prefix) -> IpAddr {
     }
 }
 
-/// Whether some address is in both.
+/// Whether an address is in both.
 pub(super) fn overlap(a: Prefix, b: Prefix) -> bool {
     let length = a.length.min(b.length);
     a.address.is_ipv4() == b.address.is_ipv4()
@@ -384,7 +387,7 @@ pub(super) fn absolute_path(text: &str) -> Result<std::path::PathBuf, String> {
     Ok(text.into())
 }
 
-/// What a key looks like, for messages.
+/// The form of a key, for messages.
 pub(super) const KEY: &str = "a key as `bondctl pubkey` prints it";
 
 /// An X25519 public key in base64.

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use super::Request;
 
-/// A running instance answers within a turn of its event loop.
+/// Chosen: a running instance answers within a turn of its event loop.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// More than the answering side keeps.
+/// The longest answer: more than the answering side keeps.
 const ANSWER_MAX_BYTES: u64 = 8 << 20;
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("nothing is running behind {}; start a client or server, or name its socket with --socket", .0.display())]
     NotRunning(PathBuf),
     /// The socket is another user's.
@@ -29,7 +29,7 @@ pub enum AskError {
         /// Why.
         error: io::Error,
     },
-    /// It answered that it cannot.
+    /// The answer is an error.
     #[error("{0}")]
     Refused(String),
 }

@@ -8,7 +8,7 @@ use bonding_os::poll::Interest;
 
 /// No request is as long as this: an invitation names 8 hosts of at most 253 characters.
 const REQUEST_MAX_BYTES: usize = 4 << 10;
-/// Answers nobody has read yet: the status of some thousand links.
+/// Answers that are not read yet: the status of some thousand links.
 const UNREAD_MAX_BYTES: usize = 4 << 20;
 
 /// Why a connection ends.
@@ -19,7 +19,7 @@ pub(super) struct Connection {
     stream: UnixStream,
     /// A request that is not complete yet.
     request: Vec<u8>,
-    /// What was answered and not taken yet, from `sent` on.
+    /// Answers that are not sent yet, from `sent` on.
     answers: Vec<u8>,
     sent: usize,
 }
@@ -29,12 +29,12 @@ impl Connection {
         Self { stream, request: Vec::new(), answers: Vec::new(), sent: 0 }
     }
 
-    /// What the connection waits for.
+    /// The events that the connection waits for.
     pub(super) fn interest(&self) -> Interest {
         if self.answers.is_empty() { Interest::Readable } else { Interest::ReadableWritable }
     }
 
-    /// Reads what there is, answers each complete line, writes what can be written.
+    /// Reads all that has come, answers each complete line, and writes as much as the socket takes.
     pub(super) fn handle_ready(&mut self, answer: &mut impl FnMut(&str) -> String) -> Result<(), Closed> {
         let ended = self.read()?;
         while let Some(end) = self.request.iter().position(|byte| *byte == b'\n') {

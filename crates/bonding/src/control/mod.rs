@@ -1,11 +1,13 @@
 //! The control socket: how `bondctl` asks a running client or server.
 //!
-//! A Unix stream socket, mode 0600. A request is one line ([`Request`]), its answer one line of JSON; a connection may ask
-//! again. What nobody knows, and what cannot be done, is answered with `{"error":"…"}`.
+//! A Unix stream socket, mode 0600. A request is one line ([`Request`]), its answer one line of
+//! JSON; a connection may ask again. Unknown and impossible requests are answered with
+//! `{"error":"…"}`.
 //!
-//! [`Control`] never blocks and needs no thread: it is one descriptor ([`AsFd`]) that is readable when something is
-//! to be done, which [`Control::handle_ready`] then does. It is bounded in connections, in the length of a request and
-//! in unread answers; who exceeds them is disconnected. It does not know what the answers mean.
+//! [`Control`] never blocks and needs no thread: it is one descriptor ([`AsFd`]) that is readable
+//! when there is work, which [`Control::handle_ready`] then does. Connections, the length of a
+//! request and unread answers are bounded; a connection that exceeds them is closed. It does not
+//! know what the answers mean.
 
 mod ask;
 mod connection;
@@ -28,18 +30,18 @@ use self::connection::Connection;
 pub use self::ask::{Ask, AskError};
 pub use self::request::Request;
 
-/// More tools than this do not look at once; the longest connected one makes room.
+/// Connections at most. Chosen: more tools than run at once. The oldest connection makes room.
 const CONNECTIONS_MAX: usize = 16;
 const BACKLOG: i32 = 16;
 const LISTENER: u64 = 0;
 
-/// Why there is no control socket.
+/// The reason why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Somebody answers there.
+    /// Another instance answers there.
     #[error("another instance is running: it answers on {}; stop it first, or give this one another [status] socket", .0.display())]
     Running(PathBuf),
-    /// Something that we did not make is in the way.
+    /// A file that is not a socket has the name.
     #[error("{} exists and is not a socket; remove it, or choose another [status] socket", .0.display())]
     NotASocket(PathBuf),
     /// The kernel refused.
@@ -60,7 +62,7 @@ pub struct Control {
     connections: BTreeMap<u64, Connection>,
     next_token: u64,
     path: PathBuf,
-    /// Device and inode of our socket file: another's is not ours to remove.
+    /// Device and inode of the socket file: only this very file is removed at the end.
     identity: (u64, u64),
 }
 
@@ -74,7 +76,8 @@ impl Control {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
-        // Two that start at once take turns from here on, so that neither removes the other's new socket.
+        // Two instances that start at once take turns from here on, so that neither removes the
+        // other's new socket.
         let turn = File::open(folder).map_err(io)?;
         turn.lock().map_err(io)?;
         remove_stale(path)?;
@@ -93,7 +96,7 @@ impl Control {
         })
     }
 
-    /// Does what is to be done without waiting: accepts, reads requests, answers them.
+    /// Accepts connections, reads requests and answers them, all without waiting.
     pub fn handle_ready(&mut self, mut answer: impl FnMut(Request) -> String) {
         let mut ready = std::mem::take(&mut self.ready);
         if let Err(error) = self.poller.wait(&mut ready, Some(std::time::Duration::ZERO)) {
@@ -143,7 +146,7 @@ impl Control {
     }
 }
 
-/// The answer to a request that cannot be answered.
+/// The answer to a request that failed.
 pub fn error(why: &str) -> String {
     serde_json::json!({ "error": why }).to_string()
 }
@@ -162,7 +165,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).map_err(io)?;
     let address = SockAddr::unix(path).map_err(io)?;
     match probe.connect(&address) {
-        // unix(7): nobody listens on it.
+        // unix(7): no process listens on it.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(io)
         }
@@ -172,7 +175,8 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// A listening socket that only its owner may use from its first moment: the mode is set before the file exists.
+/// A listening socket that only its owner may use from its first moment: the mode is set before the
+/// file exists.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
@@ -192,7 +196,7 @@ impl Drop for Control {
         let ours =
             std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
         if ours {
-            // What cannot be removed now is replaced at the next start.
+            // A file that cannot be removed now is replaced at the next start.
             let _ = std::fs::remove_file(&self.path);
         }
     }

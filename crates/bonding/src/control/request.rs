@@ -1,7 +1,7 @@
 //! The requests on the control socket.
 //!
-//! A request without arguments is a word (`status`, `clients`); one with arguments is JSON on one line, such as
-//! `{"request":"invite","name":"home"}`. What a word can ask can be asked as JSON, too.
+//! A request without arguments is a word (`status`, `clients`); one with arguments is JSON on one
+//! line, such as `{"request":"invite","name":"home"}`. Every request may be JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::config::{self, Host};
 use crate::engine::command::Command;
 use crate::invitation::HOSTS_MAX;
 
-/// What may be asked.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
@@ -19,9 +19,9 @@ pub enum Request {
     Clients,
     /// Invite a client.
     Invite {
-        /// What it will be called.
+        /// The name of the client.
         name: String,
-        /// Where it is to look for the server.
+        /// Hosts at which the client finds the server.
         #[serde(default)]
         hosts: Vec<String>,
         /// On which ports.
@@ -30,12 +30,12 @@ pub enum Request {
     },
     /// Remove a client.
     Revoke {
-        /// Whose name.
+        /// Its name.
         name: String,
     },
 }
 
-/// Those that are a word.
+/// The requests that are a word.
 const WORDS: &[(&str, Request)] = &[("status", Request::Status), ("clients", Request::Clients)];
 
 impl Request {
@@ -48,7 +48,7 @@ impl Request {
         )
     }
 
-    /// What a line asks.
+    /// Reads a line.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -64,7 +64,7 @@ impl Request {
         })
     }
 
-    /// What the engine has to do for it; `None`: nothing but to show itself.
+    /// The engine's command for it; `None`: the status, which needs no command.
     ///
     /// # Errors
     /// What is wrong with an argument.

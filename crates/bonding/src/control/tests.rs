@@ -25,7 +25,8 @@ fn hello(_: Request) -> String {
     "{\"hello\":1}".to_owned()
 }
 
-/// Runs `tools` beside an instance that answers until they are done, waiting on its descriptor as an event loop does.
+/// Runs `tools` beside an instance that answers until they are done, waiting on its descriptor as
+/// an event loop does.
 fn beside<T>(place: &Place, tools: impl FnOnce() -> T) -> T {
     /// Ends the serving loop even when the tools panic.
     struct Stop<'a>(&'a AtomicBool);

@@ -1,20 +1,20 @@
-//! The loop itself: waits, takes a bounded batch of each input that is ready, lets the core work, and
-//! sends the core's output.
+//! The loop itself: waits, takes a bounded batch of each input that is ready, lets the core work,
+//! and sends the core's output.
 //!
-//! Fairness: a wake-up works in rounds. In each, every ready socket and the TUN device give at most some
-//! 64 packets, the core's deadline is served, and every output is drained; so a heartbeat waits for one
-//! round, not for a download. Inputs that are still ready after [`ROUNDS_MAX`] are reported again by the
-//! next wait, which returns at once.
+//! Fairness: a wake-up works in rounds. In each, every ready socket and the TUN device give at most
+//! some 64 packets, the core's deadline is served, and every output is drained; so a heartbeat
+//! waits for one round, not for a download. Inputs that are still ready after [`ROUNDS_MAX`] are
+//! reported again by the next wait, which returns at once.
 //!
-//! An input that had a packet a moment ago is read until it is empty. Any other input is read once, since
-//! the next wait reports what is left: no call in vain follows a lone packet.
+//! An input that had a packet a moment ago is read until it is empty. Any other input is read once,
+//! since the next wait reports what is left: no call in vain follows a lone packet.
 //!
-//! Wake-ups that follow each other closely and bring few packets are the largest cost of small packets:
-//! the loop then pauses for 50 µs before it waits ([`super::moderation`]).
+//! Wake-ups that follow each other closely and bring few packets are the largest cost of small
+//! packets: the loop then pauses for 50 µs before it waits ([`super::moderation`]).
 //!
-//! The clock is read once per batch: links are measured by when a batch was received and when it was sent,
-//! and the kernel may interrupt this process for milliseconds anywhere in between. Released packets are
-//! written at the end of the wake-up, in order, so that they can be coalesced.
+//! The clock is read once per batch: links are measured by when a batch was received and when it
+//! was sent, and the kernel may interrupt this process for milliseconds anywhere in between.
+//! Released packets are written at the end of the wake-up, in order, so that they can be coalesced.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -88,8 +88,8 @@ impl Device for Tun {
 
 /// The work that client and server do differently.
 pub(crate) trait Shell<M> {
-    /// Takes the machine's events and does what they ask for. `true`: the machine was given an input,
-    /// and may have packets to send.
+    /// Takes the machine's events and does what they ask for. `true`: the machine was given an
+    /// input, and may have packets to send.
     fn handle_events(&mut self, machine: &mut M, now: Instant) -> bool;
     /// Does what a service was asked for.
     ///
@@ -442,7 +442,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let mut now = from;
         loop {
             self.batch.clear();
-            // An interruption must not date this batch before it is sent: the path would seem longer.
+            // An interruption must not date this batch before it is sent: the path would seem
+            // longer.
             let later = self.clock.now();
             if later.saturating_since(now) >= STALE {
                 now = later;

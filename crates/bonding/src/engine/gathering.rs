@@ -1,18 +1,19 @@
 //! Lets the datagrams of busy links gather in their sockets.
 //!
 //! Links of some ten Mbit/s deliver datagrams one by one, and each is a wake-up: 20,000 a second at
-//! 290 Mbit/s over five links. The wake-up is most of a datagram's cost. So the loop does not wait for
-//! sockets that are busy in this way. It reads all of them together every 1/32 of the shortest round trip
-//! among them, which is bounded to 1 to 2 ms. (A server's socket has clients near and far: 1 ms.)
+//! 290 Mbit/s over five links. The wake-up is most of a datagram's cost. So the loop does not wait
+//! for sockets that are busy in this way. It reads all of them together every 1/32 of the shortest
+//! round trip among them, which is bounded to 1 to 2 ms. (A server's socket has clients near and
+//! far: 1 ms.)
 //!
 //! A datagram of a quiet link is still taken at once, so light traffic beside a download over other
-//! links is not delayed. Datagrams of busy links are taken up to that much later. The kernel stamps them
-//! when they arrive, so no measurement of a link changes.
+//! links is not delayed. Datagrams of busy links are taken up to that much later. The kernel stamps
+//! them when they arrive, so no measurement of a link changes.
 //!
-//! The sockets that gather are chosen every [`JUDGED_EVERY`]: those with [`BUSY_PER_S`] datagrams a second
-//! or more, if they have [`WORTH_PER_S`] together, four for each reading. The loop waits for a socket that
-//! gives many datagrams to a receive anyway: gathering would save nothing, and a link of Gbit/s would stand
-//! still.
+//! The sockets that gather are chosen every [`JUDGED_EVERY`]: those with [`BUSY_PER_S`] datagrams a
+//! second or more, if they have [`WORTH_PER_S`] together, four for each reading. The loop waits for
+//! a socket that gives many datagrams to a receive anyway: gathering would save nothing, and a link
+//! of Gbit/s would stand still.
 //!
 //! It does not know sockets: it counts, and says when to read.
 //!

@@ -1,7 +1,7 @@
 //! The event loop: one thread that carries packets between the kernel and the core.
 //!
-//! [`client::run`](crate::client::run) and [`server::run`](crate::server::run) take a plan and a [`Service`], make
-//! devices and sockets, run until a signal ends them, and undo everything.
+//! [`client::run`](crate::client::run) and [`server::run`](crate::server::run) take a plan and a
+//! [`Service`], make devices and sockets, run until a signal ends them, and undo everything.
 
 pub(crate) mod cipher;
 pub(crate) mod clock;

@@ -1,11 +1,11 @@
 //! Lets small packets gather, as a network card moderates its interrupts.
 //!
-//! The wake-up is the largest cost of a small packet: its sender wakes this process, which sends the
-//! packet on and wakes the next process. Where wake-ups follow each other closely and bring few
-//! packets, the loop pauses for 50 µs before each wait; a packet that comes meanwhile wakes nothing. The
-//! loop waits at once again as soon as a pause has gathered too few packets. So a lone packet, or a
-//! question and its answer over any real distance, is never delayed. Bulk is not either: its wake-ups
-//! bring many packets.
+//! The wake-up is the largest cost of a small packet: its sender wakes this process, which sends
+//! the packet on and wakes the next process. Where wake-ups follow each other closely and bring few
+//! packets, the loop pauses for 50 µs before each wait; a packet that comes meanwhile wakes
+//! nothing. The loop waits at once again as soon as a pause has gathered too few packets. So a lone
+//! packet, or a question and its answer over any real distance, is never delayed. Bulk is not
+//! either: its wake-ups bring many packets.
 //!
 //! Measured: docs/decisions/0091-pauses-of-the-event-loop.md.
 

@@ -21,7 +21,8 @@ pub struct TunnelPlan {
     pub interface: String,
     /// Its addresses, host bits included; none: a client gets them from its server.
     pub addresses: Vec<Prefix>,
-    /// Largest inner packet, in bytes. `None`: what the links carry; at first as far as their interfaces tell.
+    /// Largest inner packet, in bytes. `None`: what the links carry; at first as far as their
+    /// interfaces tell.
     pub mtu: Option<u16>,
 }
 

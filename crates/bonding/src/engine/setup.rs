@@ -1,4 +1,5 @@
-//! The set-up that client and server share: rights, signals, the journal of changes, the TUN device.
+//! The set-up that client and server share: rights, signals, the journal of changes, the TUN
+//! device.
 
 use std::io;
 use std::net::IpAddr;

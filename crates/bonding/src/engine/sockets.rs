@@ -1,13 +1,14 @@
 //! The sockets of a client's links or a server's listeners, by [`SocketId`].
 //!
-//! A socket may be missing: its interface does not exist yet, or has vanished. Datagrams for it are then
-//! counted and lost, and [`Sockets::refresh`] opens the socket as soon as the interface is there.
+//! A socket may be missing: its interface does not exist yet, or has vanished. Datagrams for it are
+//! then counted and lost, and [`Sockets::refresh`] opens the socket as soon as the interface is
+//! there.
 //!
-//! A socket's send buffer may be full: the interface itself limits the link. The socket keeps the batch
-//! that was refused, and tells the core ([`Sockets::poll_event`]), which gives the link no more data until
-//! there is room. Of the batches that come all the same the socket keeps a few (below), and drops and counts
-//! the rest. Small batches are heartbeats and control: they have a place of their own, so that a saturated
-//! link does not look dead.
+//! A socket's send buffer may be full: the interface itself limits the link. The socket keeps the
+//! batch that was refused, and tells the core ([`Sockets::poll_event`]), which gives the link no
+//! more data until there is room. Of the batches that come all the same the socket keeps a few
+//! (below), and drops and counts the rest. Small batches are heartbeats and control: they have a
+//! place of their own, so that a saturated link does not look dead.
 //!
 //! Measured: docs/decisions/0092-a-full-socket-tells-the-core.md.
 
@@ -129,8 +130,8 @@ impl Sockets {
         Ok(())
     }
 
-    /// Opens the sockets that can be opened now, and closes those that have lost their interface; gives
-    /// the events for their links.
+    /// Opens the sockets that can be opened now, and closes those that have lost their interface;
+    /// gives the events for their links.
     pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, SocketEvent)> {
         let mut events = Vec::new();
         for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
@@ -429,8 +430,8 @@ fn token(id: SocketId) -> u64 {
     FIRST_TOKEN + u64::from(id.0)
 }
 
-/// The bound address, or one of the interface's that is not link-local, of the wanted family. A socket
-/// that is bound to any IPv6 address has both families.
+/// The bound address, or one of the interface's that is not link-local, of the wanted family. A
+/// socket that is bound to any IPv6 address has both families.
 fn own_address(interface: &Interface, bind: IpAddr, ipv4: bool) -> Option<IpAddr> {
     if !bind.is_unspecified() {
         return Some(bind).filter(|bind| bind.is_ipv4() == ipv4);

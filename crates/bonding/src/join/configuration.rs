@@ -7,18 +7,18 @@ use crate::config::{self, Client};
 use crate::invitation::Invitation;
 use crate::state::keys;
 
-/// What stands in the place of the file.
+/// What the file holds before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Existing {
     /// Nothing.
     Nothing,
-    /// A configuration for this server and this key: whatever else it says is its owner's choice.
+    /// A configuration for this server and this key; all else in it is its owner's choice.
     Same,
     /// Something else.
     Other,
 }
 
-/// Compares the file with what an invitation says.
+/// Compares the file with an invitation.
 pub(super) fn existing(file: &Path, invitation: &Invitation, private_key_file: &Path) -> Existing {
     if std::fs::symlink_metadata(file).is_err() {
         return Existing::Nothing;
@@ -35,7 +35,7 @@ pub(super) fn existing(file: &Path, invitation: &Invitation, private_key_file: &
     }
 }
 
-/// The file. `links` are the interfaces to use; none: whatever has the default route.
+/// The text of the file. `links` are the interfaces to use; empty: the one with the default route.
 pub(super) fn text(invitation: &Invitation, private_key_file: &Path, links: &[String]) -> String {
     let hosts: Vec<String> = invitation.hosts.iter().map(|host| quoted(&host.to_string())).collect();
     let mut text = format!(
@@ -139,17 +139,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("client.toml");
         let key = Path::new(config::CLIENT_KEY);
-        let look = || existing(&file, &invitation(), key);
-        assert_eq!(look(), Existing::Nothing);
+        let check = || existing(&file, &invitation(), key);
+        assert_eq!(check(), Existing::Nothing);
         std::fs::write(&file, text(&invitation(), key, &["eth0".to_owned()])).unwrap();
-        assert_eq!(look(), Existing::Same);
+        assert_eq!(check(), Existing::Same);
         let edited = std::fs::read_to_string(&file).unwrap() + "\n[[link]]\ninterface = \"eth9\"\n";
         std::fs::write(&file, edited).unwrap();
-        assert_eq!(look(), Existing::Same);
+        assert_eq!(check(), Existing::Same);
         assert_eq!(existing(&file, &invitation(), Path::new("/elsewhere")), Existing::Other);
         let other = Invitation { server: PublicKey([8; 32]), ..invitation() };
         assert_eq!(existing(&file, &other, key), Existing::Other);
         std::fs::write(&file, "[server]\nhost = 5\n").unwrap();
-        assert_eq!(look(), Existing::Other);
+        assert_eq!(check(), Existing::Other);
     }
 }

@@ -1,7 +1,9 @@
-//! The handshake that enrols a client: over plain sockets, to every address and port of the invitation at once.
+//! The handshake that enrols a client: over plain sockets, to every address and port of the
+//! invitation at once.
 //!
-//! Blocking. The first answer counts. It repeats itself with growing pauses for some 15 s, since a link that sleeps takes
-//! seconds to wake, and then says what the silence may mean.
+//! Blocking. The first answer counts. The client repeats its message with growing pauses for some
+//! 15 s, since a link that sleeps takes seconds to wake. After that the error says what the silence
+//! may mean.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -16,7 +18,7 @@ use crate::config::Host;
 use crate::engine::cipher;
 use crate::invitation::Invitation;
 
-/// Pauses between attempts; what comes after the last is silence.
+/// Pauses between attempts. Chosen: some 15 s in all, for links that have to wake.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -24,14 +26,14 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
-/// Invitations name few hosts, and those have few addresses.
+/// Addresses that are asked at most. Chosen: invitations name few hosts, with few addresses each.
 const REMOTES_MAX: usize = 64;
 /// Larger than any answer.
 const DATAGRAM_BYTES_MAX: usize = 2_048;
-/// What the datagrams claim to come from: one attempt is one message, whatever it goes over.
+/// The socket and path of every message: one attempt is one message, over whichever path it goes.
 const LINK: u8 = 0;
 
-/// Why the server did not enrol us.
+/// The reason why the server did not enrol this client.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// A name cannot be looked up, and there is no other host.
@@ -48,19 +50,19 @@ pub enum EnrolError {
     /// Too late.
     #[error("the invitation has expired; ask for a new one: `bondctl invite NAME` on the server")]
     Expired,
-    /// The server has its reasons.
-    #[error("the server takes no new client; its log says why")]
+    /// The server refused the client.
+    #[error("the server refused this client; the server's log says why")]
     Refused,
-    /// Silence.
+    /// No server answered.
     #[error(
         "no answer from {hosts} on UDP {ports}: is the server running, and do firewalls on the way let these ports through?{more}"
     )]
     Silence {
-        /// Whom we asked.
+        /// The hosts that were asked.
         hosts: String,
-        /// Where.
+        /// Their ports.
         ports: String,
-        /// What else it may be.
+        /// A further possible cause.
         more: &'static str,
     },
     /// Nothing could be sent.
@@ -76,7 +78,7 @@ pub enum EnrolError {
     System(#[from] io::Error),
 }
 
-/// Enrols `identity` and gives what the server says to it.
+/// Enrols `identity`; gives the server's welcome.
 pub(super) fn enrol(invitation: &Invitation, identity: &PrivateKey, run: u64) -> Result<Welcome, EnrolError> {
     enrol_within(&PAUSES, invitation, identity, run)
 }
@@ -104,12 +106,13 @@ fn enrol_within(
     let more = if super::seems_expired(invitation) {
         " By this machine's clock the invitation has expired, too."
     } else {
-        " Or the invitation is one that it does not know any more."
+        " Or the server does not know the invitation any more."
     };
     Err(EnrolError::Silence { hosts: hosts.join(", "), ports: invitation.ports.to_string(), more })
 }
 
-/// Every address with every port: the ports of all hosts in turn, so that few are lost where there are too many.
+/// Every address with every port: the ports of all hosts in turn, so that each host keeps some
+/// where there are too many.
 fn remotes(invitation: &Invitation) -> Result<Vec<SocketAddr>, EnrolError> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let mut failed = None;
@@ -137,7 +140,7 @@ fn remotes(invitation: &Invitation) -> Result<Vec<SocketAddr>, EnrolError> {
     Ok(remotes)
 }
 
-/// An address that is asked, and what it needs to see.
+/// An address that is asked, and its cookie.
 struct Remote {
     address: SocketAddr,
     cookie: Option<Cookie>,
@@ -154,7 +157,7 @@ struct Asking<'a> {
     remotes: Vec<Remote>,
     sockets: Vec<UdpSocket>,
     poller: Poller,
-    /// An answer to an earlier one is as good as to the last.
+    /// An answer to an earlier attempt is as good as one to the last.
     attempts: Vec<Initiator>,
 }
 
@@ -173,7 +176,7 @@ impl<'a> Asking<'a> {
             if !remotes.iter().any(|remote| remote.is_ipv4() == any.is_ipv4()) {
                 continue;
             }
-            // A machine without a family has no socket of it.
+            // A machine without IPv6 or IPv4 has no socket of that family.
             let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) else { continue };
             socket.set_nonblocking(true)?;
             poller.add(&socket, sockets.len() as u64, Interest::Readable)?;
@@ -193,7 +196,7 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// A new attempt to everywhere.
+    /// A new attempt, to every address.
     fn ask(&mut self) -> Result<(), EnrolError> {
         let elapsed_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut word = [0; 8];
@@ -222,7 +225,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// The newest attempt to one place.
+    /// The newest attempt, to one address.
     fn send(&mut self, at: usize) -> io::Result<()> {
         let (Some(remote), Some(attempt)) = (self.remotes.get_mut(at), self.attempts.last()) else {
             return Ok(());
@@ -261,7 +264,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// One datagram from anybody: only the server can make one that is understood.
+    /// One datagram of unknown origin: only the server can make a valid one.
     fn read(&mut self, datagram: &[u8], from: SocketAddr) -> Option<Outcome> {
         if let Some(outcome) =
             self.attempts.iter_mut().find_map(|attempt| attempt.read_response(datagram).ok())
@@ -273,7 +276,7 @@ impl<'a> Asking<'a> {
         let (attempt, mac1) = remote.sent?;
         let cookie = self.attempts.get(attempt)?.read_cookie(datagram, &mac1).ok()?;
         remote.cookie = Some(cookie);
-        // What cannot be sent now is sent with the next attempt.
+        // A datagram that cannot be sent now goes with the next attempt.
         let _ = self.send(at);
         None
     }

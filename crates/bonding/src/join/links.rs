@@ -1,5 +1,5 @@
-//! Which interfaces of this machine are links: up, with an address that leads out, and named like a line, or with a default
-//! route over them.
+//! The interfaces of this machine that are links: up, with an address that leads out, and either
+//! named like a line or with a default route.
 
 use std::net::IpAddr;
 
@@ -7,9 +7,9 @@ use bonding_os::netlink::{DefaultRoute, Interface};
 
 use crate::config::LINKS_MAX;
 
-/// Names of what carries a line.
+/// Names of interfaces that carry a line.
 const INCLUDE: [&str; 8] = ["wg*", "eth*", "en*", "wlan*", "wl*", "wwan*", "usb*", "ppp*"];
-/// Names of what never does, even if a route leads there.
+/// Names of interfaces that never do, even if a route leads there.
 const EXCLUDE: [&str; 5] = ["tun*", "docker*", "veth*", "br-*", "lo"];
 
 /// The links' interfaces, those with the preferred default route first.

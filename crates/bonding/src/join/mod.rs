@@ -1,10 +1,11 @@
 //! `bonding-client join`: from an invitation to a client that only has to be started.
 //!
 //! ```text
-//! the line is whole? ── client.toml is free? ── the key, made once ── enrolled by the server ── client.toml
+//! line whole? ── client.toml free? ── key, made once ── enrolled by the server ── client.toml
 //! ```
-//! Every step can be repeated: the key is never overwritten, the same key may show the same invitation again, and a file that
-//! says the same already is left as it is. Nothing is asked of the server before all that can be known here is right.
+//! Every step can be repeated: the key is never overwritten, the same key may show the same
+//! invitation again, and a file that says the same already is left as it is. The server is asked
+//! only after all local checks.
 
 mod configuration;
 mod enrol;
@@ -24,7 +25,7 @@ use self::configuration::Existing;
 
 pub use self::enrol::EnrolError;
 
-/// What to do.
+/// What the user ordered.
 #[derive(Debug)]
 pub struct Order {
     /// The invitation as it was pasted.
@@ -37,10 +38,10 @@ pub struct Order {
     pub force: bool,
 }
 
-/// What was done.
+/// The result.
 #[derive(Debug)]
 pub struct Joined {
-    /// The client's in the tunnel.
+    /// The client's addresses in the tunnel.
     pub addresses: Vec<Prefix>,
     /// The interfaces in the file; none where it was left as it is.
     pub links: Vec<String>,
@@ -48,22 +49,22 @@ pub struct Joined {
     pub written: bool,
 }
 
-/// Why nobody joined.
+/// The reason why the client did not join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// The line is none.
+    /// The line is not an invitation.
     #[error(transparent)]
     Invitation(#[from] InvitationError),
-    /// There is a configuration.
+    /// There is another configuration.
     #[error("{} is there already and says something else: --force overwrites it, -c FILE writes another", .0.display())]
     Exists(PathBuf),
-    /// Keys and the like.
+    /// A key or another file cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
     /// The interfaces cannot be listed.
     #[error("cannot list the interfaces: {0}")]
     Interfaces(#[from] NetlinkError),
-    /// The server did not enrol us.
+    /// The server did not enrol this client.
     #[error(transparent)]
     Enrol(#[from] EnrolError),
     /// The kernel has no sockets or random numbers.
@@ -74,7 +75,7 @@ pub enum JoinError {
 /// Enrols this machine and writes its configuration.
 ///
 /// # Errors
-/// Why not, in one sentence for a person.
+/// The reason, in one sentence for a person.
 pub fn join(order: &Order) -> Result<Joined, JoinError> {
     let invitation = Invitation::parse(&order.line)?;
     let existing = configuration::existing(&order.file, &invitation, &order.private_key_file);

@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::config::Host;
 
-/// Destinations behind the default routes, from the ranges for documentation (RFC 5737, RFC 3849). Nothing
-/// is sent there.
+/// Destinations behind the default routes, from the ranges for documentation (RFC 5737, RFC 3849).
+/// Nothing is sent there.
 const FAR_AWAY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 /// RFC 863. A datagram socket only looks up the route.
 const DISCARD_PORT: u16 = 9;
 
-/// The address that the server listens on. If it listens on any: the addresses that the default routes
-/// send from, IPv4 first.
+/// The address that the server listens on. If it listens on any: the addresses that the default
+/// routes send from, IPv4 first.
 pub(super) fn own_addresses(listen: IpAddr) -> Vec<Host> {
     if !listen.is_unspecified() {
         return vec![Host::Address(listen)];

@@ -1,5 +1,5 @@
-//! The clients that may connect: those of the configuration and those of the register, in the form that
-//! the endpoint takes.
+//! The clients that may connect: those of the configuration and those of the register, in the form
+//! that the endpoint takes.
 //!
 //! It deliberately does not know the endpoint: the server hands the entries on.
 
@@ -73,8 +73,8 @@ impl Roster {
         Ok((roster, entries))
     }
 
-    /// Without root's other rights the server cannot write another user's folder. The warning comes at the
-    /// start, not at the first enrolment.
+    /// Without root's other rights the server cannot write another user's folder. The warning comes
+    /// at the start, not at the first enrolment.
     pub(super) fn warn_if_read_only(&self) {
         if let Err(error) = self.register.check_writable() {
             tracing::warn!(%error, "clients can be neither invited nor enrolled nor revoked");

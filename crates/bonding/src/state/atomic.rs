@@ -1,8 +1,9 @@
 //! Small files that are always whole.
 //!
-//! The new content goes to a temporary file in the same folder, which is flushed to the disk and then takes the name; the
-//! folder is flushed last. Whenever the machine stops, the name has the old or the new content, or, at worst, none if it
-//! had none before. A temporary file that a crash left is of no meaning and replaced by the next writing.
+//! The new content goes to a temporary file in the same folder, which is flushed to the disk and
+//! then takes the name; the folder is flushed last. Whenever the machine stops, the name has the
+//! old or the new content; a new name may be missing. The next writing replaces a temporary file
+//! that a crash left.
 //!
 //! Source: rename(2), link(2), fsync(2).
 
@@ -11,12 +12,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The owner's alone.
+/// The mode of a file that only its owner may read.
 const SECRET: u32 = 0o600;
-/// Everybody's to read.
+/// The mode of a file that all users may read.
 const PUBLIC: u32 = 0o644;
 
-/// What is done one after the other.
+/// The steps of a writing, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Make,
@@ -26,7 +27,7 @@ enum Step {
     Settle,
 }
 
-/// What becomes of a file that has the name already.
+/// The fate of a file that has the name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Existing {
     Replace,
@@ -38,7 +39,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, Existing::Replace, SECRET)
 }
 
-/// As [`replace`], for everybody to read.
+/// As [`replace`], for all users to read.
 pub(super) fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, Existing::Replace, PUBLIC)
 }
@@ -76,7 +77,7 @@ fn write(path: &Path, content: &[u8], existing: Existing, mode: u32) -> io::Resu
     let temporary = temporary(path)?;
     let result = steps(path, &temporary, content, existing, mode, |_| Ok(()));
     if result.is_err() {
-        // It may be what made the disk full.
+        // The temporary file may have filled the disk.
         let _ = fs::remove_file(&temporary);
     }
     result
@@ -91,7 +92,7 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-/// `before` is told each step ahead of it; an error from it is as if the machine had stopped there.
+/// `before` is called ahead of each step; an error from it is as if the machine had stopped there.
 fn steps(
     path: &Path,
     temporary: &Path,

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{StateError, atomic, prepare_folder};
 
-/// 44 characters, a newline, and whatever an editor put around them.
+/// 44 characters, a newline, and white space of an editor.
 const BYTES_MAX: u64 = 256;
 const REMEDY: &str = "a key is 44 characters of base64, as `bondctl genkey` prints it";
 
@@ -21,7 +21,7 @@ pub fn encode(key: &[u8; 32]) -> String {
     STANDARD.encode(key)
 }
 
-/// What [`encode`] wrote.
+/// Reads what [`encode`] wrote.
 pub fn decode(text: &str) -> Option<[u8; 32]> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }
@@ -38,7 +38,8 @@ pub fn show(key: &PublicKey) -> String {
 pub fn generate() -> io::Result<PrivateKey> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
-    // RFC 7748 §5: stored clamped, as WireGuard does, so that every tool derives the same public key.
+    // RFC 7748 §5: stored clamped, as WireGuard does, so that every tool derives the same public
+    // key.
     let [first, .., last] = &mut *bytes;
     *first &= 248;
     *last = (*last & 127) | 64;
@@ -48,7 +49,7 @@ pub fn generate() -> io::Result<PrivateKey> {
 /// The private key in `path`, which is the owner's alone.
 ///
 /// # Errors
-/// When there is none, it is damaged, or others can read it.
+/// When the file is missing or damaged, or others can read it.
 pub fn load(path: &Path) -> Result<PrivateKey, StateError> {
     secret(path).map(|bytes| PrivateKey::from_bytes(*bytes))
 }
@@ -75,7 +76,7 @@ pub fn load_or_make(path: &Path) -> Result<(PrivateKey, bool), StateError> {
     let line = Zeroizing::new(format!("{}\n", encode(key.bytes())));
     match atomic::create(path, line.as_bytes()) {
         Ok(()) => Ok((key, true)),
-        // Somebody was faster.
+        // Another process was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path).map(|key| (key, false)),
         Err(error) => Err(StateError::io("write", path)(error)),
     }

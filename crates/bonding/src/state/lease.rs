@@ -1,4 +1,4 @@
-//! Which address a new client gets: the first of a network's hosts that nobody has.
+//! The address of a new client: the first free one of a network.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use bonding_proto::config::Prefix;
 
 /// The lowest host address of `network` that no prefix of `taken` contains; `None`: all are taken.
 ///
-/// The network's first address is nobody's (RFC 4291 §2.6.1: any router), nor is the last of an IPv4 network (RFC 919
-/// §7: broadcast), but where there are only one or two (RFC 3021).
+/// The network's first address is not leased (RFC 4291 §2.6.1: any router), nor is the last of an
+/// IPv4 network (RFC 919 §7: broadcast), except in a network of one or two addresses (RFC 3021).
 pub fn first_free(network: Prefix, taken: &[Prefix]) -> Option<IpAddr> {
     let ipv4 = network.address.is_ipv4();
     let (first, last) = span(network);

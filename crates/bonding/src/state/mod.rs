@@ -1,12 +1,14 @@
-//! The state directory: what outlives a run.
+//! The state directory: the files that outlive a run.
 //!
-//! It is the folder of the private key (`[identity] private_key_file`, by default in `/var/lib/bonding`), made with mode
-//! 0700 when it is missing. Beside a key `NAME.key` stand `NAME.run`, a client's run number, `NAME.usage`, what its links with
-//! a data cap have used, and `NAME.clients`, a server's register; all are files of mode 0600.
+//! It is the folder of the private key (`[identity] private_key_file`, by default in
+//! `/var/lib/bonding`), made with mode 0700 when it is missing. Beside a key `NAME.key` stand
+//! `NAME.run` (a client's run number), `NAME.usage` (the bytes that its links with a data cap have
+//! carried) and `NAME.clients` (a server's register). All are files of mode 0600.
 //!
-//! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies. A file that
-//! is damaged or that others can read is an error that names it and says what to do; it is never taken for an empty one.
-//! Everything here blocks for as long as the disk takes, and is rare: a start, an invitation, an enrolment, a thousandth of a cap.
+//! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies.
+//! A file that is damaged or that others can read is an error, which names the file and says what
+//! to do; it never counts as an empty one. Every call blocks for as long as the disk takes, and is
+//! rare: a start, an invitation, an enrolment, a thousandth of a cap.
 //!
 //! It deliberately does not know sockets, sessions or the configuration's file.
 
@@ -22,7 +24,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// Why a file of the state directory cannot be used.
+/// The reason why a file of the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The kernel refuses.
@@ -35,7 +37,7 @@ pub enum StateError {
         /// Why.
         source: io::Error,
     },
-    /// A secret that is none.
+    /// Others can read a secret.
     #[error("{} can be read by others (mode {mode:04o}); make it yours alone: chmod 600 {}", .path.display(), .path.display())]
     Exposed {
         /// The file.
@@ -43,7 +45,7 @@ pub enum StateError {
         /// Its permissions.
         mode: u32,
     },
-    /// A secret of somebody else.
+    /// A secret belongs to another user.
     #[error("{} belongs to user {owner}, who can read and change it; make it yours: chown root {}", .path.display(), .path.display())]
     Foreign {
         /// The file.
@@ -54,7 +56,7 @@ pub enum StateError {
     /// A folder, a device, a pipe.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// It does not say what it should.
+    /// Its content is malformed.
     #[error("{} is damaged: {why}; {remedy}", .path.display())]
     Damaged {
         /// The file.
@@ -64,8 +66,8 @@ pub enum StateError {
         /// What to do.
         remedy: &'static str,
     },
-    /// It has no place in a folder.
-    #[error("{} has no name of a file", .0.display())]
+    /// The path names no file.
+    #[error("{} does not name a file", .0.display())]
     NoName(PathBuf),
     /// Another process uses it.
     #[error("another process uses {}: is it running already?", .0.display())]
@@ -91,10 +93,11 @@ pub fn prepare_folder(file: &Path) -> Result<&Path, StateError> {
     Ok(folder)
 }
 
-/// Puts `content` in the place of a file that everybody may read, such as a configuration; makes its folder.
+/// Replaces a file that all users may read, such as a configuration, by `content`; makes its
+/// folder.
 ///
 /// # Errors
-/// When it cannot be written; what was there before stays.
+/// When it cannot be written; the old content stays.
 pub fn publish(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let folder = atomic::folder(path);
     std::fs::create_dir_all(folder).map_err(StateError::io("make the folder", folder))?;

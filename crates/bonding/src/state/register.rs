@@ -1,15 +1,18 @@
-//! Whom a server knows beside the `[[client]]` sections of its configuration, and whom it has invited.
+//! The register of a server: its enrolled clients beside the `[[client]]` sections of its
+//! configuration, and its invitations.
 //!
-//! An invitation is a secret of 16 bytes for one name, valid once and for [`VALID`]. Only its hash is kept. The key that
-//! shows it first becomes the client of that name and gets an address in each of the tunnel's networks, which stay its own.
-//! The same key may show it again, since an answer can get lost; any other is told that it is used. For some time
-//! after it was used or expired it is remembered, so that whoever comes late is told why.
+//! An invitation is a secret of 16 bytes for one name, valid once and for [`VALID`]. The register
+//! keeps only its hash. The key that shows it first becomes the client of that name and gets an
+//! address in each of the tunnel's networks, which it keeps. The same key may show it again, since
+//! an answer can get lost; any other key is told that the invitation was used. The register
+//! remembers an invitation for some time after it was used or has expired, so that a late client is
+//! told the reason.
 //!
-//! Contract: what is asked for is on the disk before it is true here. What the configuration says comes first: its names,
-//! addresses and routes are never given away, and where it takes an address that a client here had, the client gets
-//! another one.
+//! Contract: a change is on the disk before it takes effect. The configuration comes first: its
+//! names, addresses and routes are never leased. If the configuration takes the address of an
+//! enrolled client, that client gets another one.
 //!
-//! It deliberately does not know sessions: whoever changes the register tells the endpoint.
+//! It deliberately does not know sessions: its caller tells the endpoint of changes.
 
 mod file;
 
@@ -25,16 +28,16 @@ use bonding_proto::crypto::keys::{PublicKey, Token};
 use super::lease;
 use super::{StateError, atomic, prepare_folder};
 
-/// How long an invitation waits for its use.
+/// How long an invitation is valid.
 pub const VALID: Duration = Duration::from_secs(24 * 3_600);
-/// How long it is remembered afterwards.
+/// How long the register remembers it afterwards.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Sessions are numbered with 16 bits.
 const CLIENTS_MAX: usize = 65_535;
-/// More invitations than this are not waiting for people.
+/// Open invitations at most. Chosen: far more than a person hands out in a day.
 const INVITATIONS_MAX: usize = 1_000;
 
-/// Where the register of the server with this key is.
+/// The register's file, beside the server's key.
 pub fn file(private_key: &Path) -> PathBuf {
     private_key.with_extension("clients")
 }
@@ -44,7 +47,7 @@ pub fn file(private_key: &Path) -> PathBuf {
 pub struct Client {
     /// Unique among all clients.
     pub name: String,
-    /// Who it is.
+    /// Its key.
     pub public_key: PublicKey,
     /// Its own in the tunnel.
     pub addresses: Vec<IpAddr>,
@@ -55,13 +58,13 @@ pub struct Client {
 /// An invitation, used or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
-    /// What its client will be called.
+    /// The name of its client.
     pub name: String,
     /// Of its token.
     hash: [u8; 32],
     /// Seconds since 1970.
     pub expires: u64,
-    /// By whom it was used and when, in seconds since 1970.
+    /// The key that used it, and when, in seconds since 1970.
     pub used: Option<(PublicKey, u64)>,
 }
 
@@ -77,7 +80,7 @@ impl Invitation {
     }
 }
 
-/// What the configuration gives and takes.
+/// The configuration's part: networks to lease from, and what is taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configured {
     /// The server's addresses in the tunnel with the networks to lease from.
@@ -88,7 +91,7 @@ pub struct Configured {
     pub names: Vec<String>,
 }
 
-/// Why nobody can be invited under a name.
+/// The reason why a name cannot be invited.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
     /// Enrolled or configured.
@@ -105,10 +108,10 @@ pub enum InviteError {
     State(#[from] StateError),
 }
 
-/// Why a key is not enrolled.
+/// The reason why a key is not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// Nobody was invited with this token, or too long ago.
+    /// No invitation has this token, or it was too long ago.
     #[error("the invitation is not known")]
     Unknown,
     /// Another key used it, or its client was revoked since.
@@ -131,7 +134,7 @@ pub enum EnrolError {
     State(#[from] StateError),
 }
 
-/// Why nobody is revoked.
+/// The reason why a name cannot be revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
     /// Neither enrolled nor invited.
@@ -152,7 +155,7 @@ pub enum RevokeError {
 pub struct Register {
     path: PathBuf,
     content: Content,
-    /// Locked for as long as this lives: two servers would overwrite what the other wrote.
+    /// Locked for as long as this lives: two servers would overwrite each other's changes.
     _lock: File,
 }
 
@@ -163,7 +166,8 @@ struct Content {
 }
 
 impl Register {
-    /// Reads the register of the server whose private key is `private_key`; none yet is an empty one.
+    /// Reads the register of the server whose private key is `private_key`; none yet is an empty
+    /// one.
     ///
     /// # Errors
     /// When it is damaged, cannot be read, or another server uses it.
@@ -186,7 +190,7 @@ impl Register {
         Ok(Self { path, content, _lock: lock })
     }
 
-    /// Whether changes could be written down, as far as rights go.
+    /// Whether this process has the rights to write changes down.
     ///
     /// # Errors
     /// Why not.
@@ -201,13 +205,14 @@ impl Register {
         &self.content.clients
     }
 
-    /// Used and expired ones too, for a time.
+    /// All that the register remembers, used and expired ones included.
     pub fn invitations(&self) -> &[Invitation] {
         &self.content.invitations
     }
 
-    /// Gives every client an address in each of the tunnel's networks that it has none in, and takes away those that are
-    /// not its own any more; gives the names of those whose addresses changed.
+    /// Gives every client an address in each of the tunnel's networks in which it has none, and
+    /// takes away addresses that are taken now. Gives the names of the clients whose addresses
+    /// changed.
     ///
     /// # Errors
     /// When a network is full, or the register cannot be written.
@@ -228,7 +233,8 @@ impl Register {
         Ok(changed)
     }
 
-    /// Invites somebody under `name`; gives when that expires, in seconds since 1970. An open invitation of that name ends.
+    /// Makes an invitation for `name`; gives when it expires, in seconds since 1970. An open
+    /// invitation of that name ends.
     ///
     /// # Errors
     /// When the name is taken, or the register cannot be written.
@@ -281,7 +287,7 @@ impl Register {
             content.invitations.iter_mut().find(|one| one.hash == hash).ok_or(EnrolError::Unknown)?;
         let name = invitation.name.clone();
         let index = match (invitation.used, known) {
-            // Its answer got lost.
+            // Its first answer got lost.
             (Some((by, _)), Some(index)) if by == key => return self.client(index),
             (Some(_), _) => return Err(EnrolError::Used(name)),
             (None, _) if !invitation.is_open(now) => return Err(EnrolError::Expired(name)),
@@ -291,7 +297,7 @@ impl Register {
             }
         };
         let index = match index {
-            // One key is one client: it stays what it is, and the invitation is used.
+            // One key is one client: the client stays as it is, and the invitation is used.
             Some(index) => index,
             None => content.add(name, key, configured, now)?,
         };
@@ -299,7 +305,8 @@ impl Register {
         self.client(index)
     }
 
-    /// Removes the client or the open invitation of this name; gives the client's key if there was one.
+    /// Removes the client or the open invitation of this name; gives the client's key if there was
+    /// one.
     ///
     /// # Errors
     /// When there is neither, or the register cannot be written.
@@ -370,7 +377,8 @@ impl Content {
         Ok(index)
     }
 
-    /// One address in each network for the client at `index`: the one that it has, or the first that is free.
+    /// One address in each network for the client at `index`: its present one, or the first free
+    /// one.
     fn addresses_of(&self, index: usize, configured: &Configured) -> Result<Vec<IpAddr>, EnrolError> {
         let own = self.clients.get(index).map_or(&[][..], |client| &client.addresses);
         let others = self.clients.iter().enumerate().filter(|(at, _)| *at != index);

@@ -1,23 +1,25 @@
 //! A client's run number: grows from start to start, whatever its clock says.
 //!
-//! It is the greater half of the stamp on a client's first messages, by which a server tells a new one from a replayed one.
-//! A clock that was set back, or that begins at 1970 on every start as on a small router, does no harm as long as the file
-//! is there; and where the file is lost, a clock that is right does.
+//! The run number is the greater half of the stamp on a client's first messages. By the stamp, a
+//! server tells a new message from a replayed one. A clock that was set back, or that begins at
+//! 1970 on every start as on a small router, does no harm as long as the file exists. If the file
+//! is lost, a right clock stands in.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{StateError, atomic, prepare_folder};
 
-/// A number with a newline.
+/// A number and a newline.
 const BYTES_MAX: u64 = 64;
 
-/// Where the run number of the client with this key is.
+/// The run number's file, beside the client's key.
 pub fn file(private_key: &Path) -> PathBuf {
     private_key.with_extension("run")
 }
 
-/// The number of this run, written down before it is given: larger than the last, and than the seconds since 1970.
+/// The number of this run, written down before it is given: larger than the last, and than the
+/// seconds since 1970.
 ///
 /// # Errors
 /// When the file is damaged or cannot be written.

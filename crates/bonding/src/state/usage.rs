@@ -1,7 +1,9 @@
-//! What links with a data cap have carried in the present month: `NAME.usage` beside the key `NAME.key`.
+//! The bytes that links with a data cap have carried in the present month: `NAME.usage` beside
+//! `NAME.key`.
 //!
-//! A month is that of the machine's clock in UTC. It only moves on: a clock that is behind (a router without a battery, before it
-//! has heard the time) counts towards the month that the file names.
+//! The month is that of the machine's clock in UTC. It never goes back: a clock that is behind
+//! (that of a router without a battery, before it has the time) counts towards the month that the
+//! file names.
 //!
 //! JSON: `{"month":"2026-11","bytes":{"lte":123}}`; links are known by their names.
 
@@ -30,7 +32,7 @@ pub fn file(private_key_file: &Path) -> PathBuf {
 }
 
 impl Usage {
-    /// Reads the file; nothing was used where there is none.
+    /// Reads the file; without a file no bytes were used.
     ///
     /// # Errors
     /// When it cannot be read or is damaged.
@@ -52,20 +54,21 @@ impl Usage {
         if usage.month.is_empty() || is_month(&usage.month) {
             return Ok(usage);
         }
-        Err(damaged(format!("\"{}\" is no month", usage.month.escape_debug())))
+        Err(damaged(format!("\"{}\" is not a month", usage.month.escape_debug())))
     }
 
     /// Writes the file, and makes its folder.
     ///
     /// # Errors
-    /// When it cannot be written; what was there before stays.
+    /// When it cannot be written; the old content stays.
     pub fn save(&self, path: &Path) -> Result<(), StateError> {
         prepare_folder(path)?;
         let content = serde_json::to_vec(self).map_err(std::io::Error::from);
         content.and_then(|content| atomic::replace(path, &content)).map_err(StateError::io("write", path))
     }
 
-    /// The month is that of `now`, unless a later one has begun before. `true`: a new one has begun, with nothing used.
+    /// Moves on to the month of `now`, unless the file is ahead of it. `true`: a new month has
+    /// begun, with no bytes used.
     pub fn turn(&mut self, now: SystemTime) -> bool {
         // 1970-01-01T… to 9999-12-31T….
         let time = humantime::format_rfc3339_seconds(now.max(SystemTime::UNIX_EPOCH)).to_string();
@@ -89,7 +92,7 @@ impl Usage {
         }
     }
 
-    /// What a link has used in this month.
+    /// The bytes that a link has used in this month.
     pub fn of(&self, link: &str) -> u64 {
         self.bytes.get(link).copied().unwrap_or(0)
     }
@@ -113,7 +116,7 @@ mod tests {
         usage.add("lte", 7);
         assert!(!usage.turn(at("2026-11-30T23:59:59Z")));
         assert_eq!((usage.of("lte"), usage.of("adsl")), (12, 0));
-        // Clocks that have not heard the time.
+        // Clocks that do not have the time yet.
         for behind in [at("1970-01-01T00:00:00Z"), SystemTime::UNIX_EPOCH - Duration::from_secs(1)] {
             assert!(!usage.turn(behind));
             assert_eq!(usage.of("lte"), 12);

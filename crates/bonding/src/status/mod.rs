@@ -1,9 +1,10 @@
 //! What a running client or server says about itself: the value behind `bondctl status --json`.
 //!
-//! The event loop fills a [`Snapshot`] from its own knowledge (names, interfaces) and the core's figures.
-//! [`Snapshot::status`] turns the snapshot into [`Status`], whose JSON is part of the user's contract. Client and
-//! server answer with the same keys. A server's `links` are those of all its clients, each with the name of its
-//! `client`. A server's sums are over all its clients, whose sessions are listed in `clients`.
+//! The event loop fills a [`Snapshot`] from its own knowledge (names, interfaces) and the core's
+//! figures. [`Snapshot::status`] turns the snapshot into [`Status`], whose JSON is part of the
+//! user's contract. Client and server answer with the same keys. A server's `links` are those of
+//! all its clients, each with the name of its `client`. A server's sums are over all its clients,
+//! whose sessions are listed in `clients`.
 
 mod snapshot;
 #[cfg(test)]
@@ -43,9 +44,9 @@ pub struct Status {
     pub reorder: Reorder,
     /// Packets sent again or restored.
     pub recovery: Recovery,
-    /// What was thrown away, by reason.
+    /// Discarded packets, by reason.
     pub discards: BTreeMap<String, u64>,
-    /// Packets per system call, for who looks at what they cost.
+    /// Packets and system calls, which tell the packets per call.
     #[serde(default)]
     pub io: Io,
     /// A server's sessions.
@@ -56,7 +57,7 @@ pub struct Status {
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// `up`; while no link is usable `connecting`, or `refused` where the server does not take the client.
+    /// `up`; while no link is usable, `connecting`, or `refused` if the server refused the client.
     pub state: String,
     /// Since when it is up, RFC 3339 in UTC.
     pub since: Option<String>,
@@ -84,7 +85,7 @@ pub struct Tunnel {
 pub struct Link {
     /// Its number in its session.
     pub id: u8,
-    /// On a server: whose it is.
+    /// On a server: the client's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// As configured.
@@ -107,15 +108,16 @@ pub struct Link {
     pub rtt_ms: Option<f64>,
     /// Smallest of the last 10 s.
     pub rtt_min_ms: Option<f64>,
-    /// The largest IP packet that is known to pass, in bytes; none on plain links, where nobody asks.
+    /// The largest IP packet that is known to pass, in bytes; none on plain links, which are not
+    /// probed.
     pub mtu: Option<u16>,
-    /// Of what we sent.
+    /// The share of lost datagrams of those sent over the last seconds.
     pub loss_permille: u16,
     /// Sent lately.
     pub tx_mbps: f64,
     /// Received lately.
     pub rx_mbps: f64,
-    /// What we may send.
+    /// The rate that may be sent, if known.
     pub capacity_mbps: Option<f64>,
     /// `tx_mbps` / `capacity_mbps`.
     pub utilisation: f64,
@@ -126,12 +128,12 @@ pub struct Link {
     /// Datagrams sent that a router marked on their way instead of dropping them (ECN).
     #[serde(default)]
     pub tx_marked: u64,
-    /// What stands in queues along the link: smoothed less smallest RTT.
+    /// The queueing delay along the link: smoothed less smallest RTT.
     pub queue_ms: Option<f64>,
-    /// What it may carry in a month, both ways, where it has a cap.
+    /// The bytes it may carry in a month, both ways, if it has a cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap_bytes: Option<u64>,
-    /// What of that it has carried in this month.
+    /// The bytes of that it has carried in this month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap_used_bytes: Option<u64>,
 }
@@ -162,15 +164,15 @@ pub struct Reorder {
 pub struct Recovery {
     /// Sent again by this side.
     pub resent: u64,
-    /// Of these, because the link that still carried them was given up.
+    /// Of these, the packets whose link was given up while it still carried them.
     #[serde(default)]
     pub reinjected: u64,
     /// Arrived by being sent again.
     pub recovered: u64,
-    /// Sent again although the first one arrived.
+    /// Sent again although the first copy arrived.
     #[serde(default)]
     pub spurious: u64,
-    /// Not sent again, or in vain.
+    /// Given up: not sent again, or sent again in vain.
     #[serde(default)]
     pub given_up: u64,
     /// Packets that were sent over a further link too.
@@ -181,31 +183,31 @@ pub struct Recovery {
     pub fec_sent: u64,
     /// Restored from repair symbols.
     pub fec_recovered: u64,
-    /// Repair symbols that could not be.
+    /// Repair symbols that could not be used.
     #[serde(default)]
     pub fec_refused: u64,
-    /// Of the other side's packets, those that never came or came out of order.
+    /// Packets of the other side that never came, or came out of order.
     pub lost: u64,
 }
 
-/// What went through the device and the sockets since the start, and in how many system calls.
+/// Packets through the device and the sockets since the start, and their system calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Io {
     /// Packets read from the TUN device.
     pub tun_packets_in: u64,
-    /// Reads that took.
+    /// The system calls that read them.
     pub tun_reads: u64,
     /// Packets written to the TUN device.
     pub tun_packets_out: u64,
-    /// Writes that took.
+    /// The system calls that wrote them.
     pub tun_writes: u64,
     /// Datagrams received.
     pub udp_received: u64,
-    /// Calls that took.
+    /// The system calls that received them.
     pub udp_receive_calls: u64,
     /// Datagrams sent.
     pub udp_sent: u64,
-    /// Calls that took.
+    /// The system calls that sent them.
     pub udp_send_calls: u64,
 }
 

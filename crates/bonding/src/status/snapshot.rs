@@ -12,7 +12,7 @@ use super::{Client, Flows, Io, Link, Recovery, Reorder, Role, Session, Status, T
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
 
-/// Everything known at one moment.
+/// The figures of one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Which side.
@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub mtu: u16,
     /// A client has one, a server one for each client.
     pub sessions: Vec<SessionSnapshot>,
-    /// What was thrown away before it belonged to a session.
+    /// Packets discarded before they belonged to a session.
     pub discards: DiscardCounts,
     /// Filled in by the event loop, which alone knows it.
     pub io: Io,
@@ -40,17 +40,17 @@ pub struct SessionSnapshot {
     pub since: Option<SystemTime>,
     /// The links' names and interfaces, by link.
     pub links: Vec<LinkLabel>,
-    /// What sealed links are sealed with; `None`: nothing yet, or all are plain.
+    /// The cipher of sealed links; `None`: no handshake yet, or all links are plain.
     pub cipher: Option<Cipher>,
     /// How often the keys were changed.
     pub rekeys: u64,
-    /// A client whose server does not take it.
+    /// The server refused this client.
     pub refused: bool,
     /// The core's figures.
     pub stats: SessionStats,
 }
 
-/// What the core does not know of a link.
+/// The figures of a link that the core does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkLabel {
     /// As configured.
@@ -59,7 +59,7 @@ pub struct LinkLabel {
     pub interface: Option<String>,
     /// Our address on it.
     pub local: Option<IpAddr>,
-    /// What of its data cap is used, where it has one.
+    /// Its data cap, if it has one.
     pub cap: Option<Cap>,
 }
 
@@ -68,12 +68,12 @@ pub struct LinkLabel {
 pub struct Cap {
     /// Carried in this month.
     pub used_bytes: u64,
-    /// What it may carry in a month.
+    /// The bytes it may carry in a month.
     pub cap_bytes: u64,
 }
 
 impl LinkLabel {
-    /// What stands for the link in a client's report: its local address, else its name.
+    /// The link's label in a client's report: its local address, else its name.
     pub fn in_report(&self) -> String {
         self.local.map_or_else(|| self.name.clone(), |local| local.to_string())
     }
@@ -191,7 +191,7 @@ fn cipher_word(cipher: Option<Cipher>) -> &'static str {
     }
 }
 
-/// A client's only session; a server's is up since the first of those that are.
+/// A client's only session. A server's is up since the first of its sessions that is up.
 fn overall(sessions: &[Client], server: bool) -> Session {
     let up = sessions.iter().filter(|one| one.session.state == "up");
     let first = up.min_by(|a, b| a.session.since.cmp(&b.session.since)).or(sessions.first());
@@ -201,7 +201,7 @@ fn overall(sessions: &[Client], server: bool) -> Session {
         |one| one.session.clone(),
     );
     if server && sessions.len() > 1 {
-        // Which one would be arbitrary.
+        // Any single peer would be arbitrary.
         session.peer = None;
     }
     session

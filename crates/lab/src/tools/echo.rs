@@ -1,7 +1,9 @@
-//! A sparse echo over UDP, as a game or a call would see the network: round-trip time and loss over time.
+//! A sparse echo over UDP, as a game or a call would see the network: round-trip time and loss over
+//! time.
 //!
-//! Both ends are threads of this process with sockets on the lab's hosts, so one clock stamps both, and they run at
-//! real-time priority where permitted: it is the network that is measured, not the wait for a CPU.
+//! Both ends are threads of this process with sockets on the lab's hosts, so one clock stamps both,
+//! and they run at real-time priority where permitted: the network is measured, not the wait for a
+//! CPU.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use crate::driver::become_realtime;
 use crate::error::LabError;
 use crate::host::HostRef;
 
-/// Sends back whatever comes; ends when dropped.
+/// Sends every datagram back; ends when dropped.
 #[derive(Debug)]
 pub struct EchoServer {
     address: SocketAddr,
@@ -24,7 +26,7 @@ pub struct EchoServer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long a thread waits at most before it looks whether it should end.
+/// The longest wait of a thread before it checks whether it should end.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Above ordinary programs, far below the emulator.
 const PRIORITY: u8 = 2;
@@ -74,7 +76,7 @@ impl Drop for EchoServer {
 pub struct EchoSample {
     /// When it was sent, since the prober's start.
     pub sent_at: Duration,
-    /// How long the answer took; nothing without an answer.
+    /// The time until the answer; `None` without an answer.
     pub rtt: Option<Duration>,
 }
 
@@ -134,7 +136,7 @@ impl Echo {
         Ok(Self { shared, threads, patience: Duration::from_secs(1) })
     }
 
-    /// What was measured so far. Requests younger than a second that have no answer yet are left out.
+    /// The samples so far. Requests younger than a second that have no answer yet are left out.
     pub fn report(&self) -> EchoReport {
         let now = self.shared.origin.elapsed();
         let samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +217,7 @@ impl Shared {
     }
 }
 
-/// What a prober saw.
+/// The samples of a prober.
 #[derive(Debug, Clone, Default)]
 pub struct EchoReport {
     /// Every request in order.
@@ -243,7 +245,8 @@ impl EchoReport {
         self.samples.iter().filter(|sample| sample.rtt.is_none()).count() as f64 / self.samples.len() as f64
     }
 
-    /// The longest time without an answer: between two that arrived one after the other, whatever was lost meanwhile.
+    /// The longest time without an answer: between two arrivals in a row, even if requests between
+    /// them were lost.
     pub fn longest_silence(&self) -> Duration {
         let mut arrivals: Vec<_> =
             self.samples.iter().filter_map(|sample| Some(sample.sent_at + sample.rtt?)).collect();

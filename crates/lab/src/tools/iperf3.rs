@@ -30,7 +30,7 @@ impl Iperf3Server {
         Self::start_command(lab, host.command("iperf3"), port)
     }
 
-    /// As [`Iperf3Server::start`], taking connections over Multipath TCP too (`mptcpize`).
+    /// As [`Iperf3Server::start`], for connections over Multipath TCP too (`mptcpize`).
     ///
     /// # Errors
     /// As [`Iperf3Server::start`].
@@ -56,7 +56,7 @@ impl Iperf3Server {
                     });
                 }
             }
-            // Whatever else it says must not fill the pipe.
+            // Its further output must not fill the pipe.
             std::thread::spawn(move || std::io::copy(&mut lines.into_inner().by_ref(), &mut std::io::sink()));
         }
         Ok(Self { _process: process })
@@ -95,7 +95,7 @@ pub struct Iperf3 {
     pub udp_bps: Option<u64>,
     /// The payload of a UDP datagram.
     pub udp_payload_bytes: u16,
-    /// The device to send from; else what the routes say.
+    /// The device to send from; else the one of the route.
     pub device: Option<String>,
     /// Over Multipath TCP, by `mptcpize`; the server must take it.
     pub mptcp: bool,
@@ -120,10 +120,12 @@ impl Iperf3 {
         }
     }
 
-    /// Runs the transfer from `host`. It ends by itself; one whose connection dies is ended 15 s after its time.
+    /// Runs the transfer from `host`. It ends by itself; a transfer whose connection dies is ended
+    /// 15 s after its time.
     ///
     /// # Errors
-    /// When the program is missing, cannot connect, or the connection dies; the message is iperf3's.
+    /// When the program is missing, cannot connect, or the connection dies; the message is
+    /// iperf3's.
     pub fn run(&self, lab: &Lab, host: HostRef) -> Result<Iperf3Report, LabError> {
         let running = self.start(lab, host)?;
         running.finish()
@@ -145,7 +147,7 @@ impl Iperf3 {
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
             if let Some(mut stdout) = stdout {
-                // What cannot be read is missing from the report, which is an error then.
+                // A report that cannot be read to its end is an error later.
                 let _ = stdout.read_to_string(&mut text);
             }
             text
@@ -212,7 +214,7 @@ impl Iperf3Run {
     }
 }
 
-/// What a transfer achieved.
+/// The result of a transfer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Iperf3Report {
     /// Payload received per second over the measured time, all flows together, in bits.
@@ -223,7 +225,8 @@ pub struct Iperf3Report {
     pub retransmits: u64,
     /// UDP datagrams lost, 0 to 1 (TCP: 0).
     pub udp_loss_ratio: f64,
-    /// Per second of the measured time, in bits per second: what the side that runs the client sent or received.
+    /// Per second of the measured time, in bits per second: what the side that runs the client sent
+    /// or received.
     pub intervals_bps: Vec<f64>,
     /// The TCP congestion control in use at the sender.
     pub congestion: Option<String>,

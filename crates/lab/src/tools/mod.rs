@@ -1,4 +1,5 @@
-//! What a lab is measured with: `ping`, `iperf3`, an echo of its own, and a record of the links while they are in use.
+//! The tools that measure a lab: `ping`, `iperf3`, an echo of its own, and a record of the links
+//! while they are in use.
 //!
 //! Each is a plain description with sensible defaults and one call that runs it.
 

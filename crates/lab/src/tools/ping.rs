@@ -10,13 +10,13 @@ use crate::host::HostRef;
 /// A series of ICMP echo requests.
 #[derive(Debug, Clone)]
 pub struct Ping {
-    /// Whom to ask.
+    /// The host to ask.
     pub target: IpAddr,
     /// How many requests.
     pub count: u32,
-    /// The time between two; at least 2 ms.
+    /// The time between two requests; at least 2 ms.
     pub interval: Duration,
-    /// The device to send from; else what the routes say.
+    /// The device to send from; else the one of the route.
     pub device: Option<String>,
     /// The payload in bytes; the packet has 28 more (IPv6: 48).
     pub payload_bytes: u16,
@@ -64,14 +64,15 @@ impl Ping {
     }
 }
 
-/// What came back.
+/// The answers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PingReport {
     /// Requests sent.
     pub sent: u32,
     /// Requests answered.
     pub received: u32,
-    /// The round-trip time of each answer, in order of arrival, duplicates left out, with its request's number (from 1).
+    /// The round-trip time of each answer, in order of arrival, duplicates left out, with its
+    /// request's number (from 1).
     pub rtts: Vec<(u32, Duration)>,
     /// Answers that came more than once.
     pub duplicates: u32,

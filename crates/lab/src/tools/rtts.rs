@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The value that `permille` / 1000 of all values do not exceed (nearest rank); nothing of nothing. The order does not matter.
+/// The value that `permille` / 1000 of all values do not exceed (nearest rank); `None` without
+/// values. The order does not matter.
 pub fn percentile(values: &[Duration], permille: usize) -> Option<Duration> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

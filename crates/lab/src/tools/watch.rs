@@ -1,5 +1,5 @@
-//! What is looked at while a load runs, the emulator's links and what arrives at the receiving host; and what that record says of
-//! pauses, queues, and how soon a change of rate showed.
+//! A record of the emulator's links and of the bytes that arrive at the receiving host while a load
+//! runs; and figures from it: pauses, queues, and how soon a change of rate shows.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,31 +12,32 @@ use crate::error::LabError;
 use crate::host::HostRef;
 use crate::lab::Lab;
 
-/// How often the receiving devices are read: short against the pauses of interest, long against the cost of a look.
+/// How often the receiving devices are read: short against the pauses of interest, long against the
+/// cost of a reading.
 const PERIOD: Duration = Duration::from_millis(10);
-/// The emulator is asked every second time.
+/// The emulator is read every second time.
 const EVERY: u32 = 2;
 
-/// One look.
+/// One reading.
 #[derive(Debug, Clone)]
 pub struct Moment {
     /// As [`Lab::elapsed`] counts.
     pub at: Duration,
     /// Arrived so far on the devices watched.
     pub received_bytes: u64,
-    /// The emulator, at every second look.
+    /// The emulator, at every second reading.
     pub links: Option<Snapshot>,
 }
 
-/// All looks, in order.
+/// All readings, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Record(pub Vec<Moment>);
 
 impl Record {
-    /// Looks at `lab` and at `devices` of `host` until `stop`, on a thread of that host.
+    /// Reads `lab` and the `devices` of `host` until `stop`, on a thread of that host.
     ///
     /// # Errors
-    /// When the host is gone, or does not say what its devices received.
+    /// When the host is gone, or its devices cannot be read.
     pub fn watch(lab: &Lab, host: HostRef, devices: &[String], stop: &AtomicBool) -> Result<Self, LabError> {
         host.run(|| {
             let (start, mut record) = (Instant::now(), Self::default());
@@ -68,7 +69,8 @@ fn received_by(table: &str, device: &str) -> Option<u64> {
 }
 
 impl Record {
-    /// The longest time in `from..to` in which less than `least` bytes arrived between one look and the next.
+    /// The longest time in `from..to` in which less than `least` bytes arrived between one reading
+    /// and the next.
     pub fn longest_pause(&self, from: Duration, to: Duration, least: u64) -> Duration {
         let (mut longest, mut since, mut known) = (Duration::ZERO, from, None);
         for moment in self.0.iter().filter(|moment| (from..to).contains(&moment.at)) {
@@ -81,10 +83,11 @@ impl Record {
         longest
     }
 
-    /// What [`Record::first_reached`] looks at.
+    /// The window of [`Record::first_reached`].
     pub const REACHED_SPAN: Duration = Duration::from_millis(500);
 
-    /// What arrived between the two looks that are nearest to `from` and `to`, bits per second; nothing without two looks.
+    /// The rate of arrival between the two readings nearest to `from` and `to`, bits per second;
+    /// `None` without two readings.
     pub fn received_bps(&self, from: Duration, to: Duration) -> Option<f64> {
         let mut within = self.0.iter().filter(|moment| (from..to).contains(&moment.at));
         let first = within.next()?;
@@ -93,7 +96,8 @@ impl Record {
         Some(bytes as f64 * 8.0 / last.at.saturating_sub(first.at).as_secs_f64().max(1e-3))
     }
 
-    /// When, counted from `start`, what arrived in the half second before first came to `wanted(from, to)` bytes.
+    /// When, counted from `start`, the bytes of the half second before first came to `wanted(from,
+    /// to)`.
     pub fn first_reached(
         &self,
         start: Duration,
@@ -119,7 +123,7 @@ impl Record {
         self.0.iter().filter_map(|moment| moment.links.as_ref()).filter(within)
     }
 
-    /// A percentile over a link's queue at all looks in `from..to`.
+    /// A percentile of a link's queue at all readings in `from..to`.
     pub fn queue_percentile(
         &self,
         index: usize,
@@ -133,8 +137,8 @@ impl Record {
         percentile(&delays, permille)
     }
 
-    /// The bytes that link `index` delivered and was offered in one direction from `from` to `to`, and the time between the
-    /// two looks that are nearest.
+    /// The bytes that link `index` delivered and was offered in one direction from `from` to `to`,
+    /// and the time between the two nearest readings.
     pub fn link_bytes(
         &self,
         index: usize,
@@ -154,8 +158,9 @@ impl Record {
         })
     }
 
-    /// How long after `change` link `index` needs until it is offered and delivers `bps` within a tenth, both on the mean of the half
-    /// second that begins then. `end`: where the rate changes again.
+    /// How long after `change` link `index` needs until it is offered and delivers `bps` within a
+    /// tenth, both on the mean of the half second that begins then. `end`: where the rate changes
+    /// again.
     pub fn settled(
         &self,
         index: usize,
@@ -182,14 +187,14 @@ impl Record {
     }
 }
 
-/// What went through one direction of a link between two looks.
+/// The bytes through one direction of a link between two readings.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkBytes {
     /// Bytes that came out.
     pub delivered: u64,
-    /// Bytes that were sent into it, those dropped included.
+    /// Bytes that were offered to it, dropped ones included.
     pub offered: u64,
-    /// The time between the two looks.
+    /// The time between the two readings.
     pub span: Duration,
 }
 
@@ -211,8 +216,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// A look every 10 ms for `length`, with one link; `state` gives what had been delivered, offered and received by then, and
-    /// the queue.
+    /// A reading every 10 ms for `length`, with one link; `state` gives what had been delivered,
+    /// offered and received by then, and the queue.
     fn record(length: Duration, state: impl Fn(Duration) -> (u64, u64, u64, Duration)) -> Record {
         let mut record = Record::default();
         let mut at = Duration::ZERO;
@@ -245,14 +250,15 @@ mod tests {
             (delivered, bytes(at, ms(1_700), 50, 10), 0, Duration::ZERO)
         });
         let settled = late.settled(0, Direction::Down, ms(1_000), ms(4_000), 10e6).unwrap();
-        // Of half a second 10 ms at the old rate are 8 % too much: it counts a look or two early.
+        // Of half a second 10 ms at the old rate are 8 % too much: it counts a reading or two
+        // early.
         assert!((ms(660)..=ms(720)).contains(&settled), "{settled:?}");
-        // One that stops altogether passes the new rate on its way down, and has not settled.
+        // A sender that stops altogether passes the new rate on its way down, and has not settled.
         let stopped = record(ms(4_000), |at| {
             (bytes(at, ms(1_000), 50, 0), bytes(at, ms(1_000), 50, 0), 0, Duration::ZERO)
         });
         assert_eq!(stopped.settled(0, Direction::Down, ms(1_100), ms(4_000), 10e6), None);
-        // One that goes on as before is too fast for ever, though the link delivers its rate.
+        // A sender that goes on as before is too fast for ever, though the link delivers its rate.
         let deaf = record(ms(4_000), |at| {
             (bytes(at, ms(1_000), 50, 10), bytes(at, ms(4_000), 50, 0), 0, Duration::ZERO)
         });
@@ -284,7 +290,8 @@ mod tests {
             record(ms(2_000), |at| (0, 0, millis(at) + millis(at.min(ms(1_500))) * 100, Duration::ZERO));
         assert_eq!(echo.longest_pause(ms(0), ms(2_000), 1), Duration::ZERO);
         assert_eq!(echo.longest_pause(ms(0), ms(2_000), 1_000), ms(490));
-        // A packet a millisecond in the 190 ms between the looks at 800 and 990 ms; nothing while it paused.
+        // A packet a millisecond in the 190 ms between the readings at 800 and 990 ms; no packet in
+        // the pause.
         assert_eq!(seen.received_bps(ms(800), ms(1_000)), Some(8_000.0));
         assert_eq!(seen.received_bps(ms(500), ms(800)), Some(0.0));
         assert_eq!(seen.received_bps(ms(500), ms(505)), None);

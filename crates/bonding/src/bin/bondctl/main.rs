@@ -1,7 +1,8 @@
 //! `bondctl`: the commands of [`bonding::cli::bondctl`], and those that need the emulator.
 //!
-//! The emulator (`bonding-lab`) is for `bondctl lab` and `bondctl demo` alone. The library and the programs `client` and
-//! `server` do not link it; without the feature `lab`, `bondctl` does not either.
+//! The emulator (`bonding-lab`) is for `bondctl lab` and `bondctl demo` alone. The library and the
+//! programs `client` and `server` do not link it; without the feature `lab`, `bondctl` does not
+//! either.
 #![cfg_attr(
     feature = "lab",
     expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")
@@ -62,15 +63,16 @@ enum Command {
     Daemons(cli::bondctl::Command),
     /// Open a shell between two emulated hosts with the links of a scenario
     ///
-    /// Everything lives in namespaces of its own, which go when the shell ends; root is not needed where the kernel lets
-    /// plain users have them.
+    /// Everything lives in namespaces of its own, which go when the shell ends; root is not needed
+    /// where the kernel lets plain users have them.
     #[cfg(feature = "lab")]
     #[command(after_help = LAB_EXAMPLES)]
     Lab(lab::LabArguments),
     /// Show the bond on this machine alone, in about a minute
     ///
-    /// Two hosts, emulated links, the real client and server, a real download; one link is cut and restored. Ends by
-    /// itself with a table and leaves nothing behind. Exits 0 only if the bond did its work.
+    /// Two hosts, emulated links, the real client and server, a real download; one link is cut and
+    /// restored. Ends by itself with a table and leaves nothing behind. Exits 0 only if the bond
+    /// did its work.
     #[cfg(feature = "lab")]
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(lab::DemoArguments),

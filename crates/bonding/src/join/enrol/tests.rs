@@ -36,7 +36,7 @@ fn welcome() -> Welcome {
     Welcome { cipher: Cipher::ChaCha20Poly1305, epoch: 1, mtu: Some(1_409), addresses: vec![address] }
 }
 
-/// A server that has seen much: the first datagrams get a cookie, then `answer` decides.
+/// A busy server: the first datagrams get a cookie, then `answer` decides.
 fn serve(socket: UdpSocket, answer: impl Fn(Incoming) -> Vec<u8> + Send + 'static) {
     thread::spawn(move || {
         let now = bonding_proto::Instant::ZERO + Duration::from_secs(1);
@@ -86,7 +86,7 @@ fn a_refusal_is_told_as_what_it_is() {
     for (refusal, part) in [
         (Refusal::Used, "was used already"),
         (Refusal::Expired, "has expired"),
-        (Refusal::Refused, "takes no new client"),
+        (Refusal::Refused, "refused this client"),
     ] {
         let (socket, port) = listener();
         serve(socket, move |incoming| {
@@ -100,11 +100,11 @@ fn a_refusal_is_told_as_what_it_is() {
 }
 
 #[test]
-fn silence_says_whom_it_asked() {
+fn silence_names_the_hosts_that_were_asked() {
     let (_silent, port) = listener();
     let error = enrol_within(&SOON, &invitation(&port), &client_key(), RUN).unwrap_err().to_string();
     assert!(error.starts_with(&format!("no answer from 127.0.0.1 on UDP {port}: ")), "{error}");
-    assert!(error.ends_with("does not know any more."), "{error}");
+    assert!(error.ends_with("does not know the invitation any more."), "{error}");
     let expired = Invitation { expires: 5, ..invitation(&port) };
     let error = enrol_within(&SOON, &expired, &client_key(), RUN).unwrap_err().to_string();
     assert!(error.ends_with("has expired, too."), "{error}");

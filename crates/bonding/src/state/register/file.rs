@@ -14,7 +14,7 @@ use crate::state::keys::{decode, encode};
 
 /// 65,535 clients of some 300 bytes.
 pub(super) const BYTES_MAX: u64 = 32 << 20;
-/// Of this layout.
+/// The number of this layout.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -25,7 +25,7 @@ struct Written {
     invitations: Vec<WrittenInvitation>,
 }
 
-/// Read on its own before the rest: another version's rest is another.
+/// Read before the rest, since another version has another layout.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -85,7 +85,7 @@ pub(super) fn text(content: &Content) -> Vec<u8> {
 pub(super) fn parse(bytes: &[u8]) -> Result<Content, String> {
     let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if version != VERSION {
-        return Err(format!("its layout has number {version}, which another version of this program wrote"));
+        return Err(format!("another version of this program wrote it (layout {version})"));
     }
     let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let clients = written.clients.into_iter().map(client).collect::<Result<Vec<_>, _>>()?;

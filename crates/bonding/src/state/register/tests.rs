@@ -1,4 +1,5 @@
-//! What an invitation can and cannot do, whose an address is, and that a damaged register is never an empty one.
+//! What an invitation can and cannot do, whose an address is, and that a damaged register is never
+//! an empty one.
 
 use super::*;
 use crate::state::keys;

@@ -17,7 +17,8 @@ use bonding::status::Status;
 
 /// The client's address in the tunnel: the server leases it.
 const CLIENT_ADDRESS: &str = "10.99.0.2";
-/// From a process's start to the first usable link: a heartbeat on the slowest link and a slow machine.
+/// From a process's start to the first usable link: a heartbeat on the slowest link and a slow
+/// machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -120,8 +121,8 @@ pub(crate) struct Bond {
 }
 
 impl Bond {
-    /// Starts both programs on their hosts, routes the internet host over the tunnel, and returns when a link is usable.
-    /// `interrupted` ends the wait.
+    /// Starts both programs on their hosts, routes the internet host over the tunnel, and returns
+    /// when a link is usable. `interrupted` ends the wait.
     pub(crate) fn start(lab: &Lab, files: &Files, interrupted: &dyn Fn() -> bool) -> anyhow::Result<Self> {
         let server = spawn(lab, Host::Server, "server", &files.server())?;
         let client = spawn(lab, Host::Client, "client", &files.client())?;

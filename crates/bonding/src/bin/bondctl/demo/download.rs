@@ -1,6 +1,7 @@
 //! A download over the kernel's TCP between two hosts of a lab, counted where it arrives.
 //!
-//! Both ends are threads of this process with sockets on the hosts, so that what has arrived is known at every moment.
+//! Both ends are threads of this process with sockets on the hosts, so that what has arrived is
+//! known at every moment.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,7 +28,8 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    /// Connects from `to` to `address` of `from`, over `device` if one is given, and lets data flow to `to`.
+    /// Connects from `to` to `address` of `from`, over `device` if one is given, and lets data flow
+    /// to `to`.
     pub(crate) fn start(
         from: HostRef,
         to: HostRef,
@@ -68,8 +70,9 @@ impl Drop for Download {
     }
 }
 
-/// What is accepted runs cubic, as most servers do, whatever this machine prefers. BBR takes the shortest round trip it ever saw
-/// for the whole path's, here the quickest link's, and never asks for what the others could carry.
+/// What is accepted runs cubic, as most servers do, whatever this machine prefers. BBR takes the
+/// shortest round trip it ever saw for the whole path's, here the quickest link's, and never asks
+/// for what the others could carry.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     // A kernel without cubic has something else, which the figures are then for.

@@ -1,4 +1,5 @@
-//! What the demonstration measures: rates from counted bytes, latencies from an echo, and the table at its end.
+//! What the demonstration measures: rates from counted bytes, latencies from an echo, and the table
+//! at its end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -75,7 +76,8 @@ pub(crate) struct Measured {
     pub(crate) game: Option<Latency>,
 }
 
-/// The seconds in which TCP looks for its rate. They are shown apart, for a single link as for the bond.
+/// The seconds in which TCP looks for its rate. They are shown apart, for a single link as for the
+/// bond.
 pub(crate) const FIRST: Duration = Duration::from_secs(4);
 /// The table's heading for them.
 pub(crate) const FIRST_HEADING: &str = "FIRST 4 s";
@@ -99,15 +101,15 @@ pub(crate) struct Outcome {
     pub(crate) cut_slowest_mbps: f64,
     /// The same download after the link is back.
     pub(crate) restored: Measured,
-    /// What a download over the bond can have at most after its first seconds: the sum of the link rates
-    /// less the headers; nothing where a rate is unlimited.
+    /// What a download over the bond can have at most after its first seconds: the sum of the link
+    /// rates less the headers; nothing where a rate is unlimited.
     pub(crate) attainable_mbps: Option<f64>,
     /// Resident memory of client and server.
     pub(crate) memory_bytes: [Option<u64>; 2],
 }
 
-/// The share of payload in the bytes that a link carries when every packet is full: headers of IPv4 and TCP with
-/// timestamps inside, `overhead` bytes around a packet of `mtu` bytes.
+/// The share of payload in the bytes that a link carries when every packet is full: headers of IPv4
+/// and TCP with timestamps inside, `overhead` bytes around a packet of `mtu` bytes.
 pub(crate) fn payload_share(mtu: u16, overhead: u16) -> f64 {
     const INNER_HEADER_BYTES: f64 = 20.0 + 32.0;
     (f64::from(mtu) - INNER_HEADER_BYTES) / (f64::from(mtu) + f64::from(overhead))

@@ -20,8 +20,8 @@ use super::figures::{FIRST, Latency, Measured, Outcome, Readings, STOP_WINDOW, p
 use super::screen::{LinkView, Screen, View};
 
 const STEPS: usize = 5;
-/// How long a download is measured, over a single link as over the bond: more than twice the seconds in which
-/// TCP looks for its rate.
+/// How long a download is measured, over a single link as over the bond: more than twice the
+/// seconds in which TCP looks for its rate.
 const DOWNLOAD: Duration = Duration::from_secs(14);
 const IDLE: Duration = Duration::from_secs(4);
 const CUT: Duration = Duration::from_secs(10);
@@ -134,7 +134,8 @@ fn full(lab: &Lab, show: &mut Show, sources: &mut Sources<'_>) -> anyhow::Result
     Ok((span, carrier.unwrap_or_else(|| nearest(lab.scenario()))))
 }
 
-/// The link that carried the most packets of the counted size between two moments; nothing if none did.
+/// The link that carried the most packets of the counted size between two moments; nothing if none
+/// did.
 fn game_carrier(before: &Snapshot, after: &Snapshot) -> Option<usize> {
     let count = |snapshot: &Snapshot, index: usize| -> u64 {
         snapshot.links.get(index).map_or(0, |pipes| pipes.iter().map(|pipe| pipe.sized_pkts).sum())

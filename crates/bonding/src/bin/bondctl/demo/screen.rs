@@ -1,5 +1,5 @@
-//! How the demonstration looks while it runs: a picture that is drawn again in place on a terminal, elsewhere a
-//! line a second. Both fit 80 columns.
+//! How the demonstration looks while it runs: a picture that is drawn again in place on a terminal,
+//! elsewhere a line a second. Both fit 80 columns.
 //!
 //! [`picture`] and [`line`] only make text; [`Screen`] knows the terminal.
 
@@ -192,7 +192,8 @@ pub(crate) fn step_line(view: &View) -> String {
     wrap(&[format!("▶ {number}/{of} {}", view.step)], "", 0)
 }
 
-/// A second of the picture, for logs: time, download, game, each link's rate in Mbit/s or why it has none.
+/// A second of the picture, for logs: time, download, game, each link's rate in Mbit/s or why it
+/// has none.
 pub(crate) fn line(view: &View) -> String {
     let game = view.game_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}"));
     let mut parts = vec![
@@ -250,13 +251,15 @@ impl Screen {
             return out.flush();
         }
         let picture = picture(view, self.style);
-        // ECMA-48: cursor off; up over the old picture; each line erased to its end; what is below, too.
+        // ECMA-48: cursor off; up over the old picture; each line erased to its end; what is below,
+        // too.
         let mut frame = String::from("\x1b[?25l");
         if self.drawn > 0 {
             frame.push_str(&format!("\x1b[{}A", self.drawn));
         }
         frame.push('\r');
-        // Without wrapping, a line that is too long for the terminal is cut off instead of tearing the picture.
+        // Without wrapping, a line that is too long for the terminal is cut off instead of tearing
+        // the picture.
         frame.push_str("\x1b[?7l");
         frame.push_str(&picture.replace('\n', "\x1b[K\n"));
         frame.push_str("\x1b[?7h\x1b[J");
