@@ -6,6 +6,7 @@ mod roster;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bonding_os::monitor::Monitor;
@@ -16,6 +17,7 @@ use bonding_os::throttle::Throttle;
 use bonding_os::undo::Journal;
 use bonding_proto::Instant;
 use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
+use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::handshake::Refusal;
 use bonding_proto::stats::SessionStats;
@@ -37,14 +39,8 @@ use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 /// Runs until SIGINT or SIGTERM; whatever was changed on the machine is undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { signals, mut journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file)?;
-    let (identity, new) = keys::load_or_make(&plan.private_key_file)?;
+    let identity = identity(&plan.private_key_file)?;
     let public_key = identity.public();
-    tracing::info!(
-        public_key = keys::show(&public_key),
-        file = %plan.private_key_file.display(),
-        "{}",
-        if new { "made a key for this server" } else { "this server's key" }
-    );
     let (roster, entries) = Roster::open(plan, public_key)?;
     let poller = Poller::new()?;
     let mut sockets = Sockets::new(plan.ports.iter().map(|port| spec(plan, port)));
@@ -95,6 +91,18 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         status_interval: plan.run.status_interval,
     };
     Ok(Engine::new(parts)?.run(&mut shell, service)?)
+}
+
+/// The server's key, made at the first start.
+fn identity(file: &Path) -> Result<PrivateKey, RunError> {
+    let (identity, new) = keys::load_or_make(file)?;
+    tracing::info!(
+        public_key = keys::show(&identity.public()),
+        file = %file.display(),
+        "{}",
+        if new { "made a key for this server" } else { "this server's key" }
+    );
+    Ok(identity)
 }
 
 fn spec(plan: &ServerPlan, port: u16) -> SocketSpec {

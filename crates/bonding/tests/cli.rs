@@ -146,6 +146,9 @@ fn wrong_usage_is_exit_code_2_and_help_is_0() {
         assert_eq!(help.status.code(), Some(0));
         assert!(stdout(&help).contains("Examples:"), "{}", stdout(&help));
     }
+    for command in ["genkey", "pubkey", "check", "status", "invite", "clients", "revoke", "cleanup"] {
+        assert!(stdout(&run(BONDCTL, &[command, "--help"])).contains("Examples:"), "{command}");
+    }
     assert_eq!(run(BONDCTL, &[]).status.code(), Some(2));
     let unknown = run(BONDCTL, &["lab", "no-such-scenario"]);
     assert_eq!(unknown.status.code(), Some(2));

@@ -16,6 +16,28 @@ use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::status::{Role, Status};
 
+const KEY_EXAMPLES: &str = "\
+Examples:
+  (umask 077; bondctl genkey > client.key)                a key that only its owner can read
+  bondctl pubkey < client.key                             the public key that belongs to it";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  bondctl check /etc/bonding/client.toml                  what the file means, or every mistake in it
+  bondctl check test.toml --as server                     where neither name nor sections tell the side";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  bondctl status                                          of the client or server on this machine
+  bondctl status --watch                                  again every second
+  bondctl status --json | jq '.links[] | .name, .state'
+  bondctl status --role server                            where a client runs beside it";
+
+const CLEANUP_EXAMPLES: &str = "\
+Examples:
+  bondctl cleanup                                         of the client and of the server
+  bondctl cleanup --socket /run/bonding/second.sock       of an instance with another [status] socket";
+
 const INVITE_EXAMPLES: &str = "\
 Examples:
   bondctl invite home                                     for a server with a public address
@@ -37,10 +59,13 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print a new private key
+    #[command(after_help = KEY_EXAMPLES)]
     Genkey,
     /// Read a private key on standard input and print its public key
+    #[command(after_help = KEY_EXAMPLES)]
     Pubkey,
     /// Check a configuration file and say what it means
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// client.toml or server.toml
         file: PathBuf,
@@ -52,6 +77,7 @@ pub enum Command {
     ///
     /// Exits 0 only if a client's session is up and none of its links is down; 0 for a server that
     /// answers.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// One line of JSON
         #[arg(long)]
@@ -80,6 +106,7 @@ pub enum Command {
     ///
     /// Both do the same at their start; this command is for machines where they will not start
     /// again.
+    #[command(after_help = CLEANUP_EXAMPLES)]
     Cleanup {
         /// The client or server to ask.
         #[command(flatten)]
