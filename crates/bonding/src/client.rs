@@ -40,7 +40,7 @@ use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 /// The wait before names are looked up again. Chosen: a resolver that failed gets a pause.
 const RESOLVE_RETRY: Duration = Duration::from_secs(2);
 
-/// Runs until SIGINT or SIGTERM; whatever was changed on the machine is undone when this returns.
+/// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { mut signals, journal: _journal, monitor, seed, epoch } =
         Ground::prepare(&plan.run.state_file)?;

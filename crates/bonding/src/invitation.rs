@@ -3,7 +3,7 @@
 //! It has the server's hosts and ports, its key, and the token: the first client that shows it is
 //! enrolled. SECRET is base64 for URLs, without padding, of
 //!
-//! | bytes | what |
+//! | bytes | meaning |
 //! | --- | --- |
 //! | 1 | version: 1 |
 //! | 32 | the server's public key |
@@ -25,9 +25,11 @@ use bonding_proto::crypto::keys::{PublicKey, Token};
 use crate::config::{self, Host, Ports};
 
 const SCHEME: &str = "bond://";
+/// The version of the line, its first byte.
 const VERSION: u8 = 1;
+/// Chosen: a wrong line passes once in four thousand million.
 const CHECKSUM_BYTES: usize = 4;
-/// A line is a few hundred characters.
+/// The longest text that is read. Chosen: a line has a few hundred characters.
 const CHARS_MAX: usize = 4_096;
 /// Hosts at most. Chosen: more names than a server has.
 pub const HOSTS_MAX: usize = 8;
@@ -69,7 +71,7 @@ impl Invitation {
     /// Reads a line.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The mistake.
     pub fn parse(line: &str) -> Result<Self, InvitationError> {
         let line: String = line.chars().filter(|c| !c.is_whitespace()).take(CHARS_MAX).collect();
         let rest = line.strip_prefix(SCHEME).ok_or(InvitationError::Other)?;

@@ -36,7 +36,7 @@ use crate::state::keys;
 use crate::state::register::EnrolError;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
-/// Runs until SIGINT or SIGTERM; whatever was changed on the machine is undone when this returns.
+/// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { signals, mut journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file)?;
     let identity = identity(&plan.private_key_file)?;
@@ -126,7 +126,7 @@ fn sealed_mtu(plan: &ServerPlan) -> u16 {
     setup::inner_mtu(None, Overhead::of(plan.listen, Security::Sealed))
 }
 
-/// Forwards for the families that the tunnel has, and masquerades what comes out of it.
+/// Forwards for the families that the tunnel has, and masquerades the packets that come out of it.
 fn forward(
     journal: &mut Journal,
     plan: &ServerPlan,

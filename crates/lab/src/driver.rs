@@ -32,9 +32,10 @@ use crate::topology::LinkEnds;
 const PRIORITY: u8 = 50;
 /// Buffers hold any packet of the links' MTU.
 const BUFFER_BYTES: usize = 2_048;
-/// The most buffers kept for reuse.
+/// The most buffers kept for reuse. Chosen: 8 MiB.
 const POOL_MAX: usize = 4_096;
-/// The most packets read from one device before packets that are due are delivered again.
+/// The most packets read from one device before packets that are due are delivered again. Chosen: a
+/// due packet waits for one batch at most.
 const BATCH_PKTS: usize = 32;
 /// The least time between two wake-ups. Under load several packets share one.
 /// Measured: docs/decisions/0093-wake-ups-of-the-emulator.md.
@@ -44,7 +45,7 @@ const WAKE: u64 = u64::MAX;
 /// A wake-up counts as late above this. Chosen: a millisecond shows in a round-trip time.
 const LATE: Duration = Duration::from_millis(1);
 
-/// How well the emulator kept time, and what it cost.
+/// The emulator's timing and cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DriverStats {
     /// Whether it runs at real-time priority.

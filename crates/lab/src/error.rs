@@ -41,13 +41,13 @@ pub enum LabError {
     Report {
         /// The program.
         command: String,
-        /// What is wrong with it.
+        /// The mistake in it.
         message: String,
     },
     /// A step of the set-up failed.
     #[error("{step}: {source}")]
     Io {
-        /// What was tried.
+        /// The step.
         step: String,
         /// Why it failed.
         source: io::Error,
@@ -55,7 +55,7 @@ pub enum LabError {
 }
 
 impl LabError {
-    /// Turns an I/O error into one that says what was tried.
+    /// Turns an I/O error into one that names the step.
     pub(crate) fn io(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let step = step.into();
         move |source| Self::Io { step, source }

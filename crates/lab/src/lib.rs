@@ -21,7 +21,8 @@
 //! their source translated. IPv6 has the same shape: see [`addr`]. The program under test on the
 //! server does the forwarding and translation.
 //!
-//! The lab lives in a [`sandbox`]: namespaces of the process, which end with it, whatever ends it.
+//! The lab lives in a [`sandbox`]: namespaces of the process, which end with it, also when it is
+//! killed.
 //!
 //! ```no_run
 //! use bonding_lab::{Host, Lab, LabOptions, sandbox};

@@ -9,9 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::LabError;
 
-/// The time that a process has to end when asked to.
+/// The time that a process has to end when asked to. Chosen: time to undo its changes to the
+/// machine.
 const GRACE: Duration = Duration::from_secs(5);
-/// The time between two checks whether it has ended.
+/// The time between two checks whether it has ended. Chosen: short beside a test.
 const POLL: Duration = Duration::from_millis(10);
 
 /// A running process. When dropped it is asked to end (SIGTERM), killed if it has not within five

@@ -56,7 +56,7 @@ pub enum SandboxError {
     /// A step failed.
     #[error("cannot set up the sandbox: {step}: {source}")]
     Step {
-        /// What was tried.
+        /// The step.
         step: &'static str,
         /// Why it failed.
         source: io::Error,

@@ -14,9 +14,10 @@ use crate::error::LabError;
 use crate::host::{Host, HostRef, output};
 use crate::requirements::{Requirement, find, search_path};
 
-/// Every link's MTU.
+/// Every link's MTU, in bytes: Ethernet's.
 const MTU: u16 = 1_500;
-/// The metric of the client's route over the first link.
+/// The metric of the client's route over the first link. Chosen: above 0, which a test's own route
+/// may take.
 const METRIC: u16 = 100;
 
 /// The namespaces of a lab; removed when dropped.

@@ -55,7 +55,7 @@ Examples:
   bondctl revoke home                                     its router was stolen
   bondctl revoke home && bondctl invite home              let it join anew";
 
-/// What `bondctl` does for a client or a server that runs here, and with their files.
+/// The commands of `bondctl` for a client or a server that runs here, and for their files.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print a new private key
@@ -102,7 +102,7 @@ pub enum Command {
     /// Forget a client's key and end its session at once, or void an invitation
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(RevokeArguments),
-    /// Undo what a crashed client or server left on this machine
+    /// Undo the changes that a crashed client or server left on this machine
     ///
     /// Both do the same at their start; this command is for machines where they will not start
     /// again.
@@ -147,10 +147,10 @@ impl Target {
     }
 }
 
-/// Does what the command line asks for.
+/// Carries a command out.
 ///
 /// # Errors
-/// What failed, for [`exit_code`](super::exit_code).
+/// The failure, for [`exit_code`](super::exit_code).
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Genkey => println!("{}", keys::generate()?),

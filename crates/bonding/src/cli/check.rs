@@ -1,4 +1,4 @@
-//! `bondctl check FILE`: whether a file is valid, and what it means.
+//! `bondctl check FILE`: whether a file is valid, and its meaning.
 
 use std::fmt::Write as _;
 use std::path::Path;

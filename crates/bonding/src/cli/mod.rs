@@ -24,7 +24,7 @@ pub use self::daemon::{client, server};
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
-/// The exit code of a program that ends. Prints what failed on standard error.
+/// The exit code of a program that ends. Prints the failure on standard error.
 pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     let error = match outcome {
         Ok(code) => return code,

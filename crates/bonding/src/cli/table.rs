@@ -13,7 +13,7 @@ const FURTHER_INDENT: usize = 6;
 /// Spaces between two columns.
 const GAP: usize = 2;
 
-/// A cell: what it says and in which colour.
+/// A cell: its text and its colour.
 #[derive(Debug, Clone, Default)]
 pub struct Cell {
     text: String,

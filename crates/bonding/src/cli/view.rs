@@ -236,8 +236,8 @@ mod tests {
         status.session.cipher = "aes-256-gcm".to_owned();
         let text = render(&status, at(0), Style::PLAIN);
         assert!(text.starts_with("client · up for 0 s with 10.200.0.1 · aes-256-gcm\ntun-bond"), "{text}");
-        let nobody = render(&snapshot(Role::Server, Vec::new()).status(), at(0), Style::PLAIN);
-        assert!(nobody.contains("bondctl invite NAME"), "{nobody}");
+        let without_clients = render(&snapshot(Role::Server, Vec::new()).status(), at(0), Style::PLAIN);
+        assert!(without_clients.contains("bondctl invite NAME"), "{without_clients}");
     }
 
     #[test]

@@ -21,7 +21,10 @@ use crate::state::StateError;
 use crate::state::usage::Usage;
 use crate::status::Cap;
 
+/// Between two readings of the byte counts. Chosen: a role changes within the second.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Bounds of the time between two writings. Chosen: a fast link does not wear the disk out, and a
+/// slow one loses at most ten minutes.
 const SAVE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const SAVE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// The part of a cap after which the count is written down. Chosen: 100 MB of 100 GB.

@@ -14,7 +14,7 @@ use super::value::{self, Host, Ports};
 use super::{CLIENT_KEY, CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
 use crate::engine::overhead::Overhead;
 
-/// A link whose section does not say is as preferred as can be reasonable to undercut.
+/// Chosen: a link with `priority = 0` still goes before the links that do not say.
 const PRIORITY_DEFAULT: u8 = 1;
 
 /// The content of client.toml.
@@ -61,11 +61,11 @@ pub struct Link {
     pub priority: u8,
     /// What the link is used for.
     pub role: LinkRole,
-    /// Ceiling for what is sent on it.
+    /// Ceiling of the rate that is sent on it.
     pub up: Option<BitRate>,
-    /// Ceiling for what is received on it.
+    /// Ceiling of the rate that is received on it.
     pub down: Option<BitRate>,
-    /// What it may carry in a month, both ways, in bytes; then it is a backup.
+    /// The bytes it may carry in a month, both ways; after them it is a backup.
     pub cap: Option<u64>,
     /// The server's port that it sends to.
     pub port: u16,

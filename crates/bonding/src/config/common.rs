@@ -20,16 +20,19 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
 /// Chosen: ten heartbeats a second on each link notice an outage within some hundred milliseconds.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(100);
 
+/// Bounds of the link report. Chosen: once a second is the most that a log takes, once a day the
+/// least that is of use.
 const REPORT_MIN: Duration = Duration::from_secs(1);
 const REPORT_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Chosen: the interval of the documented log.
 const REPORT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// The smallest MTU each family allows: RFC 791 §3.1 (every host takes 576), RFC 8200 §5.
+/// The smallest MTU each family allows, in bytes: RFC 791 §3.1 (every host takes 576), RFC 8200 §5.
 const MTU_MIN_V4: i64 = 576;
 const MTU_MIN_V6: i64 = 1_280;
-/// What a UDP datagram with our header carries at most over IPv4: 65535 - 20 - 8 - 11.
+/// The largest inner packet in a UDP datagram over IPv4: 65535 - 20 - 8 - 11.
 const MTU_MAX: i64 = 65_496;
-/// The MTU of a link that `auto` assumes: Ethernet.
+/// The MTU of a link that `auto` assumes, in bytes: Ethernet (RFC 894).
 const LINK_MTU: u16 = 1_500;
 
 /// `[tunnel] mtu`.
@@ -52,7 +55,7 @@ impl Mtu {
     }
 }
 
-/// `[tunnel]`, but for its addresses, whose defaults differ.
+/// `[tunnel]` without its addresses, which have other defaults on each side.
 pub(super) fn tunnel_interface(section: &mut Section<'_, '_>) -> String {
     section
         .item("interface")

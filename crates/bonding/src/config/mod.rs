@@ -44,7 +44,7 @@ pub const LINKS_MAX: usize = 32;
 pub const PLAIN_CLIENT_ADDRESS: Prefix =
     Prefix { address: IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1)), length: 24 };
 
-/// A configuration has some kB. A larger file is not a configuration.
+/// The largest file that is read. Chosen: a configuration has some kB.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Syntax errors that are reported. Chosen: a syntax error often causes others behind it.
@@ -53,7 +53,7 @@ const SYNTAX_ERRORS_MAX: usize = 3;
 /// A valid configuration, and its warnings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded<T> {
-    /// What the file says.
+    /// The configuration.
     pub config: T,
     /// The file as the user named it; empty for defaults.
     pub file: String,

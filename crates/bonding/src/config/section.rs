@@ -294,6 +294,7 @@ fn with_article(type_name: &str) -> String {
 
 /// A word from the file as a message repeats it: without control characters, and shortened.
 pub(super) fn shown(word: &str) -> String {
+    /// Chosen: a message stays readable.
     const SHOWN_MAX_CHARS: usize = 60;
     let mut safe: String = word.chars().take(SHOWN_MAX_CHARS).flat_map(char::escape_debug).collect();
     if word.chars().nth(SHOWN_MAX_CHARS).is_some() {

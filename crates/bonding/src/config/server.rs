@@ -87,7 +87,7 @@ pub struct PeerLink {
     pub name: String,
     /// The only address that may send on it, if it is plain; `None`: it is sealed.
     pub remote: Option<IpAddr>,
-    /// Ceiling for what the server sends on it.
+    /// Ceiling of the rate that the server sends on it.
     pub down: Option<BitRate>,
 }
 

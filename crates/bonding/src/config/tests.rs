@@ -84,7 +84,7 @@ fn a_server_without_a_file_has_the_documented_defaults() {
     assert_eq!(config.addresses, ADDRESSES.map(prefix));
     assert_eq!(config.nat, Some(Nat { egress: None }));
     assert_eq!(config.status.socket, Path::new("/run/bonding/server.sock"));
-    assert_eq!(config.mtu.bytes(config.overhead()), 1_409, "anybody may come, sealed and over IPv6");
+    assert_eq!(config.mtu.bytes(config.overhead()), 1_409, "any client may come, sealed and over IPv6");
 }
 
 const ADDRESSES: [&str; 2] = ["10.99.0.1/24", "fd99::1/64"];

@@ -32,7 +32,9 @@ pub use self::request::Request;
 
 /// Connections at most. Chosen: more tools than run at once. The oldest connection makes room.
 const CONNECTIONS_MAX: usize = 16;
+/// Connections that wait to be accepted. Chosen: as many as are served.
 const BACKLOG: i32 = 16;
+/// The poller's token of the listening socket; connections have the following ones.
 const LISTENER: u64 = 0;
 
 /// The reason why there is no control socket.
@@ -193,9 +195,9 @@ impl AsFd for Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let ours =
+        let is_own =
             std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
-        if ours {
+        if is_own {
             // A file that cannot be removed now is replaced at the next start.
             let _ = std::fs::remove_file(&self.path);
         }

@@ -51,7 +51,7 @@ impl Request {
     /// Reads a line.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The mistake.
     pub fn parse(line: &str) -> Result<Self, String> {
         if line.starts_with('{') {
             return serde_json::from_str(line).map_err(|error| format!("malformed request: {error}"));
@@ -67,7 +67,7 @@ impl Request {
     /// The engine's command for it; `None`: the status, which needs no command.
     ///
     /// # Errors
-    /// What is wrong with an argument.
+    /// The mistake in an argument.
     pub fn command(&self) -> Result<Option<Command>, String> {
         Ok(Some(match self {
             Self::Status => return Ok(None),

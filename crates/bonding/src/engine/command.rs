@@ -12,7 +12,7 @@ use crate::config::{Host, Ports};
 pub enum Command {
     /// Invite a client.
     Invite {
-        /// What it will be called.
+        /// The client's name.
         name: String,
         /// Hosts at which the client finds the server; empty: the server's own addresses.
         hosts: Vec<Host>,
@@ -82,7 +82,7 @@ pub struct KnownClient {
 /// One invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenInvitation {
-    /// What its client will be called.
+    /// The name of its client.
     pub name: String,
     /// RFC 3339 in UTC.
     pub expires: String,

@@ -7,7 +7,7 @@
 //! reported again by the next wait, which returns at once.
 //!
 //! An input that had a packet a moment ago is read until it is empty. Any other input is read once,
-//! since the next wait reports what is left: no call in vain follows a lone packet.
+//! since the next wait reports the rest: no call in vain follows a lone packet.
 //!
 //! Wake-ups that follow each other closely and bring few packets are the largest cost of small
 //! packets: the loop then pauses for 50 µs before it waits ([`super::moderation`]).
@@ -38,31 +38,36 @@ use super::sockets::Sockets;
 use super::{Running, Service};
 use crate::status::{Io, Snapshot};
 
+/// The poller's tokens. Sockets have those from `sockets::FIRST_TOKEN` on.
 const TUN_TOKEN: u64 = 0;
 const SIGNALS_TOKEN: u64 = 1;
 const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
-/// Rounds of one wake-up.
+/// Rounds of one wake-up. Chosen: a heartbeat and a signal wait for four rounds at most.
 pub(super) const ROUNDS_MAX: usize = 4;
 /// An input's share of a round, in packets; one system call may overshoot it. As many as one send
 /// takes: small packets come singly.
 pub(super) const PACKETS_PER_ROUND: usize = 64;
-/// And in system calls: a call may give no packet of use.
+/// And in system calls, since a call may give no packet of use. Chosen: a call for each packet.
 const CALLS_PER_ROUND: usize = 64;
-/// Released packets are written when there are this many, or at the end of the wake-up.
+/// Released packets are written when there are this many, or at the end of the wake-up. Chosen:
+/// eight inputs' shares of a round.
 const RELEASED_MAX: usize = 512;
-/// UDP GSO's limit.
+/// UDP GSO's limit of segments: `UDP_MAX_SEGMENTS` of Linux before 6.9.
 const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// How often missing sockets are tried again, beside the interface's own news.
+/// Between two attempts to open missing sockets, beside the interface's own news. Chosen: a link
+/// waits no more than a second.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// A time of sending that is older than this is read from the clock again.
+/// A time of sending that is older than this is read from the clock again. Chosen: far below the
+/// jitter of a link.
 const STALE: Duration = Duration::from_micros(200);
 /// No datagram waits longer for this process. A longer wait means that the system's clock was set.
 const WAITED_MAX: Duration = Duration::from_secs(1);
-/// The shortest wait when the core breaks its contract and asks to be called again at once.
+/// The shortest wait when the core breaks its contract and asks to be called again at once. Chosen:
+/// a busy loop takes no whole processor.
 pub(super) const SPIN_WAIT: Duration = Duration::from_millis(1);
 
-/// The packet device: TUN, or what a test puts in its place.
+/// The packet device: TUN, or a test's stand-in.
 pub(crate) trait Device: AsFd {
     /// As [`Tun::recv_batch`].
     fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool>;
@@ -91,7 +96,7 @@ pub(crate) trait Shell<M> {
     /// Takes the machine's events and does what they ask for. `true`: the machine was given an
     /// input, and may have packets to send.
     fn handle_events(&mut self, machine: &mut M, now: Instant) -> bool;
-    /// Does what a service was asked for.
+    /// Carries out a command that a service was given.
     ///
     /// # Errors
     /// The reason why it is not done, for a person.
@@ -127,8 +132,8 @@ pub(crate) struct Engine<M, D> {
     status_interval: Duration,
     status_at: Instant,
     retry_at: Instant,
-    /// Up to this moment the machine has done what was due. What becomes due while the machine is
-    /// drained, which may take a while, is not late.
+    /// Up to this moment the machine has done its due work. Work that becomes due while the machine
+    /// is drained, which may take a while, is not late.
     seen: Instant,
     ready: Vec<Ready>,
     batch: Vec<u8>,
@@ -437,7 +442,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         Ok(more)
     }
 
-    /// Sends everything the machine has to send, and collects what it has for TUN.
+    /// Sends all that the machine has to send, and collects its packets for TUN.
     fn drain(&mut self, from: Instant) -> Result<(), LoopError> {
         let mut now = from;
         loop {

@@ -39,11 +39,11 @@ pub trait Service {
     fn handle_reload(&mut self);
 }
 
-/// The running engine, for a service that is asked about it or told what to do.
+/// The running engine, for the questions and commands that a service gets.
 pub trait Running {
     /// Everything known at this moment, at some cost.
     fn snapshot(&self) -> Snapshot;
-    /// Does what is asked for.
+    /// Carries a command out.
     ///
     /// # Errors
     /// The reason why it is not done, for a person.

@@ -1,5 +1,5 @@
-//! What a client or server is to do, as plain values. They are made from a configuration, which the
-//! engine does not know.
+//! Plans: the settings of a client or server as plain values. They are made from a configuration,
+//! which the engine does not know.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub struct TunnelPlan {
     pub interface: String,
     /// Its addresses, host bits included; none: a client gets them from its server.
     pub addresses: Vec<Prefix>,
-    /// Largest inner packet, in bytes. `None`: what the links carry; at first as far as their
+    /// Largest inner packet, in bytes. `None`: as the links carry; at first as far as their
     /// interfaces tell.
     pub mtu: Option<u16>,
 }
@@ -33,7 +33,7 @@ pub struct RunPlan {
     pub policy: Policy,
     /// How often each link is measured.
     pub heartbeat_interval: Duration,
-    /// What is done about losses.
+    /// The repair of losses.
     pub recovery: RecoveryConfig,
     /// Which class packets belong to.
     pub rules: Arc<[Rule]>,
@@ -63,7 +63,7 @@ pub struct ClientPlan {
     pub run: RunPlan,
 }
 
-/// What a client's sealed links need.
+/// Keys of a client's sealed links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealingPlan {
     /// The public key that the server must have.
@@ -89,13 +89,13 @@ pub struct LinkPlan {
     pub port: u16,
     /// Lower is preferred.
     pub priority: u8,
-    /// What it is used for.
+    /// Its use.
     pub role: LinkRole,
-    /// Ceiling for what is sent on it.
+    /// Ceiling of the rate that is sent on it.
     pub tx_rate: Option<BitRate>,
-    /// Ceiling for what is received on it.
+    /// Ceiling of the rate that is received on it.
     pub rx_rate: Option<BitRate>,
-    /// What it may carry in a month, both ways, in bytes.
+    /// The bytes it may carry in a month, both ways.
     pub cap: Option<u64>,
 }
 
@@ -121,8 +121,8 @@ pub struct ServerPlan {
 /// One client of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerPlan {
-    /// What the core is told of it, without the contents of files and without what depends on the
-    /// tunnel's networks.
+    /// Its configuration for the core, without the contents of files and without the parts that
+    /// depend on the tunnel's networks.
     pub config: ClientConfig,
     /// Its addresses in the tunnel.
     pub addresses: Vec<IpAddr>,

@@ -93,7 +93,7 @@ fn explain_listen(error: &io::Error) -> String {
     }
 }
 
-/// What comes first: fails early and without having changed anything.
+/// The first part of a set-up. It fails early, without a change to the machine.
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) signals: Signals,

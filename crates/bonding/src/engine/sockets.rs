@@ -64,7 +64,7 @@ struct Slot {
     socket: Option<UdpSocket>,
     /// The interface it was opened on. Once that has vanished, the socket is of no use.
     index: Option<u32>,
-    /// What the core was told last.
+    /// The event that the core was told last.
     carrier: bool,
     /// Own addresses, IPv4 and IPv6, for people.
     addresses: [Option<IpAddr>; 2],
@@ -280,7 +280,7 @@ impl Sockets {
         }
     }
 
-    /// What happened on all sockets so far.
+    /// The counts of all sockets so far.
     pub(crate) fn counters(&self) -> UdpCounters {
         self.slots.iter().fold(UdpCounters::default(), |sum, slot| sum.plus(&slot.counters()))
     }
@@ -492,7 +492,7 @@ mod tests {
         let kept: Vec<_> = sockets.slots[0].kept.iter().map(|kept| kept.bytes[0]).collect();
         assert_eq!(kept[..2], [0, 1]);
         assert_eq!(kept[2..], (101..=114).collect::<Vec<u8>>());
-        // Three batches of three datagrams, and what was too much even of small ones.
+        // Three batches of three datagrams, and the small ones that were too many.
         assert_eq!(discards(&sockets, Discard::SocketBlocked), 3 * 3 + 6);
 
         sockets.flush(&poller, ID);

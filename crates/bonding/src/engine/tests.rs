@@ -86,7 +86,7 @@ impl StateMachine for Machine {
     }
 }
 
-/// Gives what it holds, one packet a read, and is readable for as long as somebody wrote to `wake`.
+/// Gives what it holds, one packet a read, and is readable while `wake` has bytes.
 #[derive(Debug)]
 struct Memory {
     readable: UnixStream,

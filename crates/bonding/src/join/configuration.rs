@@ -7,7 +7,7 @@ use crate::config::{self, Client};
 use crate::invitation::Invitation;
 use crate::state::keys;
 
-/// What the file holds before it is written.
+/// The content of the file before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Existing {
     /// Nothing.

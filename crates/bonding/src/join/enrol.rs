@@ -28,7 +28,7 @@ const PAUSES: [Duration; 5] = [
 ];
 /// Addresses that are asked at most. Chosen: invitations name few hosts, with few addresses each.
 const REMOTES_MAX: usize = 64;
-/// Larger than any answer.
+/// The receive buffer, larger than any answer.
 const DATAGRAM_BYTES_MAX: usize = 2_048;
 /// The socket and path of every message: one attempt is one message, over whichever path it goes.
 const LINK: u8 = 0;

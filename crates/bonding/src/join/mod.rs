@@ -25,7 +25,7 @@ use self::configuration::Existing;
 
 pub use self::enrol::EnrolError;
 
-/// What the user ordered.
+/// The user's order.
 #[derive(Debug)]
 pub struct Order {
     /// The invitation as it was pasted.

@@ -34,7 +34,7 @@ enum Existing {
     Keep,
 }
 
-/// Puts `content` in the place of whatever `path` holds.
+/// Replaces the content of `path` by `content`.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, Existing::Replace, SECRET)
 }
@@ -108,7 +108,7 @@ fn steps(
         return Err(error);
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
-    // Whatever the umask of this process is.
+    // Independent of this process's umask.
     file.set_permissions(Permissions::from_mode(mode))?;
     before(Step::Write)?;
     file.write_all(content)?;

@@ -21,7 +21,7 @@ pub fn encode(key: &[u8; 32]) -> String {
     STANDARD.encode(key)
 }
 
-/// Reads what [`encode`] wrote.
+/// The inverse of [`encode`].
 pub fn decode(text: &str) -> Option<[u8; 32]> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }

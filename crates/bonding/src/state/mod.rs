@@ -30,7 +30,7 @@ pub enum StateError {
     /// The kernel refuses.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
+        /// The step that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -61,9 +61,9 @@ pub enum StateError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         why: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The path names no file.

@@ -28,9 +28,10 @@ use bonding_proto::crypto::keys::{PublicKey, Token};
 use super::lease;
 use super::{StateError, atomic, prepare_folder};
 
-/// How long an invitation is valid.
+/// How long an invitation is valid. Chosen: a day to carry it to the client's machine.
 pub const VALID: Duration = Duration::from_secs(24 * 3_600);
-/// How long the register remembers it afterwards.
+/// How long the register remembers it afterwards. Chosen: a week in which a late client learns the
+/// reason.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Sessions are numbered with 16 bits.
 const CLIENTS_MAX: usize = 65_535;
@@ -80,7 +81,7 @@ impl Invitation {
     }
 }
 
-/// The configuration's part: networks to lease from, and what is taken.
+/// The configuration's part: networks to lease from, and addresses that are taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configured {
     /// The server's addresses in the tunnel with the networks to lease from.

@@ -1,4 +1,4 @@
-//! A client's run number: grows from start to start, whatever its clock says.
+//! A client's run number: grows from start to start, even if its clock goes back.
 //!
 //! The run number is the greater half of the stamp on a client's first messages. By the stamp, a
 //! server tells a new message from a replayed one. A clock that was set back, or that begins at
@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{StateError, atomic, prepare_folder};
 
-/// A number and a newline.
+/// The longest file: a number and a newline.
 const BYTES_MAX: u64 = 64;
 
 /// The run number's file, beside the client's key.

@@ -1,4 +1,4 @@
-//! What a running client or server says about itself: the value behind `bondctl status --json`.
+//! The status of a running client or server: the value behind `bondctl status --json`.
 //!
 //! The event loop fills a [`Snapshot`] from its own knowledge (names, interfaces) and the core's
 //! figures. [`Snapshot::status`] turns the snapshot into [`Status`], whose JSON is part of the

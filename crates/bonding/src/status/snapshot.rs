@@ -1,4 +1,4 @@
-//! What the engine knows at one moment, and the status that follows from it.
+//! The engine's figures of one moment, and the status that follows from them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};

@@ -26,7 +26,7 @@ pub struct EchoServer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The longest wait of a thread before it checks whether it should end.
+/// The longest wait of a thread before it checks whether it should end. Chosen: a test ends soon.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Above ordinary programs, far below the emulator.
 const PRIORITY: u8 = 2;

@@ -225,7 +225,7 @@ pub struct Iperf3Report {
     pub retransmits: u64,
     /// UDP datagrams lost, 0 to 1 (TCP: 0).
     pub udp_loss_ratio: f64,
-    /// Per second of the measured time, in bits per second: what the side that runs the client sent
+    /// Per second of the measured time, in bits per second: as the side that runs the client sent
     /// or received.
     pub intervals_bps: Vec<f64>,
     /// The TCP congestion control in use at the sender.
@@ -280,7 +280,7 @@ fn parse(text: &str, command: &str) -> Result<Iperf3Report, LabError> {
         (Some(received), None) => received,
         (None, None) => return Err(bad("there is no sum".to_owned())),
     };
-    // UDP: what was sent, less what was lost, where iperf3 counts only that.
+    // UDP: sent less lost datagrams, where iperf3 counts only those.
     let share = if end.sum_received.as_ref().is_some_and(|sum| sum.bytes > 0) {
         1.0
     } else {

@@ -15,7 +15,7 @@ use crate::lab::Lab;
 /// How often the receiving devices are read: short against the pauses of interest, long against the
 /// cost of a reading.
 const PERIOD: Duration = Duration::from_millis(10);
-/// The emulator is read every second time.
+/// The emulator is read every second time. Chosen: its answer costs more.
 const EVERY: u32 = 2;
 
 /// One reading.

@@ -14,7 +14,7 @@ use crate::demo;
 use crate::demo::bond::{Bond, Files};
 use bonding::cli::Usage;
 
-/// Gone with the sandbox, whose `/run` is its own.
+/// The folder goes with the sandbox, which has a `/run` of its own.
 const FOLDER: &str = "/run/bonding-lab";
 
 /// Options of `bondctl lab`.
@@ -87,7 +87,7 @@ pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<Option<ExitCode>> 
         eprint!("{}", welcome(&scenario, &files, arguments.bond));
         shell(&lab)
     };
-    // So that `bondctl` and the like are found by name.
+    // So that the shell finds `bondctl`, `client` and `server` by name.
     if let (Some(path), Ok(own)) = (std::env::var_os("PATH"), std::env::current_exe())
         && let Some(folder) = own.parent()
     {
@@ -103,7 +103,7 @@ pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<Option<ExitCode>> 
 fn shell(lab: &Lab) -> Command {
     let program = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let mut command = lab.host(Host::Client).command(program);
-    // The prompt of plain shells, and what Debian's bash puts before its own.
+    // The prompt of plain shells, and the prefix of Debian's bash.
     command.env("PS1", "client# ").env("debian_chroot", "client");
     command
 }

@@ -1,4 +1,4 @@
-//! What an invitation can and cannot do, whose an address is, and that a damaged register is never
+//! The life of invitations, the owners of addresses, and that a damaged register is never
 //! an empty one.
 
 use super::*;

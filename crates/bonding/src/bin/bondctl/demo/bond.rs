@@ -17,12 +17,13 @@ use bonding::status::Status;
 
 /// The client's address in the tunnel: the server leases it.
 const CLIENT_ADDRESS: &str = "10.99.0.2";
-/// From a process's start to the first usable link: a heartbeat on the slowest link and a slow
-/// machine.
+/// From a process's start to the first usable link. Chosen: a heartbeat on the slowest link, on a
+/// slow machine.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two checks whether a link is usable. Chosen: not noticed by a person.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where the files of a lab's bond are: gone with the sandbox, whose `/run` is its own.
+/// The folder of a lab's bond. It goes with the sandbox, which has a `/run` of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     folder: PathBuf,
@@ -72,7 +73,7 @@ impl Files {
         );
         let rtt_min = scenario.links.iter().map(|link| link.rtt()).min();
         for link in &scenario.links {
-            // What a user of these links would choose: the quickest first, whatever its rate.
+            // As a user of these links would choose: the quickest first, even if it is slow.
             let priority = if Some(link.rtt()) == rtt_min { 1 } else { 2 };
             append(
                 &mut text,
@@ -106,7 +107,7 @@ fn append(text: &mut String, line: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(line);
 }
 
-/// Somebody pressed Ctrl-C.
+/// SIGINT or SIGTERM ended the demonstration.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
@@ -149,7 +150,7 @@ impl Bond {
         }
     }
 
-    /// What the client says of its links.
+    /// The client's status.
     pub(crate) fn status(&mut self) -> anyhow::Result<Status> {
         status(&mut self.ask)
     }
@@ -164,7 +165,7 @@ impl Bond {
         Ok(())
     }
 
-    /// Resident memory of client and server now, in bytes; nothing where the kernel does not say.
+    /// Resident memory of client and server now, in bytes; `None` where the kernel does not tell.
     pub(crate) fn memory_bytes(&self) -> [Option<u64>; 2] {
         [&self.client, &self.server].map(|process| {
             let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
@@ -201,7 +202,7 @@ fn spawn(lab: &Lab, host: Host, name: &str, config: &Path) -> anyhow::Result<Pro
     Ok(lab.spawn(&mut command)?)
 }
 
-/// The end of a program's log, for the message that says that it failed.
+/// The end of a program's log, for the message about its failure.
 fn last_words(folder: &Path, name: &str) -> String {
     let log = fs::read_to_string(folder.join(format!("{name}.log"))).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();

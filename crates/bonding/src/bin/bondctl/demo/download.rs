@@ -1,7 +1,7 @@
 //! A download over the kernel's TCP between two hosts of a lab, counted where it arrives.
 //!
-//! Both ends are threads of this process with sockets on the hosts, so that what has arrived is
-//! known at every moment.
+//! Both ends are threads of this process with sockets on the hosts, so that the number of arrived
+//! bytes is known at every moment.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,9 +14,12 @@ use anyhow::Context as _;
 use bonding_lab::HostRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How long a thread may wait before it looks whether it should end.
+/// The longest wait of a thread before it checks whether it should end. Chosen: the end of a step
+/// is not noticed.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// The longest wait for a connection. Chosen: several repeats of TCP's SYN.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a read or a write. Chosen: few system calls a second.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// A download under way; ends when dropped.
@@ -54,7 +57,7 @@ impl Download {
         Ok(download)
     }
 
-    /// What has arrived so far, in bytes of payload.
+    /// The bytes of payload that have arrived so far.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -70,12 +73,12 @@ impl Drop for Download {
     }
 }
 
-/// What is accepted runs cubic, as most servers do, whatever this machine prefers. BBR takes the
-/// shortest round trip it ever saw for the whole path's, here the quickest link's, and never asks
-/// for what the others could carry.
+/// Accepted connections run cubic, as most servers do, and not this machine's default. BBR would
+/// take its shortest round trip, here the quickest link's, for the whole path's, and would not use
+/// the other links.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // A kernel without cubic has something else, which the figures are then for.
+    // A kernel without cubic runs its default, and the figures are for that.
     let _ = socket2::SockRef::from(&listener).set_tcp_congestion(b"cubic");
     Ok(listener)
 }
@@ -100,7 +103,7 @@ fn send(listener: &TcpListener, stop: &AtomicBool) {
         }
     };
     let ready = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-    // Not zeros: what arrives could otherwise be compressed away by whatever is measured.
+    // Not zeros, which a tunnel could compress away.
     let mut state = 1_u64;
     let chunk: Vec<u8> = std::iter::repeat_with(|| {
         // Knuth's MMIX generator.

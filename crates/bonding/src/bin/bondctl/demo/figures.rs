@@ -1,5 +1,5 @@
-//! What the demonstration measures: rates from counted bytes, latencies from an echo, and the table
-//! at its end.
+//! The figures of the demonstration: rates from counted bytes, latencies from an echo, and its
+//! outcome.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Readings {
     }
 }
 
-/// How the echo fared in a part of the demonstration.
+/// The echo in a part of the demonstration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Latency {
     pub(crate) median_ms: f64,
@@ -53,7 +53,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    /// Nothing when no request was answered.
+    /// `None` when no request was answered.
     pub(crate) fn of(report: &EchoReport) -> Option<Self> {
         let millis = |permille| report.percentile(permille).map(|rtt| rtt.as_secs_f64() * 1e3);
         Some(Self {
@@ -76,8 +76,8 @@ pub(crate) struct Measured {
     pub(crate) game: Option<Latency>,
 }
 
-/// The seconds in which TCP looks for its rate. They are shown apart, for a single link as for the
-/// bond.
+/// The seconds in which TCP looks for its rate. Chosen: slow start on the slowest link is over.
+/// They are shown apart, for a single link as for the bond.
 pub(crate) const FIRST: Duration = Duration::from_secs(4);
 /// The table's heading for them.
 pub(crate) const FIRST_HEADING: &str = "FIRST 4 s";
@@ -101,8 +101,8 @@ pub(crate) struct Outcome {
     pub(crate) cut_slowest_mbps: f64,
     /// The same download after the link is back.
     pub(crate) restored: Measured,
-    /// What a download over the bond can have at most after its first seconds: the sum of the link
-    /// rates less the headers; nothing where a rate is unlimited.
+    /// The most that a download over the bond can have after its first seconds: the sum of the link
+    /// rates less the headers. `None` where a rate is unlimited.
     pub(crate) attainable_mbps: Option<f64>,
     /// Resident memory of client and server.
     pub(crate) memory_bytes: [Option<u64>; 2],
@@ -115,11 +115,11 @@ pub(crate) fn payload_share(mtu: u16, overhead: u16) -> f64 {
     (f64::from(mtu) - INNER_HEADER_BYTES) / (f64::from(mtu) + f64::from(overhead))
 }
 
-/// Half a second without a byte would be a stop that a user sees.
+/// Chosen: half a second without a byte is a stop that a user sees.
 pub(crate) const STOP_WINDOW: Duration = Duration::from_millis(500);
 
 impl Outcome {
-    /// What did not hold; nothing when the bond did its work.
+    /// The promises that did not hold; empty when the bond did its work.
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let (bond_mbps, alone_mbps) = (self.bond.then_mbps, self.alone.then_mbps);

@@ -19,23 +19,30 @@ use super::download::Download;
 use super::figures::{FIRST, Latency, Measured, Outcome, Readings, STOP_WINDOW, payload_share};
 use super::screen::{LinkView, Screen, View};
 
+/// The steps that the picture counts.
 const STEPS: usize = 5;
-/// How long a download is measured, over a single link as over the bond: more than twice the
-/// seconds in which TCP looks for its rate.
+/// How long a download is measured, over a single link as over the bond. Chosen: more than three
+/// times the seconds in which TCP looks for its rate.
 const DOWNLOAD: Duration = Duration::from_secs(14);
+/// The other steps. Chosen: the game's percentiles need some hundred packets, and all steps
+/// together take less than a minute.
 const IDLE: Duration = Duration::from_secs(4);
 const CUT: Duration = Duration::from_secs(10);
 const RESTORED: Duration = Duration::from_secs(8);
-/// The end of the download's step, in which the game's packets are counted on each link.
+/// The end of the download's step, in which the game's packets are counted on each link. Chosen:
+/// 50 packets there and back.
 const COUNT: Duration = Duration::from_secs(1);
-/// Between two pictures.
+/// Between two pictures. Chosen: fluent for the eye.
 const TICK: Duration = Duration::from_millis(200);
+/// As a voice call's packets, or a game's.
 const GAME_PER_SECOND: u32 = 50;
-/// What the bond puts around the game's packets: the links are sealed, and IPv4.
+/// The bond's headers around the game's packets: the links are sealed, and IPv4.
 const OVERHEAD: Overhead = Overhead { sealed: true, ipv6: false };
+/// RFC 862: echo.
 const GAME_PORT: u16 = 7;
+/// IANA: http-alt.
 const DOWNLOAD_PORT: u16 = 8_080;
-/// Gone with the sandbox.
+/// The folder goes with the sandbox.
 const FOLDER: &str = "/run/bonding-demo";
 
 /// As a shell reports death by SIGINT.
@@ -150,7 +157,7 @@ fn nearest(scenario: &Scenario) -> usize {
     links.min_by_key(|(_, link)| link.rtt()).map_or(0, |(index, _)| index)
 }
 
-/// What a download over the bond could have after the first seconds of `span`.
+/// The most that a download over the bond could have after the first seconds of `span`.
 fn attainable_mbps(lab: &Lab, span: Span, sources: &mut Sources<'_>) -> anyhow::Result<Option<f64>> {
     let Some(bond) = &mut sources.bond else { return Ok(None) };
     let now = lab.elapsed();
@@ -216,7 +223,7 @@ impl Game {
     }
 }
 
-/// What the picture is made from.
+/// The sources of the picture.
 struct Sources<'a> {
     bond: Option<&'a mut Bond>,
     game: Option<&'a Game>,
@@ -283,7 +290,7 @@ impl Show {
         self.view.mbps = 0.0;
     }
 
-    /// What a step measured: the download's first seconds apart, the game after them.
+    /// The figures of a step: the download's first seconds apart, the game after them.
     fn measured(&self, span: Span, game: &Game) -> Measured {
         let after = span.from + FIRST;
         Measured {
@@ -307,7 +314,7 @@ impl Show {
         moment.saturating_duration_since(self.started)
     }
 
-    /// Shows what happens for a while.
+    /// Draws the picture again and again for a while.
     fn play(&mut self, span: Duration, sources: &mut Sources<'_>) -> anyhow::Result<Span> {
         let from = Instant::now();
         let end = from + span;
@@ -350,7 +357,7 @@ impl Show {
         let before = |span: Duration| now.checked_sub(span).unwrap_or(now);
         let latest = game.within(before(second), now);
         self.view.game_ms = latest.percentile(500).map(|rtt| rtt.as_secs_f64() * 1e3);
-        // What has no answer after a second will have none.
+        // A request without an answer after a second is lost.
         let answered = game.within(before(second * 2), before(second));
         let lost = answered.samples.iter().filter(|sample| sample.rtt.is_none()).count();
         self.view.game_lost = (lost, answered.samples.len());
@@ -367,7 +374,7 @@ impl Show {
         Ok(())
     }
 
-    /// Without the bond, what is known is what the download and the game see.
+    /// Without the bond, the download and the game are the only sources.
     fn show_single_link(&mut self) {
         let (alone, mbps, game_ms) = (&self.view.alone, self.view.mbps, self.view.game_ms);
         for link in &mut self.view.links {

@@ -29,7 +29,7 @@ pub(crate) struct View {
     pub(crate) total: Duration,
     /// Which step this is, of how many.
     pub(crate) number: (usize, usize),
-    /// What happens now, in a sentence.
+    /// The present step, in a sentence.
     pub(crate) step: String,
     pub(crate) links: Vec<LinkView>,
     /// The download, as its application sees it.
@@ -48,12 +48,13 @@ pub(crate) struct View {
     pub(crate) scale_mbps: f64,
 }
 
-/// Before each bar: a link's name, or what is measured.
+/// Before each bar: the name of a link, or of a figure.
 const LABEL_CHARS: usize = 11;
+/// Chosen: the lines fit 80 columns.
 const BAR_CHARS: usize = 28;
 /// A link's name in a sentence beside others.
 const NAME_CHARS: usize = 10;
-/// Seconds of history shown.
+/// Seconds of history shown: the whole demonstration.
 const HISTORY_CHARS: usize = 60;
 
 /// A bar of eighths of characters.
@@ -70,7 +71,7 @@ fn bar(share: f64, width: usize) -> String {
 
 /// A small non-negative number as an index.
 fn index(value: f64) -> usize {
-    // Digits and nothing else: what is formatted has been clamped by the caller.
+    // The value was clamped, so its text has digits only.
     format!("{:.0}", value.clamp(0.0, 10_000.0)).parse().unwrap_or(0)
 }
 
@@ -212,7 +213,7 @@ pub(crate) fn line(view: &View) -> String {
     wrap(&parts, "  ", 2)
 }
 
-/// Where the picture goes.
+/// Standard output, on which the picture stands.
 #[derive(Debug)]
 pub(crate) struct Screen {
     style: Style,
@@ -231,7 +232,7 @@ impl Screen {
         Self { style: Style::of_stdout(), terminal, drawn: 0, step: None, second: None }
     }
 
-    /// How text may look here.
+    /// The style of text on it.
     pub(crate) fn style(&self) -> Style {
         self.style
     }
@@ -251,8 +252,8 @@ impl Screen {
             return out.flush();
         }
         let picture = picture(view, self.style);
-        // ECMA-48: cursor off; up over the old picture; each line erased to its end; what is below,
-        // too.
+        // ECMA-48: cursor off; up over the old picture; each line erased to its end, and so are the
+        // lines below.
         let mut frame = String::from("\x1b[?25l");
         if self.drawn > 0 {
             frame.push_str(&format!("\x1b[{}A", self.drawn));
@@ -272,7 +273,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if self.terminal {
-            // A terminal that is gone needs no cursor.
+            // A terminal that is closed needs no cursor.
             let _ = io::stdout().write_all(b"\x1b[?25h");
             let _ = io::stdout().flush();
         }
