@@ -1,7 +1,7 @@
 //! How the demonstration looks while it runs: a picture that is drawn again in place on a terminal,
 //! elsewhere a line a second. Both fit 80 columns.
 //!
-//! [`picture`] and [`line`] only make text; [`Screen`] knows the terminal.
+//! [`picture`] and [`line()`] only make text; [`Screen`] knows the terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
