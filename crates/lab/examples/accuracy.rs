@@ -1,7 +1,8 @@
-//! How accurate the emulator is on this machine, and what it costs: `cargo run --release -p bonding-lab --example accuracy`.
+//! The emulator's accuracy and cost on this machine:
+//! `cargo run --release -p bonding-lab --example accuracy`.
 //!
-//! For each link of `reference`: ping against the configured RTT; UDP above, and TCP at, the configured rate. Then all links
-//! together, and CPU time of the emulator's thread.
+//! For each link of `reference`: ping against the configured RTT; UDP above, and TCP at, the
+//! configured rate. Then all links together, and CPU time of the emulator's thread.
 
 #![expect(clippy::print_stdout, reason = "a report for a person")]
 
@@ -36,21 +37,9 @@ fn run() -> Result<(), Failure> {
     let stats = lab.driver_stats();
     println!(
         "real-time priority: {}",
-        if stats.realtime { "yes" } else { "no: results depend on what else runs" }
+        if stats.realtime { "yes" } else { "no: other programs change the results" }
     );
-    println!("{:<8} {:>9} {:>9} {:>9} {:>9}", "ping", "rtt ms", "p0 ms", "p50 ms", "p99 ms");
-    for link in &scenario.links {
-        let ping = Ping {
-            device: Some(link.name.clone()),
-            count: 100,
-            interval: Duration::from_millis(10),
-            ..Ping::new(server())
-        };
-        let report = ping.run(lab.host(Host::Client))?;
-        let ms = |permille| report.percentile(permille).map_or(f64::NAN, |rtt| rtt.as_secs_f64() * 1e3);
-        let rtt = link.rtt().as_secs_f64() * 1e3;
-        println!("{:<8} {rtt:>9.3} {:>9.3} {:>9.3} {:>9.3}", link.name, ms(0), ms(500), ms(990));
-    }
+    round_trips(&lab)?;
     println!(
         "{:<8} {:>9} {:>9} {:>9} {:>9}  (Mbit/s of IP packets; TCP: goodput x 1500/1448)",
         "alone", "rate", "udp down", "udp up", "tcp down"
@@ -86,6 +75,24 @@ fn run() -> Result<(), Failure> {
         stats.refused_pkts
     );
     drop(servers);
+    Ok(())
+}
+
+/// Each link's round-trip times, beside the configured one.
+fn round_trips(lab: &Lab) -> Result<(), Failure> {
+    println!("{:<8} {:>9} {:>9} {:>9} {:>9}", "ping", "rtt ms", "p0 ms", "p50 ms", "p99 ms");
+    for link in &lab.scenario().links {
+        let ping = Ping {
+            device: Some(link.name.clone()),
+            count: 100,
+            interval: Duration::from_millis(10),
+            ..Ping::new(server())
+        };
+        let report = ping.run(lab.host(Host::Client))?;
+        let ms = |permille| report.percentile(permille).map_or(f64::NAN, |rtt| rtt.as_secs_f64() * 1e3);
+        let rtt = link.rtt().as_secs_f64() * 1e3;
+        println!("{:<8} {rtt:>9.3} {:>9.3} {:>9.3} {:>9.3}", link.name, ms(0), ms(500), ms(990));
+    }
     Ok(())
 }
 
