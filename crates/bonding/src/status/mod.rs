@@ -136,6 +136,32 @@ pub struct Link {
     /// The bytes of that it has carried in this month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap_used_bytes: Option<u64>,
+    /// The congestion control of what this side sends on it; missing from versions before it.
+    #[serde(default)]
+    pub control: Control,
+}
+
+/// What the congestion control of a link knows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// `startup`: it looks for the capacity; `steady`: the queue is kept all but empty;
+    /// `competing`: another flow fills the queue.
+    pub phase: String,
+    /// Why the capacity was changed or kept last, such as `own_queue` or `random_loss`.
+    pub cause: Option<String>,
+    /// How long ago that was.
+    pub caused_ago_ms: Option<f64>,
+    /// The capacity it estimates, IP headers included.
+    pub capacity_mbps: Option<f64>,
+    /// The queue that the newest acknowledged datagram met.
+    pub queue_ms: f64,
+    /// The least one-way delay of the last 10 s. Its offset is unknown, so only changes mean
+    /// anything.
+    pub base_delay_ms: Option<f64>,
+    /// The part of a delay that is jitter, and not a queue.
+    pub noise_ms: f64,
+    /// How far the capacity is lately from its mean of a second.
+    pub volatility_permille: u16,
 }
 
 /// Flow counts.

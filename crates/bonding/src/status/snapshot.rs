@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
-use bonding_proto::stats::{LinkStats, SessionStats};
+use bonding_proto::link::Cause;
+use bonding_proto::stats::{ControlStats, LinkStats, SessionStats};
 
-use super::{Client, Flows, Io, Link, Recovery, Reorder, Role, Session, Status, Tunnel};
+use super::{Client, Control, Flows, Io, Link, Recovery, Reorder, Role, Session, Status, Tunnel};
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
 
@@ -235,6 +236,20 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         queue_ms: queue.map(millis),
         cap_bytes: label.cap.map(|cap| cap.cap_bytes),
         cap_used_bytes: label.cap.map(|cap| cap.used_bytes),
+        control: control(&figures.control),
+    }
+}
+
+fn control(figures: &ControlStats) -> Control {
+    Control {
+        phase: figures.phase.name().to_owned(),
+        cause: figures.cause.map(|cause| Cause::name(cause).to_owned()),
+        caused_ago_ms: figures.caused_ago.map(millis),
+        capacity_mbps: figures.capacity.map(|capacity| rounded(capacity.as_mbps())),
+        queue_ms: millis(figures.queue),
+        base_delay_ms: figures.base_delay_us.map(|micros| rounded(micros as f64 / 1e3)),
+        noise_ms: millis(figures.noise),
+        volatility_permille: figures.volatility_permille,
     }
 }
 

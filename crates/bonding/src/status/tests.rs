@@ -3,10 +3,24 @@ use std::time::{Duration, SystemTime};
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
-use bonding_proto::stats::SessionStats;
+use bonding_proto::link::{Cause, PhaseKind};
+use bonding_proto::stats::{ControlStats, LinkStats, SessionStats};
 
 use super::*;
 use crate::report::tests::link as figures;
+
+fn control() -> ControlStats {
+    ControlStats {
+        phase: PhaseKind::Steady,
+        cause: Some(Cause::OwnQueue),
+        caused_ago: Some(Duration::from_millis(1_500)),
+        queue: Duration::from_micros(3_250),
+        base_delay_us: Some(-1_500),
+        noise: Duration::from_millis(2),
+        volatility_permille: 12,
+        capacity: None,
+    }
+}
 
 pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
     let mut discards = DiscardCounts::default();
@@ -25,7 +39,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
         refused: false,
         stats: SessionStats {
             connected,
-            links: vec![figures(0, 22.5, 8.2, 10.0, 1_225)],
+            links: vec![LinkStats { control: control(), ..figures(0, 22.5, 8.2, 10.0, 1_225) }],
             flows_active: 3,
             flows_realtime: 2,
             queue_bytes: 0,
@@ -95,7 +109,11 @@ fn a_client_answers_in_the_documented_shape() {
                 "remote": "10.200.0.1:54321", "state": "SATURATED", "role": "primary", "priority": 1,
                 "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "mtu": 1492, "loss_permille": 0, "tx_mbps": 8.2,
                 "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2, "tx_marked": 0,
-                "rx_bytes": 18432156, "queue_ms": 11.25
+                "rx_bytes": 18432156, "queue_ms": 11.25,
+                "control": {
+                    "phase": "steady", "cause": "own_queue", "caused_ago_ms": 1500.0, "capacity_mbps": null,
+                    "queue_ms": 3.25, "base_delay_ms": -1.5, "noise_ms": 2.0, "volatility_permille": 12
+                }
             }],
             "flows": {"active": 3, "realtime": 2},
             "reorder": {"held": 4, "released_late": 5, "duplicates": 6},
