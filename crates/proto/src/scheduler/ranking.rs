@@ -33,8 +33,8 @@ type Ranked = (LinkRole, u32, LinkId, u8);
 #[derive(Debug, PartialEq)]
 struct Rank {
     id: LinkId,
-    usable: bool,
-    state: LinkState,
+    /// `None`: the link is not usable.
+    state: Option<LinkState>,
     role: LinkRole,
     priority: u8,
     recovers: bool,
@@ -50,8 +50,7 @@ impl Rank {
     fn of(view: &LinkView) -> Self {
         Self {
             id: view.id,
-            usable: view.usable,
-            state: view.state,
+            state: view.usable.then_some(view.state),
             role: view.role,
             priority: view.priority,
             recovers: view.recovers,
@@ -66,7 +65,9 @@ impl Rank {
 }
 
 fn rtt_us(rtt: Duration) -> u32 {
-    u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)
+    // In 64 bits: this is computed for each link and packet.
+    let us = rtt.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(rtt.subsec_micros()));
+    u32::try_from(us).unwrap_or(u32::MAX)
 }
 
 /// Links in their order, as positions in the views. Roles come first in the order, and primary
