@@ -189,21 +189,23 @@ fn bare_constants(text: &str) -> Vec<Offence> {
 
 /// The name of the constant that a line begins; `None` for a check at compile time (`const _`).
 fn constant(line: &str) -> Option<&str> {
-    let line = match line.strip_prefix("pub") {
-        Some(rest) if rest.starts_with('(') => rest.split_once(')')?.1.trim_start(),
-        Some(rest) => rest.trim_start(),
-        None => line,
-    };
-    let (name, _) = line.strip_prefix("const ")?.split_once(':')?;
+    let (name, _) = without_visibility(line).strip_prefix("const ")?.split_once(':')?;
     let is_name = name != "_" && name.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');
     is_name.then_some(name)
 }
 
-/// Behind `#[cfg(test)]`: passes over `mod NAME { … }`, as rustfmt lays it out.
+/// A declaration without `pub` or `pub(…)` ahead of it.
+fn without_visibility(line: &str) -> &str {
+    let rest = line.strip_prefix("pub").unwrap_or(line);
+    let scope = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+    scope.map_or(rest, |(_, declaration)| declaration).trim_start()
+}
+
+/// Behind `#[cfg(test)]`: passes over `mod NAME { … }`, public or not, as rustfmt lays it out.
 fn skip_inline_module<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) {
     let Some((_, first)) = lines.find(|(_, line)| !line.trim_start().starts_with("#[")) else { return };
     let trimmed = first.trim_start();
-    if trimmed.starts_with("mod ") && trimmed.ends_with('{') {
+    if without_visibility(trimmed).starts_with("mod ") && trimmed.ends_with('{') {
         let end = format!("{}}}", &" ".repeat(first.len() - trimmed.len()));
         lines.find(|(_, line)| *line == end);
     }

@@ -54,11 +54,15 @@ const fn g() {}
 mod tests {
     const T: u64 = 7;
 }
+#[cfg(test)]
+pub(crate) mod kit {
+    const T: u64 = 7;
+}
 impl X {
     const H: u64 = 8;
 }
 ";
-    assert_eq!(lines(CONTROL, text), [9, 11, 25]);
+    assert_eq!(lines(CONTROL, text), [9, 11, 29]);
     assert_eq!(check(CONTROL, text, true), []);
 }
 
