@@ -1,5 +1,5 @@
-//! The lab against real kernels. These tests need what a lab needs (root or user namespaces, `ip`, `ping`, `iperf3`) and
-//! fail without it.
+//! The lab against real kernels. These tests need what a lab needs (root or user namespaces, `ip`,
+//! `ping`, `iperf3`) and fail without it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::IpAddr;
@@ -86,7 +86,7 @@ fn every_link_reaches_the_server_over_both_families() -> Outcome {
             let before = lab.counters(index, Direction::Up).delivered_pkts;
             let report = ping(target, Some(&link.name)).run(lab.host(Host::Client))?;
             check(report.received == 5, format!("{target} over {}: {report:?}", link.name))?;
-            // No answer is faster than the link. The emulator cannot deliver early, however busy the machine.
+            // No answer is faster than the link: a busy machine can only make the emulator late.
             let fastest = report.percentile(0).ok_or("no times")?;
             check(fastest >= link.rtt(), format!("{fastest:?} over {}", link.name))?;
             let passed = lab.counters(index, Direction::Up).delivered_pkts - before;

@@ -7,13 +7,14 @@
 //!
 //! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait
 //! for the next input or [`StateMachine::poll_timeout`], whichever comes first.
-//! `examples/two_machines.rs` is a whole driver: a client and a server that shake hands and exchange
-//! a packet.
+//! `examples/two_machines.rs` is a whole driver: a client and a server that shake hands and
+//! exchange a packet.
 //!
 //! ```
 //! use std::num::NonZeroUsize;
 //! # use std::time::Duration;
-//! # use bonding_proto::config::{LinkConfig, Policy, RecoveryConfig, Role, Security, SessionConfig};
+//! # use bonding_proto::config::{LinkConfig, Policy, RecoveryConfig};
+//! # use bonding_proto::config::{Role, Security, SessionConfig};
 //! # use bonding_proto::view::LinkRole;
 //! # use bonding_proto::{Path, SocketId};
 //! use bonding_proto::{Instant, Session, StateMachine};

@@ -250,8 +250,8 @@ impl Sockets {
         note_once(&mut self.rooms, id);
     }
 
-    /// What the core is to know before it sends more: a datagram was too big, a socket is full, or a
-    /// socket has room again.
+    /// The next event for the core, to be handled before it sends more: a datagram was too big, a
+    /// socket is full, or a socket has room again.
     pub(crate) fn poll_event(&mut self) -> Option<(SocketId, SocketEvent)> {
         if let Some((path, bytes)) = self.refused.pop_front() {
             return Some((path.socket, SocketEvent::TooBig { remote: path.remote, bytes }));

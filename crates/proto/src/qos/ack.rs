@@ -29,6 +29,7 @@
 
 use crate::inner::Layout;
 
+/// IANA protocol number.
 const TCP: u8 = 6;
 
 /// RFC 9293 §3.1: the flag ACK.

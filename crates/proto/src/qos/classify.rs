@@ -16,17 +16,15 @@
 //! 3. the peer sends the flow's other direction as realtime.
 //!
 //! A flow stays realtime for 2 s after the last evidence. More than 2 Mbit/s in a quarter of a
-//! second cancels evidence 2 and 3 at once and for 4 s. That is longer than 2 s, so that the two
-//! directions cannot keep each other realtime.
+//! second cancels evidence 2 and 3 at once and for 4 s.
 //!
 //! ```text
 //!                evidence                       2 s without, or over 2 Mbit/s
 //!  no class ─────────────────────► realtime ─────────────────────────────────────► no class
 //!               flow id + 1024                      flow id as before
 //! ```
-//! Realtime flows have flow ids of their own ([`super::flow::FLOW_IDS`]), so their packets leave no
-//! gaps in the sequence of packets that are kept in order. Of two flows that share an id, only one
-//! is watched at a time.
+//! Realtime flows have flow ids of their own ([`super::flow::FLOW_IDS`]), so they leave no gaps in
+//! the sequence of ordered packets. Of two flows that share an id, only one is watched at a time.
 //!
 //! # Contract
 //! Constant time and memory for each packet: at most one record for each flow id, and no record
@@ -75,13 +73,15 @@ const QUARTERS: usize = 4;
 /// How long evidence lasts. Chosen: a pause in speech.
 const HOLD: Duration = Duration::from_secs(2);
 /// How long a flow that sent too much is not classified by its traffic. Chosen: longer than
-/// [`HOLD`], see the module's head.
+/// [`HOLD`], so that the two directions cannot keep each other realtime.
 const BAR: Duration = Duration::from_secs(4);
 /// How long a record without packets is kept. Chosen: above [`BAR`].
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 
+/// IANA protocol numbers.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// IANA port number of DNS, over UDP and TCP.
 const DNS_PORT: u16 = 53;
 
 /// The classifier's answer for a packet.
@@ -360,6 +360,7 @@ fn is_interactive(header: &InnerHeader, packet: &[u8]) -> bool {
 
 /// Whether a TCP segment begins a connection or is a pure acknowledgement.
 fn is_bare(packet: &[u8]) -> Option<bool> {
+    // RFC 9293 §3.1: flags.
     const FIN_SYN_RST: u8 = 0x07;
     const SYN: u8 = 0x02;
     let layout = Layout::of(packet).filter(|layout| !layout.is_rest)?;

@@ -1,6 +1,6 @@
 //! Sparse credit: how much a flow may send ahead of the bulk flows.
 //!
-//! The rule. A packet is paid for when it arrives:
+//! A packet is paid for when it arrives:
 //! - from its flow's **earnings**: min(1 Mbit/s, drain rate / (2 × active flows)), saved up to
 //!   [`BURST_BYTES`];
 //! - and, while the flow is new, from its **grant** of [`BURST_BYTES`] (an initial window). The
@@ -13,7 +13,7 @@
 //! once would hold a 10 Mbit/s bond for 3.6 s.
 //!
 //! A *realtime* flow earns an equal share of half of the drain rate among the realtime flows, saved
-//! up for 100 ms and at least a burst. Their recent use, as a mean over a second, is subtracted
+//! up for 100 ms and at least a burst. Their mean use over the last second is subtracted
 //! from the drain rate of sparse flows and pool. While realtime flows use half of the rate, sparse
 //! flows have 3/4 of the other half, and an eighth of the total remains for bulk.
 //!
@@ -23,8 +23,8 @@
 //! While the drain rate is unknown, [`DRAIN_RATE_ASSUMED`] replaces it. Too low a value makes a
 //! flow bulk too early, which costs it latency; too high a value starves the other flows.
 //!
-//! Credit is counted in 1/2^32 of a byte, so that a refill is one multiplication and loses nothing
-//! at low rates and short spans. The module does not know tiers or packets.
+//! Credit is counted in 1/2^32 of a byte, so that a refill is one multiplication and exact at low
+//! rates and short spans. The module does not know tiers or packets.
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@
 use crate::PacketBuf;
 use crate::inner::checksum;
 
+/// RFC 3168 §5: the codepoint "congestion experienced".
 const CE: u8 = 3;
 
 /// The packet with CE set, or the unchanged packet if it cannot be marked. The bytes are copied if

@@ -25,11 +25,11 @@
 //! the head of a tier changes only through `pop`, or through a push that overflows the queue, makes
 //! the head's flow bulk, or makes a flow fresh.
 //!
-//! Time must not run backwards; if it does, such spans count as zero.
+//! A span counts as zero if time runs backwards.
 //!
 //! The queue does not know links, the link that a packet will take, or how a flow id is derived.
 //!
-//! Why not RFC 8290's lists of new and old flows, and why fresh flows go first:
+//! Why fresh flows go first:
 //! docs/decisions/0072-tiers-of-the-queue.md.
 
 use std::time::Duration;

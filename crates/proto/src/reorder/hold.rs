@@ -17,8 +17,8 @@
 //!
 //! An unusable link counts as having passed. If no link is usable, only the cap counts: **no packet
 //! is held longer than `hold_max`** after its arrival, or 300 ms if losses are sent again. After a
-//! gap is given up, the rules apply to the next gap with the arrivals already noted. Only
-//! differences of delays are used, so an offset common to all links cancels.
+//! gap is given up, the rules apply to the next gap with the arrivals already noted. A
+//! delay offset common to all links cancels.
 //!
 //! Contract: the caller owns the position. Every `next` argument is the lowest counter not
 //! delivered, the same one until packets are popped; every counter given here is at or above it. A
@@ -130,6 +130,7 @@ impl Hold {
 
     /// Clears the hold; keeps a moderate amount of memory for the next use.
     pub(super) fn clear(&mut self) {
+        /// Chosen: a burst of this many packets needs no new memory, and an idle slot keeps little.
         const PLACES_KEPT: usize = 1_024;
         self.ring.clear();
         self.ring.shrink_to(PLACES_KEPT);

@@ -3,8 +3,8 @@
 //! The sender numbers packets when it sends them. A sequence number is a *slot* (upper 16 bits: a
 //! flow or a group of flows) and a *counter* within the slot (lower 48 bits, wrapping). The
 //! counters of a slot therefore have the order of sending across all links. Slots are independent:
-//! a gap in one never delays a packet of another. Slot 0, the one sequence of a plain peer, is a
-//! slot like any other.
+//! a gap in one never delays a packet of another. Slot 0, a plain peer's one sequence, is no
+//! exception.
 //!
 //! A packet that is next leaves at once. A later packet is held, until the *gap* before it is
 //! filled or given up. `hold` has the rules for giving a gap up, `slot` those for packets behind

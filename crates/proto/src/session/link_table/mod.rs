@@ -337,7 +337,7 @@ impl LinkTable {
         Ok(())
     }
 
-    /// The change of the link's congestion control since this was asked last, if it is worth telling.
+    /// The change of the link's congestion control since the last call, if it is worth an event.
     pub(super) fn take_control_change(&mut self, id: LinkId) -> Option<Event> {
         let change = self.links.get_mut(id.index())?.take_control_change()?;
         Some(Event::ControlChanged { link: id, change })

@@ -2,8 +2,9 @@
 //! packet.
 //!
 //! ```text
-//! handshake done ──► next (server only) ──first datagram under it──► current ──replaced──► previous ──180 s old──► gone
-//!        └──────────────── client ───────────────────────────────────►┘
+//!                                    first datagram
+//! handshake done ─► next (server only) ───────────► current ─────────► previous ─────────► gone
+//!        └──────────────── client ────────────────────►┘      replaced           180 s old
 //! ```
 //! Everything is sealed under `current`; everything that verifies under any of them is opened. A
 //! server does not use keys before the client has, since it cannot know whether its answer arrived;
@@ -45,6 +46,7 @@ pub(in crate::session) struct KeyLimits {
 }
 
 impl KeyLimits {
+    /// WireGuard's limits (whitepaper §6).
     pub(in crate::session) const DEFAULT: Self = Self {
         rekey_after: Duration::from_secs(120),
         refuse_after: Duration::from_secs(180),
