@@ -14,7 +14,7 @@
 //!
 //! Contract: each part owns its state; [`Session`] calls it with what it needs of the others, and
 //! passes on what it returns. What is derived from links is brought up to date by
-//! [`Session::settle_changes`] alone: at the end of each input, after each frame of a datagram, and
+//! `Session::settle_changes` alone: at the end of each input, after each frame of a datagram, and
 //! before a part reads it.
 //!
 //! Client and server run the same session. They differ in how a link's path is known (configured,
