@@ -379,6 +379,20 @@ fn finish<C: Observed, S: Observed>(
     };
     row.retransmits = sender.retransmits.unwrap_or(0);
     let echo = world.client.host.report(ECHO);
+    note_echo(&echo, spec, row);
+    note_sessions(world, direction, row);
+    for link in 0..world.link_count() {
+        let bytes = world.link_counters(link, direction).delivered_bytes;
+        row.link_bytes.push((world.link_name(link).to_owned(), bytes));
+    }
+    row.link_bytes.sort();
+    row.trace_hash = world.trace_hash();
+    judge(world, &[received, sender, echo], &mut row.problems);
+    check_counters(world, &mut row.problems);
+}
+
+/// The figures of the sparse flow.
+fn note_echo(echo: &Report, spec: &RunSpec, row: &mut Row) {
     let mut delays: Vec<Duration> = echo
         .delays
         .iter()
@@ -398,6 +412,10 @@ fn finish<C: Observed, S: Observed>(
     let sent = starts.filter(|at| settled(*at)).count() as u64;
     let answered = echo.delays.iter().filter(|(sent, _)| settled(*sent)).count() as u64;
     row.echo_settled = (sent, sent.saturating_sub(answered));
+}
+
+/// The figures of the two sessions; the load flows in `direction`.
+fn note_sessions<C: Observed, S: Observed>(world: &World<C, S>, direction: Direction, row: &mut Row) {
     let now = world.now();
     let receiving = match direction {
         Direction::Down => world.client.machine.session_stats(now),
@@ -418,14 +436,6 @@ fn finish<C: Observed, S: Observed>(
     if let Some(stats) = &sending {
         row.queue_drops = stats.discards.of(Discard::QueueDelay) + stats.discards.of(Discard::QueueFull);
     }
-    for link in 0..world.link_count() {
-        let bytes = world.link_counters(link, direction).delivered_bytes;
-        row.link_bytes.push((world.link_name(link).to_owned(), bytes));
-    }
-    row.link_bytes.sort();
-    row.trace_hash = world.trace_hash();
-    judge(world, &[received, sender, echo], &mut row.problems);
-    check_counters(world, &mut row.problems);
 }
 
 /// The sessions' counts of sent and received bytes equal the links' counts, to the byte.

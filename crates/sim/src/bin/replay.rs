@@ -1,11 +1,12 @@
 //! Repeats one run of the table and writes its course every 100 ms, to explain a figure.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use bonding_proto::config::Policy;
+use bonding_proto::stats::SessionStats;
 use bonding_sim::run::{RunSpec, System, Workload, run};
 use bonding_sim::table;
 use bonding_sim::trace::{Trace, packets};
@@ -59,29 +60,34 @@ fn main() -> anyhow::Result<ExitCode> {
         writeln!(out, "competitor: {:.1} % of the first link", share * 100.0)?;
     }
     for (side, stats) in &figures {
-        let discards: Vec<String> = stats
-            .discards
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| format!("{} {count}", reason.key()))
-            .collect();
-        writeln!(
-            out,
-            "{side}: {} timeouts, {} late, held at most {}; discards: {}",
-            stats.reorder_timeouts,
-            stats.released_late,
-            stats.reorder_held_max,
-            discards.join(", ")
-        )?;
-        let of = stats.recovery;
-        writeln!(
-            out,
-            "{side}: {} sent again, of these {} arrived, {} in vain, {} given up; {} copies",
-            of.resent, of.recovered, of.spurious, of.given_up, stats.copies
-        )?;
+        write_figures(&mut out, side, stats)?;
     }
     for objection in &row.problems {
         writeln!(std::io::stderr(), "{objection}")?;
     }
     Ok(if row.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A session's counts of late, discarded and repeated packets.
+fn write_figures(out: &mut impl Write, side: &str, stats: &SessionStats) -> std::io::Result<()> {
+    let discards: Vec<String> = stats
+        .discards
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{} {count}", reason.key()))
+        .collect();
+    writeln!(
+        out,
+        "{side}: {} timeouts, {} late, held at most {}; discards: {}",
+        stats.reorder_timeouts,
+        stats.released_late,
+        stats.reorder_held_max,
+        discards.join(", ")
+    )?;
+    let of = stats.recovery;
+    writeln!(
+        out,
+        "{side}: {} sent again, of these {} arrived, {} in vain, {} given up; {} copies",
+        of.resent, of.recovered, of.spurious, of.given_up, stats.copies
+    )
 }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
+use bonding_netem::Scenario;
 use bonding_proto::config::{Policy, Security};
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 use bonding_sim::table;
@@ -36,79 +37,119 @@ fn system(name: &str) -> Option<System> {
     }
 }
 
+/// The runs that the arguments select, and how they differ from the table's own.
+#[derive(Debug, Default)]
+struct Selection {
+    scenarios: Vec<Scenario>,
+    systems: Vec<System>,
+    workloads: Vec<Workload>,
+    /// Runs for each line, of which the median counts; `None`: one.
+    seeds: Option<usize>,
+    is_plain: bool,
+    has_ceilings: bool,
+    without_resend: bool,
+    has_competitor: bool,
+    stalls: Option<Stalls>,
+}
+
+impl Selection {
+    fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut selection = Self::default();
+        for argument in arguments {
+            selection.add(&argument)?;
+        }
+        Ok(selection)
+    }
+
+    fn add(&mut self, argument: &str) -> anyhow::Result<()> {
+        match argument {
+            "plain" => self.is_plain = true,
+            "no-resend" => self.without_resend = true,
+            "competitor" => self.has_competitor = true,
+            "ceilings" => self.has_ceilings = true,
+            _ => {
+                if let Some(spec) = argument.strip_prefix("stalls=") {
+                    let stalls = Stalls::parse(spec);
+                    self.stalls = Some(stalls.with_context(|| format!("'{spec}' is not like 10/100"))?);
+                } else if let Some(count) = argument.strip_prefix("seeds=") {
+                    let seeds = count.parse().with_context(|| format!("'{count}' is no number of seeds"))?;
+                    self.seeds = Some(seeds).filter(|seeds| *seeds != 1);
+                } else if let Some(system) = system(argument) {
+                    self.systems.push(system);
+                } else if let Some(workload) = Workload::parse(argument) {
+                    self.workloads.push(workload);
+                } else {
+                    let scenario = bonding_netem::scenario::find(argument)
+                        .with_context(|| format!("'{argument}' is no system, workload or scenario"))?;
+                    self.scenarios.push(scenario);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it selects the table of the document.
+    fn is_whole(&self) -> bool {
+        self.scenarios.is_empty()
+            && self.systems.is_empty()
+            && self.workloads.is_empty()
+            && self.seeds.is_none()
+            && self.stalls.is_none()
+            && !(self.is_plain || self.has_ceilings || self.without_resend || self.has_competitor)
+    }
+
+    /// Replaces each empty list by the document's.
+    fn complete(&mut self) {
+        if self.scenarios.is_empty() {
+            self.scenarios = table::scenarios();
+        }
+        if self.systems.is_empty() {
+            self.systems = System::ALL.to_vec();
+        }
+        if self.workloads.is_empty() {
+            self.workloads = table::workloads();
+        }
+    }
+
+    fn specs(&self) -> Vec<RunSpec> {
+        let mut specs = Vec::new();
+        for workload in &self.workloads {
+            for scenario in &self.scenarios {
+                for system in &self.systems {
+                    specs.push(self.spec(scenario, *system, *workload));
+                }
+            }
+        }
+        specs
+    }
+
+    fn spec(&self, scenario: &Scenario, system: System, workload: Workload) -> RunSpec {
+        let mut spec = RunSpec::new(scenario.clone(), system, workload, table::SEED);
+        spec.setup.has_ceilings = self.has_ceilings;
+        spec.setup.recovery.resend = !self.without_resend;
+        spec.has_competitor = self.has_competitor;
+        spec.stalls = self.stalls;
+        if self.is_plain {
+            spec.setup.security.fill(Security::Plain);
+        }
+        spec
+    }
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     if std::env::args().skip(1).eq(["fingerprints"]) {
         let document = std::fs::read_to_string(OUTPUT).with_context(|| format!("cannot read {OUTPUT}"))?;
         return write(&table::refresh(&document)).map(|()| ExitCode::SUCCESS);
     }
-    let mut scenarios = Vec::new();
-    let mut systems = Vec::new();
-    let mut workloads = Vec::new();
-    let mut seeds = 1;
-    let (mut plain, mut ceilings, mut resend, mut competitor) = (false, false, true, false);
-    let mut stalls = None;
-    for argument in std::env::args().skip(1) {
-        if argument == "plain" {
-            plain = true;
-        } else if argument == "no-resend" {
-            resend = false;
-        } else if argument == "competitor" {
-            competitor = true;
-        } else if argument == "ceilings" {
-            ceilings = true;
-        } else if let Some(spec) = argument.strip_prefix("stalls=") {
-            stalls = Some(Stalls::parse(spec).with_context(|| format!("'{spec}' is not like 10/100"))?);
-        } else if let Some(count) = argument.strip_prefix("seeds=") {
-            seeds = count.parse().with_context(|| format!("'{count}' is no number of seeds"))?;
-        } else if let Some(system) = system(&argument) {
-            systems.push(system);
-        } else if let Some(workload) = Workload::parse(&argument) {
-            workloads.push(workload);
-        } else {
-            let scenario = bonding_netem::scenario::find(&argument)
-                .with_context(|| format!("'{argument}' is no system, workload or scenario"))?;
-            scenarios.push(scenario);
-        }
-    }
-    let whole = scenarios.is_empty()
-        && systems.is_empty()
-        && workloads.is_empty()
-        && seeds == 1
-        && !plain
-        && !competitor
-        && stalls.is_none()
-        && !ceilings
-        && resend;
-    if scenarios.is_empty() {
-        scenarios = table::scenarios();
-    }
-    if systems.is_empty() {
-        systems = System::ALL.to_vec();
-    }
-    if workloads.is_empty() {
-        workloads = table::workloads();
-    }
-    let mut specs = Vec::new();
-    for workload in &workloads {
-        for scenario in &scenarios {
-            for system in &systems {
-                let mut spec = RunSpec::new(scenario.clone(), *system, *workload, table::SEED);
-                spec.setup.has_ceilings = ceilings;
-                spec.setup.recovery.resend = resend;
-                spec.has_competitor = competitor;
-                spec.stalls = stalls;
-                if plain {
-                    spec.setup.security.fill(Security::Plain);
-                }
-                specs.push(spec);
-            }
-        }
-    }
-    let lines = make(&specs, seeds);
+    let mut selection = Selection::parse(std::env::args().skip(1))?;
+    let is_whole = selection.is_whole();
+    selection.complete();
+    let specs = selection.specs();
+    let lines = make(&specs, selection.seeds.unwrap_or(1));
     let mut text = String::new();
     let mut problems = 0;
     for (index, (line, objections)) in lines.iter().enumerate() {
-        if index % (scenarios.len() * systems.len()) == 0
+        if index % (selection.scenarios.len() * selection.systems.len()) == 0
             && let Some(spec) = specs.get(index)
         {
             text.push_str(&table::head(spec.workload));
@@ -122,7 +163,7 @@ fn main() -> anyhow::Result<ExitCode> {
             writeln!(std::io::stderr(), "{}: {objection}", line.trim())?;
         }
     }
-    if whole {
+    if is_whole {
         let document = format!("{}{text}{}", table::INTRO, table::fingerprints());
         write(&document)?;
     }

@@ -135,7 +135,7 @@ impl Bench {
         let (ours, theirs) = (self.queue_bytes + new as f64, self.competitor_queue + competitor);
         let waiting = (ours + theirs).max(1.0);
         let kept = (waiting - served).max(0.0);
-        // Ours and theirs are served and dropped alike.
+        // Both flows lose and pass the same share of what waits.
         let (gone, dropped) = ((waiting - kept) / waiting, (kept - room).max(0.0) / waiting);
         let lost = ours * gone * self.lost_permille as f64 / 1_000.0 + self.chance(ours * gone);
         self.delivered += bytes(ours * gone - lost);
@@ -171,12 +171,17 @@ impl Bench {
             rtt_min: RTT,
         };
         self.under_way.push_back((self.now + RTT + total, sample));
+        self.observe();
+        queue
+    }
+
+    /// Gives the control the observations that have arrived.
+    fn observe(&mut self) {
         while self.under_way.front().is_some_and(|(due, _)| *due <= self.now) {
             let (_, sample) = self.under_way.pop_front().unwrap();
             self.rounds = [self.now.saturating_since(sample.sent_at), self.rounds[0]];
             self.control.on_observation(&Observation { total: self.sent, ..sample }, self.now);
         }
-        queue
     }
 
     /// That for `ms`; the longest queue.
