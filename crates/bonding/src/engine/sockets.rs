@@ -12,33 +12,26 @@
 //!
 //! Measured: docs/decisions/0092-a-full-socket-tells-the-core.md.
 
+mod slot;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use bonding_os::monitor::Monitor;
-use bonding_os::netlink::Interface;
-use bonding_os::poll::{Interest, Poller};
-use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
+use bonding_os::poll::Poller;
+use bonding_os::udp::{ReceiveBuffers, Received, UdpCounters};
 use bonding_proto::discard::{Discard, DiscardCounts};
 use bonding_proto::{Instant, Path, SocketEvent, SocketId, Transmit};
 
-use super::gathering::{Gathering, Tally};
-use super::moderation::Recency;
+use self::slot::Slot;
+use super::gathering::Gathering;
 
 /// The first socket's token; the others follow.
 pub(crate) const FIRST_TOKEN: u64 = 16;
-/// Batches up to this size are heartbeats or control.
-const SMALL_BYTES_MAX: usize = 512;
-/// Large batches kept for a full socket: the refused one and the next.
-const LARGE_KEPT_MAX: usize = 2;
 /// Refusals that wait to be told; each teaches the core, so that more of them come.
 const REFUSED_MAX: usize = 64;
-/// Batches of any size kept for a full socket.
-const KEPT_MAX: usize = 16;
-
 /// The address and interface of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SocketSpec {
@@ -48,35 +41,6 @@ pub(crate) struct SocketSpec {
     pub(crate) bind: SocketAddr,
     /// The only interface to use.
     pub(crate) interface: Option<String>,
-}
-
-/// A batch that a full socket did not take.
-#[derive(Debug)]
-struct Kept {
-    transmit: Transmit,
-    bytes: Vec<u8>,
-}
-
-/// One socket and its state.
-#[derive(Debug)]
-struct Slot {
-    spec: SocketSpec,
-    socket: Option<UdpSocket>,
-    /// The interface it was opened on. Once that has vanished, the socket is of no use.
-    index: Option<u32>,
-    /// The event that the core was told last.
-    carrier: bool,
-    /// Own addresses, IPv4 and IPv6, for people.
-    addresses: [Option<IpAddr>; 2],
-    kept: VecDeque<Kept>,
-    /// Whether the core was told that it is full.
-    is_full: bool,
-    dropped: u64,
-    /// Figures of sockets that were closed.
-    past: UdpCounters,
-    complained: bool,
-    recency: Recency,
-    tally: Tally,
 }
 
 /// All sockets.
@@ -95,26 +59,8 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// None is open yet. At most 256.
     pub(crate) fn new(specs: impl IntoIterator<Item = SocketSpec>) -> Self {
-        let slots = specs.into_iter().map(|spec| Slot {
-            addresses: match spec.bind.ip() {
-                address if address.is_unspecified() => [None, None],
-                address if address.is_ipv4() => [Some(address), None],
-                address => [None, Some(address)],
-            },
-            spec,
-            socket: None,
-            index: None,
-            carrier: true,
-            kept: VecDeque::new(),
-            is_full: false,
-            dropped: 0,
-            past: UdpCounters::default(),
-            complained: false,
-            recency: Recency::default(),
-            tally: Tally::default(),
-        });
         Self {
-            slots: slots.collect(),
+            slots: specs.into_iter().map(Slot::new).collect(),
             buffers: ReceiveBuffers::new(),
             refused: VecDeque::new(),
             no_route: Vec::new(),
@@ -135,16 +81,12 @@ impl Sockets {
     pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, SocketEvent)> {
         let mut events = Vec::new();
         for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
-            let carrier = slot.refresh(monitor, poller, token(id));
+            let event = slot.refresh(monitor, poller, token(id));
             // A closed socket keeps no datagrams.
-            if slot.is_full {
+            if slot.is_full() {
                 note_once(&mut self.rooms, id);
             }
-            if carrier != slot.carrier {
-                slot.carrier = carrier;
-                let event = if carrier { SocketEvent::CarrierFound } else { SocketEvent::CarrierLost };
-                events.push((id, event));
-            }
+            events.extend(event.map(|event| (id, event)));
         }
         events
     }
@@ -162,23 +104,12 @@ impl Sockets {
 
     /// The socket is ready now: whether it is to be read until it is empty.
     pub(crate) fn note_ready(&mut self, id: SocketId, now: Instant) -> bool {
-        self.slots.get_mut(id.index()).is_some_and(|slot| slot.recency.note(now) || slot.tally.gathers())
+        self.slots.get_mut(id.index()).is_some_and(|slot| slot.note_ready(now))
     }
 
     /// One receive on a socket: appends its datagrams. `false`: there is no more.
     pub(crate) fn recv(&mut self, id: SocketId, datagrams: &mut Vec<Received>) -> bool {
-        let Some(slot) = self.slots.get_mut(id.index()) else { return false };
-        let Some(socket) = &mut slot.socket else { return false };
-        let before = datagrams.len();
-        let more = if slot.tally.gathers() {
-            socket.recv_all(&mut self.buffers, datagrams)
-        } else {
-            socket.recv(&mut self.buffers, datagrams)
-        };
-        if datagrams.len() > before {
-            slot.tally.on_receive(datagrams.len() - before);
-        }
-        more
+        self.slots.get_mut(id.index()).is_some_and(|slot| slot.recv(&mut self.buffers, datagrams))
     }
 
     /// The sockets that the loop does not wait for, chosen here now and then.
@@ -211,23 +142,12 @@ impl Sockets {
     pub(crate) fn send(&mut self, poller: &Poller, transmit: &Transmit, bytes: &[u8]) {
         let path = transmit.path;
         let Some(slot) = self.slots.get_mut(path.socket.index()) else { return };
-        if !slot.kept.is_empty() {
-            slot.keep(transmit, bytes);
-            return;
-        }
-        let Some(socket) = &mut slot.socket else {
-            slot.dropped += bytes.len().div_ceil(transmit.segment_size.max(1)) as u64;
-            return;
-        };
-        let no_way = socket.counters().no_way;
-        let (sent, too_big) = try_send(socket, transmit, bytes);
-        note_refused(&mut self.refused, &path, too_big);
-        if socket.counters().no_way > no_way {
+        let outcome = slot.send(poller, token(path.socket), transmit, bytes);
+        note_refused(&mut self.refused, &path, outcome.too_big);
+        if outcome.has_no_route {
             note_once(&mut self.no_route, path.socket);
         }
-        if let Sent::Blocked { done } = sent {
-            slot.keep(transmit, bytes.get(done..).unwrap_or_default());
-            slot.watch(poller, token(path.socket));
+        if outcome.is_blocked {
             note_once(&mut self.rooms, path.socket);
         }
     }
@@ -235,19 +155,10 @@ impl Sockets {
     /// There is room again.
     pub(crate) fn flush(&mut self, poller: &Poller, id: SocketId) {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
-        while let (Some(socket), Some(kept)) = (&mut slot.socket, slot.kept.front_mut()) {
-            let (sent, too_big) = try_send(socket, &kept.transmit, &kept.bytes);
-            note_refused(&mut self.refused, &kept.transmit.path, too_big);
-            match sent {
-                Sent::Done => drop(slot.kept.pop_front()),
-                Sent::Blocked { done } => {
-                    kept.bytes.drain(..done);
-                    return;
-                }
-            }
+        let refused = |path: &Path, bytes| note_refused(&mut self.refused, path, bytes);
+        if slot.flush(poller, token(id), refused) {
+            note_once(&mut self.rooms, id);
         }
-        slot.watch(poller, token(id));
-        note_once(&mut self.rooms, id);
     }
 
     /// The next event for the core, to be handled before it sends more: a datagram was too big, a
@@ -258,10 +169,8 @@ impl Sockets {
         }
         while let Some(id) = self.rooms.pop() {
             let Some(slot) = self.slots.get_mut(id.index()) else { continue };
-            let is_full = !slot.kept.is_empty();
-            if is_full != slot.is_full {
-                slot.is_full = is_full;
-                return Some((id, if is_full { SocketEvent::Full } else { SocketEvent::Writable }));
+            if let Some(event) = slot.poll_room() {
+                return Some((id, event));
             }
         }
         None
@@ -275,7 +184,7 @@ impl Sockets {
     /// Adds the datagrams that did not leave.
     pub(crate) fn add_discards(&self, discards: &mut DiscardCounts) {
         for slot in &self.slots {
-            discards.add(Discard::SocketBlocked, slot.dropped);
+            discards.add(Discard::SocketBlocked, slot.dropped());
             discards.add(Discard::SendRefused, slot.counters().send_errors);
         }
     }
@@ -285,128 +194,10 @@ impl Sockets {
         self.slots.iter().fold(UdpCounters::default(), |sum, slot| sum.plus(&slot.counters()))
     }
 
-    /// An own address of a socket, for people: of the family of the peer's if that is known.
+    /// An own address of a socket, shown to users: of the family of the peer's if that is known.
     pub(crate) fn address(&self, id: SocketId, remote: Option<SocketAddr>) -> Option<IpAddr> {
-        let [ipv4, ipv6] = self.slots.get(id.index())?.addresses;
-        match remote.map(|remote| remote.ip().to_canonical()) {
-            Some(remote) if remote.is_ipv6() => ipv6,
-            Some(_) => ipv4,
-            None => ipv4.or(ipv6),
-        }
+        self.slots.get(id.index())?.address(remote)
     }
-}
-
-impl Slot {
-    fn open(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
-        let config = UdpConfig { bind: self.spec.bind, interface: self.spec.interface.clone() };
-        let socket = UdpSocket::bind(&config)?;
-        poller.add(&socket, token, Interest::Readable)?;
-        self.socket = Some(socket);
-        Ok(())
-    }
-
-    /// Dropping the socket ends the waiting for it, too.
-    fn close(&mut self) {
-        self.past = self.counters();
-        self.socket = None;
-        self.kept.clear();
-        self.tally = Tally::default();
-    }
-
-    /// Opens or closes; gives whether packets can go.
-    fn refresh(&mut self, monitor: &Monitor, poller: &Poller, token: u64) -> bool {
-        let home = self.home(monitor);
-        if self.bound_to_a_place() {
-            let index = home.map(|interface| interface.index);
-            if self.index != index {
-                self.close();
-                self.index = index;
-            }
-            if index.is_none() {
-                self.complain(&"its interface or address does not exist");
-                return false;
-            }
-        }
-        for (place, ipv4) in self.addresses.iter_mut().zip([true, false]) {
-            let found = home.and_then(|interface| own_address(interface, self.spec.bind.ip(), ipv4));
-            *place = found.or(*place);
-        }
-        if self.socket.is_none() {
-            match self.open(poller, token) {
-                Ok(()) if self.complained => tracing::info!(link = self.spec.label, "the link is there"),
-                Ok(()) => {}
-                Err(error) => {
-                    self.complain(&error);
-                    return false;
-                }
-            }
-            self.complained = false;
-        }
-        home.is_none_or(|interface| interface.usable)
-    }
-
-    fn bound_to_a_place(&self) -> bool {
-        self.spec.interface.is_some() || !self.spec.bind.ip().is_unspecified()
-    }
-
-    /// The interface that the socket is on.
-    fn home<'m>(&self, monitor: &'m Monitor) -> Option<&'m Interface> {
-        let source = self.spec.bind.ip();
-        match &self.spec.interface {
-            Some(name) => monitor.interface(name),
-            None if source.is_unspecified() => None,
-            None => monitor
-                .interfaces()
-                .find(|interface| interface.addresses.iter().any(|address| address.address() == source)),
-        }
-    }
-
-    fn complain(&mut self, why: &dyn std::fmt::Display) {
-        if !self.complained {
-            let interface = self.spec.interface.as_deref().unwrap_or("any");
-            tracing::warn!(link = self.spec.label, interface, "cannot use the link yet: {why}; waiting");
-            self.complained = true;
-        }
-    }
-
-    fn keep(&mut self, transmit: &Transmit, bytes: &[u8]) {
-        let large = self.kept.iter().filter(|kept| kept.bytes.len() > SMALL_BYTES_MAX).count();
-        let room = self.kept.len() < KEPT_MAX && (bytes.len() <= SMALL_BYTES_MAX || large < LARGE_KEPT_MAX);
-        if room {
-            self.kept.push_back(Kept { transmit: *transmit, bytes: bytes.to_vec() });
-        } else {
-            self.dropped += bytes.len().div_ceil(transmit.segment_size.max(1)) as u64;
-        }
-    }
-
-    /// Registers the socket for the events that the loop waits for.
-    fn watch(&self, poller: &Poller, token: u64) {
-        let interest = match (self.tally.gathers(), self.kept.is_empty()) {
-            (false, true) => Interest::Readable,
-            (false, false) => Interest::ReadableWritable,
-            (true, true) => Interest::Nothing,
-            (true, false) => Interest::Writable,
-        };
-        let fd: Option<BorrowedFd<'_>> = self.socket.as_ref().map(|socket| socket.as_fd());
-        if let Some(fd) = fd
-            && let Err(error) = poller.modify(fd, token, interest)
-        {
-            tracing::warn!(link = self.spec.label, %error, "cannot wait for a socket");
-        }
-    }
-
-    fn counters(&self) -> UdpCounters {
-        let now = self.socket.as_ref().map(UdpSocket::counters).unwrap_or_default();
-        self.past.plus(&now)
-    }
-}
-
-/// Sends; gives the size of a datagram that the interface does not carry.
-fn try_send(socket: &mut UdpSocket, transmit: &Transmit, bytes: &[u8]) -> (Sent, Option<usize>) {
-    let before = socket.counters().too_big;
-    let sent = socket.send(&batch(transmit, bytes));
-    let refused = socket.counters().too_big > before;
-    (sent, refused.then(|| transmit.segment_size.min(bytes.len())))
 }
 
 fn note_once(ids: &mut Vec<SocketId>, id: SocketId) {
@@ -421,25 +212,8 @@ fn note_refused(refused: &mut VecDeque<(Path, usize)>, path: &Path, bytes: Optio
     }
 }
 
-fn batch<'a>(transmit: &Transmit, bytes: &'a [u8]) -> Batch<'a> {
-    let Transmit { path, segment_size, is_ect, .. } = *transmit;
-    Batch { remote: path.remote, local: path.local, contents: bytes, segment_size, is_ect }
-}
-
 fn token(id: SocketId) -> u64 {
     FIRST_TOKEN + u64::from(id.0)
-}
-
-/// The bound address, or one of the interface's that is not link-local, of the wanted family. A
-/// socket that is bound to any IPv6 address has both families.
-fn own_address(interface: &Interface, bind: IpAddr, ipv4: bool) -> Option<IpAddr> {
-    if !bind.is_unspecified() {
-        return Some(bind).filter(|bind| bind.is_ipv4() == ipv4);
-    }
-    interface.addresses.iter().map(|address| address.address()).find(|address| match address {
-        IpAddr::V4(_) => ipv4,
-        IpAddr::V6(v6) => !ipv4 && bind.is_ipv6() && !v6.is_unicast_link_local(),
-    })
 }
 
 #[cfg(test)]
