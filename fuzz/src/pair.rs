@@ -87,7 +87,7 @@ impl World {
             &mut self.client,
             now,
             |path: Path, link: LinkId, data| {
-                assert_eq!(path, client_path(link.0), "a datagram to somebody else");
+                assert_eq!(path, client_path(link.0), "a datagram to another address");
                 put(Flight { to_server: true, link: link.0, data: data.to_vec() });
             },
             |packet| ledger.delivered(false, &packet),
@@ -99,7 +99,7 @@ impl World {
                 // A link's path is the path that was received from, which need not be its own
                 // client's address.
                 let link = (0..LINKS).find(|link| path.remote == client_address(*link));
-                let link = link.expect("a datagram to somebody else");
+                let link = link.expect("a datagram to another address");
                 put(Flight { to_server: false, link, data: data.to_vec() });
             },
             |packet| ledger.delivered(true, &packet),

@@ -313,7 +313,7 @@ impl ToServer {
             &mut self.endpoint,
             self.now,
             |path: Path, _: LinkId, datagram| {
-                assert!(sources.contains(&path.remote), "a datagram to who never sent any");
+                assert!(sources.contains(&path.remote), "a datagram to an address that never sent one");
                 heard.push(datagram.to_vec());
             },
             |packet| own &= packet.get(12..16) == Some(&[10, 99, 0, 2]),
@@ -476,7 +476,7 @@ impl ToClient {
             &mut self.client,
             self.now,
             |path: Path, link: LinkId, datagram| {
-                assert_eq!(path, client_path(link.0), "a datagram to somebody else");
+                assert_eq!(path, client_path(link.0), "a datagram to another address");
                 match DatagramKind::of(datagram).expect("a sealed client says nothing plain") {
                     DatagramKind::Initiation => {
                         if asked.len() == SAID_MAX {

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_told_apart() {
+    fn malformed_invitations_give_distinct_errors() {
         for text in ["", "home", "http://vps.example.net", "bond:/vps", &"x".repeat(1 << 20)] {
             assert_eq!(Invitation::parse(text), Err(InvitationError::Other), "{text:.20}");
         }

@@ -246,7 +246,8 @@ fn tcp_and_udp_flow_and_are_counted() -> Outcome {
         }
     }
     let dead = Iperf3 { port: 5_999, ..Iperf3::new(addr::SERVER_V4.into(), IperfDirection::Upload) };
-    let error = dead.run(&lab, lab.host(Host::Client)).err().ok_or("nobody listens there")?.to_string();
+    let error =
+        dead.run(&lab, lab.host(Host::Client)).err().ok_or("iperf3 ran without a server")?.to_string();
     check(error.contains("refused"), error)
 }
 

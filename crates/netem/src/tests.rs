@@ -258,7 +258,7 @@ fn duplicates_arrive_right_behind() {
 }
 
 #[test]
-fn a_shorter_delay_lets_nobody_overtake() {
+fn a_shorter_delay_lets_no_packet_overtake() {
     let mut pipe = Pipe::new(PipeConfig { delay: Duration::from_millis(50), ..PipeConfig::default() }, 1);
     pipe.enqueue('a', 100, Time::ZERO);
     pipe.apply(Change::Delay(Duration::from_millis(10)), at_ms(1));

@@ -75,8 +75,7 @@ fn a_socket_uses_its_interface_only() {
     sandboxed("a_socket_uses_its_interface_only", || {
         veth();
         run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
-        // The routing table says `lo` for an own address; the bound socket goes by `va`
-        // nevertheless.
+        // The routing table sends an own address to `lo`; the bound socket uses `va`.
         run(&["ip", "neigh", "add", "10.7.0.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
         let mut capture = capture("vb");
         let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };
@@ -99,7 +98,7 @@ fn a_socket_uses_its_interface_only() {
         assert_eq!(socket.send(&batch), Sent::Done);
         assert_eq!(socket.counters().sent, 6);
 
-        // IPv6 is not cut by its sender either.
+        // The sender does not fragment IPv6 either.
         run(&["ip", "addr", "add", "fd07::1/64", "dev", "va", "nodad"]);
         run(&["ip", "-6", "neigh", "add", "fd07::2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
         run(&["ip", "link", "set", "va", "mtu", "1300"]);
@@ -233,7 +232,7 @@ fn own_status(key: &str) -> String {
     value.trim_start_matches(':').trim().to_owned()
 }
 
-/// What a bond does after its set-up and at its end, with what it keeps.
+/// The operations of a bond after its set-up and at its end, with the capabilities that it keeps.
 #[test]
 fn the_rights_that_are_kept_suffice() {
     sandboxed("the_rights_that_are_kept_suffice", || {
@@ -247,7 +246,7 @@ fn the_rights_that_are_kept_suffice() {
         assert_eq!(u64::from_str_radix(&own_status("CapAmb"), 16), Ok(0));
         assert_eq!(own_status("NoNewPrivs"), "1");
         assert_eq!(privileges::check(), Ok(()));
-        privileges::reduce().expect("twice is once");
+        privileges::reduce().expect("a second reduction changes nothing");
 
         let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };
         drop(UdpSocket::bind(&config).expect("a socket bound to a device"));
@@ -261,7 +260,7 @@ fn the_rights_that_are_kept_suffice() {
         assert!(!path.exists());
         drop(tun);
         assert!(!run(&["ip", "-oneline", "link"]).contains(" tun-test: "));
-        // And nothing else any more.
+        // Any other privilege is gone.
         let mut mount = Command::new("mount");
         let output = mount.args(["-t", "tmpfs", "none", "/mnt"]).output().unwrap();
         assert!(!output.status.success(), "a child has more rights than it was left");

@@ -151,7 +151,7 @@ fn a_bad_packet_does_not_lose_its_batch() {
         }
         let noise: &[&[u8]] =
             &[b"", b"\x00", b"not an IP packet at all", &[0x45; 19], &[0x60; 39], &[0xff; 64]];
-        // What claims that its checksum is partial is not looked at more kindly.
+        // A packet marked as partially checksummed is checked as strictly.
         for is_partial in [false, true] {
             let mut batch: Vec<_> = noise
                 .iter()
@@ -176,7 +176,7 @@ fn a_taken_name_is_explained() {
         let first = tun(true);
         assert!(
             !common::run(&["ip", "-6", "-brief", "addr"]).contains("fe80:"),
-            "an address nobody asked for"
+            "the device has a link-local address that was not configured"
         );
         let config =
             TunConfig { name: "tun-test".to_owned(), mtu: MTU, addresses: Vec::new(), offload: true };

@@ -542,7 +542,7 @@ mod reading {
     }
 
     #[test]
-    fn a_circle_is_found_and_a_chain_is_none() {
+    fn a_cycle_of_modules_is_found_and_a_chain_is_not_a_cycle() {
         let edge = |from: &str, to: &str| (vec![from.to_owned()], vec![to.to_owned()]);
         let chain = BTreeSet::from([edge("a", "b"), edge("b", "c"), edge("a", "c")]);
         assert_eq!(on_circles(&chain), BTreeSet::new());

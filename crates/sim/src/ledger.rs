@@ -241,7 +241,7 @@ mod tests {
 
     /// A game prefers the newest packet to the order.
     #[test]
-    fn the_order_of_small_datagrams_is_nobodys_business() {
+    fn the_order_of_small_datagrams_is_not_checked() {
         let mut ledger = Ledger::new();
         let (a, b) = (packet(1, b"first"), packet(2, b"second"));
         ledger.enter(&a, Instant::ZERO);

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn a_malformed_key_is_refused() {
         for input in ["", "hello!", "AAAA", &"A".repeat(4_096)] {
             let error = public(input.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with("standard input is not a private key"), "{error}");

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_somebody_else_is_noticed() {
+    fn another_clients_address_is_noticed() {
         let leased = ["10.99.0.2/24", "fd99::2/64"].map(prefix);
         assert_eq!(foreign(&[prefix("10.99.0.2/24")], &leased), None);
         assert_eq!(foreign(&[prefix("10.99.0.2/16")], &leased), None, "the length is the client's business");

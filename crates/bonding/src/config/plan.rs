@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_knows_who_may_speak_and_what_is_whose() {
+    fn a_servers_plan_lists_clients_links_and_routes() {
         let text = "[nat]\nenabled = false\n[tunnel]\nmtu = 1400\n[[client]]\nname = \"home\"\naddress = \"10.99.0.2\"\n\
                     routes = [\"192.168.1.0/24\"]\n[[client.link]]\nname = \"adsl\"\nremote = \"10.200.0.1\"\n\
                     security = \"plain\"\ndown = \"10mbit\"\n";

@@ -251,7 +251,7 @@ fn recovery_is_read() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_a_warning_and_defaults_are_none() {
+fn an_unsupported_setting_is_a_warning_and_the_defaults_give_no_warning() {
     let silent = "[discovery]\nenabled = false\n[scheduler]\npolicy = \"redundant\"\n[recovery]\nresend = true\nfec = \"auto\"\n\
                   [compression]\nmode = \"auto\"\n[routing]\ncapture = \"none\"\nmss_clamp = true\n\
                   [status]\nmetrics = \"off\"\n[identity]\nprivate_key_file = \"/var/lib/bonding/client.key\"\n";

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn an_invalid_request_is_answered_with_the_reason() {
         let cases = [
             ("", "unknown request \"\"; known: status, clients, invite, revoke"),
             ("invite home", "unknown request \"invite home\""),

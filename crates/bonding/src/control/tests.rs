@@ -144,7 +144,7 @@ fn an_endless_request_and_a_crowd_are_cut_off() {
 }
 
 #[test]
-fn who_does_not_read_the_answers_is_cut_off() {
+fn a_tool_that_does_not_read_the_answers_is_cut_off() {
     let place = Place::new();
     let mut control = Control::bind(&place.socket()).unwrap();
     let mut tool = UnixStream::connect(place.socket()).unwrap();

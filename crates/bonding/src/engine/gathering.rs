@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn looks_are_spaced_and_judgements_too() {
         let (mut gathering, now) = (Gathering::default(), START);
-        assert!(!gathering.looks(now), "nobody gathers");
+        assert!(!gathering.looks(now), "no socket gathers");
         assert!(gathering.judges(now).is_some());
         assert_eq!(gathering.judges(now + SPAN / 2), None);
         gathering.judge([(&mut tally(100, 100, false), None)].into_iter(), SPAN, now);

@@ -286,7 +286,7 @@ fn a_deadline_that_passes_while_something_is_sent_is_not_stuck() {
     world.engine.machine.sending = Duration::from_millis(20);
     world.engine.machine.tick_at = world.engine.seen() + Duration::from_millis(10);
     world.turn_once_at_least();
-    // Who was interrupted for 10 ms before has ticked.
+    // If the test was interrupted for 10 ms, the machine has ticked before.
     assert!(world.engine.machine.ticks == 1 || world.engine.wait_for([None; 3]).is_zero());
 }
 

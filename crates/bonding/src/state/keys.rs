@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn a_key_path_that_is_not_a_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(load_or_make(folder.path()), Err(StateError::NotAFile(_))));
         assert!(matches!(load(Path::new("/dev/null")), Err(StateError::NotAFile(_))));

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_network_has_none() {
+    fn a_full_network_has_no_address_left() {
         assert_eq!(free("10.99.0.1/30", &["10.99.0.1/32"]), Some("10.99.0.2".to_owned()));
         assert_eq!(
             free("10.99.0.1/30", &["10.99.0.1/32", "10.99.0.2/32"]),

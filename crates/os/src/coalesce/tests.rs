@@ -1,4 +1,4 @@
-//! What is merged gives the same packets when it is cut again, by somebody else's code.
+//! Merged packets, cut again by another implementation, give the same packets.
 
 use proptest::prelude::*;
 use tun_rs::{VirtioNetHdr, gso_split};
@@ -122,7 +122,7 @@ fn round_trip_partial(packets: &[(Vec<u8>, bool)], merge_udp: bool) -> (Vec<Vec<
     (cut.collect(), count)
 }
 
-/// Addresses, ports and protocol: what may not be reordered.
+/// Addresses, ports and protocol: packets that share them may not be reordered.
 fn flow_of(packet: &[u8]) -> Vec<u8> {
     match parse(packet, false) {
         Some(parsed) => packet[if parsed.ip_bytes == 20 { 9 } else { 6 }..parsed.ip_bytes + 4].to_vec(),
@@ -163,7 +163,7 @@ fn spec() -> impl Strategy<Value = Spec> {
 
 proptest! {
     #[test]
-    fn cut_again_it_is_what_it_was(specs in prop::collection::vec(spec(), 0..200), merge_udp: bool, partial in prop::collection::vec(any::<bool>(), 1..9)) {
+    fn merged_packets_cut_again_are_unchanged(specs in prop::collection::vec(spec(), 0..200), merge_udp: bool, partial in prop::collection::vec(any::<bool>(), 1..9)) {
         let mut flows = std::collections::HashMap::<_, Flow>::new();
         let packets: Vec<_> = specs
             .iter()
@@ -171,7 +171,7 @@ proptest! {
             .collect();
         let (again, _) = round_trip(&packets, merge_udp);
         prop_assert_eq!(by_flow(&again), by_flow(&packets));
-        // And where some are partial, as long as they were right.
+        // Also with partial checksums on some packets, if these were right.
         let partial = packets.iter().zip(&specs).zip(partial.iter().cycle());
         let partial: Vec<_> = partial
             .map(|((packet, spec), partial)| match checksum_place(packet).filter(|_| *partial && !spec.broken) {
@@ -188,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn anything_passes_untouched(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..50)) {
+    fn arbitrary_bytes_pass_unchanged(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..50)) {
         let (again, writes) = round_trip(&packets, true);
         prop_assert_eq!(writes, packets.len());
         prop_assert_eq!(again, packets);
@@ -216,7 +216,7 @@ fn a_run_is_one_write_for_each_64_kib() {
 }
 
 #[test]
-fn flows_between_each_other_are_merged_each() {
+fn interleaved_flows_are_merged_separately() {
     let (a, b) = (plain(20, 1000, false, false), plain(20, 1000, false, true));
     let mixed: Vec<_> = a.into_iter().zip(b).flat_map(|(a, b)| [a, b]).collect();
     assert_eq!(round_trip(&mixed, true).1, 2);

@@ -1,4 +1,4 @@
-//! What is cut is what somebody else's code cuts.
+//! The cut segments equal those of another implementation.
 
 use proptest::prelude::*;
 use tun_rs::gso_split;
@@ -62,7 +62,7 @@ fn cut(header: &VirtioNetHdr, packet: &[u8]) -> (bool, Vec<Vec<u8>>) {
 }
 
 proptest! {
-    /// But for the checksums that are left out.
+    /// Except for the checksums that are left out.
     #[test]
     fn segments_are_those_of_another_implementation(
         ipv6: bool, udp: bool, payload in 1usize..9_000, gso_size in 100u16..1_500, flags: u8,
@@ -88,7 +88,7 @@ proptest! {
 
     /// Read to where it is expected, and where it is not, it is the same.
     #[test]
-    fn what_is_scattered_is_cut_alike(
+    fn a_scattered_packet_is_cut_like_a_contiguous_one(
         ipv6: bool, udp: bool, payload in 1usize..65_000, gso_size in 520u16..1_500, other in 520usize..1_500, flags: u8,
     ) {
         let packet = super_packet(ipv6, udp, payload, flags);
@@ -148,11 +148,11 @@ fn options_and_lone_packets_get_what_they_need() {
     let packet = super_packet(false, true, 40, 0);
     let whole = VirtioNetHdr { flags: 0, gso_type: 0, ..header(false, true, 0) };
     assert_eq!(cut(&whole, &packet), (false, vec![packet.clone()]));
-    // A lone one is partial, its field zero.
+    // A packet without segments stays partial, and its checksum field is zero.
     let (is_partial, packets) = cut(&header(false, true, 0), &packet);
     assert!(is_partial);
     assert_eq!(packets[0][26..28], [0, 0]);
-    // With IP options it is computed, here on top of what the field held.
+    // With IP options the checksum is computed, here on top of the field's content.
     let mut options = packet.clone();
     options[0] = 0x46;
     options.splice(20..20, [1, 1, 1, 1]);

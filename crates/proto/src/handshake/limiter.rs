@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_forgets_who_spent_least() {
+    fn a_full_table_forgets_the_source_that_spent_least() {
         let mut limiter = SourceLimiter::new(RATE, 2);
         assert_eq!(granted(&mut limiter, "192.0.2.1", at(0)), 5);
         assert!(limiter.try_spend("192.0.2.2".parse().unwrap(), at(0)));

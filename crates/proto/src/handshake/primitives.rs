@@ -223,7 +223,7 @@ mod tests {
 
     /// Points of small order: every shared secret with such a point is zero.
     #[test]
-    fn a_server_takes_no_key_that_is_none() {
+    fn a_server_refuses_a_malformed_key() {
         let shared = |strict, public: &[u8; 32]| {
             let mut x25519 = X25519 { secret: None, public: PublicKey([0; 32]), strict };
             x25519.set(&[7; 32]);

@@ -14,7 +14,7 @@
 //!   behind more than that has no ports, which is coarser but still a flow.
 //!
 //! The hash is keyed (SipHash-1-3): a sender who does not know the key cannot choose addresses and
-//! ports so that its flows collide with somebody else's. Two flows that do share a [`FlowId`] share
+//! ports so that its flows collide with another user's. Two flows that do share a [`FlowId`] share
 //! a queue and a sequence; that costs fairness between the two, never order (RFC 8290 §5.3 gives
 //! the odds: with 100 flows and 1024 queues, 91 % have a queue of their own).
 //!

@@ -87,7 +87,7 @@ pub(super) struct FlowTable {
     sparse: List,
     bulk: List,
     idle: List,
-    /// Before this none is idle for long.
+    /// Before this time no flow has been idle long enough to be forgotten.
     forget_at: Instant,
 }
 

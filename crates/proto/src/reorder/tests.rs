@@ -259,7 +259,7 @@ fn with_all_links_dead_only_the_cap_counts() {
 }
 
 #[test]
-fn a_link_nobody_described_does_no_harm() {
+fn a_link_without_a_described_delay_does_no_harm() {
     let mut bench = started();
     bench.give(2, LinkId(200)).unwrap();
     assert_eq!(bench.wait(ms(30)), vec![2]);

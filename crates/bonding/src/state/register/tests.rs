@@ -154,7 +154,7 @@ fn one_key_is_one_client() {
 }
 
 #[test]
-fn who_is_revoked_does_not_come_back_with_the_old_line() {
+fn a_revoked_client_cannot_enrol_with_its_old_invitation() {
     let state = State::new();
     let mut register = state.open();
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
@@ -174,7 +174,7 @@ fn who_is_revoked_does_not_come_back_with_the_old_line() {
 }
 
 #[test]
-fn a_full_network_enrols_nobody_and_changes_nothing() {
+fn a_full_network_enrols_no_client_and_changes_nothing() {
     let state = State::new();
     let mut register = state.open();
     let small = Configured { networks: vec![prefix("10.99.0.1/30")], ..configured() };

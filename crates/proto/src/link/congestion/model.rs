@@ -214,7 +214,7 @@ impl Model {
         self.rtt_min.clamp(ROUND_MIN, ROUND_MAX)
     }
 
-    /// A queue below this is none.
+    /// A queue shorter than this counts as empty, seconds.
     pub(super) fn empty_s(&self) -> f64 {
         empty_s(self.rate_bps)
     }
@@ -230,7 +230,7 @@ pub(super) fn datagram_s(rate_bps: f64) -> f64 {
     if rate_bps > 0.0 { DATAGRAM_BYTES * 8.0 / rate_bps } else { 0.0 }
 }
 
-/// A queue below this is none on a link of this rate.
+/// On a link of this rate a queue shorter than this counts as empty, seconds.
 pub(super) fn empty_s(rate_bps: f64) -> f64 {
     EMPTY_S.max(datagram_s(rate_bps) / 2.0)
 }

@@ -108,8 +108,8 @@ pub(super) const TARGET_MIN_S: f64 = 0.001_5;
 pub(super) const TARGET_MAX_S: f64 = 0.012;
 /// Queue to keep for each unit of volatility, seconds. Chosen: at a volatility of 15 % the largest.
 pub(super) const TARGET_VOLATILITY_S: f64 = 0.08;
-/// A queue below this, and below half a datagram's time, is none, seconds. Chosen: the stamps of
-/// feedback resolve 0.1 ms and hosts schedule within 1 ms.
+/// A queue below this, or below half a datagram's time, counts as empty, seconds. Chosen: the
+/// stamps of feedback resolve 0.1 ms and hosts schedule within 1 ms.
 pub(super) const EMPTY_S: f64 = 0.001;
 /// A link used to the full for this long is emptied. Chosen: half of the base's window, so that the
 /// base is never a standing queue.

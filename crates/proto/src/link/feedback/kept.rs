@@ -12,7 +12,7 @@ const IDLE_ROOM: usize = 1;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// The front is some packet, or there is none.
+    /// The front is a packet, never a gap; or the queue is empty.
     frames: VecDeque<Option<KeptPacket>>,
     /// The number of the front.
     first: u64,

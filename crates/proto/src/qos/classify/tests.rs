@@ -71,7 +71,7 @@ fn a_call_is_found_within_a_second_and_a_quarter() {
 }
 
 #[test]
-fn what_is_rare_dense_large_or_uneven_is_no_call() {
+fn rare_dense_large_or_uneven_traffic_is_not_a_call() {
     // 8 and 142 packets a second; 608 bytes; 1.0 Mbit/s.
     for (bytes, gap) in [(200, 125), (200, 7), (608, 20), (1_300, 10)] {
         let realtime = stream(&mut classifier(Vec::new()), &udp(1, 0), bytes, gap, (0, 5_000));
@@ -161,7 +161,7 @@ fn the_reply_direction_inherits() {
 }
 
 #[test]
-fn interactive_is_what_somebody_waits_for() {
+fn packets_that_a_user_waits_for_are_interactive() {
     let class = |packet: &[u8]| {
         let header = flow::parse(packet).unwrap();
         classifier(Vec::new()).classify(&header, packet, at(0)).class

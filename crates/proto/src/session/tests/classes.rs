@@ -63,7 +63,7 @@ fn a_realtime_packet_waits_for_nothing_that_was_lost() {
 }
 
 #[test]
-fn a_call_that_nobody_marked_is_found() {
+fn an_unmarked_call_is_classified_as_realtime() {
     let mut pair = Pair::new(&LINKS);
     pair.run(500, |_| ());
     let urgent = std::rc::Rc::new(std::cell::Cell::new(0));

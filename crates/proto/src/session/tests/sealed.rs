@@ -57,7 +57,7 @@ fn rekeys_lose_nothing() {
 }
 
 #[test]
-fn a_third_of_everything_lost_keeps_nobody_out() {
+fn the_handshake_succeeds_with_a_third_of_all_datagrams_lost() {
     for seed in 0..20 {
         let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
         world.lose_every = 3;
@@ -160,10 +160,10 @@ fn replayed_or_forged_datagrams_move_nothing_and_amplify_nothing() {
     assert_eq!(world.states(), [LinkState::Up; 2]);
 }
 
-/// Somebody on one link repeats the first message as often as it likes: the other links' copies are
-/// still answered. Later it gets no answer at all.
+/// An attacker on one link repeats the first message many times: the other links' copies are still
+/// answered. Later the attacker gets no answer at all.
 #[test]
-fn a_repeated_first_message_harms_nobody() {
+fn an_attackers_repeated_first_message_leaves_the_links_up() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
     world.idle(1);
     let (link, bytes) = world.seen.first().cloned().unwrap();
@@ -183,8 +183,8 @@ fn a_repeated_first_message_harms_nobody() {
     assert_eq!(world.to.get(&thief(300)), None);
 }
 
-/// Somebody on the way sends a fresh datagram on from elsewhere, faster than the client's own copy
-/// arrives.
+/// An attacker on the path forwards a fresh datagram from another address, and the copy arrives
+/// before the client's own.
 #[test]
 fn a_hijacked_datagram_buys_three_times_its_size_and_moves_the_link_for_a_moment() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
@@ -219,7 +219,7 @@ fn an_invitation_enrols_once() {
     assert_eq!(asked, [PrivateKey::from_bytes([1; 32]).public()]);
     assert_eq!(world.states(), [LinkState::Up; 2]);
 
-    // Whoever decides mixes two up: the key that was proven does not get the session of another.
+    // The answer names another client: the proven key does not get that client's session.
     let mut world = World::new(&Who { token: Some(5), ..HOME }, Vec::new(), 1);
     world.idle(30);
     let enrolment = world.server.poll_enrolment().unwrap();
@@ -322,7 +322,7 @@ fn what_all_sessions_queue_is_bounded() {
     assert_eq!(world.server.handle_packet(packet(false, 0), world.now), Ok(()), "there is room again");
 }
 
-/// With what is no packet, and what nobody has a route for, ahead of it.
+/// Ahead of the run: bytes that are no IP packet, and a packet without a route.
 #[test]
 fn a_run_is_the_same_as_its_packets_one_by_one() {
     let sent = |as_run: bool| {

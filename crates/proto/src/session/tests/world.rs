@@ -194,7 +194,7 @@ impl World {
                 let to = self.to.entry(transmit.path.remote).or_default();
                 to.0 += 1;
                 to.1 += bytes.len() as u64 + 28;
-                // An address that nobody has any more.
+                // The client may have left this address: the datagram is then lost.
                 if self.addresses[usize::from(link)] == transmit.path.remote {
                     self.fly(link, (false, link, server_address(link), bytes.to_vec()));
                 }

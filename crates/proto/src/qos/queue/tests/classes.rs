@@ -63,7 +63,7 @@ fn an_eighth_is_left_whatever_claims_to_be_urgent() {
 }
 
 #[test]
-fn rules_decide_who_is_sparse() {
+fn a_rule_decides_which_flow_is_sparse() {
     let rate = mbps(100);
     let mut queue = queue(Some(rate));
     let tier_of = |queue: &mut Queue, now| pop_any(queue, now).unwrap().0;
