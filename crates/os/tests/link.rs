@@ -133,7 +133,7 @@ fn a_full_socket_blocks_and_recovers() {
         veth();
         run(&["ip", "addr", "add", "10.7.0.1/24", "dev", "va"]);
         run(&["ip", "neigh", "add", "10.7.0.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
-        // A queue that holds what the socket's buffer allows, and drains in a fraction of a second.
+        // The queue holds a full socket buffer, and drains in a fraction of a second.
         run(&[
             "tc", "qdisc", "add", "dev", "va", "root", "tbf", "rate", "50mbit", "burst", "64kb", "limit",
             "100mb",

@@ -101,7 +101,7 @@ fn round_trip_partial(packets: &[(Vec<u8>, bool)], merge_udp: bool) -> (Vec<Vec<
         assert!(packet.len() <= SUPER_BYTES_MAX);
         if header.gso_type == 0 {
             if header.flags & NEEDS_CHECKSUM != 0 {
-                // What a network card does: the field holds what precedes the sum. RFC 768: zero is
+                // As a network card does it: the field holds the start of the sum. RFC 768: zero is
                 // sent as all ones.
                 let (start, offset) = (usize::from(header.csum_start), usize::from(header.csum_offset));
                 let sum = !fold(sum_bytes(&packet[start..]));

@@ -86,7 +86,7 @@ proptest! {
         }
     }
 
-    /// Read to where it is expected, and where it is not, it is the same.
+    /// The cut is the same whether the packet was read into the expected layout or another.
     #[test]
     fn a_scattered_packet_is_cut_like_a_contiguous_one(
         ipv6: bool, udp: bool, payload in 1usize..65_000, gso_size in 520u16..1_500, other in 520usize..1_500, flags: u8,

@@ -319,7 +319,7 @@ fn under_load_a_cookie_is_asked_for_and_good() {
 }
 
 #[test]
-fn all_addresses_of_a_prefix_share_one_budget() {
+fn all_addresses_with_a_cookie_share_one_budget() {
     let mut server = server();
     let client = client(1);
     let mut datagram = Vec::new();

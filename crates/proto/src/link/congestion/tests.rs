@@ -14,29 +14,27 @@ fn mbit(rate: u64) -> BitRate {
     BitRate::from_bps(rate * 1_000_000)
 }
 
-/// A sender at the control's own rate, a link, and what comes back.
+/// A sender at the control's own rate, a link, and the feedback.
 struct Bench {
     control: CongestionControl,
     now: Instant,
     base_us: i64,
     queue_max: Duration,
-    /// Share of what is sent that is lost whatever the load, permille.
+    /// Share of the sent bytes that is lost at any load, permille.
     lost_permille: u64,
-    /// The same of each datagram by itself.
+    /// The probability of loss of each datagram, permille.
     lost_by_chance_permille: u64,
-    /// What is lost in a row, bytes.
+    /// Bytes lost in a row.
     row_bytes: u64,
-    /// What a TCP flow beside ours keeps in flight; 0: there is none. And what of it waits in the
-    /// queue, and was carried.
+    /// A competing TCP flow: its bytes in flight (0: no such flow), in the queue, and carried.
     competitor_bytes: f64,
     competitor_queue: f64,
     competitor_carried: f64,
     competitor_cut_at: Instant,
-    /// What exceeds this is marked, whatever the queue; and so is what finds a queue of more than
-    /// that.
+    /// Datagrams above this rate are marked, and so are datagrams behind a queue longer than that.
     marked_above: Option<BitRate>,
     marked_behind: Option<Duration>,
-    /// Delays jump about by so much.
+    /// The largest jitter.
     jitter: Duration,
     random: u64,
     queue_bytes: f64,
@@ -82,8 +80,8 @@ impl Bench {
         }
     }
 
-    /// What the competitor sends in a step: what it keeps in flight each round trip, a datagram
-    /// more with each.
+    /// The bytes that the competitor sends in a step: its window each round trip, which grows by a
+    /// datagram with each.
     fn competitor(&mut self, bytes_per_second: f64) -> f64 {
         if self.competitor_bytes == 0.0 {
             return 0.0;
@@ -101,7 +99,7 @@ impl Bench {
         u32::try_from(self.random >> 40).unwrap()
     }
 
-    /// What chance takes of so much that was served.
+    /// The bytes that chance takes from the `served` bytes.
     fn chance(&mut self, served: f64) -> f64 {
         if self.lost_by_chance_permille == 0 {
             return 0.0;
