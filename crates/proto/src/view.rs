@@ -70,7 +70,7 @@ pub struct LinkView {
     /// Mean number of datagrams lost in a row, tenths; 10 where nothing is known.
     pub burst_tenths: u16,
     /// Whether a competitor fills the link's queue, so that its delay is longer than its own.
-    pub is_shared: bool,
+    pub is_competing: bool,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
     /// Pacing rate.

@@ -139,7 +139,7 @@ fn schedule(count: usize) {
         random_loss_permille: 0,
         recovers: true,
         burst_tenths: 10,
-        is_shared: false,
+        is_competing: false,
         utilisation_permille: 500,
         rate: BitRate::from_bps(50_000_000),
         delay_us: 10_000 + 10_000 * i64::from(number),

@@ -613,17 +613,17 @@ impl Link {
     }
 
     /// Is this link silent? What happened before `checking_since` is not known.
-    pub fn note_silence(&mut self, checking_since: Instant, now: Instant) {
+    pub fn check_silence(&mut self, checking_since: Instant, now: Instant) {
         self.liveness.indirect.on_time(self.arrivals.steady_until(), checking_since, now);
     }
 
     /// Whether feedback is due over another link.
-    pub const fn has_relay(&self) -> bool {
+    pub const fn has_indirect_feedback(&self) -> bool {
         self.liveness.indirect.is_due()
     }
 
     /// What is to be told over another link now.
-    pub const fn take_relay(&mut self) -> Option<Report> {
+    pub const fn take_indirect_feedback(&mut self) -> Option<Report> {
         if self.liveness.indirect.take_due() { self.arrivals.repeat() } else { None }
     }
 
@@ -689,7 +689,7 @@ impl Link {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         is_due(self.heartbeat_at())
             || is_due(self.control_at())
-            || self.has_relay()
+            || self.has_indirect_feedback()
             || self.is_feedback_due(now)
             || self.probe_target(packet_max).is_some_and(|target| self.path.sizes.may_probe(target, now))
     }
@@ -807,7 +807,7 @@ impl Link {
             random_loss_permille: self.losses.random_permille(),
             recovers: false,
             burst_tenths: self.deliveries.log.burst_tenths(),
-            is_shared: estimate.is_competing,
+            is_competing: estimate.is_competing,
             utilisation_permille: self.traffic.utilisation_permille(estimate.capacity, now),
             rate: self.pacing_rate(now),
             delay_us: self.delays.tx().delay_us().unwrap_or(0),

@@ -44,7 +44,7 @@ impl Scheduler for Adaptive {
             Tier::Bulk => {
                 self.ranking.refresh_band(links);
                 let in_order = self.ranking.in_band(head, links, now);
-                self.placement.place_bulk(head, in_order, self.ranking.is_shared(), now)
+                self.placement.place_bulk(head, in_order, self.ranking.is_competing(), now)
             }
         }
     }
@@ -248,7 +248,7 @@ mod tests {
                     6 => view.recovers = !view.recovers,
                     7 => view.rate = BitRate::from_bps(u64::from(value) * 1_000_000),
                     8 => view.delay_us = i64::from(value) * 1_000,
-                    9 => view.is_shared = !view.is_shared,
+                    9 => view.is_competing = !view.is_competing,
                     _ => view.free_at = NOW + Duration::from_micros(value.into()),
                 }
                 let tier = if is_bulk { Tier::Bulk } else { Tier::Sparse };

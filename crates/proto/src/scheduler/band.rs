@@ -63,7 +63,7 @@ impl DelayBand {
     /// Whether a link's delay lies in the range.
     pub(super) fn includes(self, link: &LinkView) -> bool {
         let above_us = link.delay_us.saturating_sub(self.least_us);
-        let most = if link.is_shared && link.recovers { RESEND_SPREAD_MAX } else { SPREAD_MAX };
+        let most = if link.is_competing && link.recovers { RESEND_SPREAD_MAX } else { SPREAD_MAX };
         u64::try_from(above_us).is_ok_and(|above_us| Duration::from_micros(above_us) <= most)
     }
 }

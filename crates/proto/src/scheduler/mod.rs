@@ -108,7 +108,7 @@ pub(crate) mod tests {
             random_loss_permille: 0,
             recovers: false,
             burst_tenths: 10,
-            is_shared: false,
+            is_competing: false,
             utilisation_permille: 0,
             rate: BitRate::from_bps(mbit * 1_000_000),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,

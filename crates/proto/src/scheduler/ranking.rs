@@ -38,7 +38,7 @@ struct Rank {
     role: LinkRole,
     priority: u8,
     recovers: bool,
-    is_shared: bool,
+    is_competing: bool,
     loss_permille: u16,
     random_loss_permille: u16,
     rtt_us: u32,
@@ -54,7 +54,7 @@ impl Rank {
             role: view.role,
             priority: view.priority,
             recovers: view.recovers,
-            is_shared: view.is_shared,
+            is_competing: view.is_competing,
             loss_permille: view.loss_permille,
             random_loss_permille: view.random_loss_permille,
             rtt_us: rtt_us(view.rtt),
@@ -111,9 +111,10 @@ pub(super) struct Ranking {
     ranked: Vec<Ranked>,
     /// The same as positions.
     usual: Order,
-    /// Those of them in the band, once bulk has asked, and whether one of these is shared.
+    /// Those of them in the band, once bulk has asked, and whether a competitor fills one of
+    /// these.
     in_band: Order,
-    is_shared: bool,
+    is_competing: bool,
     is_banded: bool,
     /// The link that the present band begins with.
     band_first: Option<LinkId>,
@@ -145,7 +146,7 @@ impl Ranking {
         let includes = |link: &LinkView| band.is_some_and(|band| band.includes(link));
         let is_in = |(.., at): &&Ranked| links.get(usize::from(*at)).is_some_and(includes);
         self.in_band.fill(self.ranked.iter().filter(is_in));
-        self.is_shared = viewed(&self.in_band.at, links).any(|link| link.is_shared);
+        self.is_competing = viewed(&self.in_band.at, links).any(|link| link.is_competing);
         self.is_banded = true;
     }
 
@@ -170,8 +171,8 @@ impl Ranking {
     }
 
     /// Whether a competitor fills a link of the band.
-    pub(super) const fn is_shared(&self) -> bool {
-        self.is_shared
+    pub(super) const fn is_competing(&self) -> bool {
+        self.is_competing
     }
 
     /// The links that are left out for their loss.

@@ -145,7 +145,7 @@ impl StateMachine for Session {
                     first.offer(link.feedback_at(), Timer::Feedback);
                 }
             }
-            if link.has_relay() {
+            if link.has_indirect_feedback() {
                 first.offer(Some(Instant::ZERO), Timer::IndirectFeedback);
             }
             debug_assert!(

@@ -43,16 +43,16 @@ impl Placement {
         striped.unwrap_or_else(|| earliest(head, in_order, now))
     }
 
-    /// Where a bulk packet goes. `is_shared`: a competitor fills one of the links.
+    /// Where a bulk packet goes. `is_competing`: a competitor fills one of the links.
     pub(super) fn place_bulk<'a>(
         &mut self,
         head: &Queued,
         in_order: impl Iterator<Item = &'a LinkView> + Clone,
-        is_shared: bool,
+        is_competing: bool,
         now: Instant,
     ) -> Decision {
-        // As a rule no link is shared.
-        if !is_shared {
+        // As a rule no competitor fills a link.
+        if !is_competing {
             self.flows.clear_pins();
             return self.place(head, in_order, now, |_, _, _| None);
         }

@@ -13,13 +13,13 @@ use crate::view::LinkView;
 pub(super) struct Near {
     least_us: i64,
     /// Whether each link that no competitor fills is near, whatever its delay.
-    with_unshared: bool,
+    with_uncontested: bool,
 }
 
 impl Near {
     /// Those near the least delay; `least_us` is that delay.
     pub(super) const fn at(least_us: i64) -> Self {
-        Self { least_us, with_unshared: false }
+        Self { least_us, with_uncontested: false }
     }
 
     /// The same of `links`. `None`: there are no links.
@@ -27,14 +27,14 @@ impl Near {
         links.map(|link| link.delay_us).min().map(Self::at)
     }
 
-    /// The links that no competitor fills, and those as near. `None`: all links are shared, or no
-    /// link is.
-    pub(super) fn unshared<'a>(links: impl Iterator<Item = &'a LinkView> + Clone) -> Option<Self> {
-        if !links.clone().any(|link| link.is_shared) {
+    /// The links that no competitor fills, and those as near. `None`: a competitor fills all
+    /// links, or no link.
+    pub(super) fn uncontested<'a>(links: impl Iterator<Item = &'a LinkView> + Clone) -> Option<Self> {
+        if !links.clone().any(|link| link.is_competing) {
             return None;
         }
-        let least_us = links.filter(|link| !link.is_shared).map(|link| link.delay_us).min()?;
-        Some(Self { least_us, with_unshared: true })
+        let least_us = links.filter(|link| !link.is_competing).map(|link| link.delay_us).min()?;
+        Some(Self { least_us, with_uncontested: true })
     }
 
     /// The least delay, µs with the offset common to all delays.
@@ -44,7 +44,8 @@ impl Near {
 
     /// Whether a link is near.
     pub(super) fn includes(self, link: &LinkView) -> bool {
-        (self.with_unshared && !link.is_shared) || link.delay_us.saturating_sub(self.least_us) <= ALIKE_US
+        (self.with_uncontested && !link.is_competing)
+            || link.delay_us.saturating_sub(self.least_us) <= ALIKE_US
     }
 
     /// Whether no near link has credit, and the load of all links would fill the near ones.

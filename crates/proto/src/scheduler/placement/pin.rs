@@ -59,7 +59,7 @@ impl Pinning {
         in_order: impl Iterator<Item = &'a LinkView> + Clone,
         now: Instant,
     ) -> Verdict {
-        let Some(near) = Near::unshared(in_order.clone()) else {
+        let Some(near) = Near::uncontested(in_order.clone()) else {
             flows.clear_pins();
             return Verdict::Leaves(LinkSet::NONE);
         };
@@ -89,7 +89,7 @@ impl Pinning {
         in_order: impl Iterator<Item = &'a LinkView> + Clone,
         now: Instant,
     ) -> Option<LinkId> {
-        let near = Near::unshared(in_order.clone())?;
+        let near = Near::uncontested(in_order.clone())?;
         let is_far = |link: &&LinkView| !near.includes(link);
         if let Decision::Send(link) = decision
             && !in_order.clone().filter(is_far).any(|view| view.id == link)
@@ -151,7 +151,7 @@ mod tests {
     /// of it.
     fn links(now: Instant) -> [LinkView; 2] {
         let mut links = [link(0, 25, 20), link(1, 50, 20)];
-        links[0].is_shared = true;
+        links[0].is_competing = true;
         links[0].delay_us += 90_000;
         links[0].rtt = MS * 110;
         links[0].free_at = now;
@@ -220,13 +220,13 @@ mod tests {
         assert_eq!(flows.far(MS * 400, idle), 2);
         assert_eq!(flows.far(MS * 5_000, idle), 0);
         assert_eq!(flows.far(MS * 5_000, |_| ()), 3);
-        assert_eq!(flows.far(MS * 10, |links| links[0].is_shared = false), 0);
+        assert_eq!(flows.far(MS * 10, |links| links[0].is_competing = false), 0);
     }
 
     #[test]
     fn one_flow_and_short_ones_and_links_that_are_long_by_themselves_are_as_ever() {
         assert_eq!(Flows::new(1).far(MS * 5_000, |_| ()), 0);
-        assert_eq!(Flows::new(4).far(MS * 5_000, |links| links[0].is_shared = false), 0);
+        assert_eq!(Flows::new(4).far(MS * 5_000, |links| links[0].is_competing = false), 0);
         let mut flows = Flows::new(4);
         for _ in 0..10 {
             assert_eq!(flows.far(MS * 500, |_| ()), 0);

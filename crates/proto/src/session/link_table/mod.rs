@@ -458,7 +458,7 @@ impl LinkTable {
     /// Checks whether links are silent. Called when data arrived, and by the timer.
     pub(super) fn check_silence(&mut self, now: Instant) {
         if let Some(since) = self.silence.begin(now) {
-            self.links.iter_mut().for_each(|link| link.note_silence(since, now));
+            self.links.iter_mut().for_each(|link| link.check_silence(since, now));
         }
     }
 

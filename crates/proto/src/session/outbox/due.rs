@@ -139,7 +139,7 @@ fn indirect_feedback(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
     for at in 0..u8::try_from(links.len()).unwrap_or(u8::MAX) {
         let Some(about) = links.get_mut(crate::packet::LinkId(at)) else { break };
         let id = about.id();
-        let Some(report) = about.take_relay().filter(|_| can_seal) else { continue };
+        let Some(report) = about.take_indirect_feedback().filter(|_| can_seal) else { continue };
         let carries = |link: &&mut Link| {
             let is_used = link.link_role() != LinkRole::Never && link.security() == Security::Sealed;
             link.id() != id && link.state() == LinkState::Up && link.is_trusted() && is_used

@@ -421,8 +421,8 @@ fn a_link_is_kept_by_what_its_peer_tells_over_another() {
     let regular = sent(&world) - before;
     world.limits[0][1] = 0;
     world.run(500, load);
-    let relayed = sent(&world) - before - regular;
-    assert!(relayed > regular * 5 / 4, "{relayed}, {regular} before");
+    let indirect = sent(&world) - before - regular;
+    assert!(indirect > regular * 5 / 4, "{indirect}, {regular} before");
     world.run(100, load);
     world.limits[0][1] = usize::MAX;
     world.run(1_000, load);
