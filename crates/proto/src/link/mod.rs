@@ -792,13 +792,13 @@ impl Link {
             && self.deliveries.sent_data(self.delays.srtt() + START_SLACK, now)
     }
 
-    /// What the scheduler sees.
+    /// What the scheduler sees of the link itself. Whether it is usable, and whether its losses are
+    /// sent again, is for the session to set: no is the answer here.
     pub fn view(&self, now: Instant) -> LinkView {
         let estimate = self.congestion.estimate();
         LinkView {
             id: self.profile.id,
-            // No data for an address that has not proven that it wants it.
-            usable: self.is_trusted() && self.state() != LinkState::Down,
+            usable: false,
             state: self.state(),
             priority: self.profile.priority(),
             role: self.profile.link_role(),
@@ -822,7 +822,8 @@ impl Link {
         let view = self.view(now);
         LinkStats {
             id: view.id,
-            state: if view.usable { view.state } else { LinkState::Down },
+            // No data for an address that has not proven that it wants it.
+            state: if self.is_trusted() { view.state } else { LinkState::Down },
             path: self.path(),
             priority: view.priority,
             role: view.role,
