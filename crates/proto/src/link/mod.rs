@@ -659,16 +659,18 @@ impl Link {
         self.traffic.on_sent(bytes, now);
         self.path.sizes.search_mut().on_sent(bytes);
         self.pacer.on_sent(bytes, self.pacing_rate(now), now);
-        if outgoing.asks {
-            self.deliveries.on_data(now);
-            if outgoing.sealed.is_some() {
-                self.liveness.health.on_asked(now);
-            }
+        if outgoing.asks && outgoing.sealed.is_some() {
+            self.liveness.health.on_asked(now);
         }
-        if let Some(sealed) = outgoing.sealed {
-            self.deliveries.log.on_sent(sealed, outgoing, bytes, self.pacer.idle(), now);
-        }
+        self.deliveries.on_sent(outgoing, bytes, self.pacer.idle(), now);
         self.on_carried(bytes);
+    }
+
+    /// The same for data. Whether that changes [`Self::is_starting`].
+    pub fn on_data_sent(&mut self, bytes: usize, outgoing: Outgoing, now: Instant) -> bool {
+        let was_starting = self.is_starting(now);
+        self.on_sent(bytes, outgoing, now);
+        was_starting != self.is_starting(now)
     }
 
     /// Bytes went out or came in: heartbeats of a plain link that carries much are closer together.

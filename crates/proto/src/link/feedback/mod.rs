@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::acknowledger::END_AFTER;
 use self::delays::{RttEstimator, micros_between};
 use self::loss_meter::LossMeter;
-use self::sent_log::{Sent, SentLog};
+use self::sent_log::{Outgoing, Sent, SentLog};
 use super::congestion::Observation;
 use super::heartbeat::OVERDUE_SLACK;
 use super::liveness::indirect::{OVERDUE_MIN, OVERDUE_SPAN};
@@ -75,9 +75,15 @@ impl Deliveries {
         }
     }
 
-    /// Data goes out.
-    pub(super) const fn on_data(&mut self, now: Instant) {
-        self.data_at = Some(now);
+    /// A datagram of `bytes` goes out. `idle`: the pacer's total.
+    #[inline]
+    pub(super) fn on_sent(&mut self, outgoing: Outgoing, bytes: u64, idle: Duration, now: Instant) {
+        if outgoing.asks {
+            self.data_at = Some(now);
+        }
+        if let Some(sealed) = outgoing.sealed {
+            self.log.on_sent(sealed, outgoing, bytes, idle, now);
+        }
     }
 
     /// Whether data was sent within `lately`.

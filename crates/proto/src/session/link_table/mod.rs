@@ -357,9 +357,7 @@ impl LinkTable {
     /// A data datagram was sent: the first one on a link starts the search for its rate.
     pub(super) fn on_data_sent(&mut self, id: LinkId, size: usize, outgoing: Outgoing, now: Instant) {
         let Some(link) = self.links.get_mut(id.index()) else { return };
-        let was_starting = link.is_starting(now);
-        link.on_sent(size, outgoing, now);
-        if was_starting != link.is_starting(now) {
+        if link.on_data_sent(size, outgoing, now) {
             self.changes.add(Impact::RATES);
         }
         if let Some(view) = self.views.get_mut(id) {
