@@ -276,6 +276,11 @@ impl Classifier {
         }
     }
 
+    /// Whether a rule duplicates any flow over a second link.
+    pub fn duplicates_any(&self) -> bool {
+        !self.twice.is_empty()
+    }
+
     /// Whether a rule duplicates the flow over a second link.
     pub fn goes_twice(&self, flow: FlowId) -> bool {
         let word = self.twice.get(flow.index() / 64);

@@ -42,8 +42,8 @@ use super::delay::DelayControl;
 use super::ecn;
 use super::flow::FlowId;
 use super::table::{Flow, FlowTable, Waiting};
-pub use super::tier::Tier;
 use super::tier::Tiers;
+pub use super::tier::{Queued, Tier};
 use crate::discard::DiscardCounts;
 use crate::units::BitRate;
 use crate::{Discard, Instant, PacketBuf};
@@ -61,22 +61,6 @@ const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
 /// Packets dropped at a time when the queue is full (RFC 8290 §4.1 and Linux's `fq_codel_drop`), so
 /// that a flood does not search for the fattest flow once per packet.
 const DROP_BATCH_PKTS: usize = 64;
-
-/// The packet at the head of a tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queued {
-    /// The packet's flow.
-    pub flow: FlowId,
-    /// The packet's length.
-    pub bytes: usize,
-    /// The tier that it waits in.
-    pub tier: Tier,
-    /// Bytes waiting in this tier and the more urgent ones, this packet included. For a packet of a
-    /// fresh flow, the sparse tier counts with its fresh packets only.
-    pub backlog_bytes: usize,
-    /// Time since the packet arrived, deliberate waiting included.
-    pub waited: Duration,
-}
 
 /// The queue's constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +242,18 @@ impl Queue {
         Some((id, packet))
     }
 
+    /// [`Self::pop`], then [`Self::head`] of the same tier if `shows_next`.
+    pub fn advance(
+        &mut self,
+        tier: Tier,
+        shows_next: bool,
+        now: Instant,
+    ) -> Option<(FlowId, PacketBuf, Option<Queued>)> {
+        let (flow, packet) = self.pop(tier, now)?;
+        let next = if shows_next { self.head(tier, now) } else { None };
+        Some((flow, packet, next))
+    }
+
     /// Notes that `tier` waits on purpose for a faster link from `from` until `until`: CoDel does
     /// not count that time. The wait may be reported ahead, in pieces, repeatedly and with
     /// overlaps, but in the order of time. A `pop` ends a wait that was reported ahead.
@@ -284,6 +280,12 @@ impl Queue {
     /// forgotten.
     pub fn forget_idle(&mut self, now: Instant) {
         self.table.forget_idle(now);
+    }
+
+    /// Which tiers have packets waiting, in the order of [`Tier::ALL`]. Forgets idle flows.
+    pub fn waiting(&mut self, now: Instant) -> [bool; Tier::ALL.len()] {
+        self.table.forget_idle(now);
+        Tier::ALL.map(|tier| self.tiers.of(tier).bytes > 0)
     }
 
     /// Whether no packet waits.

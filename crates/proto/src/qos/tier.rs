@@ -1,5 +1,7 @@
 //! The tiers of the queue, and the state that each tier has as a whole.
 
+use std::time::Duration;
+
 use super::flow::FlowId;
 use super::wait::WaitLog;
 
@@ -22,6 +24,22 @@ impl Tier {
     pub(super) const fn best(flow: FlowId) -> Self {
         if flow.is_realtime() { Self::Realtime } else { Self::Sparse }
     }
+}
+
+/// The packet at the head of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// The packet's flow.
+    pub flow: FlowId,
+    /// The packet's length.
+    pub bytes: usize,
+    /// The tier that it waits in.
+    pub tier: Tier,
+    /// Bytes waiting in this tier and the more urgent ones, this packet included. For a packet of a
+    /// fresh flow, the sparse tier counts with its fresh packets only.
+    pub backlog_bytes: usize,
+    /// Time since the packet arrived, deliberate waiting included.
+    pub waited: Duration,
 }
 
 /// One tier.

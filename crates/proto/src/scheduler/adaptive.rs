@@ -53,6 +53,10 @@ impl Scheduler for Adaptive {
         RUN
     }
 
+    fn may_copy(&self) -> bool {
+        !self.ranking.lossy().is_empty()
+    }
+
     fn copies(&mut self, head: &Queued, _link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
         let lossy = self.ranking.lossy();
         if lossy.is_empty() || head.tier != Tier::Bulk {

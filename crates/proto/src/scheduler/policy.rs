@@ -32,6 +32,11 @@ pub trait Scheduler: std::fmt::Debug + Send {
         Duration::ZERO
     }
 
+    /// Whether [`Self::copies`] may name links for packets that follow the last decision.
+    fn may_copy(&self) -> bool {
+        false
+    }
+
     /// The other links that carry a copy of `head`, which goes over `link` as just selected. Each
     /// has credit.
     fn copies(&mut self, head: &Queued, link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {

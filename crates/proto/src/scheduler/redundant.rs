@@ -50,6 +50,10 @@ impl Scheduler for Redundant {
         }
     }
 
+    fn may_copy(&self) -> bool {
+        true
+    }
+
     fn copies(&mut self, head: &Queued, link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
         let others = links.iter().filter(|other| other.id != link && self.used.contains(other.id));
         let ready = |other: &&LinkView| match head.tier {

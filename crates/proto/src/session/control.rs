@@ -23,7 +23,7 @@ use crate::handshake::{Outcome, TransportKeys, Welcome};
 use crate::link::{Arrival, Link};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet};
 use crate::qos::classify::needs_order;
-use crate::qos::flow::{self, InnerHeader};
+use crate::qos::flow::InnerHeader;
 use crate::stats::SessionStats;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -101,9 +101,14 @@ impl Session {
         header: &InnerHeader,
         now: Instant,
     ) {
-        for packet in run {
-            debug_assert_eq!(flow::parse(&packet).as_ref(), Ok(header), "a run is of one flow");
-            let _ = self.handle_parsed(packet, header, now);
+        let discards = &mut self.counters.discards;
+        if !self.events.is_connected() {
+            return run.for_each(|_| discards.count(Discard::NotConnected));
+        }
+        let taken = self.ingress.handle_run(run, header, &self.links, discards, now);
+        self.counters.packets_in += taken;
+        if taken > 0 {
+            self.outbox.wait.wake(now);
         }
     }
 

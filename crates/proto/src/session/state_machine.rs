@@ -103,9 +103,7 @@ impl StateMachine for Session {
             let Self { peer, links, sealing, ingress, outbox, redundancy, counters, .. } = self;
             let (keyring, discards) = (&mut sealing.keyring, &mut counters.discards);
             let mut writer = DatagramWriter { buf, links, keyring, max_segments, now };
-            let copies = redundancy.copies.transmit(&mut writer);
-            let copies = copies.or_else(|| redundancy.protection.transmit(&mut writer));
-            copies.or_else(|| {
+            redundancy.transmit(&mut writer).or_else(|| {
                 outbox.transmit(&mut writer, &mut Sources { ingress, redundancy, peer, discards })
             })
         });

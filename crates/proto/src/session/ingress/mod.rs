@@ -55,10 +55,44 @@ impl Ingress {
         discards: &mut DiscardCounts,
         now: Instant,
     ) -> Result<(), Discard> {
-        if self.sizes.fits(packet.len(), links) {
-            let packet = if header.protocol == TCP { self.sizes.clamped(packet) } else { packet };
-            return self.enqueue(header, packet, now);
+        match self.sizes.fitted(packet, header.protocol == TCP, links, &mut 0) {
+            Ok(packet) => self.enqueue(header, packet, now),
+            Err(packet) => self.cut(packet, header, links, discards, now),
         }
+    }
+
+    /// Takes the packets of a run, all of the flow and class that the header says. What is refused
+    /// for its size is counted. Returns how many packets were taken.
+    pub(super) fn handle_run(
+        &mut self,
+        run: impl Iterator<Item = PacketBuf>,
+        header: &InnerHeader,
+        links: &LinkTable,
+        discards: &mut DiscardCounts,
+        now: Instant,
+    ) -> u64 {
+        let (mut fits_bytes, mut taken) = (0, 0);
+        for packet in run {
+            debug_assert_eq!(flow::parse(&packet).as_ref(), Ok(header), "a run is of one flow");
+            let result = match self.sizes.fitted(packet, header.protocol == TCP, links, &mut fits_bytes) {
+                Ok(packet) => self.enqueue(header, packet, now),
+                Err(packet) => self.cut(packet, header, links, discards, now),
+            };
+            taken += u64::from(result.is_ok());
+        }
+        taken
+    }
+
+    /// Cuts a packet that no link carries, where that may be done.
+    #[inline(never)]
+    fn cut(
+        &mut self,
+        packet: PacketBuf,
+        header: &InnerHeader,
+        links: &LinkTable,
+        discards: &mut DiscardCounts,
+        now: Instant,
+    ) -> Result<(), Discard> {
         let passes = self.sizes.passes(links);
         if too_big::forbids_fragments(&packet, header) {
             return Err(self.sizes.refuse(&packet, passes, discards, now));
@@ -118,6 +152,11 @@ impl Ingress {
         if let Ok(header) = flow::parse(packet) {
             self.classes.on_realtime_received(&header, now);
         }
+    }
+
+    /// Whether [`Self::goes_twice`] is true of some flow.
+    pub(super) fn may_go_twice(&self) -> bool {
+        self.classes.duplicates_any()
     }
 
     /// Whether a rule says that the flow's packets go over two links.

@@ -105,8 +105,27 @@ impl Sizes {
         !self.answers.is_empty()
     }
 
+    /// A packet that may be queued, as TCP's ends should see it if `is_tcp`; `Err`: no link carries
+    /// it. `fits_bytes`: what is known to fit, which the packet may add to.
+    pub(super) fn fitted(
+        &self,
+        packet: PacketBuf,
+        is_tcp: bool,
+        links: &LinkTable,
+        fits_bytes: &mut usize,
+    ) -> Result<PacketBuf, PacketBuf> {
+        let bytes = packet.len();
+        if bytes > *fits_bytes {
+            if !self.fits(bytes, links) {
+                return Err(packet);
+            }
+            *fits_bytes = bytes;
+        }
+        Ok(if is_tcp { self.clamped(packet) } else { packet })
+    }
+
     /// Whether a packet of `bytes` may be queued: a link carries it, or may do so soon.
-    pub(super) fn fits(&self, bytes: usize, links: &LinkTable) -> bool {
+    fn fits(&self, bytes: usize, links: &LinkTable) -> bool {
         // As a rule the first link says yes.
         let carries = |link: &Link| is_in_use(link) && link.packet_max().min(self.packet_max) >= bytes;
         if bytes <= SMALL_BYTES.min(self.packet_max) || links.iter().any(carries) {

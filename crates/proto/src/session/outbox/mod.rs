@@ -10,21 +10,19 @@
 //! redundancy.
 
 mod due;
-mod numbers;
-mod wait;
 mod writer;
 
+use std::time::Duration;
+
 pub(super) use self::due::{Greeting, transmit as transmit_due};
-use self::numbers::FlowNumbers;
-pub(super) use self::wait::WaitTimes;
 pub(super) use self::writer::{DatagramWriter, overhead};
 use super::ingress::Ingress;
 use super::peer::Peer;
-use super::redundancy::{Redundancy, Resends};
+use super::redundancy::{Asks, Redundancy, Resends};
 use crate::config::{Policy, Security};
 use crate::discard::DiscardCounts;
 use crate::inner::checksum;
-use crate::packet::{DataFrame, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{DataFrame, KeptPacket, LinkId, PacketBuf, Path, Transmit};
 use crate::qos::ack;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
@@ -32,7 +30,11 @@ use crate::qos::queue::{Queued, Tier};
 use crate::scheduler::{self, Decision, Scheduler};
 use crate::time::Instant;
 use crate::view::LinkView;
-use crate::wire::Modifiers;
+use crate::wire::{self, Modifiers};
+
+/// Counters of flow slots in one allocation. Chosen: most sessions have few flows, and their slots
+/// are spread over all numbers.
+const COUNTERS: usize = 32;
 
 /// Where data gets its link and its number.
 #[derive(Debug)]
@@ -42,6 +44,106 @@ pub(super) struct Outbox {
     pub(super) wait: WaitTimes,
 }
 
+/// The next counter of each flow slot; made on demand.
+#[derive(Debug, Default)]
+struct FlowNumbers(Vec<Option<Box<[u64; COUNTERS]>>>);
+
+impl FlowNumbers {
+    /// Counts the flow's slot on.
+    fn next(&mut self, flow: FlowId) -> u64 {
+        let (at, within) = (flow.index() / COUNTERS, flow.index() % COUNTERS);
+        if at >= self.0.len() {
+            self.0.resize_with(at + 1, || None);
+        }
+        let counters = self.0.get_mut(at).map(|some| some.get_or_insert_default());
+        let Some(counter) = counters.and_then(|some| some.get_mut(within)) else { return 0 };
+        let seq_num = wire::data_seq_num(flow.0, *counter);
+        *counter += 1;
+        seq_num
+    }
+}
+
+/// The times that hold data back.
+#[derive(Debug, Default)]
+pub(in crate::session) struct WaitTimes {
+    /// When waiting data may go; `None`: nothing waits, or only an input can help.
+    transmit_at: Option<Instant>,
+    /// While packets wait for links: when the first link has credit again.
+    due_at: Option<Instant>,
+    /// How late the driver was for `due_at` the last time.
+    late: Duration,
+    /// Until then all links save up credit for a run of bulk packets.
+    bulk_from: Instant,
+    /// By tier: since when its head is held back for a better link.
+    held_from: [Option<Instant>; Tier::ALL.len()],
+}
+
+impl WaitTimes {
+    pub(in crate::session) const fn transmit_at(&self) -> Option<Instant> {
+        self.transmit_at
+    }
+
+    /// Something changed: what waits may go now.
+    pub(in crate::session) const fn wake(&mut self, now: Instant) {
+        self.transmit_at = Some(now);
+    }
+
+    /// The driver's full sockets are others than before.
+    pub(in crate::session) const fn forget_saving(&mut self) {
+        self.bulk_from = Instant::ZERO;
+    }
+
+    /// Data is looked at again. A batch that was due and goes later shows the driver's lateness,
+    /// until what waited is gone or waits again. Returns the lateness if it is another one than
+    /// before.
+    fn begin(&mut self, queue_is_empty: bool, now: Instant) -> Option<Duration> {
+        self.transmit_at = None;
+        if queue_is_empty {
+            self.held_from = Default::default();
+        }
+        let late = match self.due_at.take() {
+            Some(due) => now.saturating_since(due),
+            None if queue_is_empty => Duration::ZERO,
+            None => return None,
+        };
+        let changed = late != self.late;
+        self.late = late;
+        changed.then_some(late)
+    }
+
+    /// Resends wait for credit until then.
+    fn wake_at(&mut self, at: Instant) {
+        self.transmit_at = Some(self.transmit_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Packets wait for links until then.
+    fn wait_until(&mut self, until: Instant) {
+        self.wake_at(until);
+        self.due_at = self.transmit_at;
+    }
+
+    /// While links save up credit: until when.
+    fn saves_until(&self, now: Instant) -> Option<Instant> {
+        (now < self.bulk_from).then_some(self.bulk_from)
+    }
+
+    const fn set_bulk_from(&mut self, from: Instant) {
+        self.bulk_from = from;
+    }
+
+    /// The head of the tier with this index is held back from now on.
+    fn hold(&mut self, tier_index: usize, now: Instant) {
+        if let Some(held_from) = self.held_from.get_mut(tier_index) {
+            *held_from = Some(now);
+        }
+    }
+
+    /// Since when the head of the tier was held back; it is not any more.
+    fn release(&mut self, tier_index: usize) -> Option<Instant> {
+        self.held_from.get_mut(tier_index).and_then(Option::take)
+    }
+}
+
 /// What a batch of data is made from.
 #[derive(Debug)]
 pub(super) struct Sources<'a> {
@@ -49,6 +151,24 @@ pub(super) struct Sources<'a> {
     pub(super) redundancy: &'a mut Redundancy,
     pub(super) peer: &'a Peer,
     pub(super) discards: &'a mut DiscardCounts,
+}
+
+/// Which frames may go to the peer: the same for all packets of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    /// The peer takes frames that are to be delivered at once.
+    at_once: bool,
+    /// The peer takes packets whose checksum is yet to be computed, and no symbol covers them.
+    partial: bool,
+}
+
+impl Accepted {
+    fn of(from: &Sources<'_>) -> Self {
+        Self {
+            at_once: from.peer.takes_at_once(),
+            partial: from.peer.takes_partial() && !from.redundancy.covers_all(),
+        }
+    }
 }
 
 impl Outbox {
@@ -63,18 +183,20 @@ impl Outbox {
         from: &mut Sources<'_>,
     ) -> Option<Transmit> {
         let now = writer.now;
-        let is_empty = from.ingress.queue.is_empty();
+        let waiting = from.ingress.queue.waiting(now);
+        let is_empty = waiting == [false; Tier::ALL.len()];
         if let Some(late) = self.wait.begin(is_empty, now) {
             writer.links.iter_mut().for_each(|link| link.set_late(late));
         }
-        if is_empty && from.redundancy.resend.queued_bytes() == 0 {
+        let has_resends = from.redundancy.resend.queued_bytes() != 0;
+        if is_empty && !has_resends {
             from.ingress.on_idle(now);
             return None;
         }
         let has_keys = writer.can_seal();
         writer.links.refresh_views(has_keys, now);
-        for (index, tier) in Tier::ALL.into_iter().enumerate() {
-            if tier == Tier::Bulk {
+        for (index, (tier, waits)) in Tier::ALL.into_iter().zip(waiting).enumerate() {
+            if tier == Tier::Bulk && has_resends {
                 match from.redundancy.transmit_resends(writer) {
                     Resends::Sent(transmit) => return Some(transmit),
                     Resends::At(free_at) => self.wait.wake_at(free_at),
@@ -89,6 +211,9 @@ impl Outbox {
                 && let Some(until) = self.wait.saves_until(now)
             {
                 self.wait.wait_until(until);
+                continue;
+            }
+            if !waits {
                 continue;
             }
             let Some(head) = from.ingress.head(tier, writer.links, from.discards, now) else { continue };
@@ -133,27 +258,31 @@ impl Outbox {
         mut head: Queued,
     ) -> Transmit {
         let now = writer.now;
-        if let Some(rate) = writer.links.views.get(link).map(|view| view.rate)
+        let view = writer.links.views.get(link).map(|view| (view.rate, view.delay_us));
+        if let Some((rate, _)) = view
             && let Some(state) = writer.links.get_mut(link)
         {
             state.set_paced(rate, now);
         }
         let keeps = from.redundancy.may_keep(writer.links, security);
+        let kept_delay_us = view.filter(|_| keeps).map(|(_, delay_us)| delay_us);
+        let accepted = Accepted::of(from);
+        let mut is_alone = self.goes_alone(head.tier, from);
         let mut batch = writer.batch(link, path, security);
         // Where the present run begins: at the packet that was decided last.
         let mut run_from = writer.buf.len();
-        while let Some((flow, packet)) = from.ingress.queue.pop(head.tier, now) {
-            let frame = self.data_frame(head.tier, flow, packet, from);
-            let view = writer.links.views.get(link).filter(|_| keeps);
-            let kept = view.map(|view| from.redundancy.resend.kept(&frame, view, now));
-            let size = writer.put_data(link, security, &frame, kept);
-            let more = batch.add(size);
-            self.protect(writer, from, &head, (link, &frame));
-            if !more {
-                break;
+        loop {
+            let shows_next = !batch.ends_with(head.bytes);
+            let Some(taken) = from.ingress.queue.advance(head.tier, shows_next, now) else { break };
+            let (flow, packet, next) = taken;
+            let frame = self.data_frame(head.tier, flow, packet, accepted);
+            let kept = kept_delay_us.map(|delay_us| KeptPacket::new(frame.clone(), delay_us, now));
+            let room = writer.put_data(&mut batch, &frame, kept);
+            if !is_alone {
+                self.protect(writer, from, &head, (link, &frame));
             }
-            let Some(next) = from.ingress.queue.head(head.tier, now) else { break };
-            if next.bytes > batch.room(writer.buf.len()) {
+            let (Some(next), Some(room)) = (next, room) else { break };
+            if next.bytes > room {
                 break;
             }
             let run_bytes = writer.buf.len() - run_from;
@@ -162,11 +291,21 @@ impl Outbox {
                 if self.scheduler.select(&next, views, now) != Decision::Send(link) {
                     break;
                 }
+                is_alone = self.goes_alone(next.tier, from);
                 run_from = writer.buf.len();
             }
             head = next;
         }
         batch.transmit(writer.buf.len())
+    }
+
+    /// Whether nothing goes beside the packets of this tier until the next decision: no copy and no
+    /// symbol. Usually so for bulk.
+    fn goes_alone(&self, tier: Tier, from: &Sources<'_>) -> bool {
+        tier == Tier::Bulk
+            && !self.scheduler.may_copy()
+            && !from.ingress.may_go_twice()
+            && !from.redundancy.covers_all()
     }
 
     /// Whether `next` may follow `bytes` over the link since the last decision without another one:
@@ -182,16 +321,12 @@ impl Outbox {
     /// The packet with its number. A realtime packet is to be delivered at once if it may overtake
     /// others and the peer knows how, and so are acknowledgements. The checksum of a packet that
     /// may be restored from others is complete.
-    fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf, from: &Sources<'_>) -> DataFrame {
-        let takes_at_once = from.peer.takes_at_once();
-        let is_ack = takes_at_once && ack::is_pure(&packet);
+    fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf, accepted: Accepted) -> DataFrame {
+        let is_ack = accepted.at_once && ack::is_pure(&packet);
         let flow = if is_ack { flow.acks() } else { flow };
-        let at_once = is_ack || (tier == Tier::Realtime && takes_at_once && !needs_order(&packet));
+        let at_once = is_ack || (tier == Tier::Realtime && accepted.at_once && !needs_order(&packet));
         let mut modifiers = if at_once { Modifiers::AT_ONCE } else { Modifiers::NONE };
-        let may_be_partial = from.peer.takes_partial()
-            && !at_once
-            && tier != Tier::Realtime
-            && !from.redundancy.protection.covers_all();
+        let may_be_partial = accepted.partial && !at_once && tier != Tier::Realtime;
         let packet = if may_be_partial { packet } else { checksum::completed(packet) };
         if packet.is_partial() {
             modifiers = modifiers.with(Modifiers::PARTIAL);
@@ -206,18 +341,12 @@ impl Outbox {
         writer: &mut DatagramWriter<'_>,
         from: &mut Sources<'_>,
         head: &Queued,
-        (link, frame): (LinkId, &DataFrame),
+        sent: (LinkId, &DataFrame),
     ) {
         let now = writer.now;
-        let at_once = from.peer.takes_at_once();
-        let mut wanted = self.scheduler.copies(head, link, writer.links.views.all(), now);
-        if from.ingress.goes_twice(head.flow) || from.redundancy.is_at_risk(head, link, writer.links, at_once)
-        {
-            wanted.insert(scheduler::second(head, link, writer.links.views.all(), now));
-        }
-        let copied = from.redundancy.copies.add(frame, wanted, writer.links, now);
-        if !copied && at_once {
-            from.redundancy.protection.protect(head, link, frame, writer.links, now);
-        }
+        let wanted = self.scheduler.copies(head, sent.0, writer.links.views.all(), now);
+        let asks =
+            Asks { wanted, twice: from.ingress.goes_twice(head.flow), at_once: from.peer.takes_at_once() };
+        from.redundancy.protect(head, sent, asks, writer.links, now);
     }
 }

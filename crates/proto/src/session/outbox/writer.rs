@@ -82,15 +82,16 @@ impl DatagramWriter<'_> {
         }
     }
 
-    /// Appends one packet as a datagram, which counts as sent, and returns its size. With the
-    /// packet: its sequence number, and what is kept to send it again.
+    /// Appends one packet to the batch as a datagram, which counts as sent. With the packet: its
+    /// sequence number, and what is kept to send it again. Returns the largest packet that may
+    /// follow; `None`: the batch is over.
     pub(in crate::session) fn put_data(
         &mut self,
-        link: LinkId,
-        security: Security,
+        batch: &mut Batch,
         frame: &DataFrame,
         kept: Option<KeptPacket>,
-    ) -> usize {
+    ) -> Option<usize> {
+        let (link, security) = (batch.link, batch.security);
         let start = self.buf.len();
         begin_datagram(security, self.buf);
         // The queue holds no packet over the MTU, which is a u16, and the link carries the packet.
@@ -104,15 +105,15 @@ impl DatagramWriter<'_> {
         let size = self.buf.len() - start;
         let outgoing = Outgoing { sealed: sealed_as.map(SealedAs::name), asks: true, frame: kept };
         self.links.on_data_sent(link, size, outgoing, self.now);
-        size
+        batch.add(size).then(|| batch.room(self.buf.len()))
     }
 }
 
 /// Datagrams for one link that go out with one GSO send: all but the last have one size.
 #[derive(Debug)]
 pub(in crate::session) struct Batch {
-    pub(in crate::session) link: LinkId,
-    pub(in crate::session) security: Security,
+    link: LinkId,
+    security: Security,
     path: Path,
     start: usize,
     segments_left: usize,
@@ -120,17 +121,25 @@ pub(in crate::session) struct Batch {
 }
 
 impl Batch {
-    /// A datagram of `size` was appended. Whether another one may follow: only the last may be
-    /// shorter.
-    pub(in crate::session) fn add(&mut self, size: usize) -> bool {
-        let is_shorter = size < self.segment_size;
+    /// Whether the batch is over with a packet of `bytes`: only the last datagram may be shorter.
+    pub(in crate::session) const fn ends_with(&self, bytes: usize) -> bool {
+        self.is_last(bytes + overhead(self.security))
+    }
+
+    const fn is_last(&self, size: usize) -> bool {
+        size < self.segment_size || self.segments_left <= 1
+    }
+
+    /// A datagram of `size` was appended. Whether another one may follow.
+    fn add(&mut self, size: usize) -> bool {
+        let is_last = self.is_last(size);
         self.segment_size = self.segment_size.max(size);
         self.segments_left -= 1;
-        !is_shorter && self.segments_left > 0
+        !is_last
     }
 
     /// The largest packet that may follow, the buffer being `buffered` bytes long.
-    pub(in crate::session) fn room(&self, buffered: usize) -> usize {
+    fn room(&self, buffered: usize) -> usize {
         let left = BATCH_BYTES_MAX.saturating_sub(buffered - self.start);
         self.segment_size.min(left).saturating_sub(overhead(self.security))
     }

@@ -84,11 +84,8 @@ impl Copies {
             let mut batch = writer.batch(link, path, security);
             let mut room = usize::MAX;
             while let Some(frame) = self.pop(link, room) {
-                let size = writer.put_data(link, security, &frame, None);
-                if !batch.add(size) {
-                    break;
-                }
-                room = batch.room(writer.buf.len());
+                let Some(left) = writer.put_data(&mut batch, &frame, None) else { break };
+                room = left;
             }
             return Some(batch.transmit(writer.buf.len()));
         }

@@ -14,11 +14,12 @@ use super::link_table::LinkTable;
 use super::outbox::DatagramWriter;
 use crate::config::{RecoveryConfig, Security};
 use crate::limits::LOSSY_PERMILLE;
-use crate::packet::{LinkId, Transmit};
+use crate::packet::{DataFrame, LinkId, Transmit};
 use crate::qos::queue::{Queued, Tier};
 use crate::recovery::{KEPT_BYTES_MAX, Way, is_risky, second_link};
+use crate::scheduler;
 use crate::time::Instant;
-use crate::view::LinkState;
+use crate::view::{LinkSet, LinkState};
 
 /// What became of the packets that wait to be sent again.
 #[derive(Debug)]
@@ -37,6 +38,19 @@ pub(super) struct Redundancy {
     pub(super) copies: Copies,
     pub(super) resend: Resend,
     pub(super) protection: Protection,
+    /// Copies or symbols may wait for the present drain to send them.
+    waits: bool,
+}
+
+/// What a packet asks for beside its own way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asks {
+    /// The scheduler wants copies over these links.
+    pub(super) wanted: LinkSet,
+    /// A rule says that the flow's packets go over two links.
+    pub(super) twice: bool,
+    /// The peer takes frames that are to be delivered at once.
+    pub(super) at_once: bool,
 }
 
 impl Redundancy {
@@ -45,6 +59,7 @@ impl Redundancy {
             copies: Copies::default(),
             resend: Resend::new(config.resend),
             protection: Protection::new(config.fec, config.resend),
+            waits: false,
         }
     }
 
@@ -66,8 +81,43 @@ impl Redundancy {
             && links.kept_bytes() + self.resend.queued_bytes() < KEPT_BYTES_MAX
     }
 
+    /// Whether symbols may cover what is not realtime.
+    pub(super) const fn covers_all(&self) -> bool {
+        self.protection.covers_all()
+    }
+
+    /// The head went over a link: adds the copies that are asked for, and one over the second-best
+    /// link where the first may well lose it. A packet without a copy may be covered by a symbol.
+    pub(super) fn protect(
+        &mut self,
+        head: &Queued,
+        (link, frame): (LinkId, &DataFrame),
+        Asks { mut wanted, twice, at_once }: Asks,
+        links: &mut LinkTable,
+        now: Instant,
+    ) {
+        if twice || self.is_at_risk(head, link, links, at_once) {
+            wanted.insert(scheduler::second(head, link, links.views.all(), now));
+        }
+        let copied = self.copies.add(frame, wanted, links, now);
+        if !copied && at_once {
+            self.protection.protect(head, link, frame, links, now);
+        }
+        self.waits = true;
+    }
+
+    /// A batch of copies, or a symbol. Usually none waits.
+    pub(super) fn transmit(&mut self, writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
+        if !self.waits {
+            return None;
+        }
+        let transmit = self.copies.transmit(writer).or_else(|| self.protection.transmit(writer));
+        self.waits = transmit.is_some();
+        transmit
+    }
+
     /// Whether the head is realtime and the link that it goes over may well lose it.
-    pub(super) fn is_at_risk(&self, head: &Queued, id: LinkId, links: &LinkTable, at_once: bool) -> bool {
+    fn is_at_risk(&self, head: &Queued, id: LinkId, links: &LinkTable, at_once: bool) -> bool {
         head.tier == Tier::Realtime
             && links.views.get(id).is_some_and(|view| {
                 let repairs = self.protection.is_on() && at_once && links.is_sealed(id);
@@ -97,15 +147,14 @@ impl Redundancy {
             let second = risky.then(|| second_link(writer.links.views.all(), &frame, link, now)).flatten();
             if let Some(second) = second {
                 self.copies.add_one(frame.data(), second, writer.links, now);
+                self.waits = true;
             }
             let data = frame.data().clone();
-            let size = writer.put_data(link, security, &data, Some(frame));
-            if !batch.add(size)
-                || self.resend.queue.next(writer.links.views.all(), now) != Some(Way::Now(link))
-            {
+            let Some(left) = writer.put_data(&mut batch, &data, Some(frame)) else { break };
+            if self.resend.queue.next(writer.links.views.all(), now) != Some(Way::Now(link)) {
                 break;
             }
-            room = batch.room(writer.buf.len());
+            room = left;
         }
         if is_any { Resends::Sent(batch.transmit(writer.buf.len())) } else { Resends::Idle }
     }

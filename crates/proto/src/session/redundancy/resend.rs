@@ -2,12 +2,12 @@
 //! another way. [`crate::recovery`] says which packets, and over which link.
 
 use crate::link::Link;
-use crate::packet::{DataFrame, KeptPacket, LinkId};
+use crate::packet::LinkId;
 use crate::recovery::Recovery;
 use crate::session::link_table::{LinkTable, Transition};
 use crate::stats::RecoveryStats;
 use crate::time::Instant;
-use crate::view::{LinkState, LinkView};
+use crate::view::LinkState;
 
 /// The packets that are sent again.
 #[derive(Debug)]
@@ -34,11 +34,6 @@ impl Resend {
 
     pub(super) fn clear(&mut self) {
         self.queue.clear();
-    }
-
-    /// What has to be kept to send this packet again, if the link of this view loses it.
-    pub(in crate::session) fn kept(&self, data: &DataFrame, view: &LinkView, now: Instant) -> KeptPacket {
-        KeptPacket::new(data.clone(), view.delay_us, now)
     }
 
     /// Feedback came about the link. Whether it told of losses.
