@@ -81,7 +81,7 @@ pub struct Client {
     review_at: Option<Instant>,
     events: std::collections::VecDeque<Event>,
     discards: DiscardCounts,
-    /// The driver's full sockets.
+    /// The driver's full sockets, for sessions that begin.
     full: SocketSet,
 }
 
@@ -169,6 +169,7 @@ impl Client {
             sealing.server = entry.server.public_key.unwrap_or(sealing.server);
         }
         let mut session = Session::new(config, now);
+        session.set_full(self.full);
         // The first handshake is due at once.
         session.handle_timeout(now);
         if let Some(over) = entry.session.replace(session) {
@@ -320,8 +321,10 @@ impl StateMachine for Client {
     fn handle_socket_event(&mut self, socket: SocketId, event: SocketEvent, now: Instant) {
         let mut sessions = self.servers.iter_mut().filter_map(|entry| entry.session.as_mut());
         match event {
-            SocketEvent::Full => return self.full.set(socket, true),
-            SocketEvent::Writable => return self.full.set(socket, false),
+            SocketEvent::Full | SocketEvent::Writable => {
+                self.full.set(socket, event == SocketEvent::Full);
+                return sessions.for_each(|session| session.handle_socket_event(socket, event, now));
+            }
             SocketEvent::TooBig { remote, bytes } => {
                 sessions.any(|session| session.handle_too_big(socket, remote, bytes, now));
             }
@@ -347,7 +350,6 @@ impl StateMachine for Client {
     ) -> Option<Transmit> {
         for entry in &mut self.servers {
             let Some(session) = &mut entry.session else { continue };
-            session.set_full(self.full);
             if let Some(transmit) = session.poll_transmit(buf, max_segments, now) {
                 return Some(transmit);
             }

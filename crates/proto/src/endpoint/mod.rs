@@ -516,6 +516,7 @@ impl StateMachine for Endpoint {
         while let Some(id) = self.pending.front().copied() {
             let full = self.full;
             let transmit = self.slot(id).and_then(|slot| {
+                // Not by each event: all sessions use a listener, and few have anything to send.
                 slot.session.set_full(full);
                 slot.session.poll_transmit(buf, max_segments, now)
             });
