@@ -134,7 +134,7 @@ struct Received {
 
 /// The heartbeats of one link.
 #[derive(Debug, Default)]
-pub(super) struct Heartbeats {
+pub(crate) struct Heartbeats {
     /// When the next one is due; `None`: there is no path to send it to.
     due_at: Option<Instant>,
     sent_at: Option<Instant>,
@@ -156,7 +156,8 @@ impl Heartbeats {
         Self { due_at, ..Self::default() }
     }
 
-    pub(super) const fn due_at(&self) -> Option<Instant> {
+    /// When the next one is due; `None` while there is no path to send it to.
+    pub(crate) const fn due_at(&self) -> Option<Instant> {
         self.due_at
     }
 
@@ -185,7 +186,7 @@ impl Heartbeats {
     }
 
     /// Whether the one sent last may be marked on its way.
-    pub(super) fn may_mark(&self) -> bool {
+    pub(crate) fn may_mark(&self) -> bool {
         self.log.back().is_some_and(|logged| logged.is_ect)
     }
 
@@ -245,7 +246,7 @@ impl Heartbeats {
     }
 
     /// The echo for a heartbeat to a peer in its run `peer_epoch`.
-    pub(super) fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
+    pub(crate) fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
         self.received.map(|newest| Echo {
             epoch: peer_epoch,
             stamp_us: newest.stamp_us,

@@ -40,7 +40,6 @@ use self::heartbeat::{Heartbeats, Logged, SUSPECT_INTERVAL};
 use self::liveness::Liveness;
 use self::pacer::Pacer;
 use self::path::LinkPath;
-use self::path::probe::Target;
 use self::profile::Profile;
 use self::traffic::Traffic;
 use crate::config::{LinkConfig, Role, Security};
@@ -130,37 +129,64 @@ impl Link {
         self.profile.peer_resends()
     }
 
+    // The parts, for what concerns one of them alone.
+
+    /// Where the link sends to, and what goes there.
+    pub(crate) const fn path(&self) -> &LinkPath {
+        &self.path
+    }
+
+    /// See [`Self::path`].
+    pub(crate) const fn path_mut(&mut self) -> &mut LinkPath {
+        &mut self.path
+    }
+
+    /// Whether the link delivers.
+    pub(crate) const fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    /// See [`Self::liveness`].
+    pub(crate) const fn liveness_mut(&mut self) -> &mut Liveness {
+        &mut self.liveness
+    }
+
+    /// When heartbeats go, and what they echo.
+    pub(crate) const fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
+    }
+
+    /// What became of what was sent.
+    pub(crate) const fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
+    }
+
+    /// See [`Self::deliveries`].
+    pub(crate) const fn deliveries_mut(&mut self) -> &mut Deliveries {
+        &mut self.deliveries
+    }
+
+    /// When the link may send.
+    pub(crate) const fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+
+    /// See [`Self::pacer`].
+    pub(crate) const fn pacer_mut(&mut self) -> &mut Pacer {
+        &mut self.pacer
+    }
+
+    /// What the link carried.
+    pub(crate) const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// See [`Self::traffic`].
+    pub(crate) const fn traffic_mut(&mut self) -> &mut Traffic {
+        &mut self.traffic
+    }
+
     // The path.
-
-    /// Where the link sends to; `None` until a server has heard the client.
-    pub const fn path(&self) -> Option<Path> {
-        self.path.address.current()
-    }
-
-    /// Whether it has somewhere to send to.
-    pub const fn has_path(&self) -> bool {
-        self.path.is_known()
-    }
-
-    /// Whether the path is known to receive.
-    pub const fn is_trusted(&self) -> bool {
-        self.path.address.is_trusted()
-    }
-
-    /// Every address that a client may reach its server at on this link.
-    pub fn candidates(&self) -> &[Path] {
-        self.path.address.candidates()
-    }
-
-    /// Whether a client may hear its server from `path`.
-    pub fn accepts_from(&self, path: &Path) -> bool {
-        self.path.address.knows(path)
-    }
-
-    /// A client heard its server on `path`. Whether that is another one than it sent to.
-    pub fn adopt(&mut self, path: Path) -> bool {
-        self.path.address.adopt(path)
-    }
 
     /// A server's authenticated datagram with `bytes` of UDP payload came from `path`. Whether the
     /// path changed; then it is asked to prove itself with `token`.
@@ -180,80 +206,23 @@ impl Link {
         moved
     }
 
-    /// The peer answered a challenge from `path`. Whether the path may be used for data from now
-    /// on.
-    pub fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
-        self.path.address.on_response(token, path)
-    }
-
-    /// Whether a datagram with `bytes` of UDP payload may go where the link sends to; if so it
-    /// counts.
-    pub fn try_spend(&mut self, bytes: usize) -> bool {
-        let bytes = bytes as u64 + self.path.header_bytes();
-        self.path.address.try_spend(bytes)
-    }
-
-    /// Sends a control frame as soon as may be.
-    pub fn push_control(&mut self, control: Control) {
-        self.path.push_control(control);
-    }
-
-    /// The control frame to send now.
-    pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
-        self.path.poll_control(now)
-    }
-
-    /// When a control frame is due; the past: at once.
-    pub fn control_at(&self) -> Option<Instant> {
-        self.path.control_at()
-    }
-
-    /// Whether what is sent, heartbeats apart, may be marked on its way.
-    pub fn may_be_marked(&self) -> bool {
-        self.path.ecn.may_be_marked()
-    }
-
     // The sizes that the path carries.
 
-    /// The largest inner packet that one datagram carries.
-    pub fn packet_max(&self) -> usize {
-        match self.profile.security() {
-            Security::Plain => usize::MAX,
-            Security::Sealed => self.path.sizes.packet_max(self.path.header_bytes()),
-        }
-    }
-
-    /// A first probe is under way: soon the link may carry more.
-    pub fn is_opening(&self) -> bool {
-        self.profile.is_sealed() && self.path.sizes.search().is_opening()
-    }
-
-    /// [`Self::packet_max`] is as far as the search goes.
-    pub fn is_settled(&self) -> bool {
-        !self.profile.is_sealed() || self.path.sizes.search().is_settled()
-    }
-
-    /// The largest IP packet that is known to pass; `None`: not asked for.
-    pub fn path_mtu(&self) -> Option<u16> {
-        self.profile.is_sealed().then(|| self.path.sizes.search().bytes())
-    }
-
-    /// The target of probes at present, if there are to be any.
+    /// Whether the path is to be probed at present.
     #[inline]
-    fn probe_target(&self, packet_max: usize) -> Option<Target> {
-        let proven = self.state() == LinkState::Up && self.is_trusted();
-        let wanted = self.profile.is_sealed() && !self.profile.is_unused();
-        let path = self.path.address.known().filter(|_| proven && wanted)?;
-        Some(self.path.sizes.target(path.remote.ip(), packet_max, self.path.header_bytes()))
+    fn is_probed(&self) -> bool {
+        let proven = self.state() == LinkState::Up && self.path.is_trusted();
+        proven && self.profile.is_sealed() && !self.profile.is_unused()
     }
 
     /// The probe to send now, on a link that need not carry inner packets of more than
     /// `packet_max`, and whether the path is another than the one that was known. To be asked
     /// before data is sent.
     pub fn poll_probe(&mut self, packet_max: usize, now: Instant) -> (Option<Control>, bool) {
-        let Some(target) = self.probe_target(packet_max) else { return (None, false) };
-        let header_bytes = self.path.header_bytes();
-        self.path.sizes.poll(target, self.delays.rtt(), header_bytes, now)
+        if !self.is_probed() {
+            return (None, false);
+        }
+        self.path.poll_probe(packet_max, self.delays.rtt(), now)
     }
 
     /// A probe of `bytes` of UDP payload goes out. It takes its share of the link's rate, but
@@ -261,24 +230,6 @@ impl Link {
     pub fn on_probe_sent(&mut self, bytes: usize, sealed: Option<(u32, u64)>, now: Instant) {
         self.on_sent(bytes, Outgoing::control(sealed), now);
         self.traffic.discount_sent();
-    }
-
-    /// A probe arrived, in a datagram that was counted.
-    pub const fn on_probe_received(&mut self) {
-        self.traffic.discount_received();
-    }
-
-    /// The peer received a probe in `bytes` of UDP payload. Whether what the link carries changed.
-    pub fn on_probe_answer(&mut self, id: u32, bytes: u16, now: Instant) -> bool {
-        let bytes = u16::try_from(u64::from(bytes) + self.path.header_bytes()).unwrap_or(u16::MAX);
-        self.path.sizes.search_mut().on_answer(id, bytes, now)
-    }
-
-    /// The kernel refused a datagram with `bytes` of UDP payload as too large. Whether what the
-    /// link carries changed.
-    pub fn on_refused(&mut self, bytes: usize, now: Instant) -> bool {
-        let bytes = u16::try_from(bytes as u64 + self.path.header_bytes()).unwrap_or(u16::MAX);
-        self.profile.is_sealed() && self.path.sizes.search_mut().on_refused(bytes, now)
     }
 
     /// An answer may be overdue. Whether what the link carries changed.
@@ -295,21 +246,11 @@ impl Link {
         changed
     }
 
-    /// When an answer is overdue.
-    pub fn probe_timeout(&self) -> Option<Instant> {
-        self.path.sizes.search().poll_timeout()
-    }
-
     // Liveness.
 
     /// Proven, suspect or down.
     pub const fn state(&self) -> LinkState {
         self.liveness.health.state()
-    }
-
-    /// It was up, is down, and not yet on its way back.
-    pub fn has_failed(&self) -> bool {
-        self.liveness.health.has_failed()
     }
 
     /// Time has passed: the state may change.
@@ -320,12 +261,6 @@ impl Link {
         if before != after && after != (LinkState::Down, false) && !self.profile.is_unused() {
             self.hasten_heartbeat(now);
         }
-    }
-
-    /// Before this the state does not change by time alone: sooner found than
-    /// [`Self::poll_timeout`].
-    pub fn unchanged_until(&self) -> Instant {
-        self.liveness.health.unchanged_until()
     }
 
     /// When the state may change by time alone.
@@ -348,11 +283,6 @@ impl Link {
         if before != self.state() {
             self.hasten_heartbeat(now);
         }
-    }
-
-    /// The peer says that the link failed.
-    pub fn on_peer_failure(&mut self, now: Instant) {
-        self.liveness.health.on_peer_failure(now);
     }
 
     /// The peer was restarted, or ended the session: all that its clock and counters told is void.
@@ -390,11 +320,6 @@ impl Link {
     }
 
     // Heartbeats.
-
-    /// When the next heartbeat is due; `None` while there is no path to send it to.
-    pub const fn heartbeat_at(&self) -> Option<Instant> {
-        self.heartbeats.due_at()
-    }
 
     /// The heartbeat that is due may not go yet.
     pub fn skip_heartbeat(&mut self, now: Instant) {
@@ -441,16 +366,6 @@ impl Link {
             failed: 0,
         };
         (self.heartbeats.on_sent(logged, interval), heartbeat)
-    }
-
-    /// Whether the heartbeat made last may be marked on its way.
-    pub fn may_mark_heartbeat(&self) -> bool {
-        self.heartbeats.may_mark()
-    }
-
-    /// The echo for a heartbeat to a peer in its run `peer_epoch`.
-    pub fn echo(&self, peer_epoch: u32, now: Instant) -> Option<Echo> {
-        self.heartbeats.echo(peer_epoch, now)
     }
 
     /// A heartbeat of the peer's present run arrived, answering a run `epoch` of ours or none.
@@ -617,11 +532,6 @@ impl Link {
         self.liveness.indirect.on_time(self.arrivals.steady_until(), checking_since, now);
     }
 
-    /// Whether feedback is due over another link.
-    pub const fn has_indirect_feedback(&self) -> bool {
-        self.liveness.indirect.is_due()
-    }
-
     /// What is to be told over another link now.
     pub const fn take_indirect_feedback(&mut self) -> Option<Report> {
         if self.liveness.indirect.take_due() { self.arrivals.repeat() } else { None }
@@ -638,26 +548,10 @@ impl Link {
         self.on_carried(bytes);
     }
 
-    /// A data frame with this counter arrived.
-    pub const fn on_data(&mut self, counter: u64, now: Instant) {
-        self.traffic.on_data(counter, now);
-    }
-
-    /// When the newest data frame arrived.
-    pub const fn data_at(&self) -> Option<Instant> {
-        self.traffic.data_at()
-    }
-
-    /// Bytes sent and received so far, IP and UDP headers included.
-    pub const fn carried_total_bytes(&self) -> u64 {
-        self.traffic.tx_bytes() + self.traffic.rx_bytes()
-    }
-
     /// A datagram with `bytes` of UDP payload goes out.
     pub fn on_sent(&mut self, bytes: usize, outgoing: Outgoing, now: Instant) {
-        let bytes = bytes as u64 + self.path.header_bytes();
+        let bytes = self.path.on_sent(bytes);
         self.traffic.on_sent(bytes, now);
-        self.path.sizes.search_mut().on_sent(bytes);
         self.pacer.on_sent(bytes, self.pacing_rate(now), now);
         if outgoing.asks && outgoing.sealed.is_some() {
             self.liveness.health.on_asked(now);
@@ -689,16 +583,11 @@ impl Link {
     /// feedback and no probe.
     pub fn has_due(&self, packet_max: usize, now: Instant) -> bool {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        is_due(self.heartbeat_at())
-            || is_due(self.control_at())
-            || self.has_indirect_feedback()
+        is_due(self.heartbeats.due_at())
+            || is_due(self.path.control_at())
+            || self.liveness.is_indirect_due()
             || self.is_feedback_due(now)
-            || self.probe_target(packet_max).is_some_and(|target| self.path.sizes.may_probe(target, now))
-    }
-
-    /// The packets found lost since the last call, oldest first.
-    pub fn take_lost(&mut self) -> Vec<KeptPacket> {
-        self.deliveries.log.take_lost()
+            || (self.is_probed() && self.path.may_probe(packet_max, now))
     }
 
     /// When packets that end what was sent are overdue: nothing was sent after them that could tell
@@ -712,38 +601,7 @@ impl Link {
         self.deliveries.take_end(self.delays.rtt(), now)
     }
 
-    /// The packets whose fate is open, oldest first: the link is given up.
-    pub fn take_underway(&mut self) -> Vec<KeptPacket> {
-        self.deliveries.log.take_underway()
-    }
-
-    /// Bytes of packets kept until their fate is known.
-    pub const fn kept_bytes(&self) -> usize {
-        self.deliveries.log.kept_bytes()
-    }
-
-    /// What became of packets that were sent again.
-    pub const fn resend_counts(&self) -> ResendCounts {
-        self.deliveries.log.counts()
-    }
-
     // Pace and figures.
-
-    /// The driver, not the links, kept waiting for so long what waited to be sent from now on.
-    pub fn set_late(&mut self, late: Duration) {
-        self.pacer.set_late(late);
-    }
-
-    /// From when on a datagram may go.
-    pub const fn free_at(&self) -> Instant {
-        self.pacer.free_at()
-    }
-
-    /// The pacing rate that the link's view of this moment has: it need not be computed again for
-    /// what is sent at once.
-    pub const fn set_paced(&mut self, rate: BitRate, now: Instant) {
-        self.pacer.set_rate(rate, now);
-    }
 
     /// The pacing rate now.
     fn pacing_rate(&self, now: Instant) -> BitRate {
@@ -815,7 +673,7 @@ impl Link {
             delay_us: self.delays.tx().delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
             header_bytes: self.path.header_bytes(),
-            mtu: self.packet_max(),
+            mtu: self.path.packet_max(),
         }
     }
 
@@ -825,8 +683,8 @@ impl Link {
         LinkStats {
             id: view.id,
             // No data for an address that has not proven that it wants it.
-            state: if self.is_trusted() { view.state } else { LinkState::Down },
-            path: self.path(),
+            state: if self.path.is_trusted() { view.state } else { LinkState::Down },
+            path: self.path.current(),
             priority: view.priority,
             role: view.role,
             score: score(&view, Saturation::Ignored),
@@ -844,7 +702,7 @@ impl Link {
             rx_packets: self.traffic.rx_packets(),
             rx_bytes: self.traffic.rx_bytes(),
             last_seq: self.traffic.last_seq(),
-            mtu: self.path_mtu(),
+            mtu: self.path.mtu(),
             control: self.congestion.stats(now),
         }
     }

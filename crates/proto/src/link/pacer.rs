@@ -25,7 +25,7 @@ const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// Pacer of one link.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pacer {
+pub(crate) struct Pacer {
     free_at: Instant,
     idle: Duration,
     late: Duration,
@@ -35,7 +35,7 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// From when on a datagram may go; in the past: at once.
-    pub(super) const fn free_at(&self) -> Instant {
+    pub(crate) const fn free_at(&self) -> Instant {
         self.free_at
     }
 
@@ -45,7 +45,7 @@ impl Pacer {
     }
 
     /// The driver, not the links, kept waiting for so long what waited to be sent from now on.
-    pub(super) fn set_late(&mut self, late: Duration) {
+    pub(crate) fn set_late(&mut self, late: Duration) {
         self.late = late.min(LATE_MAX);
     }
 
@@ -55,7 +55,7 @@ impl Pacer {
     }
 
     /// The pacing rate of this moment, for what is sent at once.
-    pub(super) const fn set_rate(&mut self, rate: BitRate, now: Instant) {
+    pub(crate) const fn set_rate(&mut self, rate: BitRate, now: Instant) {
         self.rate = Some((now, rate));
     }
 

@@ -32,7 +32,7 @@ fn due_after(datagrams: u64, mbit: u64, receive: bool) -> Instant {
             link.on_sent(1_400, Outgoing { sealed: None, asks: true, frame: None }, at);
         }
     }
-    link.heartbeat_at().unwrap()
+    link.heartbeats().due_at().unwrap()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_sealed_link_without_a_path_waits_for_one() {
     link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));
     link.on_peer_restart(ms(0));
     assert_eq!(link.on_heartbeat(1, &heartbeat, path, 1, ms(0)), Ok(None));
-    assert_eq!(link.heartbeat_at(), None);
+    assert_eq!(link.heartbeats().due_at(), None);
     link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(1));
-    assert_eq!(link.heartbeat_at(), Some(ms(1)));
+    assert_eq!(link.heartbeats().due_at(), Some(ms(1)));
 }

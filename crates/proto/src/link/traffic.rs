@@ -66,7 +66,7 @@ impl Direction {
 
 /// What one link carried.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     tx: Direction,
     rx: Direction,
     /// Datagrams received since the peer's run began.
@@ -94,12 +94,12 @@ impl Traffic {
     }
 
     /// The same of the datagram received last.
-    pub(super) const fn discount_received(&mut self) {
+    pub(crate) const fn discount_received(&mut self) {
         self.rx_run_packets = self.rx_run_packets.saturating_sub(1);
     }
 
     /// A data frame with this counter arrived.
-    pub(super) const fn on_data(&mut self, counter: u64, now: Instant) {
+    pub(crate) const fn on_data(&mut self, counter: u64, now: Instant) {
         self.last_seq = counter;
         self.data_at = Some(now);
     }
@@ -107,6 +107,11 @@ impl Traffic {
     /// The peer's run is another. Totals go on.
     pub(super) const fn on_peer_restart(&mut self) {
         self.rx_run_packets = 0;
+    }
+
+    /// Bytes sent and received so far, IP and UDP headers included.
+    pub(crate) const fn total_bytes(&self) -> u64 {
+        self.tx.bytes + self.rx.bytes
     }
 
     pub(super) const fn tx_packets(&self) -> u64 {
@@ -133,7 +138,8 @@ impl Traffic {
         self.last_seq
     }
 
-    pub(super) const fn data_at(&self) -> Option<Instant> {
+    /// When the newest data frame arrived.
+    pub(crate) const fn data_at(&self) -> Option<Instant> {
         self.data_at
     }
 

@@ -275,14 +275,9 @@ impl Queue {
         self.delay.set_delays(&self.config, spread, round);
     }
 
-    /// Forgets the flows that have been idle for a second. [`Self::push`] and [`Self::head`] do
-    /// that too. To be called now and then while the queue is empty, so that the last flows are
-    /// forgotten.
-    pub fn forget_idle(&mut self, now: Instant) {
-        self.table.forget_idle(now);
-    }
-
-    /// Which tiers have packets waiting, in the order of [`Tier::ALL`]. Forgets idle flows.
+    /// Which tiers have packets waiting, in the order of [`Tier::ALL`]. Forgets the flows that have
+    /// been idle for a second, as [`Self::push`] and [`Self::head`] do: to be called now and then
+    /// while the queue is empty.
     pub fn waiting(&mut self, now: Instant) -> [bool; Tier::ALL.len()] {
         self.table.forget_idle(now);
         Tier::ALL.map(|tier| self.tiers.of(tier).bytes > 0)
@@ -299,7 +294,7 @@ impl Queue {
     }
 
     /// Flows that have packets waiting, or had some in the second before the last
-    /// [`Self::forget_idle`].
+    /// [`Self::waiting`].
     pub fn flows_active(&self) -> usize {
         self.table.count()
     }

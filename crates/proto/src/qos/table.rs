@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::codel::CoDel;
 use super::credit::Credit;
 use super::flow::{FLOW_IDS, FlowId};
-use super::queue::Tier;
+use super::tier::Tier;
 use crate::{Instant, PacketBuf};
 
 /// How long a flow without packets is remembered and counts as active. TCP restarts with an initial

@@ -20,7 +20,7 @@ use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
 use crate::event::Event;
 use crate::handshake::{Outcome, TransportKeys, Welcome};
-use crate::link::{Arrival, Link};
+use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet};
 use crate::qos::classify::needs_order;
 use crate::qos::flow::InnerHeader;
@@ -152,7 +152,7 @@ impl Session {
 
     /// Whether one of a client's links accepts its server's datagrams from `path`.
     pub fn accepts_from(&self, path: &Path) -> bool {
-        self.links.get(LinkId(path.socket.0)).is_some_and(|link| link.accepts_from(path))
+        self.links.get(LinkId(path.socket.0)).is_some_and(|link| link.path().accepts_from(path))
     }
 
     /// A server's handshake is done: its keys serve from the client's first datagram under them on.
@@ -218,7 +218,7 @@ impl Session {
 
     /// Bytes that each link sent and received so far, with IP and UDP headers, without handshakes.
     pub fn links_bytes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.links.iter().map(Link::carried_total_bytes)
+        self.links.iter().map(|link| link.traffic().total_bytes())
     }
 
     /// Ends the session: the peer is told over every link. Drain it, and use it no more.

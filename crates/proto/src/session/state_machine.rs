@@ -110,7 +110,7 @@ impl StateMachine for Session {
         // The first data on a link starts the search for its rate.
         self.settle_changes(now);
         let transmit = transmit?;
-        let may_be_marked = self.links.get(transmit.link).is_some_and(Link::may_be_marked);
+        let may_be_marked = self.links.get(transmit.link).is_some_and(|link| link.path().may_be_marked());
         Some(Transmit { is_ect: transmit.is_ect || may_be_marked, ..transmit })
     }
 
@@ -128,7 +128,7 @@ impl StateMachine for Session {
     }
 
     fn round_trip(&self, socket: SocketId) -> Option<Duration> {
-        let over = |link: &&Link| link.path().is_some_and(|path| path.socket == socket);
+        let over = |link: &&Link| link.path().current().is_some_and(|path| path.socket == socket);
         self.links.iter().filter(over).map(Link::rtt).filter(|rtt| !rtt.is_zero()).min()
     }
 
@@ -137,24 +137,24 @@ impl StateMachine for Session {
         let keys_serve = self.sealing.keyring.serves();
         for link in self.links.iter() {
             if may_send(link, keys_serve) {
-                first.offer(link.heartbeat_at(), Timer::Heartbeat);
-                first.offer(link.control_at(), Timer::Control);
-                if link.is_trusted() {
+                first.offer(link.heartbeats().due_at(), Timer::Heartbeat);
+                first.offer(link.path().control_at(), Timer::Control);
+                if link.path().is_trusted() {
                     first.offer(link.feedback_at(), Timer::Feedback);
                 }
             }
-            if link.has_indirect_feedback() {
+            if link.liveness().is_indirect_due() {
                 first.offer(Some(Instant::ZERO), Timer::IndirectFeedback);
             }
             debug_assert!(
-                link.poll_timeout().is_none_or(|at| at >= link.unchanged_until()),
+                link.poll_timeout().is_none_or(|at| at >= link.liveness().unchanged_until()),
                 "that is a bound"
             );
-            if !first.is_by(link.unchanged_until()) {
+            if !first.is_by(link.liveness().unchanged_until()) {
                 first.offer(link.poll_timeout(), Timer::LinkState);
             }
             first.offer(link.end_overdue_at(), Timer::Resend);
-            first.offer(link.probe_timeout(), Timer::MtuProbe);
+            first.offer(link.path().probe_timeout(), Timer::MtuProbe);
         }
         first.offer(self.sealing.handshake_timeout(), Timer::Handshake);
         first.offer(self.sealing.keyring.poll_timeout(), Timer::Keys);

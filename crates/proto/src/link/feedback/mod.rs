@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::acknowledger::END_AFTER;
 use self::delays::{RttEstimator, micros_between};
 use self::loss_meter::LossMeter;
-use self::sent_log::{Outgoing, Sent, SentLog};
+use self::sent_log::{Outgoing, ResendCounts, Sent, SentLog};
 use super::congestion::Observation;
 use super::heartbeat::OVERDUE_SLACK;
 use super::liveness::indirect::{OVERDUE_MIN, OVERDUE_SPAN};
@@ -50,7 +50,7 @@ pub(super) struct FrameReading {
 
 /// The sender's half of one link.
 #[derive(Debug)]
-pub(super) struct Deliveries {
+pub(crate) struct Deliveries {
     pub(super) log: SentLog,
     /// When data was sent last, and when the end of such data was given up last.
     data_at: Option<Instant>,
@@ -172,6 +172,26 @@ impl Deliveries {
             let later = self.log.first_asked_after(first_at + OVERDUE_SPAN);
             later.is_some_and(|later_at| later_at <= due_before)
         })
+    }
+
+    /// The packets found lost since the last call, oldest first.
+    pub(crate) fn take_lost(&mut self) -> Vec<KeptPacket> {
+        self.log.take_lost()
+    }
+
+    /// The packets whose fate is open, oldest first: the link is given up.
+    pub(crate) fn take_underway(&mut self) -> Vec<KeptPacket> {
+        self.log.take_underway()
+    }
+
+    /// Bytes of packets kept until their fate is known.
+    pub(crate) const fn kept_bytes(&self) -> usize {
+        self.log.kept_bytes()
+    }
+
+    /// What became of packets that were sent again.
+    pub(crate) const fn resend_counts(&self) -> ResendCounts {
+        self.log.counts()
     }
 
     /// What was delivered before says nothing about what will be.

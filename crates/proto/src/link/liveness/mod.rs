@@ -15,7 +15,7 @@ use crate::wire::heartbeat::Heartbeat;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(crate) struct Liveness {
     pub(super) health: Health,
     pub(super) indirect: Indirect,
 }
@@ -31,6 +31,27 @@ impl Liveness {
         self.health.state() == LinkState::Up
             && !self.health.is_in_doubt()
             && !self.indirect.knows_only_indirectly()
+    }
+
+    /// The link was up, is down, and is not yet on its way back.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.health.has_failed()
+    }
+
+    /// Before this the state does not change by time alone: sooner found than the link's
+    /// `poll_timeout`.
+    pub(crate) fn unchanged_until(&self) -> Instant {
+        self.health.unchanged_until()
+    }
+
+    /// The peer says that the link failed.
+    pub(crate) fn on_peer_failure(&mut self, now: Instant) {
+        self.health.on_peer_failure(now);
+    }
+
+    /// Whether feedback is due over another link.
+    pub(crate) const fn is_indirect_due(&self) -> bool {
+        self.indirect.is_due()
     }
 
     /// The peer's heartbeat says whether it has doubts.

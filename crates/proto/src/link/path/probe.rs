@@ -26,7 +26,10 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3);
 const TIMEOUT_SLACK: Duration = Duration::from_millis(50);
 
 /// The target of probes: the peer's address, and the largest size that is asked for.
-pub(in crate::link) type Target = (IpAddr, u16);
+type Target = (IpAddr, u16);
+
+/// The peer's address, and how large an inner packet needs to be at most.
+type Wanted = (IpAddr, usize);
 
 /// The sizes of one link.
 #[derive(Debug)]
@@ -34,14 +37,21 @@ pub(in crate::link) struct Sizes {
     search: PathMtu,
     /// What the interface takes.
     interface_max: u16,
+    /// The link is sealed.
+    is_searched: bool,
     /// The peer's address that the search is about.
     of: Option<IpAddr>,
 }
 
 impl Sizes {
     /// On an interface that takes packets of `interface_max` bytes.
-    pub(in crate::link) fn new(interface_max: u16) -> Self {
-        Self { search: PathMtu::new(interface_max), interface_max, of: None }
+    pub(in crate::link) fn new(interface_max: u16, is_searched: bool) -> Self {
+        Self { search: PathMtu::new(interface_max), interface_max, is_searched, of: None }
+    }
+
+    /// Whether the path is searched: a plain link is not.
+    pub(in crate::link) const fn is_searched(&self) -> bool {
+        self.is_searched
     }
 
     /// The search, with sizes of IP packets.
@@ -59,9 +69,9 @@ impl Sizes {
         usize::from(self.search.bytes()).saturating_sub(overhead(header_bytes))
     }
 
-    /// What probes ask for where inner packets need not be larger than `packet_max`.
+    /// What probes ask for.
     #[inline]
-    pub(in crate::link) fn target(&self, to: IpAddr, packet_max: usize, header_bytes: u64) -> Target {
+    fn target(&self, (to, packet_max): Wanted, header_bytes: u64) -> Target {
         let wanted = packet_max.saturating_add(overhead(header_bytes));
         (to, self.interface_max.min(u16::try_from(wanted).unwrap_or(u16::MAX)))
     }
@@ -73,11 +83,12 @@ impl Sizes {
     /// The probe to send now, and whether the path is another than the one that was known.
     pub(in crate::link) fn poll(
         &mut self,
-        target: Target,
+        wanted: Wanted,
         rtt: &RttEstimator,
         header_bytes: u64,
         now: Instant,
     ) -> (Option<Control>, bool) {
+        let target = self.target(wanted, header_bytes);
         let moved = self.is_moved(target);
         if moved {
             self.of = Some(target.0);
@@ -94,8 +105,9 @@ impl Sizes {
     }
 
     /// Whether [`Self::poll`] may have something to say.
-    pub(in crate::link) fn may_probe(&self, target: Target, now: Instant) -> bool {
-        self.is_moved(target) || self.search.may_probe(now)
+    #[inline]
+    pub(in crate::link) fn may_probe(&self, wanted: Wanted, header_bytes: u64, now: Instant) -> bool {
+        self.is_moved(self.target(wanted, header_bytes)) || self.search.may_probe(now)
     }
 }
 

@@ -470,7 +470,7 @@ fn idle_flows_cost_nothing() {
     }
     assert_eq!(queue.head(Tier::Sparse, at(1_500)), None);
     assert_eq!(queue.flows_active(), 523);
-    queue.forget_idle(at(2_023));
+    assert_eq!(queue.waiting(at(2_023)), [false; 3]);
     assert_eq!((queue.flows_active(), queue.table.capacity()), (0, 0));
 }
 

@@ -15,7 +15,7 @@ use self::sizes::Sizes;
 use super::events::Events;
 use super::link_table::{LinkTable, QueueDelays};
 use crate::discard::{Discard, DiscardCounts};
-use crate::inner::{checksum, fragment, too_big};
+use crate::inner::{checksum, fragment, mss, too_big};
 use crate::packet::PacketBuf;
 use crate::qos::Rule;
 use crate::qos::classify::Classifier;
@@ -55,10 +55,11 @@ impl Ingress {
         discards: &mut DiscardCounts,
         now: Instant,
     ) -> Result<(), Discard> {
-        match self.sizes.fitted(packet, header.protocol == TCP, links, &mut 0) {
-            Ok(packet) => self.enqueue(header, packet, now),
-            Err(packet) => self.cut(packet, header, links, discards, now),
+        if !self.sizes.fits(packet.len(), links) {
+            return self.cut(packet, header, links, discards, now);
         }
+        let packet = if header.protocol == TCP { self.sizes.clamped(packet) } else { packet };
+        self.enqueue(header, packet, now)
     }
 
     /// Takes the packets of a run, all of the flow and class that the header says. What is refused
@@ -71,12 +72,21 @@ impl Ingress {
         discards: &mut DiscardCounts,
         now: Instant,
     ) -> u64 {
+        let clamp_to = self.sizes.tcp().filter(|_| header.protocol == TCP);
+        // What is known to fit: packets of a run have one size as a rule.
         let (mut fits_bytes, mut taken) = (0, 0);
         for packet in run {
             debug_assert_eq!(flow::parse(&packet).as_ref(), Ok(header), "a run is of one flow");
-            let result = match self.sizes.fitted(packet, header.protocol == TCP, links, &mut fits_bytes) {
-                Ok(packet) => self.enqueue(header, packet, now),
-                Err(packet) => self.cut(packet, header, links, discards, now),
+            let bytes = packet.len();
+            let result = if bytes <= fits_bytes || self.sizes.fits(bytes, links) {
+                fits_bytes = fits_bytes.max(bytes);
+                let packet = match clamp_to {
+                    Some(mtu) => mss::clamp(packet, mtu),
+                    None => packet,
+                };
+                self.enqueue(header, packet, now)
+            } else {
+                self.cut(packet, header, links, discards, now)
             };
             taken += u64::from(result.is_ok());
         }
@@ -141,9 +151,8 @@ impl Ingress {
         }
     }
 
-    /// Nothing waits: flows that have been idle are forgotten.
+    /// Nothing waits: flows that have been idle are forgotten. The queue forgets its own.
     pub(super) fn on_idle(&mut self, now: Instant) {
-        self.queue.forget_idle(now);
         self.classes.forget_idle(now);
     }
 

@@ -97,6 +97,11 @@ impl Sizes {
         }
     }
 
+    /// What TCP segments are to fit in; `None`: connections are left alone.
+    pub(super) const fn tcp(&self) -> Option<usize> {
+        self.tcp
+    }
+
     pub(super) fn poll_answer(&mut self) -> Option<PacketBuf> {
         self.answers.pop_front()
     }
@@ -105,29 +110,10 @@ impl Sizes {
         !self.answers.is_empty()
     }
 
-    /// A packet that may be queued, as TCP's ends should see it if `is_tcp`; `Err`: no link carries
-    /// it. `fits_bytes`: what is known to fit, which the packet may add to.
-    pub(super) fn fitted(
-        &self,
-        packet: PacketBuf,
-        is_tcp: bool,
-        links: &LinkTable,
-        fits_bytes: &mut usize,
-    ) -> Result<PacketBuf, PacketBuf> {
-        let bytes = packet.len();
-        if bytes > *fits_bytes {
-            if !self.fits(bytes, links) {
-                return Err(packet);
-            }
-            *fits_bytes = bytes;
-        }
-        Ok(if is_tcp { self.clamped(packet) } else { packet })
-    }
-
     /// Whether a packet of `bytes` may be queued: a link carries it, or may do so soon.
-    fn fits(&self, bytes: usize, links: &LinkTable) -> bool {
+    pub(super) fn fits(&self, bytes: usize, links: &LinkTable) -> bool {
         // As a rule the first link says yes.
-        let carries = |link: &Link| is_in_use(link) && link.packet_max().min(self.packet_max) >= bytes;
+        let carries = |link: &Link| is_in_use(link) && link.path().packet_max().min(self.packet_max) >= bytes;
         if bytes <= SMALL_BYTES.min(self.packet_max) || links.iter().any(carries) {
             return true;
         }
@@ -138,10 +124,10 @@ impl Sizes {
     pub(super) fn passes(&self, links: &LinkTable) -> Passes {
         let mut passes = Passes { bytes: 0, opening: false, settled: true };
         for link in links.iter().filter(|link| is_in_use(link)) {
-            passes.bytes = passes.bytes.max(link.packet_max());
+            passes.bytes = passes.bytes.max(link.path().packet_max());
             // A link that is not proven is not probed, and not waited for.
-            passes.opening |= link.is_opening() && link.state() == LinkState::Up;
-            passes.settled &= link.is_settled();
+            passes.opening |= link.path().is_opening() && link.state() == LinkState::Up;
+            passes.settled &= link.path().is_settled();
         }
         passes.bytes = passes.bytes.min(self.packet_max);
         passes
@@ -177,7 +163,7 @@ impl Sizes {
     pub(super) fn refresh(&mut self, links: &LinkTable, events: &mut Events) {
         self.told.resize(links.len(), None);
         for (link, told) in links.iter().zip(&mut self.told) {
-            let found = link.path_mtu().filter(|_| link.is_settled() && is_in_use(link));
+            let found = link.path().mtu().filter(|_| link.path().is_settled() && is_in_use(link));
             if let Some(bytes) = found.filter(|bytes| *told != Some(*bytes)) {
                 *told = Some(bytes);
                 events.push(Event::LinkMtu { link: link.id(), bytes });
@@ -185,10 +171,11 @@ impl Sizes {
         }
         let usable = || links.iter().filter(|link| is_in_use(link));
         if let Some(tcp) = &mut self.tcp {
-            let known = usable().filter(|link| !link.is_opening());
-            *tcp = known.map(Link::packet_max).fold(self.packet_max, usize::min);
+            let known = usable().filter(|link| !link.path().is_opening());
+            *tcp = known.map(|link| link.path().packet_max()).fold(self.packet_max, usize::min);
         }
-        let settled = || usable().filter(|link| link.is_settled()).map(Link::packet_max);
+        let settled =
+            || usable().filter(|link| link.path().is_settled()).map(|link| link.path().packet_max());
         let Some(largest) = settled().max() else { return };
         let least = too_big::V6_MTU_MIN.min(self.packet_max);
         let large = settled().filter(|bytes| *bytes >= least).min();

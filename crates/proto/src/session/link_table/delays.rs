@@ -29,7 +29,7 @@ pub(super) fn refresh(delays: &mut Vec<LinkDelay>, links: &[Link], now: Instant)
         let usable = link.state() != LinkState::Down;
         LinkDelay { usable, delay_us, jitter_us, resend: Duration::ZERO }
     }));
-    let carries = |link: &Link| link.data_at().is_some_and(|at| now.saturating_since(at) < CARRIES);
+    let carries = |link: &Link| link.traffic().data_at().is_some_and(|at| now.saturating_since(at) < CARRIES);
     let service = Service::of(links.iter().map(|link| (link.state(), link.link_role())));
     let serves = |link: &Link| {
         service.is_some_and(|kind| match link.link_role() {

@@ -106,7 +106,7 @@ impl LinkTable {
     /// that it was told; a server's caller has matched address and link.
     pub(super) fn accepts_plain(&self, id: LinkId, path: &Path) -> Result<(), Discard> {
         let link = self.get(id).filter(|link| link.security() == Security::Plain);
-        let known = link.ok_or(Discard::UnknownPeer)?.path();
+        let known = link.ok_or(Discard::UnknownPeer)?.path().current();
         if self.new_links.role == Role::Client && known.is_none_or(|known| known.remote != path.remote) {
             return Err(Discard::UnknownPeer);
         }
@@ -127,7 +127,7 @@ impl LinkTable {
         let is_sealed = link.is_none_or(|link| link.security() == Security::Sealed);
         match self.new_links.role {
             Role::Client => {
-                is_sealed && path.socket.0 == id.0 && link.is_some_and(|link| link.accepts_from(path))
+                is_sealed && path.socket.0 == id.0 && link.is_some_and(|link| link.path().accepts_from(path))
             }
             Role::Server => is_sealed && id.index() < LINKS_MAX,
         }
@@ -149,13 +149,13 @@ impl LinkTable {
 
     /// The links that failed, a bit each.
     pub(super) fn failed(&self) -> u32 {
-        let failed = self.links.iter().filter(|link| link.has_failed());
+        let failed = self.links.iter().filter(|link| link.liveness().has_failed());
         failed.fold(0, |bits, link| bits | 1_u32.checked_shl(u32::from(link.id().0)).unwrap_or(0))
     }
 
     /// Bytes of packets kept to be sent again.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.links.iter().map(Link::kept_bytes).sum()
+        self.links.iter().map(|link| link.deliveries().kept_bytes()).sum()
     }
 
     /// When links are to be checked for silence though nothing arrives.
@@ -240,10 +240,10 @@ impl LinkTable {
         now: Instant,
     ) -> bool {
         let on_path = |link: &&mut Link| {
-            link.path().is_some_and(|known| known.socket == socket && known.remote == remote)
+            link.path().current().is_some_and(|known| known.socket == socket && known.remote == remote)
         };
         let Some(link) = self.links.iter_mut().find(on_path) else { return false };
-        if link.on_refused(bytes, now) {
+        if link.path_mut().on_refused(bytes, now) {
             self.changes.add(Impact::SIZES);
         }
         true
@@ -285,7 +285,7 @@ impl LinkTable {
     ) -> Result<Option<Path>, Discard> {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         let (before, role_before) = (link.state(), link.link_role());
-        let known = link.path().is_some();
+        let known = link.path().current().is_some();
         let moved = link.on_heartbeat(seq_num, heartbeat, path, epoch, now)?;
         let after = link.state();
         let impact = if role_before == link.link_role() { Impact::MEASURED } else { Impact::ALL };
@@ -300,7 +300,7 @@ impl LinkTable {
         if failed != 0 {
             self.update_all(now, |link| {
                 if failed.checked_shr(u32::from(link.id().0)).unwrap_or(0) & 1 != 0 {
-                    link.on_peer_failure(now);
+                    link.liveness_mut().on_peer_failure(now);
                 }
             });
         }
@@ -346,7 +346,7 @@ impl LinkTable {
     /// A data frame arrived. A link that carries data again may be what the resequencer waits for.
     pub(super) fn on_data(&mut self, id: LinkId, counter: u64, now: Instant) -> Result<(), Discard> {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
-        link.on_data(counter, now);
+        link.traffic_mut().on_data(counter, now);
         let waited_for = self.delays.get(id.index()).is_some_and(|delay| delay.usable);
         if !waited_for && link.state() != LinkState::Down {
             self.changes.add(Impact::DELAYS);
@@ -361,7 +361,7 @@ impl LinkTable {
             self.changes.add(Impact::RATES);
         }
         if let Some(view) = self.views.get_mut(id) {
-            view.free_at = link.free_at();
+            view.free_at = link.pacer().free_at();
         }
     }
 
@@ -378,10 +378,10 @@ impl LinkTable {
         self.ensure_link(id, now);
         let role = self.new_links.role;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
-        let known = link.path().is_some();
+        let known = link.path().current().is_some();
         let moved = match role {
             // A proven link has its path.
-            Role::Client => link.state() == LinkState::Down && is_newest && link.adopt(path),
+            Role::Client => link.state() == LinkState::Down && is_newest && link.path_mut().adopt(path),
             Role::Server => link.follow(path, is_newest, bytes, token, now),
         };
         link.on_datagram(bytes, now);
@@ -403,19 +403,19 @@ impl LinkTable {
     ) {
         let Some(link) = self.links.get_mut(id.index()) else { return };
         match control {
-            Control::Challenge(token) => link.push_control(Control::Response(*token)),
+            Control::Challenge(token) => link.path_mut().push_control(Control::Response(*token)),
             Control::Response(token) => {
-                if link.on_response(token, path) {
+                if link.path_mut().on_response(token, path) {
                     self.changes.add(Impact::ALL);
                 }
             }
             Control::Probe { id: probe, .. } => {
-                link.on_probe_received();
+                link.traffic_mut().discount_received();
                 let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-                link.push_control(Control::ProbeReceived { id: *probe, bytes });
+                link.path_mut().push_control(Control::ProbeReceived { id: *probe, bytes });
             }
             Control::ProbeReceived { id: probe, bytes } => {
-                if link.on_probe_answer(*probe, *bytes, now) {
+                if link.path_mut().on_probe_answer(*probe, *bytes, now) {
                     self.changes.add(Impact::SIZES);
                 }
             }
@@ -426,14 +426,14 @@ impl LinkTable {
     /// This side ends the session: every sealed link tells the peer.
     pub(super) fn push_close(&mut self, reason: CloseReason) {
         let sealed = self.links.iter_mut().filter(|link| link.security() == Security::Sealed);
-        sealed.for_each(|link| link.push_control(Control::Close(reason)));
+        sealed.for_each(|link| link.path_mut().push_control(Control::Close(reason)));
     }
 
     /// The server's first answer came on this path: every sealed link tells the server at once.
     pub(super) fn on_welcome(&mut self, path: Path, now: Instant) {
         for link in self.links.iter_mut().filter(|link| link.security() == Security::Sealed) {
             if link.id().0 == path.socket.0 && link.state() == LinkState::Down {
-                link.adopt(path);
+                link.path_mut().adopt(path);
             }
             link.hasten_heartbeat(now);
         }
@@ -496,7 +496,7 @@ pub(super) fn is_in_use(link: &Link) -> bool {
 /// Whether the link may send at all: it needs somewhere to send to, and a sealed one keys that
 /// serve.
 pub(super) fn may_send(link: &Link, keys_serve: bool) -> bool {
-    link.has_path()
+    link.path().is_known()
         && match link.security() {
             Security::Plain => true,
             Security::Sealed => keys_serve,

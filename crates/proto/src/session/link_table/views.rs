@@ -28,7 +28,8 @@ impl Views {
             let mut view = link.view(now);
             let is_sealed = link.security() == Security::Sealed;
             view.recovers = recovers && is_sealed;
-            view.usable = link.is_trusted() && link.state() != LinkState::Down && (has_keys || !is_sealed);
+            view.usable =
+                link.path().is_trusted() && link.state() != LinkState::Down && (has_keys || !is_sealed);
             view
         }));
         if !self.full.is_empty() {
@@ -39,7 +40,7 @@ impl Views {
     /// Links over full sockets have no credit. Apart, as it is rare.
     #[inline(never)]
     fn wait_for_room(&mut self, links: &[Link], now: Instant) {
-        let is_full = |link: &Link| link.path().is_some_and(|path| self.full.contains(path.socket));
+        let is_full = |link: &Link| link.path().current().is_some_and(|path| self.full.contains(path.socket));
         for (view, _) in self.all.iter_mut().zip(links).filter(|(_, link)| is_full(link)) {
             view.wait_for_room(now);
         }

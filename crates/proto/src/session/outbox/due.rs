@@ -62,14 +62,16 @@ fn control(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
     }
     let DatagramWriter { buf, links, keyring, now, .. } = writer;
     for link in links.iter_mut() {
-        let Some(path) = link.path().filter(|_| link.security() == Security::Sealed) else { continue };
-        while let Some(control) = link.poll_control(*now) {
+        let Some(path) = link.path().current().filter(|_| link.security() == Security::Sealed) else {
+            continue;
+        };
+        while let Some(control) = link.path_mut().poll_control(*now) {
             let len = control.payload_bytes();
-            if !link.try_spend(SEALING_BYTES + FRAME_HEADER_BYTES + usize::from(len)) {
+            if !link.path_mut().try_spend(SEALING_BYTES + FRAME_HEADER_BYTES + usize::from(len)) {
                 continue;
             }
             let start = buf.len();
-            Keyring::begin(buf);
+            buf.extend_from_slice(&Keyring::HEADER_ROOM);
             wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, len);
             control.put(buf);
             let size = finish_control(link, keyring, buf, start, *now);
@@ -84,25 +86,26 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
     let failed = writer.links.failed();
     let DatagramWriter { buf, links, keyring, now, .. } = writer;
     for link in links.iter_mut() {
-        let due = link.heartbeat_at().is_some_and(|at| at <= *now);
+        let due = link.heartbeats().due_at().is_some_and(|at| at <= *now);
         let may_send = can_seal || link.security() == Security::Plain;
-        let Some(path) = link.path().filter(|_| due && may_send) else { continue };
+        let Some(path) = link.path().current().filter(|_| due && may_send) else { continue };
         let start = buf.len();
         let payload = if failed == 0 { HEARTBEAT_BYTES } else { HEARTBEAT_FAILED_BYTES };
-        if !link.try_spend(overhead(link.security()) + usize::from(payload)) {
+        let bytes = overhead(link.security()) + usize::from(payload);
+        if !link.path_mut().try_spend(bytes) {
             link.skip_heartbeat(*now);
             continue;
         }
         let (seq_num, mut heartbeat) = link.next_heartbeat(greeting.epoch, *now);
-        let is_ect = link.may_mark_heartbeat();
+        let is_ect = link.heartbeats().may_mark();
         heartbeat.resends = greeting.resends && link.security() == Security::Sealed;
         heartbeat.failed = failed;
-        heartbeat.echo = greeting.peer_epoch.and_then(|epoch| link.echo(epoch, *now));
+        heartbeat.echo = greeting.peer_epoch.and_then(|epoch| link.heartbeats().echo(epoch, *now));
         begin_datagram(link.security(), buf);
         wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, heartbeat.payload_bytes());
         heartbeat.put(buf);
         // On a path that is still to prove itself every byte counts.
-        if link.security() == Security::Sealed && link.has_feedback() && link.is_trusted() {
+        if link.security() == Security::Sealed && link.has_feedback() && link.path().is_trusted() {
             put_feedback(link, keyring, buf, *now);
         }
         let size = finish_control(link, keyring, buf, start, *now);
@@ -118,10 +121,10 @@ fn own_feedback(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
     }
     let DatagramWriter { buf, links, keyring, now, .. } = writer;
     for link in links.iter_mut() {
-        let is_due = link.feedback_at().is_some_and(|at| at <= *now) && link.is_trusted();
-        let Some(path) = link.path().filter(|_| is_due) else { continue };
+        let is_due = link.feedback_at().is_some_and(|at| at <= *now) && link.path().is_trusted();
+        let Some(path) = link.path().current().filter(|_| is_due) else { continue };
         let start = buf.len();
-        Keyring::begin(buf);
+        buf.extend_from_slice(&Keyring::HEADER_ROOM);
         if !put_feedback(link, keyring, buf, *now) {
             buf.truncate(start);
             continue;
@@ -142,16 +145,16 @@ fn indirect_feedback(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
         let Some(report) = about.take_indirect_feedback().filter(|_| can_seal) else { continue };
         let carries = |link: &&mut Link| {
             let is_used = link.link_role() != LinkRole::Never && link.security() == Security::Sealed;
-            link.id() != id && link.state() == LinkState::Up && link.is_trusted() && is_used
+            link.id() != id && link.state() == LinkState::Up && link.path().is_trusted() && is_used
         };
         let others = links.iter_mut().filter(carries);
         let Some(link) = others.min_by_key(|link| (link.link_role(), link.rtt(), link.id())) else {
             continue;
         };
-        let Some(path) = link.path() else { continue };
+        let Some(path) = link.path().current() else { continue };
         let Some(feedback) = feedback(&report, id.0, keyring, *now) else { continue };
         let start = buf.len();
-        Keyring::begin(buf);
+        buf.extend_from_slice(&Keyring::HEADER_ROOM);
         let seq_num = feedback::seq_num_about(id.0);
         wire::put_frame_header(buf, seq_num, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
         feedback.put(buf);
@@ -171,9 +174,9 @@ fn probe(writer: &mut DatagramWriter<'_>, packet_max: usize) -> Option<Transmit>
     for link in links.iter_mut() {
         let (probe, other_path) = link.poll_probe(packet_max, *now);
         moved |= other_path;
-        let (Some(probe), Some(path)) = (probe, link.path()) else { continue };
+        let (Some(probe), Some(path)) = (probe, link.path().current()) else { continue };
         let start = buf.len();
-        Keyring::begin(buf);
+        buf.extend_from_slice(&Keyring::HEADER_ROOM);
         wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, probe.payload_bytes());
         probe.put(buf);
         let sealed_as = keyring.seal(link.id().0, buf, start, *now);

@@ -186,7 +186,7 @@ impl Outbox {
         let waiting = from.ingress.queue.waiting(now);
         let is_empty = waiting == [false; Tier::ALL.len()];
         if let Some(late) = self.wait.begin(is_empty, now) {
-            writer.links.iter_mut().for_each(|link| link.set_late(late));
+            writer.links.iter_mut().for_each(|link| link.pacer_mut().set_late(late));
         }
         let has_resends = from.redundancy.resend.queued_bytes() != 0;
         if is_empty && !has_resends {
@@ -220,7 +220,7 @@ impl Outbox {
             match self.scheduler.select(&head, writer.links.views.fitting(head.bytes), now) {
                 Decision::Send(link) => {
                     let state = writer.links.get(link)?;
-                    let (path, security) = (state.path()?, state.security());
+                    let (path, security) = (state.path().current()?, state.security());
                     return Some(self.fill(writer, from, (link, path, security), head));
                 }
                 Decision::Hold(until) => {
@@ -262,7 +262,7 @@ impl Outbox {
         if let Some((rate, _)) = view
             && let Some(state) = writer.links.get_mut(link)
         {
-            state.set_paced(rate, now);
+            state.pacer_mut().set_rate(rate, now);
         }
         let keeps = from.redundancy.may_keep(writer.links, security);
         let kept_delay_us = view.filter(|_| keeps).map(|(_, delay_us)| delay_us);

@@ -25,7 +25,7 @@ pub(in crate::session) const fn overhead(security: Security) -> usize {
 /// Makes room for what goes ahead of the frames.
 pub(super) fn begin_datagram(security: Security, buf: &mut Vec<u8>) {
     if security == Security::Sealed {
-        Keyring::begin(buf);
+        buf.extend_from_slice(&Keyring::HEADER_ROOM);
     }
 }
 
@@ -65,7 +65,7 @@ impl DatagramWriter<'_> {
     /// Where a packet on the link goes to, if the link may send at all.
     pub(in crate::session) fn destination(&self, link: LinkId) -> Option<(Path, Security)> {
         let link = self.links.get(link).filter(|link| may_send(link, self.keyring.serves()))?;
-        let path = link.path()?;
+        let path = link.path().current()?;
         let has_keys = link.security() == Security::Plain || self.can_seal();
         has_keys.then(|| (path, link.security()))
     }

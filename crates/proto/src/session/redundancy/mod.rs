@@ -135,7 +135,8 @@ impl Redundancy {
             None => return Resends::Idle,
         };
         let state = writer.links.get(link);
-        let Some((path, security)) = state.and_then(|link| Some((link.path()?, link.security()))) else {
+        let Some((path, security)) = state.and_then(|link| Some((link.path().current()?, link.security())))
+        else {
             return Resends::Idle;
         };
         let mut batch = writer.batch(link, path, security);

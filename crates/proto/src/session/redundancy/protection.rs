@@ -324,7 +324,7 @@ impl Protection {
             let Some((path, _)) = destination else { continue };
             let DatagramWriter { buf, links, keyring, now, .. } = writer;
             let start = buf.len();
-            Keyring::begin(buf);
+            buf.extend_from_slice(&Keyring::HEADER_ROOM);
             // As long as the longest packet that it covers.
             let len = u16::try_from(symbol.bytes.len()).unwrap_or(u16::MAX);
             wire::put_frame_header(buf, symbol.seq_num, Kind::Repair, symbol.modifiers, len);

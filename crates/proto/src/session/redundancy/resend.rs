@@ -1,7 +1,6 @@
 //! Sending again: packets that links lost, or still carried when they were given up, go out over
 //! another way. [`crate::recovery`] says which packets, and over which link.
 
-use crate::link::Link;
 use crate::packet::LinkId;
 use crate::recovery::Recovery;
 use crate::session::link_table::{LinkTable, Transition};
@@ -39,7 +38,7 @@ impl Resend {
     /// Feedback came about the link. Whether it told of losses.
     pub(in crate::session) fn on_feedback(&mut self, id: LinkId, links: &mut LinkTable) -> bool {
         let Some(link) = links.get_mut(id) else { return false };
-        let lost = link.take_lost();
+        let lost = link.deliveries_mut().take_lost();
         let is_any = !lost.is_empty();
         self.queue.on_lost(lost);
         is_any
@@ -62,14 +61,14 @@ impl Resend {
             return;
         }
         if let Some(link) = links.get_mut(transition.link) {
-            self.queue.on_link_lost(link.take_underway());
+            self.queue.on_link_lost(link.deliveries_mut().take_underway());
         }
     }
 
     /// What became of losses on these links.
     pub(in crate::session) fn stats(&self, links: &LinkTable) -> RecoveryStats {
         let mut stats = self.queue.stats();
-        for counts in links.iter().map(Link::resend_counts) {
+        for counts in links.iter().map(|link| link.deliveries().resend_counts()) {
             stats.recovered += counts.recovered;
             stats.spurious += counts.spurious;
         }

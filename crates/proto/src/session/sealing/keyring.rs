@@ -142,6 +142,9 @@ pub(in crate::session) struct Keyring {
 }
 
 impl Keyring {
+    /// Room for a header, which goes ahead of the frames. Then [`Self::seal`] writes the header.
+    pub(in crate::session) const HEADER_ROOM: [u8; SEALED_HEADER_BYTES] = [0; SEALED_HEADER_BYTES];
+
     pub(in crate::session) const fn new(limits: KeyLimits) -> Self {
         Self { limits, current: None, previous: None, next: Vec::new(), freed: Vec::new(), rekeys: 0 }
     }
@@ -251,12 +254,6 @@ impl Keyring {
     /// Whether so much was sealed that a client is to make new keys.
     pub(in crate::session) fn is_used_up(&self) -> bool {
         self.current.as_ref().is_some_and(|keys| keys.sealed >= self.limits.rekey_datagrams)
-    }
-
-    /// Makes room for a header at the end of `buf`. The frames are to follow, and then
-    /// [`Self::seal`].
-    pub(in crate::session) fn begin(buf: &mut Vec<u8>) {
-        buf.extend_from_slice(&[0; SEALED_HEADER_BYTES]);
     }
 
     /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when

@@ -140,7 +140,7 @@ impl Sealing {
         }
         let targets = links.sealed().flat_map(|link| {
             let id = link.id();
-            link.candidates().iter().map(move |path| (id, *path))
+            link.path().candidates().iter().map(move |path| (id, *path))
         });
         dialer.on_time(targets, now);
     }
@@ -188,7 +188,7 @@ impl Sealing {
         now: Instant,
     ) -> Result<Outcome, Discard> {
         let link = links.get(LinkId(datagram.path.socket.0));
-        link.filter(|link| link.accepts_from(&datagram.path)).ok_or(Discard::UnknownPeer)?;
+        link.filter(|link| link.path().accepts_from(&datagram.path)).ok_or(Discard::UnknownPeer)?;
         self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(&datagram.data, now)
     }
 
@@ -201,8 +201,9 @@ impl Sealing {
     ) -> Result<(), Discard> {
         let path = datagram.path;
         let id = LinkId(path.socket.0);
-        let link = links.get(id).filter(|link| link.accepts_from(&path)).ok_or(Discard::UnknownPeer)?;
-        let known = link.candidates().iter().find(|known| known.remote == path.remote).copied();
+        let link =
+            links.get(id).filter(|link| link.path().accepts_from(&path)).ok_or(Discard::UnknownPeer)?;
+        let known = link.path().candidates().iter().find(|known| known.remote == path.remote).copied();
         let dialer = self.dialer.as_mut().ok_or(Discard::KindUnsupported)?;
         dialer.on_cookie(&datagram.data, id, known.unwrap_or(path), now)
     }

@@ -186,7 +186,7 @@ impl World {
         assert_eq!(side.ring.can_seal(self.now), with.is_some());
         let Some(keys) = with else { return };
         let mut data = Vec::new();
-        Keyring::begin(&mut data);
+        data.extend_from_slice(&Keyring::HEADER_ROOM);
         data.extend_from_slice(&[7; 20]);
         side.ring.seal(link, &mut data, 0, self.now);
         self.network.push(Flight { by_client, keys, data });
