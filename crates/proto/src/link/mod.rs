@@ -10,9 +10,10 @@
 //! received ─► arrivals                                        what is the peer to be told?
 //! path: where to, what size, marked or not       traffic: what was carried
 //! ```
-//! Contract: the session asks [`Link::has_due`] or the `*_at` methods, sends what is due, and tells
-//! what was sent and what arrived. The pacing rate is computed once for a moment, unless a datagram
-//! comes between.
+//! Contract: the session asks [`Link::has_due`] or when each kind of datagram is due, sends what is
+//! due, and tells what was sent and what arrived. What concerns one part alone is asked of that part
+//! (the path, the deliveries, ...); what concerns several is a method of the link. The pacing rate
+//! is computed once for a moment, unless a datagram comes between.
 
 mod congestion;
 mod feedback;
@@ -206,7 +207,7 @@ impl Link {
         moved
     }
 
-    // The sizes that the path carries.
+    // Probes of the sizes that the path carries.
 
     /// Whether the path is to be probed at present.
     #[inline]
