@@ -11,6 +11,7 @@ use zeroize::Zeroize as _;
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 pub use crate::limits::LINKS_MAX;
 use crate::packet::{LinkId, Path};
+pub use crate::prefix::Prefix;
 use crate::qos::rule::Rule;
 use crate::units::BitRate;
 use crate::view::LinkRole;
@@ -199,32 +200,6 @@ pub struct PlainPeer {
     pub remote: IpAddr,
     /// Ceiling for the rate that the server sends on the link.
     pub tx_rate: Option<BitRate>,
-}
-
-/// An IP prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Prefix {
-    /// Any address inside it.
-    pub address: IpAddr,
-    /// The prefix length: the number of leading bits that count.
-    pub length: u8,
-}
-
-impl Prefix {
-    /// Whether `address` lies in the prefix. An IPv4 address lies in no IPv6 prefix.
-    pub const fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let differ = network.to_bits() ^ address.to_bits();
-                differ.leading_zeros() >= self.length as u32
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let differ = network.to_bits() ^ address.to_bits();
-                differ.leading_zeros() >= self.length as u32
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
 }
 
 /// One client, as its server knows it.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::modifiers::Modifiers;
 use crate::time::Instant;
-use crate::wire::Modifiers;
 
 /// One inner IP packet, reference counted: the queue, the sender and the store of packets that may
 /// be sent again share one memory.

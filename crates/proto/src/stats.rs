@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::discard::DiscardCounts;
-use crate::link::{Cause, PhaseKind};
 use crate::packet::{LinkId, Path};
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState};
@@ -79,6 +78,86 @@ pub struct ControlStats {
     pub volatility_permille: u16,
     /// What the link carries, IP headers included; `None`: not known.
     pub capacity: Option<BitRate>,
+}
+
+/// The phase of a link's congestion control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PhaseKind {
+    /// What the link carries is not known yet.
+    #[default]
+    Startup,
+    /// The link's queue is kept all but empty.
+    Steady,
+    /// Another flow fills the link's queue.
+    Competing,
+}
+
+impl PhaseKind {
+    /// The word for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Steady => "steady",
+            Self::Competing => "competing",
+        }
+    }
+}
+
+/// Why the control changed or kept its estimate of what a link carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A ceiling is configured, or the peer asked for one: it is the first guess.
+    Ceiling,
+    /// The search for more found more without a queue.
+    Search,
+    /// A queue stood all the time: what was delivered is what the link carries.
+    OwnQueue,
+    /// The same, less a pause in which a host stood still.
+    Stall,
+    /// The queue did not drain when it should have: the path became longer.
+    LongerPath,
+    /// Another flow fills the queue and does not yield to delay.
+    Competitor,
+    /// That flow is gone.
+    CompetitorGone,
+    /// Loss without a queue that grows with the rate.
+    Policer,
+    /// Loss that less sending did not lower.
+    RandomLoss,
+    /// Loss in a few rows: it tells nothing of the rate.
+    Burst,
+    /// Nearly everything is lost: nothing is learnt.
+    Outage,
+    /// Congestion marks.
+    EcnMark,
+    /// Congestion marks that less sending did not lower.
+    EcnMeaningless,
+    /// The link was down, or the peer was restarted.
+    Restart,
+}
+
+impl Cause {
+    /// The word for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ceiling => "ceiling",
+            Self::Search => "search",
+            Self::OwnQueue => "own_queue",
+            Self::Stall => "stall",
+            Self::LongerPath => "longer_path",
+            Self::Competitor => "competitor",
+            Self::CompetitorGone => "competitor_gone",
+            Self::Policer => "policer",
+            Self::RandomLoss => "random_loss",
+            Self::Burst => "burst",
+            Self::Outage => "outage",
+            Self::EcnMark => "ecn_mark",
+            Self::EcnMeaningless => "ecn_meaningless",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// Totals of a session's losses and of their recovery, in packets.

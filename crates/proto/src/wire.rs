@@ -10,6 +10,7 @@ pub mod heartbeat;
 pub mod sealed;
 
 use crate::discard::Discard;
+pub use crate::modifiers::Modifiers;
 
 /// Bytes of a frame's header: sequence number 8, flags 1, length 2.
 pub const FRAME_HEADER_BYTES: usize = 11;
@@ -18,9 +19,8 @@ pub const FRAME_HEADER_BYTES: usize = 11;
 pub const COUNTER_BITS: u32 = 48;
 
 const KIND_MASK: u8 = 0x1f;
-const MODIFIER_MASK: u8 = 0xe0;
 
-const _: () = assert!(KIND_MASK | MODIFIER_MASK == 0xff, "every bit of the flags means something");
+const _: () = assert!(KIND_MASK | Modifiers::MASK == 0xff, "every bit of the flags means something");
 
 /// The kind of a frame. Exactly one of these bits is set in the flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,37 +52,6 @@ impl Kind {
     }
 }
 
-/// Bits that change how a frame is treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Modifiers(u8);
-
-impl Modifiers {
-    /// No modifier.
-    pub const NONE: Self = Self(0);
-    /// The payload is compressed.
-    pub const COMPRESSED: Self = Self(0x20);
-    /// Deliver the packet at once, without resequencing.
-    pub const AT_ONCE: Self = Self(0x40);
-    /// The receiver computes the packet's TCP or UDP checksum.
-    pub const PARTIAL: Self = Self(0x80);
-
-    /// Whether no modifier is set.
-    pub const fn is_none(self) -> bool {
-        self.0 == 0
-    }
-
-    /// The modifiers of both.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether all modifiers of `other` are set.
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
 /// One frame inside a received datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -106,7 +75,7 @@ pub fn parse_frame(bytes: &[u8]) -> Result<(Frame<'_>, &[u8]), Discard> {
     let frame = Frame {
         seq_num: u64::from_be_bytes(*seq_num),
         kind: Kind::from_flags(flags)?,
-        modifiers: Modifiers(flags & MODIFIER_MASK),
+        modifiers: Modifiers::from_flags(flags),
         payload,
     };
     Ok((frame, rest))
@@ -123,7 +92,7 @@ pub fn parse_plain(bytes: &[u8]) -> Result<Frame<'_>, Discard> {
 /// Appends a frame's header. The payload of `len` bytes must follow.
 pub fn put_frame_header(buf: &mut Vec<u8>, seq_num: u64, kind: Kind, modifiers: Modifiers, len: u16) {
     buf.extend_from_slice(&seq_num.to_be_bytes());
-    buf.push(kind as u8 | modifiers.0);
+    buf.push(kind as u8 | modifiers.bits());
     buf.extend_from_slice(&len.to_be_bytes());
 }
 

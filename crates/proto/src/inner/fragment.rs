@@ -85,7 +85,7 @@ mod tests {
 
     use super::super::samples::{sum, v4};
     use super::*;
-    use crate::qos::flow;
+    use crate::inner::header;
 
     /// Reassembles the fragments: the payload, and whether it is complete.
     fn joined(pieces: &[PacketBuf]) -> (Vec<u8>, bool) {
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>(), [20 + 1_208, 20 + 192]);
         assert_eq!(joined(&pieces), (payload, true));
         // All fragments belong to one flow, whatever ports they show.
-        let flows = pieces.iter().map(|piece| flow::parse(piece).unwrap());
+        let flows = pieces.iter().map(|piece| header::parse(piece).unwrap());
         assert!(flows.into_iter().all(|header| header.ports.is_none() && header.protocol == 17));
     }
 
@@ -148,7 +148,7 @@ mod tests {
             let pieces = fragments(&bytes, mtu);
             let mut payload = Vec::new();
             for piece in &pieces {
-                prop_assert!(piece.len() <= mtu && flow::parse(piece).is_ok());
+                prop_assert!(piece.len() <= mtu && header::parse(piece).is_ok());
                 let header = usize::from(piece[0] & 15) * 4;
                 prop_assert_eq!(sum(&[&piece[..header]]), 0xffff);
                 payload.extend_from_slice(&piece[header..]);

@@ -1,11 +1,12 @@
 //! A router's treatment of oversized packets: it answers packets that are too big, fragments
 //! packets that may be fragmented, and lowers the segment size that TCP connections announce.
 //!
-//! Contract: total on any bytes. Packets are whole, as [`crate::qos::flow::parse`] accepts them;
+//! Contract: total on any bytes. Packets are whole, as [`header::parse`] accepts them;
 //! anything else stays unchanged. The modules know neither links nor time.
 
 pub(crate) mod checksum;
 pub(crate) mod fragment;
+pub(crate) mod header;
 pub(crate) mod mss;
 pub(crate) mod too_big;
 
@@ -23,7 +24,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Reads the layout; `None`: not a packet that [`crate::qos::flow::parse`] accepts.
+    /// Reads the layout; `None`: not a packet that [`header::parse`] accepts.
     pub(crate) fn of(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
             4 => {
@@ -37,7 +38,7 @@ impl Layout {
             }
             6 => {
                 let (fixed, payload) = packet.split_first_chunk::<40>()?;
-                let found = crate::qos::flow::walk_extensions(fixed[6], payload).ok()?;
+                let found = header::walk_extensions(fixed[6], payload).ok()?;
                 Some(Self {
                     version: 6,
                     header_bytes: packet.len() - found.rest.len(),
@@ -91,6 +92,14 @@ pub(crate) mod samples {
         packet.extend_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
         packet.extend_from_slice(payload);
         packet
+    }
+
+    /// An IPv6 fragment header with this offset-and-flags field, then `behind`.
+    pub(crate) fn fragment(next: u8, field: u16, behind: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![next, 0, 0, 0, 0, 0, 0, 7];
+        bytes[2..4].copy_from_slice(&field.to_be_bytes());
+        bytes.extend_from_slice(behind);
+        bytes
     }
 
     /// The sum over a TCP segment or ICMPv6 message with its pseudo header; 0xffff if the checksum

@@ -13,9 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 
+use super::header::{self, InnerHeader};
 use super::{Layout, checksum};
 use crate::packet::PacketBuf;
-use crate::qos::flow::{self, InnerHeader};
 
 // Protocol numbers (RFC 792, RFC 4443).
 const ICMP: u8 = 1;
@@ -32,7 +32,7 @@ const HOPS: u8 = 64;
 /// The message that tells the sender of `packet` that `mtu` bytes pass; `None`: no answer is
 /// allowed or needed.
 pub(crate) fn answer(packet: &[u8], mtu: usize) -> Option<PacketBuf> {
-    let header = flow::parse(packet).ok()?;
+    let header = header::parse(packet).ok()?;
     let layout = Layout::of(packet)?;
     if layout.is_rest || is_error(packet, &layout) || packet.len() <= mtu {
         return None;
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(told[12..20], [198, 51, 100, 2, 10, 99, 0, 2]);
         assert_eq!((told[9], &told[20..22], &told[24..28]), (1, &[3, 4][..], &[0, 0, 0x04, 0xcd][..]));
         assert_eq!(told[28..], packet[..548]);
-        assert_eq!(flow::parse(&told).unwrap().protocol, 1);
+        assert_eq!(header::parse(&told).unwrap().protocol, 1);
     }
 
     #[test]
@@ -217,8 +217,8 @@ mod tests {
                 bytes[at..at + 2].copy_from_slice(&u16::try_from(says).unwrap().to_be_bytes());
             }
             if let Some(told) = answer(&bytes, mtu) {
-                let header = flow::parse(&told).unwrap();
-                let packet = flow::parse(&bytes).unwrap();
+                let header = header::parse(&told).unwrap();
+                let packet = header::parse(&bytes).unwrap();
                 prop_assert_eq!((header.source, header.destination), (packet.destination, packet.source));
                 prop_assert!(told.len() <= 1_280 && bytes.len() > mtu);
                 let sums = match header.protocol {

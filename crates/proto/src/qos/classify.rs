@@ -34,21 +34,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::class::Class;
 use super::flow::{FLOW_IDS, FLOWS, FlowHasher, FlowId, InnerHeader};
 use super::rule::Rule;
 use crate::Instant;
 use crate::inner::Layout;
-
-/// The urgency of a flow. Rules name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Calls and games.
-    Realtime,
-    /// A user waits for the answer.
-    Interactive,
-    /// Never urgent.
-    Bulk,
-}
 
 /// The realtime DSCPs: RFC 3246, RFC 5865, RFC 2474, RFC 2597 (three), draft-ietf-tsvwg-nqb.
 const REALTIME_DSCPS: [u8; 7] = [46, 44, 40, 34, 36, 38, 45];

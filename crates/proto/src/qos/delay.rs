@@ -26,7 +26,7 @@
 use std::time::Duration;
 
 use super::codel::Params;
-use super::queue::QueueConfig;
+use super::config::QueueConfig;
 use crate::units::BitRate;
 
 /// The most backlog kept for other links. Chosen: beyond it, every flow would pay for a slow link

@@ -14,8 +14,10 @@
 //! rate and delays.
 
 pub(crate) mod ack;
+mod class;
 pub mod classify;
 mod codel;
+mod config;
 mod credit;
 mod delay;
 mod ecn;

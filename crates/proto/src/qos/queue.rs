@@ -35,8 +35,9 @@
 use std::time::Duration;
 
 use super::ack::{ACK_BYTES_MAX, supersedes};
-use super::classify::Class;
+use super::class::Class;
 use super::codel::Verdict;
+pub use super::config::QueueConfig;
 use super::credit::Pool;
 use super::delay::DelayControl;
 use super::ecn;
@@ -61,33 +62,6 @@ const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
 /// Packets dropped at a time when the queue is full (RFC 8290 §4.1 and Linux's `fq_codel_drop`), so
 /// that a flood does not search for the fattest flow once per packet.
 const DROP_BATCH_PKTS: usize = 64;
-
-/// The queue's constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueConfig {
-    /// Bound on the memory held by waiting packets, overhead included.
-    pub bytes_max: usize,
-    /// CoDel: the acceptable standing delay.
-    pub target: Duration,
-    /// CoDel: how long the delay must exceed the target before a flow is signalled; about the RTT
-    /// of the inner flows.
-    pub interval: Duration,
-    /// Deficit round robin: bytes per flow and round. Also taken as the MTU. At least 1.
-    pub quantum: usize,
-}
-
-impl Default for QueueConfig {
-    /// RFC 8290 §5.2's interval and quantum. 8 MiB: 200 ms at 300 Mbit/s. The target is three times
-    /// the RFC's: docs/decisions/0073-delay-of-the-queue.md.
-    fn default() -> Self {
-        Self {
-            bytes_max: 8 * 1024 * 1024,
-            target: Duration::from_millis(15),
-            interval: Duration::from_millis(100),
-            quantum: 1514,
-        }
-    }
-}
 
 /// The queue. See the module's head for its rules.
 #[derive(Debug)]

@@ -7,9 +7,9 @@
 
 use std::net::IpAddr;
 
-use super::classify::Class;
+use super::class::Class;
 use super::flow::InnerHeader;
-use crate::config::Prefix;
+use crate::prefix::Prefix;
 
 /// Protocols that a rule can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! - `link_table`: the links, and what is derived from them.
 //! - `sealing`: keys, and a client's handshakes.
 //! - `ingress`, `outbox`, `inbox`, `redundancy`: the ways of packets.
+//! - `writer`: datagrams in the driver's buffer, for `outbox` and `redundancy`.
 //! - `control`: [`Session`] itself; `state_machine`: how a driver drives it.
 //!
 //! Contract: each part owns its state; [`Session`] calls it with what it needs of the others, and
@@ -23,7 +24,6 @@
 mod control;
 mod counters;
 mod events;
-mod figures;
 mod inbox;
 mod ingress;
 mod link_table;
@@ -32,6 +32,7 @@ mod peer;
 mod redundancy;
 mod sealing;
 mod state_machine;
+mod writer;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::Session;
 use super::link_table::may_send;
-use super::outbox::{DatagramWriter, Greeting, Sources, transmit_due};
+use super::outbox::{Greeting, Sources, transmit_due};
+use super::writer::DatagramWriter;
 use crate::StateMachine;
 use crate::config::Security;
 use crate::discard::Discard;

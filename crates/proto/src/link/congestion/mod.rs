@@ -39,7 +39,7 @@ mod steady;
 
 use std::time::Duration;
 
-pub use self::diagnosis::Cause;
+pub use crate::stats::{Cause, PhaseKind};
 
 use self::competing::Competing;
 use self::diagnosis::competitor::CompetitorDetector;
@@ -96,30 +96,6 @@ pub(super) struct RateEstimate {
     pub(super) capacity: Option<BitRate>,
     /// Another flow fills the link's queue.
     pub(super) is_competing: bool,
-}
-
-/// The phase of a link's congestion control.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum PhaseKind {
-    /// What the link carries is not known yet.
-    #[default]
-    Startup,
-    /// The link's queue is kept all but empty.
-    Steady,
-    /// Another flow fills the link's queue.
-    Competing,
-}
-
-impl PhaseKind {
-    /// The word for logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Startup => "startup",
-            Self::Steady => "steady",
-            Self::Competing => "competing",
-        }
-    }
 }
 
 /// A change of phase, or of what a link is taken to carry by more than an eighth.

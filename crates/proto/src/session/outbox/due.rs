@@ -2,11 +2,11 @@
 //! paths. They are sent when they are due, and never wait behind data. Each function sends the
 //! first one that is due.
 
-use super::writer::{DatagramWriter, begin_datagram, finish_control, overhead};
 use crate::config::Security;
 use crate::link::{Link, Report};
 use crate::packet::Transmit;
 use crate::session::sealing::{Keyring, SEALING_BYTES, SealedAs};
+use crate::session::writer::{DatagramWriter, begin_datagram, finish_control, overhead};
 use crate::time::Instant;
 use crate::view::{LinkRole, LinkState};
 use crate::wire::feedback::{self, Feedback};

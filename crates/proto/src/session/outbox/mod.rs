@@ -10,15 +10,14 @@
 //! redundancy.
 
 mod due;
-mod writer;
 
 use std::time::Duration;
 
 pub(super) use self::due::{Greeting, transmit as transmit_due};
-pub(super) use self::writer::{DatagramWriter, overhead};
 use super::ingress::Ingress;
 use super::peer::Peer;
 use super::redundancy::{Asks, Redundancy, Resends};
+use super::writer::DatagramWriter;
 use crate::config::{Policy, Security};
 use crate::discard::DiscardCounts;
 use crate::inner::checksum;

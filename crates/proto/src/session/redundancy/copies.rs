@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use crate::packet::{DataFrame, LinkId, Transmit};
 use crate::session::link_table::LinkTable;
-use crate::session::outbox::DatagramWriter;
+use crate::session::writer::DatagramWriter;
 use crate::time::Instant;
 use crate::view::LinkSet;
 

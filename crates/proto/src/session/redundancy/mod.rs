@@ -11,7 +11,7 @@ use self::copies::Copies;
 use self::protection::{COPIES_FROM_PERMILLE, Protection};
 use self::resend::Resend;
 use super::link_table::LinkTable;
-use super::outbox::DatagramWriter;
+use super::writer::DatagramWriter;
 use crate::config::{RecoveryConfig, Security};
 use crate::limits::LOSSY_PERMILLE;
 use crate::packet::{DataFrame, LinkId, Transmit};

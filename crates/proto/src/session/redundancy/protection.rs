@@ -37,8 +37,8 @@ use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
 use crate::session::inbox::Inbox;
 use crate::session::link_table::LinkTable;
-use crate::session::outbox::{DatagramWriter, overhead};
 use crate::session::sealing::{Keyring, SealedAs};
+use crate::session::writer::{DatagramWriter, overhead};
 use crate::time::Instant;
 use crate::wire::{self, COUNTER_BITS, Kind, Modifiers};
 
