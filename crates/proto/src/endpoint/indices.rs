@@ -3,7 +3,7 @@
 //! The lower bits of an index are its place in a table; the upper bits are random. A lookup is one
 //! access, and a freed index does not match its successor in the same place.
 
-use super::SessionId;
+use super::session_id::SessionId;
 
 /// Bits of the place: 2^20 keys. A session has at most five keys.
 const PLACE_BITS: u32 = 20;

@@ -16,6 +16,7 @@
 mod admission;
 mod indices;
 mod routes;
+mod session_id;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +27,7 @@ use self::admission::{Admission, Admitted};
 pub use self::admission::{Enrolment, EnrolmentAnswer};
 use self::indices::IndexTable;
 use self::routes::RouteTable;
+pub use self::session_id::SessionId;
 use self::timers::Timers;
 use crate::StateMachine;
 use crate::config::{ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig};
@@ -51,11 +53,6 @@ use crate::wire::sealed::{DatagramKind, SealedHeader};
 const QUEUED_BYTES_MAX: usize = 256 << 20;
 /// Bytes queued in one session that are always allowed. Chosen: one batch of a link.
 const LITTLE_QUEUED_BYTES: usize = 64 << 10;
-
-/// Names a session while its client is known. After the client is removed, the number may name
-/// another session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u16);
 
 /// Many sessions behind one set of sockets and one TUN device.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::SessionId;
+use super::session_id::SessionId;
 use crate::config::Prefix;
 
 /// The table.

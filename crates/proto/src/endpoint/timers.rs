@@ -2,7 +2,7 @@
 //! few comparisons only. Deadlines are the leaves of a binary tree; each other node holds the
 //! earlier of the two nodes below it.
 
-use super::SessionId;
+use super::session_id::SessionId;
 use crate::time::Instant;
 
 /// No deadline.

@@ -15,7 +15,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{COVER_MAX, Cover, ROWS_MAX, SPAN, coefficient, gf};
+use super::cover::{COVER_MAX, Cover, ROWS_MAX, SPAN, coefficient};
+use super::gf;
 use crate::packet::PacketBuf;
 use crate::qos::flow;
 

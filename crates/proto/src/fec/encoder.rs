@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::{COVER_MAX, Cover, coefficient, gf};
+use super::cover::{COVER_MAX, Cover, coefficient};
+use super::gf;
 use crate::Instant;
 use crate::packet::PacketBuf;
 

@@ -14,7 +14,7 @@ use super::mac::{self, MAC_BYTES, Mac1};
 use super::message::{CookieReply, Header, MESSAGE_1_BYTES, Response};
 use super::noise::Noise;
 use super::payload::{ANSWER_BYTES, Answer, Hello, Refusal, Welcome};
-use super::{Side, TransportKeys};
+use super::transport_keys::{Side, TransportKeys};
 
 /// The result of an attempt.
 #[derive(Debug)]

@@ -25,6 +25,7 @@
 //! | `mac`, `cookie`, `limiter` | limits on the work that unauthenticated senders can cause |
 //! | `noise`, `primitives` | the Noise state, and its cryptographic primitives |
 //! | `initiator`, `responder` | the two sides |
+//! | `transport_keys` | the keys that both sides end with |
 //!
 //! Sources: The Noise Protocol Framework, revision 34; Donenfeld, "WireGuard: Next Generation
 //! Kernel Network Tunnel", §5.4.
@@ -38,6 +39,7 @@ pub mod noise;
 pub mod payload;
 mod primitives;
 pub mod responder;
+mod transport_keys;
 
 #[cfg(test)]
 mod tests;
@@ -48,38 +50,4 @@ pub use mac::Mac1;
 pub use message::{COOKIE_BYTES, CookieReply, INITIATION_BYTES, Initiation, RESPONSE_BYTES, Response};
 pub use payload::{Hello, Refusal, Stamp, Welcome};
 pub use responder::{Incoming, Responder, ResponseMessage, Verdict};
-
-use crate::crypto::aead::{AeadKey, Cipher};
-use noise::Split;
-
-/// The keys of a session, as one side holds them.
-#[derive(Debug)]
-pub struct TransportKeys {
-    /// The cipher of both directions.
-    pub cipher: Cipher,
-    /// Seals what we send.
-    pub send: AeadKey,
-    /// Opens what we receive.
-    pub receive: AeadKey,
-    /// Our index for the session: the datagrams that we receive carry it.
-    pub local_index: u32,
-    /// The peer's index for the session: the datagrams that we send carry it.
-    pub remote_index: u32,
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Initiator,
-    Responder,
-}
-
-impl TransportKeys {
-    fn new(side: Side, cipher: Cipher, split: &Split, local_index: u32, remote_index: u32) -> Self {
-        let (send, receive) = match side {
-            Side::Initiator => (&split.initiator, &split.responder),
-            Side::Responder => (&split.responder, &split.initiator),
-        };
-        let (send, receive) = (AeadKey::new(cipher, send), AeadKey::new(cipher, receive));
-        Self { cipher, send, receive, local_index, remote_index }
-    }
-}
+pub use transport_keys::TransportKeys;

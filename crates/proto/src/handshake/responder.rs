@@ -32,7 +32,7 @@ use super::mac;
 use super::message::{COOKIE_BYTES, Header, Initiation, MESSAGE_2_BYTES};
 use super::noise::Noise;
 use super::payload::{Answer, HELLO_BYTES, Hello, Refusal, Welcome};
-use super::{Side, TransportKeys};
+use super::transport_keys::{Side, TransportKeys};
 
 /// Handshakes per second for all addresses without a cookie. Chosen: 100 a second are 2 % of a
 /// core. A burst of 200 takes 40 ms and lets the clients of a restarted server return without

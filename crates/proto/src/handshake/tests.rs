@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::responder::{PROVEN_BUDGET, SOURCE_RATE, WORK_BUDGET};
 use super::*;
+use crate::crypto::aead::{AeadKey, Cipher};
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;

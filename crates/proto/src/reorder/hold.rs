@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{LinkDelay, Load};
+use super::delay::LinkDelay;
+use super::figures::Load;
 use crate::limits::{DELAY_SLACK, RESEND_HOLD_MAX};
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;

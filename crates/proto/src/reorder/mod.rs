@@ -29,6 +29,8 @@
 //! Sources: RFC 1982 (serial numbers); MLVPN issues 61 and 64 (one global order delays unrelated
 //! flows).
 
+mod delay;
+mod figures;
 mod hold;
 mod slot;
 
@@ -39,6 +41,9 @@ use crate::discard::Discard;
 use crate::limits::HOLD_MAX;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
+pub use delay::LinkDelay;
+use figures::Load;
+pub use figures::ReorderStats;
 use slot::{Common, Filed, Slot};
 
 /// After this long without progress a slot's memory of duplicates is dropped. Chosen: no link
@@ -64,64 +69,6 @@ impl Default for Limits {
     /// Enough for 700 Mbit/s in 1,400-byte packets with 150 ms of skew.
     fn default() -> Self {
         Self { bytes_max: 16 << 20, slot_packets_max: 16_384, slots_max: 4_096, hold_max: HOLD_MAX }
-    }
-}
-
-/// A link's state for the resequencer. Links are given as a slice, by [`LinkId::index`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinkDelay {
-    /// Whether the link may still deliver.
-    pub usable: bool,
-    /// One-way delay in µs with an unknown offset common to all links of the session: only
-    /// differences matter.
-    pub delay_us: i64,
-    /// Mean deviation of that delay, in µs.
-    pub jitter_us: u32,
-    /// How much later than on this link a packet that it lost may arrive, sent again; zero: losses
-    /// are not sent again.
-    pub resend: Duration,
-}
-
-/// Figures of a [`Resequencer`]. All but the first two are totals since its creation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ReorderStats {
-    /// Packets held now.
-    pub held: usize,
-    /// The payload bytes of those packets.
-    pub held_bytes: usize,
-    /// The most packets ever held.
-    pub held_max: usize,
-    /// Gaps given up because every usable link had delivered a later packet.
-    pub known_losses: u64,
-    /// Gaps given up at their deadline.
-    pub timeouts: u64,
-    /// Gaps given up for lack of memory.
-    pub overflows: u64,
-    /// Missing packets of the gaps given up. A packet that arrives after that counts here and in
-    /// `released_late`.
-    pub lost: u64,
-    /// Packets delivered after their gap had been given up.
-    pub released_late: u64,
-    /// Slots that restarted at another place of their sequence.
-    pub restarts: u64,
-    /// Slots forgotten to make room for others.
-    pub evictions: u64,
-}
-
-/// The memory and content of holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Load {
-    packets: usize,
-    payload_bytes: usize,
-    memory_bytes: usize,
-}
-
-impl Load {
-    /// Replaces one part of the sum by another.
-    fn replace(&mut self, before: Self, after: Self) {
-        self.packets = self.packets - before.packets + after.packets;
-        self.payload_bytes = self.payload_bytes - before.payload_bytes + after.payload_bytes;
-        self.memory_bytes = self.memory_bytes - before.memory_bytes + after.memory_bytes;
     }
 }
 

@@ -29,8 +29,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::delay::LinkDelay;
+use super::figures::{Load, ReorderStats};
 use super::hold::Hold;
-use super::{LinkDelay, Load, ReorderStats};
 use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;

@@ -26,12 +26,13 @@
 use std::time::Duration;
 
 use super::diagnosis::Cause;
+use super::evidence::Evidence;
 use super::history::Span;
+use super::observation::Observation;
 use super::params::{
     ALL, COME_BACK, CUBIC_BETA, CUBIC_C, DATAGRAM_BYTES, FAIR, GONE_S, RATE_MIN_BPS, TEST_EVERY, WINDOW_MIN,
 };
 use super::steady::Steady;
-use super::{Evidence, Observation};
 use crate::time::Instant;
 
 /// What may be in flight, as CUBIC says (RFC 9438); datagrams.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Observation;
+use super::observation::Observation;
 use super::params::{IDLE_ROOM, IDLE_SHARE, SAMPLE_STEP_US, SAMPLES_MAX, STALL_MIN_US, STALL_OTHERS};
 use crate::time::Instant;
 

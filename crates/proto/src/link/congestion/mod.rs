@@ -29,8 +29,10 @@
 
 mod competing;
 mod diagnosis;
+mod evidence;
 mod history;
 mod model;
+mod observation;
 mod params;
 mod queue_delay;
 mod search;
@@ -42,18 +44,12 @@ use std::time::Duration;
 pub use crate::stats::{Cause, PhaseKind};
 
 use self::competing::Competing;
-use self::diagnosis::competitor::CompetitorDetector;
-use self::diagnosis::drain_test::DrainTest;
-use self::diagnosis::ecn_mark::MarkDetector;
-use self::diagnosis::policer::LossDetector;
-use self::diagnosis::random_loss::LossOrigin;
-use self::history::{DeliveryHistory, DeliveryPoint, Span};
-use self::model::{Model, bps, rate};
-use self::params::{CONTROL_S, GAIN_MIN, LIGHT_LOAD, PACING_PERMILLE, RATE_MIN_BPS};
-use self::queue_delay::QueueDelay;
+use self::evidence::Evidence;
+use self::model::{bps, rate};
+pub(super) use self::observation::Observation;
+use self::params::{CONTROL_S, GAIN_MIN, PACING_PERMILLE, RATE_MIN_BPS};
 use self::startup::Startup;
 use self::steady::Steady;
-use super::path::ecn::Marked;
 use crate::stats::ControlStats;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -61,33 +57,6 @@ use crate::units::BitRate;
 /// A capacity that differs by more than this share from the one that was told is told.
 /// Chosen: an eighth is more than a steady link's estimate varies by.
 const TOLD_CHANGE: f64 = 0.125;
-
-/// What the peer told of one datagram and all before it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Observation {
-    /// When the newest datagram that arrived was sent.
-    pub(super) sent_at: Instant,
-    /// Bytes sent up to then, it included.
-    pub(super) sent: u64,
-    /// The pacer's idle time up to then.
-    pub(super) idle: Duration,
-    /// When it arrived, µs of the peer's clock.
-    pub(super) arrived_us: u64,
-    /// Bytes delivered in all, and lost, and in how many rows.
-    pub(super) delivered: u64,
-    pub(super) lost: u64,
-    pub(super) lost_rows: u64,
-    /// What came with congestion marks since the last observation.
-    pub(super) marked: Marked,
-    /// The least delay since the last observation, µs with an unknown offset, and the size of that
-    /// datagram.
-    pub(super) delay_us: i64,
-    pub(super) delay_bytes: u64,
-    /// Bytes sent up to now.
-    pub(super) total: u64,
-    /// The smallest round trip lately.
-    pub(super) rtt_min: Duration,
-}
 
 /// What the link is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,77 +97,6 @@ impl Phase {
             Self::Steady(_) => PhaseKind::Steady,
             Self::Competing(_) => PhaseKind::Competing,
         }
-    }
-}
-
-/// What observations told, whatever the phase.
-#[derive(Debug, Clone)]
-struct Evidence {
-    model: Model,
-    history: DeliveryHistory,
-    queue: QueueDelay,
-    loss: LossDetector,
-    marks: MarkDetector,
-    drain: DrainTest,
-    competitor: CompetitorDetector,
-    origin: LossOrigin,
-}
-
-impl Evidence {
-    fn new(configured: Option<BitRate>) -> Self {
-        Self {
-            model: Model::new(configured),
-            history: DeliveryHistory::default(),
-            queue: QueueDelay::new(),
-            loss: LossDetector::default(),
-            marks: MarkDetector::default(),
-            drain: DrainTest::default(),
-            competitor: CompetitorDetector::new(),
-            origin: LossOrigin::default(),
-        }
-    }
-
-    /// Each part says what of it survives; the history, the drain test and the competitor do not,
-    /// and the origin of losses does.
-    fn on_restart(&mut self, is_known: bool, now: Instant) {
-        self.model.on_restart(is_known, now);
-        self.history = DeliveryHistory::default();
-        self.queue.on_restart();
-        self.loss.on_restart();
-        self.marks.on_restart();
-        self.drain = DrainTest::default();
-        self.competitor = CompetitorDetector::new();
-    }
-
-    /// Takes an observation of a link that carries `rate_bps` (0: not known).
-    fn on_observation(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
-        self.model.set_rtt_min(seen.rtt_min);
-        self.measure_queue(seen, rate_bps, now);
-        self.loss.on_observation(seen);
-        self.marks.on_observation(seen.marked);
-        self.history.push(DeliveryPoint::new(seen, self.queue.queue_s()));
-    }
-
-    fn measure_queue(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
-        self.queue.on_observation(seen, rate_bps, now);
-        self.origin.on_queue(self.queue.queue_s());
-    }
-
-    /// What the last window tells, of a link whose C is known.
-    fn span(&mut self, now: Instant) -> Option<Span> {
-        let span = self.history.span(self.model.window())?;
-        self.model.note_delivered(span.delivered_bps, now);
-        self.queue.set_full(span.is_full);
-        let is_little = span.sent_bps < self.model.rate_bps() * LIGHT_LOAD;
-        self.loss.set_light(is_little && self.queue.queue_s() <= self.model.empty_s());
-        Some(span)
-    }
-
-    /// The least delay before a competitor was suspected, µs: what was taken for a longer path
-    /// since may be a queue.
-    fn base_before(&self, seen: &Observation, now: Instant) -> i64 {
-        let recent = self.drain.base_us(now).or(self.competitor.base_us());
-        recent.unwrap_or_else(|| self.queue.base_us(now).unwrap_or(seen.delay_us))
     }
 }
 

@@ -10,7 +10,7 @@
 //! time on a link that becomes faster. Measured:
 //! docs/decisions/0011-base-delay-at-the-largest-rate.md.
 
-use super::Observation;
+use super::observation::Observation;
 use super::params::{
     BASE_WINDOW_MS, NOISE_BEND, NOISE_FULL_S, NOISE_GROWTH, NOISE_HEADROOM, NOISE_OUTLIER, NOISE_STEP_S,
     SAMPLE_GAP_MAX_S,

@@ -2,8 +2,8 @@
 //! trip (and at most 5 Mbit/s of that), until a queue stands or a tenth is lost; then C is what is
 //! delivered. A link with a ceiling has no startup.
 
-use super::Evidence;
 use super::diagnosis::Cause;
+use super::evidence::Evidence;
 use super::model::{datagram_s, empty_s};
 use super::params::{
     DATAGRAM_BYTES, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, OUTAGE_LOSS, RATE_MIN_BPS,

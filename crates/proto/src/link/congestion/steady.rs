@@ -15,14 +15,15 @@ use std::time::Duration;
 
 use super::diagnosis::policer::Finding as LossFinding;
 use super::diagnosis::{Cause, competitor, drain_test, own_queue};
+use super::evidence::Evidence;
 use super::history::Span;
 use super::model::{Model, carried_bps};
+use super::observation::Observation;
 use super::params::{
     BUSY_WINDOW_MIN, CONTROL_S, EMPTY_EVERY, EMPTY_S, EMPTY_TARGET_S, GAIN_MAX, GAIN_MIN, RISE_GAIN,
     TARGET_MAX_S, TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
 };
 use super::search::Search;
-use super::{Evidence, Observation};
 use crate::time::Instant;
 
 /// When the link was empty last, and the emptying under way.

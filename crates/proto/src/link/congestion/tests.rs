@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::diagnosis::competitor;
 use super::params::{EMPTY_S, TARGET_MAX_S};
 use super::*;
+use crate::link::path::ecn::Marked;
 
 const RTT: Duration = Duration::from_millis(40);
 const STEP: Duration = Duration::from_millis(5);

@@ -5,7 +5,7 @@
 //! times, each within [`DRAIN_TEST_WITHIN`] of the last, is no path: a competitor fills the queue.
 
 use super::Cause;
-use crate::link::congestion::Observation;
+use crate::link::congestion::observation::Observation;
 use crate::link::congestion::params::{
     CONTESTED_FOR, DRAIN_TEST_LONGEST, DRAIN_TEST_S, DRAIN_TEST_WITHIN, DRAIN_TESTS, DRAINING, FLAT,
 };

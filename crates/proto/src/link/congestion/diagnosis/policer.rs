@@ -16,8 +16,8 @@
 use std::time::Duration;
 
 use super::Cause;
-use crate::link::congestion::Observation;
 use crate::link::congestion::history::Span;
+use crate::link::congestion::observation::Observation;
 use crate::link::congestion::params::{
     CUT_ROUNDS, CUT_TEST_BYTES, CUT_TEST_MAX, EXCESS_BYTES, EXCESS_BYTES_PER_USUAL, EXCESS_ROWS,
     LIGHT_LOSS_MAX, LOSS_MEAN_BYTES, NOT_LOWERED, OUTAGE_LOSS, POLICED_LOSS, SERIES_WITHIN,
