@@ -1,6 +1,7 @@
 //! Figures of the resequencer: totals, and what holds take now.
 
-/// Figures of a [`Resequencer`](super::Resequencer). All but the first two are totals since its creation.
+/// Figures of a [`Resequencer`](super::Resequencer). All but the first two are totals since its
+/// creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReorderStats {
     /// Packets held now.
