@@ -63,6 +63,7 @@ impl InnerHeader {
 /// Protocols that carry their two ports in their first four bytes: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
+/// IANA protocol numbers of the IPv6 extension headers (RFC 8200 §4, RFC 7045 §4).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

@@ -6,6 +6,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::counters::Counters;
 use super::events::Events;
+use super::figures::{self, Parts};
 use super::inbox::Inbox;
 use super::inbox::frames::{self, PlainFrame, SealedFrame};
 use super::ingress::Ingress;
@@ -230,32 +231,15 @@ impl Session {
 
     /// The figures as of `now`.
     pub fn stats(&self, now: Instant) -> SessionStats {
-        let reorder = self.inbox.stats();
-        let mut recovery = self.redundancy.resend.stats(&self.links);
-        recovery.lost = reorder.lost;
-        SessionStats {
-            connected: self.is_connected(),
-            links: self.links.iter().map(|link| link.stats(now)).collect(),
-            flows_active: self.ingress.queue.flows_active(),
-            flows_realtime: self.ingress.realtime_flows(now),
-            queue_bytes: self.ingress.queue.bytes(),
-            queue_delay: self.ingress.queue.oldest_wait(now),
-            reorder_held: reorder.held,
-            reorder_held_bytes: reorder.held_bytes,
-            reorder_held_max: reorder.held_max,
-            reorder_timeouts: reorder.timeouts,
-            released_late: reorder.released_late,
-            duplicates: self.inbox.duplicates(),
-            copies: self.redundancy.copies.count(),
-            recovery,
-            fec_sent: self.redundancy.protection.sent,
-            fec_recovered: self.redundancy.protection.recovered,
-            fec_refused: self.redundancy.protection.refused,
-            packets_in: self.counters.packets_in,
-            packets_out: self.counters.packets_out,
-            bytes_out: self.counters.bytes_out,
-            discards: self.counters.discards.clone(),
-        }
+        let parts = Parts {
+            is_connected: self.is_connected(),
+            links: &self.links,
+            ingress: &self.ingress,
+            redundancy: &self.redundancy,
+            inbox: &self.inbox,
+            counters: &self.counters,
+        };
+        figures::of(&parts, now)
     }
 
     /// Brings up to date what is derived from links, if a link changed.

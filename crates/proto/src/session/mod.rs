@@ -24,6 +24,7 @@
 mod control;
 mod counters;
 mod events;
+mod figures;
 mod inbox;
 mod ingress;
 mod link_table;
