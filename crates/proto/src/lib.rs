@@ -69,6 +69,7 @@ pub mod session;
 pub mod stats;
 pub mod time;
 pub mod timer;
+pub mod trace;
 pub mod units;
 pub mod view;
 pub mod wire;
@@ -120,6 +121,11 @@ pub trait StateMachine {
     fn round_trip(&self, _socket: SocketId) -> Option<Duration> {
         None
     }
+    /// Sets how much of what the core decides is recorded from now on. See [`trace`].
+    fn set_trace(&mut self, _level: trace::Level) {}
+    /// Appends what was recorded since the last call, in the order of time. To be called often: a
+    /// record that finds no room is only counted.
+    fn drain_trace(&mut self, _out: &mut Vec<trace::Record>) {}
     /// When [`Self::handle_timeout`] is due, and why; after a full drain it is later than the last
     /// `now`.
     fn poll_timeout(&self) -> Option<(Instant, Timer)>;

@@ -29,6 +29,7 @@ use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Tran
 use crate::session::Session;
 use crate::time::Instant;
 use crate::timer::Timer;
+use crate::trace;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{self, DatagramKind};
@@ -83,6 +84,8 @@ pub struct Client {
     discards: DiscardCounts,
     /// The driver's full sockets, for sessions that begin.
     full: SocketSet,
+    /// How much each session records.
+    trace: trace::Level,
 }
 
 impl Client {
@@ -113,6 +116,7 @@ impl Client {
             events: std::collections::VecDeque::new(),
             discards: DiscardCounts::default(),
             full: SocketSet::default(),
+            trace: trace::Level::Off,
         };
         client.open(0, now);
         client.review(now);
@@ -170,6 +174,7 @@ impl Client {
         }
         let mut session = Session::new(config, now);
         session.set_full(self.full);
+        session.set_trace(self.trace);
         // The first handshake is due at once.
         session.handle_timeout(now);
         if let Some(over) = entry.session.replace(session) {
@@ -376,6 +381,24 @@ impl StateMachine for Client {
     fn round_trip(&self, socket: SocketId) -> Option<Duration> {
         let sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
         sessions.filter_map(|session| session.round_trip(socket)).min()
+    }
+
+    fn set_trace(&mut self, level: trace::Level) {
+        self.trace = level;
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.set_trace(level);
+        }
+    }
+
+    /// Each record has the server's place in the list.
+    fn drain_trace(&mut self, out: &mut Vec<trace::Record>) {
+        let from = out.len();
+        for (number, entry) in (0..).zip(&mut self.servers) {
+            if let Some(session) = &mut entry.session {
+                trace::drain_as(number, |out| session.drain_trace(out), out);
+            }
+        }
+        trace::sort(out, from);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Timer)> {

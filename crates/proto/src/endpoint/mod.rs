@@ -42,6 +42,7 @@ use crate::session::Session;
 use crate::stats::SessionStats;
 use crate::time::Instant;
 use crate::timer::Timer;
+use crate::trace;
 use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
@@ -79,6 +80,7 @@ pub struct Endpoint {
     events: VecDeque<(SessionId, Event)>,
     released: VecDeque<PacketBuf>,
     discards: DiscardCounts,
+    trace: trace::Collector,
 }
 
 /// The settings common to all sessions.
@@ -146,6 +148,7 @@ impl Endpoint {
             events: VecDeque::new(),
             released: VecDeque::new(),
             discards: DiscardCounts::default(),
+            trace: trace::Collector::default(),
         };
         for client in &config.clients {
             endpoint.add_session(client.clone(), config.epoch, now);
@@ -177,6 +180,7 @@ impl Endpoint {
         let seed = self.rng.next_u64();
         let mut session = Session::new(session_config(&self.settings, &client, epoch, seed), now);
         session.set_tx_rates(client.tx_rates.clone());
+        session.set_trace(self.trace.level());
         let slot = Slot {
             client,
             session: Box::new(session),
@@ -385,7 +389,8 @@ impl Endpoint {
     /// Sets the session's next deadline after its outputs are drained.
     fn on_drained(&mut self, id: SessionId) {
         self.count_queued(id);
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
+        self.trace.collect(id.0, |out| slot.session.drain_trace(out));
         slot.pending = false;
         let timeout = slot.session.poll_timeout().filter(|_| !slot.closing);
         let closing = slot.closing;
@@ -535,6 +540,16 @@ impl StateMachine for Endpoint {
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {
         self.released.pop_front()
+    }
+
+    fn set_trace(&mut self, level: trace::Level) {
+        self.trace.set_level(level);
+        self.slots.iter_mut().flatten().for_each(|slot| slot.session.set_trace(level));
+    }
+
+    /// Each record has its session's number.
+    fn drain_trace(&mut self, out: &mut Vec<trace::Record>) {
+        self.trace.drain(out);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Timer)> {

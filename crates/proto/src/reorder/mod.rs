@@ -41,6 +41,7 @@ use crate::discard::Discard;
 use crate::limits::HOLD_MAX;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
+use crate::trace::{HoldTracer, Input};
 pub use delay::LinkDelay;
 use figures::Load;
 pub use figures::ReorderStats;
@@ -97,6 +98,7 @@ pub struct Resequencer {
     common: Common,
     /// The time of the last sweep for slots that become dormant.
     swept: Instant,
+    tracer: HoldTracer,
 }
 
 impl Resequencer {
@@ -116,7 +118,13 @@ impl Resequencer {
                 spare: Vec::new(),
             },
             swept: Instant::ZERO,
+            tracer: HoldTracer::default(),
         }
+    }
+
+    /// The record of the gaps.
+    pub(crate) const fn tracer(&mut self) -> &mut HoldTracer {
+        &mut self.tracer
     }
 
     /// Handles a packet that arrived on `link`; appends to `out` the packets that may leave now,
@@ -172,12 +180,15 @@ impl Resequencer {
             return Ok(());
         }
         let before = slot.load();
+        let traced = self.tracer.before(|| slot.present(&self.common.stats));
         let result = match arrival {
             Some((link, links)) => slot.accept(counter, (link, now), packet, links, &mut self.common, out),
             None => slot.accept_urgent(counter, packet, now, &mut self.common, out),
         };
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
+        let input = arrival.map_or(Input::Urgent(counter), |(link, _)| Input::Packet(link, counter));
+        self.tracer.after(traced, key, input, || slot.present(&self.common.stats), now);
         if let Some((_, links)) = arrival
             && self.load.memory_bytes > self.limits.bytes_max
         {
@@ -243,6 +254,7 @@ impl Resequencer {
         self.holding.clear();
         self.load = Load::default();
         self.common.spare = Vec::new();
+        self.tracer.clear();
     }
 
     /// The current figures.
@@ -294,9 +306,11 @@ impl Resequencer {
     fn release_lost(&mut self, key: u16, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
         let Some(slot) = self.live.get_mut(&key) else { return };
         let before = slot.load();
+        let traced = self.tracer.before(|| slot.present(&self.common.stats));
         slot.release_lost(links, now, &mut self.common, out);
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
+        self.tracer.after(traced, key, Input::Time, || slot.present(&self.common.stats), now);
     }
 
     /// Gives up the oldest gap of the slot that uses most memory, repeatedly, until an eighth of
@@ -314,9 +328,11 @@ impl Resequencer {
             && let Some(slot) = self.live.get_mut(&key)
         {
             let before = slot.load();
+            let traced = self.tracer.before(|| slot.present(&self.common.stats));
             slot.give_up_gap(&mut self.common, out);
             slot.release_lost(links, now, &mut self.common, out);
             self.common.stats.overflows += 1;
+            self.tracer.after(traced, key, Input::Time, || slot.present(&self.common.stats), now);
             let after = slot.load();
             self.load.replace(before, after);
             refile(key, slot, &mut self.idle, &mut self.holding);

@@ -35,6 +35,7 @@ use super::hold::Hold;
 use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
+use crate::trace::{HoldCounts, Present};
 
 /// Counters below the position whose delivery is remembered. Chosen: 15 ms of 1,400-byte packets at
 /// 700 Mbit/s, 1 s at 11 Mbit/s.
@@ -149,6 +150,20 @@ impl Slot {
 
     pub(super) fn load(&self) -> Load {
         self.hold.as_ref().map_or(Load::default(), |hold| hold.load())
+    }
+
+    /// The open gap and the totals, for the trace.
+    pub(super) fn present(&self, stats: &ReorderStats) -> Present {
+        let counts = HoldCounts {
+            lost: stats.lost,
+            late: stats.released_late,
+            known: stats.known_losses,
+            timeouts: stats.timeouts,
+            overflows: stats.overflows,
+            restarts: stats.restarts,
+        };
+        let gap = self.hold.as_ref().map(|hold| (self.next, hold.gap() as u64));
+        Present { gap, held: self.load().packets, counts }
     }
 
     /// When the open gap is lost; `None` if there is no gap.

@@ -26,6 +26,7 @@ use crate::qos::classify::needs_order;
 use crate::qos::flow::InnerHeader;
 use crate::stats::SessionStats;
 use crate::time::Instant;
+use crate::trace::{KeyChange, ResetCause, Tracer};
 use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::control::{CloseReason, Control};
@@ -48,6 +49,7 @@ pub struct Session {
     pub(super) inbox: Inbox,
     pub(super) events: Events,
     pub(super) counters: Counters,
+    pub(super) tracer: Tracer,
 }
 
 impl Session {
@@ -66,6 +68,7 @@ impl Session {
             inbox: Inbox::new(),
             events: Events::default(),
             counters: Counters::default(),
+            tracer: Tracer::default(),
         };
         session.settle_changes(now);
         session
@@ -256,8 +259,10 @@ impl Session {
         for transition in &transitions {
             let (link, from, to) = (transition.link, transition.before, transition.after);
             self.events.push(Event::LinkState { link, from, to });
+            self.tracer.on_link_state(link, from, to, now);
             self.sealing.on_transition(*transition, &self.links, now);
-            self.redundancy.resend.on_transition(*transition, &mut self.links);
+            let Self { redundancy, links, tracer, .. } = self;
+            redundancy.resend.on_transition(*transition, links, tracer, now);
         }
         self.links.give_back(transitions);
         if impact.has(Impact::USE) {
@@ -347,6 +352,7 @@ impl Session {
         now: Instant,
     ) -> Result<(), Discard> {
         if let Some(epoch) = opened.confirmed {
+            self.tracer.on_keys(KeyChange::Confirmed, self.rekeys(), now);
             if self.peer.epoch() != Some(epoch) {
                 // A client that was restarted may come with other links over other ways.
                 self.sealing.keyring.drop_previous();
@@ -413,6 +419,7 @@ impl Session {
         }
         self.events.extend(self.links.take_control_change(id));
         self.links.on_peer_failures(self.peer.newly_failed(heartbeat), now);
+        self.trace_figures(id, now);
         Ok(())
     }
 
@@ -454,15 +461,24 @@ impl Session {
         self.links.on_feedback(id, &feedback, id != came_over, now)?;
         self.events.extend(self.links.take_control_change(id));
         self.settle_changes(now);
-        if self.redundancy.resend.on_feedback(id, &mut self.links) {
+        let Self { redundancy, links, tracer, .. } = self;
+        if redundancy.resend.on_feedback(id, links, tracer, now) {
             self.outbox.wait.wake(now);
         }
+        self.trace_figures(id, now);
         Ok(())
+    }
+
+    /// The link's figures may have changed.
+    fn trace_figures(&mut self, id: LinkId, now: Instant) {
+        let Self { redundancy, links, tracer, .. } = self;
+        tracer.on_figures(|| figures::of_link(id, links, redundancy, now), now);
     }
 
     /// The peer ended the session. The next one begins anew, even if it names the same run.
     fn on_close(&mut self, reason: CloseReason, now: Instant) {
         self.events.push(Event::Closed(reason));
+        self.tracer.on_reset(ResetCause::PeerClosed, now);
         self.sealing.keyring.clear();
         self.inbox.reset();
         self.redundancy.clear();
@@ -485,6 +501,7 @@ impl Session {
     fn on_welcome(&mut self, path: Path, welcome: Welcome, keys: TransportKeys, now: Instant) {
         let is_same_run = self.peer.epoch() == Some(welcome.epoch);
         self.sealing.install(keys, welcome.epoch, is_same_run, now);
+        self.tracer.on_keys(KeyChange::Installed, self.rekeys(), now);
         self.on_proven_epoch(welcome.epoch, now);
         self.links.on_welcome(path, now);
         self.sealing.note_proven(&self.links);
@@ -508,6 +525,7 @@ impl Session {
             self.links.on_peer_restart(now);
             self.settle_changes(now);
             self.events.push(Event::PeerRestarted);
+            self.tracer.on_reset(ResetCause::PeerRestarted, now);
         }
         Ok(())
     }

@@ -5,8 +5,10 @@ use super::inbox::Inbox;
 use super::ingress::Ingress;
 use super::link_table::LinkTable;
 use super::redundancy::Redundancy;
+use crate::packet::LinkId;
 use crate::stats::SessionStats;
 use crate::time::Instant;
+use crate::trace::Figures;
 
 /// What the figures are taken from.
 #[derive(Debug)]
@@ -47,4 +49,16 @@ pub(super) fn of(session: &Parts<'_>, now: Instant) -> SessionStats {
         bytes_out: session.counters.bytes_out,
         discards: session.counters.discards.clone(),
     }
+}
+
+/// A link's figures for the trace.
+pub(super) fn of_link(
+    id: LinkId,
+    links: &LinkTable,
+    redundancy: &Redundancy,
+    now: Instant,
+) -> Option<Figures> {
+    let link = links.get(id)?;
+    let (view, control) = (link.view(now), link.stats(now).control);
+    Some(Figures { view, control, recovery: redundancy.resend.stats(links) })
 }

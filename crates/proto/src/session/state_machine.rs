@@ -16,6 +16,7 @@ use crate::packet::{Datagram, LinkId, PacketBuf, SocketId, Transmit};
 use crate::qos::flow;
 use crate::time::Instant;
 use crate::timer::Timer;
+use crate::trace::{self, KeyChange};
 use crate::wire::control::CloseReason;
 
 impl StateMachine for Session {
@@ -70,10 +71,12 @@ impl StateMachine for Session {
         if self.links.silence_timeout().is_some_and(|due| due <= now) {
             self.links.check_silence(now);
         }
-        self.sealing.on_time(&self.links, now);
+        if self.sealing.on_time(&self.links, now) {
+            self.tracer.on_keys(KeyChange::Expired, self.rekeys(), now);
+        }
         self.links.on_probe_time(now);
         self.settle_changes(now);
-        if self.redundancy.resend.on_time(&mut self.links, now) {
+        if self.redundancy.resend.on_time(&mut self.links, &mut self.tracer, now) {
             self.outbox.wait.wake(now);
         }
         self.redundancy.protection.sweep(now);
@@ -95,15 +98,16 @@ impl StateMachine for Session {
             peer_epoch: self.peer.epoch(),
             resends: self.redundancy.resend.is_on(),
         };
-        let keyring = &mut self.sealing.keyring;
-        let mut writer = DatagramWriter { buf, links: &mut self.links, keyring, max_segments, now };
+        let Self { links, tracer, sealing, .. } = self;
+        let keyring = &mut sealing.keyring;
+        let mut writer = DatagramWriter { buf, links, keyring, tracer, max_segments, now };
         let due = transmit_due(&mut writer, &greeting, self.ingress.packet_max());
         // A probe may go over a new path: what waits is looked at with the sizes of that path.
         self.settle_changes(now);
         let transmit = due.or_else(|| {
-            let Self { peer, links, sealing, ingress, outbox, redundancy, counters, .. } = self;
+            let Self { peer, links, sealing, ingress, outbox, redundancy, counters, tracer, .. } = self;
             let (keyring, discards) = (&mut sealing.keyring, &mut counters.discards);
-            let mut writer = DatagramWriter { buf, links, keyring, max_segments, now };
+            let mut writer = DatagramWriter { buf, links, keyring, tracer, max_segments, now };
             redundancy.transmit(&mut writer).or_else(|| {
                 outbox.transmit(&mut writer, &mut Sources { ingress, redundancy, peer, discards })
             })
@@ -131,6 +135,15 @@ impl StateMachine for Session {
     fn round_trip(&self, socket: SocketId) -> Option<Duration> {
         let over = |link: &&Link| link.path().current().is_some_and(|path| path.socket == socket);
         self.links.iter().filter(over).map(Link::rtt).filter(|rtt| !rtt.is_zero()).min()
+    }
+
+    fn set_trace(&mut self, level: trace::Level) {
+        self.tracer.set_level(level);
+        self.inbox.tracer().set_level(level);
+    }
+
+    fn drain_trace(&mut self, out: &mut Vec<trace::Record>) {
+        self.tracer.drain(self.inbox.tracer(), out);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Timer)> {

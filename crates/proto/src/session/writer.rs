@@ -9,6 +9,7 @@ use crate::packet::{BATCH_BYTES_MAX, DataFrame, KeptPacket, LinkId, Path, Transm
 use crate::session::link_table::{LinkTable, may_send};
 use crate::session::sealing::{Keyring, SEALING_BYTES, SealedAs};
 use crate::time::Instant;
+use crate::trace::Tracer;
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind};
 
 /// Datagrams of one GSO send. Linux takes at most 64 (`UDP_MAX_SEGMENTS`).
@@ -52,6 +53,7 @@ pub(in crate::session) struct DatagramWriter<'a> {
     pub(in crate::session) buf: &'a mut Vec<u8>,
     pub(in crate::session) links: &'a mut LinkTable,
     pub(in crate::session) keyring: &'a mut Keyring,
+    pub(in crate::session) tracer: &'a mut Tracer,
     pub(in crate::session) max_segments: NonZeroUsize,
     pub(in crate::session) now: Instant,
 }
@@ -105,6 +107,7 @@ impl DatagramWriter<'_> {
         let size = self.buf.len() - start;
         let outgoing = Outgoing { sealed: sealed_as.map(SealedAs::name), asks: true, frame: kept };
         self.links.on_data_sent(link, size, outgoing, self.now);
+        self.tracer.on_data(batch.link, frame.seq_num, size, self.now);
         batch.add(size).then(|| batch.room(self.buf.len()))
     }
 }

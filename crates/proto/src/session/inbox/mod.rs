@@ -9,6 +9,7 @@ use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::reorder::{Limits, LinkDelay, ReorderStats, Resequencer};
 use crate::time::Instant;
+use crate::trace::HoldTracer;
 use crate::wire::Modifiers;
 
 /// What arrived and was not given to TUN yet.
@@ -101,6 +102,11 @@ impl Inbox {
     /// Whether no packet waits for TUN.
     pub(super) fn is_empty(&self) -> bool {
         self.released.is_empty()
+    }
+
+    /// The record of the resequencer's gaps.
+    pub(super) const fn tracer(&mut self) -> &mut HoldTracer {
+        self.reorder.tracer()
     }
 
     pub(super) fn stats(&self) -> ReorderStats {

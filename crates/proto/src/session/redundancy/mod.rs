@@ -149,7 +149,9 @@ impl Redundancy {
             if let Some(second) = second {
                 self.copies.add_one(frame.data(), second, writer.links, now);
                 self.waits = true;
+                writer.tracer.on_resent(second, &frame, true, now);
             }
+            writer.tracer.on_resent(link, &frame, false, now);
             let data = frame.data().clone();
             let Some(left) = writer.put_data(&mut batch, &data, Some(frame)) else { break };
             if self.resend.queue.next(writer.links.views.all(), now) != Some(Way::Now(link)) {

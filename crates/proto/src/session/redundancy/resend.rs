@@ -6,6 +6,7 @@ use crate::recovery::Recovery;
 use crate::session::link_table::{LinkTable, Transition};
 use crate::stats::RecoveryStats;
 use crate::time::Instant;
+use crate::trace::{LossTrigger, Tracer};
 use crate::view::LinkState;
 
 /// The packets that are sent again.
@@ -36,32 +37,53 @@ impl Resend {
     }
 
     /// Feedback came about the link. Whether it told of losses.
-    pub(in crate::session) fn on_feedback(&mut self, id: LinkId, links: &mut LinkTable) -> bool {
+    pub(in crate::session) fn on_feedback(
+        &mut self,
+        id: LinkId,
+        links: &mut LinkTable,
+        tracer: &mut Tracer,
+        now: Instant,
+    ) -> bool {
         let Some(link) = links.get_mut(id) else { return false };
         let lost = link.deliveries_mut().take_lost();
         let is_any = !lost.is_empty();
+        tracer.on_lost(id, LossTrigger::Passed, &lost, now);
         self.queue.on_lost(lost);
         is_any
     }
 
     /// Time has passed: what ended a burst may be overdue. Whether it is.
-    pub(in crate::session) fn on_time(&mut self, links: &mut LinkTable, now: Instant) -> bool {
+    pub(in crate::session) fn on_time(
+        &mut self,
+        links: &mut LinkTable,
+        tracer: &mut Tracer,
+        now: Instant,
+    ) -> bool {
         let mut is_any = false;
         for link in links.iter_mut() {
             let overdue = link.take_end(now);
             is_any |= !overdue.is_empty();
+            tracer.on_lost(link.id(), LossTrigger::EndOverdue, &overdue, now);
             self.queue.on_lost(overdue);
         }
         is_any
     }
 
     /// A link is not proven any more: what it still carries may never arrive.
-    pub(in crate::session) fn on_transition(&mut self, transition: Transition, links: &mut LinkTable) {
+    pub(in crate::session) fn on_transition(
+        &mut self,
+        transition: Transition,
+        links: &mut LinkTable,
+        tracer: &mut Tracer,
+        now: Instant,
+    ) {
         if transition.after == LinkState::Up || transition.before == LinkState::Down {
             return;
         }
         if let Some(link) = links.get_mut(transition.link) {
-            self.queue.on_link_lost(link.deliveries_mut().take_underway());
+            let underway = link.deliveries_mut().take_underway();
+            tracer.on_lost(link.id(), LossTrigger::LinkLost, &underway, now);
+            self.queue.on_link_lost(underway);
         }
     }
 

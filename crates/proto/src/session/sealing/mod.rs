@@ -131,10 +131,10 @@ impl Sealing {
         }
     }
 
-    /// Time has passed: keys expire, handshakes begin.
-    pub(super) fn on_time(&mut self, links: &LinkTable, now: Instant) {
+    /// Time has passed: keys expire, handshakes begin. Whether the keys in use expired.
+    pub(super) fn on_time(&mut self, links: &LinkTable, now: Instant) -> bool {
         let gone = self.keyring.on_time(now);
-        let Some(dialer) = &mut self.dialer else { return };
+        let Some(dialer) = &mut self.dialer else { return gone };
         if gone || self.keyring.is_used_up() {
             dialer.on_keys_gone(now);
         }
@@ -143,6 +143,7 @@ impl Sealing {
             link.path().candidates().iter().map(move |path| (id, *path))
         });
         dialer.on_time(targets, now);
+        gone
     }
 
     /// A link's state changed: a client may need new keys, or have what it needs.
