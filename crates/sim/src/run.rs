@@ -296,9 +296,8 @@ fn drive<C: Observed, S: Observed>(
     spec.workload.apps(&mut world, spec.setup.mtu(), seed);
     world.client.host.add(Box::new(EchoClient::new(ECHO_INTERVAL, load_start(seed), end, seed)));
     world.server.host.add(Box::new(EchoServer::new()));
-    if trace.is_some() {
-        world.ledger_up.keep_log(Instant::ZERO);
-        world.ledger_down.keep_log(Instant::ZERO);
+    if let Some(trace) = trace.as_deref_mut() {
+        trace.begin(&mut world);
     }
     world.set_stalls(spec.stalls);
     let direction = spec.workload.direction;

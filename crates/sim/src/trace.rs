@@ -1,11 +1,14 @@
-//! The course of one run, every 100 ms, as comma-separated values: to explain a figure.
+//! The course of one run, to explain a figure: every 100 ms as comma-separated values, and both ends'
+//! decisions in the form of the daemons' `--trace` (`docs/trace.md`).
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use bonding_netem::{Counters, Direction};
-use bonding_proto::Instant;
 use bonding_proto::stats::{LinkStats, SessionStats};
+use bonding_proto::trace::format::{self, Header, Side};
+use bonding_proto::trace::{Level, Record};
+use bonding_proto::{Instant, LinkId};
 
 use crate::host::Report;
 use crate::ledger::Passage;
@@ -67,6 +70,9 @@ pub struct Trace {
     at: Duration,
     packets: Vec<Passage>,
     figures: Vec<(&'static str, SessionStats)>,
+    link_names: Vec<String>,
+    client: Vec<Record>,
+    server: Vec<Record>,
 }
 
 impl Trace {
@@ -90,6 +96,39 @@ impl Trace {
         &self.figures
     }
 
+    /// The decisions of one end.
+    pub fn decisions(&self, side: Side) -> &[Record] {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    /// The same as a file.
+    pub fn decisions_file(&self, side: Side) -> Vec<u8> {
+        let mut file = Vec::new();
+        format::put_header(&mut file, &Header { side, zero_unix_us: 0 });
+        let peer = match side {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        };
+        format::put_label(&mut file, 0, None, peer.name());
+        for (link, name) in (0..u8::MAX).zip(&self.link_names) {
+            format::put_label(&mut file, 0, Some(LinkId(link)), name);
+        }
+        self.decisions(side).iter().for_each(|record| format::put_record(&mut file, record));
+        file
+    }
+
+    /// The run begins: from now on both ends record their decisions.
+    pub fn begin<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>) {
+        self.link_names = (0..world.link_count()).map(|link| world.link_name(link).to_owned()).collect();
+        world.client.machine.set_trace(Level::Decisions);
+        world.server.machine.set_trace(Level::Decisions);
+        world.ledger_up.keep_log(Instant::ZERO);
+        world.ledger_down.keep_log(Instant::ZERO);
+    }
+
     /// Stores the figures at the end of a run.
     pub fn end<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, direction: Direction) {
         let now = world.now();
@@ -104,6 +143,8 @@ impl Trace {
 
     /// Adds a sample of the world's present state.
     pub fn take<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, sample: &Sample) {
+        world.client.machine.drain_trace(&mut self.client);
+        world.server.machine.drain_trace(&mut self.server);
         let now = Duration::from_nanos(world.now().as_nanos());
         let span = now.saturating_sub(self.at).as_secs_f64().max(1e-9);
         self.at = now;

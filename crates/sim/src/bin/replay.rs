@@ -7,13 +7,16 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use bonding_proto::config::Policy;
 use bonding_proto::stats::SessionStats;
+use bonding_proto::trace::format::Side;
 use bonding_sim::run::{RunSpec, System, Workload, run};
 use bonding_sim::table;
 use bonding_sim::trace::{Trace, packets};
 use bonding_sim::world::Stalls;
 
 const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [competitor] [stalls=10/100]
-Writes FOLDER/links.csv, a line per link and 100 ms, and FOLDER/packets.csv, a line per packet of the load's direction.
+Writes FOLDER/links.csv, a line per link and 100 ms, FOLDER/packets.csv, a line per packet of the load's direction,
+and FOLDER/client.trace and FOLDER/server.trace, the decisions of both ends (docs/trace.md): `bondctl trace`
+prints such a file, `cargo xtask trace` draws it.
 POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4;
 competitor: another user's TCP flow joins on the first link after two seconds; stalls=10/100: both sides stand still for 10 ms in every 100";
 
@@ -49,9 +52,15 @@ fn main() -> anyhow::Result<ExitCode> {
     let folder = Path::new(folder);
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let figures = trace.figures().to_vec();
-    for (name, text) in [("packets.csv", packets(trace.packets())), ("links.csv", trace.into_csv())] {
+    let files = [
+        ("client.trace", trace.decisions_file(Side::Client)),
+        ("server.trace", trace.decisions_file(Side::Server)),
+        ("packets.csv", packets(trace.packets()).into_bytes()),
+        ("links.csv", trace.into_csv().into_bytes()),
+    ];
+    for (name, bytes) in files {
         let file = folder.join(name);
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
     }
     let mut out = std::io::stdout();
     write!(out, "{}{}", table::head(workload), table::line(&name, system, &row))?;

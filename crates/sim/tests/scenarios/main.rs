@@ -17,4 +17,5 @@ mod realtime;
 mod roles;
 mod sealed;
 mod thousand;
+mod trace;
 mod world;
