@@ -19,6 +19,7 @@ use bonding_os::signals::Signals;
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::event::Event;
+use bonding_proto::trace::format::Side;
 use bonding_proto::view::LinkRole;
 use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 
@@ -77,6 +78,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         machine.handle_socket_event(socket, event, clock.now());
     }
+    let trace = setup::trace(&plan.run, Side::Client, clock)?;
     setup::reduce_rights()?;
     let parts = Parts {
         machine,
@@ -87,6 +89,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         poller,
         clock,
         status_interval: plan.run.status_interval,
+        trace,
     };
     let result = Engine::new(parts)?.run(&mut shell, service);
     shell.caps.save();
@@ -250,6 +253,15 @@ impl Shell<Client> for ClientShell<'_> {
 
     fn handle_command(&mut self, _: &mut Client, _: Command, _: Instant) -> Result<Reply, String> {
         Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
+    }
+
+    fn tell_names(&self, name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {
+        for (session, host) in (0..).zip(&self.hosts) {
+            name(session, None, host);
+            for (number, link) in (0..u8::MAX).zip(&self.plan.links) {
+                name(session, Some(LinkId(number)), &link.name);
+            }
+        }
     }
 
     fn snapshot(&self, client: &Client, sockets: &Sockets, now: Instant) -> Snapshot {

@@ -12,3 +12,4 @@ pub mod report;
 pub mod server;
 pub mod state;
 pub mod status;
+pub mod trace;

@@ -15,12 +15,13 @@ use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
 use bonding_os::throttle::Throttle;
 use bonding_os::undo::Journal;
-use bonding_proto::Instant;
 use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::handshake::Refusal;
 use bonding_proto::stats::SessionStats;
+use bonding_proto::trace::format::Side;
+use bonding_proto::{Instant, LinkId};
 
 use self::roster::{Entry, Roster};
 use crate::engine::clock::Clock;
@@ -78,6 +79,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     for entry in entries {
         shell.admit(&mut endpoint, entry, clock.now());
     }
+    let trace = setup::trace(&plan.run, Side::Server, clock)?;
     setup::reduce_rights()?;
     shell.roster.warn_if_read_only();
     let parts = Parts {
@@ -89,6 +91,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         poller,
         clock,
         status_interval: plan.run.status_interval,
+        trace,
     };
     Ok(Engine::new(parts)?.run(&mut shell, service)?)
 }
@@ -333,6 +336,15 @@ impl Shell<Endpoint> for ServerShell<'_> {
             }
             Command::Clients => Ok(Reply::Clients(self.clients(endpoint, now))),
             Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),
+        }
+    }
+
+    fn tell_names(&self, name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {
+        for (id, member) in &self.members {
+            name(id.0, None, &member.logger.peer);
+            for (number, link) in (0..u8::MAX).zip(&member.logger.links) {
+                name(id.0, Some(LinkId(number)), link);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use super::{Usage, check, keys, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::status::{Role, Status};
+use crate::trace::print::{self, TraceArguments};
 
 const KEY_EXAMPLES: &str = "\
 Examples:
@@ -102,6 +103,12 @@ pub enum Command {
     /// Forget a client's key and end its session at once, or void an invitation
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(RevokeArguments),
+    /// Print the decisions that a client or server recorded with --trace, one JSON object a line
+    ///
+    /// Time is in ms since the start of the recording side, group_id is its peer; events have qlog's
+    /// names where they fit. Exits 1 where the file is damaged, after what comes before the damage.
+    #[command(after_help = print::EXAMPLES)]
+    Trace(TraceArguments),
     /// Undo the changes that a crashed client or server left on this machine
     ///
     /// Both do the same at their start; this command is for machines where they will not start
@@ -170,6 +177,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Invite(arguments) => say(clients::invite(arguments)?),
         Command::Clients(arguments) => say(clients::clients(&arguments, Style::of_stdout())?),
         Command::Revoke(arguments) => say(clients::revoke(arguments)?),
+        Command::Trace(arguments) => print::run(&arguments, std::io::stdout().lock())?,
         Command::Cleanup { target } => cleanup(&target.sockets())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,7 @@ use crate::config::{self, Loaded, Problems, Security};
 use crate::control::{self, Control, Request};
 use crate::engine::{Running, Service};
 use crate::status::{Role, Snapshot};
+use crate::trace::options::TraceOptions;
 use crate::{client, logs, server};
 
 /// The bond's near end: sends the packets that are routed to its tunnel over all links at once.
@@ -31,6 +32,8 @@ struct ClientOptions {
     /// Only check the configuration: exit 0 if it is valid, 2 if not
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    trace: TraceOptions,
     #[command(subcommand)]
     command: Option<ClientCommand>,
 }
@@ -52,6 +55,7 @@ Examples:
   bonding-client                          run on /etc/bonding/client.toml
   bonding-client -c test.toml --check     say what is wrong with a file, line by line
   RUST_LOG=debug bonding-client           with more logs
+  bonding-client --trace /tmp/bond.trace  record its decisions; `bondctl trace` prints them
   bondctl status                          (elsewhere) see what the links do";
 
 /// The bond's far end: receives over all links, forwards to the internet.
@@ -67,6 +71,8 @@ struct ServerOptions {
     /// Only check the configuration: exit 0 if it is valid, 2 if not
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    trace: TraceOptions,
 }
 
 const SERVER_EXAMPLES: &str = "\
@@ -75,6 +81,7 @@ Examples:
   bondctl invite home                     (elsewhere) invite a client
   bonding-server -c test.toml --check     say what is wrong with a file, line by line
   RUST_LOG=debug bonding-server           with more logs
+  bonding-server --trace /tmp/bond.trace  record its decisions; `bondctl trace` prints them
   bondctl status                          (elsewhere) see what the links do";
 
 /// The warning about plain links, at every start.
@@ -107,7 +114,9 @@ fn run_client(options: &ClientOptions) -> anyhow::Result<ExitCode> {
     let names = plain.map(|link| link.name.as_str());
     let recheck = |path: &Path| config::load_client(path).map(drop);
     let mut daemon = Daemon::start(&loaded, &config.status.socket, names.collect(), recheck)?;
-    client::run(&config.plan(), &mut daemon)?;
+    let mut plan = config.plan();
+    plan.run.trace = options.trace.plan();
+    client::run(&plan, &mut daemon)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,7 +135,9 @@ fn run_server(options: &ServerOptions) -> anyhow::Result<ExitCode> {
     let names = plain.map(|link| link.name.as_str());
     let recheck = |path: &Path| config::load_server(path).map(drop);
     let mut daemon = Daemon::start(&loaded, &config.status.socket, names.collect(), recheck)?;
-    server::run(&config.plan(), &mut daemon)?;
+    let mut plan = config.plan();
+    plan.run.trace = options.trace.plan();
+    server::run(&plan, &mut daemon)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -94,6 +94,7 @@ fn run(sending: &Sending, status: &Status, mss_clamp: bool) -> RunPlan {
         mss_clamp,
         status_interval: status.interval,
         state_file: status.state_file(),
+        trace: None,
     }
 }
 

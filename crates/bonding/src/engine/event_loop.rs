@@ -28,7 +28,7 @@ use bonding_os::signals::{Signal, Signals};
 use bonding_os::throttle::Throttle;
 use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_os::udp::{BATCH_BYTES_MAX, Received, UdpCounters};
-use bonding_proto::{Datagram, Instant, PacketBuf, Path, SocketEvent, SocketId, StateMachine};
+use bonding_proto::{Datagram, Instant, LinkId, PacketBuf, Path, SocketEvent, SocketId, StateMachine};
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
@@ -37,6 +37,7 @@ use super::moderation::{Moderation, Recency};
 use super::sockets::Sockets;
 use super::{Running, Service};
 use crate::status::{Io, Snapshot};
+use crate::trace::file::TraceFile;
 
 /// The poller's tokens. Sockets have those from `sockets::FIRST_TOKEN` on.
 const TUN_TOKEN: u64 = 0;
@@ -101,6 +102,8 @@ pub(crate) trait Shell<M> {
     /// # Errors
     /// The reason why it is not done, for a person.
     fn handle_command(&mut self, machine: &mut M, command: Command, now: Instant) -> Result<Reply, String>;
+    /// Tells the names of links and, without a link, of sessions' peers.
+    fn tell_names(&self, _name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {}
     /// Everything known now.
     fn snapshot(&self, machine: &M, sockets: &Sockets, now: Instant) -> Snapshot;
 }
@@ -147,6 +150,7 @@ pub(crate) struct Engine<M, D> {
     taken: usize,
     moderation: Moderation,
     gathering: Gathering,
+    trace: Option<TraceFile>,
 }
 
 /// The parts of an [`Engine`].
@@ -163,6 +167,8 @@ pub(crate) struct Parts<M, D> {
     /// The one that the machine was made with.
     pub(crate) clock: Clock,
     pub(crate) status_interval: Duration,
+    /// The file that records the machine's decisions.
+    pub(crate) trace: Option<TraceFile>,
 }
 
 /// The engine as a service sees it.
@@ -187,7 +193,11 @@ impl<M> Running for Window<'_, M> {
 
 impl<M: StateMachine, D: Device> Engine<M, D> {
     pub(crate) fn new(parts: Parts<M, D>) -> Result<Self, LoopError> {
-        let Parts { machine, device, sockets, monitor, signals, poller, clock, status_interval } = parts;
+        let Parts { mut machine, device, sockets, monitor, signals, poller, clock, status_interval, trace } =
+            parts;
+        if let Some(trace) = &trace {
+            machine.set_trace(trace.level());
+        }
         poller.add(&device, TUN_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
         poller.add(&signals, SIGNALS_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
         if let Some(monitor) = &monitor {
@@ -216,6 +226,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             taken: 0,
             moderation: Moderation::default(),
             gathering: Gathering::default(),
+            trace,
         })
     }
 
@@ -238,7 +249,11 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         // Tell the peers, so that they need not find out by silence.
         let now = self.clock.now();
         self.machine.close(now);
-        self.drain(now)
+        let drained = self.drain(now);
+        if let Some(trace) = &mut self.trace {
+            trace.finish(&mut self.machine, &|name| shell.tell_names(name), now);
+        }
+        drained
     }
 
     /// One wait and one wake-up.
@@ -267,6 +282,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if shell.handle_events(&mut self.machine, now) || told {
             self.drain(now)?;
             self.write_released()?;
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.take(&mut self.machine, &|name| shell.tell_names(name), now);
         }
         if now >= self.status_at {
             self.status_at = now + self.status_interval;

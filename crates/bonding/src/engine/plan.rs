@@ -13,6 +13,7 @@ use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkRole;
 
 use crate::config::{Host, Ports, Security};
+use crate::trace::TracePlan;
 
 /// The TUN device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct RunPlan {
     /// The file in which changes to the machine are written down until they are undone. One process
     /// at a time holds it.
     pub state_file: PathBuf,
+    /// The trace to write; the command line asks for it.
+    pub trace: Option<TracePlan>,
 }
 
 /// A client.

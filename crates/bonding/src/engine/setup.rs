@@ -13,12 +13,16 @@ use bonding_os::signals::Signals;
 use bonding_os::tun::{Tun, TunConfig, TunError};
 use bonding_os::undo::{Journal, UndoError};
 use bonding_proto::config::Prefix;
+use bonding_proto::trace::format::Side;
 
 use super::LoopError;
+use super::clock::Clock;
 use super::overhead::Overhead;
-use super::plan::TunnelPlan;
+use super::plan::{RunPlan, TunnelPlan};
 use crate::state::StateError;
 use crate::state::register::EnrolError;
+use crate::trace::TracePlan;
+use crate::trace::file::TraceFile;
 
 /// The MTU of a link whose interface does not say less: Ethernet.
 const LINK_MTU: u16 = 1_500;
@@ -78,6 +82,14 @@ pub enum RunError {
              the state directory's register"
     )]
     KeyTaken(String),
+    /// The trace has no file.
+    #[error("cannot write a trace to {file}: {source}")]
+    Trace {
+        /// The file.
+        file: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The loop ended.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -121,6 +133,15 @@ impl Ground {
 /// that a running bond does not need.
 pub(crate) fn reduce_rights() -> Result<(), RunError> {
     Ok(privileges::reduce()?)
+}
+
+/// Makes the file of the trace, if the command line asks for one.
+pub(crate) fn trace(plan: &RunPlan, side: Side, clock: Clock) -> Result<Option<TraceFile>, RunError> {
+    let create = |trace: &TracePlan| {
+        let file = trace.file.display().to_string();
+        TraceFile::create(trace, side, clock).map_err(|source| RunError::Trace { file, source })
+    };
+    plan.trace.as_ref().map(create).transpose()
 }
 
 /// Random numbers from the kernel, which cannot be guessed.

@@ -189,6 +189,7 @@ impl World {
             poller,
             clock,
             status_interval: Duration::from_secs(3600),
+            trace: None,
         })
         .unwrap();
         Self { engine, shell: Quiet::default(), peer, near, wake }
