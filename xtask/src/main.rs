@@ -1,5 +1,5 @@
-//! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`, `chaos` and
-//! `bench`.
+//! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`, `chaos`,
+//! `bench` and `trace`.
 //!
 //! A command checks which programs the machine lacks, installs or names them, builds with cargo's
 //! own progress on the terminal, and hands over to the program that does the work. Only `tidy` does
@@ -17,6 +17,7 @@ mod process;
 mod sandbox;
 mod test;
 mod tidy;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ Commands:
                measure the time of each step of a handshake
   bench plot   draw rate, round-trip time and queue of each link over time
   bench attack measure a loaded tunnel under attack, and many sessions on one server
+  trace        draw a trace of the bond's decisions, as written with --trace
   help         this text
 
 Each command says what the machine lacks and how to get it; `cargo xtask COMMAND --help` has its options.
@@ -58,11 +60,14 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "chaos" => chaos::run(rest),
         "tidy" => tidy::run(rest),
+        "trace" => trace::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        other => Err(usage(format!("unknown command `{other}`: expected demo, test, tidy, chaos or bench"))),
+        other => {
+            Err(usage(format!("unknown command `{other}`: expected demo, test, tidy, chaos, bench or trace")))
+        }
     };
     match outcome {
         Ok(code) => code,
