@@ -91,6 +91,8 @@ pub struct Bond<'lab> {
     programs: Programs,
     client: Option<Process>,
     server: Option<Process>,
+    /// Both write a trace.
+    is_traced: bool,
 }
 
 impl<'lab> Bond<'lab> {
@@ -101,6 +103,21 @@ impl<'lab> Bond<'lab> {
         bond.start_client()?;
         bond.wait_until_up()?;
         Ok(bond)
+    }
+
+    /// The same; both write a trace, see [`Self::trace`].
+    pub fn start_traced(lab: &'lab Lab, programs: Programs, options: Options) -> anyhow::Result<Self> {
+        let mut bond = Self::configure(lab, programs, options)?;
+        bond.is_traced = true;
+        bond.start_server()?;
+        bond.start_client()?;
+        bond.wait_until_up()?;
+        Ok(bond)
+    }
+
+    /// The trace of the process on `host`.
+    pub fn trace(host: Host) -> PathBuf {
+        file(host, "trace")
     }
 
     /// Starts a server with the defaults, except for the places of its files. No client runs yet.
@@ -204,7 +221,7 @@ impl<'lab> Bond<'lab> {
             std::fs::remove_dir_all(FOLDER)?;
         }
         std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
-        Ok(Self { lab, programs, client: None, server: None })
+        Ok(Self { lab, programs, client: None, server: None, is_traced: false })
     }
 
     /// The configuration file of the process on `host`.
@@ -234,6 +251,9 @@ impl<'lab> Bond<'lab> {
         let log = File::options().create(true).append(true).open(file(host, "log"))?;
         let mut command = self.lab.host(host).command(program);
         command.arg("--config").arg(self.configuration(host));
+        if self.is_traced {
+            command.arg("--trace").arg(Self::trace(host));
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(self.lab.spawn(&mut command)?)
     }

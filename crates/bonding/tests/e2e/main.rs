@@ -10,6 +10,7 @@
 mod lifecycle;
 mod operation;
 mod sealed;
+mod trace;
 mod traffic;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ const TESTS: &[(&str, Test)] = &[
     ("what_a_crash_left_is_undone_later", lifecycle::what_a_crash_left_is_undone_later),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
+    ("a_trace_holds_the_decisions_of_both_sides", trace::a_trace_holds_the_decisions_of_both_sides),
     ("an_invitation_is_all_it_takes", sealed::an_invitation_is_all_it_takes),
     ("lines_that_do_not_enrol_say_why", sealed::lines_that_do_not_enrol_say_why),
     ("a_revoked_client_is_out_at_once", sealed::a_revoked_client_is_out_at_once),
