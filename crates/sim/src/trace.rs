@@ -1,5 +1,5 @@
-//! The course of one run, to explain a figure: every 100 ms as comma-separated values, and both ends'
-//! decisions in the form of the daemons' `--trace` (`docs/trace.md`).
+//! The course of one run, to explain a figure: every 100 ms as comma-separated values, and the
+//! decisions of both ends in the form of the daemons' `--trace` (`docs/trace.md`).
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -105,8 +105,9 @@ pub enum Command {
     Revoke(RevokeArguments),
     /// Print the decisions that a client or server recorded with --trace, one JSON object a line
     ///
-    /// Time is in ms since the start of the recording side, group_id is its peer; events have qlog's
-    /// names where they fit. Exits 1 where the file is damaged, after what comes before the damage.
+    /// Time is in ms since the start of the recording side, group_id is its peer; events have
+    /// qlog's names where these fit. Exits 1 if the file is damaged, after printing the records
+    /// ahead of the damage.
     #[command(after_help = print::EXAMPLES)]
     Trace(TraceArguments),
     /// Undo the changes that a crashed client or server left on this machine

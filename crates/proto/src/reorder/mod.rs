@@ -122,7 +122,7 @@ impl Resequencer {
         }
     }
 
-    /// The record of the gaps.
+    /// The trace of the gaps that are waited for.
     pub(crate) const fn tracer(&mut self) -> &mut HoldTracer {
         &mut self.tracer
     }

@@ -90,7 +90,7 @@ fn states_rates_flows_and_keys_are_recorded_in_the_order_of_time_and_the_file_ho
         }
         assert_eq!((read, labels), (records.len(), 4), "{side:?}");
     }
-    // The sender's links were searched for their capacity and then followed, for causes that are told.
+    // The capacity of the sender's links was searched for and then followed, each time with a cause.
     for link in 0..3 {
         let of_link = |event: TraceEvent| match event {
             TraceEvent::RateChanged(change) if change.link.0 == link => Some(change),

@@ -104,7 +104,7 @@ impl Inbox {
         self.released.is_empty()
     }
 
-    /// The record of the resequencer's gaps.
+    /// The trace of the resequencer's gaps.
     pub(super) const fn tracer(&mut self) -> &mut HoldTracer {
         self.reorder.tracer()
     }
