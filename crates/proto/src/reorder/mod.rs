@@ -22,7 +22,7 @@
 //! the one longest without progress that holds nothing makes room for a new slot.
 //!
 //! # Contract
-//! The resequencer does not know why a packet is late, the packets' contents, whether a resend is
+//! The resequencer does not know why a packet is late, packets' contents, whether a resend is
 //! under way, or where delays come from. It reads no clock. Its results do not depend on the order
 //! of the links.
 //!

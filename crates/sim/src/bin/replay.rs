@@ -68,35 +68,36 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(share) = row.competitor_share {
         writeln!(out, "competitor: {:.1} % of the first link", share * 100.0)?;
     }
-    for (side, stats) in &figures {
-        write_figures(&mut out, side, stats)?;
-    }
+    print_figures(&mut out, &figures)?;
     for objection in &row.problems {
         writeln!(std::io::stderr(), "{objection}")?;
     }
     Ok(if row.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A session's counts of late, discarded and repeated packets.
-fn write_figures(out: &mut impl Write, side: &str, stats: &SessionStats) -> std::io::Result<()> {
-    let discards: Vec<String> = stats
-        .discards
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(reason, count)| format!("{} {count}", reason.key()))
-        .collect();
-    writeln!(
-        out,
-        "{side}: {} timeouts, {} late, held at most {}; discards: {}",
-        stats.reorder_timeouts,
-        stats.released_late,
-        stats.reorder_held_max,
-        discards.join(", ")
-    )?;
-    let of = stats.recovery;
-    writeln!(
-        out,
-        "{side}: {} sent again, of these {} arrived, {} in vain, {} given up; {} copies",
-        of.resent, of.recovered, of.spurious, of.given_up, stats.copies
-    )
+/// Prints each side's losses and their recovery.
+fn print_figures(out: &mut impl Write, figures: &[(&'static str, SessionStats)]) -> std::io::Result<()> {
+    for (side, stats) in figures {
+        let discards: Vec<String> = stats
+            .discards
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{} {count}", reason.key()))
+            .collect();
+        writeln!(
+            out,
+            "{side}: {} timeouts, {} late, held at most {}; discards: {}",
+            stats.reorder_timeouts,
+            stats.released_late,
+            stats.reorder_held_max,
+            discards.join(", ")
+        )?;
+        let of = stats.recovery;
+        writeln!(
+            out,
+            "{side}: {} sent again, of these {} arrived, {} in vain, {} given up; {} copies",
+            of.resent, of.recovered, of.spurious, of.given_up, stats.copies
+        )?;
+    }
+    Ok(())
 }

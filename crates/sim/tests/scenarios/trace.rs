@@ -90,14 +90,16 @@ fn states_rates_flows_and_keys_are_recorded_in_the_order_of_time_and_the_file_ho
         }
         assert_eq!((read, labels), (records.len(), 4), "{side:?}");
     }
-    // The capacity of the sender's links was searched for and then followed, each time with a cause.
+    // The capacity of the sender's links was searched for and then followed, each with a cause.
     for link in 0..3 {
-        let of_link = |event: TraceEvent| match event {
-            TraceEvent::RateChanged(change) if change.link.0 == link => Some(change),
-            _ => None,
-        };
-        let changes = trace.decisions(Side::Server).iter().filter_map(|record| of_link(record.event));
-        let changes: Vec<RateChanged> = changes.collect();
+        let mut changes: Vec<RateChanged> = Vec::new();
+        for record in trace.decisions(Side::Server) {
+            if let TraceEvent::RateChanged(change) = record.event
+                && change.link.0 == link
+            {
+                changes.push(change);
+            }
+        }
         let is_startup = |change: &RateChanged| change.phase == PhaseKind::Startup;
         assert!(changes.first().is_some_and(is_startup), "{link}: {changes:?}");
         let steady = changes.iter().filter(|change| change.phase == PhaseKind::Steady);
