@@ -176,8 +176,8 @@ impl Sockets {
         None
     }
 
-    /// The next socket that had no route when it was to send. Apart from [`Self::poll_event`], to be
-    /// told of once a wake-up: each datagram to a missing route would be an event.
+    /// The next socket that had no route when it was to send. Apart from [`Self::poll_event`]: the
+    /// machine is told once a wake-up, not once for each datagram to a missing route.
     pub(crate) fn poll_no_route(&mut self) -> Option<SocketId> {
         self.no_route.pop()
     }

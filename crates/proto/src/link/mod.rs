@@ -11,8 +11,8 @@
 //! path: where to, what size, marked or not       traffic: what was carried
 //! ```
 //! Contract: the session asks [`Link::has_due`] or when each kind of datagram is due, sends what is
-//! due, and tells what was sent and what arrived. What concerns one part alone is asked of that part
-//! (the path, the deliveries, ...); what concerns several is a method of the link. The pacing rate
+//! due, and tells what was sent and what arrived. A question about one part goes to that part (the
+//! path, the deliveries, ...); what concerns several parts is a method of the link. The pacing rate
 //! is computed once for a moment, unless a datagram comes between.
 
 mod congestion;

@@ -41,7 +41,7 @@ struct Rank {
     is_competing: bool,
     loss_permille: u16,
     random_loss_permille: u16,
-    rtt_us: u32,
+    rtt: Duration,
     delay_us: i64,
     rate: BitRate,
 }
@@ -57,17 +57,11 @@ impl Rank {
             is_competing: view.is_competing,
             loss_permille: view.loss_permille,
             random_loss_permille: view.random_loss_permille,
-            rtt_us: rtt_us(view.rtt),
+            rtt: view.rtt,
             delay_us: view.delay_us,
             rate: view.rate,
         }
     }
-}
-
-fn rtt_us(rtt: Duration) -> u32 {
-    // In 64 bits: this is computed for each link and packet.
-    let us = rtt.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(rtt.subsec_micros()));
-    u32::try_from(us).unwrap_or(u32::MAX)
 }
 
 /// Links in their order, as positions in the views. Roles come first in the order, and primary

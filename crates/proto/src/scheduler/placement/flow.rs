@@ -194,11 +194,17 @@ impl FlowTable {
         self.records.iter().filter_map(|(flow, record)| Some((*flow, record.pin.as_ref()?)))
     }
 
-    /// Drops all pins.
+    /// Drops all pins. As a rule there are none.
+    #[inline]
     pub(super) fn clear_pins(&mut self) {
         if self.pins != 0 {
-            self.retain_pins(|_| false);
+            self.drop_pins();
         }
+    }
+
+    #[inline(never)]
+    fn drop_pins(&mut self) {
+        self.retain_pins(|_| false);
     }
 
     fn retain_pins(&mut self, stays: impl Fn(&Pin) -> bool) {
