@@ -27,34 +27,19 @@
 //! RFC 9002 §6 (loss detection), XLINK (SIGCOMM 2021: re-injection by the remaining deadline).
 //! Measured: docs/decisions/0036-second-link-of-a-resend.md.
 
+mod params;
+
+pub(crate) use self::params::{KEPT_BYTES_MAX, TRIES_MAX};
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::limits::RESEND_HOLD_MAX;
+use self::params::{RESENT_WITHIN, SECOND_WITHIN, STOPPING_PERMILLE};
 use crate::packet::{KeptPacket, LinkId};
 use crate::scheduler::{Service, arrival_us, micros, of_first_role, serving};
 use crate::stats::RecoveryStats;
 use crate::time::Instant;
 use crate::view::LinkView;
-
-/// A packet is sent again this often at most. Chosen: the receiver holds a gap for two rounds of
-/// loss, feedback and resend ([`RESEND_HOLD_MAX`]).
-pub(crate) const TRIES_MAX: u8 = 2;
-
-/// From this loss on resends stop flows, permille. Chosen: at 1 % a packet of a busy flow is
-/// missing most of the time.
-const STOPPING_PERMILLE: u16 = 10;
-
-/// The second link may owe this much credit. Chosen: a busy link has no credit at the moment when
-/// another has; 5 ms are twelve full packets at 30 Mbit/s.
-/// Measured: docs/decisions/0036-second-link-of-a-resend.md.
-const SECOND_WITHIN: Duration = Duration::from_millis(5);
-
-/// How much later than the first packet a resend may arrive: the receiver holds no gap for longer.
-const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
-
-/// What one session keeps, bytes. Chosen: 300 ms, which is [`RESENT_WITHIN`], at 850 Mbit/s.
-pub(crate) const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// Where the next resend goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

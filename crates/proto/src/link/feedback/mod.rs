@@ -18,7 +18,7 @@ use self::loss_meter::LossMeter;
 use self::sent_log::{Outgoing, ResendCounts, Sent, SentLog};
 use super::congestion::Observation;
 use super::heartbeat::OVERDUE_SLACK;
-use super::liveness::indirect::{OVERDUE_MIN, OVERDUE_SPAN};
+use super::liveness::params::{OVERDUE_MIN, OVERDUE_SPAN};
 use super::path::ecn::Marked;
 use crate::packet::KeptPacket;
 use crate::time::Instant;

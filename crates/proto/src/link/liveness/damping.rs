@@ -7,21 +7,8 @@
 
 use std::time::Duration;
 
+use super::params::{DAMPING_MAX, DAMPING_MIN, DOUBLINGS_MAX, PROOFS_AFTER_FAILURE, STABLE};
 use crate::time::Instant;
-
-/// Proofs that bring a failed link back. Chosen: one may be of before the failure, two a
-/// coincidence.
-const PROOFS_AFTER_FAILURE: u32 = 3;
-
-/// A link that was up for this is stable. Chosen: a modem that flaps does so within seconds.
-const STABLE: Duration = Duration::from_secs(10);
-/// A link that failed twice in a row must be proven for this. Chosen: a pause that is felt, but
-/// once.
-const DAMPING_MIN: Duration = Duration::from_secs(1);
-/// ... and at most for this. Chosen: [`DAMPING_MIN`] five times doubled.
-const DAMPING_MAX: Duration = Duration::from_secs(32);
-/// Doublings that are counted at most. Chosen: more change nothing, and 32 would overflow.
-const DOUBLINGS_MAX: u32 = 16;
 
 /// Failures and returns of one link.
 #[derive(Debug, Clone, Copy)]

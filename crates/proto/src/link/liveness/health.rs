@@ -32,41 +32,13 @@
 use std::time::Duration;
 
 use super::damping::Damping;
-use crate::link::feedback::acknowledger;
+use super::params::{
+    ACK_DELAY, ASK_MAX, CONFIRM, DOUBT_QUIET, DOUBT_SLACK, DOWN_MIN, GRANULARITY, PTOS_TO_DOWN, SILENCE_MIN,
+    TRIES, TRY_GAP,
+};
 use crate::link::feedback::delays::RttEstimator;
 use crate::time::Instant;
 use crate::view::LinkState;
-
-/// The least time without an answer that counts as silence. Chosen: above the bursts and stalls
-/// that links are known for (Starlink's 100 ms of half loss at a slot change, 50 ms of a busy
-/// host), and below what a person takes for a pause.
-const SILENCE_MIN: Duration = Duration::from_millis(100);
-/// The peer answers data within this.
-const ACK_DELAY: Duration = acknowledger::ACK_DELAY_MAX;
-/// An answer is in doubt when it is later than it should be by this ... Chosen: what the scheduling
-/// of a busy host adds.
-const DOUBT_SLACK: Duration = Duration::from_millis(15);
-/// ... and nothing was heard for this. Chosen: two feedbacks of a loaded link.
-const DOUBT_QUIET: Duration = Duration::from_millis(50);
-/// Silence takes so many datagrams without an answer. Chosen: on a link that loses 5 % each way one
-/// in ten thousand series is lost by chance.
-const TRIES: u32 = 4;
-/// ... so far apart. Chosen: one feedback does not answer two.
-const TRY_GAP: Duration = Duration::from_millis(20);
-/// Silence must last this much longer after it was noticed. Chosen: what had waited in the sockets
-/// is read by then.
-const CONFIRM: Duration = Duration::from_millis(10);
-/// ... or until an answer to what is then asked can be there, if that takes no longer than this.
-/// Chosen: a tenth of a second with the silence itself.
-const ASK_MAX: Duration = Duration::from_millis(60);
-/// RFC 9002 §6.1.2: granularity.
-const GRANULARITY: Duration = Duration::from_millis(1);
-/// A suspect link is down after so many PTO. Chosen: two answers may be lost.
-const PTOS_TO_DOWN: u32 = 3;
-/// ... and not before this. Chosen: fifteen probes, 20 ms apart, had their chance; a link that
-/// loses twenty packets in a row loses its few feedbacks and probes for long. Measured:
-/// docs/decisions/0015-when-a-silent-link-is-down.md.
-const DOWN_MIN: Duration = Duration::from_millis(300);
 
 /// State of one link.
 #[derive(Debug, Clone)]

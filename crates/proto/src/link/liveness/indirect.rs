@@ -14,32 +14,15 @@
 //! was in steady use and then is silent for [`SILENT_MIN`], the receiver tells so over another one:
 //! feedback whose hold says for how long nothing has followed the largest datagram; again after
 //! each [`SILENT_STEP`], [`SILENT_TIMES`] in all. If data that was sent later, over a span of
-//! [`OVERDUE_SPAN`] at least, should have been there for [`OVERDUE_MIN`] (or four deviations of the
+//! `OVERDUE_SPAN` at least, should have been there for `OVERDUE_MIN` (or four deviations of the
 //! round trip), the link is suspect. A link that its sender left, or that pauses often, raises no
 //! alarm. One that stands still for 60 ms, or whose way becomes so much longer, does; that costs
 //! what is sent twice, for the next answer brings the link back.
 //!
 //! Both sides have both halves of this. It does not know which other link is taken.
 
-use std::time::Duration;
-
+use super::params::{INDIRECT_FOR, SILENT_MIN, SILENT_STEP, SILENT_TIMES};
 use crate::time::Instant;
-
-/// Time for which a side with doubts is told indirectly. Chosen: two heartbeats of that side, one
-/// of which may be lost.
-const INDIRECT_FOR: Duration = Duration::from_millis(250);
-
-/// A receiver tells of silence after this. Chosen: twice the longest pause of a link in steady use.
-const SILENT_MIN: Duration = Duration::from_millis(40);
-/// ... and again after each of these. Chosen: the interval of questions to a suspect link.
-const SILENT_STEP: Duration = Duration::from_millis(20);
-/// ... so many times. Chosen: two of them may be lost.
-const SILENT_TIMES: u8 = 3;
-/// Its sender believes it of data that should have been there for this time. Chosen: below
-/// [`SILENT_MIN`], by the variation of delays.
-pub(in crate::link) const OVERDUE_MIN: Duration = Duration::from_millis(30);
-/// ... sent over this span. Chosen: more than one batch.
-pub(in crate::link) const OVERDUE_SPAN: Duration = Duration::from_millis(5);
 
 /// What is told over another link, and what is heard so.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,6 +4,7 @@
 mod damping;
 pub(super) mod health;
 pub(super) mod indirect;
+pub(super) mod params;
 
 use std::time::Duration;
 
