@@ -2,7 +2,7 @@
 //!
 //! A discrete event loop: it processes all that is due, then time jumps to the earliest deadline of
 //! any state machine, link or host. Processing takes no time. The world obeys the contract of
-//! [`StateMachine`]: after every input every output is drained.
+//! [`bonding_proto::StateMachine`]: after every input every output is drained.
 //!
 //! Every run is checked by: the ledgers of both directions ([`crate::ledger`]), a count of
 //! datagrams sent to unknown addresses, a deadline that does not advance (the run panics and names
