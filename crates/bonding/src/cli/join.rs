@@ -51,9 +51,7 @@ fn say(joined: &Joined, file: &Path) -> String {
     } else {
         format!("bonding-client -c {name}")
     };
-    text.push_str(&format!(
-        "next: check the links in it and say what each carries (`up`, `down`), then start {start}\n"
-    ));
+    text.push_str(&format!("next: remove from it what is no line to the internet, then start {start}\n"));
     text
 }
 
@@ -75,7 +73,7 @@ mod tests {
             say(&joined, Path::new(config::CLIENT_FILE)),
             "joined: this machine has 10.99.0.2 and fd99::2 in the tunnel\n\
              /etc/bonding/client.toml uses eth0, wwan0\n\
-             next: check the links in it and say what each carries (`up`, `down`), then start bonding-client\n"
+             next: remove from it what is no line to the internet, then start bonding-client\n"
         );
         joined.links.clear();
         assert!(say(&joined, Path::new("/x.toml")).contains("default route"));
