@@ -1,5 +1,5 @@
 //! Heartbeats of one link: when the next one is due, what was sent, the newest one received and its
-//! echo, and what an echo tells of the datagrams between two of ours.
+//! echo, and what an echo tells of the datagrams between two heartbeats.
 //!
 //! Each side sends a heartbeat every interval, on its own clock, and echoes the newest one it
 //! received, so that one heartbeat carries RTT, one-way delay, loss and proof at once
@@ -54,7 +54,7 @@ const HEARTBEAT_DATAGRAM_BYTES: u64 = 99;
 /// A datagram that was lost on a plain link, bytes. Chosen: data fills datagrams.
 const ROW_BYTES: u64 = 1_500;
 
-/// A heartbeat of ours: the counts when it was sent.
+/// A heartbeat that was sent: the counts when it was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Logged {
     pub(super) sent_at: Instant,
@@ -65,7 +65,7 @@ pub(super) struct Logged {
     pub(super) is_ect: bool,
 }
 
-/// A heartbeat of ours as the peer saw it.
+/// A sent heartbeat as the peer saw it.
 #[derive(Debug, Clone, Copy)]
 struct Echoed {
     logged: Logged,
@@ -81,7 +81,7 @@ pub(super) struct EchoNews {
     pub(super) interval: Option<Interval>,
 }
 
-/// The time between two heartbeats of ours that were echoed.
+/// The time between two sent heartbeats that were echoed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Interval {
     from: Echoed,

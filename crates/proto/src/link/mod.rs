@@ -369,7 +369,7 @@ impl Link {
         (self.heartbeats.on_sent(logged, interval), heartbeat)
     }
 
-    /// A heartbeat of the peer's present run arrived, answering a run `epoch` of ours or none.
+    /// A heartbeat of the peer's present run arrived, answering this side's run `epoch` or no run.
     /// Returns the new path where the peer sends from another address than before.
     pub fn on_heartbeat(
         &mut self,
@@ -402,7 +402,7 @@ impl Link {
         Ok(moved.then_some(path))
     }
 
-    /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes one of ours.
+    /// The peer's heartbeat, sent at `peer_stamp_us` of its clock, echoes a sent heartbeat.
     fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
         let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
         let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;

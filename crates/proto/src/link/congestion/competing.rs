@@ -17,9 +17,9 @@
 //!
 //! Where what was carried before is not known (a link that varies), it is CUBIC alone.
 //!
-//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of ours alone
+//! Every [`TEST_EVERY`] only half of what arrived is sent for as long as a queue of the bond alone
 //! would take to drain. The competitor is gone as soon as the delay comes down to where it was
-//! before the queue stood, or as nine tenths of what the link carried before arrive of ours.
+//! before the queue stood, or as nine tenths of what the link carried before arrive of the bond's.
 //!
 //! Measured: docs/decisions/0014-share-beside-a-competitor.md.
 
@@ -124,7 +124,7 @@ impl GoneTest {
 #[derive(Debug, Clone)]
 pub(super) struct Competing {
     cubic: Cubic,
-    /// What the link carried of ours without a competitor, bit/s; 0: not known.
+    /// What the link carried for the bond without a competitor, bit/s; 0: not known.
     alone_bps: f64,
     /// The least delay when it began, µs, and the round trip without a queue.
     base_us: i64,
@@ -139,8 +139,8 @@ pub(super) struct Competing {
 }
 
 impl Competing {
-    /// On a link that carried `alone_bps` of ours (0: not known) before a competitor filled its
-    /// queue, now of `queue_s`, and carries `rate_bps` of ours since.
+    /// On a link that carried `alone_bps` for the bond (0: not known) before a competitor filled
+    /// its queue, now of `queue_s`, and carries `rate_bps` for the bond since.
     pub(super) fn new(
         resumes: Steady,
         (alone_bps, rate_bps): (f64, f64),

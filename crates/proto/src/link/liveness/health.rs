@@ -1,6 +1,6 @@
 //! Whether a link may be used, from proof of delivery.
 //!
-//! Proof is a datagram of ours that the peer is known to have received: a heartbeat that it echoed,
+//! Proof is a sent datagram that the peer is known to have received: a heartbeat that it echoed,
 //! or one that its feedback names. Its age counts from when that datagram was *sent*. Bytes that
 //! arrive prove nothing about the other direction.
 //!
@@ -89,7 +89,7 @@ impl Health {
         self.state
     }
 
-    /// When the newest datagram of ours was sent that is known to have arrived.
+    /// When the newest datagram was sent that is known to have arrived.
     pub(in crate::link) const fn proven_at(&self) -> Option<Instant> {
         self.proven_at
     }

@@ -1,6 +1,6 @@
 //! Whether a competitor fills the queue of a steady link: a flow that does not yield to delay.
 //!
-//! What arrives of ours falls, and a queue stands: either the link became slower, or a competitor
+//! The bond's rate falls, and a queue stands: either the link became slower, or a competitor
 //! has a part of it. At any one moment the two look the same, since in a first-in first-out queue
 //! every flow's delay follows from what it sends and gets. The consequence of yielding tells them
 //! apart: in the first case the queue drains; in the second the competitor takes what is left to
@@ -75,7 +75,7 @@ impl CompetitorDetector {
         Self { standing: None, alone: MaxRate::new(), steady_at: None }
     }
 
-    /// What the link carried of ours before a competitor was suspected, bit/s; 0: not known.
+    /// What the link carried for the bond before a competitor was suspected, bit/s; 0: not known.
     pub(in crate::link::congestion) fn alone_bps(&self, now: Instant) -> f64 {
         self.alone.bps(now)
     }

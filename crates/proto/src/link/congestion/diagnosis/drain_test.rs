@@ -14,7 +14,7 @@ use crate::time::Instant;
 /// A test under way.
 #[derive(Debug, Clone, Copy)]
 struct Test {
-    /// Only what was sent from here on met less of ours.
+    /// Only what was sent from here on met a shorter queue of the bond.
     from: Instant,
     /// The newest send time seen, and bytes sent up to then; `None`: none yet.
     at: Option<(Instant, u64)>,

@@ -1,4 +1,4 @@
-//! Whether what was lost in a stretch of time is the link's own loss: no queue of ours or of a
+//! Whether what was lost in a stretch of time is the link's own loss: no queue of the bond or of a
 //! competitor stood in the link, and no search for the rate sent more than it carries.
 
 use std::time::Duration;
