@@ -8,8 +8,7 @@
 //!
 //! Left out are links that lose too much ([`loses_too_much`]) and, for bulk, links outside the
 //! [`DelayBand`]. Where slow links carry most, that leaves out the fast ones; sparse traffic still
-//! goes
-//! over these. A link that is left out gives no reason for a wait to count as chosen
+//! goes over these. A link that is left out gives no reason for a wait to count as chosen
 //! ([`Decision::Hold`](super::Decision::Hold)): the queue behind it is a queue.
 //!
 //! The order stands until a figure that decides it changes: when a link is free does not, nor its

@@ -26,8 +26,8 @@ impl Inbox {
         Self { reorder: Resequencer::new(Limits::default()), released: VecDeque::new(), duplicates: 0 }
     }
 
-    /// A data frame's packet arrived over the link. A copy that came before is counted, and is no
-    /// error.
+    /// A data frame's packet arrived over the link. `Err(Discard::Duplicate)`: another copy of it
+    /// came before ([`Self::without_duplicates`]).
     pub(super) fn on_packet(
         &mut self,
         (seq_num, modifiers): (u64, Modifiers),
