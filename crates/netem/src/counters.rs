@@ -13,6 +13,10 @@ pub struct Counters {
     pub delivered_pkts: u64,
     /// The bytes of those packets.
     pub delivered_bytes: u64,
+    /// Packets that have used the link's rate: delivered since, in flight, or lost on the way.
+    pub carried_pkts: u64,
+    /// The bytes of those packets.
+    pub carried_bytes: u64,
     /// Copies made by duplication.
     pub duplicated_pkts: u64,
     /// Packets dropped, by reason.

@@ -39,6 +39,7 @@
 
 mod counters;
 pub mod ecn;
+mod jitter;
 mod loss;
 mod pipe;
 mod random;
@@ -50,8 +51,9 @@ pub mod trace;
 pub mod units;
 
 pub use counters::{Counters, Drops};
+pub use jitter::{Jitter, Spread};
 pub use loss::Loss;
-pub use pipe::{Change, DropReason, Jitter, Limit, Outcome, Pipe, PipeConfig};
+pub use pipe::{Change, DropReason, Limit, Outcome, Pipe, PipeConfig};
 pub use rate::Rate;
 pub use scenario::{CarrierEvent, Direction, Event, LinkSpec, Scenario, ScenarioError};
 pub use time::Time;

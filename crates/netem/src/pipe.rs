@@ -13,16 +13,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::counters::Counters;
+use crate::jitter::{Jitter, JitterProcess};
 use crate::loss::{Loss, LossProcess};
 use crate::random::{Random, Stream};
 use crate::rate::Rate;
 use crate::shaper::Shaper;
-use crate::time::{Time, nanos};
-
-/// Without reordering, jitter is a curve with a new random height at each multiple of this time, in
-/// ns, and straight lines in between: a packet's jitter does not depend on the number of other
-/// packets. Chosen: a busy radio cell's delay changes within tens of ms.
-const JITTER_STEP_NS: u64 = 20_000_000;
+use crate::time::Time;
 
 /// The properties of one direction of a link.
 #[derive(Debug, Clone)]
@@ -61,17 +57,6 @@ impl Default for PipeConfig {
             mark: None,
         }
     }
-}
-
-/// Delay variation: a time between zero and `span` is added to the delay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Jitter {
-    /// The most that is added.
-    pub span: Duration,
-    /// True: drawn for each packet separately, so that packets overtake each other. False: order is
-    /// kept, and the delay moves from one random height to the next every 20 ms, as a busy radio
-    /// cell's does.
-    pub reorder: bool,
 }
 
 /// The drop-tail limit, the packet in service included. One packet always fits.
@@ -159,8 +144,7 @@ pub struct Pipe<T> {
     queue: VecDeque<Waiting<T>>,
     shaper: Shaper,
     loss: LossProcess,
-    jitter: Random,
-    jitter_seed: u64,
+    jitter: JitterProcess,
     duplicate: Random,
     /// In the order of `due`.
     flying: VecDeque<Flying<T>>,
@@ -181,8 +165,7 @@ impl<T: Clone> Pipe<T> {
             queue: VecDeque::new(),
             shaper: Shaper::new(config.rate.clone()),
             loss: LossProcess::new(config.loss, seed),
-            jitter: Random::new(seed, Stream::Jitter),
-            jitter_seed: seed,
+            jitter: JitterProcess::new(seed),
             duplicate: Random::new(seed, Stream::Duplicate),
             flying: VecDeque::new(),
             due_last: Time::ZERO,
@@ -247,7 +230,12 @@ impl<T: Clone> Pipe<T> {
     /// the next `enqueue` or `apply`.
     pub fn poll_timeout(&self) -> Option<Time> {
         let arrival = self.flying.front().map(|packet| packet.due);
-        let through = self.shaper.finish().map(|finish| finish + self.config.delay);
+        let Jitter { reorder, .. } = self.config.jitter;
+        let delay_min = self.config.jitter.delay_min(self.config.delay);
+        let through = self.shaper.finish().map(|finish| {
+            let due_min = finish + delay_min;
+            if reorder { due_min } else { due_min.max(self.due_last) }
+        });
         let change = self.schedule.front().map(|(at, _)| *at);
         [arrival, through, change].into_iter().flatten().min()
     }
@@ -322,12 +310,14 @@ impl<T: Clone> Pipe<T> {
         };
         self.counters.queue_pkts -= 1;
         self.counters.queue_bytes -= packet.bytes;
+        self.counters.carried_pkts += 1;
+        self.counters.carried_bytes += packet.bytes;
         self.shaper.complete(at, self.queue.front().map(|next| next.bytes));
         if self.loss.draw() {
             self.counters.drops.loss_pkts += 1;
             return;
         }
-        let mut due = at + self.config.delay + self.jitter_at(at);
+        let mut due = at + self.jitter.draw(self.config.delay, self.config.jitter, at);
         if !self.config.jitter.reorder {
             due = due.max(self.due_last);
             self.due_last = due;
@@ -402,20 +392,5 @@ impl<T: Clone> Pipe<T> {
                 u64::try_from(bytes).unwrap_or(u64::MAX)
             }
         }
-    }
-
-    fn jitter_at(&mut self, at: Time) -> Duration {
-        let Jitter { span, reorder } = self.config.jitter;
-        if span.is_zero() {
-            return Duration::ZERO;
-        }
-        if reorder {
-            return span.mul_f64(self.jitter.unit());
-        }
-        let step = at.as_nanos() / JITTER_STEP_NS;
-        let height = |step: u64| Random::new(self.jitter_seed.wrapping_add(step), Stream::Jitter).unit();
-        let (from, to) = (height(step), height(step.wrapping_add(1)));
-        let part = (at.as_nanos() % JITTER_STEP_NS) as f64 / JITTER_STEP_NS as f64;
-        Duration::from_nanos(nanos(span.mul_f64(from + (to - from) * part)))
     }
 }

@@ -13,7 +13,8 @@
 //! name = "a"                  # at most 15 of a-z, 0-9 and '-': also a network device's name
 //! rate = "50mbit"             # or "unlimited", { trace = "lte.down" }, { walk = { min, max } }
 //! rtt = "30ms"                # split evenly; or delay = "15ms" for one way
-//! jitter = "2ms"              # default none; added to the delay
+//! jitter = "2ms"              # default none; added to the delay; or normal around the delay:
+//!                             # { deviation = "5ms", correlation = 0.9 } (correlation: default 0)
 //! reorder = false             # jitter may change the order
 //! loss = "1%"                 # or { ratio = "1%", burst = 5 },
 //!                             # or { enter, leave, loss_good, loss_bad }
@@ -179,7 +180,7 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 19] = [
+const BUILTIN: [(&str, &str); 37] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
@@ -199,6 +200,24 @@ const BUILTIN: [(&str, &str); 19] = [
     ("lossy-3", include_str!("../../../scenarios/lossy-3.toml")),
     ("bursts", include_str!("../../../scenarios/bursts.toml")),
     ("call", include_str!("../../../scenarios/call.toml")),
+    ("sweep-01", include_str!("../../../scenarios/sweep-01.toml")),
+    ("sweep-02", include_str!("../../../scenarios/sweep-02.toml")),
+    ("sweep-03", include_str!("../../../scenarios/sweep-03.toml")),
+    ("sweep-04", include_str!("../../../scenarios/sweep-04.toml")),
+    ("sweep-05", include_str!("../../../scenarios/sweep-05.toml")),
+    ("sweep-06", include_str!("../../../scenarios/sweep-06.toml")),
+    ("sweep-07", include_str!("../../../scenarios/sweep-07.toml")),
+    ("sweep-08", include_str!("../../../scenarios/sweep-08.toml")),
+    ("sweep-09", include_str!("../../../scenarios/sweep-09.toml")),
+    ("sweep-10", include_str!("../../../scenarios/sweep-10.toml")),
+    ("sweep-11", include_str!("../../../scenarios/sweep-11.toml")),
+    ("sweep-12", include_str!("../../../scenarios/sweep-12.toml")),
+    ("sweep-13", include_str!("../../../scenarios/sweep-13.toml")),
+    ("sweep-14", include_str!("../../../scenarios/sweep-14.toml")),
+    ("sweep-15", include_str!("../../../scenarios/sweep-15.toml")),
+    ("sweep-16", include_str!("../../../scenarios/sweep-16.toml")),
+    ("vdsl-5g", include_str!("../../../scenarios/vdsl-5g.toml")),
+    ("vdsl-5g-dies", include_str!("../../../scenarios/vdsl-5g-dies.toml")),
 ];
 
 /// The names of the built-in scenarios, in the order of the tables.

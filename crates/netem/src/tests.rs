@@ -271,7 +271,7 @@ fn a_shorter_delay_lets_no_packet_overtake() {
 /// The delays of packets sent every `gap_us`, in the order of sending, and how many arrived behind
 /// a later one.
 fn jittered(reorder: bool, gap_us: u64) -> (Vec<Duration>, usize) {
-    let jitter = Jitter { span: Duration::from_millis(10), reorder };
+    let jitter = Jitter::uniform(Duration::from_millis(10), reorder);
     let mut pipe =
         Pipe::new(PipeConfig { delay: Duration::from_millis(20), jitter, ..PipeConfig::default() }, 1);
     let packets: Vec<_> = (0..5_000).map(|i| (100, Time::from_micros(i * gap_us))).collect();
@@ -309,6 +309,92 @@ fn ordered_jitter_wanders_rather_than_jumps() {
     // more or less.
     let largest = sparse.windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap();
     assert!(largest <= Duration::from_micros(501), "{largest:?}");
+}
+
+/// The delays of packets sent every millisecond over a link with normal jitter of 5 ms, in the order
+/// of sending, and how many arrived behind a later one.
+fn normal_delays(delay_ms: u64, correlation: f64, reorder: bool) -> (Vec<f64>, usize) {
+    let jitter = Jitter::normal(Duration::from_millis(5), correlation, reorder);
+    let delay = Duration::from_millis(delay_ms);
+    let mut pipe = Pipe::new(PipeConfig { delay, jitter, ..PipeConfig::default() }, 1);
+    let packets: Vec<_> = (0..100_000).map(|i| (100, Time::from_millis(i))).collect();
+    let mut out = replay(&mut pipe, &packets);
+    assert_eq!(out.len(), packets.len());
+    let overtaken = out.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
+    out.sort_by_key(|(_, i)| *i);
+    (out.iter().map(|(at, i)| (*at - packets[*i].1).as_secs_f64() * 1e3).collect(), overtaken)
+}
+
+/// Mean, standard deviation and the correlation of neighbours.
+fn moments(values: &[f64]) -> (f64, f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / count;
+    let both = values.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum::<f64>() / count;
+    (mean, variance.sqrt(), both / variance)
+}
+
+#[test]
+fn normal_jitter_lies_around_the_delay_whatever_its_correlation() {
+    for correlation in [0.0, 0.5, 0.9] {
+        let (delays, overtaken) = normal_delays(50, correlation, true);
+        let (mean, deviation, measured) = moments(&delays);
+        // With correlation 0.9 a nineteenth of the samples count as independent: the mean's deviation is
+        // 0.07 ms.
+        assert!((mean - 50.0).abs() < 0.3, "{correlation}: mean {mean}");
+        assert!((deviation - 5.0).abs() < 0.2, "{correlation}: deviation {deviation}");
+        assert!((measured - correlation).abs() < 0.02, "{correlation}: {measured}");
+        assert!(overtaken > 10_000, "{overtaken}");
+    }
+}
+
+#[test]
+fn a_delay_never_falls_below_zero() {
+    let (delays, _) = normal_delays(5, 0.0, true);
+    // A sixth of a normal distribution lies more than one deviation below its mean.
+    let at_once = delays.iter().filter(|delay| **delay == 0.0).count() as f64 / delays.len() as f64;
+    assert!((at_once - 0.158_7).abs() < 0.006, "{at_once}");
+}
+
+#[test]
+fn normal_jitter_in_order_is_the_latest_of_the_packets_so_far() {
+    let (free, _) = normal_delays(50, 0.9, true);
+    let (ordered, overtaken) = normal_delays(50, 0.9, false);
+    assert_eq!(overtaken, 0);
+    let mut due_last = 0.0_f64;
+    for (sent_ms, (free, ordered)) in (0_u32..).zip(free.iter().zip(&ordered)) {
+        due_last = due_last.max(f64::from(sent_ms) + free);
+        assert!((f64::from(sent_ms) + ordered - due_last).abs() < 1e-6, "{sent_ms}");
+    }
+}
+
+#[test]
+fn a_change_of_jitter_holds_for_the_packets_behind_it() {
+    let mut pipe = Pipe::new(PipeConfig { delay: Duration::from_millis(50), ..PipeConfig::default() }, 1);
+    let wobbles = Jitter::normal(Duration::from_millis(5), 0.0, true);
+    pipe.schedule(at_ms(10), Change::Jitter(wobbles));
+    pipe.schedule(at_ms(20), Change::Jitter(Jitter::default()));
+    let packets: Vec<_> = (0..30).map(|i| (100, at_ms(i))).collect();
+    let out = replay(&mut pipe, &packets);
+    let steady = |from: usize, to: usize| {
+        out.iter()
+            .filter(|(at, i)| (from..to).contains(i) && *at - packets[*i].1 == Duration::from_millis(50))
+            .count()
+    };
+    assert_eq!((steady(0, 10), steady(10, 20), steady(20, 30)), (10, 0, 10));
+}
+
+#[test]
+fn lost_packets_have_used_the_rate() {
+    let config = PipeConfig { loss: Loss::Random { ratio: 0.5 }, ..constant(12_000_000) };
+    let mut pipe = Pipe::new(config, 1);
+    for _ in 0..20 {
+        pipe.enqueue((), 1_500, Time::ZERO);
+    }
+    pipe.advance(at_ms(10));
+    let counters = pipe.counters();
+    assert_eq!((counters.carried_pkts, counters.carried_bytes), (10, 15_000));
+    assert!(counters.drops.loss_pkts > 0 && counters.in_flight_pkts < 10);
 }
 
 /// The loss ratio and mean burst length of `count` packets.
@@ -389,8 +475,16 @@ fn rates() -> impl Strategy<Value = Rate> {
 }
 
 fn configs() -> impl Strategy<Value = PipeConfig> {
-    let jitter = (0_u64..20, any::<bool>())
-        .prop_map(|(millis, reorder)| Jitter { span: Duration::from_millis(millis), reorder });
+    let jitter = (0_u64..20, 0.0..1.0, any::<bool>(), any::<bool>()).prop_map(
+        |(millis, correlation, is_normal, reorder)| {
+            let size = Duration::from_millis(millis);
+            if is_normal {
+                Jitter::normal(size, correlation, reorder)
+            } else {
+                Jitter::uniform(size, reorder)
+            }
+        },
+    );
     let loss = prop_oneof![
         Just(Loss::None),
         (0.0..1.0).prop_map(|ratio| Loss::Random { ratio }),

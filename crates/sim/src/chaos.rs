@@ -120,7 +120,7 @@ fn pipe(rng: &mut Rng) -> PipeConfig {
     PipeConfig {
         rate: Rate::from_mbps(2 + rng.below(40)),
         delay: millis(1 + rng.below(120)),
-        jitter: Jitter { span: millis(rng.below(10)), reorder: rng.chance(300) },
+        jitter: Jitter::uniform(millis(rng.below(10)), rng.chance(300)),
         loss: if rng.chance(300) { Loss::Random { ratio: 0.01 } } else { Loss::None },
         limit: Limit::Time(millis(20 + rng.below(200))),
         mtu: None,
@@ -210,7 +210,7 @@ fn apply(world: &mut BondWorld, setup: &Setup, operation: Operation) {
             world.change_link(link, direction, Change::Delay(delay));
         }
         Operation::Jitter(link, direction, span) => {
-            world.change_link(link, direction, Change::Jitter(Jitter { span, reorder: true }));
+            world.change_link(link, direction, Change::Jitter(Jitter::uniform(span, true)));
         }
         Operation::Loss(link, direction) => {
             world.change_link(link, direction, Change::Loss(Loss::Random { ratio: 0.4 }));

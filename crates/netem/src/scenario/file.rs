@@ -9,8 +9,9 @@ use serde::Deserialize;
 use super::{
     CarrierEvent, Direction, Event, LINK_NAME_BYTES_MAX, LINKS_MAX, LinkSpec, Scenario, ScenarioError,
 };
+use crate::jitter::{Jitter, Spread};
 use crate::loss::Loss;
-use crate::pipe::{Change, Jitter, Limit, PipeConfig};
+use crate::pipe::{Change, Limit, PipeConfig};
 use crate::rate::Rate;
 use crate::trace::{Trace, Walk};
 use crate::units::{UnitError, parse_duration, parse_rate_bps, parse_ratio, parse_size_bytes};
@@ -63,7 +64,7 @@ struct LinkTable {
     rtt: Option<Span>,
     rate: Option<RateValue>,
     delay: Option<Span>,
-    jitter: Option<Span>,
+    jitter: Option<JitterValue>,
     reorder: Option<bool>,
     loss: Option<LossValue>,
     queue: Option<QueueValue>,
@@ -81,7 +82,7 @@ struct LinkTable {
 struct PipeTable {
     rate: Option<RateValue>,
     delay: Option<Span>,
-    jitter: Option<Span>,
+    jitter: Option<JitterValue>,
     reorder: Option<bool>,
     loss: Option<LossValue>,
     queue: Option<QueueValue>,
@@ -103,7 +104,7 @@ struct EventTable {
     carrier: Option<CarrierValue>,
     rate: Option<RateValue>,
     delay: Option<Span>,
-    jitter: Option<Span>,
+    jitter: Option<JitterValue>,
     reorder: Option<bool>,
     loss: Option<LossValue>,
     queue: Option<QueueValue>,
@@ -260,6 +261,35 @@ struct LossTable {
 }
 
 #[derive(Deserialize, Clone, Copy)]
+#[serde(try_from = "toml::Value")]
+struct JitterValue(Spread);
+
+impl TryFrom<toml::Value> for JitterValue {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        if let toml::Value::String(text) = value {
+            let span = parse_duration(&text).map_err(|error| error.to_string())?;
+            return Ok(Self(if span.is_zero() { Spread::None } else { Spread::Uniform { span } }));
+        }
+        let table: JitterTable =
+            value.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+        if !(0.0..1.0).contains(&table.correlation) {
+            return Err("the correlation of jitter is a number from 0 to 1, less than 1".to_owned());
+        }
+        Ok(Self(Spread::Normal { deviation: table.deviation.0, correlation: table.correlation }))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JitterTable {
+    deviation: Span,
+    #[serde(default)]
+    correlation: f64,
+}
+
+#[derive(Deserialize, Clone, Copy)]
 #[serde(try_from = "String")]
 struct QueueValue(Limit);
 
@@ -325,8 +355,8 @@ impl Context<'_> {
         if let Some(delay) = table.delay {
             pipe.delay = delay.0;
         }
-        if let Some(span) = table.jitter {
-            pipe.jitter.span = span.0;
+        if let Some(jitter) = table.jitter {
+            pipe.jitter.spread = jitter.0;
         }
         if let Some(reorder) = table.reorder {
             pipe.jitter.reorder = reorder;
@@ -455,7 +485,7 @@ impl Context<'_> {
         let outage = table.outage.map(|outage| matches!(outage, OutageValue::Begin));
         let outage = outage.or(table.carrier.map(|carrier| matches!(carrier, CarrierValue::Lost)));
         let jitter = (table.jitter.is_some() || table.reorder.is_some()).then(|| Jitter {
-            span: table.jitter.map_or(old.span, |span| span.0),
+            spread: table.jitter.map_or(old.spread, |jitter| jitter.0),
             reorder: table.reorder.unwrap_or(old.reorder),
         });
         let changes = [

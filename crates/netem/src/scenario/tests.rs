@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Loss, Outcome};
+use crate::{Jitter, Loss, Outcome, Spread};
 
 #[test]
 fn every_builtin_scenario_is_valid_and_named_as_its_file() {
@@ -70,6 +70,60 @@ fn one_direction_can_differ() {
     assert_eq!((link.up.loss, link.up.mtu), (Loss::None, Some(1_400)));
     assert!((link.down.loss.mean_ratio() - 0.01).abs() < 1e-9);
     assert_eq!(link.rtt(), Duration::from_millis(10));
+}
+
+#[test]
+fn jitter_is_uniform_or_normal_and_events_change_it() {
+    let text = r#"
+        name = "x"
+        description = "x"
+        [[link]]
+        name = "l"
+        rate = "10mbit"
+        delay = "5ms"
+        jitter = { deviation = "5ms", correlation = 0.9 }
+        reorder = true
+        up = { jitter = "3ms", reorder = false }
+        down = { reorder = false }
+        [[event]]
+        at = "1s"
+        link = "l"
+        jitter = { deviation = "7ms" }
+        [[event]]
+        at = "2s"
+        link = "l"
+        direction = "down"
+        reorder = true
+    "#;
+    let ms = Duration::from_millis;
+    let scenario = Scenario::parse(text, "x.toml", None).unwrap();
+    let link = &scenario.links[0];
+    assert_eq!(link.up.jitter, Jitter::uniform(ms(3), false));
+    assert_eq!(link.down.jitter, Jitter::normal(ms(5), 0.9, false));
+    let changed: Vec<_> = scenario
+        .events_of("l", Direction::Down)
+        .filter_map(|event| if let Change::Jitter(jitter) = event.change { Some(jitter) } else { None })
+        .collect();
+    assert_eq!(changed, [Jitter::normal(ms(7), 0.0, false), Jitter::normal(ms(5), 0.9, true)]);
+}
+
+#[test]
+fn the_sixteen_pairs_are_what_their_descriptions_say() {
+    let pairs: Vec<_> = (1..=16).map(|pair| builtin(&format!("sweep-{pair:02}")).unwrap()).collect();
+    let total = |scenario: &Scenario| {
+        scenario.capacity_bps(Direction::Down, Duration::ZERO, Duration::from_secs(1)).unwrap() / 1_000_000
+    };
+    let rates: Vec<_> = pairs.iter().map(total).collect();
+    assert_eq!(rates, [100, 62, 110, 100, 100, 100, 100, 100, 100, 100, 100, 65, 140, 330, 60, 35]);
+    for scenario in &pairs {
+        assert_eq!(scenario.links.len(), 2);
+        for link in &scenario.links {
+            let delay_ms = link.down.delay.as_millis();
+            assert!(scenario.description.contains(&format!("/ {delay_ms}")), "{}", scenario.description);
+            assert_eq!((link.up.delay, link.up.jitter), (link.down.delay, link.down.jitter));
+            assert_eq!(link.down.jitter.reorder, link.down.jitter.spread != Spread::None);
+        }
+    }
 }
 
 #[test]
@@ -152,6 +206,8 @@ fn mistakes_are_named_with_their_place() {
     refused(&format!("{head}{link}dealy = '5ms'"), "line 6");
     refused(&format!("{head}{link}loss = '120%'"), "'120%' is not a ratio");
     refused(&format!("{head}{link}loss = {{ enter = '1%' }}"), "enter with leave");
+    refused(&format!("{head}{link}jitter = {{ deviation = '5ms', correlation = 1.0 }}"), "less than 1");
+    refused(&format!("{head}{link}jitter = {{ correlation = 0.5 }}"), "deviation");
     refused(&format!("{head}{link}rtt = '5ms'\ndelay = '5ms'"), "rtt or delay");
     refused(&format!("{head}{link}{link}"), "two links are called 'l'");
     refused(&format!("{head}[[link]]\nname = 'l'"), "rate is missing");

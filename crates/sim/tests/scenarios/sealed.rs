@@ -57,7 +57,7 @@ fn handshakes_get_through_a_third_of_everything_lost() {
         for link in &mut scenario.links {
             for pipe in [&mut link.up, &mut link.down] {
                 pipe.loss = Loss::Random { ratio: 0.3 };
-                pipe.jitter = Jitter { span: Duration::from_millis(30), reorder: true };
+                pipe.jitter = Jitter::uniform(Duration::from_millis(30), true);
             }
         }
         let mut world = sealed(scenario, seed).world();
