@@ -14,12 +14,11 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 use bonding_netem::Scenario;
 use bonding_proto::config::{Policy, Security};
+use bonding_sim::parallel;
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 use bonding_sim::table;
 use bonding_sim::world::Stalls;
@@ -178,28 +177,17 @@ fn write(document: &str) -> anyhow::Result<()> {
 /// `seeds`.
 fn make(specs: &[RunSpec], seeds: usize) -> Vec<(String, Vec<String>)> {
     let seeds = seeds.max(1);
-    let rows = Mutex::new(vec![Vec::new(); specs.len()]);
-    let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(spec) = specs.get(index / seeds) else { return };
-                    let mut spec = spec.clone();
-                    spec.setup.seed += (index % seeds) as u64;
-                    let row = run(&spec, None);
-                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(slot) = rows.get_mut(index / seeds) {
-                        slot.push(row);
-                    }
-                }
-            });
-        }
-    });
-    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    rows.into_iter().zip(specs).map(|(rows, spec)| line(rows, spec)).collect()
+    let runs: Vec<RunSpec> = specs
+        .iter()
+        .flat_map(|spec| (0..seeds).map(move |more| (spec, more)))
+        .map(|(spec, more)| {
+            let mut spec = spec.clone();
+            spec.setup.seed += more as u64;
+            spec
+        })
+        .collect();
+    let mut rows = parallel::map(&runs, |spec| run(spec, None)).into_iter();
+    specs.iter().map(|spec| line((0..seeds).filter_map(|_| rows.next()).collect(), spec)).collect()
 }
 
 fn line(mut rows: Vec<Row>, spec: &RunSpec) -> (String, Vec<String>) {
