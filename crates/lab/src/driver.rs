@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bonding_netem::{Change, Counters, Direction, Pipe, Scenario, Time, ecn};
+use bonding_netem::{Change, Counters, Direction, Flow, Pipe, Scenario, Time, ecn};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
@@ -380,7 +380,8 @@ impl State {
             {
                 ecn::mark(packet);
             }
-            pipe.enqueue(Packet { buffer, len }, bytes, now);
+            let flow = Flow::of_packet(buffer.get(..len).unwrap_or_default());
+            pipe.enqueue_flow(Packet { buffer, len }, bytes, flow, now);
         }
         let [up, down] = &mut link.sized_pkts;
         *(if direction == Direction::Up { up } else { down }) += sized_pkts;

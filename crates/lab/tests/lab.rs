@@ -2,7 +2,7 @@
 //! `ping`, `iperf3`) and fail without it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A sandbox holds one lab at a time.
     arguments.test_threads = Some(1);
-    let tests: [Test; 14] = [
+    let tests: [Test; 15] = [
         (
             "every_link_reaches_the_server_over_both_families",
             every_link_reaches_the_server_over_both_families,
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         ("the_internet_is_reached_from_the_server_only", the_internet_is_reached_from_the_server_only),
         ("packets_are_as_large_as_the_mtu_and_no_larger", packets_are_as_large_as_the_mtu_and_no_larger),
         ("a_cut_link_swallows_packets_until_restored", a_cut_link_swallows_packets_until_restored),
+        ("a_policer_of_flows_tells_real_ones_apart", a_policer_of_flows_tells_real_ones_apart),
         ("events_wait_for_the_clock", events_wait_for_the_clock),
         ("an_interface_goes_down_and_comes_back", an_interface_goes_down_and_comes_back),
         ("tcp_and_udp_flow_and_are_counted", tcp_and_udp_flow_and_are_counted),
@@ -151,6 +152,35 @@ fn a_cut_link_swallows_packets_until_restored() -> Outcome {
     lab.apply(0, Direction::Down, Change::Delay(Duration::from_millis(52)));
     let fastest = quick("one").run(lab.host(Host::Client))?.percentile(0).ok_or("no times")?;
     check(fastest >= Duration::from_millis(54), format!("a longer delay changed nothing: {fastest:?}"))
+}
+
+fn a_policer_of_flows_tells_real_ones_apart() -> Outcome {
+    // The rate brings back a packet of this size only after minutes: the burst is what passes.
+    let lab = Lab::start(
+        &scenario(
+            "[[link]]\nname = 'one'\nrate = '50mbit'\nrtt = '4ms'\n\
+             up = { police = { rate = '50bit', burst = '3500B', per = 'flow' } }\n",
+        )?,
+        LabOptions::default(),
+    )?;
+    let sent = lab.host(Host::Client).run(|| -> std::io::Result<()> {
+        let flows = [UdpSocket::bind("0.0.0.0:0")?, UdpSocket::bind("0.0.0.0:0")?];
+        for _ in 0..10 {
+            for flow in &flows {
+                flow.send_to(&[0; 972], (addr::SERVER_V4, 9))?;
+            }
+        }
+        Ok(())
+    })?;
+    sent?;
+    let began = Instant::now();
+    let counted = || lab.counters(0, Direction::Up);
+    while counted().offered_bytes < 20_000 {
+        check(began.elapsed() < PATIENCE, format!("gave up: {:?}", counted()))?;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Three packets of 1,000 bytes of each flow pass.
+    check(counted().drops.police_pkts == 14, format!("{:?}", counted()))
 }
 
 /// Whether the client's interface of the first link is up, as the kernel says.

@@ -42,11 +42,13 @@ pub struct Drops {
     pub outage_pkts: u64,
     /// Larger than the link's MTU.
     pub mtu_pkts: u64,
+    /// Above the policer's rate and burst.
+    pub police_pkts: u64,
 }
 
 impl Drops {
     /// All drops.
     pub const fn total_pkts(&self) -> u64 {
-        self.queue_full_pkts + self.loss_pkts + self.outage_pkts + self.mtu_pkts
+        self.queue_full_pkts + self.loss_pkts + self.outage_pkts + self.mtu_pkts + self.police_pkts
     }
 }

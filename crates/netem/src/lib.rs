@@ -1,15 +1,15 @@
-//! A link emulator as a state machine: rate, queue, loss, delay, jitter, reordering, duplication,
-//! outages.
+//! A link emulator as a state machine: rate, queue, policer, loss, delay, jitter, reordering,
+//! duplication, bursts, outages.
 //!
 //! [`Pipe`] is one direction of one link. It does no I/O, reads no clock and draws from its own
 //! seeded generators only. The same inputs therefore give the same outputs to the nanosecond,
 //! whether its driver runs on virtual time or moves real packets. The payload has any type: the
-//! pipe uses only a packet's size. A driver whose packets can carry congestion marks asks
-//! [`Pipe::marks`] before it offers a packet.
+//! pipe uses only a packet's size, and its [`Flow`] where a policer tells flows apart. A driver
+//! whose packets can carry congestion marks asks [`Pipe::marks`] before it offers a packet.
 //!
 //! ```text
-//! enqueue ─► [MTU, outage] ─► [drop-tail queue] ─► [rate: constant or trace]
-//!         ─► [loss] ─► [delay, jitter] ─► poll_deliver
+//! enqueue ─► [MTU, outage] ─► [policer] ─► [drop-tail queue] ─► [rate: constant or trace]
+//!         ─► [loss] ─► [grid] ─► [delay, jitter] ─► [bursts] ─► poll_deliver
 //! ```
 //!
 //! The stages are separate as on a real link: a packet first waits, then takes the time that its
@@ -39,9 +39,12 @@
 
 mod counters;
 pub mod ecn;
+mod flow;
+mod gather;
 mod jitter;
 mod loss;
 mod pipe;
+mod police;
 mod random;
 mod rate;
 pub mod scenario;
@@ -51,9 +54,11 @@ pub mod trace;
 pub mod units;
 
 pub use counters::{Counters, Drops};
+pub use flow::Flow;
 pub use jitter::{Jitter, Spread};
 pub use loss::Loss;
 pub use pipe::{Change, DropReason, Limit, Outcome, Pipe, PipeConfig};
+pub use police::Police;
 pub use rate::Rate;
 pub use scenario::{CarrierEvent, Direction, Event, LinkSpec, Scenario, ScenarioError};
 pub use time::Time;

@@ -13,8 +13,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::counters::Counters;
+use crate::flow::Flow;
+use crate::gather::{Gather, next_grant};
 use crate::jitter::{Jitter, JitterProcess};
 use crate::loss::{Loss, LossProcess};
+use crate::police::{Police, Policer};
 use crate::random::{Random, Stream};
 use crate::rate::Rate;
 use crate::shaper::Shaper;
@@ -35,6 +38,14 @@ pub struct PipeConfig {
     pub limit: Limit,
     /// The largest packet in bytes; larger ones are dropped silently.
     pub mtu: Option<u32>,
+    /// The policer ahead of the queue.
+    pub police: Option<Police>,
+    /// Packets leave the rate stage at multiples of this time only, counted from the driver's
+    /// epoch: the grants of a mobile network's uplink, or a satellite's frames. Zero: at any time.
+    pub grid: Duration,
+    /// Packets that arrive are kept for this time from the first on and delivered together. Zero:
+    /// each at its time.
+    pub gather: Duration,
     /// Share of packets that arrive twice, 0 to 1.
     pub duplicate: f64,
     /// ECN-capable packets that find more than this waiting are marked (RFC 3168); `None`: no
@@ -53,8 +64,24 @@ impl Default for PipeConfig {
             loss: Loss::None,
             limit: Limit::Time(Duration::from_millis(100)),
             mtu: None,
+            police: None,
+            grid: Duration::ZERO,
+            gather: Duration::ZERO,
             duplicate: 0.0,
             mark: None,
+        }
+    }
+}
+
+impl PipeConfig {
+    /// The bytes that pass in `from..to` by rate and policer, outages and loss not considered;
+    /// `None` if neither limits them. A policer of flows limits no link.
+    pub fn bytes_between(&self, from: Time, to: Time) -> Option<u64> {
+        let policed =
+            self.police.filter(|police| !police.per_flow).map(|police| police.bytes_between(from, to));
+        match (self.rate.bytes_between(from, to), policed) {
+            (Some(bytes), Some(policed)) => Some(bytes.min(policed)),
+            (bytes, policed) => bytes.or(policed),
         }
     }
 }
@@ -85,6 +112,12 @@ pub enum Change {
     Limit(Limit),
     /// Sets the MTU.
     Mtu(Option<u32>),
+    /// Sets the policer. Buckets keep their tokens, as far as they have room.
+    Police(Option<Police>),
+    /// Sets the grid on which packets leave.
+    Grid(Duration),
+    /// Sets the time for which bursts gather, of those that begin from now on.
+    Gather(Duration),
     /// Sets the share of duplicates.
     Duplicate(f64),
     /// Sets the waiting time above which packets are marked.
@@ -119,6 +152,8 @@ pub enum DropReason {
     Outage,
     /// The packet was larger than the MTU.
     Mtu,
+    /// The policer had too few tokens.
+    Policed,
 }
 
 #[derive(Debug)]
@@ -141,6 +176,7 @@ pub struct Pipe<T> {
     limit_bytes: u64,
     outage: bool,
     now: Time,
+    policer: Policer,
     queue: VecDeque<Waiting<T>>,
     shaper: Shaper,
     loss: LossProcess,
@@ -150,6 +186,7 @@ pub struct Pipe<T> {
     flying: VecDeque<Flying<T>>,
     /// Due time of the last packet that must not be overtaken.
     due_last: Time,
+    gather: Gather,
     /// In the order of time.
     schedule: VecDeque<(Time, Change)>,
     counters: Counters,
@@ -162,6 +199,7 @@ impl<T: Clone> Pipe<T> {
             limit_bytes: u64::MAX,
             outage: false,
             now: Time::ZERO,
+            policer: Policer::new(config.police),
             queue: VecDeque::new(),
             shaper: Shaper::new(config.rate.clone()),
             loss: LossProcess::new(config.loss, seed),
@@ -169,6 +207,7 @@ impl<T: Clone> Pipe<T> {
             duplicate: Random::new(seed, Stream::Duplicate),
             flying: VecDeque::new(),
             due_last: Time::ZERO,
+            gather: Gather::new(config.gather),
             schedule: VecDeque::new(),
             counters: Counters::default(),
             config,
@@ -177,8 +216,13 @@ impl<T: Clone> Pipe<T> {
         pipe
     }
 
-    /// Offers a packet of `bytes`, the size of the whole IP packet.
+    /// Offers a packet of `bytes`, the size of the whole IP packet, of the default flow.
     pub fn enqueue(&mut self, payload: T, bytes: u32, now: Time) -> Outcome {
+        self.enqueue_flow(payload, bytes, Flow::default(), now)
+    }
+
+    /// As [`Pipe::enqueue`], for drivers whose flows a policer can tell apart.
+    pub fn enqueue_flow(&mut self, payload: T, bytes: u32, flow: Flow, now: Time) -> Outcome {
         self.advance(now);
         let size = u64::from(bytes);
         self.counters.offered_pkts += 1;
@@ -190,6 +234,10 @@ impl<T: Clone> Pipe<T> {
         if self.outage {
             self.counters.drops.outage_pkts += 1;
             return Outcome::Dropped(DropReason::Outage);
+        }
+        if !self.policer.passes(flow, size, self.now) {
+            self.counters.drops.police_pkts += 1;
+            return Outcome::Dropped(DropReason::Policed);
         }
         if !self.queue.is_empty() && self.counters.queue_bytes + size > self.limit_bytes {
             self.counters.drops.queue_full_pkts += 1;
@@ -216,7 +264,8 @@ impl<T: Clone> Pipe<T> {
     /// The next packet that has arrived by `now`.
     pub fn poll_deliver(&mut self, now: Time) -> Option<T> {
         self.advance(now);
-        if self.flying.front()?.due > self.now {
+        let due = self.flying.front()?.due;
+        if due > self.now || self.gather.arrive(due) > self.now {
             return None;
         }
         let packet = self.flying.pop_front()?;
@@ -229,11 +278,11 @@ impl<T: Clone> Pipe<T> {
     /// When to call [`Pipe::poll_deliver`] again: no packet can arrive earlier. `None`: not before
     /// the next `enqueue` or `apply`.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let arrival = self.flying.front().map(|packet| packet.due);
+        let arrival = self.flying.front().map(|packet| self.gather.release_of(packet.due));
         let Jitter { reorder, .. } = self.config.jitter;
         let delay_min = self.config.jitter.delay_min(self.config.delay);
         let through = self.shaper.finish().map(|finish| {
-            let due_min = finish + delay_min;
+            let due_min = next_grant(finish, self.config.grid) + delay_min;
             if reorder { due_min } else { due_min.max(self.due_last) }
         });
         let change = self.schedule.front().map(|(at, _)| *at);
@@ -317,7 +366,8 @@ impl<T: Clone> Pipe<T> {
             self.counters.drops.loss_pkts += 1;
             return;
         }
-        let mut due = at + self.jitter.draw(self.config.delay, self.config.jitter, at);
+        let leaves = next_grant(at, self.config.grid);
+        let mut due = leaves + self.jitter.draw(self.config.delay, self.config.jitter, leaves);
         if !self.config.jitter.reorder {
             due = due.max(self.due_last);
             self.due_last = due;
@@ -356,6 +406,15 @@ impl<T: Clone> Pipe<T> {
                 self.limit_bytes = self.limit_in_bytes();
             }
             Change::Mtu(mtu) => self.config.mtu = mtu,
+            Change::Police(police) => {
+                self.config.police = police;
+                self.policer.set(police, at);
+            }
+            Change::Grid(grid) => self.config.grid = grid,
+            Change::Gather(span) => {
+                self.config.gather = span;
+                self.gather.set(span);
+            }
             Change::Duplicate(ratio) => self.config.duplicate = ratio,
             Change::Mark(queue) => self.config.mark = Some(queue),
             Change::Outage(outage) => {

@@ -43,8 +43,8 @@ impl Random {
 }
 
 /// The quantile of the standard normal distribution for `p` in `2^-33..=1 - 2^-33`, to seven
-/// digits: algorithm AS 241, PPND7 (Wichura, Applied Statistics 37, 1988). Only basic arithmetic and
-/// roots, so the same value on every machine.
+/// digits: algorithm AS 241, PPND7 (Wichura, Applied Statistics 37, 1988). Only basic arithmetic
+/// and roots, so the same value on every machine.
 fn normal_quantile(p: f64) -> f64 {
     let q = p - 0.5;
     if q.abs() <= 0.425 {

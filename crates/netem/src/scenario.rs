@@ -1,41 +1,46 @@
 //! Scenarios: links and their events, as data.
 //!
-//! A scenario is a TOML file. Rates, delays and other properties apply to both directions of a link
-//! unless `up` or `down` (seen from the client) overrides them. Unknown keys, unknown links and
-//! impossible values are errors that name the place.
+//! A scenario is a TOML file. Properties apply to both directions of a link unless `up` or `down`
+//! (seen from the client) overrides them. Unknown keys and links and impossible values are errors
+//! that name the place.
 //!
 //! ```toml
 //! name = "failover"
 //! description = "Two equal links; one goes silent and comes back"
-//! duration = "20s"            # how long a run takes that shows all of it; default 20s
+//! duration = "20s"            # of a run that shows all of it; default 20s
 //!
 //! [[link]]
 //! name = "a"                  # at most 15 of a-z, 0-9 and '-': also a network device's name
 //! rate = "50mbit"             # or "unlimited", { trace = "lte.down" }, { walk = { min, max } }
 //! rtt = "30ms"                # split evenly; or delay = "15ms" for one way
-//! jitter = "2ms"              # default none; added to the delay; or normal around the delay:
-//!                             # { deviation = "5ms", correlation = 0.9 } (correlation: default 0)
+//! jitter = "2ms"              # added to the delay; or { deviation = "5ms", correlation = 0.9 }:
+//!                             # normal around it
 //! reorder = false             # jitter may change the order
 //! loss = "1%"                 # or { ratio = "1%", burst = 5 },
 //!                             # or { enter, leave, loss_good, loss_bad }
 //! queue = "100ms"             # or "64kB"; drop-tail; default 100ms
-//! mtu = 1500                  # larger packets vanish; default: no limit
+//! mtu = 1500                  # larger packets vanish
+//! police = { rate = "20mbit", burst = "64kB" } # excess is dropped; per = "flow": a bucket each
+//! grid = "5ms"                # packets leave at multiples of it
+//! gather = "4ms"              # packets arrive in bursts, this long after the first
 //! duplicate = "0%"
-//! mark = "5ms"                # mark ECN-capable packets that find more waiting; default none
+//! mark = "5ms"                # mark ECN-capable packets that find more waiting
 //! up = { rate = "5mbit" }     # one direction only: any of the above but name and rtt
 //!
 //! [[event]]
 //! at = "8s"
-//! every = "15s"               # again and again; default once
+//! every = "15s"               # again and again
 //! until = "60s"               # not from then on; default the scenario's duration
 //! link = "a"
-//! direction = "both"          # both | up | down; default both
+//! direction = "both"          # both | up | down
 //! carrier = "lost"            # or "found": an outage, and the client's interface is down
-//! outage = "begin"            # or "end"; and any of rate, delay, jitter, loss, queue, mtu,
-//!                             # duplicate, mark as above
+//! outage = "begin"            # or "end"; and any of a link's properties but name and rtt;
+//!                             # police = "none" removes a policer
 //! ```
 //!
-//! A trace file is found beside the scenario file. Its format: [`crate::trace`].
+//! A trace file ([`crate::trace`]) is found beside the scenario file, otherwise in the folder that
+//! [`TRACES_VARIABLE`] names. Scenarios of recorded traces are built in ([`recorded_names`]), the
+//! recordings are not: they are their authors'.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,12 +50,16 @@ use crate::time::Time;
 use crate::trace::TraceError;
 
 mod file;
+mod values;
 
 /// The longest name of a link in bytes: the name of a Linux network device (`IFNAMSIZ` less 1).
 pub const LINK_NAME_BYTES_MAX: usize = 15;
 
 /// The most links of a scenario: the bond's limit.
 pub const LINKS_MAX: usize = 32;
+
+/// The environment variable with the folder of recorded traces.
+pub const TRACES_VARIABLE: &str = "BONDING_TRACES";
 
 /// A direction of a link, seen from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -180,7 +189,7 @@ pub enum ScenarioError {
 }
 
 /// Name and text of each built-in scenario.
-const BUILTIN: [(&str, &str); 37] = [
+const BUILTIN: [(&str, &str); 44] = [
     ("reference", include_str!("../../../scenarios/reference.toml")),
     ("dual", include_str!("../../../scenarios/dual.toml")),
     ("hetero", include_str!("../../../scenarios/hetero.toml")),
@@ -218,48 +227,91 @@ const BUILTIN: [(&str, &str); 37] = [
     ("sweep-16", include_str!("../../../scenarios/sweep-16.toml")),
     ("vdsl-5g", include_str!("../../../scenarios/vdsl-5g.toml")),
     ("vdsl-5g-dies", include_str!("../../../scenarios/vdsl-5g-dies.toml")),
+    ("policed", include_str!("../../../scenarios/policed.toml")),
+    ("policed-flow", include_str!("../../../scenarios/policed-flow.toml")),
+    ("grid", include_str!("../../../scenarios/grid.toml")),
+    ("jitter-correlated", include_str!("../../../scenarios/jitter-correlated.toml")),
+    ("adsl-dish", include_str!("../../../scenarios/adsl-dish.toml")),
+    ("starlink-jitter", include_str!("../../../scenarios/starlink-jitter.toml")),
+    ("step-jitter", include_str!("../../../scenarios/step-jitter.toml")),
 ];
 
-/// The names of the built-in scenarios, in the order of the tables.
+/// Name and text of each built-in scenario whose links are recorded: as [`BUILTIN`], but they need
+/// the folder of traces.
+const RECORDED: [(&str, &str); 3] = [
+    ("lte-verizon", include_str!("../../../scenarios/lte-verizon.toml")),
+    ("lte-att", include_str!("../../../scenarios/lte-att.toml")),
+    ("lte-pair", include_str!("../../../scenarios/lte-pair.toml")),
+];
+
+/// The names of the built-in scenarios that need no other file, in the order of the tables.
 pub fn builtin_names() -> impl Iterator<Item = &'static str> {
     BUILTIN.iter().map(|(name, _)| *name)
 }
 
+/// The names of the built-in scenarios that need recorded traces.
+pub fn recorded_names() -> impl Iterator<Item = &'static str> {
+    RECORDED.iter().map(|(name, _)| *name)
+}
+
 fn names() -> String {
-    builtin_names().collect::<Vec<_>>().join(", ")
+    builtin_names().chain(recorded_names()).collect::<Vec<_>>().join(", ")
 }
 
-/// The built-in scenario `name`.
+/// The folder of recorded traces, if the environment names one.
+pub fn traces_folder() -> Option<PathBuf> {
+    std::env::var_os(TRACES_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+/// The built-in scenario `name`, with recorded traces from [`traces_folder`].
 pub fn builtin(name: &str) -> Result<Scenario, ScenarioError> {
-    let found = BUILTIN.iter().find(|(builtin, _)| *builtin == name);
-    let (name, text) = found.ok_or_else(|| ScenarioError::Unknown { name: name.to_owned() })?;
-    Scenario::parse(text, &format!("scenarios/{name}.toml"), None)
+    builtin_with(name, traces_folder().as_deref())
 }
 
-/// The built-in scenario with this name, otherwise the scenario file at this path.
+/// The built-in scenario `name`, with recorded traces from the folder `traces`.
+pub fn builtin_with(name: &str, traces: Option<&Path>) -> Result<Scenario, ScenarioError> {
+    let found = BUILTIN.iter().chain(&RECORDED).find(|(builtin, _)| *builtin == name);
+    let (name, text) = found.ok_or_else(|| ScenarioError::Unknown { name: name.to_owned() })?;
+    Scenario::parse(text, &format!("scenarios/{name}.toml"), traces)
+}
+
+/// The built-in scenario with this name, otherwise the scenario file at this path; recorded traces
+/// from [`traces_folder`].
 pub fn find(name_or_path: &str) -> Result<Scenario, ScenarioError> {
-    if builtin_names().any(|name| name == name_or_path) {
-        return builtin(name_or_path);
+    find_with(name_or_path, traces_folder().as_deref())
+}
+
+/// As [`find`], with recorded traces from the folder `traces`.
+pub fn find_with(name_or_path: &str, traces: Option<&Path>) -> Result<Scenario, ScenarioError> {
+    if builtin_names().chain(recorded_names()).any(|name| name == name_or_path) {
+        return builtin_with(name_or_path, traces);
     }
     let path = Path::new(name_or_path);
     if path.exists() {
-        return Scenario::load(path);
+        return Scenario::load_with(path, traces);
     }
     Err(ScenarioError::Unknown { name: name_or_path.to_owned() })
 }
 
 impl Scenario {
-    /// Reads a scenario file. Its trace files are in the same folder.
+    /// Reads a scenario file. Its trace files are in the same folder or in [`traces_folder`].
     pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+        Self::load_with(path, traces_folder().as_deref())
+    }
+
+    /// As [`Scenario::load`], with recorded traces from the folder `traces`.
+    pub fn load_with(path: &Path, traces: Option<&Path>) -> Result<Self, ScenarioError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string(), Some(path.parent().unwrap_or(Path::new("."))))
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let folders: Vec<_> = std::iter::once(beside).chain(traces).collect();
+        file::parse(&text, &path.display().to_string(), &folders)
     }
 
     /// Reads a scenario from its text. `origin` names it in errors. Trace files are read from
     /// `folder`, and refused if there is none.
     pub fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Self, ScenarioError> {
-        file::parse(text, origin, folder)
+        file::parse(text, origin, &folder.into_iter().collect::<Vec<_>>())
     }
 
     /// The position of the link called `name`.
@@ -304,7 +356,7 @@ impl Scenario {
     }
 
     /// The bytes that `link` can carry in one direction in `from..to` of the scenario's time, with
-    /// its events (rates and outages, not loss). `None` if the rate is unlimited.
+    /// its events (rates, policers and outages, not loss). `None` if nothing limits it.
     pub fn capacity_bytes(
         &self,
         link: &LinkSpec,
@@ -312,23 +364,26 @@ impl Scenario {
         from: Duration,
         to: Duration,
     ) -> Option<u64> {
-        let mut rate = link.pipe(direction).rate.clone();
+        let mut pipe = link.pipe(direction).clone();
         let (mut outage, mut since, mut bytes) = (false, from, 0_u64);
         for event in self.events_of(&link.name, direction).filter(|event| event.at < to) {
             let at = event.at.max(from);
             if !outage {
-                bytes = bytes.saturating_add(rate.bytes_between(Time::from(since), Time::from(at))?);
+                bytes = bytes.saturating_add(pipe.bytes_between(Time::from(since), Time::from(at))?);
             }
             since = at;
-            if let Change::Rate(changed) = &event.change {
-                rate = changed.clone();
+            if let Change::Rate(rate) = &event.change {
+                pipe.rate = rate.clone();
+            }
+            if let Change::Police(police) = event.change {
+                pipe.police = police;
             }
             if let Change::Outage(begins) = event.change {
                 outage = begins;
             }
         }
         if !outage {
-            bytes = bytes.saturating_add(rate.bytes_between(Time::from(since), Time::from(to))?);
+            bytes = bytes.saturating_add(pipe.bytes_between(Time::from(since), Time::from(to))?);
         }
         Some(bytes)
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Change, Counters, DropReason, Jitter, Limit, Loss, Outcome, Pipe, PipeConfig, Rate, Time, Trace, Walk,
+    Change, Counters, DropReason, Flow, Jitter, Limit, Loss, Outcome, Pipe, PipeConfig, Police, Rate, Time,
+    Trace, Walk,
 };
 use proptest::prelude::*;
 
@@ -311,8 +312,8 @@ fn ordered_jitter_wanders_rather_than_jumps() {
     assert!(largest <= Duration::from_micros(501), "{largest:?}");
 }
 
-/// The delays of packets sent every millisecond over a link with normal jitter of 5 ms, in the order
-/// of sending, and how many arrived behind a later one.
+/// The delays of packets sent every millisecond over a link with normal jitter of 5 ms, in the
+/// order of sending, and how many arrived behind a later one.
 fn normal_delays(delay_ms: u64, correlation: f64, reorder: bool) -> (Vec<f64>, usize) {
     let jitter = Jitter::normal(Duration::from_millis(5), correlation, reorder);
     let delay = Duration::from_millis(delay_ms);
@@ -339,8 +340,8 @@ fn normal_jitter_lies_around_the_delay_whatever_its_correlation() {
     for correlation in [0.0, 0.5, 0.9] {
         let (delays, overtaken) = normal_delays(50, correlation, true);
         let (mean, deviation, measured) = moments(&delays);
-        // With correlation 0.9 a nineteenth of the samples count as independent: the mean's deviation is
-        // 0.07 ms.
+        // With correlation 0.9 a nineteenth of the samples count as independent: the mean's
+        // deviation is 0.07 ms.
         assert!((mean - 50.0).abs() < 0.3, "{correlation}: mean {mean}");
         assert!((deviation - 5.0).abs() < 0.2, "{correlation}: deviation {deviation}");
         assert!((measured - correlation).abs() < 0.02, "{correlation}: {measured}");
@@ -395,6 +396,119 @@ fn lost_packets_have_used_the_rate() {
     let counters = pipe.counters();
     assert_eq!((counters.carried_pkts, counters.carried_bytes), (10, 15_000));
     assert!(counters.drops.loss_pkts > 0 && counters.in_flight_pkts < 10);
+}
+
+fn policed(rate_bps: u64, burst_bytes: u64, per_flow: bool) -> PipeConfig {
+    PipeConfig { police: Some(Police { rate_bps, burst_bytes, per_flow }), ..constant(100_000_000) }
+}
+
+#[test]
+fn a_policer_passes_its_burst_and_then_its_rate_without_a_queue() {
+    let mut pipe = Pipe::new(policed(8_000_000, 15_000, false), 1);
+    // 10 packets are the burst; then a packet of 1,500 bytes passes each 1.5 ms.
+    let packets: Vec<_> = (0..2_000).map(|i| (1_500, Time::from_micros(i * 150))).collect();
+    let out = replay(&mut pipe, &packets);
+    // At 100 Mbit/s.
+    let served = Duration::from_micros(120);
+    // What passes finds no queue: it takes the time of its own bytes.
+    assert!(out.iter().all(|(at, i)| *at - packets[*i].1 == served));
+    // The burst and the rate: 15,000 bytes and 1,000 a millisecond.
+    for (passed, (at, _)) in out.iter().enumerate() {
+        let sent = (passed as u64 + 1) * 1_500;
+        assert!(sent <= 15_000 + (at.as_nanos() - 120_000) / 1_000, "{sent} bytes by {at:?}");
+    }
+    let counters = pipe.counters();
+    assert_eq!((out.len(), counters.drops.police_pkts), (209, 2_000 - 209));
+    assert_eq!(counters.drops.total_pkts(), counters.drops.police_pkts);
+    assert_conserved(&counters);
+    assert_eq!(pipe.enqueue(0, 15_001, at_ms(5_000)), Outcome::Dropped(DropReason::Policed));
+}
+
+#[test]
+fn a_policer_of_flows_has_a_bucket_for_each() {
+    for (per_flow, passed) in [(true, 40), (false, 10)] {
+        let mut pipe = Pipe::new(policed(8_000, 15_000, per_flow), 1);
+        pipe.apply(Change::Limit(Limit::Bytes(u64::MAX)), Time::ZERO);
+        let flows =
+            [1, 2, 3, 4].map(|port| Flow::udp(([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], 9).into()));
+        for _ in 0..20 {
+            for flow in flows {
+                pipe.enqueue_flow((), 1_500, flow, Time::ZERO);
+            }
+        }
+        assert_eq!(drain(&mut pipe, at_ms(1_000)).len(), passed);
+    }
+}
+
+#[test]
+fn packets_leave_at_the_grants() {
+    let config = PipeConfig {
+        grid: Duration::from_millis(5),
+        delay: Duration::from_millis(20),
+        ..constant(12_000_000)
+    };
+    // A packet takes a millisecond, so a grant carries five.
+    let mut pipe = Pipe::new(config, 1);
+    let packets: Vec<_> = (0..12).map(|_| (1_500, at_ms(2))).collect();
+    let arrivals: Vec<_> =
+        replay(&mut pipe, &packets).iter().map(|(at, _)| at.as_nanos() / 1_000_000).collect();
+    assert_eq!(arrivals, [25, 25, 25, 30, 30, 30, 30, 30, 35, 35, 35, 35]);
+    pipe.apply(Change::Grid(Duration::ZERO), at_ms(200_000_000));
+    pipe.enqueue(12, 1_500, at_ms(200_000_000));
+    assert_eq!(pipe.poll_timeout(), Some(at_ms(200_000_021)));
+}
+
+#[test]
+fn bursts_hold_what_arrives_within_their_time() {
+    let config = PipeConfig { gather: Duration::from_millis(4), ..PipeConfig::default() };
+    let mut pipe = Pipe::new(config.clone(), 1);
+    let packets: Vec<_> = [0, 1, 4, 5, 8, 20, 24, 25].map(|ms| (100, at_ms(ms))).to_vec();
+    let arrivals: Vec<_> =
+        replay(&mut pipe, &packets).iter().map(|(at, _)| at.as_nanos() / 1_000_000).collect();
+    assert_eq!(arrivals, [4, 4, 4, 9, 9, 24, 24, 29]);
+    // Packets that overtake others are in the burst of the time at which they arrive.
+    let jitter = Jitter::normal(Duration::from_millis(5), 0.0, true);
+    let delay = Duration::from_millis(50);
+    let mut free = Pipe::new(PipeConfig { jitter, delay, ..PipeConfig::default() }, 1);
+    let mut bursty = Pipe::new(PipeConfig { jitter, delay, ..config }, 1);
+    let packets: Vec<_> = (0..1_000).map(|i| (100, Time::from_micros(i * 700))).collect();
+    let (free, bursty) = (replay(&mut free, &packets), replay(&mut bursty, &packets));
+    assert_eq!(
+        free.iter().map(|(_, i)| i).collect::<Vec<_>>(),
+        bursty.iter().map(|(_, i)| i).collect::<Vec<_>>()
+    );
+    let mut release = Time::ZERO;
+    for ((due, _), (at, _)) in free.iter().zip(&bursty) {
+        if *due > release {
+            release = *due + Duration::from_millis(4);
+        }
+        assert_eq!(*at, release);
+    }
+}
+
+#[test]
+fn bursts_are_the_same_for_a_late_driver() {
+    let config = PipeConfig {
+        gather: Duration::from_millis(4),
+        delay: Duration::from_millis(30),
+        jitter: Jitter::normal(Duration::from_millis(5), 0.5, true),
+        ..constant(12_000_000)
+    };
+    let offer = |pipe: &mut Pipe<usize>| {
+        for i in 0..60 {
+            pipe.enqueue(i, 1_500, Time::ZERO);
+        }
+    };
+    let mut prompt = Pipe::new(config.clone(), 1);
+    offer(&mut prompt);
+    let wanted: Vec<_> = drain(&mut prompt, at_ms(1_000)).into_iter().map(|(_, i)| i).collect();
+    let mut late = Pipe::new(config, 1);
+    offer(&mut late);
+    let mut got = Vec::new();
+    for ms in (0..1_000).step_by(37) {
+        got.extend(std::iter::from_fn(|| late.poll_deliver(at_ms(ms))));
+    }
+    assert_eq!(got, wanted);
 }
 
 /// The loss ratio and mean burst length of `count` packets.
@@ -499,16 +613,27 @@ fn configs() -> impl Strategy<Value = PipeConfig> {
         (0_u64..200_000).prop_map(Limit::Bytes),
         (0_u64..200).prop_map(|millis| Limit::Time(Duration::from_millis(millis))),
     ];
-    (rates(), 0_u64..100, jitter, loss, limit, 0.0..0.5).prop_map(
-        |(rate, delay, jitter, loss, limit, duplicate)| PipeConfig {
+    let police = prop_oneof![
+        2 => Just(None),
+        1 => (100_000_u64..100_000_000, 1_500_u64..100_000).prop_map(|(rate_bps, burst_bytes)| {
+            Some(Police { rate_bps, burst_bytes, per_flow: false })
+        }),
+    ];
+    let times = (0_u64..20, 0_u64..20).prop_map(|(grid, gather)| {
+        (Duration::from_millis(grid / 2), Duration::from_millis(gather.saturating_sub(10)))
+    });
+    (rates(), 0_u64..100, jitter, loss, limit, 0.0..0.5, police, times).prop_map(
+        |(rate, delay, jitter, loss, limit, duplicate, police, (grid, gather))| PipeConfig {
+            police,
+            grid,
+            gather,
             rate,
             delay: Duration::from_millis(delay),
             jitter,
             loss,
             limit,
-            mtu: None,
             duplicate,
-            mark: None,
+            ..PipeConfig::default()
         },
     )
 }

@@ -123,9 +123,8 @@ fn pipe(rng: &mut Rng) -> PipeConfig {
         jitter: Jitter::uniform(millis(rng.below(10)), rng.chance(300)),
         loss: if rng.chance(300) { Loss::Random { ratio: 0.01 } } else { Loss::None },
         limit: Limit::Time(millis(20 + rng.below(200))),
-        mtu: None,
         duplicate: if rng.chance(200) { 0.01 } else { 0.0 },
-        mark: None,
+        ..PipeConfig::default()
     }
 }
 

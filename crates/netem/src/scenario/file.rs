@@ -6,40 +6,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::values::{JitterValue, LossValue, PoliceValue, QueueValue, RateValue, Ratio, Span};
 use super::{
     CarrierEvent, Direction, Event, LINK_NAME_BYTES_MAX, LINKS_MAX, LinkSpec, Scenario, ScenarioError,
+    TRACES_VARIABLE,
 };
-use crate::jitter::{Jitter, Spread};
-use crate::loss::Loss;
-use crate::pipe::{Change, Limit, PipeConfig};
+use crate::jitter::Jitter;
+use crate::pipe::{Change, PipeConfig};
 use crate::rate::Rate;
-use crate::trace::{Trace, Walk};
-use crate::units::{UnitError, parse_duration, parse_rate_bps, parse_ratio, parse_size_bytes};
+use crate::trace::Trace;
 
 /// Bounds of repeated events. Chosen: all events of a file must fit into memory.
 const EVERY_MIN: Duration = Duration::from_millis(10);
 const UNTIL_MAX: Duration = Duration::from_secs(3_600);
-
-/// A quantity in text form, checked while reading, so that the error names the line.
-macro_rules! quantity {
-    ($name:ident, $value:ty, $parse:expr) => {
-        #[derive(Debug, Clone, Copy, Deserialize)]
-        #[serde(try_from = "String")]
-        struct $name($value);
-
-        impl TryFrom<String> for $name {
-            type Error = UnitError;
-
-            fn try_from(text: String) -> Result<Self, UnitError> {
-                $parse(text.as_str()).map(Self)
-            }
-        }
-    };
-}
-
-quantity!(Span, Duration, parse_duration);
-quantity!(Bps, u64, parse_rate_bps);
-quantity!(Ratio, f64, parse_ratio);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +48,9 @@ struct LinkTable {
     loss: Option<LossValue>,
     queue: Option<QueueValue>,
     mtu: Option<u32>,
+    police: Option<PoliceValue>,
+    grid: Option<Span>,
+    gather: Option<Span>,
     duplicate: Option<Ratio>,
     mark: Option<Span>,
     #[serde(default)]
@@ -87,6 +69,9 @@ struct PipeTable {
     loss: Option<LossValue>,
     queue: Option<QueueValue>,
     mtu: Option<u32>,
+    police: Option<PoliceValue>,
+    grid: Option<Span>,
+    gather: Option<Span>,
     duplicate: Option<Ratio>,
     mark: Option<Span>,
 }
@@ -109,6 +94,9 @@ struct EventTable {
     loss: Option<LossValue>,
     queue: Option<QueueValue>,
     mtu: Option<u32>,
+    police: Option<PoliceValue>,
+    grid: Option<Span>,
+    gather: Option<Span>,
     duplicate: Option<Ratio>,
     mark: Option<Span>,
 }
@@ -136,182 +124,11 @@ enum CarrierValue {
     Found,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "toml::Value")]
-enum RateValue {
-    Unlimited,
-    Constant(u64),
-    TraceFile(String),
-    Walk(Walk),
-}
-
-impl TryFrom<toml::Value> for RateValue {
-    type Error = String;
-
-    fn try_from(value: toml::Value) -> Result<Self, String> {
-        if let toml::Value::String(text) = value {
-            if text == "unlimited" {
-                return Ok(Self::Unlimited);
-            }
-            return parse_rate_bps(&text).map(Self::Constant).map_err(|error| error.to_string());
-        }
-        let table: RateTable =
-            value.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-        match table {
-            RateTable { trace: Some(file), walk: None } => Ok(Self::TraceFile(file)),
-            RateTable { trace: None, walk: Some(walk) } => Ok(Self::Walk(Walk {
-                min_bps: walk.min.0,
-                max_bps: walk.max.0,
-                step: walk.step.0,
-                factor_max: walk.factor,
-                period: walk.period.0,
-                seed: walk.seed,
-            })),
-            _ => Err("a rate table needs either trace or walk".to_owned()),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RateTable {
-    trace: Option<String>,
-    walk: Option<WalkTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WalkTable {
-    min: Bps,
-    max: Bps,
-    #[serde(default = "default_step")]
-    step: Span,
-    #[serde(default = "default_factor")]
-    factor: f64,
-    #[serde(default = "default_period")]
-    period: Span,
-    seed: u64,
-}
-
-fn default_step() -> Span {
-    Span(Duration::from_millis(200))
-}
-
-fn default_factor() -> f64 {
-    1.5
-}
-
-fn default_period() -> Span {
-    Span(Duration::from_secs(60))
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "toml::Value")]
-struct LossValue(Loss);
-
-impl TryFrom<toml::Value> for LossValue {
-    type Error = String;
-
-    fn try_from(value: toml::Value) -> Result<Self, String> {
-        if let toml::Value::String(text) = value {
-            let ratio = parse_ratio(&text).map_err(|error| error.to_string())?;
-            return Ok(Self(if ratio > 0.0 { Loss::Random { ratio } } else { Loss::None }));
-        }
-        let table: LossTable =
-            value.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-        match table {
-            LossTable {
-                ratio: Some(ratio),
-                burst: Some(burst),
-                enter: None,
-                leave: None,
-                loss_good: None,
-                loss_bad: None,
-            } if burst >= 1.0 && ratio.0 < 1.0 => Ok(Self(Loss::bursts(ratio.0, burst))),
-            LossTable {
-                ratio: None,
-                burst: None,
-                enter: Some(enter),
-                leave: Some(leave),
-                loss_good,
-                loss_bad,
-            } => Ok(Self(Loss::GilbertElliott {
-                enter: enter.0,
-                leave: leave.0,
-                loss_good: loss_good.map_or(0.0, |ratio| ratio.0),
-                loss_bad: loss_bad.map_or(1.0, |ratio| ratio.0),
-            })),
-            _ => Err(
-                "a loss table needs ratio (below 1) with burst (packets, at least 1), or enter with leave"
-                    .to_owned(),
-            ),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LossTable {
-    ratio: Option<Ratio>,
-    burst: Option<f64>,
-    enter: Option<Ratio>,
-    leave: Option<Ratio>,
-    loss_good: Option<Ratio>,
-    loss_bad: Option<Ratio>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "toml::Value")]
-struct JitterValue(Spread);
-
-impl TryFrom<toml::Value> for JitterValue {
-    type Error = String;
-
-    fn try_from(value: toml::Value) -> Result<Self, String> {
-        if let toml::Value::String(text) = value {
-            let span = parse_duration(&text).map_err(|error| error.to_string())?;
-            return Ok(Self(if span.is_zero() { Spread::None } else { Spread::Uniform { span } }));
-        }
-        let table: JitterTable =
-            value.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-        if !(0.0..1.0).contains(&table.correlation) {
-            return Err("the correlation of jitter is a number from 0 to 1, less than 1".to_owned());
-        }
-        Ok(Self(Spread::Normal { deviation: table.deviation.0, correlation: table.correlation }))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JitterTable {
-    deviation: Span,
-    #[serde(default)]
-    correlation: f64,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "String")]
-struct QueueValue(Limit);
-
-impl TryFrom<String> for QueueValue {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.ends_with('B') {
-            return parse_size_bytes(&text)
-                .map(|bytes| Self(Limit::Bytes(bytes)))
-                .map_err(|error| error.to_string());
-        }
-        parse_duration(&text).map(|span| Self(Limit::Time(span))).map_err(|_| {
-            format!("'{text}' is not a queue limit: a size such as \"64kB\" or a duration such as \"100ms\"")
-        })
-    }
-}
-
 /// The context of errors and trace files.
 struct Context<'a> {
     origin: &'a str,
-    folder: Option<&'a Path>,
+    /// Where trace files are looked for, in this order.
+    folders: &'a [&'a Path],
 }
 
 impl Context<'_> {
@@ -332,12 +149,18 @@ impl Context<'_> {
                 Ok(Rate::Trace(Arc::new(trace)))
             }
             RateValue::TraceFile(file) => {
-                let folder = self.folder.ok_or_else(|| {
-                    self.invalid(format!(
-                        "trace '{file}': only a scenario read from a file can name trace files"
-                    ))
+                if self.folders.is_empty() {
+                    return Err(self.invalid(format!(
+                        "trace '{file}': a scenario from a file finds it beside the file, any scenario in the folder \
+                         that {TRACES_VARIABLE} names"
+                    )));
+                }
+                let paths = self.folders.iter().map(|folder| folder.join(file));
+                let path = paths.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+                    let folders: Vec<_> =
+                        self.folders.iter().map(|folder| folder.display().to_string()).collect();
+                    self.invalid(format!("no trace '{file}' in {}", folders.join(" or ")))
                 })?;
-                let path = folder.join(file);
                 let text = std::fs::read_to_string(&path)
                     .map_err(|source| ScenarioError::Read { path: path.clone(), source })?;
                 let trace = Trace::parse(&text).map_err(|source| self.trace_error(file, source))?;
@@ -370,6 +193,15 @@ impl Context<'_> {
         if table.mtu.is_some() {
             pipe.mtu = table.mtu;
         }
+        if let Some(police) = table.police {
+            pipe.police = police.0;
+        }
+        if let Some(grid) = table.grid {
+            pipe.grid = grid.0;
+        }
+        if let Some(gather) = table.gather {
+            pipe.gather = gather.0;
+        }
         if let Some(duplicate) = table.duplicate {
             pipe.duplicate = duplicate.0;
         }
@@ -390,6 +222,9 @@ impl Context<'_> {
             loss,
             queue,
             mtu,
+            police,
+            grid,
+            gather,
             duplicate,
             mark,
             up,
@@ -408,7 +243,20 @@ impl Context<'_> {
             return Err(self.invalid(format!("link '{name}': rate is missing (\"unlimited\" is one)")));
         }
         let delay = rtt.map(|rtt| Span(rtt.0 / 2)).or(delay);
-        let both = PipeTable { rate, delay, jitter, reorder, loss, queue, mtu, duplicate, mark };
+        let both = PipeTable {
+            rate,
+            delay,
+            jitter,
+            reorder,
+            loss,
+            queue,
+            mtu,
+            police,
+            grid,
+            gather,
+            duplicate,
+            mark,
+        };
         let base = self.overlay(&PipeConfig::default(), &both)?;
         Ok(LinkSpec { up: self.overlay(&base, &up)?, down: self.overlay(&base, &down)?, name })
     }
@@ -496,6 +344,9 @@ impl Context<'_> {
             table.loss.as_ref().map(|loss| Change::Loss(loss.0)),
             table.queue.map(|queue| Change::Limit(queue.0)),
             table.mtu.map(|mtu| Change::Mtu(Some(mtu))),
+            table.police.map(|police| Change::Police(police.0)),
+            table.grid.map(|grid| Change::Grid(grid.0)),
+            table.gather.map(|gather| Change::Gather(gather.0)),
             table.duplicate.map(|ratio| Change::Duplicate(ratio.0)),
             table.mark.map(|queue| Change::Mark(queue.0)),
         ];
@@ -510,10 +361,10 @@ struct Happenings {
     carriers: Vec<CarrierEvent>,
 }
 
-pub(super) fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Scenario, ScenarioError> {
+pub(super) fn parse(text: &str, origin: &str, folders: &[&Path]) -> Result<Scenario, ScenarioError> {
     let file: ScenarioFile = toml::from_str(text)
         .map_err(|error| ScenarioError::Syntax { origin: origin.to_owned(), message: error.to_string() })?;
-    let context = Context { origin, folder };
+    let context = Context { origin, folders };
     if file.link.is_empty() || file.link.len() > LINKS_MAX {
         return Err(context.invalid(format!("a scenario has 1 to {LINKS_MAX} links")));
     }

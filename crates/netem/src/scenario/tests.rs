@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Jitter, Loss, Outcome, Spread};
+use crate::{Jitter, Loss, Outcome, Police, Spread};
 
 #[test]
 fn every_builtin_scenario_is_valid_and_named_as_its_file() {
@@ -208,6 +208,9 @@ fn mistakes_are_named_with_their_place() {
     refused(&format!("{head}{link}loss = {{ enter = '1%' }}"), "enter with leave");
     refused(&format!("{head}{link}jitter = {{ deviation = '5ms', correlation = 1.0 }}"), "less than 1");
     refused(&format!("{head}{link}jitter = {{ correlation = 0.5 }}"), "deviation");
+    refused(&format!("{head}{link}police = {{ rate = '5mbit', burst = '1kB' }}"), "at least 1500 B");
+    refused(&format!("{head}{link}police = {{ rate = '5mbit' }}"), "burst");
+    refused(&format!("{head}{link}police = {{ rate = '5mbit', burst = '9kB', per = 'user' }}"), "user");
     refused(&format!("{head}{link}rtt = '5ms'\ndelay = '5ms'"), "rtt or delay");
     refused(&format!("{head}{link}{link}"), "two links are called 'l'");
     refused(&format!("{head}[[link]]\nname = 'l'"), "rate is missing");
@@ -223,7 +226,10 @@ fn mistakes_are_named_with_their_place() {
     refused(&format!("{event}outage = 'begin'\nevery = '1s'\nuntil = '9h'"), "until 3600s");
     refused(&format!("{event}carrier = 'lost'\ndirection = 'up'"), "in both directions");
     refused(&format!("{event}carrier = 'lost'\noutage = 'begin'"), "that is the outage");
-    refused(&format!("{head}{link}up = {{ rate = {{ trace = 'f' }} }}"), "only a scenario read from a file");
+    refused(
+        &format!("{head}{link}up = {{ rate = {{ trace = 'f' }} }}"),
+        "in the folder that BONDING_TRACES names",
+    );
     refused(&format!("{head}link = []"), "1 to 32 links");
 }
 
@@ -236,9 +242,94 @@ fn trace_files_are_found_beside_the_scenario() {
     std::fs::write(&file, "name='s'\ndescription='s'\n[[link]]\nname='l'\nrate={trace='t.trace'}\n").unwrap();
     let scenario = Scenario::load(&file);
     let missing = Scenario::load(&folder.join("none.toml"));
+    let text = std::fs::read_to_string(&file).unwrap().replace("t.trace", "u.trace");
+    std::fs::write(&file, text).unwrap();
+    let traceless = Scenario::load_with(&file, Some(Path::new("/nowhere"))).unwrap_err().to_string();
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(scenario.unwrap().links[0].up.rate.mean_bps(), Some(12_000_000));
     assert!(missing.unwrap_err().to_string().contains("none.toml"));
+    assert!(traceless.contains("no trace 'u.trace' in") && traceless.ends_with("/nowhere"), "{traceless}");
+}
+
+#[test]
+fn recorded_links_need_the_folder_of_traces() {
+    let folder = std::env::temp_dir().join(format!("netem-traces-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (file, text) in [
+        ("Verizon-LTE-short.up", "1\n2\n"),
+        ("Verizon-LTE-short.down", "1\n1\n2\n"),
+        ("ATT-LTE-driving-2016.up", "3\n"),
+        ("ATT-LTE-driving-2016.down", "1\n2\n3\n"),
+    ] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let found: Vec<_> = recorded_names().map(|name| builtin_with(name, Some(&folder)).unwrap()).collect();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(found.iter().map(|scenario| scenario.links.len()).collect::<Vec<_>>(), [1, 1, 2]);
+    let pair = &found[2];
+    let rates: Vec<_> =
+        pair.links.iter().map(|link| (link.up.rate.mean_bps(), link.down.rate.mean_bps())).collect();
+    let mbit = |mbps: u64| Some(mbps * 1_000_000);
+    assert_eq!(rates, [(mbit(12), mbit(18)), (mbit(4), mbit(12))]);
+    for name in recorded_names() {
+        let message = builtin_with(name, None).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains(TRACES_VARIABLE), "{message}");
+    }
+}
+
+#[test]
+fn a_recorded_link_is_what_the_recordings_notes_say() {
+    let Some(folder) = traces_folder() else {
+        eprintln!("skipped: {TRACES_VARIABLE} names no folder of recorded traces");
+        return;
+    };
+    let pair = builtin_with("lte-pair", Some(&folder)).unwrap();
+    let rates: Vec<_> = pair
+        .links
+        .iter()
+        .flat_map(|link| [&link.down, &link.up])
+        .map(|pipe| pipe.rate.mean_bps().map(|bps| (bps + 50_000) / 100_000))
+        .collect();
+    assert_eq!(rates, [Some(50), Some(59), Some(46), Some(19)]);
+}
+
+#[test]
+fn a_policer_bounds_what_a_link_can_carry() {
+    let text = r#"
+        name = "x"
+        description = "x"
+        [[link]]
+        name = "l"
+        rate = "100mbit"
+        police = { rate = "20mbit", burst = "64kB" }
+        grid = "5ms"
+        up = { police = { rate = "8mbit", burst = "64kB", per = "flow" }, grid = "0ms", gather = "4ms" }
+        [[event]]
+        at = "2s"
+        link = "l"
+        police = "none"
+        gather = "2ms"
+    "#;
+    let scenario = Scenario::parse(text, "x.toml", None).unwrap();
+    let link = &scenario.links[0];
+    let police = Police { rate_bps: 20_000_000, burst_bytes: 64_000, per_flow: false };
+    assert_eq!(link.down.police, Some(police));
+    assert_eq!(link.up.police, Some(Police { rate_bps: 8_000_000, per_flow: true, ..police }));
+    let ms = Duration::from_millis;
+    assert_eq!(
+        (link.down.grid, link.down.gather, link.up.grid, link.up.gather),
+        (ms(5), ms(0), ms(0), ms(4))
+    );
+    let seconds = Duration::from_secs;
+    assert_eq!(scenario.capacity_bps(Direction::Down, seconds(0), seconds(2)), Some(20_000_000));
+    assert_eq!(scenario.capacity_bps(Direction::Down, seconds(0), seconds(4)), Some(60_000_000));
+    // Several flows use the whole link.
+    assert_eq!(scenario.capacity_bps(Direction::Up, seconds(0), seconds(2)), Some(100_000_000));
+    let changes: Vec<_> = scenario.events_of("l", Direction::Down).map(|event| &event.change).collect();
+    assert!(
+        matches!(changes[..], [Change::Police(None), Change::Gather(span)] if *span == ms(2)),
+        "{changes:?}"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bonding_netem::{Change, Counters, Direction, Pipe, Scenario, Time};
+use bonding_netem::{Change, Counters, Direction, Flow, Pipe, Scenario, Time};
 use bonding_proto::wire::sealed::DatagramKind;
 use bonding_proto::{Instant, Transmit};
 use bytes::BytesMut;
@@ -44,10 +44,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn enqueue(&mut self, flight: Flight, bytes: u32, uncounted: u64, time: Time) {
+    fn enqueue(&mut self, flight: Flight, flow: Flow, bytes: u32, uncounted: u64, time: Time) {
         self.uncounted.offered += uncounted;
         // The pipe counts the datagrams that it drops.
-        let _ = self.pipe.enqueue(flight, bytes, time);
+        let _ = self.pipe.enqueue_flow(flight, bytes, flow, time);
     }
 }
 
@@ -146,7 +146,7 @@ impl Links {
         let pipe = &mut link.lane_mut(direction).pipe;
         pipe.advance(now);
         let from = Time::ZERO + (now - Time::ZERO).saturating_sub(span);
-        let bytes = if pipe.is_out() { Some(0) } else { pipe.config().rate.bytes_between(from, now) };
+        let bytes = if pipe.is_out() { Some(0) } else { pipe.config().bytes_between(from, now) };
         (bytes, pipe.queue_delay())
     }
 
@@ -212,7 +212,7 @@ impl Links {
             let from = link.client;
             let flight = Flight { from, data: BytesMut::new(), is_marked: false, competitor: Some(number) };
             let bytes = competitor::SEGMENT_BYTES;
-            link.lane_mut(*direction).enqueue(flight, bytes, bytes.into(), netem_time(now));
+            link.lane_mut(*direction).enqueue(flight, Flow::default(), bytes, bytes.into(), netem_time(now));
         }
     }
 
@@ -256,7 +256,8 @@ impl Links {
         let lane = link.lane_mut(side.sends());
         let is_marked = transmit.is_ect && lane.pipe.marks(time);
         let flight = Flight { from, data: BytesMut::from(data), is_marked, competitor: None };
-        lane.enqueue(flight, link_bytes(data), handshake_bytes(data), time);
+        let flow = Flow::udp(from, transmit.path.remote);
+        lane.enqueue(flight, flow, link_bytes(data), handshake_bytes(data), time);
         true
     }
 }
