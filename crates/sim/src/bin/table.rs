@@ -10,13 +10,16 @@
 //! - `no-resend`: losses are not sent again;
 //! - `competitor`: beside another user's TCP flow on the first link, whose share of it ends the
 //!   line;
+//! - `traces=FOLDER`: recorded traces of scenarios such as `lte-pair` are there (default: the folder
+//!   that `BONDING_TRACES` names);
 //! - `stalls=10/100`: each side stands still for 10 ms in every 100.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use bonding_netem::Scenario;
+use bonding_netem::{Scenario, scenario};
 use bonding_proto::config::{Policy, Security};
 use bonding_sim::parallel;
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
@@ -24,6 +27,9 @@ use bonding_sim::table;
 use bonding_sim::world::Stalls;
 
 const OUTPUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/simulation.md");
+
+/// The argument that names the folder of recorded traces.
+const TRACES: &str = "traces=";
 
 fn system(name: &str) -> Option<System> {
     match name {
@@ -53,14 +59,18 @@ struct Selection {
 
 impl Selection {
     fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let (folders, others): (Vec<_>, Vec<_>) =
+            arguments.partition(|argument| argument.starts_with(TRACES));
+        let folder = folders.last().and_then(|folder| folder.strip_prefix(TRACES)).map(PathBuf::from);
+        let traces = folder.or_else(scenario::traces_folder);
         let mut selection = Self::default();
-        for argument in arguments {
-            selection.add(&argument)?;
+        for argument in others {
+            selection.add(&argument, traces.as_deref())?;
         }
         Ok(selection)
     }
 
-    fn add(&mut self, argument: &str) -> anyhow::Result<()> {
+    fn add(&mut self, argument: &str, traces: Option<&Path>) -> anyhow::Result<()> {
         match argument {
             "plain" => self.is_plain = true,
             "no-resend" => self.without_resend = true,
@@ -78,7 +88,7 @@ impl Selection {
                 } else if let Some(workload) = Workload::parse(argument) {
                     self.workloads.push(workload);
                 } else {
-                    let scenario = bonding_netem::scenario::find(argument)
+                    let scenario = scenario::find_with(argument, traces)
                         .with_context(|| format!("'{argument}' is no system, workload or scenario"))?;
                     self.scenarios.push(scenario);
                 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bonding_netem::Direction;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Instant, LinkId, Timer};
 use bonding_sim::bare::Bare;
@@ -137,6 +138,33 @@ fn raw_load_arrives_at_its_rate_and_the_oracles_notice_what_a_link_does() {
     assert_eq!((counts.duplicates, counts.corrupt), (sink.duplicates, 0));
     assert_eq!(counts.left, sink.received);
     assert!(counts.reordered > 100);
+}
+
+#[test]
+fn a_carrier_that_polices_flows_tells_a_links_ports_apart() {
+    // The rate brings back one datagram in minutes: what passes of each flow is its burst.
+    let policed = "[[link]]\nname = \"a\"\nrate = \"20mbit\"\nrtt = \"20ms\"\n\
+                   up = { police = { rate = \"50bit\", burst = \"5500B\", per = \"flow\" } }\n";
+    let mut world = world(policed, 1);
+    let config = RawConfig {
+        from: inet::CLIENT,
+        to: inet::SERVER,
+        flows: 3,
+        rate: BitRate::from_bps(80_000),
+        packet_bytes: 1_000,
+        start: Instant::ZERO,
+        stop: seconds(4),
+        seed: 5,
+    };
+    world.client.host.add(Box::new(RawSource::new(config)));
+    world.server.host.add(Box::new(RawSink::new(config)));
+    // The inner flows are one outer flow: five datagrams of 1,039 bytes are its burst.
+    world.run_until(seconds(2));
+    assert_eq!(world.server.host.report(0).received, 5);
+    world.rebind(0);
+    world.run_until(seconds(5));
+    assert_eq!(world.server.host.report(0).received, 10);
+    assert_eq!(world.link_counters(0, Direction::Up).drops.police_pkts, 40 - 10);
 }
 
 #[test]
