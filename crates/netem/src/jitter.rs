@@ -1,8 +1,8 @@
 //! The variation of the delay, packet by packet.
 //!
 //! Uniform jitter is added to the delay. Normal jitter lies around it, as with Linux netem's
-//! `delay D J distribution normal`; a delay below zero counts as zero. Its correlation is that of an
-//! autoregressive series of the first order (AR(1)) from packet to packet, which keeps the
+//! `delay D J distribution normal`; a delay below zero counts as zero. Its correlation is that of
+//! an autoregressive series of the first order (AR(1)) from packet to packet, which keeps the
 //! deviation. Measured against netem's own filter:
 //! docs/decisions/0099-correlated-jitter-keeps-its-deviation.md.
 

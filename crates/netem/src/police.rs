@@ -28,8 +28,8 @@ impl Police {
     }
 }
 
-/// Tokens are counted as the shaper counts work, in bits × 10^9: a rate of `r` bit/s brings `r` each
-/// nanosecond, without rounding.
+/// Tokens are counted as the shaper counts work, in bits × 10^9: a rate of `r` bit/s brings `r`
+/// each nanosecond, without rounding.
 const TOKENS_PER_BYTE: u128 = 8 * 1_000_000_000;
 
 /// Buckets beyond which the full ones are looked for. Chosen: some kB.
@@ -113,7 +113,7 @@ mod tests {
     fn flows_that_rest_cost_no_memory() {
         let mut policer = Policer::new(Some(POLICE));
         for port in 0..20_000 {
-            // 3,000 bytes at 8 Mbit/s take 3 ms: one of the flows before has not filled its bucket yet.
+            // 3,000 bytes at 8 Mbit/s take 3 ms: the flow before has not filled its bucket yet.
             assert!(policer.passes(flow(port), 3_000, Time::from_millis(u64::from(port) * 2)));
         }
         assert!(policer.buckets.len() <= BUCKETS_MIN, "{}", policer.buckets.len());

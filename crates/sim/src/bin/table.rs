@@ -10,8 +10,8 @@
 //! - `no-resend`: losses are not sent again;
 //! - `competitor`: beside another user's TCP flow on the first link, whose share of it ends the
 //!   line;
-//! - `traces=FOLDER`: recorded traces of scenarios such as `lte-pair` are there (default: the folder
-//!   that `BONDING_TRACES` names);
+//! - `traces=FOLDER`: where the recorded traces of scenarios such as `lte-pair` are (default: the
+//!   folder that `BONDING_TRACES` names);
 //! - `stalls=10/100`: each side stands still for 10 ms in every 100.
 
 use std::io::Write as _;
