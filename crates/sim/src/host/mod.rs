@@ -8,7 +8,6 @@
 pub mod bulk;
 pub mod echo;
 pub mod quic;
-mod quic_crypto;
 pub mod raw;
 pub mod tcp;
 

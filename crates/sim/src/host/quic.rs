@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bonding_proto::Instant;
+use bonding_quicperf::NoSecrets;
 use bytes::BytesMut;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn_proto::{
@@ -20,7 +21,6 @@ use quinn_proto::{
 };
 
 use super::bulk::{BulkConfig, End, StreamSink, StreamSource};
-use super::quic_crypto::NoSecrets;
 use super::{App, Report};
 use crate::inet::{self, FlowKey, UdpEnd};
 use crate::rng::Rng;

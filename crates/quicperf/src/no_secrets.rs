@@ -1,6 +1,6 @@
-//! A key exchange without secrets for the inner QUIC: a checksum in place of TLS 1.3's AEAD.
+//! A key exchange without secrets: a checksum in place of TLS 1.3's AEAD.
 //!
-//! quinn-proto's cryptography is behind traits. A simulation has no eavesdropper, and a real TLS
+//! quinn-proto's cryptography is behind traits. A measurement has no eavesdropper, and a real TLS
 //! costs build time (ring, rustls), run time and randomness of its own. The properties that matter
 //! to the transport are kept: three packet number spaces, the handshake's round trips and rough
 //! flight sizes, a 16-byte tag on every packet, and a changed packet does not open. **Never use
@@ -270,7 +270,7 @@ impl crypto::Session for Handshake {
 
 /// Both sides' configuration and every other key that quinn-proto asks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct NoSecrets;
+pub struct NoSecrets;
 
 impl crypto::ClientConfig for NoSecrets {
     fn start_session(
