@@ -35,14 +35,15 @@ game's delay beside it. Without --lab the data is the simulator's, the same on e
 step, and the stacked one of failover-5, are kept in docs/plots. With --lab the rows of that name (default
 reference-1-down, varying-4-down and step-down) are run by the bond alone, and their plots go to target/bench/plots.
 
-lab measures the bond with the kernel's TCP over emulated links in network namespaces on this machine, beside the best
-single link alone, the round-robin baseline and the kernel's Multipath TCP in the same run. Only the links' names are
-configured. Each row prints its figures and its targets, met or missed; all rows take some forty minutes for one run. It writes
+lab measures the bond with the kernel's TCP and with quinn's QUIC over emulated links in network namespaces on this machine,
+beside the best single link alone, the round-robin baseline and the kernel's Multipath TCP in the same run. Only the links' names are
+configured. Each row prints its figures and its targets, met or missed; all rows take some two hours for one run. It writes
 JSON, and tables beside it.
 
 Options of lab:
   --yes             install missing Debian packages without asking (as root)
-  --row NAME        only this row, or all whose names begin with this; may be repeated (`--list` names them)
+  --row NAME        only this row, or all whose names begin with this, or match it where it has a `*`; may be repeated (`--list`
+                    names them)
   --scenario NAME   only the rows of this scenario; may be repeated
   --only CARRIER    only bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be repeated. Without mptcp, mptcpize is not
                     needed
@@ -72,6 +73,7 @@ Examples:
   cargo xtask bench attack
   cargo xtask bench lab --row reference-1-down --runs 1
   cargo xtask bench lab --row reference-1-down --runs 1 --only bond     # some twenty seconds
+  cargo xtask bench lab --row 'sweep-*-quic' --runs 1 --only bond       # the pairs, each with one kind of load
   cargo xtask bench plot
   cargo xtask bench plot --lab dual-1-down
   cargo xtask bench lab --scenario dual --scenario single --runs 5 --json /tmp/lab.json

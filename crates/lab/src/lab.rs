@@ -76,22 +76,48 @@ impl Lab {
     /// # Errors
     /// As [`Lab::start`].
     pub fn start_wired(links: u8) -> Result<Self, LabError> {
+        let scenario = Self::wires(links);
+        let namespaces = namespaces()?;
+        topology::build_wired(&scenario)?;
+        Self::assemble(scenario, Vec::new(), LabOptions::default().seed, namespaces)
+    }
+
+    /// As [`Lab::start_wired`], with a switch in each wire, which [`Lab::limit`] makes slow.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_switched(links: u8) -> Result<Self, LabError> {
+        let scenario = Self::wires(links);
+        let namespaces = namespaces()?;
+        topology::build_switched(&scenario)?;
+        Self::assemble(scenario, Vec::new(), LabOptions::default().seed, namespaces)
+    }
+
+    /// From now on the switch in link `index` passes on `bps` bits per second each way, counted in
+    /// Ethernet frames, and drops what would wait longer than `queue`. A link that does not exist
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// In a lab without switches; when the kernel refuses.
+    pub fn limit(&self, index: usize, bps: u64, queue: Duration) -> Result<(), LabError> {
+        self.scenario.links.get(index).map_or(Ok(()), |link| topology::limit(&link.name, bps, queue))
+    }
+
+    /// The scenario of [`Lab::start_wired`] and [`Lab::start_switched`]: links without a rate or a delay of their own.
+    pub fn wires(links: u8) -> Scenario {
         let link = |index| LinkSpec {
             name: format!("wire{index}"),
             up: PipeConfig::default(),
             down: PipeConfig::default(),
         };
-        let scenario = Scenario {
+        Scenario {
             name: format!("wired-{links}"),
             description: "Wires on one machine".to_owned(),
             duration: Duration::from_secs(20),
             links: (0..links).map(link).collect(),
             events: Vec::new(),
             carriers: Vec::new(),
-        };
-        let namespaces = namespaces()?;
-        topology::build_wired(&scenario)?;
-        Self::assemble(scenario, Vec::new(), LabOptions::default().seed, namespaces)
+        }
     }
 
     fn assemble(

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use bonding_netem::Scenario;
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -19,6 +20,9 @@ const MTU: u16 = 1_500;
 /// The metric of the client's route over the first link. Chosen: above 0, which a test's own route
 /// may take.
 const METRIC: u16 = 100;
+
+/// What a switch that limits its rate passes at once. Chosen: a super-packet of 64 KiB fits.
+const BURST: &str = "80kb";
 
 /// The namespaces of a lab; removed when dropped.
 #[derive(Debug)]
@@ -91,6 +95,47 @@ pub(crate) fn build_wired(scenario: &Scenario) -> Result<(), LabError> {
     }
     batch(Host::Client, &text)?;
     address(&names, true)
+}
+
+/// The same with a switch between the two ends of each link: a bridge in the internet's namespace,
+/// which can limit what it passes on ([`limit`]).
+pub(crate) fn build_switched(scenario: &Scenario) -> Result<(), LabError> {
+    let names = names(scenario);
+    set_up_hosts()?;
+    let internet = Host::Internet.name();
+    let mut switches = String::new();
+    for name in &names {
+        line(&mut switches, &format!("link add name {name} type bridge"));
+        for host in SWITCHED {
+            let port = port(name, host);
+            batch(host, &format!("link add name {name} type veth peer name {port} netns {internet}\n"))?;
+            line(&mut switches, &format!("link set dev {port} master {name} up"));
+        }
+        line(&mut switches, &format!("link set dev {name} up"));
+    }
+    batch(Host::Internet, &switches)?;
+    address(&names, true)
+}
+
+/// The hosts at a switch.
+const SWITCHED: [Host; 2] = [Host::Client, Host::Server];
+
+/// A switch's port to a host.
+fn port(link: &str, host: Host) -> String {
+    format!("{link}-{}", if host == Host::Client { 'c' } else { 's' })
+}
+
+/// From now on the switch of a link passes on `bps` bits per second each way, counted in Ethernet
+/// frames, and drops what waits longer than `queue` (`tc`'s token bucket).
+pub(crate) fn limit(link: &str, bps: u64, queue: Duration) -> Result<(), LabError> {
+    for host in SWITCHED {
+        let (port, rate, latency) =
+            (port(link, host), format!("{bps}bit"), format!("{}ms", queue.as_millis()));
+        let mut command = HostRef::new(Host::Internet).command("tc");
+        command.args(["qdisc", "replace", "dev", &port, "root", "tbf", "rate", &rate]);
+        output(command.args(["burst", BURST, "latency", &latency]), None)?;
+    }
+    Ok(())
 }
 
 fn names(scenario: &Scenario) -> Vec<&str> {

@@ -38,6 +38,10 @@ fn main() -> ExitCode {
             every_link_reaches_the_server_over_both_families,
         ),
         ("wires_carry_full_packets_over_both_families", wires_carry_full_packets_over_both_families),
+        (
+            "a_switch_passes_full_packets_and_no_more_than_its_limit",
+            a_switch_passes_full_packets_and_no_more_than_its_limit,
+        ),
         ("the_internet_is_reached_from_the_server_only", the_internet_is_reached_from_the_server_only),
         ("packets_are_as_large_as_the_mtu_and_no_larger", packets_are_as_large_as_the_mtu_and_no_larger),
         ("a_cut_link_swallows_packets_until_restored", a_cut_link_swallows_packets_until_restored),
@@ -105,6 +109,25 @@ fn wires_carry_full_packets_over_both_families() -> Outcome {
             let report = report.run(lab.host(Host::Client))?;
             check(report.received == 5, format!("{target} over {}: {report:?}", link.name))?;
         }
+    }
+    Ok(())
+}
+
+fn a_switch_passes_full_packets_and_no_more_than_its_limit() -> Outcome {
+    let lab = Lab::start_switched(1)?;
+    for target in [IpAddr::from(addr::SERVER_V4), IpAddr::from(addr::SERVER_V6)] {
+        let report = Ping { payload_bytes: 1_400, ..ping(target, Some("wire0")) };
+        let report = report.run(lab.host(Host::Client))?;
+        check(report.received == 5, format!("{target}: {report:?}"))?;
+    }
+    lab.limit(0, 8_000_000, Duration::from_millis(100))?;
+    lab.limit(7, 8_000_000, Duration::from_millis(100))?;
+    let _server = Iperf3Server::start(&lab, lab.host(Host::Server), 5_201)?;
+    for direction in [IperfDirection::Download, IperfDirection::Upload] {
+        let mut iperf3 = Iperf3::new(addr::SERVER_V4.into(), direction);
+        (iperf3.omit, iperf3.duration) = (Duration::from_secs(1), Duration::from_secs(1));
+        let report = iperf3.run(&lab, lab.host(Host::Client))?;
+        check(report.goodput_bps < 9e6, format!("{direction:?}: {report:?}"))?;
     }
     Ok(())
 }

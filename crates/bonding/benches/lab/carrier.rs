@@ -4,13 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::{Iperf3, Iperf3Server, IperfDirection};
-use bonding_lab::{Direction, Host, Lab, LabError, Scenario, addr};
-use bonding_netem::Loss;
+use bonding_lab::{Host, Lab, LabError, addr};
 use bonding_proto::config::Security;
 use bonding_testkit::bond::{Bond, Options, SERVER_V4, TUNNEL, run};
 
 use crate::PROGRAMS;
-use crate::rows::{Carrier, Timing, Transfer};
+use crate::rows::{Carrier, Protocol, Timing, Transfer};
 
 /// The port of the transfer's server.
 pub(crate) const IPERF_PORT: u16 = 5_201;
@@ -19,11 +18,16 @@ pub(crate) const COMPETITOR_PORT: u16 = 5_202;
 /// The kernel's limit of additional subflows.
 const SUBFLOWS_MAX: &str = "8";
 
-/// A full packet of TCP on a link, beside a full packet of the bond: headers of IPv4 and TCP with
+/// A full packet on a link, beside a full packet of the bond: headers of IPv4 and TCP with
 /// timestamps, and what the bond adds (IPv4, UDP, sealing, frame; over plain links without
 /// sealing).
-const INNER_HEADERS_BYTES: f64 = 52.0;
-const SEALED_BYTES: f64 = 71.0;
+const TCP_HEADERS_BYTES: f64 = 52.0;
+/// The same of QUIC (RFC 9000): IPv4 and UDP 28, short header with an identifier of 8 and a number
+/// of 2 bytes 11, tag 16, stream frame 8.
+const QUIC_HEADERS_BYTES: f64 = 63.0;
+/// A full packet on a link of the lab.
+const LINK_MTU: f64 = 1_500.0;
+pub(crate) const SEALED_BYTES: f64 = 71.0;
 const PLAIN_BYTES: f64 = 39.0;
 /// The MTU of the bond's tunnel over sealed links of 1500 bytes.
 const TUNNEL_MTU: f64 = 1_429.0;
@@ -83,19 +87,23 @@ impl<'lab> Running<'lab> {
 
     /// The shares of payload now: the bond sets the tunnel's MTU to what the links were found to
     /// carry.
-    pub(crate) fn shares(&self) -> anyhow::Result<Shares> {
+    pub(crate) fn shares(&self, protocol: Protocol) -> anyhow::Result<Shares> {
+        let headers = match protocol {
+            Protocol::Tcp(_) => TCP_HEADERS_BYTES,
+            Protocol::Quic(_) => QUIC_HEADERS_BYTES,
+        };
         if self.bond.is_none() {
-            let link = (TUNNEL_MTU - INNER_HEADERS_BYTES) / (TUNNEL_MTU + SEALED_BYTES);
-            return Ok(Shares { link, device: 1_448.0 / 1_500.0 });
+            let link = (TUNNEL_MTU - headers) / (TUNNEL_MTU + SEALED_BYTES);
+            return Ok(Shares { link, device: (LINK_MTU - headers) / LINK_MTU });
         }
         let mtu = self.tunnel_mtu()?;
         let outer = if self.carrier == Carrier::Plain { PLAIN_BYTES } else { SEALED_BYTES };
-        let payload = mtu - INNER_HEADERS_BYTES;
+        let payload = mtu - headers;
         Ok(Shares { link: payload / (mtu + outer), device: payload / mtu })
     }
 
     /// The tunnel's MTU, which decides what a full packet is.
-    fn tunnel_mtu(&self) -> anyhow::Result<f64> {
+    pub(crate) fn tunnel_mtu(&self) -> anyhow::Result<f64> {
         let mut command = self.lab.host(Host::Client).command("ip");
         let text = run(command.args(["-json", "link", "show", "dev", TUNNEL]))?;
         let json: serde_json::Value = serde_json::from_str(&text)?;
@@ -117,12 +125,12 @@ impl<'lab> Running<'lab> {
     }
 
     /// The transfer, to be run on the client.
-    pub(crate) fn iperf3(&self, transfer: Transfer, timing: Timing) -> Iperf3 {
+    pub(crate) fn iperf3(&self, transfer: Transfer, congestion: &str, timing: Timing) -> Iperf3 {
         let mut iperf3 = Iperf3::new(self.server, transfer.direction);
         iperf3.flows = transfer.flows;
         iperf3.duration = timing.measured;
         iperf3.omit = timing.omit;
-        iperf3.congestion = Some(transfer.congestion.to_owned());
+        iperf3.congestion = Some(congestion.to_owned());
         iperf3.device.clone_from(&self.device);
         iperf3.mptcp = self.carrier == Carrier::Mptcp;
         iperf3
@@ -187,18 +195,4 @@ fn configure_mptcp(lab: &Lab) -> anyhow::Result<()> {
         run(command.args(["mptcp", "endpoint", "add", &address, "dev", &link.name, "subflow"]))?;
     }
     Ok(())
-}
-
-/// The best single link in one direction: the fastest; a link that loses packets only if no other
-/// is nearly as fast; among equals the one with the shorter round trip.
-pub(crate) fn best_link(scenario: &Scenario, direction: Direction, timing: Timing) -> usize {
-    let value = |index: usize| {
-        let link = scenario.links.get(index)?;
-        let from = timing.start + timing.omit;
-        let bytes = scenario.capacity_bytes(link, direction, from, from + timing.measured)?;
-        let share = if matches!(link.pipe(direction).loss, Loss::None) { 10 } else { 1 };
-        Some((bytes * share, std::cmp::Reverse(link.rtt())))
-    };
-    // `max_by` takes the last of equals: reversed, that is the first in the list.
-    (0..scenario.links.len()).rev().max_by_key(|index| value(*index)).unwrap_or(0)
 }

@@ -2,7 +2,7 @@
 //! round-robin baseline and the kernel's Multipath TCP in the same run.
 //!
 //! Real processes and the kernel's TCP run in network namespaces of one machine. A row of the table
-//! ([`rows`]) is a scenario, a load and targets; each carrier of a row gets new hosts, links and
+//! ([`table`]) is a scenario, a load and targets; each carrier of a row gets new hosts, links and
 //! processes. Only the links' names and the peer are configured (`--ceilings` configures the rates,
 //! for comparison).
 //!
@@ -14,13 +14,21 @@
 //! The report holds the verdicts. The exit code says only whether the measurement was completed.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
+mod alone;
 mod carrier;
 mod extra;
+mod fetch;
+mod flows;
+mod light;
+mod limited;
 mod measure;
 mod pages;
 mod report;
 mod rows;
+mod sockets;
+mod table;
 mod trace;
+mod turns;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -28,14 +36,14 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, ensure};
-use bonding_lab::sandbox;
+use bonding_lab::{Lab, sandbox};
 use bonding_netem::scenario;
 use bonding_testkit::programs::Programs;
 use clap::Parser;
 
 use crate::measure::Plan;
 use crate::report::{Measured, Report, Run};
-use crate::rows::{Carrier, Row, Timing};
+use crate::rows::{Carrier, Load, Row, Timing};
 
 /// The programs under test.
 const PROGRAMS: Programs = bonding_testkit::programs!();
@@ -44,7 +52,8 @@ const PROGRAMS: Programs = bonding_testkit::programs!();
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench lab")]
 struct Arguments {
-    /// Only this row, or all whose names begin with this; may be repeated
+    /// Only this row, or all whose names begin with this, or are this with one `*` for any text; may
+    /// be repeated
     #[arg(long)]
     row: Vec<String>,
     /// Only rows of this scenario; may be repeated
@@ -92,8 +101,8 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = if arguments.list {
-        for row in rows::all() {
-            println!("{:18} {}: {}", row.name, row.scenario, row.about());
+        for row in table::all() {
+            println!("{:20} {}: {}", row.name, row.scenario, row.about());
         }
         Ok(())
     } else if let Some(document) = &arguments.document {
@@ -120,12 +129,9 @@ fn anchored(file: &Path) -> PathBuf {
 
 /// The rows that the command line asks for.
 fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
-    let mut rows = rows::all();
+    let mut rows = table::all();
     for name in &arguments.row {
-        ensure!(
-            rows.iter().any(|row| row.name.starts_with(name.as_str())),
-            "no row '{name}' (--list names them)"
-        );
+        ensure!(rows.iter().any(|row| row.is_named(name)), "no row '{name}' (--list names them)");
     }
     for name in &arguments.scenario {
         ensure!(
@@ -134,7 +140,7 @@ fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
         );
     }
     rows.retain(|row| {
-        let named = arguments.row.iter().any(|name| row.name.starts_with(name.as_str()));
+        let named = arguments.row.iter().any(|name| row.is_named(name));
         let plays = arguments.scenario.iter().any(|name| row.scenario == name);
         (arguments.row.is_empty() && arguments.scenario.is_empty()) || named || plays
     });
@@ -166,7 +172,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let mut measured = Measured::new(row, at, arguments.ceilings);
         for seed in 1..=runs {
-            measured.runs.push(run(row, arguments, seed).with_context(|| row.name)?);
+            measured.runs.push(run(row, arguments, seed).with_context(|| row.name.clone())?);
         }
         for carrier in row.carriers {
             if measured.runs.iter().any(|run| run.carriers.contains_key(carrier)) {
@@ -187,7 +193,8 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Runs all carriers of a row once.
 fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
-    let scenario = scenario::find(row.scenario)?;
+    let scenario =
+        if matches!(row.load, Load::Limited) { Lab::wires(1) } else { scenario::find(row.scenario)? };
     let mut run = Run { busy_before_percent: bonding_testkit::probe::busy_percent()?, ..Run::default() };
     for carrier in row.carriers {
         if !arguments.only.is_empty() && !arguments.only.contains(carrier) {
@@ -206,7 +213,7 @@ fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
         if terminal {
             eprint!("\r\x1b[K  run {seed}: {}", carrier.title());
         }
-        let timing = Timing::new(&scenario, row.load, *carrier, arguments.seconds.max(1), arguments.quick);
+        let timing = Timing::new(&scenario, row, *carrier, arguments.seconds.max(1), arguments.quick);
         let plan = Plan {
             scenario: &scenario,
             load: row.load,
@@ -214,6 +221,7 @@ fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
             timing,
             ceilings: arguments.ceilings,
             seed,
+            quick: arguments.quick,
             trace: trace.as_deref(),
         };
         let figures = plan.run().with_context(|| carrier.title());

@@ -1,22 +1,23 @@
 //! One run of a row with one carrier, on hosts of its own.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Ping, Record, percentile};
+use bonding_lab::tools::{Echo, EchoServer, Iperf3, Iperf3Server, IperfDirection, Record};
 use bonding_lab::{Change, Direction, Host, Lab, LabOptions, Scenario, addr};
 use bonding_netem::Rate;
 use bonding_testkit::probe::{cpu_time, peak_rss_bytes};
 
-use crate::carrier::{COMPETITOR_PORT, Running, Shares, best_link};
+use crate::alone::{self, Candidate};
+use crate::carrier::{COMPETITOR_PORT, Running, Shares};
 use crate::extra::Sent;
-use crate::pages::{self, PageServer, Sockets};
+use crate::flows::Flows;
 use crate::rows::{Carrier, Load, Timing, Transfer};
 use crate::trace::Trace;
+use crate::{fetch, light, limited, turns};
 
 /// Figures by name; a figure that could not be measured is missing.
 pub(crate) type Figures = BTreeMap<String, f64>;
@@ -29,8 +30,6 @@ const CALL_PER_SECOND: u32 = 100;
 const ALONE: Duration = Duration::from_millis(1_500);
 /// An answer that takes longer counts as lost.
 const LAST_ANSWERS: Duration = Duration::from_millis(1_200);
-/// The bond's own datagrams are counted alone for so long, before light traffic.
-const QUIET: Duration = Duration::from_secs(3);
 /// The competitor joins the load after this.
 const COMPETITOR_AFTER: Duration = Duration::from_secs(2);
 /// The competitor's start, which is not measured.
@@ -42,6 +41,10 @@ const BBR_FIRST: Duration = Duration::from_secs(10);
 /// Bytes between two samples above which the transfer runs: a full packet of TCP has more, the echo
 /// less.
 const TRANSFER_LEAST: u64 = 1_000;
+/// Downloads and as many uploads by turns.
+const TURNS: u32 = 20;
+/// The same in a short measurement.
+const QUICK_TURNS: u32 = 4;
 /// The share of payload in a full packet of the kernel's TCP.
 const KERNEL_SHARE: f64 = 1_448.0 / 1_500.0;
 
@@ -56,6 +59,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) ceilings: bool,
     /// The seed of the emulator, which decides the lost packets.
     pub(crate) seed: u64,
+    /// A short measurement.
+    pub(crate) quick: bool,
     /// Write the links' figures to this file, for a plot.
     pub(crate) trace: Option<&'a Path>,
 }
@@ -67,23 +72,35 @@ impl Plan<'_> {
         if self.carrier == Carrier::Reversed {
             scenario.links.reverse();
         }
-        let direction = match self.load {
-            Load::Transfer(transfer)
-            | Load::Step(transfer)
-            | Load::Competing(transfer)
-            | Load::Outage(transfer) => transfer.way(),
-            Load::Echo | Load::Call | Load::Idle | Load::Pages => Direction::Down,
+        let alone = if self.carrier == Carrier::Single {
+            alone::candidates(&scenario, self.load, self.timing)
+        } else {
+            vec![Candidate { index: 0, alike: 1 }]
         };
-        let best = match self.load {
-            // Light traffic does not need rates; a competitor is on the first link.
-            Load::Echo | Load::Call | Load::Idle | Load::Pages => nearest(&scenario),
-            Load::Competing(_) => 0,
-            Load::Transfer(_) | Load::Step(_) | Load::Outage(_) => {
-                best_link(&scenario, direction, self.timing)
+        let goodput = |figures: &Figures| figures.get("goodput_mbps").copied().unwrap_or(0.0);
+        let (mut best, mut sum) = (Figures::new(), 0.0);
+        let of_all = alone.iter().map(|one| one.alike).sum::<usize>() == scenario.links.len();
+        for Candidate { index, alike } in alone {
+            let figures = self.run_over(&scenario, index)?;
+            sum += goodput(&figures) * alike as f64;
+            if best.is_empty() || goodput(&figures) > goodput(&best) {
+                best = figures;
             }
+        }
+        if self.carrier == Carrier::Single && of_all {
+            best.insert("sum_mbps".to_owned(), sum);
+        }
+        Ok(best)
+    }
+
+    /// Runs the load on hosts of its own; a carrier of one link uses `link`.
+    fn run_over(&self, scenario: &Scenario, link: usize) -> anyhow::Result<Figures> {
+        let lab = if matches!(self.load, Load::Limited) {
+            Lab::start_switched(1)?
+        } else {
+            Lab::start(scenario, LabOptions { seed: self.seed, ..LabOptions::default() })?
         };
-        let lab = Lab::start(&scenario, LabOptions { seed: self.seed, ..LabOptions::default() })?;
-        let running = Running::start(&lab, self.carrier, self.ceilings, best)?;
+        let running = Running::start(&lab, self.carrier, self.ceilings, link)?;
         let figures = match self.load {
             Load::Transfer(transfer)
             | Load::Step(transfer)
@@ -91,8 +108,11 @@ impl Plan<'_> {
             | Load::Outage(transfer) => self.transfer(&running, transfer),
             Load::Echo => self.echo(&running),
             Load::Call => self.call(&running),
-            Load::Idle => idle(&running),
-            Load::Pages => light_pages(&running),
+            Load::Idle => light::idle(&running),
+            Load::Pages => light::light_pages(&running),
+            Load::Fetch(load) => fetch::measure(&running, load),
+            Load::Turns => turns::measure(&running, if self.quick { QUICK_TURNS } else { TURNS }),
+            Load::Limited => limited::measure(&running),
         };
         if let Some(bond) = &running.bond {
             bond.alive()?;
@@ -104,7 +124,7 @@ impl Plan<'_> {
 
     fn transfer(&self, running: &Running<'_>, transfer: Transfer) -> anyhow::Result<Figures> {
         let lab = running.lab;
-        let _iperf3 = running.iperf3_server()?;
+        let flows = Flows::start(running, transfer.protocol)?;
         let echo = EchoPair::start(running, ECHOES_PER_SECOND)?;
         if echo.is_some() {
             std::thread::sleep(ALONE);
@@ -112,31 +132,30 @@ impl Plan<'_> {
         std::thread::sleep(self.timing.start.saturating_sub(lab.elapsed()));
         let cpu = Processor::start(running)?;
         let sent = Sent::so_far(running)?;
-        let iperf3 = running.iperf3(transfer, self.timing);
         let (host, devices) = running.receiving(transfer.direction);
         let stop = AtomicBool::new(false);
         lab.start_clock();
         let start = lab.elapsed();
         let echo_start = echo.as_ref().map(|echo| echo.echo.elapsed());
-        let (report, competitor, record, trace) = std::thread::scope(|scope| {
+        let (goodput_bps, competitor, record, trace) = std::thread::scope(|scope| {
             let watching = scope.spawn(|| Record::watch(lab, lab.host(host), &devices, &stop));
             let tracing = scope.spawn(|| self.trace.map(|_| Trace::record(running, transfer.way(), &stop)));
             let competitor = scope.spawn(|| self.competitor(lab, transfer.direction));
-            let report = iperf3.run(lab, lab.host(Host::Client));
+            let goodput_bps = flows.run(running, transfer, self.timing);
             let competitor = competitor.join();
             stop.store(true, Ordering::Relaxed);
-            (report, competitor, watching.join(), tracing.join())
+            (goodput_bps, competitor, watching.join(), tracing.join())
         });
         let panicked = |_| anyhow::anyhow!("a watching thread panicked");
         let (record, trace) = (record.map_err(panicked)??, trace.map_err(panicked)?);
-        let report = report?;
+        let goodput_bps = goodput_bps?;
         if let (Some(file), Some(trace)) = (self.trace, trace) {
             std::fs::write(file, trace?.to_csv())
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         let window = (start + self.timing.omit, start + self.timing.omit + self.timing.measured);
-        let seen = Seen { running, direction: transfer.way(), record: &record, start, window };
-        let mut figures = seen.figures(report.goodput_bps)?;
+        let seen = Seen { running, transfer, direction: transfer.way(), record: &record, start, window };
+        let mut figures = seen.figures(goodput_bps)?;
         if transfer.is_bbr() {
             seen.first(&mut figures)?;
         }
@@ -214,15 +233,10 @@ impl Plan<'_> {
     }
 }
 
-/// The link with the shortest round trip; the first listed of equals.
-fn nearest(scenario: &Scenario) -> usize {
-    let rtt = |index: &usize| scenario.links.get(*index).map(bonding_netem::LinkSpec::rtt);
-    (0..scenario.links.len()).min_by_key(rtt).unwrap_or(0)
-}
-
 /// A finished transfer.
 struct Seen<'a> {
     running: &'a Running<'a>,
+    transfer: Transfer,
     direction: Direction,
     record: &'a Record,
     start: Duration,
@@ -236,7 +250,7 @@ impl Seen<'_> {
         let mut figures = Figures::new();
         let mut put = |name: &str, value: f64| figures.insert(name.to_owned(), value);
         let rate = lab.capacity_bps(direction, from, to).context("an unlimited link")? as f64;
-        let Shares { link: share, device } = self.running.shares()?;
+        let Shares { link: share, device } = self.running.shares(self.transfer.protocol)?;
         put("goodput_mbps", goodput_bps / 1e6);
         put("attainable_mbps", rate * share / 1e6);
         put("share_percent", goodput_bps * 1e2 / (rate * share));
@@ -264,11 +278,15 @@ impl Seen<'_> {
         if let Some(worst) = queues.max() {
             put("link_queue_p95_ms", millis(worst));
         }
+        let (mut offered, mut dropped) = (0, 0);
         for (index, (link, rate)) in lab.scenario().links.iter().zip(rates).enumerate() {
             if let Some(bytes) = self.record.link_bytes(index, direction, from, to) {
+                offered += bytes.offered_pkts;
+                dropped += bytes.dropped_pkts;
                 put(&format!("use_{}_percent", link.name), bytes.delivered_bps() * 1e2 / rate);
             }
         }
+        put("dropped_percent", dropped as f64 * 1e2 / offered.max(1) as f64);
         let stats = lab.driver_stats();
         put("emulator_late", stats.late_wakeups as f64);
         put("emulator_cpu", stats.cpu.as_secs_f64() / lab.elapsed().as_secs_f64());
@@ -279,7 +297,7 @@ impl Seen<'_> {
     fn first(&self, figures: &mut Figures) -> anyhow::Result<()> {
         let (lab, from, to) = (self.running.lab, self.start, self.start + BBR_FIRST);
         let rate = lab.capacity_bps(self.direction, from, to).context("an unlimited link")? as f64;
-        let Shares { link, device } = self.running.shares()?;
+        let Shares { link, device } = self.running.shares(self.transfer.protocol)?;
         if let Some(bps) = self.record.received_bps(from, to) {
             // Packets on the device have headers of their own.
             figures.insert("first_percent".to_owned(), bps * device * 1e2 / (rate * link));
@@ -304,9 +322,10 @@ impl Seen<'_> {
             let (first, last) = goes_out(name, false);
             last.or(first)
         });
-        let (Some(first), Some(last)) = (first, last.max()) else { return Ok(()) };
+        let Some(first) = first else { return Ok(()) };
+        let last = last.max().unwrap_or(end.saturating_sub(self.start));
         let (first, last) = (self.start + first, self.start + last);
-        let Shares { link: share, device } = self.running.shares()?;
+        let Shares { link: share, device } = self.running.shares(self.transfer.protocol)?;
         // Packets on the device have headers of their own.
         let share = share / device;
         let survivors = |from: Duration, to: Duration| {
@@ -427,75 +446,6 @@ impl Processor {
     }
 }
 
-/// The bytes that all links carried, both ways: the nearest one and the others.
-fn carried(lab: &Lab) -> (f64, f64) {
-    let nearest = nearest(lab.scenario());
-    let (mut first, mut others) = (0, 0);
-    for (index, pipes) in lab.snapshot().links.iter().enumerate() {
-        let bytes: u64 = pipes.iter().map(|pipe| pipe.counters.offered_bytes).sum();
-        *(if index == nearest { &mut first } else { &mut others }) += bytes;
-    }
-    (first as f64, others as f64)
-}
-
-/// Runs light traffic; gives the share of its bytes on links other than the nearest one, without
-/// the bytes that the carrier sends when there is no traffic.
-fn light<T>(
-    running: &Running<'_>,
-    figures: &mut Figures,
-    traffic: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let lab = running.lab;
-    let before = carried(lab);
-    std::thread::sleep(QUIET);
-    let quiet = carried(lab);
-    let start = Instant::now();
-    let result = traffic()?;
-    let (after, spans) = (carried(lab), start.elapsed().as_secs_f64() / QUIET.as_secs_f64());
-    let load = |before: f64, quiet: f64, after: f64| (after - quiet - (quiet - before) * spans).max(0.0);
-    let (first, others) = (load(before.0, quiet.0, after.0), load(before.1, quiet.1, after.1));
-    let background = (quiet.0 - before.0 + quiet.1 - before.1) * 8.0 / QUIET.as_secs_f64();
-    figures.insert("others_percent".to_owned(), others * 1e2 / (first + others).max(1.0));
-    figures.insert("background_kbps".to_owned(), background / 1e3);
-    Ok(result)
-}
-
-fn idle(running: &Running<'_>) -> anyhow::Result<Figures> {
-    let mut figures = Figures::new();
-    let ping = Ping {
-        count: 200,
-        interval: Duration::from_millis(20),
-        device: running.device().map(str::to_owned),
-        ..Ping::new(running.server)
-    };
-    let report = light(running, &mut figures, || Ok(ping.run(running.lab.host(Host::Client))?))?;
-    for (permille, name) in [(500, "idle_p50_ms"), (990, "idle_p99_ms")] {
-        if let Some(rtt) = report.percentile(permille) {
-            figures.insert(name.to_owned(), millis(rtt));
-        }
-    }
-    figures.insert("idle_lost_percent".to_owned(), report.loss_ratio() * 1e2);
-    Ok(figures)
-}
-
-fn light_pages(running: &Running<'_>) -> anyhow::Result<Figures> {
-    const PORT: u16 = 8_080;
-    let mut figures = Figures::new();
-    let address = SocketAddr::new(running.server, PORT);
-    let mptcp = running.carrier == Carrier::Mptcp;
-    let _server =
-        PageServer::start(running.lab.host(Host::Server), address, &Sockets { mptcp, device: None })?;
-    let sockets = Sockets { mptcp, device: running.device().map(str::to_owned) };
-    let client = running.lab.host(Host::Client);
-    let times = light(running, &mut figures, || pages::load(client, address, &sockets))?;
-    for (permille, name) in [(500, "page_p50_ms"), (950, "page_p95_ms")] {
-        if let Some(time) = percentile(&times, permille) {
-            figures.insert(name.to_owned(), millis(time));
-        }
-    }
-    Ok(figures)
-}
-
-fn millis(span: Duration) -> f64 {
+pub(crate) fn millis(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }

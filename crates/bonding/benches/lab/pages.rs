@@ -5,14 +5,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::HostRef;
-use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::sockets::{Service, Sockets};
 
 /// Bytes of a page.
 const PAGE_BYTES: usize = 60_000;
@@ -20,84 +18,12 @@ const PAGE_BYTES: usize = 60_000;
 const PAGES: u32 = 30;
 /// The pause between two pages.
 const THINK: Duration = Duration::from_millis(250);
-/// The time limit of a read or write: a dead connection must not block the run.
-const PATIENCE: Duration = Duration::from_secs(20);
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
-/// The kind of the sockets.
-#[derive(Debug, Clone)]
-pub(crate) struct Sockets {
-    pub(crate) mptcp: bool,
-    /// The device that the client's socket is bound to, if any.
-    pub(crate) device: Option<String>,
-}
-
-impl Sockets {
-    fn open(&self) -> anyhow::Result<Socket> {
-        let protocol = if self.mptcp { Protocol::MPTCP } else { Protocol::TCP };
-        let socket =
-            Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).context("cannot open a socket")?;
-        socket.set_tcp_congestion(b"cubic").context("cannot choose cubic")?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(socket)
-    }
-
-    fn connect(&self, server: SocketAddr) -> anyhow::Result<TcpStream> {
-        let socket = self.open()?;
-        if let Some(device) = &self.device {
-            socket.bind_device(Some(device.as_bytes()))?;
-        }
-        socket.connect_timeout(&server.into(), PATIENCE)?;
-        Ok(socket.into())
-    }
-}
-
-/// Answers every request with a page; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct PageServer {
-    address: SocketAddr,
-    host: HostRef,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl PageServer {
-    pub(crate) fn start(host: HostRef, address: SocketAddr, sockets: &Sockets) -> anyhow::Result<Self> {
-        let listener = host.run(|| {
-            let socket = sockets.open()?;
-            // The listening socket waits without a limit.
-            socket.set_read_timeout(None)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(16)?;
-            anyhow::Ok(std::net::TcpListener::from(socket))
-        })??;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let page = vec![b'x'; PAGE_BYTES];
-            for stream in listener.incoming().map_while(Result::ok) {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                // A client that closes its connection reports the missing page itself.
-                let _ = answer(stream, &page);
-            }
-        });
-        Ok(Self { address, host, stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for PageServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Wakes the thread from waiting. If that fails, the thread stays until the process ends.
-        let woken = self.host.run(|| TcpStream::connect_timeout(&self.address, PATIENCE));
-        if let (Ok(Ok(_)), Some(thread)) = (woken, self.thread.take()) {
-            let _ = thread.join();
-        }
-    }
+/// Serves pages until the result is dropped.
+pub(crate) fn serve(host: HostRef, address: SocketAddr, sockets: &Sockets) -> anyhow::Result<Service> {
+    let page = vec![b'x'; PAGE_BYTES];
+    Service::start(host, address, sockets, move |stream| answer(stream, &page))
 }
 
 fn answer(mut stream: TcpStream, page: &[u8]) -> std::io::Result<()> {

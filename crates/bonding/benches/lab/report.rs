@@ -29,7 +29,14 @@ pub(crate) struct Measured {
     /// Rates were configured.
     pub(crate) ceilings: bool,
     pub(crate) targets: Vec<Target<String>>,
+    /// The carrier that the targets judge.
+    #[serde(default = "bond")]
+    pub(crate) judged: Carrier,
     pub(crate) runs: Vec<Run>,
+}
+
+const fn bond() -> Carrier {
+    Carrier::Bond
 }
 
 /// One run of a row.
@@ -51,6 +58,7 @@ impl Run {
             let figures: &Figures = self.carriers.get(&carrier)?;
             figures.get("share_percent").copied()
         };
+        let sum = self.carriers.get(&Carrier::Single).and_then(|figures| figures.get("sum_mbps").copied());
         let ratio = |over: Option<f64>, under: Option<f64>| over.zip(under).map(|(over, under)| over / under);
         let bond = goodput(Carrier::Bond);
         let difference = bond.zip(goodput(Carrier::Reversed));
@@ -60,6 +68,7 @@ impl Run {
             ("of_round_robin", ratio(bond, goodput(Carrier::RoundRobin))),
             ("of_mptcp", ratio(bond, goodput(Carrier::Mptcp))),
             ("of_plain", ratio(share(Carrier::Bond), share(Carrier::Plain))),
+            ("of_sum_percent", ratio(bond, sum).map(|ratio| ratio * 1e2)),
             ("of_no_recovery", ratio(bond, goodput(Carrier::NoRecovery))),
             ("difference_percent", difference),
         ];
@@ -74,6 +83,11 @@ impl Run {
 fn describe(figure: &str) -> (&str, &str, usize) {
     match figure {
         "share_percent" => ("of attainable", " %", 1),
+        "goodput_mbps" => ("beside mqvpn's best, as published", " Mbit/s", 1),
+        "kept_percent" => ("of the slow rate, from 3 s after the fast one", " %", 1),
+        "dropped_percent" => ("of the packets that the links were offered, dropped", " %", 2),
+        "turns_down_percent" => ("the slowest download beside the first", " %", 1),
+        "turns_up_percent" => ("the slowest upload beside the first", " %", 1),
         "of_others_percent" => ("of attainable without the slowest link", " %", 1),
         "of_best_link" => ("beside the best link alone", "", 2),
         "of_plain" => ("beside plain links", "", 3),
@@ -124,6 +138,7 @@ impl Measured {
             at,
             ceilings,
             targets: row.targets.iter().map(own).collect(),
+            judged: row.carriers.first().copied().unwrap_or(Carrier::Bond),
             runs: Vec::new(),
         }
     }
@@ -146,7 +161,7 @@ impl Measured {
                 (None, Some(high)) => format!("≤ {}{unit}", limit(high)),
                 (None, None) => String::new(),
             };
-            let measured = self.figure(Carrier::Bond, &target.figure);
+            let measured = self.figure(self.judged, &target.figure);
             let met = measured.map(|value| {
                 // Judged as printed.
                 let scale = 10_f64.powi(i32::try_from(decimals).unwrap_or(0));
@@ -190,7 +205,7 @@ impl Measured {
         add(&|value| format!("  competitor {value:.0} %"), "competitor_percent");
         add(&|value| format!("  lost {value:.2} %"), "lost_percent");
         add(&|value| format!("  extra {value:.2} %"), "extra_percent");
-        add(&|value| format!("  others {value:.1} %"), "others_percent");
+        text.push_str(&self.fixed_parts(carrier));
         let links: Vec<String> = self.link_uses(carrier);
         if !links.is_empty() {
             let _ = write!(text, "\n{:25}links: {}", "", links.join(", "));
@@ -200,13 +215,40 @@ impl Measured {
         {
             let (pause, lost) =
                 (figure("pause_ms").unwrap_or(0.0), figure("echo_lost_permille").unwrap_or(0.0));
+            let dropped = figure("dropped_percent").unwrap_or(0.0);
             let late = figure("emulator_late").unwrap_or(0.0);
             let _ = write!(
                 text,
-                "; pause {pause:.0} ms, echo lost {lost:.1} ‰, {rss:.1} MiB, cpu {client:.2} / {server:.2}, \
+                "; pause {pause:.0} ms, dropped {dropped:.2} %, echo lost {lost:.1} ‰, {rss:.1} MiB, cpu {client:.2} / {server:.2}, \
                  emulator late {late:.0} times"
             );
         }
+        text
+    }
+
+    /// The figures of loads with an amount or a course of their own, for [`Self::lines`].
+    fn fixed_parts(&self, carrier: Carrier) -> String {
+        let mut text = String::new();
+        let mut add = |format: &dyn Fn(f64) -> String, name: &str| {
+            if let Some(value) = self.figure(carrier, name) {
+                text.push_str(&format(value));
+            }
+        };
+        add(&|value| format!("  in {value:.2} s"), "time_s");
+        add(&|value| format!("  the first {value:.1}"), "first_mbps");
+        add(
+            &|value| if value > 0.0 { format!("  {value:.0} not finished") } else { String::new() },
+            "unfinished",
+        );
+        add(&|value| format!("  all links alone {value:.1}"), "sum_mbps");
+        add(&|value| format!("  down {value:.1} at first"), "first_down_mbps");
+        add(&|value| format!(", at least {value:.1} % of it"), "turns_down_percent");
+        add(&|value| format!("  up {value:.1} at first"), "first_up_mbps");
+        add(&|value| format!(", at least {value:.1} % of it"), "turns_up_percent");
+        add(&|value| format!("  {value:.0} Mbit/s"), "fast_mbps");
+        add(&|value| format!(", then {value:.1} % of 30"), "kept_percent");
+        add(&|value| format!(" for good after {value:.2} s"), "lasting_s");
+        add(&|value| format!("  others {value:.1} %"), "others_percent");
         text
     }
 
@@ -295,7 +337,8 @@ impl Report {
             Some(other) => *other = row,
             None => self.rows.push(row),
         }
-        let order: Vec<&str> = crate::rows::all().iter().map(|row| row.name).collect();
+        let rows = crate::table::all();
+        let order: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
         let place = |row: &Measured| order.iter().position(|name| *name == row.name);
         self.rows.sort_by_key(|row| place(row).unwrap_or(order.len()));
     }
@@ -349,6 +392,16 @@ impl Report {
                 text.push_str(&line);
             }
         }
+        text.push_str("\n### New connections\n");
+        text.push_str(
+            "| row | load | best link alone | all links alone | round robin | kernel MPTCP | bond, Mbit/s | the first | seconds | of attainable | not finished |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for row in &self.rows {
+            if let Some(line) = row.fetch_line() {
+                text.push_str(&line);
+            }
+        }
         text.push_str("\n### Light traffic\n");
         text.push_str(
             "| row | over | p50 / p99 (page: p95) ms | bytes on other links | without traffic, kbit/s |\n\
@@ -390,6 +443,9 @@ impl Measured {
         let bond = |name: &str| self.figure(Carrier::Bond, name);
         let goodput = |carrier: Carrier| cell(self.figure(carrier, "goodput_mbps"), 1);
         bond("goodput_mbps")?;
+        if bond("time_s").is_some() {
+            return None;
+        }
         Some(format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} % | {} s | {} → {} / {} / {} | {} | {} | {} | {} / {} |\n",
             self.name,
@@ -410,6 +466,26 @@ impl Measured {
             cell(bond("rss_mib"), 1),
             cell(bond("client_cpu"), 2),
             cell(bond("server_cpu"), 2),
+        ))
+    }
+
+    fn fetch_line(&self) -> Option<String> {
+        let bond = |name: &str| self.figure(Carrier::Bond, name);
+        let goodput = |carrier: Carrier| cell(self.figure(carrier, "goodput_mbps"), 1);
+        bond("time_s")?;
+        Some(format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} % | {} |\n",
+            self.name,
+            self.about,
+            goodput(Carrier::Single),
+            cell(self.figure(Carrier::Single, "sum_mbps"), 1),
+            goodput(Carrier::RoundRobin),
+            goodput(Carrier::Mptcp),
+            goodput(Carrier::Bond),
+            cell(bond("first_mbps"), 1),
+            cell(bond("time_s"), 2),
+            cell(bond("share_percent"), 1),
+            cell(bond("unfinished"), 0),
         ))
     }
 

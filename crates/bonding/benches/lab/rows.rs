@@ -1,9 +1,10 @@
-//! The rows of the table, and the targets of the bond, as data.
+//! What a row is: a scenario, a load, carriers and targets. The list of rows: [`crate::table`].
 
 use std::time::Duration;
 
 use bonding_lab::tools::IperfDirection;
 use bonding_lab::{Direction, Scenario};
+use bonding_quicperf::Congestion;
 use serde::{Deserialize, Serialize};
 
 /// The carrier of a load.
@@ -47,15 +48,48 @@ impl Carrier {
     }
 }
 
+/// The transport of a load and its congestion control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// The kernel's TCP.
+    Tcp(&'static str),
+    /// quinn's QUIC.
+    Quic(Congestion),
+}
+
+/// TCP's default in Linux.
+pub(crate) const CUBIC: Protocol = Protocol::Tcp("cubic");
+/// TCP with BBR.
+pub(crate) const BBR: Protocol = Protocol::Tcp("bbr");
+/// QUIC's default in quinn.
+pub(crate) const QUIC: Protocol = Protocol::Quic(Congestion::Cubic);
+
+impl Protocol {
+    /// The name in tables.
+    fn name(self) -> String {
+        match self {
+            Self::Tcp(congestion) => format!("TCP {congestion}"),
+            Self::Quic(Congestion::Cubic) => "QUIC cubic".to_owned(),
+            Self::Quic(Congestion::Bbr) => "QUIC BBR".to_owned(),
+        }
+    }
+}
+
 /// A bulk transfer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Transfer {
     pub(crate) direction: IperfDirection,
     pub(crate) flows: u16,
-    pub(crate) congestion: &'static str,
+    pub(crate) protocol: Protocol,
 }
 
-const BBR: &str = "bbr";
+/// A download of a fixed size over a new connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetch {
+    pub(crate) bytes: u64,
+    pub(crate) protocol: Protocol,
+}
+
 /// BBR uses the round-trip time of the handshake, over the nearest link, as its minimum for ten
 /// seconds (`bbr_min_rtt_win_sec` in Linux's `tcp_bbr.c`). Then BBR measures again and grows to
 /// what its path carries, by a quarter every eight round trips. A measurement starts after that.
@@ -67,7 +101,7 @@ const BBR_PERIODS: Duration = Duration::from_secs(20);
 impl Transfer {
     /// Whether the flow's first ten seconds differ from the others.
     pub(crate) fn is_bbr(self) -> bool {
-        self.congestion == BBR
+        self.protocol == BBR
     }
 
     /// The emulator's direction of the transfer.
@@ -98,6 +132,31 @@ pub(crate) enum Load {
     Idle,
     /// Web pages, one after the other, with pauses.
     Pages,
+    /// Downloads of a fixed size, each over a new connection.
+    Fetch(Fetch),
+    /// Short downloads and uploads by turns, one flow each.
+    Turns,
+    /// Downloads over a wire at full speed, which is limited to the scenario's rate meanwhile.
+    Limited,
+}
+
+impl Load {
+    /// The emulator's direction of most bytes.
+    pub(crate) const fn way(self) -> Direction {
+        match self {
+            Self::Transfer(transfer)
+            | Self::Step(transfer)
+            | Self::Competing(transfer)
+            | Self::Outage(transfer) => transfer.way(),
+            Self::Echo
+            | Self::Call
+            | Self::Idle
+            | Self::Pages
+            | Self::Fetch(_)
+            | Self::Turns
+            | Self::Limited => Direction::Down,
+        }
+    }
 }
 
 /// A bound for a figure of the bond.
@@ -110,199 +169,49 @@ pub(crate) struct Target<F> {
     pub(crate) at_most: Option<f64>,
 }
 
-const fn at_least(figure: &'static str, value: f64) -> Target<&'static str> {
+pub(crate) const fn at_least(figure: &'static str, value: f64) -> Target<&'static str> {
     Target { figure, at_least: Some(value), at_most: None }
 }
 
-const fn at_most(figure: &'static str, value: f64) -> Target<&'static str> {
+pub(crate) const fn at_most(figure: &'static str, value: f64) -> Target<&'static str> {
     Target { figure, at_least: None, at_most: Some(value) }
 }
 
-const fn between(figure: &'static str, low: f64, high: f64) -> Target<&'static str> {
+pub(crate) const fn between(figure: &'static str, low: f64, high: f64) -> Target<&'static str> {
     Target { figure, at_least: Some(low), at_most: Some(high) }
 }
 
 /// A row of the table.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) scenario: &'static str,
     pub(crate) load: Load,
+    /// The first is judged by the targets.
     pub(crate) carriers: &'static [Carrier],
     pub(crate) targets: Vec<Target<&'static str>>,
-}
-
-const DOWN: IperfDirection = IperfDirection::Download;
-const UP: IperfDirection = IperfDirection::Upload;
-const ALL: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single, Carrier::Mptcp];
-const NO_TCP: &[Carrier] = &[Carrier::Bond, Carrier::RoundRobin, Carrier::Single];
-const BOND: &[Carrier] = &[Carrier::Bond];
-const RECOVERY: &[Carrier] =
-    &[Carrier::Bond, Carrier::NoRecovery, Carrier::RoundRobin, Carrier::Single, Carrier::Mptcp];
-const RECOVERY_NO_TCP: &[Carrier] =
-    &[Carrier::Bond, Carrier::NoRecovery, Carrier::RoundRobin, Carrier::Single];
-const CALL: &[Carrier] = &[Carrier::Bond, Carrier::NoRecovery, Carrier::Single];
-const OVERHEAD: &[Carrier] = &[Carrier::Bond, Carrier::NoRecovery];
-const ORDER: &[Carrier] = &[Carrier::Bond, Carrier::Reversed];
-const SEALING: &[Carrier] = &[Carrier::Bond, Carrier::Plain];
-
-const fn transfer(direction: IperfDirection, flows: u16, congestion: &'static str) -> Load {
-    Load::Transfer(Transfer { direction, flows, congestion })
-}
-
-fn row(
-    name: &'static str,
-    scenario: &'static str,
-    load: Load,
-    carriers: &'static [Carrier],
-    targets: &[Target<&'static str>],
-) -> Row {
-    Row { name, scenario, load, carriers, targets: targets.to_vec() }
-}
-
-const fn share(percent: f64) -> Target<&'static str> {
-    at_least("share_percent", percent)
-}
-
-const fn cubic(direction: IperfDirection, flows: u16) -> Transfer {
-    Transfer { direction, flows, congestion: "cubic" }
-}
-
-/// The bond is at least as fast as the best link alone.
-const BEST: Target<&str> = at_least("of_best_link", 1.0);
-
-/// All rows, in the table's order.
-pub(crate) fn all() -> Vec<Row> {
-    [reference(), steady(), lossy(), varying(), order(), outages(), calls()].concat()
-}
-
-/// The reference links.
-fn reference() -> Vec<Row> {
-    let echo = [at_most("echo_p50_ms", 22.0), at_most("echo_p99_ms", 27.0)];
-    let one = [share(95.0), BEST];
-    let four = [share(97.0), BEST, echo[0], echo[1]];
-    let idle = [at_most("idle_p50_ms", 20.5), at_most("others_percent", 5.0)];
-    vec![
-        row("reference-1-down", "reference", transfer(DOWN, 1, "cubic"), ALL, &one),
-        row("reference-1-up", "reference", transfer(UP, 1, "cubic"), ALL, &one),
-        row("reference-4-down", "reference", transfer(DOWN, 4, "cubic"), ALL, &four),
-        row("reference-4-up", "reference", transfer(UP, 4, "cubic"), ALL, &four[..2]),
-        row("reference-bbr-down", "reference", transfer(DOWN, 1, BBR), ALL, &one),
-        row("reference-bbr-up", "reference", transfer(UP, 1, BBR), ALL, &one),
-        row("reference-idle", "reference", Load::Idle, NO_TCP, &idle),
-        row("reference-pages", "reference", Load::Pages, ALL, &[at_most("others_percent", 5.0)]),
-    ]
-}
-
-/// Other links that do not change and lose only by their queues.
-fn steady() -> Vec<Row> {
-    vec![
-        row("dual-1-down", "dual", transfer(DOWN, 1, "cubic"), ALL, &[share(97.0), BEST]),
-        row("dual-1-up", "dual", transfer(UP, 1, "cubic"), ALL, &[share(97.0), BEST]),
-        row("hetero-1-down", "hetero", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), BEST]),
-        row("hetero-1-up", "hetero", transfer(UP, 1, "cubic"), ALL, &[share(95.0), BEST]),
-        row("asymmetric-1-down", "asymmetric", transfer(DOWN, 1, "cubic"), ALL, &[share(95.0), BEST]),
-        row("asymmetric-4-down", "asymmetric", transfer(DOWN, 4, "cubic"), ALL, &[share(95.0), BEST]),
-        row("asymmetric-1-up", "asymmetric", transfer(UP, 1, "cubic"), ALL, &[share(95.0), BEST]),
-    ]
-}
-
-/// Links that lose packets, and one link alone.
-fn lossy() -> Vec<Row> {
-    // Losses and their resends, at times over two links, take their share.
-    let lossy = [share(85.0), BEST];
-    let single = [share(97.0), at_most("echo_added_p99_ms", 8.0)];
-    vec![
-        row("lossy-1-down", "lossy", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(93.0), BEST]),
-        row("lossy-1-up", "lossy", transfer(UP, 1, "cubic"), RECOVERY, &[share(93.0), BEST]),
-        row("lossy3-1-down", "lossy-3", transfer(DOWN, 1, "cubic"), RECOVERY, &lossy),
-        row("lossy3-1-up", "lossy-3", transfer(UP, 1, "cubic"), RECOVERY, &lossy),
-        row("bursts-1-down", "bursts", transfer(DOWN, 1, "cubic"), RECOVERY, &[share(90.0), BEST]),
-        row("bursts-1-up", "bursts", transfer(UP, 1, "cubic"), RECOVERY, &[share(90.0), BEST]),
-        row("single-1-down", "single", transfer(DOWN, 1, "cubic"), NO_TCP, &single),
-        row("single-1-up", "single", transfer(UP, 1, "cubic"), NO_TCP, &single),
-    ]
-}
-
-/// Links whose rate changes, by themselves or by a competitor.
-fn varying() -> Vec<Row> {
-    let varying = [share(85.0), at_most("echo_added_p95_ms", 60.0), at_most("link_queue_p95_ms", 60.0), BEST];
-    let step = [at_most("settled_down_s", 1.0), at_most("settled_up_s", 3.0)];
-    let fair = [between("competitor_percent", 25.0, 75.0)];
-    vec![
-        row("varying-4-down", "varying", transfer(DOWN, 4, "cubic"), ALL, &varying),
-        row("varying-4-up", "varying", transfer(UP, 4, "cubic"), ALL, &varying),
-        row("step-down", "step", Load::Step(cubic(DOWN, 4)), ALL, &step),
-        row("step-up", "step", Load::Step(cubic(UP, 4)), ALL, &step),
-        row("competing-10", "reference", Load::Competing(cubic(DOWN, 4)), ALL, &fair),
-        row("competing-50", "dual", Load::Competing(cubic(DOWN, 4)), ALL, &fair),
-    ]
-}
-
-/// The order of the links in the configuration, and a link that is too slow to be of use.
-fn order() -> Vec<Row> {
-    let difference = [at_most("difference_percent", 3.0)];
-    let slow = [at_least("of_others_percent", 95.0), BEST];
-    vec![
-        row("order-reference", "reference", transfer(DOWN, 1, "cubic"), ORDER, &difference),
-        row("order-dual", "dual", transfer(DOWN, 1, "cubic"), ORDER, &difference),
-        row("order-hetero", "hetero", transfer(DOWN, 1, "cubic"), ORDER, &difference),
-        row("satphone-1-down", "satphone", transfer(DOWN, 1, "cubic"), ALL, &slow),
-    ]
-}
-
-/// Links that go silent or lose their carrier.
-fn outages() -> Vec<Row> {
-    let outage = |direction| Load::Outage(cubic(direction, 1));
-    let pause = |most| at_most("pause_ms", most);
-    let silence = |most| at_most("echo_silence_ms", most);
-    let survives = at_least("survivor_percent", 95.0);
-    let after = [survives, at_most("survivor_s", 1.0), at_most("returned_s", 5.0), BEST];
-    let failover = [&[pause(150.0)], after.as_slice()].concat();
-    let carrier = [&[pause(60.0)], after.as_slice()].concat();
-    let starlink = [share(90.0), pause(200.0), BEST];
-    vec![
-        row("failover-1-down", "failover", outage(DOWN), RECOVERY, &failover),
-        row("failover-1-up", "failover", outage(UP), RECOVERY, &failover),
-        row("failover-5-down", "failover-5", outage(DOWN), RECOVERY, &failover),
-        row("failover-5-up", "failover-5", outage(UP), RECOVERY, &failover),
-        row("failover-carrier-down", "carrier", outage(DOWN), RECOVERY_NO_TCP, &carrier),
-        row("failover-carrier-up", "carrier", outage(UP), RECOVERY_NO_TCP, &carrier),
-        row("failover-echo", "turns", Load::Echo, BOND, &[silence(150.0)]),
-        row("failover-echo-carrier", "turns-carrier", Load::Echo, BOND, &[silence(60.0)]),
-        row("failover-flapping", "flapping", outage(DOWN), RECOVERY_NO_TCP, &[survives, pause(150.0)]),
-        row("failover-starlink", "starlink", outage(DOWN), RECOVERY_NO_TCP, &starlink),
-    ]
-}
-
-/// Calls, and what recovery and sealing cost.
-fn calls() -> Vec<Row> {
-    let call = [at_most("lost_percent", 0.1), at_most("extra_percent", 25.0)];
-    let clean = [at_most("extra_percent", 0.5)];
-    vec![
-        row("call-lossy", "call", Load::Call, CALL, &call),
-        row("call-clean", "dual", Load::Call, OVERHEAD, &clean),
-        row("recovery-clean", "reference", transfer(DOWN, 4, "cubic"), OVERHEAD, &clean),
-        row(
-            "sealing-4-down",
-            "reference",
-            transfer(DOWN, 4, "cubic"),
-            SEALING,
-            &[at_least("of_plain", 0.97)],
-        ),
-    ]
+    /// What is not measured at a transfer's start, if it is not the usual time.
+    pub(crate) omit: Option<Duration>,
 }
 
 impl Row {
+    /// Whether a name on the command line means this row: its beginning, or a pattern with one `*`.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        match name.split_once('*') {
+            Some((begin, end)) => self.name.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
+            None => self.name.starts_with(name),
+        }
+    }
+
     /// A description, in one line.
     pub(crate) fn about(&self) -> String {
         let transfer = |transfer: Transfer| {
-            let way = if transfer.direction == DOWN { "download" } else { "upload" };
+            let way = if transfer.direction == IperfDirection::Download { "download" } else { "upload" };
             let plural = if transfer.flows == 1 { "" } else { "s" };
-            format!("{} {way}{plural} by TCP {}", transfer.flows, transfer.congestion)
+            format!("{} {way}{plural} by {}", transfer.flows, transfer.protocol.name())
         };
         match self.load {
-            Load::Transfer(load) if self.carriers == ORDER => {
+            Load::Transfer(load) if self.carriers.contains(&Carrier::Reversed) => {
                 format!("{}, links listed in the opposite order", transfer(load))
             }
             Load::Transfer(load) => transfer(load),
@@ -315,7 +224,22 @@ impl Row {
             }
             Load::Idle => "pings and nothing else".to_owned(),
             Load::Pages => "web pages, one after the other".to_owned(),
+            Load::Fetch(load) => {
+                format!("{} over a new connection by {}", size(load.bytes), load.protocol.name())
+            }
+            Load::Turns => "downloads and uploads of 5 s by turns, 1 flow by TCP cubic".to_owned(),
+            Load::Limited => "4 downloads by TCP cubic over a wire that is limited meanwhile".to_owned(),
         }
+    }
+}
+
+/// A number of bytes in the unit in which it is round.
+fn size(bytes: u64) -> String {
+    const MEBI: u64 = 1 << 20;
+    if bytes.is_multiple_of(MEBI) {
+        format!("{} MiB", bytes / MEBI)
+    } else {
+        format!("{} MB", bytes / 1_000_000)
     }
 }
 
@@ -337,7 +261,8 @@ pub(crate) struct Timing {
 impl Timing {
     /// A scenario with events runs to its end, so that every carrier sees all of them. In the
     /// others every second is like the last, and the baselines need fewer.
-    pub(crate) fn new(scenario: &Scenario, load: Load, carrier: Carrier, seconds: u64, quick: bool) -> Self {
+    pub(crate) fn new(scenario: &Scenario, row: &Row, carrier: Carrier, seconds: u64, quick: bool) -> Self {
+        let load = row.load;
         if let Load::Transfer(transfer) = load
             && transfer.is_bbr()
         {
@@ -345,7 +270,7 @@ impl Timing {
         }
         let varies =
             scenario.links.iter().any(|link| matches!(link.down.rate, bonding_netem::Rate::Trace(_)));
-        let omit = Duration::from_secs(if quick { 3 } else { 5 });
+        let omit = row.omit.unwrap_or(Duration::from_secs(if quick { 3 } else { 5 }));
         let whole = if !scenario.events.is_empty() {
             scenario.duration.saturating_sub(omit)
         } else if varies {

@@ -137,8 +137,8 @@ impl Record {
         percentile(&delays, permille)
     }
 
-    /// The bytes that link `index` delivered and was offered in one direction from `from` to `to`,
-    /// and the time between the two nearest readings.
+    /// What link `index` delivered, was offered and dropped in one direction from `from` to `to`, and
+    /// the time between the two nearest readings.
     pub fn link_bytes(
         &self,
         index: usize,
@@ -154,6 +154,8 @@ impl Record {
         Some(LinkBytes {
             delivered: after.delivered_bytes - before.delivered_bytes,
             offered: after.offered_bytes - before.offered_bytes,
+            offered_pkts: after.offered_pkts - before.offered_pkts,
+            dropped_pkts: after.drops.total_pkts() - before.drops.total_pkts(),
             span: last.at - first.at,
         })
     }
@@ -187,13 +189,17 @@ impl Record {
     }
 }
 
-/// The bytes through one direction of a link between two readings.
+/// What went through one direction of a link between two readings.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkBytes {
     /// Bytes that came out.
     pub delivered: u64,
     /// Bytes that were offered to it, dropped ones included.
     pub offered: u64,
+    /// Packets that were offered to it.
+    pub offered_pkts: u64,
+    /// Packets that it dropped, for whatever reason.
+    pub dropped_pkts: u64,
     /// The time between the two readings.
     pub span: Duration,
 }
@@ -298,6 +304,18 @@ mod tests {
         assert_eq!(seen.queue_percentile(0, Direction::Down, ms(0), ms(2_000), 950), Some(ms(30)));
         assert_eq!(seen.queue_percentile(0, Direction::Down, ms(1_000), ms(2_000), 950), Some(ms(5)));
         assert_eq!(seen.queue_percentile(1, Direction::Down, ms(0), ms(2_000), 950), None);
+    }
+
+    #[test]
+    fn packets_that_were_dropped_are_counted_between_the_nearest_readings() {
+        let mut seen = record(ms(1_000), |_| (0, 0, 0, Duration::ZERO));
+        for (number, moment) in (0..).zip(&mut seen.0) {
+            let pipe = moment.links.as_mut().and_then(|links| links.links.get_mut(0)?.get_mut(1)).unwrap();
+            pipe.counters.offered_pkts = 10 * number;
+            pipe.counters.drops.loss_pkts = number;
+        }
+        let part = seen.link_bytes(0, Direction::Down, ms(300), ms(400)).unwrap();
+        assert_eq!((part.offered_pkts, part.dropped_pkts), (90, 9));
     }
 
     #[test]
