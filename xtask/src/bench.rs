@@ -54,6 +54,7 @@ Options of lab:
   --json FILE       the file for the figures (default target/bench/lab.json); tables go beside it, ending in .md
   --keep            keep the figures of other rows that are in that file already
   --trace FOLDER    also write the figures of each link every 100 ms to ROW.csv
+  --traces FOLDER   recorded traces, for the rows of recorded links (default BONDING_TRACES); without them those are left out
   --document FILE   measure nothing: put the tables of the figures in --json into FILE, as docs/benchmarks.md and README.md have
                     them
   --list            name the rows and end

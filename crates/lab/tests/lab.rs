@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A sandbox holds one lab at a time.
     arguments.test_threads = Some(1);
-    let tests: [Test; 15] = [
+    let tests: [Test; 16] = [
         (
             "every_link_reaches_the_server_over_both_families",
             every_link_reaches_the_server_over_both_families,

@@ -4,7 +4,7 @@
 //! delay varies, a policer drops, a download is short), each link is, and the best counts.
 
 use bonding_lab::{Direction, Scenario};
-use bonding_netem::{LinkSpec, Loss};
+use bonding_netem::{Jitter, LinkSpec, Loss, Rate};
 
 use crate::rows::{Load, Timing};
 
@@ -39,7 +39,7 @@ pub(crate) fn candidates(scenario: &Scenario, load: Load, timing: Timing) -> Vec
 fn is_unpredictable(link: &LinkSpec) -> bool {
     Direction::BOTH.iter().any(|direction| {
         let pipe = link.pipe(*direction);
-        pipe.jitter != bonding_netem::Jitter::default()
+        pipe.jitter != Jitter::default() || pipe.police.is_some() || !(pipe.grid + pipe.gather).is_zero()
     })
 }
 
@@ -61,16 +61,18 @@ fn distinct(scenario: &Scenario) -> Vec<Candidate> {
 fn are_alike(one: &LinkSpec, other: &LinkSpec) -> bool {
     Direction::BOTH.iter().all(|direction| {
         let (one, other) = (one.pipe(*direction), other.pipe(*direction));
-        let constant = |rate: &bonding_netem::Rate| match rate {
-            bonding_netem::Rate::Constant { bps } => Some(*bps),
+        let constant = |rate: &Rate| match rate {
+            Rate::Constant { bps } => Some(*bps),
             // Two traces are two links, even if their mean is one.
-            bonding_netem::Rate::Trace(_) | bonding_netem::Rate::Unlimited => None,
+            Rate::Trace(_) | Rate::Unlimited => None,
         };
         constant(&one.rate).is_some_and(|rate| constant(&other.rate) == Some(rate))
             && one.delay == other.delay
             && one.jitter == other.jitter
             && one.loss == other.loss
             && one.limit == other.limit
+            && one.police == other.police
+            && (one.grid, one.gather) == (other.grid, other.gather)
     })
 }
 

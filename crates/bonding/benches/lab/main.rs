@@ -90,6 +90,10 @@ struct Arguments {
     /// Measure nothing: put the tables of the figures in --json into this document
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
+    /// The folder of recorded traces; without it, rows of recorded links are left out
+    /// [default: the one that BONDING_TRACES names]
+    #[arg(long, value_name = "FOLDER")]
+    traces: Option<PathBuf>,
     /// Name the rows and end
     #[arg(long)]
     list: bool,
@@ -125,6 +129,12 @@ fn anchored(file: &Path) -> PathBuf {
         Some(folder) => PathBuf::from(folder).join(file),
         None => file.to_owned(),
     }
+}
+
+/// The folder of recorded traces, if one is named.
+fn traces(arguments: &Arguments) -> Option<PathBuf> {
+    let named = arguments.traces.clone().or_else(scenario::traces_folder);
+    named.map(|folder| anchored(&folder))
 }
 
 /// The rows that the command line asks for.
@@ -167,6 +177,13 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.only.is_empty() {
         chosen.retain(|row| row.carriers.iter().any(|carrier| arguments.only.contains(carrier)));
     }
+    if traces(arguments).is_none() {
+        let (known, recorded): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|row| !row.is_recorded());
+        for row in &recorded {
+            println!("{} is left out: it needs recorded traces (--traces FOLDER)", row.name);
+        }
+        chosen = known;
+    }
     for row in &chosen {
         println!("\n{} ({}): {}", row.name, row.scenario, row.about());
         let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -193,8 +210,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Runs all carriers of a row once.
 fn run(row: &Row, arguments: &Arguments, seed: u64) -> anyhow::Result<Run> {
-    let scenario =
-        if matches!(row.load, Load::Limited) { Lab::wires(1) } else { scenario::find(row.scenario)? };
+    let scenario = if matches!(row.load, Load::Limited) {
+        Lab::wires(1)
+    } else {
+        scenario::find_with(row.scenario, traces(arguments).as_deref())?
+    };
     let mut run = Run { busy_before_percent: bonding_testkit::probe::busy_percent()?, ..Run::default() };
     for carrier in row.carriers {
         if !arguments.only.is_empty() && !arguments.only.contains(carrier) {

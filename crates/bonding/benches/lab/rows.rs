@@ -203,6 +203,11 @@ impl Row {
         }
     }
 
+    /// Whether its links are recorded ones, which are not part of the project.
+    pub(crate) fn is_recorded(&self) -> bool {
+        bonding_netem::scenario::recorded_names().any(|name| name == self.scenario)
+    }
+
     /// A description, in one line.
     pub(crate) fn about(&self) -> String {
         let transfer = |transfer: Transfer| {

@@ -1,5 +1,7 @@
 //! The rows of the table, and the targets of the bond, as data.
 
+use std::time::Duration;
+
 use bonding_lab::tools::IperfDirection;
 
 use crate::rows::{
@@ -59,6 +61,7 @@ pub(crate) fn all() -> Vec<Row> {
         outages(),
         calls(),
         radio(),
+        carriers(),
         sweep(),
         turns(),
     ]
@@ -187,21 +190,56 @@ fn short() -> Vec<Row> {
     sizes.into_iter().flat_map(|size| protocols.map(|protocol| (size, protocol))).map(one).collect()
 }
 
-/// Links as radio has them: a wired line beside 5G, which dies.
+/// Links as radio and carriers have them.
 fn radio() -> Vec<Row> {
     let down = [share(92.0), BEST];
     let up = [share(90.0), BEST];
     let dies = [at_least("survivor_percent", 90.0), at_most("pause_ms", 150.0)];
-    let four = |protocol| Load::Outage(Transfer { direction: DOWN, flows: 4, protocol });
+    let starlink = [share(90.0), at_most("pause_ms", 200.0), BEST];
+    let step = [at_most("settled_down_s", 1.0), at_most("settled_up_s", 3.0)];
+    let four = Transfer { direction: DOWN, flows: 4, protocol: CUBIC };
     vec![
         row("vdsl-5g-1-down", "vdsl-5g", transfer(DOWN, 1, CUBIC), ALONE_MPTCP, &down),
         row("vdsl-5g-4-down", "vdsl-5g", transfer(DOWN, 4, CUBIC), ALONE_MPTCP, &down),
         row("vdsl-5g-1-up", "vdsl-5g", transfer(UP, 1, CUBIC), ALONE_MPTCP, &up),
         row("vdsl-5g-4-up", "vdsl-5g", transfer(UP, 4, CUBIC), ALONE_MPTCP, &up),
         row("vdsl-5g-quic-4-down", "vdsl-5g", transfer(DOWN, 4, QUIC), ALONE, &down),
-        row("vdsl-5g-dies", "vdsl-5g-dies", four(CUBIC), ALONE_MPTCP, &dies),
+        row("vdsl-5g-dies", "vdsl-5g-dies", Load::Outage(four), ALONE_MPTCP, &dies),
+        row("jitter-correlated-1-down", "jitter-correlated", transfer(DOWN, 1, CUBIC), ALONE_MPTCP, &down),
+        row("jitter-correlated-4-down", "jitter-correlated", transfer(DOWN, 4, CUBIC), ALONE_MPTCP, &down),
+        row("grid-1-down", "grid", transfer(DOWN, 1, CUBIC), ALONE_MPTCP, &down),
+        row("grid-4-down", "grid", transfer(DOWN, 4, CUBIC), ALONE_MPTCP, &down),
+        row("grid-4-up", "grid", transfer(UP, 4, CUBIC), ALONE_MPTCP, &up),
+        row("starlink-jitter", "starlink-jitter", Load::Outage(cubic(DOWN, 1)), ALONE_MPTCP, &starlink),
+        row("step-jitter-down", "step-jitter", Load::Step(four), ALONE_MPTCP, &step),
     ]
 }
+
+/// Policers, recorded links, and a link far away.
+fn carriers() -> Vec<Row> {
+    let policed = [share(92.0), at_most("dropped_percent", 2.0), BEST];
+    let each = Row {
+        omit: Some(FLOWS_FOUND),
+        ..row("policed-flow-down", "policed-flow", transfer(DOWN, 4, CUBIC), ALONE, &[share(85.0), BEST])
+    };
+    let recorded = [share(88.0), at_most("echo_added_p99_ms", 60.0), BEST];
+    let lte = |scenario| {
+        row(format!("{scenario}-4-down"), scenario, transfer(DOWN, 4, CUBIC), ALONE_MPTCP, &recorded)
+    };
+    vec![
+        row("policed-1-down", "policed", transfer(DOWN, 1, CUBIC), ALONE_MPTCP, &policed),
+        row("policed-4-down", "policed", transfer(DOWN, 4, CUBIC), ALONE_MPTCP, &policed),
+        row("policed-4-up", "policed", transfer(UP, 4, CUBIC), ALONE_MPTCP, &policed),
+        each,
+        row("adsl-dish-4-down", "adsl-dish", transfer(DOWN, 4, CUBIC), ALONE_MPTCP, &[BEST]),
+        lte("lte-verizon"),
+        lte("lte-att"),
+        lte("lte-pair"),
+    ]
+}
+
+/// How long a link may take to find out that its carrier polices each flow.
+const FLOWS_FOUND: Duration = Duration::from_secs(15);
 
 /// Pairs of links for which mqvpn publishes what it carries.
 struct Pair {
