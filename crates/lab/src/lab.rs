@@ -103,7 +103,8 @@ impl Lab {
         self.scenario.links.get(index).map_or(Ok(()), |link| topology::limit(&link.name, bps, queue))
     }
 
-    /// The scenario of [`Lab::start_wired`] and [`Lab::start_switched`]: links without a rate or a delay of their own.
+    /// The scenario of [`Lab::start_wired`] and [`Lab::start_switched`]: links without a rate or a
+    /// delay of their own.
     pub fn wires(links: u8) -> Scenario {
         let link = |index| LinkSpec {
             name: format!("wire{index}"),

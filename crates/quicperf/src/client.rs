@@ -62,8 +62,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// That of each connection.
     pub flow_bytes: Vec<u64>,
-    /// Of bytes: from the first packet to the last byte at its receiver, for an upload as the client
-    /// knows it. Of a time: the measured one.
+    /// Of bytes: from the first packet to the last byte at its receiver, for an upload as the
+    /// client knows it. Of a time: the measured one.
     pub time: Duration,
     /// Why a transfer of bytes is not complete; `None` if it is.
     pub unfinished: Option<String>,

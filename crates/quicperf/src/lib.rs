@@ -1,7 +1,7 @@
 //! QUIC transfers to measure with, and QUIC without secrets.
 //!
-//! quinn-proto is the transport; [`NoSecrets`] stands in for TLS, so that neither ring nor rustls is
-//! built. The simulator takes only that. With the feature `net` there are a [`Server`] and a
+//! quinn-proto is the transport; [`NoSecrets`] stands in for TLS, so that neither ring nor rustls
+//! is built. The simulator takes only that. With the feature `net` there are a [`Server`] and a
 //! [`Transfer`] over UDP sockets, driven as quinn drives them (GSO, GRO, ECN): a number of bytes
 //! over new connections, or a time. Each has one thread and is bounded in time. The program
 //! `quicperf` (feature `program`) has both as commands and prints JSON.

@@ -1,7 +1,7 @@
 //! Downloads of a fixed size, each over a new connection: how long each takes.
 //!
-//! The time counts from the connect to the last byte. The server of TCP is a thread of this program,
-//! QUIC's is quicperf's.
+//! The time counts from the connect to the last byte. The server of TCP is a thread of this
+//! program, QUIC's is quicperf's.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};

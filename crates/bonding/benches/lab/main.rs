@@ -52,8 +52,8 @@ const PROGRAMS: Programs = bonding_testkit::programs!();
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench lab")]
 struct Arguments {
-    /// Only this row, or all whose names begin with this, or are this with one `*` for any text; may
-    /// be repeated
+    /// Only this row, or all whose names begin with this, or are this with one `*` for any text;
+    /// may be repeated
     #[arg(long)]
     row: Vec<String>,
     /// Only rows of this scenario; may be repeated

@@ -137,8 +137,8 @@ impl Record {
         percentile(&delays, permille)
     }
 
-    /// What link `index` delivered, was offered and dropped in one direction from `from` to `to`, and
-    /// the time between the two nearest readings.
+    /// What link `index` delivered, was offered and dropped in one direction from `from` to `to`,
+    /// and the time between the two nearest readings.
     pub fn link_bytes(
         &self,
         index: usize,
