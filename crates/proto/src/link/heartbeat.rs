@@ -278,12 +278,12 @@ impl Heartbeats {
         Some(EchoNews { is_ect: logged.is_ect, interval: from.map(|from| Interval { from, to }) })
     }
 
-    /// What an interval tells of a plain link, whose echo says when its end arrived and how long it
-    /// took. `total`: bytes sent up to now.
+    /// What an interval tells of a plain link, whose echo says how long its end took. `total`: bytes
+    /// sent up to now.
     pub(super) fn observation(
         &self,
         interval: &Interval,
-        (arrived_us, delay_us): (u64, i64),
+        delay_us: i64,
         total: u64,
         rtt_min: Duration,
     ) -> Observation {
@@ -292,7 +292,6 @@ impl Heartbeats {
             sent_at: logged.sent_at,
             sent: logged.bytes,
             idle: logged.idle,
-            arrived_us,
             delivered: logged.bytes.saturating_sub(lost),
             lost,
             // Datagrams are not named: each may have been lost for itself.

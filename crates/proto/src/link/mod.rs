@@ -413,12 +413,12 @@ impl Link {
         let rtt = Duration::from_micros(rtt_us);
         self.delays.on_echo(rtt, delay_us, now);
         self.heartbeats.on_round_trip(rtt, self.profile.interval(), now);
-        self.on_delivery(echo, arrived_us, delay_us, now);
+        self.on_delivery(echo, delay_us, now);
         Ok(())
     }
 
     /// What was sent between the last heartbeat echoed and this one, and what of it arrived.
-    fn on_delivery(&mut self, echo: &Echo, arrived_us: u64, delay_us: i64, now: Instant) {
+    fn on_delivery(&mut self, echo: &Echo, delay_us: i64, now: Instant) {
         let Some(told) = self.heartbeats.on_echo(echo) else { return };
         if told.is_ect {
             self.path.ecn.on_answer();
@@ -426,7 +426,7 @@ impl Link {
         let Some(interval) = told.interval else { return };
         if !self.profile.is_sealed() && interval.packets() > 0 {
             let (total, rtt_min) = (self.traffic.tx_bytes(), self.delays.rtt().min(now).unwrap_or_default());
-            let seen = self.heartbeats.observation(&interval, (arrived_us, delay_us), total, rtt_min);
+            let seen = self.heartbeats.observation(&interval, delay_us, total, rtt_min);
             self.congestion.on_observation(&seen, now);
         }
         if !self.heartbeats.try_conclude(&interval) {

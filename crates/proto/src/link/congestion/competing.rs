@@ -200,7 +200,8 @@ impl Competing {
         evidence.model.set(span.delivered_bps.max(RATE_MIN_BPS), Cause::CompetitorGone, now);
         evidence.drain.forget_failures();
         let mut steady = self.resumes;
-        steady.on_resume(now);
+        steady.set_fresh();
+        evidence.drain.on_empty(now);
         Some(steady)
     }
 

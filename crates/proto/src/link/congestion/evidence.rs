@@ -53,17 +53,21 @@ impl Evidence {
         self.competitor = CompetitorDetector::new();
     }
 
-    /// Takes an observation of a link that carries `rate_bps` (0: not known).
-    pub(super) fn on_observation(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
+    /// Takes an observation of a link that carries `rate_bps` (0: not known). Returns it with
+    /// averages in place of its delay and of what was sent.
+    pub(super) fn on_observation(&mut self, seen: &Observation, rate_bps: f64, now: Instant) -> Observation {
         self.model.set_rtt_min(seen.rtt_min);
         self.measure_queue(seen, rate_bps, now);
         self.loss.on_observation(seen);
         self.marks.on_observation(seen.marked);
-        self.history.push(DeliveryPoint::new(seen, self.queue.queue_s()));
+        let seen = self.queue.averaged(seen);
+        self.history.push(DeliveryPoint::new(&seen, self.queue.queue_s()));
+        seen
     }
 
     pub(super) fn measure_queue(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
         self.queue.on_observation(seen, rate_bps, now);
+        self.model.set_deviation(self.queue.deviation_s());
         self.origin.on_queue(self.queue.queue_s());
     }
 
@@ -71,7 +75,6 @@ impl Evidence {
     pub(super) fn span(&mut self, now: Instant) -> Option<Span> {
         let span = self.history.span(self.model.window())?;
         self.model.note_delivered(span.delivered_bps, now);
-        self.queue.set_full(span.is_full);
         let is_little = span.sent_bps < self.model.rate_bps() * LIGHT_LOAD;
         self.loss.set_light(is_little && self.queue.queue_s() <= self.model.empty_s());
         Some(span)

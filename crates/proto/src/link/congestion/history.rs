@@ -1,5 +1,9 @@
 //! The delivery history: the observations of the last round trips, and what two of them tell of the
 //! time between. It knows no estimate of the link's rate.
+//!
+//! What was sent between two observations arrived in the time between their sending and the change
+//! of the delay. Both are averages, so chance at the edges of a window is as small as averages make
+//! it, and datagrams that overtake each other change nothing. What is lost did not arrive.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,10 +15,10 @@ use crate::time::Instant;
 /// One observation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeliveryPoint {
-    pub(super) arrived_us: u64,
+    /// When it arrived, µs of this host's clock with an unknown offset.
+    pub(super) arrived_us: i64,
     pub(super) sent_at: Instant,
     pub(super) sent: u64,
-    pub(super) delivered: u64,
     pub(super) lost: u64,
     pub(super) lost_rows: u64,
     pub(super) idle_us: u64,
@@ -49,10 +53,11 @@ impl DeliveryPoint {
     /// What an observation that met a queue of `queue_s` tells of deliveries.
     pub(super) fn new(seen: &Observation, queue_s: f64) -> Self {
         Self {
-            arrived_us: seen.arrived_us,
+            arrived_us: i64::try_from(seen.sent_at.as_micros())
+                .unwrap_or(i64::MAX)
+                .saturating_add(seen.delay_us),
             sent_at: seen.sent_at,
             sent: seen.sent,
-            delivered: seen.delivered,
             lost: seen.lost,
             lost_rows: seen.lost_rows,
             idle_us: u64::try_from(seen.idle.as_micros()).unwrap_or(u64::MAX),
@@ -64,9 +69,8 @@ impl DeliveryPoint {
 impl DeliveryHistory {
     /// Adds a sample. One that arrived earlier than the last is no news.
     pub(super) fn push(&mut self, point: DeliveryPoint) {
-        if let Some(last) = self.points.back_mut() {
+        if let Some(last) = self.points.back() {
             if point.arrived_us <= last.arrived_us || point.sent_at <= last.sent_at {
-                last.delivered = last.delivered.max(point.delivered);
                 return;
             }
             let previous_us = self.points.len().checked_sub(2).and_then(|at| self.points.get(at));
@@ -91,14 +95,13 @@ impl DeliveryHistory {
         let (Some(first), Some(last)) = (self.points.front(), self.points.back()) else {
             return Duration::ZERO;
         };
-        Duration::from_micros(last.arrived_us.saturating_sub(first.arrived_us))
+        micros(last.arrived_us.saturating_sub(first.arrived_us))
     }
 
     /// What the last `window` tells; `None`: there are no samples that far apart.
     pub(super) fn span(&mut self, window: Duration) -> Option<Span> {
         let last = *self.points.back()?;
-        let window_us = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
-        let from = last.arrived_us.checked_sub(window_us)?;
+        let from = last.arrived_us.checked_sub(i64::try_from(window.as_micros()).ok()?)?;
         while self.points.get(1).is_some_and(|next| next.arrived_us <= from) {
             self.points.pop_front();
         }
@@ -110,13 +113,12 @@ impl DeliveryHistory {
     /// at least `least`; at most `most` counts.
     pub(super) fn busy_span(&self, empty_s: f64, least: Duration, most: Duration) -> Option<Span> {
         let last = self.points.back()?;
-        let reach =
-            |point: &DeliveryPoint| Duration::from_micros(last.arrived_us.saturating_sub(point.arrived_us));
+        let reach = |point: &DeliveryPoint| micros(last.arrived_us.saturating_sub(point.arrived_us));
         let busy = self.points.iter().rev().take_while(|point| point.queue_s > empty_s);
         let mut pauses = Pauses::default();
         let (mut first, mut next_us) = (last, last.arrived_us);
         for point in busy.skip(1).take_while(|point| reach(point) <= most) {
-            pauses.note(next_us.saturating_sub(point.arrived_us));
+            pauses.note(next_us.saturating_sub(point.arrived_us).unsigned_abs());
             (first, next_us) = (point, point.arrived_us);
         }
         (reach(first) >= least).then(|| between(first, last, pauses))
@@ -159,18 +161,24 @@ impl Pauses {
     }
 }
 
+/// A time that is not negative.
+fn micros(us: i64) -> Duration {
+    Duration::from_micros(us.max(0).unsigned_abs())
+}
+
 /// What happened from `first` to `last`.
 fn between(first: &DeliveryPoint, last: &DeliveryPoint, pauses: Pauses) -> Span {
+    let sending = last.sent_at.saturating_since(first.sent_at).as_secs_f64().max(1e-6);
     let arriving = last.arrived_us.saturating_sub(first.arrived_us).max(1) as f64 / 1e6;
     let regular = arriving - pauses.stall_us() as f64 / 1e6;
-    let sending = last.sent_at.saturating_since(first.sent_at).as_secs_f64().max(1e-6);
-    let delivered = last.delivered.saturating_sub(first.delivered) as f64;
+    let sent = last.sent.saturating_sub(first.sent) as f64;
     let lost = last.lost.saturating_sub(first.lost) as f64;
+    let delivered = (sent - lost).max(0.0);
     let idle = last.idle_us.saturating_sub(first.idle_us) as f64 / 1e6;
     Span {
         delivered_bps: delivered * 8.0 / arriving,
         regular_bps: delivered * 8.0 / regular.max(1e-6),
-        sent_bps: last.sent.saturating_sub(first.sent) as f64 * 8.0 / sending,
+        sent_bps: sent * 8.0 / sending,
         loss: if lost > 0.0 { lost / (lost + delivered) } else { 0.0 },
         lost_bytes: lost,
         lost_rows: last.lost_rows.saturating_sub(first.lost_rows),
@@ -188,10 +196,9 @@ mod tests {
     /// Samples of a busy link, 10 ms apart, each `bytes` more.
     fn push(history: &mut DeliveryHistory, at_ms: u64, delivered: u64) {
         history.push(DeliveryPoint {
-            arrived_us: at_ms * 1_000,
+            arrived_us: i64::try_from(at_ms * 1_000).unwrap(),
             sent_at: Instant::from_nanos(at_ms * 1_000_000),
             sent: delivered,
-            delivered,
             lost: 0,
             lost_rows: 0,
             idle_us: 0,

@@ -7,11 +7,14 @@
 //! [`CongestionControl`]. Nothing else of this module is seen outside, so another law can take its
 //! place. It knows no packets, no other links and no clock.
 //!
-//! **Model.** A link is a queue that is served at a rate C, and a delay. The *queue* is the delay
-//! above its least in 10 s and above the noise ([`queue_delay`]). A link whose queue was never
-//! empty between two observations delivered C ([`diagnosis::own_queue`]); one without a queue
-//! delivered what was sent, so C is no less. Rates are taken over one round trip, 40 to 100 ms, and
-//! at least 12 datagrams ([`history`]). C is written in one place, with its cause ([`model`]).
+//! **Model.** A link is a queue that is served at a rate C, and a delay that varies by chance. The
+//! *queue* is the average delay above the usual one without a queue ([`queue_delay`]); chance is
+//! measured ([`smoothing`]), and all windows and thresholds follow it ([`model`]). A link whose
+//! queue was never empty between two observations delivered C ([`diagnosis::own_queue`]); one
+//! without a queue delivered what was sent, so C is no less. C falls where at least C was sent, or
+//! the queue grew; a queue that does not drain when less is sent is not ours
+//! ([`diagnosis::drain_test`]). C is written in one place, with its cause. What this guarantees,
+//! and why: docs/congestion.md.
 //!
 //! ```text
 //!          a queue stands, or loss            the queue does not drain
@@ -36,6 +39,7 @@ mod observation;
 mod params;
 mod queue_delay;
 mod search;
+mod smoothing;
 mod startup;
 mod steady;
 
@@ -137,7 +141,7 @@ impl CongestionControl {
     fn take_hint(&mut self, now: Instant) {
         if let (Phase::Startup(_), Some(ceiling)) = (&self.phase, self.evidence.model.ceiling()) {
             self.evidence.model.set(bps(ceiling), Cause::Ceiling, now);
-            self.phase = Phase::Steady(Steady::new(Instant::ZERO));
+            self.phase = Phase::Steady(Steady::new());
         }
     }
 
@@ -158,7 +162,7 @@ impl CongestionControl {
 
     /// Takes an observation.
     pub(super) fn on_observation(&mut self, seen: &Observation, now: Instant) {
-        self.evidence.on_observation(seen, self.known_bps(), now);
+        let seen = &self.evidence.on_observation(seen, self.known_bps(), now);
         let evidence = &mut self.evidence;
         // All transitions that observations cause, and in `control` the one to `Competing`.
         match &mut self.phase {

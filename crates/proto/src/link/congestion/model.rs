@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::diagnosis::Cause;
 use super::params::{
-    BEST_WINDOW_MS, DATAGRAM_BYTES, EMPTY_S, LITTLE, RATE_MIN_BPS, RETURN_SHARE, ROUND_MAX, ROUND_MIN,
-    TRUST_GAIN, TRUST_MIN, TRUST_WINDOW_MS, USUAL_RATE_S, VOLATILE, VOLATILITY_KEPT_S, VOLATILITY_S,
-    WINDOW_DATAGRAMS, WINDOW_MAX_S,
+    BEST_WINDOW_MS, CONTROL_S, DATAGRAM_BYTES, EMPTY_DEVIATIONS, EMPTY_S, LITTLE, NOISE_HEADROOM,
+    RATE_MIN_BPS, RETURN_SHARE, ROUND_MAX, ROUND_MIN, TRUST_GAIN, TRUST_MIN, TRUST_WINDOW_MS, USUAL_RATE_S,
+    VOLATILE, VOLATILITY_KEPT_S, VOLATILITY_S, WINDOW_DATAGRAMS, WINDOW_DEVIATIONS, WINDOW_MAX_S,
 };
 use super::params::{SAMPLE_GAP_MAX_S, USUAL_LOSS_MAX};
 use crate::link::window::MaxRate;
@@ -72,6 +72,8 @@ pub(super) struct Model {
     /// C when there was no queue last, bit/s.
     calm_bps: f64,
     rtt_min: Duration,
+    /// Deviation of the delays that the queue is taken from, seconds.
+    deviation_s: f64,
     volatility: Volatility,
     /// The largest C in a longer while.
     best: MaxRate<BEST_WINDOW_MS>,
@@ -89,6 +91,7 @@ impl Model {
             rate_bps: 0.0,
             calm_bps: 0.0,
             rtt_min: RTT_UNKNOWN,
+            deviation_s: 0.0,
             volatility: Volatility::default(),
             best: MaxRate::new(),
             delivered: MaxRate::new(),
@@ -138,6 +141,11 @@ impl Model {
 
     pub(super) const fn set_rtt_min(&mut self, rtt_min: Duration) {
         self.rtt_min = rtt_min;
+    }
+
+    /// The queue is measured with this deviation, seconds.
+    pub(super) const fn set_deviation(&mut self, deviation_s: f64) {
+        self.deviation_s = deviation_s;
     }
 
     pub(super) const fn rtt_min(&self) -> Duration {
@@ -203,10 +211,42 @@ impl Model {
         paced_bps.min((self.delivered.bps(now) * TRUST_GAIN).max(self.rate_bps * TRUST_MIN))
     }
 
+    // How chance is answered.
+
+    /// The deviation of the queue, seconds.
+    pub(super) const fn deviation_s(&self) -> f64 {
+        self.deviation_s
+    }
+
+    /// How far above the least average delay the usual one is by chance, seconds.
+    pub(super) fn noise_s(&self) -> f64 {
+        self.deviation_s * NOISE_HEADROOM
+    }
+
+    /// Chance is small in a rate over this; zero where there is none.
+    pub(super) fn noise_window(&self) -> Duration {
+        Duration::from_secs_f64((self.deviation_s * WINDOW_DEVIATIONS).min(WINDOW_MAX_S))
+    }
+
+    /// The deviation of a rate over a window, share: of two delays.
+    pub(super) fn window_noise(&self) -> f64 {
+        2.0 * self.deviation_s / self.window().as_secs_f64()
+    }
+
+    /// What is sent from now on is seen after this.
+    pub(super) fn search_round(&self) -> Duration {
+        self.rtt_min + (self.window() / 2).max(self.noise_window())
+    }
+
+    /// The queue is brought to its target within this time, seconds.
+    pub(super) fn control_s(&self) -> f64 {
+        CONTROL_S.max(self.noise_window().as_secs_f64())
+    }
+
     /// Rates are taken over this.
     pub(super) fn window(&self) -> Duration {
         let datagrams_s = (WINDOW_DATAGRAMS * datagram_s(self.rate_bps)).min(WINDOW_MAX_S);
-        self.round().max(Duration::from_secs_f64(datagrams_s))
+        self.round().max(Duration::from_secs_f64(datagrams_s)).max(self.noise_window())
     }
 
     /// The same while C is not known.
@@ -214,9 +254,9 @@ impl Model {
         self.rtt_min.clamp(ROUND_MIN, ROUND_MAX)
     }
 
-    /// A queue shorter than this counts as empty, seconds.
+    /// A queue shorter than this counts as empty: it may be chance. Seconds.
     pub(super) fn empty_s(&self) -> f64 {
-        empty_s(self.rate_bps)
+        empty_s(self.rate_bps).max(self.deviation_s * EMPTY_DEVIATIONS)
     }
 
     /// Why C is what it is, and since when.

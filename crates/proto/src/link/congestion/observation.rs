@@ -14,8 +14,6 @@ pub(in crate::link) struct Observation {
     pub(in crate::link) sent: u64,
     /// The pacer's idle time up to then.
     pub(in crate::link) idle: Duration,
-    /// When it arrived, µs of the peer's clock.
-    pub(in crate::link) arrived_us: u64,
     /// Bytes delivered in all, and lost, and in how many rows.
     pub(in crate::link) delivered: u64,
     pub(in crate::link) lost: u64,

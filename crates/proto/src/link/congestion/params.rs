@@ -42,7 +42,7 @@ pub(super) const BASE_WINDOW_MS: u64 = 10_000;
 // Delivery history.
 
 /// Samples closer together than this are one, µs. Chosen: above the time between two batches.
-pub(super) const SAMPLE_STEP_US: u64 = 2_000;
+pub(super) const SAMPLE_STEP_US: i64 = 2_000;
 /// Most samples kept. Chosen: the longest window, 250 ms, in steps of 2 ms, twice.
 pub(super) const SAMPLES_MAX: usize = 256;
 /// An idle link keeps room for so many samples. Chosen: memory of idle sessions.
@@ -111,22 +111,11 @@ pub(super) const TARGET_VOLATILITY_S: f64 = 0.08;
 /// A queue below this, or below half a datagram's time, counts as empty, seconds. Chosen: the
 /// stamps of feedback resolve 0.1 ms and hosts schedule within 1 ms.
 pub(super) const EMPTY_S: f64 = 0.001;
-/// A link used to the full for this long is emptied. Chosen: half of the base's window, so that the
-/// base is never a standing queue.
-pub(super) const EMPTY_EVERY: Duration = Duration::from_secs(5);
-/// Target while the link is emptied, seconds. Chosen: 8 % below C at [`CONTROL_S`].
-pub(super) const EMPTY_TARGET_S: f64 = -0.006;
-/// Below this share of C the queue is meant to drain. Chosen: half of [`CHANGE`] and a little.
-pub(super) const DRAINING: f64 = 0.95;
 
 // The estimate of C.
 
 /// Sent and delivered differ by this share: the queue changed. Chosen: a datagram in a window.
 pub(super) const CHANGE: f64 = 0.08;
-/// The same for traffic below [`LIGHT`] of C. Chosen: a few datagrams are all that is known.
-pub(super) const CHANGE_LIGHT: f64 = 0.3;
-/// Traffic below this share of C is light. Chosen: half.
-pub(super) const LIGHT: f64 = 0.5;
 /// A sample that differs by this share replaces the estimate. Chosen: above [`CHANGE`].
 pub(super) const JUMP: f64 = 0.1;
 /// A smaller difference moves the estimate by this share of it. Chosen: three samples.
@@ -144,13 +133,11 @@ pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
 
 /// First step of a search, share of C. Chosen: below what a queue target of 1.5 ms absorbs.
 pub(super) const PROBE_MIN: f64 = 0.02;
-/// Largest step, share of C. Source: draft-ietf-ccwg-bbr paces at 1.25 to probe for bandwidth.
-pub(super) const PROBE_MAX: f64 = 0.25;
+/// Largest step, share of C. Chosen: doubling, as startup does.
+pub(super) const PROBE_MAX: f64 = 1.0;
 /// First step where more is likely: the link carried twice as much in the last minute, or its C was
 /// never proven by a queue. Chosen: the largest usual step.
 pub(super) const REGROW_MIN: f64 = 0.25;
-/// Largest step there. Chosen: doubling, as startup does.
-pub(super) const REGROW_MAX: f64 = 1.0;
 /// After an outage the link is believed to carry this share of its best C. Chosen: two doublings.
 pub(super) const RETURN_SHARE: f64 = 0.25;
 /// After a search that found a queue, a steady link is left alone for this long. Chosen: a search
@@ -181,22 +168,30 @@ pub(super) const USUAL_RATE_S: f64 = 1.0;
 /// A link without traffic forgets its volatility within this, seconds. Chosen: a web page's pauses.
 pub(super) const VOLATILITY_KEPT_S: f64 = 40.0;
 
-// Noise of delays.
+// Chance in delays. Measured: docs/decisions/0018-jitter-is-not-a-queue.md.
 
-/// A delay of so many deviations above the base is no queue. Chosen: one in forty of a normal law.
-pub(super) const NOISE_HEADROOM: f64 = 2.0;
-/// The mean size of a second difference of independent samples, in their mean deviations. Source:
-/// not recorded; for a normal law it is 2.45.
-pub(super) const NOISE_BEND: f64 = 1.95;
-/// One outlier counts for at most so many deviations ... Chosen: more is an event, and no noise.
-pub(super) const NOISE_OUTLIER: f64 = 4.0;
-/// ... and this, seconds. Chosen: noise grows from zero.
-pub(super) const NOISE_STEP_S: f64 = 0.000_5;
-/// On a link used to the full the noise is at most so many times what it was before ...
-/// Chosen: a queue of our own that comes and goes looks like noise.
-pub(super) const NOISE_GROWTH: f64 = 1.5;
-/// ... or this, seconds. Chosen: below [`EMPTY_S`].
-pub(super) const NOISE_FULL_S: f64 = 0.000_7;
+/// The mean size of a second difference of independent samples, in their deviations. Source: for a
+/// normal law, √6 · √(2/π).
+pub(super) const BEND: f64 = 1.95;
+/// One second difference counts for at most so many deviations ... Chosen: delays that are released
+/// together differ by as much once in a dozen; more is an event.
+pub(super) const BEND_OUTLIER: f64 = 16.0;
+/// ... and this, seconds. Chosen: deviations grow from zero.
+pub(super) const BEND_STEP_S: f64 = 0.001;
+/// Weight of a second of samples in the deviation. Chosen: half a second's mean.
+pub(super) const DEVIATION_GAIN: f64 = 2.0;
+/// Samples after which a deviation is known. Chosen: two differences take three.
+pub(super) const KNOWN_AFTER: u32 = 3;
+/// Most observations that an average is over. Chosen: an eighth to a quarter of a second.
+pub(super) const AVERAGE_MAX: f64 = 25.0;
+/// The usual delay is so many deviations above the least of ten seconds of averages. Chosen: the
+/// least of some hundred is 2.5 below the mean, and half of one is left for the queue's own noise.
+pub(super) const NOISE_HEADROOM: f64 = 3.0;
+/// A queue of less than so many deviations counts as empty. Chosen: one in forty.
+pub(super) const EMPTY_DEVIATIONS: f64 = 2.0;
+/// Rates are taken over so many deviations of the queue. Chosen: two ends that are off by one each
+/// change a rate by 5 %.
+pub(super) const WINDOW_DEVIATIONS: f64 = 40.0;
 
 // Loss. Measured: docs/decisions/0012-loss-of-a-policer-and-of-chance.md.
 
@@ -252,28 +247,39 @@ pub(super) const MARKED_MOST: f64 = 0.5;
 /// Half the rate must lower the share of marks to this share of itself. Chosen: as for loss.
 pub(super) const MARKED_LOWERED: f64 = 0.7;
 
-// Drain test.
+// Drain test. Measured: docs/decisions/0018-jitter-is-not-a-queue.md.
 
-/// Drain test: pacing below C should have removed max(10 ms, min(queue, 30 ms)), in seconds. If
-/// less than half of that went, the queue is not ours: a longer path or a competitor. Chosen: the
-/// least that is told from noise.
-pub(super) const DRAIN_TEST_S: f64 = 0.01;
-/// Largest multiple of [`DRAIN_TEST_S`] that the queue's own length asks for. Chosen: a longer test
-/// keeps C low for longer.
-pub(super) const DRAIN_TEST_LONGEST: f64 = 3.0;
-/// A queue that changed by no more than this share did not change. Chosen: noise of one sample.
-pub(super) const FLAT: f64 = 0.25;
+/// Share of what was delivered that is not sent during a test. Chosen: 10 ms of queue in 67 ms.
+pub(super) const DRAIN_SHARE: f64 = 0.15;
+/// A test takes until so much should have drained, seconds ... Chosen: above the noise of a link
+/// without jitter.
+pub(super) const DRAIN_LEAST_S: f64 = 0.01;
+/// ... and so many deviations of the queue. Chosen: half of it is told from the noise of two ends.
+pub(super) const DRAIN_DEVIATIONS: f64 = 5.0;
+/// A link used to the full for this long is tested. Chosen: half of the base's window, so that the
+/// base is never a standing queue.
+pub(super) const DRAIN_EVERY: Duration = Duration::from_secs(5);
+/// Time constant of the mean queue that a test begins with, seconds. Chosen: a search's queue is
+/// gone by then.
+pub(super) const DRAIN_MEAN_S: f64 = 0.5;
+/// Time between two tests of a queue that stands. Chosen: a test costs 15 % for some 0.1 s.
+pub(super) const DRAIN_PATIENCE: Duration = Duration::from_millis(700);
+/// The same where C varies. Chosen: its queue comes and goes with C.
+pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(2_100);
 /// Queues that did not drain in a row are a competitor's when no more than this lies between two.
 /// Chosen: a satellite's changes of slot are 15 s apart.
-pub(super) const DRAIN_TEST_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const FAILURES_WITHIN: Duration = Duration::from_secs(2);
 /// So many in a row. Chosen: a path that becomes longer does so once or twice.
-pub(super) const DRAIN_TESTS: u32 = 3;
+pub(super) const FAILURES: u32 = 3;
+
 /// After a queue that did not drain, losses are no chance for this long. Chosen: the time between
 /// two tests of a link with a competitor.
 pub(super) const CONTESTED_FOR: Duration = Duration::from_secs(5);
 
 // Competitor detector. Measured: docs/decisions/0013-competitor-on-a-steady-link.md.
 
+/// Below this share of C the queue is meant to drain. Chosen: half of [`CHANGE`] and a little.
+pub(super) const DRAINING: f64 = 0.95;
 /// Yielding must have asked for a queue shorter by this, seconds. Chosen: longer than most queues.
 pub(super) const YIELDED_S: f64 = 0.06;
 /// C of a contested link is below this share of what it carried alone. Chosen: beyond noise.

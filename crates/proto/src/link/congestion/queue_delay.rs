@@ -1,9 +1,9 @@
-//! Delays: what of them is a queue, and what is noise.
+//! The queue of a link: its average delay, less the datagram's own time at C, above the *base*.
 //!
-//! The queue is the delay, less the datagram's own time at C, above the least in ten seconds (the
-//! *base*), and above twice the noise. A queue grows and shrinks steadily and noise does not, so
-//! noise is what is left of three delays after two differences. On a link that is used to the full,
-//! where our own queue comes and goes, it is at most half more than it was before.
+//! The base is the usual delay without a queue: the least of ten seconds of average delays, each
+//! with what chance explains on top. Like is compared with like: the least of hundreds of averages
+//! is some three of their deviations below the mean, so that much is added to each. A delay seen
+//! while little was known of chance counts with more on top, and a better one replaces it.
 //!
 //! The base's own time is taken at the largest C in those ten seconds, since the least delay was
 //! most likely seen then. Taken at the C of its moment, the base would be too short by a datagram's
@@ -11,14 +11,12 @@
 //! docs/decisions/0011-base-delay-at-the-largest-rate.md.
 
 use super::observation::Observation;
-use super::params::{
-    BASE_WINDOW_MS, NOISE_BEND, NOISE_FULL_S, NOISE_GROWTH, NOISE_HEADROOM, NOISE_OUTLIER, NOISE_STEP_S,
-    SAMPLE_GAP_MAX_S,
-};
+use super::params::{BASE_WINDOW_MS, NOISE_HEADROOM};
+use super::smoothing::Smoothing;
 use crate::link::window::{MaxRate, WindowedMin};
 use crate::time::Instant;
 
-/// The least delay of a link without a queue, µs with an unknown offset.
+/// The delay of a link without a queue, µs with an unknown offset.
 #[derive(Debug, Clone)]
 struct Base {
     /// Delays with the size of the datagram in bytes.
@@ -32,8 +30,8 @@ impl Base {
         Self { delays: WindowedMin::new(), fastest: MaxRate::new() }
     }
 
-    fn push(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
-        self.delays.push((seen.delay_us, seen.delay_bytes), now);
+    fn push(&mut self, delay_us: i64, bytes: u64, rate_bps: f64, now: Instant) {
+        self.delays.push((delay_us, bytes), now);
         self.fastest.push(rate_bps, now);
     }
 
@@ -54,89 +52,80 @@ fn rounded(value: f64) -> i64 {
     value.round() as i64
 }
 
-/// The deviation of delays that no queue explains.
-#[derive(Debug, Clone, Copy, Default)]
-struct Noise {
-    s: f64,
-    /// The same while the link was not used to the full.
-    calm_s: f64,
-    /// The last two delays, µs, and when the newer came.
-    from: Option<(Instant, i64, i64)>,
-}
-
-impl Noise {
-    /// A queue grows and shrinks steadily, so what is left after two differences is noise.
-    fn on_delay(&mut self, delay_us: i64, is_full: bool, now: Instant) {
-        let (at, last_us, before_us) = self.from.unwrap_or((now, delay_us, delay_us));
-        let bend_us = delay_us.saturating_add(before_us).saturating_sub(last_us.saturating_mul(2));
-        let seen = bend_us.unsigned_abs() as f64 / 1e6 / NOISE_BEND;
-        let seen = seen.min(self.s * NOISE_OUTLIER + NOISE_STEP_S);
-        let weight = now.saturating_since(at).as_secs_f64().min(SAMPLE_GAP_MAX_S);
-        self.s += (seen - self.s) * weight;
-        if is_full {
-            // Our own queue comes and goes too.
-            self.s = self.s.min((self.calm_s * NOISE_GROWTH).max(NOISE_FULL_S));
-        } else {
-            self.calm_s = self.s;
-        }
-        self.from = Some((now, delay_us, last_us));
-    }
-}
-
 /// The queue of one link, as its delays tell.
 #[derive(Debug, Clone)]
 pub(super) struct QueueDelay {
     base: Base,
+    smoothing: Smoothing,
     queue_s: f64,
-    noise: Noise,
-    /// Whether the pacer was used to the full lately.
-    is_full: bool,
 }
 
 impl QueueDelay {
     pub(super) fn new() -> Self {
-        Self { base: Base::new(), queue_s: 0.0, noise: Noise::default(), is_full: false }
+        Self { base: Base::new(), smoothing: Smoothing::default(), queue_s: 0.0 }
     }
 
-    /// Void: the base, the queue and the delays before. Survive: how noisy the link is, and how
-    /// much it was used.
+    /// Void: the base, the queue and the delays before. Survives: how noisy the link is.
     pub(super) fn on_restart(&mut self) {
         self.forget_base();
-        self.noise.from = None;
+        self.smoothing.on_restart();
     }
 
-    /// The path became longer: what comes from here on is the base.
-    pub(super) fn forget_base(&mut self) {
+    fn forget_base(&mut self) {
         self.base = Base::new();
         self.queue_s = 0.0;
     }
 
     /// Takes an observation of a link that carries `rate_bps` (0: not known).
     pub(super) fn on_observation(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
-        self.base.push(seen, rate_bps, now);
-        let delay_us = seen.delay_us.saturating_sub(own_us(seen.delay_bytes, rate_bps));
+        let own_us = own_us(seen.delay_bytes, rate_bps);
+        self.smoothing.on_observation(seen, seen.delay_us.saturating_sub(own_us), now);
+        if self.smoothing.is_known() {
+            self.push_base(self.noise_s(), seen.delay_bytes, rate_bps, now);
+        }
+        self.measure(own_us, now);
+    }
+
+    /// The path became longer: what is measured now, of a link that carries `rate_bps`, is the
+    /// base.
+    pub(super) fn rebase(&mut self, seen: &Observation, rate_bps: f64, now: Instant) {
+        self.forget_base();
+        self.push_base(self.noise_s() / 2.0, seen.delay_bytes, rate_bps, now);
+        self.measure(own_us(seen.delay_bytes, rate_bps), now);
+    }
+
+    fn push_base(&mut self, above_s: f64, bytes: u64, rate_bps: f64, now: Instant) {
+        let delay_us = self.smoothing.delay_us().saturating_add(rounded(above_s * 1e6));
+        self.base.push(delay_us, bytes, rate_bps, now);
+    }
+
+    fn measure(&mut self, own_us: i64, now: Instant) {
+        let delay_us = self.smoothing.delay_us().saturating_sub(own_us);
         let base_us = self.base.us(now).unwrap_or(delay_us);
-        self.noise.on_delay(delay_us, self.is_full, now);
-        let above_s = delay_us.saturating_sub(base_us) as f64 / 1e6;
-        self.queue_s = (above_s - self.noise.s * NOISE_HEADROOM).max(0.0);
+        self.queue_s = (delay_us.saturating_sub(base_us) as f64 / 1e6).max(0.0);
     }
 
-    /// Whether the pacer is used to the full.
-    pub(super) const fn set_full(&mut self, is_full: bool) {
-        self.is_full = is_full;
+    /// `seen`, with averages in place of its delay, send time and bytes sent.
+    pub(super) fn averaged(&self, seen: &Observation) -> Observation {
+        self.smoothing.averaged(seen)
     }
 
-    /// The queue that the newest observation met, seconds.
+    /// The queue that the newest observations met, seconds.
     pub(super) const fn queue_s(&self) -> f64 {
         self.queue_s
     }
 
-    /// What of a delay is no queue, seconds.
-    pub(super) fn noise_s(&self) -> f64 {
-        self.noise.s * NOISE_HEADROOM
+    /// The deviation of the queue by chance, seconds.
+    pub(super) fn deviation_s(&self) -> f64 {
+        self.smoothing.deviation_s()
     }
 
-    /// The least delay of a link without a queue, µs with an unknown offset.
+    /// How far above the least average delay the usual one is by chance, seconds.
+    pub(super) fn noise_s(&self) -> f64 {
+        self.deviation_s() * NOISE_HEADROOM
+    }
+
+    /// The usual delay of a link without a queue, µs with an unknown offset.
     pub(super) fn base_us(&self, now: Instant) -> Option<i64> {
         self.base.us(now)
     }
@@ -157,7 +146,6 @@ mod tests {
             sent_at: at(ms),
             sent: ms * 1_500,
             idle: Duration::ZERO,
-            arrived_us: ms * 1_000 + 20_000,
             delivered: ms * 1_500,
             lost: 0,
             lost_rows: 0,

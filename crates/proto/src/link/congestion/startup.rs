@@ -62,7 +62,8 @@ impl Startup {
             (true, false) => Cause::OwnQueue,
         };
         evidence.model.set(span.delivered_bps.max(RATE_MIN_BPS), cause, now);
-        let mut steady = Steady::new(now);
+        evidence.drain.on_empty(now);
+        let mut steady = Steady::new();
         if !is_standing {
             evidence.loss.begin_cut(span.sent_bps, now);
             steady.on_start_cut(now);

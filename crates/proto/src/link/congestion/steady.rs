@@ -6,13 +6,12 @@
 //!   whose C varies, since a queue that never runs dry tells C at every observation.
 //! - a is the step of the search for more; T is 75 ms.
 //!
-//! A link that was used to the full for 5 s is emptied until the delay falls no more: else a queue
-//! too short to be told from noise would become the base.
+//! q is an average over several observations where the link jitters, and so are the moment and the
+//! bytes that it belongs to: its lag is part of the dead time. T grows with the noise.
 //!
 //! Source: O. J. M. Smith, 1957 (control over a dead time).
 
-use std::time::Duration;
-
+use super::diagnosis::drain_test::Verdict;
 use super::diagnosis::policer::Finding as LossFinding;
 use super::diagnosis::{Cause, competitor, drain_test, own_queue};
 use super::evidence::Evidence;
@@ -20,41 +19,11 @@ use super::history::Span;
 use super::model::{Model, carried_bps};
 use super::observation::Observation;
 use super::params::{
-    BUSY_WINDOW_MIN, CONTROL_S, EMPTY_EVERY, EMPTY_S, EMPTY_TARGET_S, GAIN_MAX, GAIN_MIN, RISE_GAIN,
-    TARGET_MAX_S, TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
+    BUSY_WINDOW_MIN, DRAIN_PATIENCE, DRAIN_PATIENCE_VOLATILE, GAIN_MAX, GAIN_MIN, RISE_GAIN, TARGET_MAX_S,
+    TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
 };
-use super::search::Search;
+use super::search::{self, Search};
 use crate::time::Instant;
-
-/// When the link was empty last, and the emptying under way.
-#[derive(Debug, Clone, Copy)]
-struct Emptying {
-    /// When the queue was last empty for certain.
-    empty_at: Instant,
-    /// Until when it is being emptied, with the least queue seen meanwhile, seconds.
-    until: Option<(Instant, f64)>,
-}
-
-impl Emptying {
-    /// Whether less than no queue is the target now, where the newest observation met `queue_s`.
-    fn is_due(&mut self, queue_s: f64, age: Duration, now: Instant) -> bool {
-        if now.saturating_since(self.empty_at) < EMPTY_EVERY {
-            self.until = None;
-            return false;
-        }
-        let span = Duration::from_secs_f64(CONTROL_S);
-        let (until, least) = self.until.get_or_insert((now + age + span, queue_s));
-        if queue_s < *least - EMPTY_S {
-            (*until, *least) = ((*until).max(now + span), queue_s);
-        }
-        if now < *until {
-            return true;
-        }
-        self.until = None;
-        self.empty_at = now;
-        false
-    }
-}
 
 /// The state of the phase.
 #[derive(Debug, Clone, Copy)]
@@ -62,30 +31,24 @@ pub(super) struct Steady {
     /// Share of C to pace at.
     gain: f64,
     search: Search,
-    emptying: Emptying,
+    /// What was delivered in the last window, bit/s; `None`: the link was not used to the full.
+    delivered_bps: Option<f64>,
 }
 
 impl Steady {
-    /// A link that was empty at `empty_at`.
-    pub(super) const fn new(empty_at: Instant) -> Self {
-        Self { gain: 1.0, search: Search::new(), emptying: Emptying { empty_at, until: None } }
+    pub(super) const fn new() -> Self {
+        Self { gain: 1.0, search: Search::new(), delivered_bps: None }
     }
 
-    /// Void: the gain, and what the search found. Survives: when the link was empty.
+    /// Void: the gain, and what the search found.
     pub(super) const fn on_restart(&mut self) {
-        self.gain = 1.0;
+        (self.gain, self.delivered_bps) = (1.0, None);
         self.search.on_restart();
     }
 
     /// Startup ended with loss.
     pub(super) fn on_start_cut(&mut self, now: Instant) {
         self.search.on_start_cut(now);
-    }
-
-    /// The competitor is gone.
-    pub(super) const fn on_resume(&mut self, now: Instant) {
-        self.search.set_fresh();
-        self.emptying.empty_at = now;
     }
 
     /// C is to be proven again.
@@ -101,23 +64,21 @@ impl Steady {
     /// What the last window tells of C.
     pub(super) fn on_span(&mut self, evidence: &mut Evidence, span: &Span, seen: &Observation, now: Instant) {
         let (rate_bps, usual) = (evidence.model.rate_bps(), evidence.loss.usual());
+        let carried_bps = carried_bps(span.delivered_bps, span.loss, usual);
+        self.delivered_bps = span.is_full.then_some(carried_bps);
         let (empty_s, window) = (evidence.model.empty_s(), evidence.model.window());
-        if let Some(busy) = evidence.history.busy_span(empty_s, BUSY_WINDOW_MIN, window) {
-            self.search.on_queue(&evidence.model, now);
-            let finding = own_queue::check(&busy, rate_bps, usual);
-            if !finding.is_flat {
-                evidence.drain.abandon();
-            }
-            if let Some((rate_bps, cause)) = finding.rate {
+        let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window());
+        if let Some(busy) = evidence.history.busy_span(empty_s, least, window) {
+            if let Some((rate_bps, cause)) = own_queue::check(&busy, rate_bps, usual) {
                 evidence.model.adopt(rate_bps, cause, now);
             }
+            self.search_more(evidence, span, now);
             return;
         }
         if self.on_loss(evidence, span, seen, now) || self.on_marks(evidence, now) {
             return;
         }
         let rate_bps = evidence.model.rate_bps();
-        let carried_bps = carried_bps(span.delivered_bps, span.loss, evidence.loss.usual());
         // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at
         // once.
         let more_bps = carried_bps.min(span.sent_bps);
@@ -164,7 +125,7 @@ impl Steady {
         let Some(finding) = evidence.marks.check(rate_bps, round, now) else { return false };
         if finding.is_marked {
             self.search.on_queue(model, now);
-            self.search.set_proven();
+            self.search.set_proven(model, now);
         }
         if finding.excess > 0.0 {
             model.forget_best();
@@ -173,17 +134,28 @@ impl Steady {
         finding.is_marked
     }
 
-    fn search_more(&mut self, evidence: &Evidence, span: &Span, now: Instant) {
+    /// Searches for more where the link is used to the full and no queue grows.
+    fn search_more(&mut self, evidence: &mut Evidence, span: &Span, now: Instant) {
         let model = &evidence.model;
-        if evidence.queue.queue_s() > model.empty_s() {
-            self.search.on_queue(model, now);
-        } else if span.is_full {
-            self.search.on_quiet(model, model.rtt_min() + model.window() / 2, now);
-        } else {
+        let limit_s = self.limit_s(model, now);
+        if !span.is_full {
             // A link that is not used to the full is empty now and then.
             self.search.stop();
-            self.emptying.empty_at = now;
+            evidence.drain.on_empty(now);
+            return;
         }
+        let seen = search::Seen {
+            queue_s: evidence.queue.queue_s(),
+            mean_s: evidence.drain.mean_s(),
+            limit_s,
+            stretch: span.sent_bps * (1.0 - span.loss) / span.delivered_bps.max(1.0) - 1.0,
+        };
+        self.search.on_full(&seen, model, now);
+    }
+
+    /// The longest queue that is kept on purpose or explained by noise, seconds.
+    fn limit_s(&self, model: &Model, now: Instant) -> f64 {
+        volatile_s(model, now).clamp(0.0, TARGET_MAX_S) + model.empty_s()
     }
 
     /// Sets the pace by the newest observation. The least delay before a competitor came, µs, where
@@ -203,15 +175,35 @@ impl Steady {
         contested.or_else(|| self.check_competitor(evidence, seen, now))
     }
 
-    /// Sees whether a queue drains that should.
-    fn test_drain(&self, evidence: &mut Evidence, seen: &Observation, now: Instant) -> Option<i64> {
-        let state = drain_test::Seen {
+    /// Sees whether a queue drains that should. The least delay before a competitor came.
+    fn test_drain(&mut self, evidence: &mut Evidence, seen: &Observation, now: Instant) -> Option<i64> {
+        let model = &mut evidence.model;
+        let is_volatile = model.volatility(now) >= VOLATILE;
+        let met = drain_test::Seen {
+            sent_at: seen.sent_at,
             queue_s: evidence.queue.queue_s(),
-            empty_s: evidence.model.empty_s(),
-            gain: self.gain,
-            rate_bps: evidence.model.rate_bps(),
+            limit_s: self.limit_s(model, now),
+            deviation_s: evidence.queue.deviation_s(),
+            delivered_bps: self.delivered_bps,
+            rate_bps: model.rate_bps(),
+            patience: if is_volatile { DRAIN_PATIENCE_VOLATILE } else { DRAIN_PATIENCE },
         };
-        let from = evidence.drain.on_observation(seen, &state, now)?;
+        match evidence.drain.on_observation(&met, now)? {
+            Verdict::Ours { delivered_bps } => {
+                if delivered_bps < model.rate_bps() {
+                    model.adopt(delivered_bps, Cause::OwnQueue, now);
+                }
+                None
+            }
+            Verdict::NotOurs { from } => {
+                self.search.resume(now);
+                Self::on_not_ours(evidence, seen, from, now)
+            }
+        }
+    }
+
+    /// A queue did not drain that should have since `from`.
+    fn on_not_ours(evidence: &mut Evidence, seen: &Observation, from: Instant, now: Instant) -> Option<i64> {
         let base_us = evidence.base_before(seen, from);
         let finding = evidence.drain.on_failure(from, base_us, now);
         if finding.cause == Cause::Competitor {
@@ -223,8 +215,7 @@ impl Steady {
         } else {
             model.hold(finding.cause, now);
         }
-        evidence.queue.forget_base();
-        evidence.measure_queue(seen, evidence.model.capacity_bps(), now);
+        evidence.queue.rebase(seen, evidence.model.capacity_bps(), now);
         None
     }
 
@@ -252,10 +243,12 @@ impl Steady {
         let since_s = since_bytes as f64 * 8.0 / model.rate_bps();
         let expected_s = (queue_s + since_s - age.as_secs_f64()).max(0.0);
         let expected_s = expected_s.max(evidence.marks.queue_s());
-        let is_emptying = self.emptying.is_due(queue_s, age, now);
-        let target_s = if is_emptying { EMPTY_TARGET_S } else { self.kept_s(model, now) };
-        let gain = 1.0 + (target_s - expected_s) / CONTROL_S + self.search.step();
-        self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + self.search.step()));
+        let step = self.search.step();
+        let gain = 1.0 + (self.kept_s(model, now) - expected_s) / model.control_s() + step;
+        self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + step));
+        if let Some(most_bps) = evidence.drain.most_bps() {
+            self.gain = self.gain.min(most_bps / model.rate_bps());
+        }
         if self.search.is_large() {
             evidence.origin.on_push(now);
         }
@@ -263,11 +256,15 @@ impl Steady {
 
     /// The queue to keep, seconds.
     fn kept_s(&self, model: &Model, now: Instant) -> f64 {
-        let volatility = model.volatility(now);
-        if self.search.step() > 0.0 || volatility >= VOLATILE / 2.0 {
-            (TARGET_VOLATILITY_S * volatility).clamp(TARGET_MIN_S, TARGET_MAX_S)
+        if self.search.step() > 0.0 || !model.is_steady(now) {
+            volatile_s(model, now).clamp(TARGET_MIN_S, TARGET_MAX_S)
         } else {
             TARGET_STEADY_S
         }
     }
+}
+
+/// The queue that a link is worth whose C varies so much, beyond what noise hides, seconds.
+fn volatile_s(model: &Model, now: Instant) -> f64 {
+    TARGET_VOLATILITY_S * model.volatility(now) - model.noise_s()
 }

@@ -1,6 +1,8 @@
 //! The control against a link with a queue, in virtual time: steps of 5 ms, answers a round trip
 //! later.
 
+mod packets;
+
 use std::collections::VecDeque;
 
 use super::diagnosis::competitor;
@@ -159,7 +161,6 @@ impl Bench {
             sent_at: self.now,
             sent: self.sent,
             idle: self.idle,
-            arrived_us: (self.now + RTT / 2 + total).as_micros(),
             delivered: self.delivered + bytes(self.queue_bytes),
             lost: self.lost,
             lost_rows: self.lost / self.row_bytes,
@@ -546,7 +547,7 @@ fn jitter_is_no_queue() {
         let share = bench.share(10_000, mbit(100), mbit(20));
         assert!(share >= 94, "{ms}: {share}");
         let worst = bench.run(5_000, mbit(100), mbit(20));
-        assert!(worst < Duration::from_millis(10 + 3 * ms), "{ms}: {worst:?}");
+        assert!(worst < Duration::from_millis(10 + 5 * ms), "{ms}: {worst:?}");
     }
 }
 

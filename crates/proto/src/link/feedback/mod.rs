@@ -122,7 +122,6 @@ impl Deliveries {
             sent_at: largest.at,
             sent: largest.total,
             idle: largest.idle(),
-            arrived_us: reading.arrived_us,
             delivered: self.log.delivered(),
             lost: self.log.lost(),
             lost_rows: self.log.rows(),

@@ -125,7 +125,7 @@ impl CompetitorDetector {
         if seen.gain < DRAINING {
             standing.expected_s += step_s.min(SAMPLE_GAP_MAX_S) * (1.0 - seen.gain);
         }
-        standing.quiet_since = (seen.queue_s <= seen.empty_s).then(|| standing.quiet_since.unwrap_or(now));
+        standing.quiet_since = (seen.queue_s <= drained_s).then(|| standing.quiet_since.unwrap_or(now));
         let is_quiet = standing.quiet_since.is_some_and(|since| now.saturating_since(since) >= QUIET);
         if above_s <= drained_s || is_quiet {
             self.standing = None;

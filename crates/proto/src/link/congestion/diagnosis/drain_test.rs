@@ -1,13 +1,24 @@
-//! The drain test: whether a queue drains that should.
+//! The drain test: whether a queue that stands drains when less is sent.
 //!
-//! Where the queue should have drained by [`DRAIN_TEST_S`], or by itself, and did not by half of
-//! that, it is not ours. What is measured now is the new base: a longer path. [`DRAIN_TESTS`]
-//! times, each within [`DRAIN_TEST_WITHIN`] of the last, is no path: a competitor fills the queue.
+//! A link that is used to the full is paced at [`DRAIN_SHARE`] below *what it delivered*, and not
+//! below C: C may be too large, and then a queue of the bond would not drain either. A test begins
+//! - [`DRAIN_EVERY`] after the link was empty last, so that no standing queue becomes the base;
+//! - sooner where the mean queue is longer than what is kept on purpose and what noise explains.
+//!
+//! It ends when what was sent since should have shortened the queue by more than noise. Where half
+//! of that is gone, the queue was the bond's, and what was delivered before is C. Where it is not,
+//! the queue is not ours: what is measured now is the new base, a *longer path*, and C comes back.
+//! [`FAILURES`] times, each within [`FAILURES_WITHIN`] of the last, is no path: a competitor fills
+//! the queue. Where C falls during the test the link became slower, and the test says nothing.
+//!
+//! So delay that is taken for a queue by mistake costs one test, and no belief in C.
+
+use std::time::Duration;
 
 use super::Cause;
-use crate::link::congestion::observation::Observation;
 use crate::link::congestion::params::{
-    CONTESTED_FOR, DRAIN_TEST_LONGEST, DRAIN_TEST_S, DRAIN_TEST_WITHIN, DRAIN_TESTS, DRAINING, FLAT,
+    CONTESTED_FOR, DRAIN_DEVIATIONS, DRAIN_EVERY, DRAIN_LEAST_S, DRAIN_MEAN_S, DRAIN_SHARE, FAILURES,
+    FAILURES_WITHIN, SAMPLE_GAP_MAX_S,
 };
 use crate::time::Instant;
 
@@ -16,11 +27,12 @@ use crate::time::Instant;
 struct Test {
     /// Only what was sent from here on met a shorter queue of the bond.
     from: Instant,
-    /// The newest send time seen, and bytes sent up to then; `None`: none yet.
-    at: Option<(Instant, u64)>,
-    queue_s: f64,
-    /// How much shorter the queue should have become: by what was held back, or what there was not
-    /// to send.
+    /// The newest send time seen since then; `None`: none yet.
+    at: Option<Instant>,
+    /// What was delivered before, bit/s.
+    delivered_bps: f64,
+    /// The queue before, and by how much it should have become shorter, seconds.
+    before_s: f64,
     expected_s: f64,
 }
 
@@ -34,16 +46,37 @@ struct Failure {
     base_us: i64,
 }
 
-/// What the control did and saw.
+/// What an observation of a steady link says.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::link::congestion) struct Seen {
-    /// The queue, and what counts as none, seconds.
+    /// When the datagram was sent that it tells of.
+    pub(in crate::link::congestion) sent_at: Instant,
+    /// The queue, the longest that is kept on purpose or explained by noise, and the deviation of
+    /// noise, seconds.
     pub(in crate::link::congestion) queue_s: f64,
-    pub(in crate::link::congestion) empty_s: f64,
-    /// Share of C that is paced at.
-    pub(in crate::link::congestion) gain: f64,
+    pub(in crate::link::congestion) limit_s: f64,
+    pub(in crate::link::congestion) deviation_s: f64,
+    /// What was delivered in the last window; `None`: the link was not used to the full.
+    pub(in crate::link::congestion) delivered_bps: Option<f64>,
     /// C.
     pub(in crate::link::congestion) rate_bps: f64,
+    /// A queue longer than the limit is tested no sooner than this after the last test.
+    pub(in crate::link::congestion) patience: Duration,
+}
+
+/// What a test found of a queue that stood.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::link::congestion) enum Verdict {
+    /// It did not drain. The test began at `from`.
+    NotOurs {
+        /// Since when less was sent.
+        from: Instant,
+    },
+    /// It drained: the link carries what it delivered before.
+    Ours {
+        /// That rate, bit/s.
+        delivered_bps: f64,
+    },
 }
 
 /// A queue that is not ours.
@@ -57,14 +90,29 @@ pub(in crate::link::congestion) struct Finding {
 /// The detector.
 #[derive(Debug, Clone, Default)]
 pub(in crate::link::congestion) struct DrainTest {
+    /// When the queue was empty last for certain.
+    empty_at: Instant,
     test: Option<Test>,
+    /// The mean queue, seconds, and when it was brought up to date.
+    mean_s: f64,
+    at: Instant,
     failure: Option<Failure>,
 }
 
 impl DrainTest {
-    /// The queue changed by itself: the test says nothing.
-    pub(in crate::link::congestion) const fn abandon(&mut self) {
-        self.test = None;
+    /// The link is empty, or now and then: it is not used to the full.
+    pub(in crate::link::congestion) const fn on_empty(&mut self, now: Instant) {
+        self.empty_at = now;
+    }
+
+    /// The mean queue, seconds.
+    pub(in crate::link::congestion) const fn mean_s(&self) -> f64 {
+        self.mean_s
+    }
+
+    /// The most to pace at while a test goes on, bit/s.
+    pub(in crate::link::congestion) fn most_bps(&self) -> Option<f64> {
+        self.test.map(|test| test.delivered_bps * (1.0 - DRAIN_SHARE))
     }
 
     /// The competitor is gone.
@@ -83,53 +131,59 @@ impl DrainTest {
     }
 
     fn recent(&self, now: Instant) -> Option<Failure> {
-        self.failure.filter(|failure| now.saturating_since(failure.at) < DRAIN_TEST_WITHIN)
+        self.failure.filter(|failure| now.saturating_since(failure.at) < FAILURES_WITHIN)
     }
 
-    /// Takes an observation. When the test began that a queue failed now.
+    /// Takes an observation. What a test found that ends with it, if a queue stood.
     pub(in crate::link::congestion) fn on_observation(
         &mut self,
-        seen: &Observation,
-        state: &Seen,
+        seen: &Seen,
         now: Instant,
-    ) -> Option<Instant> {
-        // Where the queue is believed to be gone, one that changed may be; one that is as long as
-        // ever was not ours. A test asks for any queue that counts as one: else it would lower C
-        // and never be found to be another's.
-        let is_flat = |test: &Test| (state.queue_s - test.queue_s).abs() <= test.queue_s * FLAT;
-        if state.queue_s <= state.empty_s || (state.gain >= 1.0 && !self.test.as_ref().is_some_and(is_flat)) {
+    ) -> Option<Verdict> {
+        let span_s = now.saturating_since(std::mem::replace(&mut self.at, now)).as_secs_f64();
+        self.mean_s += (seen.queue_s - self.mean_s) * (span_s / DRAIN_MEAN_S).min(1.0);
+        let Some(test) = &mut self.test else {
+            self.begin(seen, now);
+            return None;
+        };
+        if seen.rate_bps < test.delivered_bps * (1.0 - DRAIN_SHARE) {
+            // The link became slower meanwhile.
             self.test = None;
             return None;
         }
-        let start = Test { from: now, at: None, queue_s: state.queue_s, expected_s: 0.0 };
-        let test = self.test.get_or_insert(start);
         if seen.sent_at < test.from {
-            test.queue_s = state.queue_s;
+            test.before_s = seen.queue_s;
             return None;
         }
-        let Some((at, sent)) = test.at.replace((seen.sent_at, seen.sent)) else {
-            test.queue_s = state.queue_s;
+        let before = test.at.replace(seen.sent_at).unwrap_or(test.from);
+        let sent_s = seen.sent_at.saturating_since(before).as_secs_f64();
+        test.expected_s += sent_s.min(SAMPLE_GAP_MAX_S) * DRAIN_SHARE;
+        if test.expected_s < DRAIN_LEAST_S.max(seen.deviation_s * DRAIN_DEVIATIONS) {
             return None;
-        };
-        let span_s = seen.sent_at.saturating_since(at).as_secs_f64();
-        test.expected_s += if state.gain < 1.0 {
-            span_s * (1.0 - state.gain)
+        }
+        let ended = *test;
+        (self.test, self.empty_at, self.mean_s) = (None, now, 0.0);
+        if ended.before_s <= seen.limit_s {
+            return None;
+        }
+        let drained_s = ended.before_s - seen.queue_s;
+        Some(if drained_s < ended.before_s.min(ended.expected_s) / 2.0 {
+            Verdict::NotOurs { from: ended.from }
         } else {
-            let sent_s = seen.sent.saturating_sub(sent) as f64 * 8.0 / state.rate_bps;
-            (span_s * DRAINING - sent_s).max(0.0)
-        };
-        let enough = DRAIN_TEST_S.max(test.queue_s.min(DRAIN_TEST_S * DRAIN_TEST_LONGEST));
-        if test.expected_s < enough {
-            return None;
+            Verdict::Ours { delivered_bps: ended.delivered_bps }
+        })
+    }
+
+    /// Begins a test where one is due.
+    fn begin(&mut self, seen: &Seen, now: Instant) {
+        let Some(delivered_bps) = seen.delivered_bps else { return };
+        let since = now.saturating_since(self.empty_at);
+        let stands = self.mean_s > seen.limit_s && since >= seen.patience;
+        if stands || since >= DRAIN_EVERY {
+            let delivered_bps = delivered_bps.min(seen.rate_bps);
+            let (from, before_s) = (now, seen.queue_s);
+            self.test = Some(Test { from, at: None, delivered_bps, before_s, expected_s: 0.0 });
         }
-        let drained = test.queue_s - state.queue_s;
-        let (from, half) = (test.from, test.expected_s / 2.0);
-        self.test = None;
-        if drained > half {
-            self.failure = None;
-            return None;
-        }
-        Some(from)
     }
 
     /// A queue failed the test that began at `from`, on a link of this base. What it is.
@@ -141,7 +195,7 @@ impl DrainTest {
     ) -> Finding {
         let times = self.recent(from).map_or(1, |failure| failure.times + 1);
         self.failure = Some(Failure { at: now, times, base_us });
-        let cause = if times >= DRAIN_TESTS { Cause::Competitor } else { Cause::LongerPath };
+        let cause = if times >= FAILURES { Cause::Competitor } else { Cause::LongerPath };
         Finding { cause, is_first: times == 1 }
     }
 }

@@ -1,0 +1,127 @@
+//! How much delays vary by chance, and what is left of them on average.
+//!
+//! A link's jitter is not a queue, and one delay is no evidence. Two values are kept of the delays
+//! that observations bring (each the least of one report, some 5 to 80 datagrams):
+//! - the [`Deviation`], of single delays and of averages 100 ms apart. A queue grows and shrinks
+//!   steadily and chance does not, so it is what is left of three delays after two differences;
+//! - the [`Average`] over so many of them that its deviation is near [`EMPTY_S`], at most
+//!   [`AVERAGE_MAX`] and a window's time. The send time and the bytes sent are averaged with the same weights, so that
+//!   delays, rates and the dead time of the control stay consistent, whatever the lag.
+//!
+//! Without jitter the average is the newest delay, and nothing lags.
+
+use std::time::Duration;
+
+use super::observation::Observation;
+use super::params::{
+    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, SAMPLE_GAP_MAX_S,
+    WINDOW_MAX_S,
+};
+use crate::time::Instant;
+
+/// The averages whose deviation counts are at least this far apart. Chosen: a window of rates.
+const SLOW: Duration = Duration::from_millis(100);
+/// How far the values of a series of delays are from each other by chance.
+#[derive(Debug, Clone, Copy, Default)]
+struct Deviation {
+    s: f64,
+    count: u32,
+    /// When the newest value came, and the last two, seconds.
+    last: Option<(Instant, f64, f64)>,
+}
+
+impl Deviation {
+    /// Takes a value that is at least `apart` from the last.
+    fn on_value(&mut self, value_s: f64, apart: Duration, now: Instant) {
+        let (at, last_s, before_s) = self.last.unwrap_or((now, value_s, value_s));
+        let span = now.saturating_since(at);
+        if span < apart {
+            return;
+        }
+        self.count = self.count.saturating_add(1);
+        let bend_s = (value_s + before_s - last_s * 2.0).abs() / BEND;
+        let is_known = self.count > 2 * KNOWN_AFTER;
+        let bend_s = if is_known { bend_s.min(self.s * BEND_OUTLIER + BEND_STEP_S) } else { bend_s };
+        let first = if self.count > 2 { 1.0 / f64::from(self.count) } else { 0.0 };
+        let weight = (span.as_secs_f64().min(SAMPLE_GAP_MAX_S) * DEVIATION_GAIN).max(first);
+        self.s += (bend_s - self.s) * weight;
+        self.last = Some((now, value_s, last_s));
+    }
+}
+
+/// Observations averaged, as if of one datagram.
+#[derive(Debug, Clone, Copy, Default)]
+struct Average {
+    /// Over so many.
+    count: f64,
+    sent_at_s: f64,
+    sent: f64,
+    delay_s: f64,
+    at: Instant,
+}
+
+impl Average {
+    fn push(&mut self, seen: &Observation, most: f64, now: Instant) {
+        let span_s = now.saturating_since(std::mem::replace(&mut self.at, now)).as_secs_f64();
+        let room = (WINDOW_MAX_S / span_s.max(1e-6)).max(1.0);
+        self.count = (self.count + 1.0).min(most).min(room);
+        let gain = 1.0 / self.count;
+        self.sent_at_s += (seen.sent_at.as_nanos() as f64 / 1e9 - self.sent_at_s) * gain;
+        self.sent += (seen.sent as f64 - self.sent) * gain;
+        self.delay_s += (seen.delay_us as f64 / 1e6 - self.delay_s) * gain;
+    }
+}
+
+/// The delays of one link, as they vary.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Smoothing {
+    single: Deviation,
+    slow: Deviation,
+    average: Average,
+}
+
+impl Smoothing {
+    /// Void: the delays before. Survives: how much they vary.
+    pub(super) fn on_restart(&mut self) {
+        (self.single.last, self.slow.last) = (None, None);
+        self.average = Average::default();
+    }
+
+    /// Takes an observation; `delay_us` is its delay less the datagram's own time.
+    pub(super) fn on_observation(&mut self, seen: &Observation, delay_us: i64, now: Instant) {
+        self.single.on_value(delay_us as f64 / 1e6, Duration::ZERO, now);
+        let most = (self.single.s / EMPTY_S).powi(2).clamp(1.0, AVERAGE_MAX);
+        self.average.push(seen, most, now);
+        self.slow.on_value(self.average.delay_s, SLOW, now);
+    }
+
+    /// Whether enough was seen to tell chance from a queue.
+    pub(super) const fn is_known(&self) -> bool {
+        self.single.count > KNOWN_AFTER
+    }
+
+    /// The deviation of the average, seconds: what was measured of it, but no more than that of a
+    /// single delay, and no less than if all were independent.
+    pub(super) fn deviation_s(&self) -> f64 {
+        let least_s = self.single.s / (2.0 * self.average.count - 1.0).max(1.0).sqrt();
+        let is_measured = self.slow.count > 2 * KNOWN_AFTER;
+        if is_measured { self.slow.s.clamp(least_s, self.single.s.max(least_s)) } else { self.single.s }
+    }
+
+    /// The average delay, µs.
+    pub(super) fn delay_us(&self) -> i64 {
+        rounded(self.average.delay_s * 1e6)
+    }
+
+    /// `seen`, with the averages in place of its send time, bytes sent and delay.
+    pub(super) fn averaged(&self, seen: &Observation) -> Observation {
+        let nanos = u64::try_from(rounded(self.average.sent_at_s * 1e9)).unwrap_or(0);
+        let sent = u64::try_from(rounded(self.average.sent)).unwrap_or(0);
+        Observation { sent_at: Instant::from_nanos(nanos), sent, delay_us: self.delay_us(), ..*seen }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates")]
+fn rounded(value: f64) -> i64 {
+    value.round() as i64
+}
