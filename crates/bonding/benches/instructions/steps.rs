@@ -163,6 +163,7 @@ fn delays() -> [LinkDelay; 2] {
         usable: true,
         delay_us,
         jitter_us: 100,
+        reorders_by: Duration::ZERO,
         resend: Duration::ZERO,
     })
 }

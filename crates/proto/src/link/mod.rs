@@ -483,7 +483,11 @@ impl Link {
         if is_indirect && !self.liveness.health.takes_indirect() {
             return Ok(());
         }
-        let told = self.deliveries.log.on_feedback(frame, self.delays.srtt(), now)?;
+        let told = self.deliveries.log.on_feedback(
+            frame,
+            (self.delays.srtt(), self.delays.tx().reorders_by(now)),
+            now,
+        )?;
         let delivered_bytes = self.deliveries.log.take_delivered_max();
         self.path.sizes.search_mut().on_delivered(delivered_bytes, now);
         if !is_indirect {
@@ -626,6 +630,14 @@ impl Link {
     /// deviation.
     pub fn rx_delay_us(&self, now: Instant) -> (i64, u32) {
         (self.delays.rx().delay_us().unwrap_or(0), self.delays.rx().jitter_us(now))
+    }
+
+    /// How much later than one that was sent after it a datagram of this link may arrive, and how
+    /// many datagrams were sent in that time. `None`: the link keeps the order, or is plain, and
+    /// nothing tells.
+    pub fn rx_reordering(&self, now: Instant) -> Option<(u64, Duration)> {
+        let guess = if self.profile.is_sealed() { self.delays.rx().reorders_by(now) } else { Duration::ZERO };
+        self.arrivals.patience(guess).map(|patience| (patience.packets, patience.time))
     }
 
     /// What the link carries, or is taken to carry until that is known.

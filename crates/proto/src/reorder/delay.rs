@@ -13,6 +13,9 @@ pub struct LinkDelay {
     pub delay_us: i64,
     /// Mean deviation of that delay, in µs.
     pub jitter_us: u32,
+    /// How much later than one that was sent after it a packet may arrive on this link; zero: the
+    /// link keeps the order.
+    pub reorders_by: Duration,
     /// How much later than on this link a packet that it lost may arrive, sent again; zero: losses
     /// are not sent again.
     pub resend: Duration,

@@ -1,24 +1,24 @@
 //! The held packets of a slot while a gap is open, and the time at which that gap is lost.
 //!
-//! Each link is nearly first-in first-out; links differ in delay. A gap is lost as soon as **every
-//! usable link has passed it**. Link L has passed a gap
-//! 1. *by knowledge*, when 3 later packets of this slot have arrived on L, or when one has and 2 ms
-//!    have gone by since: a first-in first-out link no longer delivers the missing ones (RFC 9002
-//!    §6.1);
+//! Links differ in delay, and in how much they reorder ([`LinkDelay::reorders_by`], which is
+//! learned for each). A gap is lost as soon as **every usable link has passed it**. Link L has
+//! passed a gap
+//! 1. *by knowledge*, when one later packet of this slot has arrived on L and 2 ms, or as much as L
+//!    reorders by, have gone by since; or when 3 have and L keeps the order (RFC 9002 §6.1);
 //! 2. *by time*, from the arrival of the first held packet F plus
-//!    `max(0, delay of L − delay of F's link)` plus 4 × the jitter of L plus 30 ms: if L had
-//!    carried the missing packets, sent before F, they would have arrived. This decides for a link
-//!    that carried no packet of this slot lately. It also protects the first packets on a slow link
-//!    that was just added: faster links passing them prove nothing.
+//!    `max(0, delay of L − delay of F's link)` plus 4 × the jitter of L, or what L reorders by, plus
+//!    30 ms: if L had carried the missing packets, sent before F, they would have arrived. This
+//!    decides for a link that carried no packet of this slot lately. It also protects the first
+//!    packets on a slow link that was just added: faster links passing them prove nothing.
 //!
 //! If the sender sends losses again, link L has not passed the gap before the arrival of F plus the
 //! difference of delays plus `LinkDelay::resend`, which covers two rounds of loss, feedback and
 //! resend.
 //!
-//! An unusable link counts as having passed. If no link is usable, only the cap counts: **no packet
-//! is held longer than `hold_max`** after its arrival, or 300 ms if losses are sent again. After a
-//! gap is given up, the rules apply to the next gap with the arrivals already noted. A
-//! delay offset common to all links cancels.
+//! An unusable link counts as having passed. If no link is usable, only the cap counts: **no gap is
+//! waited for longer than `hold_max`** after the arrival behind it, or 300 ms if losses are sent
+//! again. After a gap is given up, the rules apply to the next gap with the arrivals already noted.
+//! A delay offset common to all links cancels.
 //!
 //! Contract: the caller owns the position. Every `next` argument is the lowest counter not
 //! delivered, the same one until packets are popped; every counter given here is at or above it. A
@@ -248,11 +248,11 @@ impl Hold {
         let mut at = None;
         let mut known_at = Some(Instant::ZERO);
         for (index, link) in links.iter().enumerate().filter(|(_, link)| link.usable) {
-            let proof = self.arrivals.get(index).and_then(|arrivals| proof(arrivals, next));
+            let proof = self.arrivals.get(index).and_then(|arrivals| proof(arrivals, next, link.reorders_by));
             let skew_us = link.delay_us.saturating_sub(first_delay_us.unwrap_or(link.delay_us));
             let skew = Duration::from_micros(u64::try_from(skew_us).unwrap_or(0));
             let jitter = Duration::from_micros(u64::from(link.jitter_us)) * JITTERS;
-            let in_time = first.at + skew + jitter + DELAY_SLACK;
+            let in_time = first.at + skew + jitter.max(link.reorders_by) + DELAY_SLACK;
             let passed = proof.map_or(in_time, |proof| proof.min(in_time));
             let passed = if link.resend.is_zero() {
                 passed
@@ -282,9 +282,9 @@ impl Hold {
 
 /// The time from which the link's arrivals prove that it does not carry the packet missing at
 /// `next`. All noted arrivals are above the gap, since no packet arrived in it.
-fn proof(arrivals: &Arrivals, next: u64) -> Option<Instant> {
-    if arrivals.top.last().is_some_and(|&third| third >= next) {
+fn proof(arrivals: &Arrivals, next: u64, reorders_by: Duration) -> Option<Instant> {
+    if reorders_by.is_zero() && arrivals.top.last().is_some_and(|&third| third >= next) {
         return Some(Instant::ZERO);
     }
-    arrivals.records.front().map(|&(_, at)| at + SWAP_SLACK)
+    arrivals.records.front().map(|&(_, at)| at + SWAP_SLACK.max(reorders_by))
 }

@@ -147,9 +147,11 @@ impl Model {
                 self.arrived.iter().filter(|&&(counter, on, _)| counter >= first && usize::from(on) == index);
             let counters: BTreeSet<u64> = later.clone().map(|&(counter, _, _)| counter).collect();
             let skew_us = (link.delay_us - links[usize::from(first_link)].delay_us).max(0).unsigned_abs();
-            counters.len() >= 3
-                || later.clone().any(|&(_, _, at_us)| at_us + SWAP_SLACK_US <= now_us)
-                || first_us + skew_us + 4 * u64::from(link.jitter_us) + DELAY_SLACK_US <= now_us
+            let reorders_us = u64::try_from(link.reorders_by.as_micros()).unwrap();
+            let margin_us = reorders_us.max(4 * u64::from(link.jitter_us));
+            counters.len() >= 3 && reorders_us == 0
+                || later.clone().any(|&(_, _, at_us)| at_us + SWAP_SLACK_US.max(reorders_us) <= now_us)
+                || first_us + skew_us + margin_us + DELAY_SLACK_US <= now_us
         };
         links.iter().any(|link| link.usable)
             && links.iter().enumerate().all(|(index, link)| !link.usable || passed(index, link))
@@ -288,18 +290,22 @@ fn check_invariants(scenario: &Scenario, run: &Run) -> Result<(), TestCaseError>
 
 fn link(told_right: bool) -> impl Strategy<Value = Link> {
     let error_us = if told_right { 0..=0_i64 } else { -20_000..=20_000 };
-    let spread_us = if told_right { 0..=0_u64 } else { 0..=5_000 };
+    // What a link delays and reorders by is less than the longest hold.
+    let delay_us = if told_right { 0..60_000_u64 } else { 0..120_000 };
+    let spread_us = if told_right { 0..=80_000_u64 } else { 0..=5_000 };
+    let reorders = prop::bool::weighted(0.5);
     let usable = if told_right { 1.0 } else { 0.9 };
     let flip_us =
         if told_right { Just(None).boxed() } else { prop::option::weighted(0.2, 0..200_000_u64).boxed() };
-    (0..120_000_u64, spread_us, error_us, 0..2_000_u32, prop::bool::weighted(usable), flip_us).prop_map(
-        |(delay_us, spread_us, error_us, jitter_us, usable, flip_us)| Link {
+    (delay_us, spread_us, error_us, 0..2_000_u32, prop::bool::weighted(usable), flip_us, reorders).prop_map(
+        move |(delay_us, spread_us, error_us, jitter_us, usable, flip_us, reorders)| Link {
             delay_us,
-            spread_us,
+            spread_us: if told_right && !reorders { 0 } else { spread_us },
             told: LinkDelay {
                 usable,
                 delay_us: delay_us as i64 + error_us - 1_000_000,
                 jitter_us,
+                reorders_by: Duration::from_micros(if reorders { spread_us } else { 0 }),
                 resend: Duration::ZERO,
             },
             flip_us,
@@ -395,16 +401,17 @@ proptest! {
             (any::<u8>(), prop_oneof![any::<u64>(), 0..64_u64, (1_u64 << 48) - 64..1 << 48], any::<u8>(), any::<u64>()),
             1..300,
         ),
-        links in prop::collection::vec((any::<bool>(), any::<i64>(), any::<u32>(), 0..500_u64), 0..4),
+        links in prop::collection::vec((any::<bool>(), any::<i64>(), any::<u32>(), 0..500_u64, 0..300_u64), 0..4),
         (bytes_max, slot_packets_max, slots_max) in (0..50_000_usize, 0..5_000_usize, 0..5_usize),
         steps_us in prop::collection::vec(0..3_000_000_u64, 300),
     ) {
         let links: Vec<LinkDelay> = links
             .into_iter()
-            .map(|(usable, delay_us, jitter_us, resend_ms)| LinkDelay {
+            .map(|(usable, delay_us, jitter_us, resend_ms, reorders_ms)| LinkDelay {
                 usable,
                 delay_us,
                 jitter_us,
+                reorders_by: Duration::from_millis(reorders_ms),
                 resend: Duration::from_millis(resend_ms),
             })
             .collect();

@@ -14,7 +14,13 @@ fn us(us: u64) -> Duration {
 }
 
 fn link(delay_ms: i64) -> LinkDelay {
-    LinkDelay { usable: true, delay_us: delay_ms * 1_000, jitter_us: 0, resend: Duration::ZERO }
+    LinkDelay {
+        usable: true,
+        delay_us: delay_ms * 1_000,
+        jitter_us: 0,
+        reorders_by: Duration::ZERO,
+        resend: Duration::ZERO,
+    }
 }
 
 /// A resequencer with its links and a clock; a packet's content is its sequence number.
@@ -153,6 +159,21 @@ fn one_later_packet_proves_a_loss_after_two_milliseconds() {
     assert_eq!(bench.wait(us(1_999)), vec![]);
     assert_eq!(bench.wait(us(1)), vec![2, 3]);
     assert_eq!((bench.stats().known_losses, bench.stats().timeouts), (1, 0));
+}
+
+#[test]
+fn a_link_that_reorders_proves_a_loss_only_after_as_long() {
+    let mut bench = started();
+    bench.links = vec![LinkDelay { reorders_by: ms(25), ..link(10) }];
+    for seq in [2, 3, 4, 5] {
+        assert_eq!(bench.give(seq, FAST), Ok(vec![]));
+    }
+    assert_eq!(bench.wait(ms(24)), [0; 0]);
+    assert_eq!(bench.give(1, FAST), Ok(vec![1, 2, 3, 4, 5]));
+    for seq in [7, 8, 9, 10] {
+        assert_eq!(bench.give(seq, FAST), Ok(vec![]));
+    }
+    assert_eq!(bench.wait(ms(25)), [7, 8, 9, 10]);
 }
 
 #[test]

@@ -98,8 +98,13 @@ fn losses_in_a_row_are_one_record_and_resends_say_how_they_were_found() {
     assert_eq!(drained(&mut tracer), [resent(0, None, false)], "its trigger is told once");
 }
 
-const LINKS: [LinkDelay; 2] =
-    [LinkDelay { usable: true, delay_us: 0, jitter_us: 0, resend: Duration::ZERO }; 2];
+const LINKS: [LinkDelay; 2] = [LinkDelay {
+    usable: true,
+    delay_us: 0,
+    jitter_us: 0,
+    reorders_by: Duration::ZERO,
+    resend: Duration::ZERO,
+}; 2];
 
 /// A resequencer whose slot 0 has handed out counter 0.
 struct Slot {

@@ -91,6 +91,12 @@ impl Runs {
         self.ranges.get(..self.count).unwrap_or(&[])
     }
 
+    /// The counter below all of these, where there was no room for more.
+    pub fn rest(&self, largest: u64) -> Option<u64> {
+        let (lowest, _) = self.counters(largest).last().filter(|_| self.count == RANGES_MAX)?;
+        lowest.checked_sub(1)
+    }
+
     /// Each run as its lowest and highest counter (inclusive), downwards from `largest`.
     pub fn counters(&self, largest: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let first = std::iter::once(Range { gap: 0, run: self.first });

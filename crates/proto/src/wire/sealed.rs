@@ -6,6 +6,8 @@
 //! The first byte of a datagram tells its kind: below 0x80 it is a plain frame, otherwise one of
 //! [`DatagramKind`].
 
+use std::time::Duration;
+
 use crate::discard::Discard;
 use crate::time::Instant;
 
@@ -89,6 +91,11 @@ pub fn stamp(now: Instant) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "modulo 2^16 is what the stamp is")]
     let stamp = (now.as_micros() / 100) as u16;
     stamp
+}
+
+/// The time between two stamps of this difference.
+pub fn span(difference: u16) -> Duration {
+    Duration::from_micros(u64::from(difference) * 100)
 }
 
 #[cfg(test)]

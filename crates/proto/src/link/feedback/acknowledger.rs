@@ -5,7 +5,9 @@
 //! within [`SPACING_MIN`], an eighth of the round trip (at most [`SPACING_MAX`]; neither counts
 //! after [`TOLD_BYTES`]), or more often than [`RETURN_PERMILLE`] of what the link carries the other
 //! way allow. A missing datagram is told at once, and so are the three after it, by which the
-//! sender knows it for lost.
+//! sender knows it for lost. Not so on a link that reorders: there a missing datagram is as a rule
+//! on its way, and its sender waits for longer. How late datagrams come is learned from their
+//! counters and stamps ([`super::reordering`]).
 //!
 //! What little traffic brings is told with the next heartbeat, in the same datagram, or when
 //! nothing has followed it for [`END_AFTER`]: its sender waits to know whether the end of what it
@@ -18,6 +20,7 @@
 
 use std::time::Duration;
 
+use super::reordering::{Patience, Reordering};
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::sealed;
@@ -114,6 +117,7 @@ pub(in crate::link) struct Acknowledger {
     /// So many more datagrams are told at once, because one before them is missing.
     urgent: u8,
     told_at: Option<Instant>,
+    reordering: Reordering,
 }
 
 impl Default for Acknowledger {
@@ -127,6 +131,7 @@ impl Default for Acknowledger {
             run_from: Instant::ZERO,
             urgent: 0,
             told_at: None,
+            reordering: Reordering::default(),
         }
     }
 }
@@ -135,14 +140,22 @@ impl Acknowledger {
     /// A datagram came, and is handled now.
     pub(in crate::link) fn on_arrival(&mut self, arrival: &Arrival, now: Instant) {
         let delay = sealed::stamp(arrival.at).wrapping_sub(arrival.stamp);
+        self.reordering.on_arrived(1, now);
         match &mut self.now {
             Some(report) if report.key == arrival.key => {
                 report.received = report.received.wrapping_add(1);
                 report.marked = report.marked.wrapping_add(arrival.is_marked.into());
-                if arrival.counter > report.largest + 1 {
+                if arrival.counter > report.largest + 1 && !self.reordering.is_any_late() {
                     self.urgent = LATER_DATAGRAMS;
                 } else {
                     self.urgent = self.urgent.saturating_sub(1);
+                }
+                if arrival.counter < report.largest {
+                    // By how much longer it took than the one that overtook it: where little is
+                    // sent, that is more than the time between their sendings.
+                    let sent_later = sealed::span(report.largest_stamp.wrapping_sub(arrival.stamp));
+                    let later = arrival.at.saturating_since(report.largest_at) + sent_later;
+                    self.reordering.on_late(report.largest - arrival.counter, later);
                 }
                 if self.asking_bytes == 0 || is_less(delay, report.least_delay) {
                     (report.least, report.least_at, report.least_delay) =
@@ -237,6 +250,12 @@ impl Acknowledger {
         self.now
     }
 
+    /// How late datagrams of the link may be; `None`: it keeps the order. `guess`: how late they are
+    /// taken to be where that is not learned yet.
+    pub(in crate::link) fn patience(&self, guess: Duration) -> Option<Patience> {
+        self.reordering.patience(guess)
+    }
+
     /// When the last datagram came that asks, on a link that was in steady use until then.
     pub(in crate::link) fn steady_until(&self) -> Option<Instant> {
         let is_steady = self.asked_at.saturating_since(self.run_from) >= STEADY_MIN;
@@ -287,5 +306,39 @@ mod tests {
         assert_eq!((report.least_at.saturating_since(at(0)).as_millis() % 10, report.least_delay), (5, 50));
         // Not a pause of the link.
         assert_eq!(arrivals.steady_until(), None);
+    }
+
+    fn arrival(counter: u64, sent_at: Instant, at: Instant) -> Arrival {
+        let stamp = sealed::stamp(sent_at);
+        Arrival { key: 1, is_current: true, counter, stamp, at, bytes: 100, asks: true, is_marked: false }
+    }
+
+    #[test]
+    fn how_late_datagrams_come_is_learned_from_counters_and_stamps() {
+        let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        let mut arrivals = Acknowledger::default();
+        // Sent every millisecond; every tenth takes 30 ms, the others 5.
+        let took = |counter: u64| if counter.is_multiple_of(10) { 30 } else { 5 };
+        let mut order: Vec<u64> = (0..2_000).collect();
+        order.sort_by_key(|counter| counter + took(*counter));
+        for counter in order {
+            let now = at(counter + took(counter));
+            arrivals.on_arrival(&arrival(counter, at(counter), now), now);
+        }
+        let patience = arrivals.patience(Duration::ZERO).unwrap();
+        assert!((25..32).contains(&patience.time.as_millis()), "{patience:?}");
+        assert!((25..32).contains(&patience.packets), "{patience:?}");
+    }
+
+    /// Little is sent: the next datagram was sent right after the late one, and came long before.
+    #[test]
+    fn what_is_late_by_more_than_it_was_sent_earlier_counts_as_such() {
+        let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        let mut arrivals = Acknowledger::default();
+        for (counter, sent_ms, at_ms) in [(0, 0, 5), (2, 101, 106), (1, 100, 146)] {
+            arrivals.on_arrival(&arrival(counter, at(sent_ms), at(at_ms)), at(at_ms));
+        }
+        let patience = arrivals.patience(Duration::ZERO).unwrap();
+        assert!((41..52).contains(&patience.time.as_millis()), "{patience:?}");
     }
 }

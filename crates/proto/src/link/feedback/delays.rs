@@ -19,6 +19,10 @@ const DELAY_WINDOW_MS: u64 = 2_000;
 /// heartbeats.
 const FEEDBACK_STEP: Duration = Duration::from_millis(25);
 
+/// A datagram may be later than one sent after it by so many times the deviation of delays. Source:
+/// RFC 6298 §2.3 (K = 4).
+const JITTERS: u32 = 4;
+
 /// RFC 6298's estimator with a windowed minimum.
 #[derive(Debug, Clone)]
 pub(in crate::link) struct RttEstimator {
@@ -100,6 +104,11 @@ impl DelayEstimator {
         let Some((mean, deviation)) = self.smoothed else { return 0 };
         let above = self.max.min(now).map_or(0, |max| max.saturating_neg().saturating_sub(mean) / 4);
         u32::try_from(deviation.max(above)).unwrap_or(u32::MAX)
+    }
+
+    /// By how much a link may reorder of which no more is known than how its delay varies.
+    pub(in crate::link) fn reorders_by(&self, now: Instant) -> Duration {
+        Duration::from_micros(u64::from(self.jitter_us(now))) * JITTERS
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) mod acknowledger;
 pub(super) mod delays;
 mod kept;
 pub(super) mod loss_meter;
+pub(super) mod reordering;
 pub(super) mod sent_log;
 
 use std::time::Duration;
@@ -163,9 +164,10 @@ impl Deliveries {
     }
 
     /// Whether the peer, which says that nothing followed the datagram sent at `largest_at` for
-    /// `hold`, should have received data since.
+    /// `hold`, should have received data since. What a link that reorders delays may be the one that
+    /// follows.
     pub(super) fn is_silent(&self, largest_at: Instant, hold: Duration, rtt: &RttEstimator) -> bool {
-        let patience = OVERDUE_MIN.max(rtt.rttvar() * 4);
+        let patience = OVERDUE_MIN.max(rtt.rttvar() * 4) + self.log.reorders_by();
         let due_before = (largest_at + hold).saturating_sub(patience);
         self.log.first_asked_after(largest_at).is_some_and(|first_at| {
             let later = self.log.first_asked_after(first_at + OVERDUE_SPAN);

@@ -4,9 +4,10 @@
 //! here they go on, so that a rekey loses no knowledge. A datagram is *delivered* when feedback
 //! names it, *lost* when one that was sent three later is delivered, or one that was sent later by
 //! an eighth of the round trip is (RFC 9002 §6.1; no timer of silence decides: that is the health's
-//! to judge). One that was taken for lost and arrives after all counts as delivered, and as
-//! *spurious* where its packet had been given back to be sent again: the link reorders, and
-//! `Patience` grows to what was seen (RFC 8985 §6.2 does the same).
+//! to judge). On a link that reorders both are as much as [`super::reordering`] learned from all
+//! datagrams that feedback named after later ones (RFC 8985 §6.2). One that was taken for lost and
+//! arrives after all counts as delivered, and as *spurious* where its packet had been given back to
+//! be sent again.
 //!
 //! A datagram can bear the packet that it carries. The log keeps it while its fate is open, and
 //! gives it back once it is lost ([`SentLog::take_lost`]), or when the link is given up
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::kept::Kept;
+use super::reordering::{Patience, Reordering};
 use crate::discard::Discard;
 use crate::packet::KeptPacket;
 use crate::time::Instant;
@@ -30,17 +32,17 @@ const LOG_MAX: usize = 65_536;
 
 /// RFC 9002 §6.1.1: `kPacketThreshold`.
 const PACKET_THRESHOLD: u64 = 3;
-/// Most that reordering raises it to. Chosen: no link reorders by more for long.
-const PACKET_THRESHOLD_MAX: u64 = 64;
-/// The same as a time. Chosen: two batches of a radio's scheduler.
-const TIME_THRESHOLD_MAX: Duration = Duration::from_millis(50);
-/// What reordering taught is forgotten after this without any. Chosen: as for the least delay.
-const PATIENCE_LASTS: Duration = Duration::from_secs(10);
+/// Where a link reorders, so many times the datagrams that were late count, of what was sent longer
+/// ago than ... Chosen: the rate may double within a round trip of slow start.
+const PACKETS_MARGIN: u64 = 2;
+/// ... this part of the time. Chosen: when the rate jumps by more, as many datagrams as were ever
+/// late follow within a moment (RFC 8985 §6.2 then counts none at all).
+const PACKETS_AFTER: u32 = 2;
 /// RFC 9002 §6.1.2: `kGranularity`.
 const TIME_THRESHOLD_MIN: Duration = Duration::from_millis(1);
 
-/// Datagrams behind the newest delivered one that are remembered although their fate is known.
-/// Chosen: what reorders comes within 64.
+/// Datagrams behind the newest delivered one that are remembered although their fate is known, or
+/// [`PACKETS_MARGIN`] times as many as may be late. Chosen: 10 ms at 1 Gbit/s.
 const LATE_MAX: u64 = 1_024;
 /// A datagram whose fate is known, or that asks for no answer, is remembered for this. Chosen:
 /// feedback of a far link that was lost once.
@@ -95,37 +97,6 @@ impl Outgoing {
     /// A datagram whose fate the session does not ask for.
     pub const fn control(sealed: Option<(u32, u64)>) -> Self {
         Self { sealed, asks: false, frame: None }
-    }
-}
-
-/// How much later than a delivered datagram another of the link may still arrive.
-#[derive(Debug)]
-struct Patience {
-    packets: u64,
-    /// At least; an eighth of the round trip otherwise.
-    time: Duration,
-    /// When a datagram came that had been given up.
-    learnt_at: Instant,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { packets: PACKET_THRESHOLD, time: TIME_THRESHOLD_MIN, learnt_at: Instant::ZERO }
-    }
-}
-
-impl Patience {
-    /// A datagram arrived although one that was sent `packets` and `time` later had arrived before.
-    fn on_late(&mut self, packets: u64, time: Duration, now: Instant) {
-        self.packets = self.packets.max(packets + 1).min(PACKET_THRESHOLD_MAX);
-        self.time = self.time.max(time + TIME_THRESHOLD_MIN).min(TIME_THRESHOLD_MAX);
-        self.learnt_at = now;
-    }
-
-    fn on_time(&mut self, now: Instant) {
-        if self.packets > PACKET_THRESHOLD && now.saturating_since(self.learnt_at) > PATIENCE_LASTS {
-            *self = Self::default();
-        }
     }
 }
 
@@ -217,7 +188,7 @@ pub(in crate::link) struct SentLog {
     lost: u64,
     /// The fate of all below this number is known.
     underway: u64,
-    patience: Patience,
+    reordering: Reordering,
     lost_frames: Vec<KeptPacket>,
     kept: Kept,
     counts: ResendCounts,
@@ -271,11 +242,12 @@ impl SentLog {
         });
     }
 
-    /// Takes a frame. `rtt`: the smoothed round trip.
+    /// Takes a frame. `rtt`: the smoothed round trip. `guess`: how late datagrams are taken to be
+    /// where that is not learned yet.
     pub(in crate::link) fn on_feedback(
         &mut self,
         feedback: &Feedback,
-        rtt: Duration,
+        (rtt, guess): (Duration, Duration),
         now: Instant,
     ) -> Result<Option<Told>, Discard> {
         let key = self.keys.iter().rev().find(|key| key.index == feedback.key);
@@ -298,9 +270,9 @@ impl SentLog {
         if is_newer {
             self.largest_delivered = Some(number);
         }
-        self.patience.on_time(now);
-        self.find_lost(largest.at, rtt);
-        self.forget_known();
+        let patience = self.patience(rtt, guess);
+        self.find_lost(patience);
+        self.forget_known(patience);
         Ok(Some(Told { largest, least, is_newer }))
     }
 
@@ -337,6 +309,11 @@ impl SentLog {
     /// What became of packets that were sent again.
     pub(in crate::link) const fn counts(&self) -> ResendCounts {
         self.counts
+    }
+
+    /// By how much the link is known to reorder.
+    pub(in crate::link) fn reorders_by(&self) -> Duration {
+        self.reordering.patience(Duration::ZERO).map_or(Duration::ZERO, |patience| patience.time)
     }
 
     /// The oldest datagram that waits for feedback.
@@ -412,19 +389,18 @@ impl SentLog {
         let Ok(from) = usize::try_from(low.saturating_sub(self.first)) else { return };
         let Ok(count) = usize::try_from((high + 1).saturating_sub(low)) else { return };
         let newest = self.largest_delivered.and_then(|number| Some((number, self.get(number)?.at)));
+        let mut arrived = 0;
         for (number, sent) in (low..).zip(self.log.iter_mut().skip(from).take(count)) {
             let bytes = u64::from(sent.bytes);
             match std::mem::replace(&mut sent.fate, Fate::Delivered) {
                 Fate::Delivered => continue,
-                Fate::Underway => self.delivered += bytes,
-                Fate::Lost => {
-                    self.delivered += bytes;
-                    self.lost = self.lost.saturating_sub(if sent.asks { bytes } else { 0 });
-                    if let Some((newest, newest_at)) = newest {
-                        let later = newest_at.saturating_since(sent.at);
-                        self.patience.on_late(newest.saturating_sub(number), later, now);
-                    }
-                }
+                Fate::Underway => {}
+                Fate::Lost => self.lost = self.lost.saturating_sub(if sent.asks { bytes } else { 0 }),
+            }
+            self.delivered += bytes;
+            arrived += 1;
+            if let Some((newest, newest_at)) = newest.filter(|(newest, _)| *newest > number) {
+                self.reordering.on_late(newest - number, newest_at.saturating_since(sent.at));
             }
             self.delivered_max = self.delivered_max.max(sent.bytes);
             if std::mem::take(&mut sent.is_resent) {
@@ -434,12 +410,25 @@ impl SentLog {
                 self.counts.recovered += u64::from(frame.tries() > 0);
             }
         }
+        self.reordering.on_arrived(arrived, now);
     }
 
-    /// What the newest delivered datagram, sent at `newest_at`, shows to be lost.
-    fn find_lost(&mut self, newest_at: Instant, rtt: Duration) {
+    /// How much later than a delivered datagram another one may still arrive.
+    fn patience(&self, rtt: Duration, guess: Duration) -> Patience {
+        let time = (rtt / 8).max(TIME_THRESHOLD_MIN);
+        let learned = self.reordering.patience(if guess > time { guess } else { Duration::ZERO });
+        learned.map_or(Patience { packets: PACKET_THRESHOLD, time }, |learned| Patience {
+            packets: (learned.packets * PACKETS_MARGIN).max(PACKET_THRESHOLD),
+            time: learned.time.max(time),
+        })
+    }
+
+    /// What the newest delivered datagram shows to be lost.
+    fn find_lost(&mut self, patience: Patience) {
+        let reorders = patience.packets > PACKET_THRESHOLD;
+        let packets_after = if reorders { patience.time / PACKETS_AFTER } else { Duration::ZERO };
         let Some(largest) = self.largest_delivered else { return };
-        let slack = (rtt / 8).max(self.patience.time);
+        let Some(newest_at) = self.get(largest).map(|newest| newest.at) else { return };
         let from = self.underway.max(self.first);
         let Ok(skipped) = usize::try_from(from - self.first) else { return };
         let Ok(count) = usize::try_from(largest.saturating_sub(from)) else { return };
@@ -450,7 +439,8 @@ impl SentLog {
                 follows = sent.fate == Fate::Lost;
                 continue;
             }
-            if number + self.patience.packets > largest && sent.at + slack > newest_at {
+            let is_young = sent.at + patience.time > newest_at;
+            if is_young && (number + patience.packets > largest || sent.at + packets_after > newest_at) {
                 continue;
             }
             sent.fate = Fate::Lost;
@@ -474,9 +464,10 @@ impl SentLog {
 
     /// Drops datagrams of known fate from the front, but for the last ones: lost ones may still
     /// arrive.
-    fn forget_known(&mut self) {
+    fn forget_known(&mut self, patience: Patience) {
         let Some(largest) = self.largest_delivered else { return };
-        while self.first + LATE_MAX <= largest && self.log.front().is_some_and(|front| !front.is_underway()) {
+        let late_max = LATE_MAX.max(patience.packets);
+        while self.first + late_max <= largest && self.log.front().is_some_and(|front| !front.is_underway()) {
             self.log.pop_front();
             self.first += 1;
         }

@@ -27,7 +27,8 @@ pub(super) fn refresh(delays: &mut Vec<LinkDelay>, links: &[Link], now: Instant)
     delays.extend(links.iter().map(|link| {
         let (delay_us, jitter_us) = link.rx_delay_us(now);
         let usable = link.state() != LinkState::Down;
-        LinkDelay { usable, delay_us, jitter_us, resend: Duration::ZERO }
+        let reorders_by = link.rx_reordering(now).map_or(Duration::ZERO, |(_, time)| time);
+        LinkDelay { usable, delay_us, jitter_us, reorders_by, resend: Duration::ZERO }
     }));
     let carries = |link: &Link| link.traffic().data_at().is_some_and(|at| now.saturating_since(at) < CARRIES);
     let service = Service::of(links.iter().map(|link| (link.state(), link.link_role())));
@@ -44,8 +45,10 @@ pub(super) fn refresh(delays: &mut Vec<LinkDelay>, links: &[Link], now: Instant)
     for (link, delay) in links.iter().zip(&mut *delays) {
         delay.usable &= carries(link) || (serves(link) && delay.delay_us <= latest_us);
     }
+    // The sender of a link that reorders waits for as long before it takes a packet for lost.
     let usable = links.iter().zip(&*delays).filter(|(_, delay)| delay.usable);
-    let round = usable.map(|(link, _)| link.rtt()).max().unwrap_or_default() + RESEND_SLACK;
+    let round = usable.map(|(link, delay)| link.rtt() + delay.reorders_by).max().unwrap_or_default();
+    let round = round + RESEND_SLACK;
     let resend = (round * u32::from(TRIES_MAX)).min(RESEND_HOLD_MAX);
     for (link, delay) in links.iter().zip(&mut *delays) {
         delay.resend = if link.peer_resends() { resend } else { Duration::ZERO };

@@ -13,6 +13,10 @@ use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
+/// Feedback of a link that reorders takes so many frames of one datagram at most. Chosen: 128 gaps,
+/// which 100 Mbit/s with a jitter of 20 ms deviation have at a time; 700 bytes.
+const FRAMES_MAX: usize = 4;
+
 /// What every heartbeat of a session says.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::session) struct Greeting {
@@ -191,18 +195,26 @@ fn probe(writer: &mut DatagramWriter<'_>, packet_max: usize) -> Option<Transmit>
     transmit
 }
 
-/// Appends a feedback frame; `false`: there is nothing to tell.
+/// Appends feedback, as a rule one frame; `false`: there is nothing to tell.
 fn put_feedback(link: &mut Link, keyring: &Keyring, buf: &mut Vec<u8>, now: Instant) -> bool {
     let Some(report) = link.report(now) else { return false };
-    let Some(feedback) = feedback(&report, link.id().0, keyring, now) else { return false };
-    wire::put_frame_header(buf, 0, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
-    feedback.put(buf);
+    let Some(mut next) = feedback(&report, link.id().0, keyring, now) else { return false };
+    // On a link that reorders, what one frame has no room for may have arrived since the last one.
+    let depth = link.rx_reordering(now).map_or(0, |(packets, _)| packets);
+    let until = report.largest.saturating_sub(depth);
+    for _ in 0..FRAMES_MAX {
+        wire::put_frame_header(buf, 0, Kind::Feedback, Modifiers::NONE, next.payload_bytes());
+        next.put(buf);
+        let Some(below) = next.runs.rest(next.largest).filter(|below| *below > until) else { break };
+        let Some((largest, runs)) = keyring.runs(report.key, link.id().0, below) else { break };
+        next = Feedback { largest, runs, ..next };
+    }
     true
 }
 
 /// What the report says, with what is missing; `None`: its key is over.
 fn feedback(report: &Report, link: u8, keyring: &Keyring, now: Instant) -> Option<Feedback> {
-    let runs = keyring.runs(report.key, link, report.largest)?;
+    let (_, runs) = keyring.runs(report.key, link, report.largest)?;
     let hold = now.saturating_since(report.largest_at).as_micros();
     let before = report.largest_at.saturating_since(report.least_at).as_micros() / 16;
     Some(Feedback {

@@ -297,12 +297,18 @@ impl Keyring {
         Some((keys.send.seal(link, counter, &header, frames), SealedAs { key: receiver_index, counter }))
     }
 
-    /// Which counters arrived on a link under the key of this index, from `largest` downwards.
-    pub(in crate::session) fn runs(&self, local_index: u32, link: u8, largest: u64) -> Option<Runs> {
+    /// Which counters arrived on a link under the key of this index, from `below` downwards, with
+    /// the largest of them.
+    pub(in crate::session) fn runs(&self, local_index: u32, link: u8, below: u64) -> Option<(u64, Runs)> {
         let keys = self.all().find(|keys| keys.local_index == local_index)?;
         let window = &keys.lanes.get(usize::from(link))?.window;
         let counts = |counter: u64, seen: bool| u16::try_from(window.run(counter, seen)).unwrap_or(u16::MAX);
-        let mut runs = Runs::new(counts(largest, true).max(1));
+        let largest = below.checked_sub(u64::from(counts(below, false)))?;
+        let first = counts(largest, true);
+        if first == 0 {
+            return None;
+        }
+        let mut runs = Runs::new(first);
         let mut at = largest.checked_sub(u64::from(runs.first));
         while let Some(highest_missing) = at {
             let gap = counts(highest_missing, false);
@@ -313,7 +319,7 @@ impl Keyring {
             }
             at = high.checked_sub(u64::from(run));
         }
-        Some(runs)
+        Some((largest, runs))
     }
 
     /// When a client is to make new keys because of their age; `None`: there are none.

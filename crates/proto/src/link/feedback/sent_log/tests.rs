@@ -41,7 +41,7 @@ fn tell(log: &mut SentLog, largest: u64, first: u16, ranges: &[(u16, u16)], at: 
     for &(gap, run) in ranges {
         assert!(runs.push(Range { gap, run }));
     }
-    log.on_feedback(&feedback(largest, runs), RTT, ms(at)).unwrap();
+    log.on_feedback(&feedback(largest, runs), (RTT, Duration::ZERO), ms(at)).unwrap();
     log.take_lost().iter().map(|frame| frame.data().seq_num).collect()
 }
 
@@ -62,10 +62,10 @@ fn what_three_later_ones_or_an_eighth_of_a_round_trip_passed_is_given_back_once(
 fn the_datagram_of_the_least_delay_is_known_however_many_came_after_it() {
     let mut log = sent(3_000);
     let told = Feedback { least_back: 2_400, ..feedback(2_999, Runs::new(3_000)) };
-    let told = log.on_feedback(&told, RTT, ms(3_040)).unwrap().unwrap();
+    let told = log.on_feedback(&told, (RTT, Duration::ZERO), ms(3_040)).unwrap().unwrap();
     assert_eq!((told.largest.at, told.least.unwrap().at), (ms(2_999), ms(599)));
     let long_gone = Feedback { least_back: 2_400, ..feedback(2_999, Runs::new(1)) };
-    assert!(log.on_feedback(&long_gone, RTT, ms(3_041)).unwrap().unwrap().least.is_none());
+    assert!(log.on_feedback(&long_gone, (RTT, Duration::ZERO), ms(3_041)).unwrap().unwrap().least.is_none());
 }
 
 #[test]
@@ -80,17 +80,48 @@ fn memory_is_free_again_when_fates_are_known() {
 }
 
 #[test]
-fn a_link_that_reorders_is_given_more_time() {
+fn a_link_that_reorders_is_given_more_time_in_packets() {
     let mut log = sent(60);
     assert_eq!(tell(&mut log, 8, 4, &[(1, 4)], 50), [4]);
-    // 4 came after all, behind 9.
+    // 4 came after all, behind 8: that many are allowed from now on.
     assert_eq!(tell(&mut log, 9, 10, &[], 51), [0; 0]);
     assert_eq!((log.counts().spurious, log.lost()), (1, 0));
-    assert_eq!(tell(&mut log, 18, 4, &[(1, 4)], 58), [0; 0], "14 is no later than 4 was");
-    assert_eq!(tell(&mut log, 20, 6, &[(1, 4)], 60), [14]);
+    // 14 is no later than that, also by time: 4 was 4 ms late, and an eighth of 40 ms is 5.
+    assert_eq!(tell(&mut log, 18, 4, &[(1, 4)], 58), [0; 0]);
+    assert_eq!(tell(&mut log, 19, 5, &[(1, 4)], 59), [14]);
     // Ten seconds later it is a link like others.
-    tell(&mut log, 30, 16, &[(1, 4)], 11_000);
-    assert_eq!(tell(&mut log, 44, 4, &[(1, 9)], 11_050), [40]);
+    tell(&mut log, 30, 16, &[(1, 4)], 6_000);
+    tell(&mut log, 40, 26, &[(1, 4)], 11_500);
+    assert_eq!(tell(&mut log, 54, 4, &[(1, 9)], 11_550), [50]);
+}
+
+/// Nothing of it was given up: that later ones came before it is enough.
+#[test]
+fn a_link_is_known_to_reorder_before_anything_is_given_up() {
+    let mut log = sent(300);
+    for number in (0..300).step_by(3) {
+        // Every third datagram comes behind the next two.
+        let before = u16::try_from(number).unwrap();
+        let ranges: &[(u16, u16)] = if before > 0 { &[(1, before)] } else { &[] };
+        tell(&mut log, number + 2, 2, ranges, 50 + number);
+        tell(&mut log, number + 2, 3 + before, &[], 51 + number);
+    }
+    assert_eq!((log.counts().spurious, log.lost()), (0, 0));
+    assert!(log.reorders_by() >= Duration::from_millis(1), "{:?}", log.reorders_by());
+}
+
+/// Its heartbeats say by how much delays vary.
+#[test]
+fn the_first_packets_over_a_link_that_jitters_are_not_given_up() {
+    let guess = Duration::from_millis(60);
+    let mut runs = Runs::new(20);
+    assert!(runs.push(Range { gap: 30, run: 1 }));
+    let mut log = sent(100);
+    log.on_feedback(&feedback(50, runs), (RTT, guess), ms(90)).unwrap();
+    assert_eq!(log.take_lost().len(), 0);
+    let mut log = sent(100);
+    log.on_feedback(&feedback(50, runs), (RTT, Duration::from_millis(1)), ms(90)).unwrap();
+    assert_eq!(log.take_lost().len(), 30);
 }
 
 #[test]
