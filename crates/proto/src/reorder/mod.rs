@@ -329,7 +329,7 @@ impl Resequencer {
         {
             let before = slot.load();
             let traced = self.tracer.before(|| slot.present(&self.common.stats));
-            slot.give_up_gap(&mut self.common, out);
+            slot.give_up_at_once(&mut self.common, out);
             slot.release_lost(links, now, &mut self.common, out);
             self.common.stats.overflows += 1;
             self.tracer.after(traced, key, Input::Time, || slot.present(&self.common.stats), now);

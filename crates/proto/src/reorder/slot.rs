@@ -162,11 +162,11 @@ impl Slot {
             overflows: stats.overflows,
             restarts: stats.restarts,
         };
-        let gap = self.hold.as_ref().map(|hold| (self.next, hold.gap() as u64));
+        let gap = self.hold.as_ref().map(|hold| (self.next, hold.gap() as u64)).filter(|(_, gap)| *gap > 0);
         Present { gap, held: self.load().packets, counts }
     }
 
-    /// When the open gap is lost; `None` if there is no gap.
+    /// When the open gap is lost or the next portion leaves; `None` if nothing is held.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.hold.as_ref().map(|hold| hold.deadline)
     }
@@ -209,16 +209,15 @@ impl Slot {
         }
         // A packet beyond the window pushes out the oldest gaps.
         while counter - self.next >= common.window && self.hold.is_some() {
-            self.give_up_gap(common, out);
+            self.give_up_at_once(common, out);
             common.stats.overflows += 1;
         }
-        let result = if counter == self.next {
+        let result = if counter == self.next && !self.is_leaving() {
             out.push_back(packet);
             self.advance(now);
             if let Some(hold) = &mut self.hold {
                 hold.skip_front();
             }
-            self.hand_out_run(common, out);
             Ok(())
         } else {
             self.keep(counter, link, &packet, now, common)
@@ -240,7 +239,7 @@ impl Slot {
         while counter > self.next
             && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap() as u64 <= counter)
         {
-            self.give_up_gap(common, out);
+            self.give_up_at_once(common, out);
         }
         if counter < self.next {
             // The packet is late, or was just delivered with its hold.
@@ -260,7 +259,7 @@ impl Slot {
         self.pass_over(gap);
         out.push_back(packet);
         self.advance(now);
-        self.hand_out_run(common, out);
+        self.hand_out_run(common, out, Hold::pop_front);
         Ok(())
     }
 
@@ -314,7 +313,8 @@ impl Slot {
         Ok(())
     }
 
-    /// Gives up the gaps that are lost by now, and sets the deadline of the next gap.
+    /// Delivers a portion of what is in order, gives up the gaps that are lost by now, and sets the
+    /// deadline of the next portion or gap.
     pub(super) fn release_lost(
         &mut self,
         links: &[LinkDelay],
@@ -323,6 +323,15 @@ impl Slot {
         out: &mut VecDeque<PacketBuf>,
     ) {
         while let Some(hold) = &mut self.hold {
+            if hold.is_leaving() {
+                let next_at = hold.grant(now);
+                self.hand_out_run(common, out, Hold::pop_granted);
+                if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_leaving()) {
+                    hold.deadline = next_at;
+                    return;
+                }
+                continue;
+            }
             let loss = hold.loss(self.next, links, common.hold_max);
             if now < loss.at {
                 hold.deadline = loss.at;
@@ -333,31 +342,48 @@ impl Slot {
             } else {
                 common.stats.timeouts += 1;
             }
-            self.give_up_gap(common, out);
+            self.give_up_gap(common);
         }
     }
 
-    /// Gives up the gap at the front and delivers the run behind it.
-    pub(super) fn give_up_gap(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
+    /// Gives up the gap at the front. The run behind it is in order then.
+    fn give_up_gap(&mut self, common: &mut Common) {
         if let Some(hold) = &mut self.hold {
             let gap = hold.gap() as u64;
             common.stats.lost += gap;
             hold.skip_gap();
             self.pass_over(gap);
-            self.hand_out_run(common, out);
         }
+    }
+
+    /// Gives up the gap at the front and delivers the whole run behind it: room is needed, or what
+    /// follows must not wait.
+    pub(super) fn give_up_at_once(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
+        self.give_up_gap(common);
+        self.hand_out_run(common, out, Hold::pop_front);
+    }
+
+    /// Whether what is held is in order at the front.
+    fn is_leaving(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.is_leaving())
     }
 
     /// Delivers all held packets, in order.
     pub(super) fn flush(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
         while self.hold.is_some() {
-            self.give_up_gap(common, out);
+            self.give_up_at_once(common, out);
         }
     }
 
-    fn hand_out_run(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
+    /// Delivers what `pop` takes from the front.
+    fn hand_out_run(
+        &mut self,
+        common: &mut Common,
+        out: &mut VecDeque<PacketBuf>,
+        mut pop: impl FnMut(&mut Hold) -> Option<PacketBuf>,
+    ) {
         let Some(mut hold) = self.hold.take() else { return };
-        while let Some(packet) = hold.pop_front() {
+        while let Some(packet) = pop(&mut hold) {
             out.push_back(packet);
             self.mark(self.next);
             self.next += 1;

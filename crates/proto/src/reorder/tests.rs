@@ -176,6 +176,45 @@ fn a_link_that_reorders_proves_a_loss_only_after_as_long() {
     assert_eq!(bench.wait(ms(25)), [7, 8, 9, 10]);
 }
 
+/// An application's socket has room for some ninety packets, and more come in the same moment.
+#[test]
+fn a_long_hold_leaves_in_portions_in_order_and_whole() {
+    let mut bench = started();
+    let large =
+        |seq: u64| PacketBuf::from(bytes::Bytes::from([&seq.to_be_bytes()[..], &[0; 1_242]].concat()));
+    let taken = |bench: &mut Bench| -> Vec<u64> {
+        let number = |packet: PacketBuf| u64::from_be_bytes(packet[..8].try_into().unwrap());
+        bench.out.drain(..).map(number).collect()
+    };
+    let give = |bench: &mut Bench, seq: u64| {
+        bench.reorder.on_packet(seq, FAST, large(seq), &bench.links, bench.now, &mut bench.out)?;
+        Ok(taken(bench))
+    };
+    // 80 Mbit/s for 50 ms.
+    for seq in 2..402 {
+        assert_eq!(give(&mut bench, seq), Ok(vec![]));
+        bench.now = bench.now + us(125);
+    }
+    let mut left = give(&mut bench, 1).unwrap();
+    assert_eq!(left.len(), 1 + 27, "the one that was missing, and 32 KiB");
+    for step in 0..25 {
+        // What comes meanwhile waits behind, and a copy of what waits is one.
+        if step == 1 {
+            assert_eq!(give(&mut bench, 402), Ok(vec![]));
+            assert_eq!(give(&mut bench, *left.last().unwrap() + 1), Err(Discard::Duplicate));
+        }
+        bench.now = bench.now + ms(1);
+        bench.reorder.on_timeout(&bench.links, bench.now, &mut bench.out);
+        assert!(bench.reorder.poll_timeout().is_none_or(|next| next > bench.now));
+        let portion = taken(&mut bench);
+        assert!(portion.len() <= 20, "{step}: {}", portion.len());
+        left.extend(portion);
+    }
+    assert_eq!(left, (1..403).collect::<Vec<_>>());
+    assert_eq!((bench.reorder.stats().held, bench.reorder.stats().lost), (0, 0));
+    assert_eq!(give(&mut bench, 403), Ok(vec![403]), "the next one passes at once");
+}
+
 #[test]
 fn a_copy_tells_that_its_link_has_passed() {
     let mut bench = started();
