@@ -38,6 +38,12 @@ const COMPETITOR_OMIT: Duration = Duration::from_secs(3);
 const QUEUE_BYTES_MAX: usize = 8_000_000 + 65_536;
 /// The most bytes that a session may hold for resequencing.
 const HELD_BYTES_MAX: usize = 16 << 20;
+/// When the load starts: the bond has had time to connect over most links.
+const LOAD_AFTER: Duration = Duration::from_millis(500);
+/// Payload whose arrival is timed.
+const TRANSFERS_BYTES: [u64; 5] = [100_000, 300_000, 1_000_000, 10_000_000, 50_000_000];
+/// Steps of that time.
+const TRANSFERS_STEP: Duration = Duration::from_millis(5);
 /// Bytes of IPv4 and TCP header without options.
 const TCP_HEADERS: u16 = 40;
 /// Bytes of IPv4, UDP, QUIC short header, packet number, tag and stream frame header.
@@ -150,10 +156,9 @@ impl Workload {
         f64::from(mtu - headers) / f64::from(OUTER_MTU)
     }
 
-    fn apps<C: Observed, S: Observed>(self, world: &mut World<C, S>, mtu: u16, seed: u64) {
+    fn apps<C: Observed, S: Observed>(self, world: &mut World<C, S>, mtu: u16, start: Instant, seed: u64) {
         let sends = |end| (end == End::Listener) == (self.direction == Direction::Down);
         let config = |end| BulkConfig { end, sends: sends(end), flows: self.flows, mtu, seed };
-        let start = load_start(seed);
         let (client, server) = (config(End::Connector), config(End::Listener));
         match self.transport {
             Transport::Tcp(control) => {
@@ -168,11 +173,11 @@ impl Workload {
     }
 }
 
-/// The load starts when the bond has had time to connect. Each seed starts it a little later, so
+/// A load starts `after` the run's start. Each seed starts it a little later, so
 /// that results that depend on one packet's luck differ from seed to seed, even where links draw no
 /// random numbers.
-fn load_start(seed: u64) -> Instant {
-    Instant::from_nanos(500_000_000 + seed.saturating_sub(1) % 64 * 1_300_000)
+fn load_start(after: Duration, seed: u64) -> Instant {
+    Instant::ZERO + after + Duration::from_micros(seed.saturating_sub(1) % 64 * 1_300)
 }
 
 /// Places of the applications on their hosts, in the order in which they are added.
@@ -188,6 +193,8 @@ pub struct RunSpec {
     pub system: System,
     /// The load.
     pub workload: Workload,
+    /// The start of the load.
+    pub start: Duration,
     /// The start of the measurement.
     pub warmup: Duration,
     /// End of the run.
@@ -212,6 +219,7 @@ impl RunSpec {
             setup,
             system,
             workload,
+            start: LOAD_AFTER,
             warmup: Duration::from_secs(3),
             duration,
             has_competitor: false,
@@ -261,6 +269,8 @@ pub struct Row {
     pub late: u64,
     /// Packets that the sending side's queue dropped.
     pub queue_drops: u64,
+    /// How long the first 0.1, 0.3, 1, 10 and 50 MB of payload took, as far as they arrived.
+    pub transfers: Vec<Duration>,
     /// Segments that the inner transport sent again.
     pub retransmits: u64,
     /// Bytes that each link delivered in the load's direction, by link name, over the whole run.
@@ -271,6 +281,20 @@ pub struct Row {
     pub trace_hash: u64,
     /// The oracles' objections; any objection proves a bug.
     pub problems: Vec<String>,
+}
+
+impl Row {
+    /// Runs the world to the next sample, and times the payload that arrives.
+    fn run_to<C: Observed, S: Observed>(&mut self, world: &mut World<C, S>, spec: &RunSpec, start: Instant) {
+        let until = world.now() + SAMPLE;
+        while world.now() < until {
+            world.run_for(TRANSFERS_STEP);
+            let received_bytes = receiver(world, spec).received_bytes;
+            while TRANSFERS_BYTES.get(self.transfers.len()).is_some_and(|bytes| *bytes <= received_bytes) {
+                self.transfers.push(world.now().saturating_since(start));
+            }
+        }
+    }
 }
 
 /// Makes a run; `trace` gets a sample every 100 ms.
@@ -293,8 +317,9 @@ fn drive<C: Observed, S: Observed>(
 ) -> Row {
     let seed = spec.setup.seed;
     let end = Instant::ZERO + spec.duration;
-    spec.workload.apps(&mut world, spec.setup.mtu(), seed);
-    world.client.host.add(Box::new(EchoClient::new(ECHO_INTERVAL, load_start(seed), end, seed)));
+    let start = load_start(spec.start, seed);
+    spec.workload.apps(&mut world, spec.setup.mtu(), start, seed);
+    world.client.host.add(Box::new(EchoClient::new(ECHO_INTERVAL, start, end, seed)));
     world.server.host.add(Box::new(EchoServer::new()));
     if let Some(trace) = trace.as_deref_mut() {
         trace.begin(&mut world);
@@ -308,7 +333,7 @@ fn drive<C: Observed, S: Observed>(
     let mut before_warmup = 0;
     let mut before_competitor = 0;
     while world.now() < end {
-        world.run_for(SAMPLE);
+        row.run_to(&mut world, spec, start);
         let now = world.now();
         if now <= Instant::ZERO + spec.warmup {
             before_warmup = receiver(&world, spec).received_bytes;
@@ -406,8 +431,9 @@ fn note_echo(echo: &Report, spec: &RunSpec, row: &mut Row) {
         let end = Instant::ZERO + spec.duration.saturating_sub(Duration::from_secs(1));
         (Instant::ZERO + spec.warmup..end).contains(&sent)
     };
-    let starts = (0..echo.sent)
-        .map(|at| load_start(spec.setup.seed) + ECHO_INTERVAL * u32::try_from(at).unwrap_or(u32::MAX));
+    let starts = (0..echo.sent).map(|at| {
+        load_start(spec.start, spec.setup.seed) + ECHO_INTERVAL * u32::try_from(at).unwrap_or(u32::MAX)
+    });
     let sent = starts.filter(|at| settled(*at)).count() as u64;
     let answered = echo.delays.iter().filter(|(sent, _)| settled(*sent)).count() as u64;
     row.echo_settled = (sent, sent.saturating_sub(answered));

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bonding_proto::config::Policy;
@@ -13,12 +14,13 @@ use bonding_sim::table;
 use bonding_sim::trace::{Trace, packets};
 use bonding_sim::world::Stalls;
 
-const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [competitor] [stalls=10/100]
+const USAGE: &str = "usage: replay SCENARIO POLICY WORKLOAD FOLDER [SEED] [competitor] [stalls=10/100] [start=3]
 Writes FOLDER/links.csv, a line per link and 100 ms, FOLDER/packets.csv, a line per packet of the load's direction,
 and FOLDER/client.trace and FOLDER/server.trace, the decisions of both ends (docs/trace.md): `bondctl trace`
 prints such a file, `cargo xtask trace` draws it.
 POLICY: best, adaptive, score, redundant or round_robin; WORKLOAD: such as tcp-cubic-down-1 or quic-bbr-up-4;
-competitor: another user's TCP flow joins on the first link after two seconds; stalls=10/100: both sides stand still for 10 ms in every 100";
+competitor: another user's TCP flow joins on the first link after two seconds; stalls=10/100: both sides stand still for 10 ms in every 100;
+start=3: the load starts after three seconds";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,13 +42,16 @@ fn main() -> anyhow::Result<ExitCode> {
         None => None,
         Some(spec) => Some(Stalls::parse(spec).with_context(|| format!("'{spec}' is not like 10/100"))?),
     };
-    let seed =
-        match rest.iter().find(|argument| *argument != "competitor" && !argument.starts_with("stalls=")) {
-            None => table::SEED,
-            Some(seed) => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
-        };
+    let seed = match rest.iter().find(|argument| *argument != "competitor" && !argument.contains('=')) {
+        None => table::SEED,
+        Some(seed) => seed.parse().with_context(|| format!("'{seed}' is no seed"))?,
+    };
     let name = scenario.name.clone();
-    let spec = RunSpec { has_competitor, stalls, ..RunSpec::new(scenario, system, workload, seed) };
+    let mut spec = RunSpec { has_competitor, stalls, ..RunSpec::new(scenario, system, workload, seed) };
+    if let Some(seconds) = rest.iter().find_map(|argument| argument.strip_prefix("start=")) {
+        let seconds = seconds.parse().with_context(|| format!("'{seconds}' is no number of seconds"))?;
+        spec.start = Duration::from_secs(seconds);
+    }
     let mut trace = Trace::new();
     let row = run(&spec, Some(&mut trace));
     let folder = Path::new(folder);

@@ -12,11 +12,14 @@
 //!   line;
 //! - `traces=FOLDER`: where the recorded traces of scenarios such as `lte-pair` are (default: the
 //!   folder that `BONDING_TRACES` names);
+//! - `start=N`: the load starts N seconds after the run's start, and is measured from there on;
+//! - `transfers`: how long the first 0.1, 0.3, 1, 10 and 50 MB take ends each line;
 //! - `stalls=10/100`: each side stands still for 10 ms in every 100.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bonding_netem::{Scenario, scenario};
@@ -54,6 +57,8 @@ struct Selection {
     has_ceilings: bool,
     without_resend: bool,
     has_competitor: bool,
+    has_transfers: bool,
+    start: Option<Duration>,
     stalls: Option<Stalls>,
 }
 
@@ -76,10 +81,15 @@ impl Selection {
             "no-resend" => self.without_resend = true,
             "competitor" => self.has_competitor = true,
             "ceilings" => self.has_ceilings = true,
+            "transfers" => self.has_transfers = true,
             _ => {
                 if let Some(spec) = argument.strip_prefix("stalls=") {
                     let stalls = Stalls::parse(spec);
                     self.stalls = Some(stalls.with_context(|| format!("'{spec}' is not like 10/100"))?);
+                } else if let Some(count) = argument.strip_prefix("start=") {
+                    let seconds =
+                        count.parse().with_context(|| format!("'{count}' is no number of seconds"))?;
+                    self.start = Some(Duration::from_secs(seconds));
                 } else if let Some(count) = argument.strip_prefix("seeds=") {
                     let seeds = count.parse().with_context(|| format!("'{count}' is no number of seeds"))?;
                     self.seeds = Some(seeds).filter(|seeds| *seeds != 1);
@@ -104,7 +114,12 @@ impl Selection {
             && self.workloads.is_empty()
             && self.seeds.is_none()
             && self.stalls.is_none()
-            && !(self.is_plain || self.has_ceilings || self.without_resend || self.has_competitor)
+            && self.start.is_none()
+            && !(self.is_plain
+                || self.has_ceilings
+                || self.without_resend
+                || self.has_competitor
+                || self.has_transfers)
     }
 
     /// Replaces each empty list by the document's.
@@ -138,6 +153,9 @@ impl Selection {
         spec.setup.recovery.resend = !self.without_resend;
         spec.has_competitor = self.has_competitor;
         spec.stalls = self.stalls;
+        if let Some(start) = self.start {
+            (spec.start, spec.warmup) = (start, start);
+        }
         if self.is_plain {
             spec.setup.security.fill(Security::Plain);
         }
@@ -154,7 +172,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let is_whole = selection.is_whole();
     selection.complete();
     let specs = selection.specs();
-    let lines = make(&specs, selection.seeds.unwrap_or(1));
+    let lines = make(&specs, &selection);
     let mut text = String::new();
     let mut problems = 0;
     for (index, (line, objections)) in lines.iter().enumerate() {
@@ -184,9 +202,9 @@ fn write(document: &str) -> anyhow::Result<()> {
 }
 
 /// A line for each run and the oracles' objections, on every core: the run of median goodput of
-/// `seeds`.
-fn make(specs: &[RunSpec], seeds: usize) -> Vec<(String, Vec<String>)> {
-    let seeds = seeds.max(1);
+/// the seeds.
+fn make(specs: &[RunSpec], selection: &Selection) -> Vec<(String, Vec<String>)> {
+    let seeds = selection.seeds.unwrap_or(1).max(1);
     let runs: Vec<RunSpec> = specs
         .iter()
         .flat_map(|spec| (0..seeds).map(move |more| (spec, more)))
@@ -197,10 +215,10 @@ fn make(specs: &[RunSpec], seeds: usize) -> Vec<(String, Vec<String>)> {
         })
         .collect();
     let mut rows = parallel::map(&runs, |spec| run(spec, None)).into_iter();
-    specs.iter().map(|spec| line((0..seeds).filter_map(|_| rows.next()).collect(), spec)).collect()
+    specs.iter().map(|spec| line((0..seeds).filter_map(|_| rows.next()).collect(), spec, selection)).collect()
 }
 
-fn line(mut rows: Vec<Row>, spec: &RunSpec) -> (String, Vec<String>) {
+fn line(mut rows: Vec<Row>, spec: &RunSpec, selection: &Selection) -> (String, Vec<String>) {
     rows.sort_by(|a, b| a.goodput_mbps.total_cmp(&b.goodput_mbps));
     let problems = rows.iter().flat_map(|row| row.problems.iter().cloned()).collect();
     let median = rows.get(rows.len() / 2);
@@ -208,6 +226,11 @@ fn line(mut rows: Vec<Row>, spec: &RunSpec) -> (String, Vec<String>) {
         median.map(|row| table::line(&spec.setup.scenario.name, spec.system, row)).unwrap_or_default();
     if let Some(share) = median.and_then(|row| row.competitor_share) {
         line = format!("{} competitor {:.0} % |\n", line.trim_end(), share * 100.0);
+    }
+    if let Some(row) = median.filter(|_| selection.has_transfers) {
+        let seconds: Vec<String> =
+            row.transfers.iter().map(|span| format!("{:.2}", span.as_secs_f64())).collect();
+        line = format!("{} {} s |\n", line.trim_end(), seconds.join(", "));
     }
     (line, problems)
 }
