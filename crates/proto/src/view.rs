@@ -75,6 +75,9 @@ pub struct LinkView {
     pub utilisation_permille: u16,
     /// Pacing rate.
     pub rate: BitRate,
+    /// What the link carries; the pacing rate is less for moments. `None`: not known, and the
+    /// pacing rate grows with what arrives.
+    pub capacity: Option<BitRate>,
     /// One-way delay of what this side sends, µs with an offset common to all links: only
     /// differences mean anything.
     pub delay_us: i64,

@@ -11,7 +11,7 @@ use bonding_proto::config::Policy;
 use bonding_proto::crypto::aead::{AeadKey, Cipher};
 use bonding_proto::qos::classify::Classifier;
 use bonding_proto::qos::flow::{self, FlowId};
-use bonding_proto::qos::queue::{Queue, QueueConfig, Queued, Tier};
+use bonding_proto::qos::queue::{Demand, Queue, QueueConfig, Queued, Tier};
 use bonding_proto::reorder::{Limits, LinkDelay, Resequencer};
 use bonding_proto::scheduler;
 use bonding_proto::units::BitRate;
@@ -142,6 +142,7 @@ fn schedule(count: usize) {
         is_competing: false,
         utilisation_permille: 500,
         rate: BitRate::from_bps(50_000_000),
+        capacity: Some(BitRate::from_bps(50_000_000)),
         delay_us: 10_000 + 10_000 * i64::from(number),
         free_at: at(0),
         header_bytes: 28,
@@ -151,7 +152,14 @@ fn schedule(count: usize) {
     for number in 0..count as u64 {
         let now = at(number * 60);
         let waited = Duration::from_millis(number % 40);
-        let head = Queued { flow: FlowId(1), bytes: 1_400, tier: Tier::Bulk, backlog_bytes: 200_000, waited };
+        let head = Queued {
+            flow: FlowId(1),
+            bytes: 1_400,
+            tier: Tier::Bulk,
+            backlog_bytes: 200_000,
+            waited,
+            demand: Demand::default(),
+        };
         if let scheduler::Decision::Send(link) = black_box(scheduler.select(&head, &views, now)) {
             views[link.index()].free_at = views[link.index()].free_at.max(now) + Duration::from_micros(240);
         }

@@ -683,6 +683,7 @@ impl Link {
             is_competing: estimate.is_competing,
             utilisation_permille: self.traffic.utilisation_permille(estimate.capacity, now),
             rate: self.pacing_rate(now),
+            capacity: estimate.capacity,
             delay_us: self.delays.tx().delay_us().unwrap_or(0),
             free_at: self.pacer.free_at(),
             header_bytes: self.path.header_bytes(),

@@ -54,6 +54,13 @@ pub(super) fn supersedes(newer: &[u8], older: &[u8]) -> bool {
     newer.supersedes(&older)
 }
 
+/// Whether `newer` is an acknowledgement that says all that `older` says, and acknowledges more,
+/// without selective acknowledgements.
+pub(super) fn advances(newer: &[u8], older: &[u8]) -> bool {
+    let (Some(newer), Some(older)) = (PureAck::of(newer), PureAck::of(older)) else { return false };
+    newer.blocks.is_empty() && newer.ack != older.ack && newer.supersedes(&older)
+}
+
 /// Whether a packet is a pure acknowledgement, which a newer one can supersede. It does no harm if
 /// it overtakes other packets, including data of its own connection (RFC 9293 §3.10.7.4).
 pub(crate) fn is_pure(packet: &[u8]) -> bool {
@@ -196,4 +203,4 @@ fn is_at_least(number: u32, other: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,6 +13,7 @@
 //!   backlog.
 //! - **Round.** After two round trips of the slowest link and one `target` the queue shows the
 //!   effect of a signal. A second signal before that cuts the flow for nothing.
+//! - **Far.** Flows over far links have the same with the delays of those.
 //! - **Starting.** While the estimate of a link's rate still grows, the drain rate doubles with
 //!   each round trip. The queue that a flow in slow start builds meanwhile drains by itself, and a
 //!   signal would end its slow start far below the links' rate.
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use super::codel::Params;
 use super::config::QueueConfig;
+use super::tier::Tier;
 use crate::units::BitRate;
 
 /// The most backlog kept for other links. Chosen: beyond it, every flow would pay for a slow link
@@ -41,29 +43,47 @@ const ROUND_MAX: Duration = Duration::from_millis(300);
 /// paths.
 const STARTING_TARGET: Duration = Duration::from_millis(250);
 
+/// What the links say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delays {
+    /// The backlog that is worth keeping, as a time.
+    pub spread: Duration,
+    /// The round trip of the slowest link in use.
+    pub round: Duration,
+}
+
+impl Delays {
+    /// As far as they count.
+    fn bounded(self) -> Self {
+        Self { spread: self.spread.min(SPREAD_MAX), round: self.round.min(ROUND_MAX) }
+    }
+}
+
 /// The inputs from the links, and the parameters that follow from them.
 #[derive(Debug)]
 pub(super) struct DelayControl {
     drain_rate: Option<BitRate>,
-    spread: Duration,
-    round: Duration,
     is_starting: bool,
-    params: Params,
+    near: (Delays, Params),
+    far: (Delays, Params),
 }
 
 impl DelayControl {
     /// Nothing is known of the links yet.
     pub(super) fn new(config: &QueueConfig) -> Self {
         let params = Params { target: config.target, interval: config.interval, mtu_bytes: config.quantum };
-        let (spread, round) = (Duration::ZERO, Duration::ZERO);
-        let mut control = Self { drain_rate: None, spread, round, is_starting: false, params };
+        let unknown = (Delays::default(), params);
+        let mut control = Self { drain_rate: None, is_starting: false, near: unknown, far: unknown };
         control.update(config);
         control
     }
 
-    /// The parameters for all flows.
-    pub(super) const fn params(&self) -> &Params {
-        &self.params
+    /// The parameters for all flows of a tier.
+    pub(super) const fn params(&self, tier: Tier) -> &Params {
+        match tier {
+            Tier::Realtime | Tier::Sparse | Tier::Bulk => &self.near.1,
+            Tier::Far => &self.far.1,
+        }
     }
 
     /// Sets the links' total rate, and whether the estimate of one of them still grows.
@@ -73,21 +93,22 @@ impl DelayControl {
         self.update(config);
     }
 
-    /// Sets the backlog worth keeping and the slowest link's round-trip time.
-    pub(super) fn set_delays(&mut self, config: &QueueConfig, spread: Duration, round: Duration) {
-        self.spread = spread.min(SPREAD_MAX);
-        self.round = round.min(ROUND_MAX);
+    /// Sets the delays of near links, and of far ones.
+    pub(super) fn set_delays(&mut self, config: &QueueConfig, near: Delays, far: Delays) {
+        (self.near.0, self.far.0) = (near.bounded(), far.bounded());
         self.update(config);
     }
 
     fn update(&mut self, config: &QueueConfig) {
         let mtu_bytes = u64::try_from(config.quantum).unwrap_or(u64::MAX);
         let mtu_time = self.drain_rate.map_or(Duration::ZERO, |rate| rate.time_to_send(mtu_bytes));
-        let mut target = config.target.max(mtu_time.saturating_mul(3) / 2) + self.spread;
-        if self.is_starting {
-            target = target.max(STARTING_TARGET);
+        for (delays, params) in [&mut self.near, &mut self.far] {
+            let mut target = config.target.max(mtu_time.saturating_mul(3) / 2) + delays.spread;
+            if self.is_starting {
+                target = target.max(STARTING_TARGET);
+            }
+            let interval = config.interval.max(target.saturating_mul(2)).max(delays.round * 2 + target);
+            *params = Params { target, interval, mtu_bytes: config.quantum };
         }
-        let interval = config.interval.max(target.saturating_mul(2)).max(self.round * 2 + target);
-        self.params = Params { target, interval, mtu_bytes: config.quantum };
     }
 }

@@ -51,6 +51,11 @@ impl FlowId {
         Self(self.0 % FLOWS + FLOWS)
     }
 
+    /// The same flow outside the realtime class.
+    pub(crate) const fn ordinary(self) -> Self {
+        Self(self.0 % FLOWS)
+    }
+
     /// Whether the flow is in the realtime class.
     pub const fn is_realtime(self) -> bool {
         self.0 >= FLOWS

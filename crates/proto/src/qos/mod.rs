@@ -6,7 +6,7 @@
 //!
 //! - [`flow`] maps an inner packet's addresses and ports to a [`flow::FlowId`], which names the
 //!   flow's queue and its slot in the frame's sequence number.
-//! - [`queue`] is FQ-CoDel (RFC 8290) with three tiers instead of new and old lists.
+//! - [`queue`] is FQ-CoDel (RFC 8290) with four tiers instead of new and old lists.
 //! - [`classify`] determines a packet's class, from configured rules ([`rule`]) and from the
 //!   traffic of its flow.
 //!
@@ -24,6 +24,7 @@ mod ecn;
 pub mod flow;
 pub mod queue;
 pub mod rule;
+pub(crate) mod spacing;
 mod table;
 mod tier;
 mod wait;

@@ -1,4 +1,4 @@
-//! The one queue ahead of all links: FQ-CoDel (RFC 8290) with three tiers.
+//! The one queue ahead of all links: FQ-CoDel (RFC 8290) with tiers.
 //!
 //! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with
 //! waiting packets the same number of bytes per round (RFC 8290 §4.1, §4.2).
@@ -11,6 +11,7 @@
 //! - *Bulk*: all other flows. A packet beyond credit or burst moves its flow here with all its
 //!   packets. The flow returns when its queue has run empty and it has earned half a burst, or
 //!   after a second without packets.
+//! - *Far*: bulk flows that [`Queue::relocate`] moved, until a second goes by without packets.
 //!
 //! A flow is in one tier at a time, so a change of tier never reorders it.
 //!
@@ -25,9 +26,7 @@
 //! the head of a tier changes only through `pop`, or through a push that overflows the queue, makes
 //! the head's flow bulk, or makes a flow fresh.
 //!
-//! A span counts as zero if time runs backwards.
-//!
-//! The queue does not know links, the link that a packet will take, or how a flow id is derived.
+//! The queue knows no links, nor how a flow id is derived.
 //!
 //! Why fresh flows go first:
 //! docs/decisions/0072-tiers-of-the-queue.md.
@@ -40,11 +39,12 @@ use super::codel::Verdict;
 pub use super::config::QueueConfig;
 use super::credit::Pool;
 use super::delay::DelayControl;
+pub use super::delay::Delays;
 use super::ecn;
 use super::flow::FlowId;
 use super::table::{Flow, FlowTable, Waiting};
 use super::tier::Tiers;
-pub use super::tier::{Queued, Tier};
+pub use super::tier::{Demand, Queued, Tier};
 use crate::discard::DiscardCounts;
 use crate::units::BitRate;
 use crate::{Discard, Instant, PacketBuf};
@@ -147,7 +147,9 @@ impl Queue {
         // another.
         let is_apart = id.is_realtime() || packet.len() <= ACK_BYTES_MAX;
         let follows = |flow: &&mut Flow| {
-            flow.tier == Tier::Bulk && !flow.packets.is_empty() && flow.credit.has_earned(now)
+            matches!(flow.tier, Tier::Bulk | Tier::Far)
+                && !flow.packets.is_empty()
+                && flow.credit.has_earned(now)
         };
         let Some(flow) = self.table.flow_mut(id).filter(|_| !is_apart).filter(follows) else {
             return Some(packet);
@@ -157,9 +159,13 @@ impl Queue {
             // The result does not matter: the flow is bulk already.
             let _ = flow.credit.try_spend(bytes, &mut self.pool, now);
         }
+        if class != Some(Class::Interactive) {
+            flow.bulk_bytes = flow.bulk_bytes.saturating_add(bytes as u64);
+        }
         flow.packets.push_back(Waiting { packet, arrived: now });
         flow.bytes += bytes;
-        self.tiers.of_mut(Tier::Bulk).bytes += bytes;
+        let tier = flow.tier;
+        self.tiers.of_mut(tier).bytes += bytes;
         self.count_pkts += 1;
         None
     }
@@ -194,7 +200,14 @@ impl Queue {
             Tier::Realtime => self.tiers.of(Tier::Realtime).bytes,
             Tier::Sparse if flow.is_fresh() => self.tiers.of(Tier::Realtime).bytes + self.fresh_bytes,
             Tier::Sparse => self.tiers.of(Tier::Realtime).bytes + self.tiers.of(Tier::Sparse).bytes,
-            Tier::Bulk => self.tiers.bytes(),
+            Tier::Bulk => self.tiers.bytes() - self.tiers.of(Tier::Far).bytes,
+            Tier::Far => self.tiers.of(Tier::Far).bytes,
+        };
+        let demand = Demand {
+            bulk_bytes: flow.bulk_bytes,
+            has_returned: flow.has_returned,
+            near_flows: self.table.waiting_count(Tier::Bulk),
+            far_flows: self.table.far_count(),
         };
         Some(Queued {
             flow: id,
@@ -202,6 +215,7 @@ impl Queue {
             tier,
             backlog_bytes,
             waited: now.saturating_since(waiting.arrived),
+            demand,
         })
     }
 
@@ -214,6 +228,23 @@ impl Queue {
         let flow = self.table.listed_mut(id);
         flow.deficit_bytes = flow.deficit_bytes.saturating_sub(signed(packet.len()));
         Some((id, packet))
+    }
+
+    /// Moves a bulk flow that has packets waiting to far links (`to` [`Tier::Far`]) or back
+    /// ([`Tier::Bulk`], for good). Any other flow stays.
+    pub fn relocate(&mut self, id: FlowId, to: Tier) {
+        let Some(flow) = self.table.flow_mut(id).filter(|flow| !flow.packets.is_empty()) else { return };
+        match (flow.tier, to) {
+            (Tier::Bulk, Tier::Far) => {}
+            (Tier::Far, Tier::Bulk) => flow.has_returned = true,
+            _ => return,
+        }
+        self.change_tier(id, to);
+    }
+
+    /// Whether a flow was moved to far links, and had packets in the last second.
+    pub fn is_far(&self, id: FlowId) -> bool {
+        self.table.far_count() != 0 && self.table.flow(id).is_some_and(|flow| flow.tier == Tier::Far)
     }
 
     /// [`Self::pop`], then [`Self::head`] of the same tier if `shows_next`.
@@ -244,9 +275,10 @@ impl Queue {
     }
 
     /// Sets the links' delays: the backlog that is worth keeping for slower, varying or failed
-    /// links, as a time, and the round-trip time of the slowest link in use.
-    pub fn set_delays(&mut self, spread: Duration, round: Duration) {
-        self.delay.set_delays(&self.config, spread, round);
+    /// links, as a time, and the round-trip time of the slowest link in use; of near links, and of
+    /// far ones.
+    pub fn set_delays(&mut self, near: Delays, far: Delays) {
+        self.delay.set_delays(&self.config, near, far);
     }
 
     /// Which tiers have packets waiting, in the order of [`Tier::ALL`]. Forgets the flows that have
@@ -318,12 +350,19 @@ impl Queue {
         flow.credit.earn(now, &earning);
         let tier_before = flow.tier;
         let mut tier = tier_before;
-        if was_idle && flow.credit.has_recovered(&earning) {
+        // What is under way over far links would be overtaken.
+        let is_far = tier_before == Tier::Far;
+        if was_idle && flow.credit.has_recovered(&earning) && !is_far {
             tier = Tier::best(id);
         }
         let is_covered = class != Some(Class::Bulk) && flow.credit.try_spend(bytes, &mut self.pool, now);
-        if !is_covered || flow.bytes + bytes > earning.burst_bytes() {
+        if (!is_covered || flow.bytes + bytes > earning.burst_bytes()) && !is_far {
             tier = Tier::Bulk;
+        }
+        if tier == Tier::Sparse {
+            flow.bulk_bytes = 0;
+        } else if class != Some(Class::Interactive) {
+            flow.bulk_bytes = flow.bulk_bytes.saturating_add(bytes as u64);
         }
         if tier == Tier::Realtime {
             self.pool.on_realtime(bytes, now);
@@ -335,21 +374,27 @@ impl Queue {
                     self.fresh_bytes += bytes;
                     self.table.move_to_fresh(id);
                 }
-                Tier::Realtime | Tier::Bulk => self.table.move_to_tier(id, tier),
+                Tier::Realtime | Tier::Bulk | Tier::Far => self.table.move_to_tier(id, tier),
             }
         } else if tier != tier_before {
-            let moved_bytes = flow.bytes;
-            if flow.is_fresh() {
-                self.fresh_bytes -= flow.packets.front().map_or(0, |first| first.packet.len());
-            }
-            if self.table.first(tier_before) == Some(id) {
-                self.tiers.of_mut(tier_before).has_head = false;
-            }
-            self.table.move_to_tier(id, tier);
-            self.tiers.of_mut(tier_before).bytes -= moved_bytes;
-            self.tiers.of_mut(tier).bytes += moved_bytes;
+            self.change_tier(id, tier);
         }
         tier
+    }
+
+    /// Moves a flow with packets to another tier.
+    fn change_tier(&mut self, id: FlowId, tier: Tier) {
+        let flow = self.table.listed_mut(id);
+        let (before, moved_bytes) = (flow.tier, flow.bytes);
+        if flow.is_fresh() {
+            self.fresh_bytes -= flow.packets.front().map_or(0, |first| first.packet.len());
+        }
+        if self.table.first(before) == Some(id) {
+            self.tiers.of_mut(before).has_head = false;
+        }
+        self.table.move_to_tier(id, tier);
+        self.tiers.of_mut(before).bytes -= moved_bytes;
+        self.tiers.of_mut(tier).bytes += moved_bytes;
     }
 
     /// Chooses the flow whose first packet is the tier's next: deficit round robin, then CoDel. A
@@ -389,7 +434,7 @@ impl Queue {
     /// Judges the first packet of `id`. `false`: the packet was dropped, and the next packet is
     /// first. CoDel never drops a flow's last packet, so there is a next one.
     fn has_passed_codel(&mut self, id: FlowId, tier: Tier, now: Instant) -> bool {
-        let params = self.delay.params();
+        let params = self.delay.params(tier);
         let flow = self.table.listed_mut(id);
         let Some(waiting) = flow.packets.front() else { return true };
         let waited = now.saturating_since(waiting.arrived);

@@ -42,6 +42,9 @@ pub(super) struct Flow {
     pub(super) deficit_bytes: i64,
     pub(super) codel: CoDel,
     pub(super) credit: Credit,
+    /// See [`super::tier::Demand`].
+    pub(super) bulk_bytes: u64,
+    pub(super) has_returned: bool,
     place: Place,
     prev: Option<FlowId>,
     next: Option<FlowId>,
@@ -72,6 +75,7 @@ enum Place {
 struct List {
     first: Option<FlowId>,
     last: Option<FlowId>,
+    count: usize,
 }
 
 /// All flows that have packets or had some lately.
@@ -82,10 +86,13 @@ pub(super) struct FlowTable {
     count: usize,
     /// Of them in the realtime class.
     realtime: usize,
+    /// And in the far tier, on its list or idle.
+    far_count: usize,
     urgent: List,
     fresh: List,
     sparse: List,
     bulk: List,
+    far: List,
     idle: List,
     /// Before this time no flow has been idle long enough to be forgotten.
     forget_at: Instant,
@@ -100,6 +107,16 @@ impl FlowTable {
     /// How many of them are in the realtime class.
     pub(super) fn realtime_count(&self) -> usize {
         self.realtime
+    }
+
+    /// How many flows of a tier have packets; fresh ones left out.
+    pub(super) fn waiting_count(&self, tier: Tier) -> usize {
+        self.list(Place::Tier(tier)).count
+    }
+
+    /// How many of the known flows are in the far tier.
+    pub(super) fn far_count(&self) -> usize {
+        self.far_count
     }
 
     pub(super) fn flow(&self, id: FlowId) -> Option<&Flow> {
@@ -155,6 +172,8 @@ impl FlowTable {
                 deficit_bytes: 0,
                 codel: CoDel::default(),
                 credit: Credit::new(now),
+                bulk_bytes: 0,
+                has_returned: false,
                 place: Place::Idle,
                 prev: None,
                 next: None,
@@ -176,15 +195,22 @@ impl FlowTable {
     /// Puts a flow that gets its first packet in the sparse tier at the end of the fresh ones.
     pub(super) fn move_to_fresh(&mut self, id: FlowId) {
         self.unlink(id);
-        self.listed_mut(id).tier = Tier::Sparse;
+        self.set_tier(id, Tier::Sparse);
         self.append(id, Place::Fresh);
     }
 
     /// Puts a flow that has packets at the end of its tier's list.
     pub(super) fn move_to_tier(&mut self, id: FlowId, tier: Tier) {
         self.unlink(id);
-        self.listed_mut(id).tier = tier;
+        self.set_tier(id, tier);
         self.append(id, Place::Tier(tier));
+    }
+
+    fn set_tier(&mut self, id: FlowId, tier: Tier) {
+        let flow = self.listed_mut(id);
+        let before = std::mem::replace(&mut flow.tier, tier);
+        self.far_count -= usize::from(before == Tier::Far);
+        self.far_count += usize::from(tier == Tier::Far);
     }
 
     /// Puts a flow that has run empty at the end of the idle list.
@@ -217,8 +243,8 @@ impl FlowTable {
                 return;
             }
             self.unlink(id);
-            if let Some(slot) = self.slots.get_mut(id.index()) {
-                *slot = None;
+            if let Some(flow) = self.slots.get_mut(id.index()).and_then(Option::take) {
+                self.far_count -= usize::from(flow.tier == Tier::Far);
             }
             self.count -= 1;
             self.realtime -= usize::from(id.is_realtime());
@@ -240,6 +266,7 @@ impl FlowTable {
             Place::Tier(Tier::Realtime) => &self.urgent,
             Place::Tier(Tier::Sparse) => &self.sparse,
             Place::Tier(Tier::Bulk) => &self.bulk,
+            Place::Tier(Tier::Far) => &self.far,
             Place::Idle => &self.idle,
         }
     }
@@ -250,12 +277,15 @@ impl FlowTable {
             Place::Tier(Tier::Realtime) => &mut self.urgent,
             Place::Tier(Tier::Sparse) => &mut self.sparse,
             Place::Tier(Tier::Bulk) => &mut self.bulk,
+            Place::Tier(Tier::Far) => &mut self.far,
             Place::Idle => &mut self.idle,
         }
     }
 
     fn append(&mut self, id: FlowId, place: Place) {
-        let last = self.list_mut(place).last.replace(id);
+        let list = self.list_mut(place);
+        list.count += 1;
+        let last = list.last.replace(id);
         match last {
             Some(last) => self.listed_mut(last).next = Some(id),
             None => self.list_mut(place).first = Some(id),
@@ -269,6 +299,7 @@ impl FlowTable {
     fn unlink(&mut self, id: FlowId) {
         let flow = self.listed_mut(id);
         let (place, prev, next) = (flow.place, flow.prev, flow.next);
+        self.list_mut(place).count -= 1;
         match prev {
             Some(prev) => self.listed_mut(prev).next = next,
             None => self.list_mut(place).first = next,

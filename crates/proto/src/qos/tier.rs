@@ -14,11 +14,19 @@ pub enum Tier {
     Sparse,
     /// All other flows.
     Bulk,
+    /// Bulk flows that the scheduler has moved to links far away. They wait apart, as near links
+    /// are free at other times than far ones.
+    Far,
 }
 
 impl Tier {
     /// All tiers, the most urgent first.
-    pub const ALL: [Self; 3] = [Self::Realtime, Self::Sparse, Self::Bulk];
+    pub const ALL: [Self; 4] = [Self::Realtime, Self::Sparse, Self::Bulk, Self::Far];
+
+    /// Whether its flows are bulk, near or far.
+    pub const fn is_bulk(self) -> bool {
+        matches!(self, Self::Bulk | Self::Far)
+    }
 
     /// The tier of a flow whose credit lasts.
     pub(super) const fn best(flow: FlowId) -> Self {
@@ -36,10 +44,26 @@ pub struct Queued {
     /// The tier that it waits in.
     pub tier: Tier,
     /// Bytes waiting in this tier and the more urgent ones, this packet included. For a packet of a
-    /// fresh flow, the sparse tier counts with its fresh packets only.
+    /// fresh flow, the sparse tier counts with its fresh packets only. Beside the far tier no other
+    /// counts: the others' packets take near links.
     pub backlog_bytes: usize,
     /// Time since the packet arrived, deliberate waiting included.
     pub waited: Duration,
+    /// How much its flow wants, and beside whom.
+    pub demand: Demand,
+}
+
+/// What says whether a bulk flow is worth moving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Demand {
+    /// Bytes that came for the flow since it became bulk, interactive packets left out.
+    pub bulk_bytes: u64,
+    /// The flow was moved to far links and has come back: it stays.
+    pub has_returned: bool,
+    /// Flows with packets waiting in [`Tier::Bulk`].
+    pub near_flows: usize,
+    /// Flows in [`Tier::Far`], with packets waiting or not.
+    pub far_flows: usize,
 }
 
 /// One tier.
@@ -58,6 +82,7 @@ pub(super) struct Tiers {
     realtime: TierState,
     sparse: TierState,
     bulk: TierState,
+    far: TierState,
 }
 
 impl Tiers {
@@ -66,6 +91,7 @@ impl Tiers {
             Tier::Realtime => &self.realtime,
             Tier::Sparse => &self.sparse,
             Tier::Bulk => &self.bulk,
+            Tier::Far => &self.far,
         }
     }
 
@@ -74,11 +100,12 @@ impl Tiers {
             Tier::Realtime => &mut self.realtime,
             Tier::Sparse => &mut self.sparse,
             Tier::Bulk => &mut self.bulk,
+            Tier::Far => &mut self.far,
         }
     }
 
     /// Bytes of all waiting packets.
     pub(super) fn bytes(&self) -> usize {
-        self.realtime.bytes + self.sparse.bytes + self.bulk.bytes
+        self.realtime.bytes + self.sparse.bytes + self.bulk.bytes + self.far.bytes
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! It composes: the order of the links ([`ranking`](super::ranking)), earliest arrival in that
 //! order ([`earliest`](super::earliest)), the rules that look at whole flows
-//! ([`placement`](super::placement)), and for the realtime class a choice of its own
+//! ([`placement`](super::placement)), links too far away to share a flow with near ones
+//! ([`distance`](super::distance)), and for the realtime class a choice of its own
 //! ([`realtime`](super::realtime)).
 //!
 //! A copy of one bulk packet of [`TRICKLE_EVERY_PKTS`] goes over the links that are left out for
@@ -13,10 +14,11 @@
 
 use std::time::Duration;
 
+use super::distance::Distance;
 use super::params::{RUN, TRICKLE_EVERY_PKTS};
 use super::placement::Placement;
 use super::policy::{Decision, Scheduler};
-use super::ranking::Ranking;
+use super::ranking::{Ranking, Reach};
 use super::realtime::Realtime;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
@@ -29,6 +31,9 @@ pub(super) struct Adaptive {
     ranking: Ranking,
     placement: Placement,
     realtime: Realtime,
+    /// Which flows are far, and where their packets go.
+    distance: Distance,
+    far: Placement,
     /// Bulk packets since the last that was copied over links that are left out.
     uncopied_pkts: u32,
 }
@@ -43,8 +48,32 @@ impl Scheduler for Adaptive {
             }
             Tier::Bulk => {
                 self.ranking.refresh_band(links);
-                let in_order = self.ranking.in_band(head, links, now);
-                self.placement.place_bulk(head, in_order, self.ranking.is_competing(), now)
+                let near = self.ranking.in_band(Reach::Near, head, links, now);
+                if self.ranking.has_far() {
+                    let far = self.ranking.in_band(Reach::Far, head, links, now);
+                    if self.distance.goes(head, near.clone(), far, now) {
+                        return Decision::MoveFar;
+                    }
+                }
+                self.placement.place_bulk(head, near, self.ranking.is_competing(Reach::Near), now)
+            }
+            Tier::Far => {
+                self.ranking.refresh_band(links);
+                let near = self.ranking.in_band(Reach::Near, head, links, now);
+                if !self.ranking.has_far() {
+                    // For as long as none serves: the flow stays what it is.
+                    return self.placement.place_bulk(
+                        head,
+                        near,
+                        self.ranking.is_competing(Reach::Near),
+                        now,
+                    );
+                }
+                let far = self.ranking.in_band(Reach::Far, head, links, now);
+                if self.distance.returns(head, near, far.clone(), now) {
+                    return Decision::MoveNear;
+                }
+                self.far.place_bulk(head, far, self.ranking.is_competing(Reach::Far), now)
             }
         }
     }
@@ -59,7 +88,7 @@ impl Scheduler for Adaptive {
 
     fn copies(&mut self, head: &Queued, _link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
         let lossy = self.ranking.lossy();
-        if lossy.is_empty() || head.tier != Tier::Bulk {
+        if lossy.is_empty() || !head.tier.is_bulk() {
             return LinkSet::NONE;
         }
         self.uncopied_pkts += 1;
@@ -185,15 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn bulk_keeps_to_links_in_the_band_and_sparse_traffic_to_the_order() {
-        // Preferred, and 50 of 52 Mbit/s are elsewhere.
+    fn bulk_keeps_to_the_links_of_its_band_and_sparse_traffic_to_the_order() {
+        // Too far apart for one flow.
         let mut links = [link(0, 2, 30), link(1, 50, 600)];
-        links[1].priority = 2;
-        assert_eq!(select(&links, &head(1_000_000)), Decision::Send(LinkId(1)));
-        assert_eq!(select(&links, &Queued { tier: Tier::Sparse, ..head(1_400) }), Decision::Send(LinkId(0)));
+        links[0].priority = 2;
+        let far = Queued { tier: Tier::Far, ..head(1_000_000) };
+        let sparse = Queued { tier: Tier::Sparse, ..head(1_400) };
+        assert_eq!(select(&links, &head(1_000_000)), Decision::Send(LinkId(0)), "not long yet");
+        assert_eq!(select(&links, &far), Decision::Send(LinkId(1)));
+        assert_eq!(select(&links, &sparse), Decision::Send(LinkId(0)));
         links[1].free_at = NOW + Duration::from_millis(1);
-        let wait = select(&links, &head(1_000_000));
+        let wait = select(&links, &far);
         assert_eq!(wait, Decision::Wait(links[1].free_at + QUANTUM), "the line's credit does not count");
+        assert_eq!(select(&links, &head(1_000_000)), Decision::Send(LinkId(0)));
     }
 
     #[test]

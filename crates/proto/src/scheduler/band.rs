@@ -8,6 +8,9 @@
 //! A link that a competitor's queue has made longer may be further away ([`RESEND_SPREAD_MAX`])
 //! where losses are sent again, as the receiver waits longer there. A link that is left alone would
 //! stay as long as it is, and the competitor would keep all of it.
+//!
+//! Of the links outside that band those that carry most together are a second one ([`Bands`]). A
+//! flow keeps to one of the two.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -55,16 +58,57 @@ impl DelayBand {
         self.first
     }
 
-    /// The least delay of the range, µs with the offset common to all delays.
-    pub(super) const fn least_us(self) -> i64 {
-        self.least_us
-    }
-
     /// Whether a link's delay lies in the range.
     pub(super) fn includes(self, link: &LinkView) -> bool {
         let above_us = link.delay_us.saturating_sub(self.least_us);
         let most = if link.is_competing && link.recovers { RESEND_SPREAD_MAX } else { SPREAD_MAX };
         u64::try_from(above_us).is_ok_and(|above_us| Duration::from_micros(above_us) <= most)
+    }
+}
+
+/// The two bands that bulk may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bands {
+    /// The band that carries most.
+    main: DelayBand,
+    /// Of the other links of the first role, the band that carries most.
+    other: Option<DelayBand>,
+}
+
+impl Bands {
+    /// The bands of `links`, of which the main one began with `present` so far. `None`: there are
+    /// no links.
+    pub(super) fn of<'a>(
+        links: impl Iterator<Item = &'a LinkView> + Clone,
+        present: Option<LinkId>,
+    ) -> Option<Self> {
+        let main = DelayBand::of(links.clone(), present)?;
+        let leading = links.clone().map(|link| link.role).min();
+        let others = links.filter(|link| !main.includes(link) && Some(link.role) == leading);
+        Some(Self { main, other: DelayBand::of(others, None) })
+    }
+
+    /// The link that the main band begins with.
+    pub(super) const fn first(self) -> LinkId {
+        self.main.first()
+    }
+
+    /// Whether `link` is in the band of shorter delays.
+    pub(super) fn is_near(self, link: &LinkView) -> bool {
+        if self.is_main_far() { self.is_other(link) } else { self.main.includes(link) }
+    }
+
+    /// Whether `link` is in the band of longer delays.
+    pub(super) fn is_far(self, link: &LinkView) -> bool {
+        if self.is_main_far() { self.main.includes(link) } else { self.is_other(link) }
+    }
+
+    fn is_main_far(self) -> bool {
+        self.other.is_some_and(|other| other.least_us < self.main.least_us)
+    }
+
+    fn is_other(self, link: &LinkView) -> bool {
+        self.other.is_some_and(|other| other.includes(link)) && !self.main.includes(link)
     }
 }
 

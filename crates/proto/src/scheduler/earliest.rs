@@ -12,7 +12,7 @@
 
 use super::arrival::{Outlet, arrival_us};
 use super::policy::Decision;
-use crate::qos::queue::{Queued, Tier};
+use crate::qos::queue::Queued;
 use crate::time::Instant;
 use crate::view::LinkView;
 
@@ -60,6 +60,6 @@ pub(super) fn earliest<'a>(
 /// Until one of the links is free. Bulk saves up credit and then sends a run; sparse traffic goes
 /// as soon as it may.
 pub(super) fn wait_for_credit<'a>(head: &Queued, links: impl Iterator<Item = &'a LinkView>) -> Decision {
-    let at = |link: &LinkView| if head.tier == Tier::Bulk { link.run_at() } else { link.free_at };
+    let at = |link: &LinkView| if head.tier.is_bulk() { link.run_at() } else { link.free_at };
     links.map(at).min().map_or(Decision::NoLink, Decision::Wait)
 }

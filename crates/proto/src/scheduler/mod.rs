@@ -8,11 +8,12 @@
 //!
 //! Each question has one file:
 //! - `eligible`: which links may carry the packet (state, role, loss)?
-//! - `band`: which links carry one flow in order?
+//! - `band`: which links carry one flow in order, and which are far from these?
 //! - `arrival`: when does it arrive?
 //! - `earliest`: is it quicker to wait for a better link (ECF)?
 //! - `ranking`: in which order are the links tried?
 //! - `placement`: what of the packet's flow changes that (stripes and pins)?
+//! - `distance`: does a whole flow move to far links, or back?
 //! - `params`: the constants.
 //!
 //! The policies compose these: `adaptive` (with `realtime` for that class), `score`, `redundant`,
@@ -25,6 +26,7 @@
 mod adaptive;
 mod arrival;
 mod band;
+mod distance;
 mod earliest;
 mod eligible;
 mod params;
@@ -39,12 +41,13 @@ mod score;
 use std::time::Duration;
 
 pub(crate) use self::arrival::{arrival_us, micros};
-use self::band::DelayBand;
+use self::band::Bands;
 pub(crate) use self::eligible::{Service, of_first_role, serving};
 pub use self::policy::{Decision, Scheduler};
 pub(crate) use self::realtime::second;
 use crate::config::Policy;
 use crate::limits::QUANTUM;
+use crate::qos::queue::Delays;
 use crate::time::Instant;
 use crate::view::LinkView;
 
@@ -73,15 +76,27 @@ pub(crate) fn bulk_from(links: &[LinkView], until: Instant) -> (Instant, Instant
 }
 
 /// How much longer the slowest link that may carry bulk takes than the fastest, and the longest
-/// round trip of these links.
-pub(crate) fn bulk_delays(links: &[LinkView]) -> (Duration, Duration) {
+/// round trip of these links; of the near ones and of the far ones.
+pub(crate) fn bulk_delays(links: &[LinkView]) -> [Delays; 2] {
     let serving = serving(links);
-    let Some(band) = DelayBand::of(serving.clone(), None) else { return Default::default() };
-    let bulk = serving.filter(|link| band.includes(link));
-    let slowest_us = bulk.clone().map(|link| link.delay_us).max().unwrap_or(band.least_us());
-    let spread_us = slowest_us.saturating_sub(band.least_us());
-    let round = bulk.map(|link| link.rtt).max().unwrap_or_default();
-    (Duration::from_micros(u64::try_from(spread_us).unwrap_or(0)), round)
+    let Some(bands) = Bands::of(serving.clone(), None) else { return Default::default() };
+    let near = serving.clone().filter(|link| bands.is_near(link));
+    let far = serving.filter(|link| bands.is_far(link));
+    [delays(near), delays(far)]
+}
+
+/// The least and the longest round trip of the links that serve.
+pub(crate) fn rounds(links: &[LinkView]) -> (Duration, Duration) {
+    let rounds = serving(links).map(|link| link.rtt);
+    (rounds.clone().min().unwrap_or_default(), rounds.max().unwrap_or_default())
+}
+
+fn delays<'a>(links: impl Iterator<Item = &'a LinkView> + Clone) -> Delays {
+    let delays_us = links.clone().map(|link| link.delay_us);
+    let (least_us, most_us) = (delays_us.clone().min().unwrap_or(0), delays_us.max().unwrap_or(0));
+    let spread_us = u64::try_from(most_us.saturating_sub(least_us)).unwrap_or(0);
+    let round = links.map(|link| link.rtt).max().unwrap_or_default();
+    Delays { spread: Duration::from_micros(spread_us), round }
 }
 
 #[cfg(test)]
@@ -89,7 +104,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::packet::LinkId;
     use crate::qos::flow::FlowId;
-    use crate::qos::queue::{Queued, Tier};
+    use crate::qos::queue::{Demand, Queued, Tier};
     use crate::units::BitRate;
     use crate::view::{LinkRole, LinkState};
 
@@ -111,6 +126,7 @@ pub(crate) mod tests {
             is_competing: false,
             utilisation_permille: 0,
             rate: BitRate::from_bps(mbit * 1_000_000),
+            capacity: Some(BitRate::from_bps(mbit * 1_000_000)),
             delay_us: i64::try_from(rtt_ms).unwrap() * 500,
             free_at: NOW,
             header_bytes: 28,
@@ -119,7 +135,14 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn head(backlog_bytes: usize) -> Queued {
-        Queued { flow: FlowId(1), bytes: 1_400, tier: Tier::Bulk, backlog_bytes, waited: Duration::ZERO }
+        Queued {
+            flow: FlowId(1),
+            bytes: 1_400,
+            tier: Tier::Bulk,
+            backlog_bytes,
+            waited: Duration::ZERO,
+            demand: Demand::default(),
+        }
     }
 
     const POLICIES: [Policy; 3] = [Policy::Adaptive, Policy::Score, Policy::RoundRobin];

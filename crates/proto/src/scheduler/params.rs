@@ -5,7 +5,8 @@ use std::time::Duration;
 
 // Eligibility.
 
-/// A secondary link carries data once the primary links need longer than this for the backlog.
+/// A secondary link carries data, and a flow goes far, once the links before need longer than this
+/// for the backlog.
 /// Chosen: below the delay that the queue always accepts (15 ms), so that the backlog of one flow
 /// shows here before the queue tells the flow to slow down.
 pub(super) const SPILL_AFTER: Duration = Duration::from_millis(10);
@@ -117,3 +118,22 @@ pub(super) const PIN_SEEN_AFTER: Duration = Duration::from_millis(500);
 /// A pinned flow's packets may go this long before their link has credit. Chosen: a flow's window
 /// comes in a burst, and other flows' packets wait behind it in the one queue.
 pub(super) const PIN_AHEAD: Duration = Duration::from_millis(10);
+
+// Far links.
+
+/// A flow changes between near and far links where that gives it this many times as much. Chosen:
+/// growing over the new links takes seconds.
+pub(super) const FAR_GAIN: u64 = 2;
+
+/// A flow is long when its bytes take its part of the near links this part of the difference of
+/// delays. Chosen: a sender leaves its slow start on the near links soon after.
+/// Measured: docs/decisions/0037-whole-flows-over-far-links.md.
+pub(super) const LONG_SHARE: i64 = 2;
+
+/// Far links whose rate is not known carry at least this, bit/s. Chosen: what the slowest service
+/// over geostationary satellites sells.
+pub(super) const FAR_BPS_UNKNOWN: u64 = 25_000_000;
+
+/// After a flow changed its links no flow returns for this many round trips of the far links.
+/// Chosen: startup doubles their rate with each.
+pub(super) const FAR_SEEN_ROUNDS: u32 = 6;

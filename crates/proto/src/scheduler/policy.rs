@@ -16,6 +16,11 @@ pub enum Decision {
     Wait(Instant),
     /// The same by choice: a link has credit, and a better link will still deliver sooner.
     Hold(Instant),
+    /// Not over near links: the head's flow moves to far ones, and its packets wait in
+    /// [`Tier::Far`](crate::qos::queue::Tier::Far) from now on.
+    MoveFar,
+    /// Not over far links: the head's flow moves back to near ones, for good.
+    MoveNear,
     /// No link is usable.
     NoLink,
 }

@@ -6,9 +6,9 @@
 //! in which links are listed has no say. A link with a lower score is never passed over for a
 //! quicker one behind it: priorities are the user's. Nor are roles.
 //!
-//! Left out are links that lose too much ([`loses_too_much`]) and, for bulk, links outside the
-//! [`DelayBand`]. Where slow links carry most, that leaves out the fast ones; sparse traffic still
-//! goes over these. A link that is left out gives no reason for a wait to count as chosen
+//! Left out are links that lose too much ([`loses_too_much`]) and, for bulk, links outside its
+//! band: flows that are near take the near one of the [`Bands`], flows that are far the other. A
+//! link that is left out gives no reason for a wait to count as chosen
 //! ([`Decision::Hold`](super::Decision::Hold)): the queue behind it is a queue.
 //!
 //! The order stands until a figure that decides it changes: when a link is free does not, nor its
@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use super::band::DelayBand;
+use super::band::Bands;
 use super::eligible::{Service, are_full, loses_too_much};
 use super::params::SCORE_CHANGE_PERMILLE;
 use crate::packet::LinkId;
@@ -95,6 +95,30 @@ fn viewed<'a>(at: &'a [u8], links: &'a [LinkView]) -> impl Iterator<Item = &'a L
     at.iter().filter_map(|at| links.get(usize::from(*at)))
 }
 
+/// The links of a band in their order, and whether a competitor fills one of these.
+#[derive(Debug, Default)]
+struct Banded {
+    order: Order,
+    is_competing: bool,
+}
+
+impl Banded {
+    fn fill(&mut self, ranked: &[Ranked], links: &[LinkView], includes: impl Fn(&LinkView) -> bool) {
+        let is_in = |(.., at): &&Ranked| links.get(usize::from(*at)).is_some_and(&includes);
+        self.order.fill(ranked.iter().filter(is_in));
+        self.is_competing = viewed(&self.order.at, links).any(|link| link.is_competing);
+    }
+}
+
+/// A band as a scheduler asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The links of shorter delay.
+    Near,
+    /// The links of longer delay.
+    Far,
+}
+
 /// The order of the links, kept from packet to packet.
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
@@ -104,12 +128,11 @@ pub(super) struct Ranking {
     ranked: Vec<Ranked>,
     /// The same as positions.
     usual: Order,
-    /// Those of them in the band, once bulk has asked, and whether a competitor fills one of
-    /// these.
-    in_band: Order,
-    is_competing: bool,
+    /// Those of them in the near band and in the far one, once bulk has asked.
+    near: Banded,
+    far: Banded,
     is_banded: bool,
-    /// The link that the present band begins with.
+    /// The link that the present main band begins with.
     band_first: Option<LinkId>,
     /// The scores that count, by link; 0: not known yet.
     scores: Vec<u32>,
@@ -134,12 +157,10 @@ impl Ranking {
         if self.is_banded {
             return;
         }
-        let band = DelayBand::of(viewed(&self.usual.at, links), self.band_first);
-        self.band_first = band.map(DelayBand::first).or(self.band_first);
-        let includes = |link: &LinkView| band.is_some_and(|band| band.includes(link));
-        let is_in = |(.., at): &&Ranked| links.get(usize::from(*at)).is_some_and(includes);
-        self.in_band.fill(self.ranked.iter().filter(is_in));
-        self.is_competing = viewed(&self.in_band.at, links).any(|link| link.is_competing);
+        let bands = Bands::of(viewed(&self.usual.at, links), self.band_first);
+        self.band_first = bands.map(Bands::first).or(self.band_first);
+        self.near.fill(&self.ranked, links, |link| bands.is_some_and(|bands| bands.is_near(link)));
+        self.far.fill(&self.ranked, links, |link| bands.is_some_and(|bands| bands.is_far(link)));
         self.is_banded = true;
     }
 
@@ -153,19 +174,32 @@ impl Ranking {
         viewed(self.usual.candidates(head, links, now), links)
     }
 
-    /// The links that may carry bulk now, in order.
+    /// The links that may carry bulk of this reach now, in order.
     pub(super) fn in_band<'a>(
         &'a self,
+        reach: Reach,
         head: &Queued,
         links: &'a [LinkView],
         now: Instant,
     ) -> impl Iterator<Item = &'a LinkView> + Clone {
-        viewed(self.in_band.candidates(head, links, now), links)
+        viewed(self.banded(reach).order.candidates(head, links, now), links)
     }
 
     /// Whether a competitor fills a link of the band.
-    pub(super) const fn is_competing(&self) -> bool {
-        self.is_competing
+    pub(super) const fn is_competing(&self, reach: Reach) -> bool {
+        self.banded(reach).is_competing
+    }
+
+    /// Whether there are far links.
+    pub(super) const fn has_far(&self) -> bool {
+        !self.far.order.at.is_empty()
+    }
+
+    const fn banded(&self, reach: Reach) -> &Banded {
+        match reach {
+            Reach::Near => &self.near,
+            Reach::Far => &self.far,
+        }
     }
 
     /// The links that are left out for their loss.

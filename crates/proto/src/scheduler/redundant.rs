@@ -35,7 +35,7 @@ pub(super) struct Redundant {
 impl Scheduler for Redundant {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
         let first = of_first_role(serving(links));
-        let band = DelayBand::of(first.clone(), self.band_first).filter(|_| head.tier == Tier::Bulk);
+        let band = DelayBand::of(first.clone(), self.band_first).filter(|_| head.tier.is_bulk());
         if let Some(band) = band {
             self.band_first = Some(band.first());
         }
@@ -44,7 +44,7 @@ impl Scheduler for Redundant {
         let pace = used.min_by_key(|link| (Reverse(link.rate), score(link, Saturation::Ignored), link.id));
         match pace {
             Some(link) if link.has_credit(now) => Decision::Send(link.id),
-            Some(link) if head.tier == Tier::Bulk => Decision::Wait(link.run_at()),
+            Some(link) if head.tier.is_bulk() => Decision::Wait(link.run_at()),
             Some(link) => Decision::Wait(link.free_at),
             None => Decision::NoLink,
         }
@@ -58,7 +58,9 @@ impl Scheduler for Redundant {
         let others = links.iter().filter(|other| other.id != link && self.used.contains(other.id));
         let ready = |other: &&LinkView| match head.tier {
             Tier::Realtime | Tier::Sparse => other.has_credit(now),
-            Tier::Bulk => other.free_at + other.time_to_send(head.bytes as u64 + other.header_bytes) <= now,
+            Tier::Bulk | Tier::Far => {
+                other.free_at + other.time_to_send(head.bytes as u64 + other.header_bytes) <= now
+            }
         };
         others.filter(ready).map(|other| other.id).collect()
     }

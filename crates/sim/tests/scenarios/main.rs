@@ -9,6 +9,7 @@
 
 mod bond;
 mod competitor;
+mod far;
 mod load;
 mod marks;
 mod mtu;

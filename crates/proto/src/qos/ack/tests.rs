@@ -17,6 +17,11 @@ struct Segment {
     payload: usize,
 }
 
+/// An acknowledgement as a packet.
+pub(in crate::qos) fn ack_packet(number: u32) -> crate::PacketBuf {
+    crate::PacketBuf::from(bytes::Bytes::from(v4(TCP, 0, &ack(number).tcp())))
+}
+
 fn ack(ack: u32) -> Segment {
     Segment {
         seq: 7,

@@ -1,5 +1,6 @@
 mod classes;
 mod delay;
+mod far;
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::qos::credit::BURST_BYTES;
 
-const TIERS: [Tier; 3] = Tier::ALL;
+const TIERS: [Tier; 4] = Tier::ALL;
 
 /// The RFC's constants, so that its schedule can be asserted unchanged.
 fn rfc_8290() -> QueueConfig {
@@ -135,10 +136,22 @@ fn head_shows_what_pop_removes() {
     queue.push(FlowId(1), None, packet(1, 300), at(2)).unwrap();
     // Larger than any burst: bulk from its first packet on.
     queue.push(FlowId(2), None, packet(2, 20_000), at(2)).unwrap();
-    let sparse =
-        Queued { flow: FlowId(1), bytes: 400, tier: Tier::Sparse, backlog_bytes: 400, waited: ms(5) };
-    let bulk =
-        Queued { flow: FlowId(2), bytes: 20_000, tier: Tier::Bulk, backlog_bytes: 20_700, waited: ms(3) };
+    let sparse = Queued {
+        flow: FlowId(1),
+        bytes: 400,
+        tier: Tier::Sparse,
+        backlog_bytes: 400,
+        waited: ms(5),
+        demand: Demand { near_flows: 1, ..Demand::default() },
+    };
+    let bulk = Queued {
+        flow: FlowId(2),
+        bytes: 20_000,
+        tier: Tier::Bulk,
+        backlog_bytes: 20_700,
+        waited: ms(3),
+        demand: Demand { bulk_bytes: 20_000, near_flows: 1, ..Demand::default() },
+    };
     for _ in 0..3 {
         assert_eq!(queue.head(Tier::Sparse, at(5)), Some(sparse));
         assert_eq!(queue.head(Tier::Bulk, at(5)), Some(bulk));
@@ -470,7 +483,7 @@ fn idle_flows_cost_nothing() {
     }
     assert_eq!(queue.head(Tier::Sparse, at(1_500)), None);
     assert_eq!(queue.flows_active(), 523);
-    assert_eq!(queue.waiting(at(2_023)), [false; 3]);
+    assert_eq!(queue.waiting(at(2_023)), [false; 4]);
     assert_eq!((queue.flows_active(), queue.table.capacity()), (0, 0));
 }
 

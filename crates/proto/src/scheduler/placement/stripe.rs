@@ -31,7 +31,7 @@
 use super::flow::{FlowTable, Stripe};
 use super::near::Near;
 use crate::packet::LinkId;
-use crate::qos::queue::{Queued, Tier};
+use crate::qos::queue::Queued;
 use crate::scheduler::arrival::{arrival_at_us, clock_us};
 use crate::scheduler::earliest::wait_for_credit;
 use crate::scheduler::params::{ALIKE_US, NEED_CHECK_INTERVAL, SLACK_SHARE, WAIT_REST};
@@ -97,13 +97,13 @@ impl Striping {
             let early = in_order.clone().find(|link| link.has_credit(now))?;
             let free_at = others.clone().map(|link| link.free_at).min()?;
             // No other packet could have the early link.
-            let is_alone = head.tier != Tier::Bulk || head.backlog_bytes <= head.bytes;
+            let is_alone = !head.tier.is_bulk() || head.backlog_bytes <= head.bytes;
             (!is_alone && !self.waits.may_begin(free_at, now)).then_some(early)
         }) else {
             return Some(wait_for_credit(head, others));
         };
         stripe.arrives_us = stripe.arrives_us.max(arrival_at_us(link, head.bytes, now));
-        if head.tier == Tier::Bulk
+        if head.tier.is_bulk()
             && !near.includes(link)
             && now.saturating_since(stripe.spell.last) >= NEED_CHECK_INTERVAL
             && near.are_full(in_order, now)
@@ -142,6 +142,7 @@ mod tests {
 
     use super::*;
     use crate::qos::flow::FlowId;
+    use crate::qos::queue::Tier;
     use crate::scheduler::Scheduler as _;
     use crate::scheduler::adaptive::Adaptive;
     use crate::scheduler::tests::{NOW, head, link};
@@ -181,7 +182,7 @@ mod tests {
                     Decision::Wait(at) | Decision::Hold(at) => {
                         self.now = at.max(self.now + Duration::from_micros(1))
                     }
-                    Decision::NoLink => panic!("links are up"),
+                    decision => panic!("links are up and near: {decision:?}"),
                 }
             }
         }

@@ -18,9 +18,10 @@ use crate::discard::{Discard, DiscardCounts};
 use crate::inner::{checksum, fragment, mss, too_big};
 use crate::packet::PacketBuf;
 use crate::qos::Rule;
-use crate::qos::classify::Classifier;
+use crate::qos::classify::{Class, Classified, Classifier};
 use crate::qos::flow::{self, FlowId, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig, Queued, Tier};
+use crate::qos::spacing::AckSpacing;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkView};
@@ -32,6 +33,7 @@ const TCP: u8 = 6;
 #[derive(Debug)]
 pub(super) struct Ingress {
     classes: Classifier,
+    acks: AckSpacing,
     pub(super) queue: Queue,
     sizes: Sizes,
 }
@@ -41,6 +43,7 @@ impl Ingress {
     pub(super) fn new(seed: u64, rules: Arc<[Rule]>, mtu: u16, mss_clamp: bool) -> Self {
         Self {
             classes: Classifier::new(seed, rules),
+            acks: AckSpacing::default(),
             queue: Queue::new(QueueConfig::default()),
             sizes: Sizes::new(mtu, mss_clamp),
         }
@@ -121,8 +124,29 @@ impl Ingress {
 
     /// Puts a packet that some link carries into the queue of its flow and class.
     fn enqueue(&mut self, header: &InnerHeader, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
-        let classified = self.classes.classify(header, &packet, now);
-        self.queue.push(classified.flow, classified.class, packet, now)
+        let Classified { flow, class } = self.classes.classify(header, &packet, now);
+        let [waiting, packet] = self.acks.pass(flow, packet, now);
+        if let Some(waiting) = waiting {
+            self.queue.push(flow, Some(Class::Interactive), waiting, now)?;
+        }
+        let Some(packet) = packet else { return Ok(()) };
+        // A flow in slow start over far links sends as little as a call. Its next packets would
+        // overtake what is under way there.
+        if flow.is_realtime() && self.queue.is_far(flow.ordinary()) {
+            return self.queue.push(flow.ordinary(), None, packet, now);
+        }
+        self.queue.push(flow, class, packet, now)
+    }
+
+    /// Acknowledgements that were held at a distance and are due go into the queue. When the next
+    /// one is due.
+    pub(super) fn release_acks(&mut self, discards: &mut DiscardCounts, now: Instant) -> Option<Instant> {
+        while let Some((flow, packet)) = self.acks.poll(now) {
+            // What the queue refuses it counts itself.
+            let _ = self.queue.push(flow, Some(Class::Interactive), packet, now);
+        }
+        discards.add(Discard::AckSuperseded, self.acks.take_superseded());
+        self.acks.due()
     }
 
     /// The packet that is next in `tier`, if some link carries it or soon may.
@@ -185,7 +209,8 @@ impl Ingress {
 
     /// How long the queue may stand.
     pub(super) fn set_delays(&mut self, delays: QueueDelays) {
-        self.queue.set_delays(delays.spread, delays.round);
+        self.queue.set_delays(delays.near, delays.far);
+        self.acks.set_rounds(delays.rounds.0, delays.rounds.1);
     }
 
     /// Links, their states or what they carry changed.

@@ -18,9 +18,6 @@ mod new_links;
 mod silence;
 mod views;
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use self::changes::Changes;
 pub(super) use self::changes::{Impact, Transition};
 use self::new_links::NewLinks;
@@ -31,6 +28,7 @@ use crate::discard::Discard;
 use crate::event::{Event, SocketEvent};
 use crate::link::{Link, Outgoing};
 use crate::packet::{LinkId, Path, SocketId};
+use crate::qos::queue::Delays;
 use crate::recovery;
 use crate::reorder::LinkDelay;
 use crate::scheduler;
@@ -40,6 +38,8 @@ use crate::view::{LinkRole, LinkState};
 use crate::wire::control::{CloseReason, Control};
 use crate::wire::feedback::Feedback;
 use crate::wire::heartbeat::Heartbeat;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The links of one session.
 #[derive(Debug)]
@@ -58,11 +58,13 @@ pub(super) struct LinkTable {
 /// How long the queue may stand, and for what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueDelays {
-    /// How much longer the slowest link in use takes than the fastest, or what a resend or a dip
-    /// takes.
-    pub(super) spread: Duration,
-    /// The round trip of the links in use.
-    pub(super) round: Duration,
+    /// Of near links: how much longer the slowest in use takes than the fastest, or what a resend
+    /// or a dip takes; and their round trip.
+    pub(super) near: Delays,
+    /// The same of far links.
+    pub(super) far: Delays,
+    /// The least and the longest round trip of the links in use.
+    pub(super) rounds: (Duration, Duration),
 }
 
 impl LinkTable {
@@ -472,9 +474,13 @@ impl LinkTable {
         self.refresh_views(has_keys, now);
         delays::refresh(&mut self.delays, &self.links, now);
         let stop = recovery::longest_stop(self.views.all());
-        let (spread, round) = scheduler::bulk_delays(self.views.all());
-        // A packet of a flow that resends stop takes as much longer until its sender knows of it.
-        QueueDelays { spread: spread.max(stop).max(capacity::dip(&self.links, now)), round: round + stop }
+        let dip = capacity::dip(&self.links, now);
+        let [near, far] = scheduler::bulk_delays(self.views.all()).map(|delays| Delays {
+            spread: delays.spread.max(stop).max(dip),
+            // A packet of a flow that resends stop takes as much longer until its sender knows of it.
+            round: delays.round + stop,
+        });
+        QueueDelays { near, far, rounds: scheduler::rounds(self.views.all()) }
     }
 
     /// The links as the scheduler sees them now; `has_keys`: sealed links may send.

@@ -1,6 +1,7 @@
 //! Data on its way to a link: realtime and sparse packets, then what has to be sent again, then
-//! bulk. Of each tier the most urgent head gets the link that the scheduler picks for it, and as
-//! many of the packets behind it as go the same way at the same size follow, up to one GSO batch.
+//! bulk, near and far. Of each tier the most urgent head gets the link that the scheduler picks for
+//! it, and as many of the packets behind it as go the same way at the same size follow, up to one
+//! GSO batch.
 //!
 //! Sequence numbers are given here, at the moment of sending: within a flow slot their order is the
 //! order of sending over all links, which the receiver's resequencer relies on.
@@ -71,8 +72,8 @@ pub(in crate::session) struct WaitTimes {
     due_at: Option<Instant>,
     /// How late the driver was for `due_at` the last time.
     late: Duration,
-    /// Until then all links save up credit for a run of bulk packets.
-    bulk_from: Instant,
+    /// By tier: until then all links save up credit for a run of bulk packets.
+    bulk_from: [Instant; Tier::ALL.len()],
     /// By tier: since when its head is held back for a better link.
     held_from: [Option<Instant>; Tier::ALL.len()],
 }
@@ -88,8 +89,8 @@ impl WaitTimes {
     }
 
     /// The driver's full sockets are others than before.
-    pub(in crate::session) const fn forget_saving(&mut self) {
-        self.bulk_from = Instant::ZERO;
+    pub(in crate::session) fn forget_saving(&mut self) {
+        self.bulk_from = Default::default();
     }
 
     /// Data is looked at again. A batch that was due and goes later shows the driver's lateness,
@@ -121,13 +122,15 @@ impl WaitTimes {
         self.due_at = self.transmit_at;
     }
 
-    /// While links save up credit: until when.
-    fn saves_until(&self, now: Instant) -> Option<Instant> {
-        (now < self.bulk_from).then_some(self.bulk_from)
+    /// While links save up credit for the tier with this index: until when.
+    fn saves_until(&self, tier_index: usize, now: Instant) -> Option<Instant> {
+        self.bulk_from.get(tier_index).copied().filter(|from| now < *from)
     }
 
-    const fn set_bulk_from(&mut self, from: Instant) {
-        self.bulk_from = from;
+    fn set_bulk_from(&mut self, tier_index: usize, from: Instant) {
+        if let Some(bulk_from) = self.bulk_from.get_mut(tier_index) {
+            *bulk_from = from;
+        }
     }
 
     /// The head of the tier with this index is held back from now on.
@@ -182,10 +185,14 @@ impl Outbox {
         from: &mut Sources<'_>,
     ) -> Option<Transmit> {
         let now = writer.now;
+        let acks_due = from.ingress.release_acks(from.discards, now);
         let waiting = from.ingress.queue.waiting(now);
         let is_empty = waiting == [false; Tier::ALL.len()];
         if let Some(late) = self.wait.begin(is_empty, now) {
             writer.links.iter_mut().for_each(|link| link.pacer_mut().set_late(late));
+        }
+        if let Some(due) = acks_due {
+            self.wait.wake_at(due);
         }
         let has_resends = from.redundancy.resend.queued_bytes() != 0;
         if is_empty && !has_resends {
@@ -206,17 +213,16 @@ impl Outbox {
             if let Some(held_from) = self.wait.release(index) {
                 from.ingress.queue.on_deliberate_wait(tier, held_from, now);
             }
-            if tier == Tier::Bulk
-                && let Some(until) = self.wait.saves_until(now)
-            {
+            if let Some(until) = self.wait.saves_until(index, now) {
                 self.wait.wait_until(until);
                 continue;
             }
-            if !waits {
+            // A flow may have moved to far links just now.
+            if !waits && tier != Tier::Far {
                 continue;
             }
-            let Some(head) = from.ingress.head(tier, writer.links, from.discards, now) else { continue };
-            match self.scheduler.select(&head, writer.links.views.fitting(head.bytes), now) {
+            let Some((head, decision)) = self.decide(tier, writer, from) else { continue };
+            match decision {
                 Decision::Send(link) => {
                     let state = writer.links.get(link)?;
                     let (path, security) = (state.path().current()?, state.security());
@@ -226,24 +232,56 @@ impl Outbox {
                     self.wait.hold(index, now);
                     self.wait.wait_until(until);
                 }
-                Decision::Wait(until) => self.wait_for_credit(tier, writer.links.views.all(), until),
+                Decision::Wait(until) => {
+                    self.wait_for_credit((tier, index), writer.links.views.all(), until);
+                }
+                // The near tiers come first; a flow that is near again stays.
+                Decision::MoveNear => return self.transmit(writer, from),
                 // Links come back by an input.
-                Decision::NoLink => {}
+                Decision::NoLink | Decision::MoveFar => {}
             }
         }
         from.discards.merge(&from.ingress.queue.take_discards());
         None
     }
 
+    /// The decision for the head of a tier. Flows that go far leave the tier before that.
+    fn decide(
+        &mut self,
+        tier: Tier,
+        writer: &mut DatagramWriter<'_>,
+        from: &mut Sources<'_>,
+    ) -> Option<(Queued, Decision)> {
+        let now = writer.now;
+        loop {
+            let head = from.ingress.head(tier, writer.links, from.discards, now)?;
+            let decision = self.scheduler.select(&head, writer.links.views.fitting(head.bytes), now);
+            match decision {
+                Decision::MoveFar => from.ingress.queue.relocate(head.flow, Tier::Far),
+                Decision::MoveNear => {
+                    from.ingress.queue.relocate(head.flow, Tier::Bulk);
+                    return Some((head, decision));
+                }
+                Decision::Send(_) | Decision::Wait(_) | Decision::Hold(_) | Decision::NoLink => {
+                    return Some((head, decision));
+                }
+            }
+        }
+    }
+
     /// The head's link has no credit before `until`. Until a link has saved up credit for a run,
     /// bulk waits, whatever else wakes the driver: what one datagram could take meanwhile goes with
     /// the run.
-    fn wait_for_credit(&mut self, tier: Tier, views: &[LinkView], until: Instant) {
+    fn wait_for_credit(&mut self, (tier, index): (Tier, usize), views: &[LinkView], until: Instant) {
         let mut until = until;
-        if tier == Tier::Bulk {
-            let (from, together) = scheduler::bulk_from(views, until);
-            self.wait.set_bulk_from(from);
-            until = together;
+        match tier {
+            Tier::Realtime | Tier::Sparse => {}
+            Tier::Bulk => {
+                let (from, together) = scheduler::bulk_from(views, until);
+                self.wait.set_bulk_from(index, from);
+                until = together;
+            }
+            Tier::Far => self.wait.set_bulk_from(index, until),
         }
         self.wait.wait_until(until);
     }
@@ -301,7 +339,7 @@ impl Outbox {
     /// Whether nothing goes beside the packets of this tier until the next decision: no copy and no
     /// symbol. Usually so for bulk.
     fn goes_alone(&self, tier: Tier, from: &Sources<'_>) -> bool {
-        tier == Tier::Bulk
+        tier.is_bulk()
             && !self.scheduler.may_copy()
             && !from.ingress.may_go_twice()
             && !from.redundancy.covers_all()
@@ -311,7 +349,7 @@ impl Outbox {
     /// on fast links one decision serves a run.
     fn continues(&self, next: &Queued, view: Option<&LinkView>, bytes: usize, now: Instant) -> bool {
         let run = self.scheduler.run();
-        let view = view.filter(|_| next.tier == Tier::Bulk && !run.is_zero());
+        let view = view.filter(|_| next.tier.is_bulk() && !run.is_zero());
         view.is_some_and(|view| {
             view.free_at <= now && view.rate.time_to_send((bytes + next.bytes) as u64) <= run
         })

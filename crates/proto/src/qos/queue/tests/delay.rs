@@ -87,7 +87,7 @@ fn the_target_follows_the_drain_rate() {
     let params = |rate| {
         let mut delay = DelayControl::new(&rfc_8290());
         delay.set_drain_rate(&rfc_8290(), rate, false);
-        *delay.params()
+        *delay.params(Tier::Bulk)
     };
     assert_eq!((params(None).target, params(None).interval), (ms(5), ms(100)));
     assert_eq!(params(Some(mbps(100))).target, ms(5));
@@ -103,7 +103,7 @@ fn the_target_follows_the_drain_rate() {
         queue.push(FlowId(1), None, packet(next, 1500), at(0)).unwrap();
     }
     queue.set_drain_rate(Some(BitRate::from_bps(0)), false);
-    assert_eq!(queue.delay.params().target, ms(5));
+    assert_eq!(queue.delay.params(Tier::Bulk).target, ms(5));
 }
 
 /// Every 10 ms, ten packets arrive and ten leave at once; 15 stand all the time, so each waits 15
@@ -161,11 +161,17 @@ fn a_wait_cut_short_counts_until_then() {
 #[test]
 fn the_interval_is_no_shorter_than_a_signal_takes_to_show() {
     let mut queue = queue(Some(mbps(100)));
-    queue.set_delays(ms(30), ms(80));
+    queue.set_delays(Delays { spread: ms(30), round: ms(80) }, Delays::default());
     let expected = ms(5) + ms(30) + ms(160);
-    assert_eq!((queue.delay.params().target, queue.delay.params().interval), (ms(35), expected));
-    queue.set_delays(Duration::ZERO, ms(20));
-    assert_eq!((queue.delay.params().target, queue.delay.params().interval), (ms(5), ms(100)));
-    queue.set_delays(Duration::ZERO, Duration::MAX);
-    assert_eq!(queue.delay.params().interval, ms(605), "a path to the moon");
+    assert_eq!(
+        (queue.delay.params(Tier::Bulk).target, queue.delay.params(Tier::Bulk).interval),
+        (ms(35), expected)
+    );
+    queue.set_delays(Delays { spread: Duration::ZERO, round: ms(20) }, Delays::default());
+    assert_eq!(
+        (queue.delay.params(Tier::Bulk).target, queue.delay.params(Tier::Bulk).interval),
+        (ms(5), ms(100))
+    );
+    queue.set_delays(Delays { spread: Duration::ZERO, round: Duration::MAX }, Delays::default());
+    assert_eq!(queue.delay.params(Tier::Bulk).interval, ms(605), "a path to the moon");
 }
