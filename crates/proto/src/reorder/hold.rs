@@ -1,26 +1,23 @@
 //! The held packets of a slot while a gap is open, and the time at which that gap is lost.
 //!
-//! Links differ in delay, and in how much they reorder ([`LinkDelay::reorders_by`], which is
-//! learned for each). A gap is lost as soon as **every usable link has passed it**. Link L has
-//! passed a gap
+//! Links differ in delay, and in what they reorder by ([`LinkDelay::reorders_by`]). A gap is lost
+//! as soon as **every usable link has passed it**. Link L has passed a gap
 //! 1. *by knowledge*, when one later packet of this slot has arrived on L and 2 ms, or as much as L
 //!    reorders by, have gone by since; or when 3 have and L keeps the order (RFC 9002 §6.1);
 //! 2. *by time*, from the arrival of the first held packet F plus
-//!    `max(0, delay of L − delay of F's link)` plus 4 × the jitter of L, or what L reorders by, plus
-//!    30 ms: if L had carried the missing packets, sent before F, they would have arrived. This
-//!    decides for a link that carried no packet of this slot lately. It also protects the first
-//!    packets on a slow link that was just added: faster links passing them prove nothing.
+//!    `max(0, delay of L − delay of F's link)` plus 4 × the jitter of L, or what L reorders by,
+//!    plus 30 ms: packets sent before F over L would have arrived. This decides for a link that
+//!    carried no packet of this slot lately, and protects the first ones on a slow, new link.
 //!
 //! If the sender sends losses again, link L has not passed the gap before the arrival of F plus the
-//! difference of delays plus `LinkDelay::resend`, which covers two rounds of loss, feedback and
-//! resend.
+//! difference of delays plus `LinkDelay::resend`: two rounds of loss, feedback and resend.
 //!
 //! An unusable link counts as having passed. If no link is usable, only the cap counts: **no gap is
 //! waited for longer than `hold_max`** after the arrival behind it, or 300 ms if losses are sent
 //! again. After a gap is given up, the rules apply to the next gap with the arrivals already noted.
 //! A delay offset common to all links cancels.
 //!
-//! What a long hold releases leaves in portions ([`Hold::grant`]).
+//! A long hold leaves in portions ([`Hold::grant`]).
 //!
 //! Contract: the caller owns the position. Every `next` argument is the lowest counter not
 //! delivered, the same one until packets are popped; every counter given here is at or above it. A
@@ -161,7 +158,7 @@ pub(super) struct Hold {
     /// Bytes that may leave, as of a time.
     credit_bytes: u64,
     credit_at: Instant,
-    /// When the gap is lost if no packet arrives, or when the next portion leaves; as last computed.
+    /// When the gap is lost if no packet arrives, or the next portion leaves; as last computed.
     pub deadline: Instant,
 }
 

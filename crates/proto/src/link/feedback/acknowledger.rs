@@ -250,8 +250,8 @@ impl Acknowledger {
         self.now
     }
 
-    /// How late datagrams of the link may be; `None`: it keeps the order. `guess`: how late they are
-    /// taken to be where that is not learned yet.
+    /// How late datagrams of the link may be; `None`: it keeps the order. `guess`: how late they
+    /// are taken to be where that is not learned yet.
     pub(in crate::link) fn patience(&self, guess: Duration) -> Option<Patience> {
         self.reordering.patience(guess)
     }

@@ -164,8 +164,7 @@ impl Deliveries {
     }
 
     /// Whether the peer, which says that nothing followed the datagram sent at `largest_at` for
-    /// `hold`, should have received data since. What a link that reorders delays may be the one that
-    /// follows.
+    /// `hold`, should have received data since. On a link that reorders that may be what is late.
     pub(super) fn is_silent(&self, largest_at: Instant, hold: Duration, rtt: &RttEstimator) -> bool {
         let patience = OVERDUE_MIN.max(rtt.rttvar() * 4) + self.log.reorders_by();
         let due_before = (largest_at + hold).saturating_sub(patience);

@@ -15,9 +15,9 @@
 //! feedback whose hold says for how long nothing has followed the largest datagram; again after
 //! each [`SILENT_STEP`], [`SILENT_TIMES`] in all. If data that was sent later, over a span of
 //! `OVERDUE_SPAN` at least, should have been there for `OVERDUE_MIN` (or four deviations of the
-//! round trip) and for what the link reorders by, it is suspect. A link that its sender left, or that pauses often, raises no
-//! alarm. One that stands still for 60 ms, or whose way becomes so much longer, does; that costs
-//! what is sent twice, for the next answer brings the link back.
+//! round trip) and for what it reorders by, the link is suspect. A link that its sender left, or
+//! that pauses often, raises no alarm. One that stands still for 60 ms, or whose way becomes so
+//! much longer, does; that costs what is sent twice, for the next answer brings the link back.
 //!
 //! Both sides have both halves of this. It does not know which other link is taken.
 
