@@ -278,8 +278,8 @@ impl Heartbeats {
         Some(EchoNews { is_ect: logged.is_ect, interval: from.map(|from| Interval { from, to }) })
     }
 
-    /// What an interval tells of a plain link, whose echo says how long its end took. `total`: bytes
-    /// sent up to now.
+    /// What an interval tells of a plain link, whose echo says how long its end took. `total`:
+    /// bytes sent up to now.
     pub(super) fn observation(
         &self,
         interval: &Interval,

@@ -232,7 +232,7 @@ mod tests {
         assert!(due <= at(99 + 16));
         assert_eq!(spacing.poll(due).map(|(_, packet)| packet.to_vec()), Some(ack(99_000).to_vec()));
         assert_eq!((spacing.due(), spacing.poll(at(1_000))), (None, None));
-        assert_eq!(spacing.take_superseded() as usize, 100 - count - 1);
+        assert_eq!(usize::try_from(spacing.take_superseded()), Ok(100 - count - 1));
     }
 
     #[test]

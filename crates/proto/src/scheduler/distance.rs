@@ -17,7 +17,7 @@
 //!   the others fill the near links meanwhile. The last near flow stays.
 //! - It *returns*, for good, once the far links are known to give it less than half of what the
 //!   near ones would, and what waits takes them longer than their round trip. After each change the
-//!   next return waits for [`FAR_SEEN_ROUNDS`]. While no far link serves, its packets take near ones.
+//!   next return waits for [`FAR_SEEN_ROUNDS`]. While no far link serves, its packets go near.
 //!
 //! Going far overtakes nothing. A return does: the receiver waits for what is under way.
 //!

@@ -5,8 +5,9 @@
 //! - the [`Deviation`], of single delays and of averages 100 ms apart. A queue grows and shrinks
 //!   steadily and chance does not, so it is what is left of three delays after two differences;
 //! - the [`Average`] over so many of them that its deviation is near [`EMPTY_S`], at most
-//!   [`AVERAGE_MAX`] and a window's time. The send time and the bytes sent are averaged with the same weights, so that
-//!   delays, rates and the dead time of the control stay consistent, whatever the lag.
+//!   [`AVERAGE_MAX`] and a window's time. The send time and the bytes sent are averaged with the
+//!   same weights, so that delays, rates and the dead time of the control stay consistent, whatever
+//!   the lag.
 //!
 //! Without jitter the average is the newest delay, and nothing lags.
 

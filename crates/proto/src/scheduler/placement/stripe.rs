@@ -182,7 +182,9 @@ mod tests {
                     Decision::Wait(at) | Decision::Hold(at) => {
                         self.now = at.max(self.now + Duration::from_micros(1))
                     }
-                    decision => panic!("links are up and near: {decision:?}"),
+                    decision @ (Decision::MoveFar | Decision::MoveNear | Decision::NoLink) => {
+                        panic!("links are up and near: {decision:?}")
+                    }
                 }
             }
         }

@@ -477,7 +477,7 @@ impl LinkTable {
         let dip = capacity::dip(&self.links, now);
         let [near, far] = scheduler::bulk_delays(self.views.all()).map(|delays| Delays {
             spread: delays.spread.max(stop).max(dip),
-            // A packet of a flow that resends stop takes as much longer until its sender knows of it.
+            // A packet of a flow that resends stop takes as much longer until its sender knows.
             round: delays.round + stop,
         });
         QueueDelays { near, far, rounds: scheduler::rounds(self.views.all()) }
