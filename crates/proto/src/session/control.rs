@@ -274,7 +274,8 @@ impl Session {
         }
         if impact.has(Impact::DELAYS) {
             let has_keys = self.sealing.keyring.can_seal(now);
-            self.ingress.set_delays(self.links.refresh_delays(has_keys, now));
+            let delays = self.links.refresh_delays(has_keys, now);
+            self.ingress.set_delays(delays, self.outbox.stripes_flows());
         }
         if impact.has(Impact::SIZES) {
             self.ingress.refresh_sizes(&self.links, &mut self.events);

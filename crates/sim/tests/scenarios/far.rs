@@ -32,7 +32,9 @@ fn whole_flows_go_over_a_faster_link_far_away_and_light_traffic_stays_near() {
             let case = format!("{transport:?}, {flows}: {} and {}", bond.goodput_mbps, dish.goodput_mbps);
             // The line alone has 5.2.
             assert!(bond.goodput_mbps > 15.0, "{case}");
-            assert!(bond.goodput_mbps > dish.goodput_mbps * 0.95, "{case}");
+            // One flow grows over the line first, and into the dish's round trip then.
+            let least = if flows == 1 { 0.8 } else { 0.95 };
+            assert!(bond.goodput_mbps > dish.goodput_mbps * least, "{case}");
             let echo = bond.echo_p99.expect("answers");
             assert!(echo < Duration::from_millis(90), "{case}: {echo:?}");
         }

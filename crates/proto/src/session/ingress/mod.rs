@@ -207,10 +207,12 @@ impl Ingress {
         self.queue.set_drain_rate(rate, is_starting);
     }
 
-    /// How long the queue may stand.
-    pub(super) fn set_delays(&mut self, delays: QueueDelays) {
+    /// How long the queue may stand. Where flows are not striped (`is_striped`), no flow sees more
+    /// than one link's round trip, and acknowledgements go as they come.
+    pub(super) fn set_delays(&mut self, delays: QueueDelays, is_striped: bool) {
         self.queue.set_delays(delays.near, delays.far);
-        self.acks.set_rounds(delays.rounds.0, delays.rounds.1);
+        let (least, longest) = if is_striped { delays.rounds } else { Default::default() };
+        self.acks.set_rounds(least, longest);
     }
 
     /// Links, their states or what they carry changed.

@@ -40,6 +40,7 @@ const COUNTERS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Outbox {
     scheduler: Box<dyn Scheduler>,
+    stripes_flows: bool,
     numbers: FlowNumbers,
     pub(super) wait: WaitTimes,
 }
@@ -175,7 +176,17 @@ impl Accepted {
 
 impl Outbox {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { scheduler: scheduler::of(policy), numbers: FlowNumbers::default(), wait: WaitTimes::default() }
+        Self {
+            scheduler: scheduler::of(policy),
+            stripes_flows: policy == Policy::Adaptive,
+            numbers: FlowNumbers::default(),
+            wait: WaitTimes::default(),
+        }
+    }
+
+    /// Whether a flow grows from link to link.
+    pub(super) const fn stripes_flows(&self) -> bool {
+        self.stripes_flows
     }
 
     /// A batch of data for one link.
