@@ -61,6 +61,11 @@ pub(super) fn advances(newer: &[u8], older: &[u8]) -> bool {
     newer.blocks.is_empty() && newer.ack != older.ack && newer.supersedes(&older)
 }
 
+/// What a pure acknowledgement acknowledges; `None`: it is none.
+pub(super) fn number(packet: &[u8]) -> Option<u32> {
+    PureAck::of(packet).map(|ack| ack.ack)
+}
+
 /// Whether a packet is a pure acknowledgement, which a newer one can supersede. It does no harm if
 /// it overtakes other packets, including data of its own connection (RFC 9293 §3.10.7.4).
 pub(crate) fn is_pure(packet: &[u8]) -> bool {

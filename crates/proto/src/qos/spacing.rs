@@ -15,8 +15,11 @@
 //! - A connection's first [`FREE`] acknowledgements pass at once, and then one in a distance.
 //! - Only one that acknowledges more than the last that passed waits, without selective
 //!   acknowledgements. Any other packet of the flow passes at once, behind the one that waits.
-//! - It ends [`ROUNDS`] of the longest round trips after the connection's first acknowledgement, or
-//!   after a pause of [`PAUSE`]. By then slow start is over.
+//! - It ends [`ROUNDS`] of the longest round trips after the connection's first acknowledgement: by
+//!   then slow start is over. It ends sooner where two of them in a row did not bring half more
+//!   than the one before: slow start is over, or the sender grows by the number of acknowledgements
+//!   and not by bytes (RFC 5681; RFC 3465 allows two segments for each) and needs all of them. After
+//!   a pause of [`PAUSE`] a connection begins anew.
 //!
 //! Contract: a packet given in comes out at once, at [`AckSpacing::due`], or never if another has
 //! taken its place. It knows no links and no queue.
@@ -26,7 +29,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ack::{ACK_BYTES_MAX, advances, is_pure};
+use super::ack::{ACK_BYTES_MAX, advances, is_pure, number};
 use super::flow::FlowId;
 use crate::Instant;
 use crate::packet::PacketBuf;
@@ -62,6 +65,40 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The most flows that are known. Chosen: of more starts at once a single one changes little.
 const FLOWS_MAX: usize = 64;
 
+/// In slow start a round brings at least this share of the one before, in percent. Chosen: halfway to
+/// doubling.
+const GROWTH_PERCENT: u64 = 150;
+
+/// So many rounds in a row without that growth end it. Chosen: one may be a link's own start.
+const SLOW_ROUNDS: u32 = 2;
+
+/// How a download grows, by what its acknowledgements acknowledge in each of the longest rounds.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    since: Instant,
+    from: u32,
+    before_bytes: u64,
+    /// Rounds in a row that grew too little.
+    slow: u32,
+}
+
+impl Growth {
+    const fn new(from: u32, now: Instant) -> Self {
+        Self { since: now, from, before_bytes: 0, slow: 0 }
+    }
+
+    /// `number` is acknowledged. Whether the download still grows as in slow start.
+    fn on_ack(&mut self, number: u32, round: Duration, now: Instant) -> bool {
+        if now.saturating_since(self.since) >= round {
+            let bytes = u64::from(number.wrapping_sub(self.from));
+            let has_grown = bytes * 100 >= self.before_bytes * GROWTH_PERCENT;
+            self.slow = if has_grown { 0 } else { self.slow + 1 };
+            (self.since, self.from, self.before_bytes) = (now, number, bytes);
+        }
+        self.slow < SLOW_ROUNDS
+    }
+}
+
 /// A flow of acknowledgements.
 #[derive(Debug)]
 struct Start {
@@ -72,6 +109,7 @@ struct Start {
     waiting: Option<PacketBuf>,
     /// What may pass at once besides.
     free: u32,
+    growth: Growth,
 }
 
 impl Start {
@@ -116,9 +154,12 @@ impl AckSpacing {
         let Some(start) = self.starts.get_mut(&flow) else { return self.begin(flow, packet, now) };
         if now.saturating_since(start.passed_at) > PAUSE {
             (start.since, start.free) = (now, FREE);
+            start.growth = Growth::new(number(&packet).unwrap_or(0), now);
         }
         let newest = start.waiting.as_ref().unwrap_or(&start.passed);
-        let may_wait = now.saturating_since(start.since) < self.youth && advances(&packet, newest);
+        let is_young = now.saturating_since(start.since) < self.youth
+            && start.growth.on_ack(number(&packet).unwrap_or(0), self.youth / ROUNDS, now);
+        let may_wait = is_young && advances(&packet, newest);
         let is_near = now < start.due(self.distance);
         if may_wait && is_near && start.free == 0 {
             let before = start.waiting.replace(packet);
@@ -147,7 +188,8 @@ impl AckSpacing {
         }
         if self.starts.len() < FLOWS_MAX {
             let passed = packet.clone();
-            let start = Start { since: now, passed, passed_at: now, waiting: None, free: FREE };
+            let growth = Growth::new(number(&packet).unwrap_or(0), now);
+            let start = Start { since: now, passed, passed_at: now, waiting: None, free: FREE, growth };
             self.starts.insert(flow, start);
         }
         [None, Some(packet)]
@@ -197,6 +239,12 @@ mod tests {
         Instant::ZERO + Duration::from_millis(ms)
     }
 
+    /// What is acknowledged after `ms` of a download that grows by 55 % in 80 ms.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^32")]
+    fn acked(ms: u64) -> u32 {
+        (1_000.0 * 1.55_f64.powf(ms as f64 / 80.0)) as u32
+    }
+
     /// Links of 20 and 80 ms: 16 ms apart.
     fn spacing() -> AckSpacing {
         let mut spacing = AckSpacing::default();
@@ -217,7 +265,7 @@ mod tests {
                 assert_eq!(flow, FLOW);
                 take(packet);
             }
-            let number = u32::try_from(step).unwrap() * 1_000;
+            let number = acked(step);
             spacing.pass(FLOW, ack(number), at(step)).into_iter().flatten().for_each(&mut take);
         }
         (passed, last)
@@ -230,7 +278,7 @@ mod tests {
         assert!((20..=30).contains(&count), "{count} of 100 in 100 ms");
         let due = spacing.due().expect("one waits");
         assert!(due <= at(99 + 16));
-        assert_eq!(spacing.poll(due).map(|(_, packet)| packet.to_vec()), Some(ack(99_000).to_vec()));
+        assert_eq!(spacing.poll(due).map(|(_, packet)| packet.to_vec()), Some(ack(acked(99)).to_vec()));
         assert_eq!((spacing.due(), spacing.poll(at(1_000))), (None, None));
         assert_eq!(usize::try_from(spacing.take_superseded()), Ok(100 - count - 1));
     }
@@ -248,18 +296,31 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_that_does_not_grow_has_all_of_them() {
+        let mut spacing = spacing();
+        let mut reach = |from: u64| {
+            let acks = (from..from + 100).map(|step| (step, u32::try_from(step).unwrap() * 1_000));
+            acks.map(|(step, number)| spacing.pass(FLOW, ack(number), at(step)).iter().flatten().count())
+                .sum::<usize>()
+        };
+        assert!(reach(0) < 40 && reach(100) < 40);
+        reach(200);
+        assert!(reach(300) >= 99, "three rounds brought as much");
+    }
+
+    #[test]
     fn duplicates_and_other_packets_wait_for_nothing() {
         let mut spacing = spacing();
         let (_, last) = passed(&mut spacing, 0, 120);
-        assert_ne!(last.map(|packet| packet.to_vec()), Some(ack(119_000).to_vec()));
+        assert_ne!(last.map(|packet| packet.to_vec()), Some(ack(acked(119)).to_vec()));
         assert!(spacing.due().is_some_and(|due| due > at(120)), "one waits");
-        let out = spacing.pass(FLOW, ack(119_000), at(120));
+        let out = spacing.pass(FLOW, ack(acked(119)), at(120));
         assert_eq!(out.iter().flatten().count(), 2, "a duplicate, behind the one that waited");
         assert!(spacing.due().is_none());
-        assert_eq!(spacing.pass(FLOW, ack(121_000), at(121)).iter().flatten().count(), 0);
+        assert_eq!(spacing.pass(FLOW, ack(acked(121)), at(121)).iter().flatten().count(), 0);
         let data = PacketBuf::from(bytes::Bytes::from(vec![0x45; 500]));
         let [first, second] = spacing.pass(FLOW, data, at(122));
-        assert_eq!(first.map(|packet| packet.to_vec()), Some(ack(121_000).to_vec()));
+        assert_eq!(first.map(|packet| packet.to_vec()), Some(ack(acked(121)).to_vec()));
         assert_eq!(second.map(|packet| packet.len()), Some(500));
         let other = spacing.pass(FlowId(2), ack(1_000), at(123));
         assert_eq!(other.iter().flatten().count(), 1);
