@@ -104,6 +104,18 @@ impl Distance {
     }
 }
 
+/// Whether the far links carry, or may carry, so much more than the near ones that a flow goes
+/// there.
+pub(super) fn is_worth_it<'a>(
+    near: impl Iterator<Item = &'a LinkView>,
+    far: impl Iterator<Item = &'a LinkView> + Clone,
+) -> bool {
+    let is_known = far.clone().all(|link| link.capacity.is_some());
+    let known_bps = carried_bps(far);
+    let far_bps = if is_known { known_bps } else { known_bps.max(FAR_BPS_UNKNOWN) };
+    far_bps >= carried_bps(near).saturating_mul(FAR_GAIN)
+}
+
 /// Whether what came for a flow takes `near_bps` longer than `span_us`.
 fn is_long(demand: Demand, near_bps: u64, span_us: i64) -> bool {
     let taken = BitRate::from_bps(near_bps).time_to_send(demand.bulk_bytes);

@@ -85,9 +85,15 @@ pub(crate) fn bulk_delays(links: &[LinkView]) -> [Delays; 2] {
     [delays(near), delays(far)]
 }
 
-/// The least and the longest round trip of the links that serve.
+/// The least and the longest round trip of the links that a flow may grow to: of the near ones, and
+/// of the far ones where a flow would go there.
 pub(crate) fn rounds(links: &[LinkView]) -> (Duration, Duration) {
-    let rounds = serving(links).map(|link| link.rtt);
+    let serving = serving(links);
+    let Some(bands) = Bands::of(serving.clone(), None) else { return Default::default() };
+    let near = serving.clone().filter(|link| bands.is_near(link));
+    let far = serving.filter(|link| bands.is_far(link));
+    let goes_far = distance::is_worth_it(near.clone(), far.clone());
+    let rounds = near.chain(far.filter(|_| goes_far)).map(|link| link.rtt);
     (rounds.clone().min().unwrap_or_default(), rounds.max().unwrap_or_default())
 }
 
