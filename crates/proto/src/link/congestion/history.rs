@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::observation::Observation;
-use super::params::{IDLE_ROOM, IDLE_SHARE, SAMPLE_STEP_US, SAMPLES_MAX, STALL_MIN_US, STALL_OTHERS};
+use super::params::{CHANGE, IDLE_ROOM, IDLE_SHARE, SAMPLE_STEP_US, SAMPLES_MAX, STALL_MIN_US, STALL_OTHERS};
 use crate::time::Instant;
 
 /// One observation.
@@ -41,6 +41,13 @@ pub(super) struct Span {
     pub(super) is_full: bool,
     /// The same as `delivered_bps` over the time without a pause that is longer than all others.
     pub(super) regular_bps: f64,
+}
+
+impl Span {
+    /// Whether it took longer to arrive than to be sent: the queue grew.
+    pub(super) fn grows(&self) -> bool {
+        self.delivered_bps < self.sent_bps * (1.0 - self.loss) * (1.0 - CHANGE)
+    }
 }
 
 /// The samples, oldest first.

@@ -265,7 +265,7 @@ pub(super) const DRAIN_MEAN_S: f64 = 0.5;
 /// Time between two tests of a queue that stands. Chosen: a test costs 15 % for some 0.1 s.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_millis(700);
 /// The same where C varies. Chosen: its queue comes and goes with C.
-pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(2_100);
+pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(1_400);
 /// Queues that did not drain in a row are a competitor's when no more than this lies between two.
 /// Chosen: a satellite's changes of slot are 15 s apart.
 pub(super) const FAILURES_WITHIN: Duration = Duration::from_secs(2);

@@ -69,6 +69,9 @@ impl Steady {
         let (empty_s, window) = (evidence.model.empty_s(), evidence.model.window());
         let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window());
         if let Some(busy) = evidence.history.busy_span(empty_s, least, window) {
+            if busy.grows() {
+                evidence.drain.abandon();
+            }
             if let Some((rate_bps, cause)) = own_queue::check(&busy, rate_bps, usual) {
                 evidence.model.adopt(rate_bps, cause, now);
             }
@@ -197,17 +200,26 @@ impl Steady {
             }
             Verdict::NotOurs { from } => {
                 self.search.resume(now);
-                Self::on_not_ours(evidence, seen, from, now)
+                Self::on_not_ours(evidence, seen, (from, is_volatile), now)
             }
         }
     }
 
-    /// A queue did not drain that should have since `from`.
-    fn on_not_ours(evidence: &mut Evidence, seen: &Observation, from: Instant, now: Instant) -> Option<i64> {
+    /// A queue did not drain that should have since `from`. Once is no proof where C varies
+    /// (`is_volatile`): the link may have become slower by as much as was held back.
+    fn on_not_ours(
+        evidence: &mut Evidence,
+        seen: &Observation,
+        (from, is_volatile): (Instant, bool),
+        now: Instant,
+    ) -> Option<i64> {
         let base_us = evidence.base_before(seen, from);
         let finding = evidence.drain.on_failure(from, base_us, now);
         if finding.cause == Cause::Competitor {
             return Some(base_us);
+        }
+        if finding.is_first && is_volatile {
+            return None;
         }
         let model = &mut evidence.model;
         if finding.is_first {

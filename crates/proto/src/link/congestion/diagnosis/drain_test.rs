@@ -115,6 +115,11 @@ impl DrainTest {
         self.test.map(|test| test.delivered_bps * (1.0 - DRAIN_SHARE))
     }
 
+    /// The queue grows by itself: the test says nothing.
+    pub(in crate::link::congestion) const fn abandon(&mut self) {
+        self.test = None;
+    }
+
     /// The competitor is gone.
     pub(in crate::link::congestion) const fn forget_failures(&mut self) {
         self.failure = None;

@@ -26,8 +26,7 @@ pub(in crate::link::congestion) fn check(span: &Span, rate_bps: f64, usual: f64)
     let regular_bps = (carried_bps * span.regular_bps / span.delivered_bps.max(1.0)).min(rate_bps);
     let cause = if regular_bps > seen { Cause::Stall } else { Cause::OwnQueue };
     let seen = seen.max(regular_bps);
-    let grows = span.delivered_bps < span.sent_bps * (1.0 - span.loss) * (1.0 - CHANGE);
-    if seen < rate_bps && span.sent_bps < rate_bps && !grows {
+    if seen < rate_bps && span.sent_bps < rate_bps && !span.grows() {
         return None;
     }
     let error = seen / rate_bps - 1.0;
