@@ -17,9 +17,8 @@
 //!   acknowledgements. Any other packet of the flow passes at once, behind the one that waits.
 //! - It ends [`ROUNDS`] of the longest round trips after the connection's first acknowledgement: by
 //!   then slow start is over. It ends sooner where two of them in a row did not bring half more
-//!   than the one before: slow start is over, or the sender grows by the number of acknowledgements
-//!   and not by bytes (RFC 5681; RFC 3465 allows two segments for each) and needs all of them. After
-//!   a pause of [`PAUSE`] a connection begins anew.
+//!   than the one before: slow start is over, or the sender counts acknowledgements and not bytes
+//!   (RFC 5681) and needs all. After a pause of [`PAUSE`] a connection begins anew.
 //!
 //! Contract: a packet given in comes out at once, at [`AckSpacing::due`], or never if another has
 //! taken its place. It knows no links and no queue.
@@ -65,7 +64,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The most flows that are known. Chosen: of more starts at once a single one changes little.
 const FLOWS_MAX: usize = 64;
 
-/// In slow start a round brings at least this share of the one before, in percent. Chosen: halfway to
+/// In slow start a round brings at least this share of the one before, percent. Chosen: halfway to
 /// doubling.
 const GROWTH_PERCENT: u64 = 150;
 
