@@ -180,6 +180,11 @@ pub(super) const BEND_OUTLIER: f64 = 16.0;
 pub(super) const BEND_STEP_S: f64 = 0.001;
 /// Weight of a second of samples in the deviation. Chosen: half a second's mean.
 pub(super) const DEVIATION_GAIN: f64 = 2.0;
+/// A deviation counts for at most so many times its least of the window. Chosen: a measured one
+/// varies by a fifth.
+pub(super) const LEAST_GAIN: f64 = 1.5;
+/// That window, ms. Chosen: where C varies, some half a second of it is calm.
+pub(super) const LEAST_WINDOW_MS: u64 = 3_000;
 /// Samples after which a deviation is known. Chosen: two differences take three.
 pub(super) const KNOWN_AFTER: u32 = 3;
 /// Most observations that an average is over. Chosen: an eighth to a quarter of a second.
@@ -189,6 +194,9 @@ pub(super) const AVERAGE_MAX: f64 = 25.0;
 pub(super) const NOISE_HEADROOM: f64 = 3.0;
 /// A queue of less than so many deviations counts as empty. Chosen: one in forty.
 pub(super) const EMPTY_DEVIATIONS: f64 = 2.0;
+/// A queue of so many times what is kept on purpose and explained by chance is one for certain.
+/// Chosen: mistakes of the base are about one.
+pub(super) const CERTAIN_LIMITS: f64 = 4.0;
 /// Rates are taken over so many deviations of the queue. Chosen: two ends that are off by one each
 /// change a rate by 5 %.
 pub(super) const WINDOW_DEVIATIONS: f64 = 40.0;

@@ -3,7 +3,9 @@
 //! A link's jitter is not a queue, and one delay is no evidence. Two values are kept of the delays
 //! that observations bring (each the least of one report, some 5 to 80 datagrams):
 //! - the [`Deviation`], of single delays and of averages 100 ms apart. A queue grows and shrinks
-//!   steadily and chance does not, so it is what is left of three delays after two differences;
+//!   steadily and chance does not, so it is what is left of three delays after two differences. At
+//!   most [`LEAST_GAIN`] times its least of some seconds counts: where C varies, the bond's own
+//!   queue bends now and then, and jitter does all the time;
 //! - the [`Average`] over so many of them that its deviation is near [`EMPTY_S`], at most
 //!   [`AVERAGE_MAX`] and a window's time. The send time and the bytes sent are averaged with the
 //!   same weights, so that delays, rates and the dead time of the control stay consistent, whatever
@@ -15,20 +17,31 @@ use std::time::Duration;
 
 use super::observation::Observation;
 use super::params::{
-    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, SAMPLE_GAP_MAX_S,
-    WINDOW_MAX_S,
+    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, LEAST_GAIN,
+    LEAST_WINDOW_MS, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
 };
+use crate::link::window::WindowedMin;
 use crate::time::Instant;
 
 /// The averages whose deviation counts are at least this far apart. Chosen: a window of rates.
 const SLOW: Duration = Duration::from_millis(100);
 /// How far the values of a series of delays are from each other by chance.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 struct Deviation {
+    /// As measured, and what of it counts, seconds.
+    mean_s: f64,
     s: f64,
+    /// The least measured lately, µs.
+    least: WindowedMin<i64, LEAST_WINDOW_MS>,
     count: u32,
     /// When the newest value came, and the last two, seconds.
     last: Option<(Instant, f64, f64)>,
+}
+
+impl Default for Deviation {
+    fn default() -> Self {
+        Self { mean_s: 0.0, s: 0.0, least: WindowedMin::new(), count: 0, last: None }
+    }
 }
 
 impl Deviation {
@@ -42,10 +55,15 @@ impl Deviation {
         self.count = self.count.saturating_add(1);
         let bend_s = (value_s + before_s - last_s * 2.0).abs() / BEND;
         let is_known = self.count > 2 * KNOWN_AFTER;
-        let bend_s = if is_known { bend_s.min(self.s * BEND_OUTLIER + BEND_STEP_S) } else { bend_s };
+        let bend_s = if is_known { bend_s.min(self.mean_s * BEND_OUTLIER + BEND_STEP_S) } else { bend_s };
         let first = if self.count > 2 { 1.0 / f64::from(self.count) } else { 0.0 };
         let weight = (span.as_secs_f64().min(SAMPLE_GAP_MAX_S) * DEVIATION_GAIN).max(first);
-        self.s += (bend_s - self.s) * weight;
+        self.mean_s += (bend_s - self.mean_s) * weight;
+        if is_known {
+            self.least.push(rounded(self.mean_s * 1e6), now);
+        }
+        let most_s = self.least.min(now).map_or(f64::MAX, |us| us as f64 / 1e6 * LEAST_GAIN);
+        self.s = self.mean_s.min(most_s);
         self.last = Some((now, value_s, last_s));
     }
 }

@@ -19,8 +19,8 @@ use super::history::Span;
 use super::model::{Model, carried_bps};
 use super::observation::Observation;
 use super::params::{
-    BUSY_WINDOW_MIN, DRAIN_PATIENCE, DRAIN_PATIENCE_VOLATILE, GAIN_MAX, GAIN_MIN, RISE_GAIN, TARGET_MAX_S,
-    TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
+    BUSY_WINDOW_MIN, CERTAIN_LIMITS, DRAIN_PATIENCE, DRAIN_PATIENCE_VOLATILE, GAIN_MAX, GAIN_MIN, RISE_GAIN,
+    TARGET_MAX_S, TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
 };
 use super::search::{self, Search};
 use crate::time::Instant;
@@ -69,10 +69,11 @@ impl Steady {
         let (empty_s, window) = (evidence.model.empty_s(), evidence.model.window());
         let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window());
         if let Some(busy) = evidence.history.busy_span(empty_s, least, window) {
+            let is_certain = evidence.queue.queue_s() > self.limit_s(&evidence.model, now) * CERTAIN_LIMITS;
             if busy.grows() {
                 evidence.drain.abandon();
             }
-            if let Some((rate_bps, cause)) = own_queue::check(&busy, rate_bps, usual) {
+            if let Some((rate_bps, cause)) = own_queue::check(&busy, rate_bps, usual, is_certain) {
                 evidence.model.adopt(rate_bps, cause, now);
             }
             self.search_more(evidence, span, now);

@@ -16,8 +16,14 @@ use crate::link::congestion::params::{
 };
 
 /// What `span`, in which the queue was never empty, tells of a link that is believed to carry
-/// `rate_bps` and loses `usual` of what it carries: C from now on, and why; `None`: nothing.
-pub(in crate::link::congestion) fn check(span: &Span, rate_bps: f64, usual: f64) -> Option<(f64, Cause)> {
+/// `rate_bps` and loses `usual` of what it carries: C from now on, and why; `None`:
+/// nothing. `is_certain`: the queue is much longer than chance explains.
+pub(in crate::link::congestion) fn check(
+    span: &Span,
+    rate_bps: f64,
+    usual: f64,
+    is_certain: bool,
+) -> Option<(f64, Cause)> {
     let least_bps = carried_bps(span.delivered_bps, span.loss, usual);
     let carried_bps = rate_bps.clamp(least_bps, carried_most_bps(span, least_bps, usual));
     // What drains came quicker than it was sent, and so does what a stalled link lets go.
@@ -26,7 +32,9 @@ pub(in crate::link::congestion) fn check(span: &Span, rate_bps: f64, usual: f64)
     let regular_bps = (carried_bps * span.regular_bps / span.delivered_bps.max(1.0)).min(rate_bps);
     let cause = if regular_bps > seen { Cause::Stall } else { Cause::OwnQueue };
     let seen = seen.max(regular_bps);
-    if seen < rate_bps && span.sent_bps < rate_bps && !span.grows() {
+    // A queue that is longer than any mistake is one, and tells of C as it drains.
+    let is_told = is_certain && is_draining;
+    if seen < rate_bps && span.sent_bps < rate_bps && !span.grows() && !is_told {
         return None;
     }
     let error = seen / rate_bps - 1.0;
