@@ -46,7 +46,7 @@ pub(super) const SAMPLE_STEP_US: i64 = 2_000;
 /// Most samples kept. Chosen: the longest window, 250 ms, in steps of 2 ms, twice.
 pub(super) const SAMPLES_MAX: usize = 256;
 /// An idle link keeps room for so many samples. Chosen: memory of idle sessions.
-pub(super) const IDLE_ROOM: usize = 8;
+pub(super) const IDLE_ROOM: usize = 4;
 /// The pacer counts as used to the full if it was idle for less than this share of the time.
 /// Chosen: half of the least probe would hide behind more.
 pub(super) const IDLE_SHARE: f64 = 0.05;
@@ -183,8 +183,8 @@ pub(super) const DEVIATION_GAIN: f64 = 2.0;
 /// A deviation counts for at most so many times its least of the window. Chosen: a measured one
 /// varies by a fifth.
 pub(super) const LEAST_GAIN: f64 = 1.5;
-/// That window, ms. Chosen: where C varies, some half a second of it is calm.
-pub(super) const LEAST_WINDOW_MS: u64 = 3_000;
+/// That window, at least. Chosen: where C varies, some half a second of it is calm.
+pub(super) const LEAST_WINDOW: Duration = Duration::from_millis(1_500);
 /// Samples after which a deviation is known. Chosen: two differences take three.
 pub(super) const KNOWN_AFTER: u32 = 3;
 /// Most observations that an average is over. Chosen: an eighth to a quarter of a second.

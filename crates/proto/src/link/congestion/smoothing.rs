@@ -18,30 +18,44 @@ use std::time::Duration;
 use super::observation::Observation;
 use super::params::{
     AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, LEAST_GAIN,
-    LEAST_WINDOW_MS, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
+    LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
 };
-use crate::link::window::WindowedMin;
 use crate::time::Instant;
 
 /// The averages whose deviation counts are at least this far apart. Chosen: a window of rates.
 const SLOW: Duration = Duration::from_millis(100);
+/// The least value of the last one to two [`LEAST_WINDOW`]s, in little memory.
+#[derive(Debug, Clone, Copy, Default)]
+struct Least {
+    since: Instant,
+    before: Option<f32>,
+    now: Option<f32>,
+}
+
+impl Least {
+    #[expect(clippy::cast_possible_truncation, reason = "a deviation needs no more")]
+    fn push(&mut self, value: f64, now: Instant) {
+        if now.saturating_since(self.since) >= LEAST_WINDOW {
+            (self.since, self.before, self.now) = (now, self.now, None);
+        }
+        let value = value as f32;
+        self.now = Some(self.now.map_or(value, |least| least.min(value)));
+    }
+
+    fn value(self) -> Option<f64> {
+        let least = self.before.into_iter().chain(self.now).reduce(f32::min);
+        least.map(f64::from)
+    }
+}
+
 /// How far the values of a series of delays are from each other by chance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Deviation {
-    /// As measured, and what of it counts, seconds.
-    mean_s: f64,
     s: f64,
-    /// The least measured lately, µs.
-    least: WindowedMin<i64, LEAST_WINDOW_MS>,
+    least: Least,
     count: u32,
     /// When the newest value came, and the last two, seconds.
     last: Option<(Instant, f64, f64)>,
-}
-
-impl Default for Deviation {
-    fn default() -> Self {
-        Self { mean_s: 0.0, s: 0.0, least: WindowedMin::new(), count: 0, last: None }
-    }
 }
 
 impl Deviation {
@@ -54,17 +68,24 @@ impl Deviation {
         }
         self.count = self.count.saturating_add(1);
         let bend_s = (value_s + before_s - last_s * 2.0).abs() / BEND;
-        let is_known = self.count > 2 * KNOWN_AFTER;
-        let bend_s = if is_known { bend_s.min(self.mean_s * BEND_OUTLIER + BEND_STEP_S) } else { bend_s };
+        let bend_s = if self.is_sure() { bend_s.min(self.s * BEND_OUTLIER + BEND_STEP_S) } else { bend_s };
         let first = if self.count > 2 { 1.0 / f64::from(self.count) } else { 0.0 };
         let weight = (span.as_secs_f64().min(SAMPLE_GAP_MAX_S) * DEVIATION_GAIN).max(first);
-        self.mean_s += (bend_s - self.mean_s) * weight;
-        if is_known {
-            self.least.push(rounded(self.mean_s * 1e6), now);
+        self.s += (bend_s - self.s) * weight;
+        if self.is_sure() {
+            self.least.push(self.s, now);
         }
-        let most_s = self.least.min(now).map_or(f64::MAX, |us| us as f64 / 1e6 * LEAST_GAIN);
-        self.s = self.mean_s.min(most_s);
         self.last = Some((now, value_s, last_s));
+    }
+
+    /// What of it counts, seconds.
+    fn value_s(&self) -> f64 {
+        self.least.value().map_or(self.s, |least_s| self.s.min(least_s * LEAST_GAIN))
+    }
+
+    /// Whether it was taken over enough values.
+    const fn is_sure(&self) -> bool {
+        self.count > 2 * KNOWN_AFTER
     }
 }
 
@@ -109,7 +130,7 @@ impl Smoothing {
     /// Takes an observation; `delay_us` is its delay less the datagram's own time.
     pub(super) fn on_observation(&mut self, seen: &Observation, delay_us: i64, now: Instant) {
         self.single.on_value(delay_us as f64 / 1e6, Duration::ZERO, now);
-        let most = (self.single.s / EMPTY_S).powi(2).clamp(1.0, AVERAGE_MAX);
+        let most = (self.single.value_s() / EMPTY_S).powi(2).clamp(1.0, AVERAGE_MAX);
         self.average.push(seen, most, now);
         self.slow.on_value(self.average.delay_s, SLOW, now);
     }
@@ -122,9 +143,9 @@ impl Smoothing {
     /// The deviation of the average, seconds: what was measured of it, but no more than that of a
     /// single delay, and no less than if all were independent.
     pub(super) fn deviation_s(&self) -> f64 {
-        let least_s = self.single.s / (2.0 * self.average.count - 1.0).max(1.0).sqrt();
-        let is_measured = self.slow.count > 2 * KNOWN_AFTER;
-        if is_measured { self.slow.s.clamp(least_s, self.single.s.max(least_s)) } else { self.single.s }
+        let single_s = self.single.value_s();
+        let least_s = single_s / (2.0 * self.average.count - 1.0).max(1.0).sqrt();
+        if self.slow.is_sure() { self.slow.value_s().clamp(least_s, single_s) } else { single_s }
     }
 
     /// The average delay, µs.
