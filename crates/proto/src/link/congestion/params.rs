@@ -136,7 +136,7 @@ pub(super) const PROBE_MIN: f64 = 0.02;
 /// Largest step, share of C. Chosen: doubling, as startup does.
 pub(super) const PROBE_MAX: f64 = 1.0;
 /// First step where more is likely: the link carried twice as much in the last minute, or its C was
-/// never proven by a queue. Chosen: the largest usual step.
+/// never proven by a queue. Source: draft-ietf-ccwg-bbr paces at 1.25 to probe for bandwidth.
 pub(super) const REGROW_MIN: f64 = 0.25;
 /// After an outage the link is believed to carry this share of its best C. Chosen: two doublings.
 pub(super) const RETURN_SHARE: f64 = 0.25;
@@ -279,7 +279,6 @@ pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(1_400
 pub(super) const FAILURES_WITHIN: Duration = Duration::from_secs(2);
 /// So many in a row. Chosen: a path that becomes longer does so once or twice.
 pub(super) const FAILURES: u32 = 3;
-
 /// After a queue that did not drain, losses are no chance for this long. Chosen: the time between
 /// two tests of a link with a competitor.
 pub(super) const CONTESTED_FOR: Duration = Duration::from_secs(5);

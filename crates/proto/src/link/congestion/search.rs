@@ -105,10 +105,7 @@ impl Search {
     /// There is a queue: no more is to be had.
     pub(super) fn on_queue(&mut self, model: &Model, now: Instant) {
         if self.step > 0.0 {
-            self.is_fresh = false;
-            if model.is_steady(now) {
-                self.resumes_at = self.resumes_at.max(now + PROBE_PAUSE);
-            }
+            self.set_proven(model, now);
         }
         self.stop();
     }

@@ -24,6 +24,7 @@ use crate::time::Instant;
 
 /// The averages whose deviation counts are at least this far apart. Chosen: a window of rates.
 const SLOW: Duration = Duration::from_millis(100);
+
 /// The least value of the last one to two [`LEAST_WINDOW`]s, in little memory.
 #[derive(Debug, Clone, Copy, Default)]
 struct Least {

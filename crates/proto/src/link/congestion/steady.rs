@@ -4,7 +4,7 @@
 //!   took since (a Smith predictor).
 //! - q* is the queue to keep: a little less than none on a steady link, and up to 12 ms on one
 //!   whose C varies, since a queue that never runs dry tells C at every observation.
-//! - a is the step of the search for more; T is 75 ms.
+//! - a is the step of the search for more; T is 75 ms on a link without jitter.
 //!
 //! q is an average over several observations where the link jitters, and so are the moment and the
 //! bytes that it belongs to: its lag is part of the dead time. T grows with the noise.
@@ -69,7 +69,7 @@ impl Steady {
         let (empty_s, window) = (evidence.model.empty_s(), evidence.model.window());
         let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window());
         if let Some(busy) = evidence.history.busy_span(empty_s, least, window) {
-            let is_certain = evidence.queue.queue_s() > self.limit_s(&evidence.model, now) * CERTAIN_LIMITS;
+            let is_certain = evidence.queue.queue_s() > limit_s(&evidence.model, now) * CERTAIN_LIMITS;
             if busy.grows() {
                 evidence.drain.abandon();
             }
@@ -141,7 +141,7 @@ impl Steady {
     /// Searches for more where the link is used to the full and no queue grows.
     fn search_more(&mut self, evidence: &mut Evidence, span: &Span, now: Instant) {
         let model = &evidence.model;
-        let limit_s = self.limit_s(model, now);
+        let limit_s = limit_s(model, now);
         if !span.is_full {
             // A link that is not used to the full is empty now and then.
             self.search.stop();
@@ -155,11 +155,6 @@ impl Steady {
             stretch: span.sent_bps * (1.0 - span.loss) / span.delivered_bps.max(1.0) - 1.0,
         };
         self.search.on_full(&seen, model, now);
-    }
-
-    /// The longest queue that is kept on purpose or explained by noise, seconds.
-    fn limit_s(&self, model: &Model, now: Instant) -> f64 {
-        volatile_s(model, now).clamp(0.0, TARGET_MAX_S) + model.empty_s()
     }
 
     /// Sets the pace by the newest observation. The least delay before a competitor came, µs, where
@@ -186,7 +181,7 @@ impl Steady {
         let met = drain_test::Seen {
             sent_at: seen.sent_at,
             queue_s: evidence.queue.queue_s(),
-            limit_s: self.limit_s(model, now),
+            limit_s: limit_s(model, now),
             deviation_s: evidence.queue.deviation_s(),
             delivered_bps: self.delivered_bps,
             rate_bps: model.rate_bps(),
@@ -275,6 +270,11 @@ impl Steady {
             TARGET_STEADY_S
         }
     }
+}
+
+/// The longest queue that is kept on purpose or explained by noise, seconds.
+fn limit_s(model: &Model, now: Instant) -> f64 {
+    volatile_s(model, now).clamp(0.0, TARGET_MAX_S) + model.empty_s()
 }
 
 /// The queue that a link is worth whose C varies so much, beyond what noise hides, seconds.
