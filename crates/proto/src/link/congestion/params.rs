@@ -133,6 +133,8 @@ pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
 
 /// First step of a search, share of C. Chosen: below what a queue target of 1.5 ms absorbs.
 pub(super) const PROBE_MIN: f64 = 0.02;
+/// A trial shows what grows by so much, seconds. Chosen: twice what counts as none.
+pub(super) const PROBE_LEAST_S: f64 = 0.002;
 /// Largest step, share of C. Chosen: doubling, as startup does.
 pub(super) const PROBE_MAX: f64 = 1.0;
 /// First step where more is likely: the link carried twice as much in the last minute, or its C was
@@ -182,7 +184,9 @@ pub(super) const BEND_STEP_S: f64 = 0.001;
 pub(super) const DEVIATION_GAIN: f64 = 2.0;
 /// A deviation counts for at most so many times its least of the window. Chosen: a measured one
 /// varies by a fifth.
-pub(super) const LEAST_GAIN: f64 = 1.5;
+pub(super) const LEAST_GAIN: f64 = 2.0;
+/// ... and is taken over more than so many samples. Chosen: the mean of as many varies by a sixth.
+pub(super) const LEAST_COUNT: u32 = 20;
 /// That window, at least. Chosen: where C varies, some half a second of it is calm.
 pub(super) const LEAST_WINDOW: Duration = Duration::from_millis(1_500);
 /// Samples after which a deviation is known. Chosen: two differences take three.

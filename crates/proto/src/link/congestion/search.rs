@@ -1,34 +1,49 @@
 //! The search for more than C, on a link that is used to the full.
 //!
-//! A step is a share of C that is paced at besides. It starts with 2 %, or with what can be told
-//! from noise, and doubles with each round in which what was sent arrived and no queue grew; where
-//! the link is likely to carry more it starts with a quarter. There is no rate that it does not
-//! leave: after some rounds it doubles C with each. A search ends
-//! - with a queue longer than the usual one by more than noise explains; on a steady link a second
-//!   passes until the next;
-//! - where less arrives than half of the step would bring.
+//! A search is a row of *trials*. In each, C and a *step* are sent: 2 %, or what shows beyond noise
+//! within a quarter of a second; a quarter of C where the link is likely to carry more. A trial
+//! ends when what was sent beyond C would be a queue that can be told from noise. Where half of it
+//! stands, C is *proven* and the search ends; on a steady link a second passes until the next.
+//! Where it does not, the link carries what was sent: that is C now, and the step doubles. There is
+//! no rate that this does not leave: after some trials each doubles C.
 //!
-//! It does not begin while a queue stands that is longer than what noise explains: that is the
-//! drain test's. Links search each for itself.
+//! A search does not begin while a queue stands that is longer than what noise explains: that is
+//! the drain test's. Links search each for itself.
 
 use std::time::Duration;
 
 use super::model::Model;
 use super::params::{
-    CHANGE, CUT_PAUSE_MAX_S, CUT_PAUSE_MIN_S, EMPTY_DEVIATIONS, PROBE_MAX, PROBE_MIN, PROBE_PAUSE, REGROW_MIN,
+    CHANGE, CUT_PAUSE_MAX_S, CUT_PAUSE_MIN_S, DRAIN_DEVIATIONS, PROBE_LEAST_S, PROBE_MAX, PROBE_MIN,
+    PROBE_PAUSE, REGROW_MIN, WINDOW_MAX_S,
 };
 use crate::time::Instant;
 
-/// What the last window says of a link that is used to the full.
+/// What an observation says of a link that is used to the full.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// The queue now, its mean, and the longest that is kept on purpose or explained by noise,
+    /// When what it tells of was sent, and the bytes up to then.
+    pub(super) sent_at: Instant,
+    pub(super) sent: u64,
+    /// The queue then, its mean, and the longest that is kept on purpose or explained by noise,
     /// seconds.
     pub(super) queue_s: f64,
     pub(super) mean_s: f64,
     pub(super) limit_s: f64,
-    /// By how much longer it took to arrive than to be sent, share.
-    pub(super) stretch: f64,
+    /// What arrived takes so much of what was sent, share: loss beyond the usual does not.
+    pub(super) arrived: f64,
+}
+
+/// A trial under way.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    /// What is sent from here on is more than C.
+    from: Instant,
+    /// The newest moment of sending before that with its bytes, and the queue then.
+    before: Option<(Instant, u64)>,
+    queue_s: f64,
+    /// C when it began, bit/s.
+    rate_bps: f64,
 }
 
 /// See the module.
@@ -36,12 +51,9 @@ pub(super) struct Seen {
 pub(super) struct Search {
     /// Share of C that is paced at besides.
     step: f64,
-    /// The mean queue when the search began; without a search, now; seconds.
-    usual_s: f64,
+    trial: Option<Trial>,
     /// C was never proven by a queue during a search.
     is_fresh: bool,
-    /// Since when no queue was seen and the pacer was used to the full.
-    quiet_since: Option<Instant>,
     /// No search before this.
     resumes_at: Instant,
     /// Pause after the next cut, seconds.
@@ -55,9 +67,8 @@ impl Search {
     pub(super) const fn new() -> Self {
         Self {
             step: 0.0,
-            usual_s: 0.0,
+            trial: None,
             is_fresh: true,
-            quiet_since: None,
             resumes_at: Instant::ZERO,
             cut_pause_s: CUT_PAUSE_MIN_S,
             before_cut_bps: 0.0,
@@ -99,7 +110,7 @@ impl Search {
 
     /// The link is not used to the full.
     pub(super) const fn stop(&mut self) {
-        (self.step, self.quiet_since) = (0.0, None);
+        (self.step, self.trial) = (0.0, None);
     }
 
     /// There is a queue: no more is to be had.
@@ -110,39 +121,49 @@ impl Search {
         self.stop();
     }
 
-    /// The link is used to the full.
-    pub(super) fn on_full(&mut self, seen: &Seen, model: &Model, now: Instant) {
-        if self.step == 0.0 {
-            self.usual_s = seen.mean_s;
-            if seen.mean_s > seen.limit_s {
-                self.stop();
-                return;
+    /// The link is used to the full. What it carries, bit/s, where a trial shows that it is more
+    /// than C.
+    pub(super) fn on_full(&mut self, seen: &Seen, model: &Model, now: Instant) -> Option<f64> {
+        let Some(trial) = &mut self.trial else {
+            let queue_s = if self.is_fresh { seen.queue_s } else { seen.mean_s };
+            if now >= self.resumes_at && queue_s <= seen.limit_s {
+                self.begin(model, now);
             }
-        }
-        let above_s = seen.queue_s - self.usual_s;
-        let noise = model.window_noise();
-        let arrives_late = self.step > 0.0 && seen.stretch > self.step / 2.0;
-        let is_long = above_s > model.empty_s().max(model.deviation_s() * 2.0 * EMPTY_DEVIATIONS);
-        if is_long || (arrives_late && noise * 4.0 <= self.step) {
+            return None;
+        };
+        let (sent_at, sent) = match trial.before {
+            Some(before) if seen.sent_at >= trial.from => before,
+            Some(_) | None => {
+                (trial.before, trial.queue_s) = (Some((seen.sent_at, seen.sent)), seen.queue_s);
+                return None;
+            }
+        };
+        let span_s = seen.sent_at.saturating_since(sent_at).as_secs_f64();
+        let bits = seen.sent.saturating_sub(sent) as f64 * 8.0 * seen.arrived;
+        let expected_s = bits / trial.rate_bps - span_s;
+        let grown_s = seen.queue_s - trial.queue_s;
+        let (is_late, told_s) = (grown_s > expected_s / 2.0, told_s(model));
+        let is_over = span_s >= model.window().as_secs_f64() / 2.0 && expected_s >= told_s;
+        // Where nothing is sent beyond C, the pace yields to a queue.
+        if is_late && (is_over || grown_s >= told_s || span_s > 2.0 * WINDOW_MAX_S) {
             self.on_queue(model, now);
-        } else if arrives_late && noise <= self.step {
-            // It may be chance.
-            self.stop();
-        } else if above_s <= model.empty_s() {
-            self.on_quiet(model, now);
+            return None;
         }
+        if !is_over {
+            return None;
+        }
+        let carried_bps = bits / (span_s + grown_s.max(0.0));
+        self.step = (self.step * 2.0).min(PROBE_MAX);
+        self.trial = Some(Trial::new(carried_bps.max(model.rate_bps()), now));
+        Some(carried_bps)
     }
 
-    /// No queue grows.
-    fn on_quiet(&mut self, model: &Model, now: Instant) {
-        let since = *self.quiet_since.get_or_insert(now);
-        if now.saturating_since(since) >= model.search_round() && now >= self.resumes_at {
-            let is_likely =
-                self.is_fresh || model.is_low(now) || model.rate_bps() < self.before_cut_bps * (1.0 - CHANGE);
-            let least = if is_likely { REGROW_MIN } else { PROBE_MIN.max(model.window_noise()) };
-            self.step = (self.step * 2.0).max(least).min(PROBE_MAX);
-            self.quiet_since = Some(now);
-        }
+    fn begin(&mut self, model: &Model, now: Instant) {
+        let is_likely =
+            self.is_fresh || model.is_low(now) || model.rate_bps() < self.before_cut_bps * (1.0 - CHANGE);
+        let least = if is_likely { REGROW_MIN } else { PROBE_MIN };
+        self.step = least.max(told_s(model) / WINDOW_MAX_S).min(PROBE_MAX);
+        self.trial = Some(Trial::new(model.rate_bps(), now));
     }
 
     /// Startup ended with loss.
@@ -157,7 +178,8 @@ impl Search {
         if is_first {
             self.cut_pause_s = CUT_PAUSE_MIN_S;
         }
-        (self.step, self.is_fresh) = (0.0, false);
+        self.stop();
+        self.is_fresh = false;
         self.resumes_at = now + self.cut_pause();
         self.cut_pause_s = (self.cut_pause_s * 2).min(CUT_PAUSE_MAX_S);
     }
@@ -170,4 +192,15 @@ impl Search {
     fn cut_pause(&self) -> Duration {
         Duration::from_secs(u64::from(self.cut_pause_s))
     }
+}
+
+impl Trial {
+    const fn new(rate_bps: f64, from: Instant) -> Self {
+        Self { from, before: None, queue_s: 0.0, rate_bps }
+    }
+}
+
+/// The shortest queue whose growth is told from noise, seconds.
+fn told_s(model: &Model) -> f64 {
+    PROBE_LEAST_S.max(model.deviation_s() * DRAIN_DEVIATIONS)
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::observation::Observation;
 use super::params::{
-    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, LEAST_GAIN,
-    LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
+    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, LEAST_COUNT,
+    LEAST_GAIN, LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
 };
 use crate::time::Instant;
 
@@ -71,9 +71,10 @@ impl Deviation {
         let bend_s = (value_s + before_s - last_s * 2.0).abs() / BEND;
         let bend_s = if self.is_sure() { bend_s.min(self.s * BEND_OUTLIER + BEND_STEP_S) } else { bend_s };
         let first = if self.count > 2 { 1.0 / f64::from(self.count) } else { 0.0 };
-        let weight = (span.as_secs_f64().min(SAMPLE_GAP_MAX_S) * DEVIATION_GAIN).max(first);
-        self.s += (bend_s - self.s) * weight;
-        if self.is_sure() {
+        let gain = span.as_secs_f64().min(SAMPLE_GAP_MAX_S) * DEVIATION_GAIN;
+        self.s += (bend_s - self.s) * gain.max(first);
+        // Of few values the mean may be small by chance.
+        if self.count > LEAST_COUNT && first <= gain {
             self.least.push(self.s, now);
         }
         self.last = Some((now, value_s, last_s));

@@ -6,9 +6,9 @@ use super::diagnosis::Cause;
 use super::evidence::Evidence;
 use super::model::{datagram_s, empty_s};
 use super::params::{
-    DATAGRAM_BYTES, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, OUTAGE_LOSS, RATE_MIN_BPS,
-    START_BEYOND, START_GAIN, START_LOSS, START_LOST_BYTES, START_QUEUE_DATAGRAMS, START_QUEUE_ROUNDS,
-    START_QUEUE_S, START_STANDING, START_WINDOW_MIN,
+    DATAGRAM_BYTES, DRAIN_DEVIATIONS, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, OUTAGE_LOSS,
+    RATE_MIN_BPS, START_BEYOND, START_GAIN, START_LOSS, START_LOST_BYTES, START_QUEUE_DATAGRAMS,
+    START_QUEUE_ROUNDS, START_QUEUE_S, START_STANDING, START_WINDOW_MIN,
 };
 use super::steady::Steady;
 use crate::time::Instant;
@@ -33,7 +33,8 @@ impl Startup {
         let model = &evidence.model;
         let queue_s = evidence.queue.queue_s();
         let limit = START_QUEUE_S.max(model.rtt_min().as_secs_f64() / START_QUEUE_ROUNDS)
-            + START_QUEUE_DATAGRAMS * datagram_s(self.most_bps);
+            + START_QUEUE_DATAGRAMS * datagram_s(self.most_bps)
+            + DRAIN_DEVIATIONS * evidence.queue.deviation_s();
         let is_marked = evidence.marks.is_marked();
         self.standing = if queue_s > limit || is_marked { self.standing + 1 } else { 0 };
         let is_standing = self.standing >= START_STANDING;

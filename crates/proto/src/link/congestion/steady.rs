@@ -67,7 +67,7 @@ impl Steady {
         let carried_bps = carried_bps(span.delivered_bps, span.loss, usual);
         self.delivered_bps = span.is_full.then_some(carried_bps);
         let (empty_s, window) = (evidence.model.empty_s(), evidence.model.window());
-        let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window());
+        let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window() * 3 / 4);
         if let Some(busy) = evidence.history.busy_span(empty_s, least, window) {
             let is_certain = evidence.queue.queue_s() > limit_s(&evidence.model, now) * CERTAIN_LIMITS;
             if busy.grows() {
@@ -76,7 +76,7 @@ impl Steady {
             if let Some((rate_bps, cause)) = own_queue::check(&busy, rate_bps, usual, is_certain) {
                 evidence.model.adopt(rate_bps, cause, now);
             }
-            self.search_more(evidence, span, now);
+            self.search_more(evidence, span, seen, now);
             return;
         }
         if self.on_loss(evidence, span, seen, now) || self.on_marks(evidence, now) {
@@ -85,12 +85,12 @@ impl Steady {
         let rate_bps = evidence.model.rate_bps();
         // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at
         // once.
-        let more_bps = carried_bps.min(span.sent_bps);
-        if carried_bps > rate_bps && more_bps > rate_bps {
+        let more_bps = carried_bps.min(span.sent_bps) * (1.0 - 2.0 * evidence.model.window_noise());
+        if more_bps > rate_bps {
             let gain = if self.search.is_large() { 1.0 } else { RISE_GAIN };
             evidence.model.adopt(rate_bps + (more_bps - rate_bps) * gain, Cause::Search, now);
         }
-        self.search_more(evidence, span, now);
+        self.search_more(evidence, span, seen, now);
     }
 
     /// Loss that no queue explains. Whether it says all there is to say.
@@ -138,23 +138,28 @@ impl Steady {
         finding.is_marked
     }
 
-    /// Searches for more where the link is used to the full and no queue grows.
-    fn search_more(&mut self, evidence: &mut Evidence, span: &Span, now: Instant) {
-        let model = &evidence.model;
-        let limit_s = limit_s(model, now);
+    /// Searches for more where the link is used to the full.
+    fn search_more(&mut self, evidence: &mut Evidence, span: &Span, seen: &Observation, now: Instant) {
         if !span.is_full {
             // A link that is not used to the full is empty now and then.
             self.search.stop();
             evidence.drain.on_empty(now);
             return;
         }
+        let (model, usual) = (&mut evidence.model, evidence.loss.usual());
         let seen = search::Seen {
+            sent_at: seen.sent_at,
+            sent: seen.sent,
             queue_s: evidence.queue.queue_s(),
             mean_s: evidence.drain.mean_s(),
-            limit_s,
-            stretch: span.sent_bps * (1.0 - span.loss) / span.delivered_bps.max(1.0) - 1.0,
+            limit_s: limit_s(model, now),
+            arrived: (1.0 - span.loss) / (1.0 - span.loss.min(usual)),
         };
-        self.search.on_full(&seen, model, now);
+        if let Some(carried_bps) = self.search.on_full(&seen, model, now)
+            && carried_bps > model.rate_bps()
+        {
+            model.adopt(carried_bps, Cause::Search, now);
+        }
     }
 
     /// Sets the pace by the newest observation. The least delay before a competitor came, µs, where
@@ -185,6 +190,7 @@ impl Steady {
             deviation_s: evidence.queue.deviation_s(),
             delivered_bps: self.delivered_bps,
             rate_bps: model.rate_bps(),
+            is_searching: self.search.step() > 0.0,
             patience: if is_volatile { DRAIN_PATIENCE_VOLATILE } else { DRAIN_PATIENCE },
         };
         match evidence.drain.on_observation(&met, now)? {

@@ -616,7 +616,7 @@ fn marks_tell_of_a_queue_that_noise_hides() {
     };
     let (without, with) = (queue(None), queue(Some(Duration::from_millis(2))));
     assert!(with.0 < without.0 / 2, "{with:?} {without:?}");
-    assert!(with.1 >= 93, "{with:?} {without:?}");
+    assert!(with.1 >= 90, "{with:?} {without:?}");
 }
 
 #[test]

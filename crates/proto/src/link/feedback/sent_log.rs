@@ -316,9 +316,11 @@ impl SentLog {
         self.reordering.patience(Duration::ZERO).map_or(Duration::ZERO, |patience| patience.time)
     }
 
-    /// The oldest datagram that waits for feedback.
+    /// The oldest datagram that waits for feedback, and was sent after all that are known to have
+    /// arrived: what waits longer is lost or was overtaken, and no queue is ahead of it.
     pub(in crate::link) fn waiting(&self) -> Option<Sent> {
-        let from = usize::try_from(self.underway.saturating_sub(self.first)).ok()?;
+        let after = self.largest_delivered.map_or(self.first, |largest| largest + 1);
+        let from = usize::try_from(after.saturating_sub(self.first)).ok()?;
         self.log.range(from.min(self.log.len())..).find(|sent| sent.waits()).copied()
     }
 

@@ -60,6 +60,8 @@ pub(in crate::link::congestion) struct Seen {
     pub(in crate::link::congestion) delivered_bps: Option<f64>,
     /// C.
     pub(in crate::link::congestion) rate_bps: f64,
+    /// More than C is sent to find out what the link carries: no time for a test.
+    pub(in crate::link::congestion) is_searching: bool,
     /// A queue longer than the limit is tested no sooner than this after the last test.
     pub(in crate::link::congestion) patience: Duration,
 }
@@ -184,7 +186,7 @@ impl DrainTest {
         let Some(delivered_bps) = seen.delivered_bps else { return };
         let since = now.saturating_since(self.empty_at);
         let stands = self.mean_s > seen.limit_s && since >= seen.patience;
-        if stands || since >= DRAIN_EVERY {
+        if !seen.is_searching && (stands || since >= DRAIN_EVERY) {
             let delivered_bps = delivered_bps.min(seen.rate_bps);
             let (from, before_s) = (now, seen.queue_s);
             self.test = Some(Test { from, at: None, delivered_bps, before_s, expected_s: 0.0 });
