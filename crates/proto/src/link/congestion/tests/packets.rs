@@ -1,6 +1,6 @@
-//! A link packet by packet, in virtual time: a first-in first-out queue of limited length, jitter
-//! that keeps the order or does not, loss by chance, and a peer that answers as the acknowledger
-//! does.
+//! A link packet by packet, in virtual time: a policer, a first-in first-out queue of limited
+//! length, jitter that keeps the order or does not, loss by chance, and a peer that answers as the
+//! acknowledger does.
 
 #![expect(clippy::cast_possible_truncation, reason = "microseconds and bytes of a simulation")]
 
@@ -24,6 +24,8 @@ struct Spec {
     loss: f64,
     /// Longest queue.
     queue_us: f64,
+    /// A token bucket: its rate, bit/s, and burst, bytes.
+    police: Option<(f64, f64)>,
 }
 
 impl Spec {
@@ -36,6 +38,7 @@ impl Spec {
             in_order: false,
             loss: 0.0,
             queue_us: 100_000.0,
+            police: None,
         }
     }
 }
@@ -62,6 +65,8 @@ struct Net {
     idle_us: f64,
     busy_until_us: f64,
     last_due_us: f64,
+    /// In the policer's bucket, bytes, and since when.
+    tokens: (f64, f64),
     ar: f64,
     random: u64,
     /// Arrivals to come: due, number.
@@ -97,6 +102,7 @@ impl Net {
             idle_us: 0.0,
             busy_until_us: 0.0,
             last_due_us: 0.0,
+            tokens: (f64::INFINITY, 0.0),
             ar: 0.0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             arrivals: BinaryHeap::new(),
@@ -131,18 +137,30 @@ impl Net {
         Instant::from_nanos(self.now_us * 1_000)
     }
 
+    /// Whether the policer lets a datagram pass now.
+    fn passes(&mut self, bytes: f64) -> bool {
+        let Some((rate_bps, burst)) = self.spec.police else { return true };
+        let (tokens, since_us) = self.tokens;
+        let now_us = self.now_us as f64;
+        let tokens = (tokens + (now_us - since_us) * rate_bps / 8e6).min(burst);
+        let passes = tokens >= bytes;
+        self.tokens = (if passes { tokens - bytes } else { tokens }, now_us);
+        passes
+    }
+
     fn send(&mut self, bytes: u64) {
         let now = self.now_us as f64;
         let rho = self.spec.correlation;
         self.ar = rho * self.ar + (1.0 - rho * rho).sqrt() * self.normal();
         self.total += bytes;
-        let mut is_lost = self.uniform() < self.spec.loss;
+        let is_policed = !self.passes(bytes as f64);
+        let mut is_lost = self.uniform() < self.spec.loss || is_policed;
         let serial_us = bytes as f64 * 8e6 / self.spec.rate_bps;
         let wait_us = (self.busy_until_us - now).max(0.0);
         let mut due_us = 0.0;
         if wait_us > self.spec.queue_us.max(serial_us * 1.5) {
             is_lost = true;
-        } else {
+        } else if !is_policed {
             self.busy_until_us = now + wait_us + serial_us;
             self.queues.push(wait_us as u32);
             let delay = (self.spec.delay_us + self.spec.sigma_us * self.ar).max(0.0);
