@@ -58,7 +58,7 @@ impl Evidence {
     pub(super) fn on_observation(&mut self, seen: &Observation, rate_bps: f64, now: Instant) -> Observation {
         self.model.set_rtt_min(seen.rtt_min);
         self.measure_queue(seen, rate_bps, now);
-        self.loss.on_observation(seen);
+        self.loss.on_observation(seen, rate_bps, now);
         self.marks.on_observation(seen.marked);
         let seen = self.queue.averaged(seen);
         self.history.push(DeliveryPoint::new(&seen, self.queue.queue_s()));

@@ -32,9 +32,8 @@ pub(super) struct Span {
     pub(super) delivered_bps: f64,
     /// Over the time in which it was sent.
     pub(super) sent_bps: f64,
-    /// Share of what was sent, and bytes.
+    /// Share of what was sent.
     pub(super) loss: f64,
-    pub(super) lost_bytes: f64,
     /// In how many rows.
     pub(super) lost_rows: u64,
     /// The pacer was used to the full.
@@ -187,7 +186,6 @@ fn between(first: &DeliveryPoint, last: &DeliveryPoint, pauses: Pauses) -> Span 
         regular_bps: delivered * 8.0 / regular.max(1e-6),
         sent_bps: sent * 8.0 / sending,
         loss: if lost > 0.0 { lost / (lost + delivered) } else { 0.0 },
-        lost_bytes: lost,
         lost_rows: last.lost_rows.saturating_sub(first.lost_rows),
         is_full: idle <= sending * IDLE_SHARE,
     }

@@ -79,10 +79,6 @@ pub(super) const START_QUEUE_ROUNDS: f64 = 24.0;
 pub(super) const START_QUEUE_DATAGRAMS: f64 = 1.5;
 /// ... in so many samples in a row. Chosen: one sample may be noise.
 pub(super) const START_STANDING: u32 = 2;
-/// Startup ends with this share lost beyond the usual. Chosen: above what links lose by chance.
-pub(super) const START_LOSS: f64 = 0.1;
-/// ... and so many bytes. Chosen: a share of fewer datagrams is chance.
-pub(super) const START_LOST_BYTES: f64 = 10.0 * DATAGRAM_BYTES;
 /// Startup overshoot factor: above it, losses come from the search, not from the link. Chosen: a
 /// quarter, as the largest step of the search.
 pub(super) const START_BEYOND: f64 = 1.25;
@@ -205,33 +201,37 @@ pub(super) const CERTAIN_LIMITS: f64 = 4.0;
 /// change a rate by 5 %.
 pub(super) const WINDOW_DEVIATIONS: f64 = 40.0;
 
-// Loss. Measured: docs/decisions/0012-loss-of-a-policer-and-of-chance.md.
+// Loss. Measured: docs/decisions/0019-goodput-tells-a-policer.md.
 
 /// Loss beyond the usual that counts as a policer's, share. Chosen: above the variation of chance
 /// over some hundred datagrams.
 pub(super) const POLICED_LOSS: f64 = 0.05;
+/// The same where a policer's rate is known and in force. Chosen: what an overrun may cost.
+pub(super) const KNOWN_LOSS: f64 = 0.01;
 /// Loss beyond which the link is out and nothing is learnt, share.
 /// Chosen: no policer takes so much for long.
 pub(super) const OUTAGE_LOSS: f64 = 0.8;
-/// The usual and the mean loss are taken over so many bytes. Chosen: 300 datagrams, of which 5 %
-/// are 15 with a deviation of 4.
-pub(super) const LOSS_MEAN_BYTES: f64 = 300.0 * DATAGRAM_BYTES;
+/// The usual and the mean loss are taken over so many bytes. Chosen: 1,000 datagrams, of which 2 %
+/// are 20 with a deviation of 4.
+pub(super) const LOSS_MEAN_BYTES: f64 = 1_000.0 * DATAGRAM_BYTES;
 /// Below this share of C a loss is not the load's. Chosen: clear of a search's steps.
 pub(super) const LIGHT_LOAD: f64 = 0.7;
 /// More than this mean loss is learnt to be usual by the test of a cut alone, share. Chosen: a
 /// policer of a few Mbit/s takes as much of traffic that is little elsewhere.
 pub(super) const LIGHT_LOSS_MAX: f64 = 0.2;
-/// The test of a cut takes so many bytes sent. Chosen: what the mean is taken over.
-pub(super) const CUT_TEST_BYTES: f64 = LOSS_MEAN_BYTES;
-/// ... or this time. Chosen: a slow link is not kept low for longer.
+/// The test of a cut ends after this, with what is likelier. Chosen: a slow link is not kept low
+/// for longer.
 pub(super) const CUT_TEST_MAX: Duration = Duration::from_secs(1);
+/// ... or as soon as one is likelier by this, as a logarithm. Chosen: twenty times.
+pub(super) const SURE: f64 = 3.0;
+/// So many cuts in a row that changed nothing were none of a policer's. Chosen: the first may go to
+/// a rate that has a part of the burst in it.
+pub(super) const CUTS_OF_CHANCE: u32 = 2;
 /// Round trips from a cut until what was sent after it is answered. Chosen: one, and its queue.
 pub(super) const CUT_ROUNDS: u32 = 2;
-/// A cut that leaves more than this share of the mean loss did not lower it. Source: srtla_send.
-pub(super) const NOT_LOWERED: f64 = 0.7;
 /// A policer's loss exceeds what is allowed by so many bytes. Chosen: a window of a slow link holds
 /// a dozen datagrams, and one of them lost is a twentieth.
-pub(super) const EXCESS_BYTES: f64 = 4.0 * DATAGRAM_BYTES;
+pub(super) const EXCESS_BYTES: f64 = 6.0 * DATAGRAM_BYTES;
 /// ... and by so many more for each unit of usual loss. Chosen so that chance rarely reaches it: a
 /// sum of what is lost less p + 0.05 of what is sent, of which p is lost by chance, comes to h
 /// datagrams with a probability of exp(−θh) where p (exp θ − 1) = θ (p + 0.05): here once in

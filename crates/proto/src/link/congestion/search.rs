@@ -184,6 +184,12 @@ impl Search {
         self.cut_pause_s = (self.cut_pause_s * 2).min(CUT_PAUSE_MAX_S);
     }
 
+    /// The search met the policer that is known.
+    pub(super) fn on_confirmed(&mut self, now: Instant) {
+        self.cut_pause_s = CUT_PAUSE_MAX_S;
+        self.on_cut(0.0, false, now);
+    }
+
     /// The cut was none of a policer's.
     pub(super) const fn on_cut_undone(&mut self) {
         self.cut_pause_s = CUT_PAUSE_MIN_S;

@@ -3,12 +3,13 @@
 //! delivered. A link with a ceiling has no startup.
 
 use super::diagnosis::Cause;
+use super::diagnosis::policer::Finding as LossFinding;
 use super::evidence::Evidence;
 use super::model::{datagram_s, empty_s};
 use super::params::{
-    DATAGRAM_BYTES, DRAIN_DEVIATIONS, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, OUTAGE_LOSS,
-    RATE_MIN_BPS, START_BEYOND, START_GAIN, START_LOSS, START_LOST_BYTES, START_QUEUE_DATAGRAMS,
-    START_QUEUE_ROUNDS, START_QUEUE_S, START_STANDING, START_WINDOW_MIN,
+    DATAGRAM_BYTES, DRAIN_DEVIATIONS, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, RATE_MIN_BPS,
+    START_BEYOND, START_GAIN, START_QUEUE_DATAGRAMS, START_QUEUE_ROUNDS, START_QUEUE_S, START_STANDING,
+    START_WINDOW_MIN,
 };
 use super::steady::Steady;
 use crate::time::Instant;
@@ -46,27 +47,20 @@ impl Startup {
         if span.is_full || span.sent_bps > self.most_bps * START_BEYOND {
             evidence.origin.on_push(now);
         }
-        if span.loss > OUTAGE_LOSS {
-            return None;
-        }
         self.most_bps = self.most_bps.max(span.delivered_bps);
         evidence.model.note_best(self.most_bps, now);
-        let is_lossy = span.is_full
-            && span.loss > evidence.loss.usual() + START_LOSS
-            && span.lost_bytes > START_LOST_BYTES;
-        if !is_standing && !is_lossy {
-            return None;
-        }
-        let cause = match (is_standing, is_marked) {
-            (false, _) => Cause::Policer,
-            (true, true) => Cause::EcnMark,
-            (true, false) => Cause::OwnQueue,
+        let (cause, rate_bps, is_policed) = if is_standing {
+            let cause = if is_marked { Cause::EcnMark } else { Cause::OwnQueue };
+            (cause, span.delivered_bps, false)
+        } else {
+            let finding = evidence.loss.check(&span, &evidence.model, span.sent_bps, now);
+            let Some(LossFinding::Policer { rate_bps, .. }) = finding else { return None };
+            (Cause::Policer, rate_bps, true)
         };
-        evidence.model.set(span.delivered_bps.max(RATE_MIN_BPS), cause, now);
+        evidence.model.set(rate_bps.max(RATE_MIN_BPS), cause, now);
         evidence.drain.on_empty(now);
         let mut steady = Steady::new();
-        if !is_standing {
-            evidence.loss.begin_cut(span.sent_bps, now);
+        if is_policed {
             steady.on_start_cut(now);
         }
         Some(steady)

@@ -19,8 +19,8 @@ use super::history::Span;
 use super::model::{Model, carried_bps};
 use super::observation::Observation;
 use super::params::{
-    BUSY_WINDOW_MIN, CERTAIN_LIMITS, DRAIN_PATIENCE, DRAIN_PATIENCE_VOLATILE, GAIN_MAX, GAIN_MIN, RISE_GAIN,
-    TARGET_MAX_S, TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
+    BUSY_WINDOW_MIN, CERTAIN_LIMITS, DRAIN_PATIENCE, DRAIN_PATIENCE_VOLATILE, GAIN_MAX, GAIN_MIN,
+    OUTAGE_LOSS, RISE_GAIN, TARGET_MAX_S, TARGET_MIN_S, TARGET_STEADY_S, TARGET_VOLATILITY_S, VOLATILE,
 };
 use super::search::{self, Search};
 use crate::time::Instant;
@@ -63,12 +63,23 @@ impl Steady {
 
     /// What the last window tells of C.
     pub(super) fn on_span(&mut self, evidence: &mut Evidence, span: &Span, seen: &Observation, now: Instant) {
-        let (rate_bps, usual) = (evidence.model.rate_bps(), evidence.loss.usual());
+        let usual = evidence.loss.usual();
         let carried_bps = carried_bps(span.delivered_bps, span.loss, usual);
         self.delivered_bps = span.is_full.then_some(carried_bps);
         let (empty_s, window) = (evidence.model.empty_s(), evidence.model.window());
         let least = BUSY_WINDOW_MIN.max(evidence.model.noise_window() * 3 / 4);
-        if let Some(busy) = evidence.history.busy_span(empty_s, least, window) {
+        let busy = evidence.history.busy_span(empty_s, least, window);
+        let stands = evidence.queue.queue_s() > limit_s(&evidence.model, now);
+        let is_out = span.loss > OUTAGE_LOSS;
+        if busy.is_none() && is_out {
+            evidence.model.hold(Cause::Outage, now);
+            return;
+        }
+        if !stands && !is_out && self.on_loss(evidence, span, now) {
+            return;
+        }
+        if let Some(busy) = busy {
+            let rate_bps = evidence.model.rate_bps();
             let is_certain = evidence.queue.queue_s() > limit_s(&evidence.model, now) * CERTAIN_LIMITS;
             if busy.grows() {
                 evidence.drain.abandon();
@@ -79,14 +90,14 @@ impl Steady {
             self.search_more(evidence, span, seen, now);
             return;
         }
-        if self.on_loss(evidence, span, seen, now) || self.on_marks(evidence, now) {
+        if self.on_marks(evidence, now) {
             return;
         }
         let rate_bps = evidence.model.rate_bps();
         // No more than was sent: what waited in a stalled link, or in the peer's socket, comes at
         // once.
         let more_bps = carried_bps.min(span.sent_bps) * (1.0 - 2.0 * evidence.model.window_noise());
-        if more_bps > rate_bps {
+        if more_bps > rate_bps && evidence.loss.is_news(more_bps, &evidence.model, now) {
             let gain = if self.search.is_large() { 1.0 } else { RISE_GAIN };
             evidence.model.adopt(rate_bps + (more_bps - rate_bps) * gain, Cause::Search, now);
         }
@@ -94,13 +105,14 @@ impl Steady {
     }
 
     /// Loss that no queue explains. Whether it says all there is to say.
-    fn on_loss(&mut self, evidence: &mut Evidence, span: &Span, seen: &Observation, now: Instant) -> bool {
+    fn on_loss(&mut self, evidence: &mut Evidence, span: &Span, now: Instant) -> bool {
         let model = &mut evidence.model;
-        let Some(finding) = evidence.loss.check(span, seen, model.rtt_min(), now) else { return false };
-        let (cause, rate_bps) = (finding.cause(), model.rate_bps());
+        let before_bps = model.rate_bps();
+        let Some(finding) = evidence.loss.check(span, model, before_bps, now) else { return false };
+        let cause = finding.cause();
         match finding {
-            LossFinding::RandomLoss { before_bps } => {
-                model.set(rate_bps.max(before_bps), cause, now);
+            LossFinding::RandomLoss { before_bps: first_bps } => {
+                model.set(first_bps.max(before_bps), cause, now);
                 self.search.on_cut_undone();
                 false
             }
@@ -108,14 +120,22 @@ impl Steady {
                 model.hold(cause, now);
                 false
             }
-            LossFinding::Outage => {
-                model.hold(cause, now);
+            LossFinding::Confirmed { rate_bps } => {
+                model.forget_best();
+                model.adopt(rate_bps, cause, now);
+                self.search.on_confirmed(now);
                 true
             }
-            LossFinding::Policer { is_first } => {
-                evidence.loss.begin_cut(rate_bps, now);
-                model.adopt(span.delivered_bps, cause, now);
-                self.search.on_cut(rate_bps, is_first, now);
+            LossFinding::Policed { rate_bps } => {
+                model.adopt(rate_bps, cause, now);
+                false
+            }
+            LossFinding::Policer { rate_bps, is_first } => {
+                if !is_first {
+                    model.forget_best();
+                }
+                model.adopt(rate_bps, cause, now);
+                self.search.on_cut(before_bps, is_first, now);
                 true
             }
         }
@@ -242,7 +262,7 @@ impl Steady {
             queue_s: evidence.queue.queue_s(),
             noise_s: evidence.queue.noise_s(),
             empty_s: model.empty_s(),
-            kept_s: self.kept_s(model, now).max(0.0),
+            kept_s: self.kept_s(evidence, now).max(0.0),
             gain: self.gain,
             rate_bps: model.rate_bps(),
             is_steady: model.is_steady(now),
@@ -258,19 +278,22 @@ impl Steady {
         let expected_s = (queue_s + since_s - age.as_secs_f64()).max(0.0);
         let expected_s = expected_s.max(evidence.marks.queue_s());
         let step = self.search.step();
-        let gain = 1.0 + (self.kept_s(model, now) - expected_s) / model.control_s() + step;
+        let gain = 1.0 + (self.kept_s(evidence, now) - expected_s) / model.control_s() + step;
         self.gain = gain.clamp(GAIN_MIN, GAIN_MAX.max(1.0 + step));
         if let Some(most_bps) = evidence.drain.most_bps() {
             self.gain = self.gain.min(most_bps / model.rate_bps());
         }
-        if self.search.is_large() {
+        let is_pushed = evidence.loss.is_overrun(self.search.step() > 0.0, &evidence.model, now);
+        if self.search.is_large() || is_pushed {
             evidence.origin.on_push(now);
         }
     }
 
-    /// The queue to keep, seconds.
-    fn kept_s(&self, model: &Model, now: Instant) -> f64 {
-        if self.search.step() > 0.0 || !model.is_steady(now) {
+    /// The queue to keep, seconds. A policer has none.
+    fn kept_s(&self, evidence: &Evidence, now: Instant) -> f64 {
+        let model = &evidence.model;
+        let is_policed = evidence.loss.is_policed(model.rate_bps(), now);
+        if !is_policed && (self.search.step() > 0.0 || !model.is_steady(now)) {
             volatile_s(model, now).clamp(TARGET_MIN_S, TARGET_MAX_S)
         } else {
             TARGET_STEADY_S
