@@ -7,6 +7,8 @@
 //! ([`distance`](super::distance)), and for the realtime class a choice of its own
 //! ([`realtime`](super::realtime)).
 //!
+//! A link that is believed to be slow is tried with copies ([`trials`](super::trials)).
+//!
 //! A copy of one bulk packet of [`TRICKLE_EVERY_PKTS`] goes over the links that are left out for
 //! their loss, so that such a link can prove that it has healed. The packet itself takes another
 //! link, so a lost copy does no harm. Why copies, and not the packets:
@@ -20,6 +22,7 @@ use super::placement::Placement;
 use super::policy::{Decision, Scheduler};
 use super::ranking::{Ranking, Reach};
 use super::realtime::Realtime;
+use super::trials::Trials;
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
 use crate::time::Instant;
@@ -34,6 +37,8 @@ pub(super) struct Adaptive {
     /// Which flows are far, and where their packets go.
     distance: Distance,
     far: Placement,
+    /// Links that are believed to be slow.
+    trials: Trials,
     /// Bulk packets since the last that was copied over links that are left out.
     uncopied_pkts: u32,
 }
@@ -46,34 +51,10 @@ impl Scheduler for Adaptive {
                 self.ranking.refresh(links);
                 self.placement.place_sparse(head, self.ranking.usual(head, links, now), now)
             }
-            Tier::Bulk => {
-                self.ranking.refresh_band(links);
-                let near = self.ranking.in_band(Reach::Near, head, links, now);
-                if self.ranking.has_far() {
-                    let far = self.ranking.in_band(Reach::Far, head, links, now);
-                    if self.distance.goes(head, near.clone(), far, now) {
-                        return Decision::MoveFar;
-                    }
-                }
-                self.placement.place_bulk(head, near, self.ranking.is_competing(Reach::Near), now)
-            }
-            Tier::Far => {
-                self.ranking.refresh_band(links);
-                let near = self.ranking.in_band(Reach::Near, head, links, now);
-                if !self.ranking.has_far() {
-                    // For as long as none serves: the flow stays what it is.
-                    return self.placement.place_bulk(
-                        head,
-                        near,
-                        self.ranking.is_competing(Reach::Near),
-                        now,
-                    );
-                }
-                let far = self.ranking.in_band(Reach::Far, head, links, now);
-                if self.distance.returns(head, near, far.clone(), now) {
-                    return Decision::MoveNear;
-                }
-                self.far.place_bulk(head, far, self.ranking.is_competing(Reach::Far), now)
+            Tier::Bulk | Tier::Far => {
+                let decision = self.select_bulk(head, links, now);
+                self.trials.on_decision(head, decision, self.ranking.usual(head, links, now), now);
+                decision
             }
         }
     }
@@ -83,21 +64,49 @@ impl Scheduler for Adaptive {
     }
 
     fn may_copy(&self) -> bool {
-        !self.ranking.lossy().is_empty()
+        self.trials.is_due() || !self.ranking.lossy().is_empty()
     }
 
     fn copies(&mut self, head: &Queued, _link: LinkId, links: &[LinkView], now: Instant) -> LinkSet {
-        let lossy = self.ranking.lossy();
-        if lossy.is_empty() || !head.tier.is_bulk() {
+        if !head.tier.is_bulk() {
             return LinkSet::NONE;
+        }
+        let mut copies = self.trials.copies(head, links, now);
+        let lossy = self.ranking.lossy();
+        if lossy.is_empty() {
+            return copies;
         }
         self.uncopied_pkts += 1;
-        if self.uncopied_pkts < TRICKLE_EVERY_PKTS {
-            return LinkSet::NONE;
+        if self.uncopied_pkts >= TRICKLE_EVERY_PKTS {
+            self.uncopied_pkts = 0;
+            let lossy = links.iter().filter(|link| lossy.contains(link.id) && link.has_credit(now));
+            lossy.for_each(|link| copies.insert(Some(link.id)));
         }
-        self.uncopied_pkts = 0;
-        let lossy = links.iter().filter(|link| lossy.contains(link.id) && link.has_credit(now));
-        lossy.map(|link| link.id).collect()
+        copies
+    }
+}
+
+impl Adaptive {
+    /// The decision for a bulk packet, near or far.
+    fn select_bulk(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        self.ranking.refresh_band(links);
+        let near = self.ranking.in_band(Reach::Near, head, links, now);
+        let is_competing = self.ranking.is_competing(Reach::Near);
+        if !self.ranking.has_far() {
+            // A far flow stays what it is for as long as no far link serves.
+            return self.placement.place_bulk(head, near, is_competing, now);
+        }
+        let far = self.ranking.in_band(Reach::Far, head, links, now);
+        if head.tier == Tier::Far {
+            if self.distance.returns(head, near, far.clone(), now) {
+                return Decision::MoveNear;
+            }
+            return self.far.place_bulk(head, far, self.ranking.is_competing(Reach::Far), now);
+        }
+        if self.distance.goes(head, near.clone(), far, now) {
+            return Decision::MoveFar;
+        }
+        self.placement.place_bulk(head, near, is_competing, now)
     }
 }
 

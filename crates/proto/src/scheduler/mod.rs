@@ -13,6 +13,7 @@
 //! - `earliest`: is it quicker to wait for a better link (ECF)?
 //! - `ranking`: in which order are the links tried?
 //! - `placement`: what of the packet's flow changes that (stripes and pins)?
+//! - `trials`: which links are believed to be slow, and looked at again?
 //! - `distance`: does a whole flow move to far links, or back?
 //! - `params`: the constants.
 //!
@@ -37,6 +38,7 @@ mod realtime;
 mod redundant;
 mod round_robin;
 mod score;
+mod trials;
 
 use std::time::Duration;
 

@@ -32,6 +32,29 @@ pub(super) const MATHIS_HUNDREDTHS: u64 = 122;
 /// Measured: docs/decisions/0032-links-left-out-for-their-loss.md.
 pub(super) const TRICKLE_EVERY_PKTS: u32 = 50;
 
+// Trials.
+
+/// A link is tried when a datagram takes this long on it. Chosen: less than what the queue always
+/// accepts, so that a faster link is passed over only where less waits.
+pub(super) const TRIAL_FROM: Duration = Duration::from_millis(5);
+
+/// ... and it had credit for this while bulk went elsewhere. Chosen: above what a link waits that
+/// has packets of its own.
+pub(super) const TRIAL_AFTER: Duration = Duration::from_millis(20);
+
+/// Copies for trials are at most one part in so many of what the links carry. Chosen: 3 % are not
+/// noticed. A link at the least rate that is believed of any, beside 7 Mbit/s, is tried for as long
+/// as bulk waits.
+pub(super) const TRIAL_SHARE: u64 = 32;
+
+/// So many bytes of copies may be ahead of that share. Chosen: a second of the fastest link that is
+/// tried, in which its rate is found.
+pub(super) const TRIAL_BYTES: u64 = 300_000;
+
+/// Between two bulk packets at most this much time counts for that share. Chosen: a pause of the
+/// demand is no demand.
+pub(super) const TRIAL_GAP_MAX: Duration = Duration::from_millis(20);
+
 // Order of the links.
 
 /// A score that changes by no more than this share counts as unchanged, permille. Chosen: jitter

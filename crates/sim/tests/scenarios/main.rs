@@ -19,4 +19,5 @@ mod roles;
 mod sealed;
 mod thousand;
 mod trace;
+mod trials;
 mod world;
