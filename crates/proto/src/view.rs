@@ -161,11 +161,6 @@ impl LinkSet {
         self.0 |= link.map_or(0, Self::bit);
     }
 
-    /// Takes a link out.
-    pub(crate) fn remove(&mut self, link: LinkId) {
-        self.0 &= !Self::bit(link);
-    }
-
     fn bit(link: LinkId) -> u32 {
         1_u32.checked_shl(u32::from(link.0)).unwrap_or(0)
     }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::limits::BURST;
+
 // Eligibility.
 
 /// A secondary link carries data, and a flow goes far, once the links before need longer than this
@@ -38,9 +40,9 @@ pub(super) const TRICKLE_EVERY_PKTS: u32 = 50;
 /// accepts, so that a faster link is passed over only where less waits.
 pub(super) const TRIAL_FROM: Duration = Duration::from_millis(5);
 
-/// ... and it had credit for this while bulk went elsewhere. Chosen: above what a link waits that
-/// has packets of its own.
-pub(super) const TRIAL_AFTER: Duration = Duration::from_millis(20);
+/// ... and it had credit for this while bulk went elsewhere. Chosen: packets of its own go as soon
+/// as it has credit, and after twice this credit is lost ([`BURST`]).
+pub(super) const TRIAL_AFTER: Duration = Duration::from_millis(BURST.as_millis() as u64 / 2);
 
 /// Copies for trials are at most one part in so many of what the links carry. Chosen: 3 % are not
 /// noticed. A link at the least rate that is believed of any, beside 7 Mbit/s, is tried for as long

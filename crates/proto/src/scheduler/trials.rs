@@ -12,7 +12,7 @@
 //! - *Slow* is a link on which a datagram takes [`TRIAL_FROM`] at its pace. A faster one is passed
 //!   over only where next to nothing waits.
 //! - It is *passed over* when it had credit for [`TRIAL_AFTER`] while bulk went elsewhere and more
-//!   waits. A trial ends with the first packet of its own.
+//!   waits. So packets of its own come first, and no credit is lost between these and copies.
 //! - Copies are at most one part in [`TRIAL_SHARE`] of what the links carry together, and
 //!   [`TRIAL_BYTES`] more.
 //!
@@ -36,8 +36,6 @@ const SLOW_BPS: u64 = DATAGRAM_BYTES * 8 * 1_000_000 / TRIAL_FROM.as_micros() as
 /// The links that are tried.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
-    /// Links that carried a copy since their last own packet.
-    tried: LinkSet,
     /// Links that the packet that was decided last is to be copied over.
     due: LinkSet,
     /// Bytes copied beyond the share, at most [`TRIAL_BYTES`].
@@ -57,17 +55,14 @@ impl Trials {
     ) {
         self.due = LinkSet::NONE;
         let Decision::Send(chosen) = decision else { return };
-        self.tried.remove(chosen);
         if head.backlog_bytes <= head.bytes || !links.clone().any(is_slow) {
             return;
         }
         self.pay_back(links.clone(), now);
         let is_passed_over = |link: &&LinkView| {
-            let had_credit = now.saturating_since(link.free_at) >= TRIAL_AFTER;
-            link.id != chosen && is_slow(link) && (had_credit || self.tried.contains(link.id))
+            link.id != chosen && is_slow(link) && now.saturating_since(link.free_at) >= TRIAL_AFTER
         };
-        self.due =
-            links.filter(is_passed_over).filter(|link| link.has_credit(now)).map(|link| link.id).collect();
+        self.due = links.filter(is_passed_over).map(|link| link.id).collect();
     }
 
     /// Whether the packets of the last decision are to be copied.
@@ -82,7 +77,6 @@ impl Trials {
             let bytes = head.bytes as u64 + link.header_bytes;
             if self.owed_bytes + bytes <= TRIAL_BYTES {
                 self.owed_bytes += bytes;
-                self.tried.insert(Some(link.id));
                 copies.insert(Some(link.id));
             }
         }
@@ -101,4 +95,60 @@ impl Trials {
 /// Whether a datagram takes long enough for the link to be passed over while much waits.
 fn is_slow(link: &LinkView) -> bool {
     link.rate.as_bps() <= SLOW_BPS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::adaptive::Adaptive;
+    use super::super::policy::Scheduler as _;
+    use super::super::tests::{NOW, head, link};
+    use super::*;
+    use crate::packet::LinkId;
+
+    /// A fast link and one that is believed to carry 0.2 Mbit/s, which has had credit for a while.
+    fn links() -> [LinkView; 2] {
+        let mut links = [link(0, 40, 30), link(1, 40, 30)];
+        links[1].rate = BitRate::from_bps(200_000);
+        links[1].free_at = NOW.saturating_sub(TRIAL_AFTER);
+        links
+    }
+
+    fn copied(policy: &mut Adaptive, backlog_bytes: usize, links: &[LinkView], now: Instant) -> LinkSet {
+        let head = head(backlog_bytes);
+        assert_eq!(policy.select(&head, links, now), Decision::Send(LinkId(0)));
+        policy.copies(&head, LinkId(0), links, now)
+    }
+
+    #[test]
+    fn a_slow_link_with_credit_carries_copies_of_bulk_while_more_waits() {
+        let (mut policy, mut links) = (Adaptive::default(), links());
+        assert!(copied(&mut policy, 20_000, &links, NOW).contains(LinkId(1)));
+        assert!(copied(&mut policy, 1_400, &links, NOW).is_empty(), "nothing waits");
+        links[1].free_at = NOW.saturating_sub(TRIAL_AFTER / 2);
+        assert!(copied(&mut policy, 20_000, &links, NOW).is_empty(), "its own packets come first");
+        links[1] = link(1, 40, 30);
+        links[1].free_at = NOW.saturating_sub(TRIAL_AFTER);
+        assert!(copied(&mut policy, 20_000, &links, NOW).is_empty(), "it is not slow");
+    }
+
+    #[test]
+    fn copies_are_a_small_part_of_what_the_links_carry() {
+        let (mut policy, mut links) = (Adaptive::default(), links());
+        links[1].rate = BitRate::from_bps(SLOW_BPS);
+        let mut copied_bytes = 0;
+        let steps = 10_000;
+        for step in 0..steps {
+            let now = NOW + Duration::from_millis(1) * step;
+            links[0].free_at = now;
+            links[1].free_at = now.saturating_sub(TRIAL_AFTER);
+            if copied(&mut policy, 20_000, &links, now).contains(LinkId(1)) {
+                copied_bytes += 1_428;
+            }
+        }
+        let carried = BitRate::from_bps(40_000_000 + SLOW_BPS).bytes_in(Duration::from_millis(1) * steps);
+        assert!(copied_bytes <= carried / TRIAL_SHARE + TRIAL_BYTES, "{copied_bytes} of {carried}");
+        assert!(copied_bytes >= carried / TRIAL_SHARE, "{copied_bytes} of {carried}");
+    }
 }
