@@ -35,4 +35,4 @@ pub use exchange::Direction;
 #[cfg(feature = "net")]
 pub use server::Server;
 #[cfg(feature = "net")]
-pub use settings::{Congestion, Settings, SettingsError};
+pub use settings::{Buffers, Congestion, Settings, SettingsError};

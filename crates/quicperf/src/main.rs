@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use bonding_quicperf::{Amount, Congestion, Direction, Outcome, Server, Settings, Transfer};
+use bonding_quicperf::{Amount, Buffers, Congestion, Direction, Outcome, Server, Settings, Transfer};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// QUIC transfers between two hosts: quinn's transport, without encryption. For measurements only.
@@ -39,6 +39,10 @@ struct Common {
     /// The UDP payload of a datagram: at most the path's MTU less 28 (IPv6: 48)
     #[arg(long, default_value_t = Settings::DATAGRAM_BYTES_MIN)]
     datagram_bytes: u16,
+    /// Leave the socket's buffers as the system makes them, as most programs do; without it they
+    /// are 2 MiB each, as far as the kernel's limits allow
+    #[arg(long)]
+    default_buffers: bool,
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +92,8 @@ impl Common {
             Control::Cubic => Congestion::Cubic,
             Control::Bbr => Congestion::Bbr,
         };
-        Ok(Settings::new(congestion, self.datagram_bytes)?)
+        let buffers = if self.default_buffers { Buffers::System } else { Buffers::Large };
+        Ok(Settings::new(congestion, self.datagram_bytes)?.with_buffers(buffers))
     }
 }
 

@@ -74,12 +74,12 @@ impl Peer {
     pub(crate) fn serve(address: SocketAddr, settings: Settings) -> io::Result<Self> {
         let mut config = ServerConfig::new(Arc::new(NoSecrets), Arc::new(NoSecrets));
         config.transport_config(settings.transport());
-        Ok(Self::new(Wire::bind(address)?, settings, Some(Arc::new(config))))
+        Ok(Self::new(Wire::bind(address, settings.buffers())?, settings, Some(Arc::new(config))))
     }
 
     /// An end that can connect to `target`.
     pub(crate) fn ask(target: SocketAddr, device: Option<&str>, settings: Settings) -> io::Result<Self> {
-        Ok(Self::new(Wire::towards(target, device)?, settings, None))
+        Ok(Self::new(Wire::towards(target, device, settings.buffers())?, settings, None))
     }
 
     fn new(wire: Wire, settings: Settings, config: Option<Arc<ServerConfig>>) -> Self {

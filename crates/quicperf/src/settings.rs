@@ -19,6 +19,17 @@ pub enum Congestion {
 pub struct Settings {
     congestion: Congestion,
     datagram_bytes: u16,
+    buffers: Buffers,
+}
+
+/// How large the socket's buffers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Buffers {
+    /// 2 MiB each, as far as the kernel's limits allow: the transfer is the measured thing.
+    #[default]
+    Large,
+    /// What the system gives a socket that asks for nothing, as most programs do.
+    System,
 }
 
 /// A datagram size that QUIC cannot use.
@@ -45,7 +56,17 @@ impl Settings {
         if datagram_bytes < Self::DATAGRAM_BYTES_MIN || datagram_bytes > Self::DATAGRAM_BYTES_MAX {
             return Err(SettingsError(datagram_bytes));
         }
-        Ok(Self { congestion, datagram_bytes })
+        Ok(Self { congestion, datagram_bytes, buffers: Buffers::Large })
+    }
+
+    /// The same with other buffers of the socket.
+    #[must_use]
+    pub const fn with_buffers(self, buffers: Buffers) -> Self {
+        Self { buffers, ..self }
+    }
+
+    pub(crate) const fn buffers(&self) -> Buffers {
+        self.buffers
     }
 
     /// The congestion control.

@@ -10,13 +10,15 @@ use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::settings::Buffers;
+
 /// Buffers that one call fills. Chosen: half of a MiB in all.
 const BUFFERS: usize = 8;
 /// A buffer holds all that GRO puts together: a UDP payload.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Datagrams in one call with GSO, at most: `MAX_TRANSMIT_SEGMENTS` of quinn 0.11.
 const SEGMENTS_MAX: usize = 10;
-/// The socket's buffers, as far as the kernel gives them. Chosen: 50 ms of 300 Mbit/s.
+/// The socket's large buffers, as far as the kernel gives them. Chosen: 50 ms of 300 Mbit/s.
 const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 
 /// A datagram that came.
@@ -37,27 +39,29 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// Opens a socket at `address`.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        Self::open(address, None)
+    pub(crate) fn bind(address: SocketAddr, buffers: Buffers) -> io::Result<Self> {
+        Self::open(address, None, buffers)
     }
 
     /// Opens a socket that reaches `target`, over `device` if one is given.
-    pub(crate) fn towards(target: SocketAddr, device: Option<&str>) -> io::Result<Self> {
+    pub(crate) fn towards(target: SocketAddr, device: Option<&str>, buffers: Buffers) -> io::Result<Self> {
         let any: IpAddr = match target {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        Self::open(SocketAddr::new(any, 0), device)
+        Self::open(SocketAddr::new(any, 0), device, buffers)
     }
 
-    fn open(address: SocketAddr, device: Option<&str>) -> io::Result<Self> {
+    fn open(address: SocketAddr, device: Option<&str>, buffers: Buffers) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if let Some(device) = device {
             socket.bind_device(Some(device.as_bytes()))?;
         }
-        // The kernel gives less where its limit is lower.
-        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
-        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        if buffers == Buffers::Large {
+            // The kernel gives less where its limit is lower.
+            socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+            socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        }
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -117,5 +121,24 @@ impl Wire {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_asks_for_nothing_has_the_systems_buffers() {
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let sizes = |socket: &UdpSocket| {
+            let socket = socket2::SockRef::from(socket);
+            (socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap())
+        };
+        let usual = sizes(&UdpSocket::bind(address).unwrap());
+        assert_eq!(sizes(&Wire::bind(address, Buffers::System).unwrap().socket), usual);
+        // What the kernel's limits allow may be the same, and never less.
+        let large = sizes(&Wire::bind(address, Buffers::Large).unwrap().socket);
+        assert!(large.0 >= usual.0 && large.1 >= usual.1, "{large:?} {usual:?}");
     }
 }

@@ -56,16 +56,11 @@ impl Distance {
             return false;
         }
         let near_bps = near_bps / demand.near_flows.max(1) as u64;
-        let is_known = far.clone().all(|link| link.capacity.is_some());
-        let known_bps = carried_bps(far.clone());
+        let rate = FarRate::of(far.clone());
         let is_first = demand.far_flows == 0;
-        let far_bps = match (is_known, is_first) {
-            (true, _) => known_bps,
-            (false, true) => (known_bps / FAR_GAIN).max(FAR_BPS_UNKNOWN),
-            (false, false) => known_bps / FAR_GAIN,
-        };
+        let far_bps = if is_first { rate.for_first_bps() } else { rate.sure_bps() };
         let gains = far_bps / (demand.far_flows as u64 + 1) >= near_bps.saturating_mul(FAR_GAIN);
-        let goes = match (is_known, demand.near_flows > 1) {
+        let goes = match (rate.is_known, demand.near_flows > 1) {
             (true, _) => gains,
             (false, true) => gains || is_first,
             (false, false) => gains && is_first,
@@ -110,10 +105,31 @@ pub(super) fn is_worth_it<'a>(
     near: impl Iterator<Item = &'a LinkView>,
     far: impl Iterator<Item = &'a LinkView> + Clone,
 ) -> bool {
-    let is_known = far.clone().all(|link| link.capacity.is_some());
-    let known_bps = carried_bps(far);
-    let far_bps = if is_known { known_bps } else { known_bps.max(FAR_BPS_UNKNOWN) };
-    far_bps >= carried_bps(near).saturating_mul(FAR_GAIN)
+    FarRate::of(far).for_first_bps() >= carried_bps(near).saturating_mul(FAR_GAIN)
+}
+
+/// What far links carry together.
+#[derive(Debug, Clone, Copy)]
+struct FarRate {
+    bps: u64,
+    /// The rate of each is known; of those where it is not, what they are paced at counts.
+    is_known: bool,
+}
+
+impl FarRate {
+    fn of<'a>(far: impl Iterator<Item = &'a LinkView> + Clone) -> Self {
+        Self { is_known: far.clone().all(|link| link.capacity.is_some()), bps: carried_bps(far) }
+    }
+
+    /// What may be counted on.
+    const fn sure_bps(self) -> u64 {
+        if self.is_known { self.bps } else { self.bps / FAR_GAIN }
+    }
+
+    /// What the first flow may hope for.
+    fn for_first_bps(self) -> u64 {
+        if self.is_known { self.bps } else { self.sure_bps().max(FAR_BPS_UNKNOWN) }
+    }
 }
 
 /// Whether what came for a flow takes `near_bps` longer than `span_us`.
