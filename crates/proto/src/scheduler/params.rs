@@ -36,13 +36,15 @@ pub(super) const TRICKLE_EVERY_PKTS: u32 = 50;
 
 // Trials.
 
-/// A link is tried when a datagram takes this long on it. Chosen: less than what the queue always
-/// accepts, so that a faster link is passed over only where less waits.
-pub(super) const TRIAL_FROM: Duration = Duration::from_millis(5);
+/// A link of this rate or less is tried, bit/s. Chosen: a full datagram takes 5 ms, less than what
+/// the queue always accepts, so that a faster link is passed over only where less waits.
+pub(super) const TRIAL_BPS: u64 = 2_400_000;
 
 /// ... and it had credit for this while bulk went elsewhere. Chosen: packets of its own go as soon
 /// as it has credit, and after twice this credit is lost ([`BURST`]).
-pub(super) const TRIAL_AFTER: Duration = Duration::from_millis(BURST.as_millis() as u64 / 2);
+pub(super) const TRIAL_AFTER: Duration = Duration::from_millis(2);
+
+const _: () = assert!(TRIAL_AFTER.as_millis() * 2 == BURST.as_millis());
 
 /// Copies for trials are at most one part in so many of what the links carry. Chosen: 3 % are not
 /// noticed. A link at the least rate that is believed of any, beside 7 Mbit/s, is tried for as long

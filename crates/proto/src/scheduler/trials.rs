@@ -9,8 +9,8 @@
 //! allows, until what it is found to carry is enough for packets of its own. A copy that is late or
 //! lost does no harm: the receiver has the packet, and does not wait for copies.
 //!
-//! - *Slow* is a link on which a datagram takes [`TRIAL_FROM`] at its pace. A faster one is passed
-//!   over only where next to nothing waits.
+//! - *Slow* is a link whose pace is at most [`TRIAL_BPS`]. A faster one is passed over only where
+//!   next to nothing waits.
 //! - It is *passed over* when it had credit for [`TRIAL_AFTER`] while bulk went elsewhere and more
 //!   waits. So packets of its own come first, and no credit is lost between these and copies.
 //! - Copies are at most one part in [`TRIAL_SHARE`] of what the links carry together, and
@@ -20,18 +20,12 @@
 //!
 //! Measured: docs/decisions/0039-links-believed-to-be-slow-carry-copies.md.
 
-use super::params::{TRIAL_AFTER, TRIAL_BYTES, TRIAL_FROM, TRIAL_GAP_MAX, TRIAL_SHARE};
+use super::params::{TRIAL_AFTER, TRIAL_BPS, TRIAL_BYTES, TRIAL_GAP_MAX, TRIAL_SHARE};
 use super::policy::Decision;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::{LinkSet, LinkView};
-
-/// A datagram of this size takes [`TRIAL_FROM`] on a slow link, bytes: a full one on Ethernet.
-const DATAGRAM_BYTES: u64 = 1_500;
-
-/// A link of this rate or less is slow, bit/s.
-const SLOW_BPS: u64 = DATAGRAM_BYTES * 8 * 1_000_000 / TRIAL_FROM.as_micros() as u64;
 
 /// The links that are tried.
 #[derive(Debug, Default)]
@@ -94,7 +88,7 @@ impl Trials {
 
 /// Whether a datagram takes long enough for the link to be passed over while much waits.
 fn is_slow(link: &LinkView) -> bool {
-    link.rate.as_bps() <= SLOW_BPS
+    link.rate.as_bps() <= TRIAL_BPS
 }
 
 #[cfg(test)]
@@ -136,7 +130,7 @@ mod tests {
     #[test]
     fn copies_are_a_small_part_of_what_the_links_carry() {
         let (mut policy, mut links) = (Adaptive::default(), links());
-        links[1].rate = BitRate::from_bps(SLOW_BPS);
+        links[1].rate = BitRate::from_bps(TRIAL_BPS);
         let mut copied_bytes = 0;
         let steps = 10_000;
         for step in 0..steps {
@@ -147,7 +141,7 @@ mod tests {
                 copied_bytes += 1_428;
             }
         }
-        let carried = BitRate::from_bps(40_000_000 + SLOW_BPS).bytes_in(Duration::from_millis(1) * steps);
+        let carried = BitRate::from_bps(40_000_000 + TRIAL_BPS).bytes_in(Duration::from_millis(1) * steps);
         assert!(copied_bytes <= carried / TRIAL_SHARE + TRIAL_BYTES, "{copied_bytes} of {carried}");
         assert!(copied_bytes >= carried / TRIAL_SHARE, "{copied_bytes} of {carried}");
     }
