@@ -233,11 +233,6 @@ impl Model {
         2.0 * self.deviation_s / self.window().as_secs_f64()
     }
 
-    /// What is sent from now on is seen after this.
-    pub(super) fn search_round(&self) -> Duration {
-        self.rtt_min + (self.window() / 2).max(self.noise_window())
-    }
-
     /// The queue is brought to its target within this time, seconds.
     pub(super) fn control_s(&self) -> f64 {
         CONTROL_S.max(self.noise_window().as_secs_f64())
