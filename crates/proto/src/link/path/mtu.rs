@@ -23,7 +23,8 @@
 //!   once when the link begins to lose most. When one is lost and two more that follow it, the size
 //!   is a black hole (RFC 8899 §4.3). Data of that size which arrives confirms it as well (§4.1).
 //!   Measured: docs/decisions/0016-data-confirms-a-size.md.
-//! - **Raise**: 600 s after a search that ended below the maximum, if the link is used.
+//! - **Raise**: a search that ended below the maximum is repeated if the link is used, after 10 s at
+//!   first and at last every 600 s. What a link lost whose rate was not known yet is no size.
 //!
 //! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss,
 //! and calls `on_time` when `poll_timeout` is due. An idle link sends no probes once its search is
@@ -38,8 +39,11 @@ use crate::time::Instant;
 pub(crate) const BASE_BYTES: u16 = 1_200;
 /// RFC 8899 §5.1.2: `MAX_PROBES`.
 const PROBES_MAX: u8 = 3;
-/// RFC 8899 §5.1.1: `PMTU_RAISE_TIMER`.
-const RAISE_AFTER: Duration = Duration::from_secs(600);
+/// A search below the maximum is repeated after this, doubled each time ... Chosen: a link's rate is
+/// known by then.
+const RAISE_MIN: Duration = Duration::from_secs(10);
+/// ... up to this. RFC 8899 §5.1.1: `PMTU_RAISE_TIMER`.
+const RAISE_MAX: Duration = Duration::from_secs(600);
 
 /// What is asked for below the maximum, bytes; what is between two of them costs 1.6 % at most.
 /// Chosen: RFC 1191 §7.1's plateaus above Ethernet;
@@ -113,6 +117,8 @@ pub(in crate::link) struct PathMtu {
     suspected: bool,
     used: bool,
     raise_at: Option<Instant>,
+    /// From the end of the next search to the one after.
+    raise_after: Duration,
 }
 
 impl PathMtu {
@@ -133,6 +139,7 @@ impl PathMtu {
             suspected: false,
             used: false,
             raise_at: None,
+            raise_after: RAISE_MIN,
         };
         mtu.restart(max);
         mtu
@@ -150,6 +157,7 @@ impl PathMtu {
         self.unconfirmed = 0;
         self.suspected = false;
         self.raise_at = None;
+        self.raise_after = RAISE_MIN;
     }
 
     /// The size in use.
@@ -370,7 +378,8 @@ impl PathMtu {
         self.large_bytes = 0;
         self.suspected = false;
         self.used = false;
-        self.raise_at = (self.confirmed < self.max).then(|| now + RAISE_AFTER);
+        self.raise_at = (self.confirmed < self.max).then(|| now + self.raise_after);
+        self.raise_after = (self.raise_after * 2).min(RAISE_MAX);
     }
 
     fn confirmation_due(&self, now: Instant) -> bool {
