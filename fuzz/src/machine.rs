@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bonding_proto::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, RecoveryConfig, Role,
-    Security, ServerSealing, SessionConfig,
+    Security, ServerSealing, SessionConfig, UdpFlows,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::event::SocketEvent;
@@ -87,6 +87,7 @@ pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
         rx_rate: rate(choice.wrapping_mul(3).wrapping_add(index)),
         mtu: 1_500,
         path: Some(client_path(index)),
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     };
     SessionConfig {

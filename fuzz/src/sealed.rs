@@ -75,7 +75,9 @@ impl Peer {
         let (which, link, leap) = (input.byte()?, input.byte()?, input.byte()?);
         // Mostly the newest keys and an existing link.
         let place = self.keys.len().checked_sub(1 + usize::from(which / 64) % self.keys.len().max(1))?;
-        let link = if link < 0xf0 { link % LINKS } else { link };
+        // Seldom another UDP flow than the first.
+        let flow = if (0x80..0x88).contains(&leap) { leap - 0x80 } else { 0 };
+        let (link, flow) = if link < 0xf0 { (link % LINKS, flow) } else { (link % 32, link / 32) };
         let (keys, counters) = self.keys.get_mut(place)?;
         let next = counters.entry(link).or_default();
         let counter = match leap {
@@ -86,7 +88,7 @@ impl Peer {
         };
         *next = (*next).max(counter).saturating_add(1);
         let stamp = u16::from(leap);
-        let header = SealedHeader { link, stamp, receiver_index: keys.remote_index, counter }.to_bytes();
+        let header = SealedHeader { link, flow, stamp, receiver_index: keys.remote_index, counter }.to_bytes();
         let mut datagram = header.to_vec();
         datagram.extend_from_slice(frames);
         let (_, body) = datagram.split_at_mut(SEALED_HEADER_BYTES);

@@ -183,6 +183,7 @@ fn link_config(link: &LinkPlan, monitor: &Monitor) -> LinkConfig {
         // If it is not known, the kernel refuses larger datagrams, and so tells it.
         mtu: link_mtu(link, monitor).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(u16::MAX),
         path: None,
+        flows: link.flows,
         alternatives: Vec::new(),
     }
 }

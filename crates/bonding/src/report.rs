@@ -110,6 +110,7 @@ pub(crate) mod tests {
             rx_bytes: 18_432_156,
             last_seq: 15_234,
             mtu: Some(1_492),
+            flows: 1,
             control: ControlStats::default(),
         }
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bonding_proto::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing, SessionConfig,
+    ServerSealing, SessionConfig, UdpFlows,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::view::LinkRole;
@@ -166,6 +166,7 @@ fn client(now: Instant) -> Session {
         rx_rate: None,
         mtu: 1_500,
         path: Some(Path { socket: SocketId(link), remote: address(link, true), local: None }),
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     };
     let config = SessionConfig {

@@ -49,6 +49,16 @@ pub enum Security {
     Plain,
 }
 
+/// Over how many UDP flows, that is source ports, a sealed link goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UdpFlows {
+    /// One, and more where the carrier is found to police each: up to eight.
+    #[default]
+    Auto,
+    /// So many, from 1 to 8, in both directions.
+    Fixed(u8),
+}
+
 /// How many repair symbols are sent, from which the receiver restores lost packets by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fec {
@@ -94,6 +104,8 @@ pub struct LinkConfig {
     pub mtu: u16,
     /// Client: the path used from the start. Server: `None`, learnt from the datagrams that arrive.
     pub path: Option<Path>,
+    /// Client: over how many UDP flows a sealed link goes.
+    pub flows: UdpFlows,
     /// Client: other addresses of the server on this link, for example of the other address family.
     /// The first address that answers is used.
     pub alternatives: Vec<Path>,

@@ -60,6 +60,15 @@ pub enum Event {
         /// From, to, and why.
         change: ControlChange,
     },
+    /// A link sends over another number of UDP flows, as it was found to pay.
+    FlowsChanged {
+        /// Which.
+        link: LinkId,
+        /// How many before.
+        from: u8,
+        /// How many now.
+        to: u8,
+    },
     /// The tunnel's MTU should be this: every link in use carries it, except those that are far too
     /// small.
     TunnelMtu(u16),

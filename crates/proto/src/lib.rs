@@ -14,7 +14,7 @@
 //! use std::num::NonZeroUsize;
 //! # use std::time::Duration;
 //! # use bonding_proto::config::{LinkConfig, Policy, RecoveryConfig};
-//! # use bonding_proto::config::{Role, Security, SessionConfig};
+//! # use bonding_proto::config::{Role, Security, SessionConfig, UdpFlows};
 //! # use bonding_proto::view::LinkRole;
 //! # use bonding_proto::{Path, SocketId};
 //! use bonding_proto::{Instant, Session, StateMachine};
@@ -22,7 +22,7 @@
 //! # let remote = std::net::SocketAddr::from(([203, 0, 113, 7], 9001));
 //! # let link = LinkConfig {
 //! #     security: Security::Plain, priority: 1, role: LinkRole::Primary, mtu: 1_500,
-//! #     tx_rate: None, rx_rate: None, alternatives: Vec::new(),
+//! #     tx_rate: None, rx_rate: None, flows: UdpFlows::Auto, alternatives: Vec::new(),
 //! #     path: Some(Path { socket: SocketId(0), remote, local: None }),
 //! # };
 //! # let config = SessionConfig {
@@ -81,7 +81,7 @@ pub use crate::client::Client;
 pub use crate::discard::Discard;
 pub use crate::endpoint::Endpoint;
 pub use crate::event::{Event, SocketEvent};
-pub use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit};
+pub use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit, UdpFlow};
 pub use crate::session::Session;
 pub use crate::time::Instant;
 pub use crate::timer::Timer;

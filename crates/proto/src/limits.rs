@@ -9,6 +9,10 @@ use std::time::Duration;
 /// 32-bit field. A link's number on the wire is below this.
 pub const LINKS_MAX: usize = 32;
 
+/// The most UDP flows of a link. Source: PROTOCOL.md, three bits of the sealed header. Chosen: a
+/// carrier that polices each flow to a tenth of the link is rare.
+pub const UDP_FLOWS_MAX: u8 = 8;
+
 /// The most credit that an idle link saves up. Chosen: a loaded host wakes a process some
 /// milliseconds late, and what was not sent meanwhile is sent then.
 pub const BURST: Duration = Duration::from_millis(4);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::limits::UDP_FLOWS_MAX;
 use crate::modifiers::Modifiers;
 use crate::time::Instant;
 
@@ -143,40 +144,81 @@ impl LinkId {
     }
 }
 
-/// Names one of the driver's sockets: on a client the link's own socket, on a server one of its
-/// listeners.
+/// Names one of the UDP flows of a link: a source port of the client, and so a 5-tuple. A link has
+/// flow 0, and up to seven more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UdpFlow(u8);
+
+impl UdpFlow {
+    /// The one that each link has.
+    pub const FIRST: Self = Self(0);
+
+    /// The flow with this number; `None`: no link has so many.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < UDP_FLOWS_MAX { Some(Self(number)) } else { None }
+    }
+
+    /// Its number, below [`UDP_FLOWS_MAX`].
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// Names one of the driver's sockets: on a client one of a link's own, on a server one of its
+/// listeners. The lower five bits of a client's are the link, and the upper three the UDP flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u8);
 
 impl SocketId {
+    /// A client's socket for a UDP flow of a link, whose number is below 32.
+    pub const fn of(link: LinkId, flow: UdpFlow) -> Self {
+        Self(link.0 % LINKS_MAX | flow.0 << FLOW_SHIFT)
+    }
+
+    /// The link of a client's socket.
+    pub const fn link(self) -> LinkId {
+        LinkId(self.0 % LINKS_MAX)
+    }
+
+    /// The UDP flow of a client's socket.
+    pub const fn flow(self) -> UdpFlow {
+        UdpFlow(self.0 >> FLOW_SHIFT)
+    }
+
     /// The socket's place in the driver's table.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A set of the driver's sockets with numbers below 32; a socket with a higher number is never in
-/// it. No side has more links or listeners.
+/// How far a flow's number is above a link's in one byte, and how many links that leaves.
+const FLOW_SHIFT: u8 = 5;
+const LINKS_MAX: u8 = 1 << FLOW_SHIFT;
+
+/// A set of the driver's sockets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SocketSet(u32);
+pub(crate) struct SocketSet([u64; 4]);
 
 impl SocketSet {
-    pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == [0; 4]
     }
 
     pub(crate) fn contains(self, socket: SocketId) -> bool {
-        self.0 & Self::bit(socket) != 0
+        let word = self.0.get(usize::from(socket.0 / 64));
+        word.is_some_and(|word| word & Self::bit(socket) != 0)
     }
 
     /// Adds the socket, or removes it.
     pub(crate) fn set(&mut self, socket: SocketId, is_in: bool) {
         let bit = Self::bit(socket);
-        self.0 = if is_in { self.0 | bit } else { self.0 & !bit };
+        if let Some(word) = self.0.get_mut(usize::from(socket.0 / 64)) {
+            *word = if is_in { *word | bit } else { *word & !bit };
+        }
     }
 
-    fn bit(socket: SocketId) -> u32 {
-        1_u32.checked_shl(socket.0.into()).unwrap_or(0)
+    const fn bit(socket: SocketId) -> u64 {
+        1 << (socket.0 % 64)
     }
 }
 
@@ -190,6 +232,13 @@ pub struct Path {
     /// The local address that the peer sends to, where the driver knows it: answers must leave from
     /// it.
     pub local: Option<IpAddr>,
+}
+
+/// Where a datagram of a link goes, and which of the link's UDP flows that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) path: Path,
+    pub(crate) flow: UdpFlow,
 }
 
 /// One received UDP datagram. It owns its payload, so that the payload can be opened in place and

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bonding_netem::{Direction, LinkSpec, Scenario};
 use bonding_proto::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, RecoveryConfig, Role,
-    Security, ServerSealing, SessionConfig,
+    Security, ServerSealing, SessionConfig, UdpFlows,
 };
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::qos::Rule;
@@ -66,6 +66,8 @@ pub struct Setup {
     pub recovery: RecoveryConfig,
     /// The rules for classes, at both ends.
     pub rules: Arc<[Rule]>,
+    /// Over how many UDP flows each link goes.
+    pub flows: UdpFlows,
 }
 
 /// The world of a bonded client and server.
@@ -95,6 +97,7 @@ impl Setup {
             has_ceilings: false,
             recovery: RecoveryConfig::default(),
             rules: [].into(),
+            flows: UdpFlows::Auto,
         }
     }
 
@@ -154,6 +157,7 @@ impl Setup {
             rx_rate: self.rate(link, Direction::Down),
             mtu: 1_500,
             path: Some(client_path(index)),
+            flows: self.flows,
             alternatives: Vec::new(),
         });
         let config = SessionConfig {

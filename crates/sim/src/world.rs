@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bonding_netem::{Counters, Direction, Scenario, Time};
-use bonding_proto::{Datagram, Instant, Path, Transmit};
+use bonding_proto::{Datagram, Instant, Path, SocketId, Transmit};
 
 pub use self::links::UncountedBytes;
 use self::links::{Flight, Links};
@@ -288,7 +288,8 @@ impl<C: Observed, S: Observed> World<C, S> {
     /// Hands over the datagrams that have arrived on one direction of a link.
     fn deliver(&mut self, index: usize, direction: Direction) {
         let now = self.now;
-        while let Some(Flight { from, data, is_marked, .. }) = self.links.poll_deliver(index, direction, now)
+        while let Some(Flight { from, flow, data, is_marked, .. }) =
+            self.links.poll_deliver(index, direction, now)
         {
             self.trace.note(Happened::Delivered, index, direction, &data, now);
             if let Some(packet) = data.get(FRAME_HEADER..) {
@@ -297,7 +298,11 @@ impl<C: Observed, S: Observed> World<C, S> {
             // A client's socket is bound to its link. A server's listener reports the address that
             // the datagram was sent to.
             let local = (direction == Direction::Up).then_some(IpAddr::V4(SERVER_OUTER));
-            let path = Path { socket: socket(index), remote: from, local };
+            let socket = match direction {
+                Direction::Up => socket(index),
+                Direction::Down => SocketId::of(socket(index).link(), flow),
+            };
+            let path = Path { socket, remote: from, local };
             let datagram = |data| Datagram { is_marked, ..Datagram::new(path, data) };
             let side = Side::receiving(direction);
             match &mut self.mangler {
@@ -386,7 +391,10 @@ impl<C: Observed, S: Observed> World<C, S> {
     fn route(&mut self, side: Side, transmit: &Transmit) {
         let (buf, now) = (std::mem::take(&mut self.buf), self.now);
         assert_eq!(buf.len(), transmit.size, "{side:?}: a transmit names the bytes that it appended");
-        let index = transmit.path.socket.index();
+        let index = match side {
+            Side::Client => transmit.path.socket.link().index(),
+            Side::Server => transmit.path.socket.index(),
+        };
         let direction = side.sends();
         for data in buf.chunks(transmit.segment_size.max(1)) {
             if !self.links.send(side, transmit, data, now) {

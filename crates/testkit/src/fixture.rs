@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bonding_proto::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing, SessionConfig,
+    ServerSealing, SessionConfig, UdpFlows,
 };
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::units::BitRate;
@@ -43,6 +43,7 @@ pub fn client_link(link: u8, priority: u8, ceiling: Option<BitRate>) -> LinkConf
         rx_rate: ceiling,
         mtu: 1_500,
         path: Some(client_path(link)),
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     }
 }

@@ -162,10 +162,16 @@ fn links(links: &[&Link], style: Style) -> String {
             link.mtu.map_or_else(dash, |mtu| mtu.to_string()).into(),
             bytes(link.tx_bytes).into(),
             bytes(link.rx_bytes).into(),
-            link.remote.as_deref().unwrap_or("–").into(),
+            peer(link).into(),
         ]);
     }
     format!("{}\n{}", now.render(style), so_far.render(style))
+}
+
+/// The peer's address, and over how many UDP flows, where they are several.
+fn peer(link: &Link) -> String {
+    let remote = link.remote.as_deref().unwrap_or("–");
+    if link.flows > 1 { format!("{remote}, {} UDP flows", link.flows) } else { remote.to_owned() }
 }
 
 /// The colour that goes with a state word.

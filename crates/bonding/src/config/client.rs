@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use bonding_proto::config::{Prefix, Security};
+use bonding_proto::config::{Prefix, Security, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
+use bonding_proto::limits::UDP_FLOWS_MAX;
 use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkRole;
 
@@ -69,6 +70,8 @@ pub struct Link {
     pub cap: Option<u64>,
     /// The server's port that it sends to.
     pub port: u16,
+    /// Over how many UDP flows it goes.
+    pub flows: UdpFlows,
 }
 
 impl Client {
@@ -278,6 +281,7 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
         item.no_effect(": heartbeats go on while the link is idle");
     }
     let security = common::security(&mut section).unwrap_or_default();
+    let flows = flows(&mut section, security);
     let at = section.at();
     let fallback = || {
         let value = interface.clone().or_else(|| source.map(|source| source.to_string()));
@@ -286,9 +290,31 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
     let name = name.unwrap_or_else(fallback);
     section.finish(&[]);
     let priority = priority.and_then(|p| u8::try_from(p).ok()).unwrap_or(PRIORITY_DEFAULT);
+    let name_value = name.value.clone();
     let link =
-        Link { name: name.value.clone(), interface, source, security, priority, role, up, down, cap, port };
+        Link { name: name_value, interface, source, security, priority, role, up, down, cap, port, flows };
     Written { link, name, at }
+}
+
+/// `flows`: `"auto"`, or a number.
+fn flows(section: &mut Section<'_, '_>, security: Security) -> UdpFlows {
+    let Some(item) = section.item("flows") else { return UdpFlows::Auto };
+    let flows = if item.is_integer() {
+        let count = item.integer(1..=i64::from(UDP_FLOWS_MAX), "");
+        count.and_then(|count| u8::try_from(count).ok()).map(UdpFlows::Fixed)
+    } else {
+        item.parsed("\"auto\", or a number from 1 to 8", |text| match text {
+            "auto" => Ok(UdpFlows::Auto),
+            _ => Err("write \"auto\", or a number from 1 to 8 without quotes".to_owned()),
+        })
+    };
+    if security == Security::Plain && flows.is_some_and(|flows| matches!(flows, UdpFlows::Fixed(2..))) {
+        item.fail(
+            "`flows` in [[link]]: a plain link has one UDP flow, since its datagrams prove nothing; leave \
+             `flows` out, or seal the link",
+        );
+    }
+    flows.unwrap_or_default()
 }
 
 fn role(section: &mut Section<'_, '_>) -> LinkRole {

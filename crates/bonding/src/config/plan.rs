@@ -25,6 +25,7 @@ impl Client {
             tx_rate: link.up,
             rx_rate: link.down,
             cap: link.cap,
+            flows: link.flows,
         };
         ClientPlan {
             tunnel: TunnelPlan {

@@ -73,6 +73,12 @@ impl EventLogger {
                     "the link's congestion control changed"
                 );
             }
+            Event::FlowsChanged { link, from, to } => {
+                tracing::info!(
+                    %peer, link = self.link(*link),
+                    "the link sends over {to} UDP flows, was {from}: its carrier limits each"
+                );
+            }
             Event::PeerRestarted => tracing::info!(%peer, "the peer has restarted"),
             other => tracing::info!(%peer, ?other, "event"),
         }

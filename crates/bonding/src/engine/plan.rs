@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bonding_proto::config::{ClientConfig, Policy, Prefix, RecoveryConfig};
+use bonding_proto::config::{ClientConfig, Policy, Prefix, RecoveryConfig, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::Rule;
 use bonding_proto::units::BitRate;
@@ -100,6 +100,8 @@ pub struct LinkPlan {
     pub rx_rate: Option<BitRate>,
     /// The bytes it may carry in a month, both ways.
     pub cap: Option<u64>,
+    /// Over how many UDP flows it goes.
+    pub flows: UdpFlows,
 }
 
 /// A server.

@@ -4,6 +4,10 @@
 //! then counted and lost, and [`Sockets::refresh`] opens the socket as soon as the interface is
 //! there.
 //!
+//! A client's link has one socket, and one more for each further UDP flow that the core sends on:
+//! it is opened with the first datagram, on the same interface with another port, and stays. What
+//! the interface does is told once, for the link.
+//!
 //! A socket's send buffer may be full: the interface itself limits the link. The socket keeps the
 //! batch that was refused, and tells the core ([`Sockets::poll_event`]), which gives the link no
 //! more data until there is room. Of the batches that come all the same the socket keeps a few
@@ -23,13 +27,15 @@ use bonding_os::monitor::Monitor;
 use bonding_os::poll::Poller;
 use bonding_os::udp::{ReceiveBuffers, Received, UdpCounters};
 use bonding_proto::discard::{Discard, DiscardCounts};
-use bonding_proto::{Instant, Path, SocketEvent, SocketId, Transmit};
+use bonding_proto::{Instant, Path, SocketEvent, SocketId, Transmit, UdpFlow};
 
 use self::slot::Slot;
 use super::gathering::Gathering;
 
 /// The first socket's token; the others follow.
 pub(crate) const FIRST_TOKEN: u64 = 16;
+/// As many as a [`SocketId`] names.
+const SOCKETS_MAX: usize = 256;
 /// Refusals that wait to be told; each teaches the core, so that more of them come.
 const REFUSED_MAX: usize = 64;
 /// The address and interface of a socket.
@@ -46,7 +52,9 @@ pub(crate) struct SocketSpec {
 /// All sockets.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    slots: Vec<Slot>,
+    slots: Vec<(SocketId, Slot)>,
+    /// Where in `slots` a socket is.
+    places: Box<[Option<u8>; SOCKETS_MAX]>,
     buffers: ReceiveBuffers,
     /// Datagrams that were larger than an interface carries, and their destinations.
     refused: VecDeque<(Path, usize)>,
@@ -59,8 +67,14 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// None is open yet. At most 256.
     pub(crate) fn new(specs: impl IntoIterator<Item = SocketSpec>) -> Self {
+        let slots: Vec<_> = (0..=u8::MAX).map(SocketId).zip(specs.into_iter().map(Slot::new)).collect();
+        let mut places = Box::new([None; SOCKETS_MAX]);
+        for (place, (id, _)) in places.iter_mut().zip(&slots) {
+            *place = Some(id.0);
+        }
         Self {
-            slots: specs.into_iter().map(Slot::new).collect(),
+            slots,
+            places,
             buffers: ReceiveBuffers::new(),
             refused: VecDeque::new(),
             no_route: Vec::new(),
@@ -70,8 +84,8 @@ impl Sockets {
 
     /// Opens every socket now, or says which one cannot be.
     pub(crate) fn open_all(&mut self, poller: &Poller) -> Result<(), (String, io::Error)> {
-        for (token, slot) in (FIRST_TOKEN..).zip(&mut self.slots) {
-            slot.open(poller, token).map_err(|error| (slot.spec.label.clone(), error))?;
+        for (id, slot) in &mut self.slots {
+            slot.open(poller, token(*id)).map_err(|error| (slot.spec.label.clone(), error))?;
         }
         Ok(())
     }
@@ -80,36 +94,65 @@ impl Sockets {
     /// gives the events for their links.
     pub(crate) fn refresh(&mut self, monitor: &Monitor, poller: &Poller) -> Vec<(SocketId, SocketEvent)> {
         let mut events = Vec::new();
-        for (id, slot) in (0..=u8::MAX).map(SocketId).zip(&mut self.slots) {
-            let event = slot.refresh(monitor, poller, token(id));
+        for (id, slot) in &mut self.slots {
+            let event = slot.refresh(monitor, poller, token(*id));
             // A closed socket keeps no datagrams.
             if slot.is_full() {
-                note_once(&mut self.rooms, id);
+                note_once(&mut self.rooms, *id);
             }
-            events.extend(event.map(|event| (id, event)));
+            events.extend(event.filter(|_| id.flow() == UdpFlow::FIRST).map(|event| (*id, event)));
         }
         events
     }
 
     /// A socket is missing that [`Self::refresh`] may be able to open.
     pub(crate) fn any_missing(&self) -> bool {
-        self.slots.iter().any(|slot| slot.socket.is_none())
+        self.slots.iter().any(|(_, slot)| slot.socket.is_none())
     }
 
     /// The socket that a token names.
     pub(crate) fn id(&self, token: u64) -> Option<SocketId> {
         let at = token.checked_sub(FIRST_TOKEN)?;
-        u8::try_from(at).ok().map(SocketId).filter(|id| id.index() < self.slots.len())
+        u8::try_from(at).ok().map(SocketId).filter(|id| self.place(*id).is_some())
+    }
+
+    fn place(&self, id: SocketId) -> Option<usize> {
+        self.places.get(id.index()).copied().flatten().map(usize::from)
+    }
+
+    fn slot(&self, id: SocketId) -> Option<&Slot> {
+        self.slots.get(self.place(id)?).map(|(_, slot)| slot)
+    }
+
+    fn slot_mut(&mut self, id: SocketId) -> Option<&mut Slot> {
+        let place = self.place(id)?;
+        self.slots.get_mut(place).map(|(_, slot)| slot)
+    }
+
+    /// Adds the socket of a further flow of a link, if the link's own is open.
+    fn add_flow(&mut self, poller: &Poller, id: SocketId) {
+        let first = SocketId(id.link().0);
+        let Some(first) =
+            self.slot(first).filter(|first| id.flow() != UdpFlow::FIRST && first.socket.is_some())
+        else {
+            return;
+        };
+        let slot = first.sibling(id.flow(), poller, token(id));
+        if let (Ok(at), Some(place)) = (u8::try_from(self.slots.len()), self.places.get_mut(id.index())) {
+            *place = Some(at);
+            self.slots.push((id, slot));
+        }
     }
 
     /// The socket is ready now: whether it is to be read until it is empty.
     pub(crate) fn note_ready(&mut self, id: SocketId, now: Instant) -> bool {
-        self.slots.get_mut(id.index()).is_some_and(|slot| slot.note_ready(now))
+        self.slot_mut(id).is_some_and(|slot| slot.note_ready(now))
     }
 
     /// One receive on a socket: appends its datagrams. `false`: there is no more.
     pub(crate) fn recv(&mut self, id: SocketId, datagrams: &mut Vec<Received>) -> bool {
-        self.slots.get_mut(id.index()).is_some_and(|slot| slot.recv(&mut self.buffers, datagrams))
+        let Some(place) = self.place(id) else { return false };
+        self.slots.get_mut(place).is_some_and(|(_, slot)| slot.recv(&mut self.buffers, datagrams))
     }
 
     /// The sockets that the loop does not wait for, chosen here now and then.
@@ -122,26 +165,28 @@ impl Sockets {
         now: Instant,
     ) {
         let Some(span) = gathering.judges(now) else { return };
-        let before: Vec<bool> = self.slots.iter().map(|slot| slot.tally.gathers()).collect();
-        let tallies = self.slots.iter_mut().map(|slot| &mut slot.tally);
-        gathering.judge(tallies.zip((0..=u8::MAX).map(SocketId).map(round_trip)), span, now);
-        for ((slot, token), before) in self.slots.iter().zip(FIRST_TOKEN..).zip(before) {
+        let before: Vec<bool> = self.slots.iter().map(|(_, slot)| slot.tally.gathers()).collect();
+        let tallies = self.slots.iter_mut().map(|(id, slot)| (&mut slot.tally, round_trip(*id)));
+        gathering.judge(tallies, span, now);
+        for ((id, slot), before) in self.slots.iter().zip(before) {
             if slot.tally.gathers() != before {
-                slot.watch(poller, token);
+                slot.watch(poller, token(*id));
             }
         }
     }
 
     /// The sockets that gather.
     pub(crate) fn gathered(&self) -> impl Iterator<Item = SocketId> {
-        let ids = (0..=u8::MAX).map(SocketId).zip(&self.slots);
-        ids.filter(|(_, slot)| slot.tally.gathers()).map(|(id, _)| id)
+        self.slots.iter().filter(|(_, slot)| slot.tally.gathers()).map(|(id, _)| *id)
     }
 
     /// Sends a batch, or keeps it, or drops and counts it.
     pub(crate) fn send(&mut self, poller: &Poller, transmit: &Transmit, bytes: &[u8]) {
         let path = transmit.path;
-        let Some(slot) = self.slots.get_mut(path.socket.index()) else { return };
+        if self.place(path.socket).is_none() {
+            self.add_flow(poller, path.socket);
+        }
+        let Some(slot) = self.slot_mut(path.socket) else { return };
         let outcome = slot.send(poller, token(path.socket), transmit, bytes);
         note_refused(&mut self.refused, &path, outcome.too_big);
         if outcome.has_no_route {
@@ -154,7 +199,8 @@ impl Sockets {
 
     /// There is room again.
     pub(crate) fn flush(&mut self, poller: &Poller, id: SocketId) {
-        let Some(slot) = self.slots.get_mut(id.index()) else { return };
+        let Some(place) = self.place(id) else { return };
+        let Some((_, slot)) = self.slots.get_mut(place) else { return };
         let refused = |path: &Path, bytes| note_refused(&mut self.refused, path, bytes);
         if slot.flush(poller, token(id), refused) {
             note_once(&mut self.rooms, id);
@@ -168,7 +214,7 @@ impl Sockets {
             return Some((path.socket, SocketEvent::TooBig { remote: path.remote, bytes }));
         }
         while let Some(id) = self.rooms.pop() {
-            let Some(slot) = self.slots.get_mut(id.index()) else { continue };
+            let Some(slot) = self.slot_mut(id) else { continue };
             if let Some(event) = slot.poll_room() {
                 return Some((id, event));
             }
@@ -184,7 +230,7 @@ impl Sockets {
 
     /// Adds the datagrams that did not leave.
     pub(crate) fn add_discards(&self, discards: &mut DiscardCounts) {
-        for slot in &self.slots {
+        for (_, slot) in &self.slots {
             discards.add(Discard::SocketBlocked, slot.dropped());
             discards.add(Discard::SendRefused, slot.counters().send_errors);
         }
@@ -192,12 +238,12 @@ impl Sockets {
 
     /// The counts of all sockets so far.
     pub(crate) fn counters(&self) -> UdpCounters {
-        self.slots.iter().fold(UdpCounters::default(), |sum, slot| sum.plus(&slot.counters()))
+        self.slots.iter().fold(UdpCounters::default(), |sum, (_, slot)| sum.plus(&slot.counters()))
     }
 
     /// An own address of a socket, shown to users: of the family of the peer's if that is known.
     pub(crate) fn address(&self, id: SocketId, remote: Option<SocketAddr>) -> Option<IpAddr> {
-        self.slots.get(id.index())?.address(remote)
+        self.slot(id)?.address(remote)
     }
 }
 
@@ -255,7 +301,7 @@ mod tests {
         let mut sockets = sockets("127.0.0.1:0", None);
         sockets.open_all(&poller).unwrap();
         // As after a refusal by the kernel.
-        sockets.slots[0].keep(&to(path, 1000), &[0; 2000]);
+        sockets.slots[0].1.keep(&to(path, 1000), &[0; 2000]);
         note_once(&mut sockets.rooms, ID);
         assert_eq!((sockets.poll_event(), sockets.poll_event()), (Some((ID, SocketEvent::Full)), None));
         for number in 1..=4_u8 {
@@ -264,14 +310,14 @@ mod tests {
         for number in 101..=120_u8 {
             sockets.send(&poller, &to(path, 40), &[number; 40]);
         }
-        let kept: Vec<_> = sockets.slots[0].kept.iter().map(|kept| kept.bytes[0]).collect();
+        let kept: Vec<_> = sockets.slots[0].1.kept.iter().map(|kept| kept.bytes[0]).collect();
         assert_eq!(kept[..2], [0, 1]);
         assert_eq!(kept[2..], (101..=114).collect::<Vec<u8>>());
         // Three batches of three datagrams, and the small ones that were too many.
         assert_eq!(discards(&sockets, Discard::SocketBlocked), 3 * 3 + 6);
 
         sockets.flush(&poller, ID);
-        assert!(sockets.slots[0].kept.is_empty());
+        assert!(sockets.slots[0].1.kept.is_empty());
         assert_eq!((sockets.poll_event(), sockets.poll_event()), (Some((ID, SocketEvent::Writable)), None));
         let mut buffer = [0; 2000];
         let first: Vec<_> = (0..5 + 14)
@@ -279,6 +325,38 @@ mod tests {
             .collect();
         assert_eq!(first[..5], [(1000, 0), (1000, 0), (1000, 1), (1000, 1), (1000, 1)]);
         assert!(first[5..].iter().all(|(size, _)| *size == 40));
+    }
+
+    #[test]
+    fn a_further_flow_has_a_port_of_its_own_and_is_heard_on_it() {
+        let peer = Plain::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut poller = Poller::new().unwrap();
+        let mut sockets = sockets("127.0.0.1:0", None);
+        let flow = SocketId::of(LinkId(0), UdpFlow::new(3).unwrap());
+        let path = |socket| Path { socket, remote: peer.local_addr().unwrap(), local: None };
+        // Not before the link's own socket is there.
+        sockets.send(&poller, &to(path(flow), 10), &[0; 10]);
+        assert_eq!(sockets.slots.len(), 1);
+        sockets.open_all(&poller).unwrap();
+        let mut ports = Vec::new();
+        for socket in [ID, flow, flow] {
+            sockets.send(&poller, &to(path(socket), 10), &[1; 10]);
+            ports.push(peer.recv_from(&mut [0; 20]).unwrap().1);
+        }
+        assert_eq!(sockets.slots.len(), 2);
+        assert!(ports[0] != ports[1] && ports[1] == ports[2], "{ports:?}");
+        peer.send_to(&[7], ports[1]).unwrap();
+        let mut ready = Vec::new();
+        poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(sockets.id(ready[0].token), Some(flow));
+        let mut datagrams = Vec::new();
+        sockets.recv(flow, &mut datagrams);
+        assert_eq!(datagrams[0].data[..], [7]);
+        // A link that is not there has no flows, and its datagrams go nowhere.
+        let other = SocketId::of(LinkId(5), UdpFlow::new(1).unwrap());
+        sockets.send(&poller, &to(path(other), 10), &[0; 10]);
+        assert_eq!((sockets.slots.len(), sockets.id(FIRST_TOKEN + u64::from(other.0))), (2, None));
     }
 
     #[test]
@@ -317,7 +395,7 @@ mod tests {
         let mut poller = Poller::new().unwrap();
         let mut sockets = sockets("127.0.0.1:0", None);
         sockets.open_all(&poller).unwrap();
-        let near = sockets.slots[0].socket.as_ref().unwrap().local_address();
+        let near = sockets.slots[0].1.socket.as_ref().unwrap().local_address();
         let (mut gathering, mut now) = (Gathering::default(), Instant::from_nanos(1_000_000_000));
         sockets.gather(&mut gathering, &poller, |_| None, now);
         let mut ready = Vec::new();

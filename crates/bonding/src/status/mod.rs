@@ -111,6 +111,9 @@ pub struct Link {
     /// The largest IP packet that is known to pass, in bytes; none on plain links, which are not
     /// probed.
     pub mtu: Option<u16>,
+    /// UDP flows that the link goes over, as far as they deliver; 0 from a daemon that does not say.
+    #[serde(default)]
+    pub flows: u8,
     /// The share of lost datagrams of those sent over the last seconds.
     pub loss_permille: u16,
     /// Sent lately.

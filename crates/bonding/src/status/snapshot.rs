@@ -225,6 +225,7 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         rtt_ms: figures.rtt.map(millis),
         rtt_min_ms: figures.rtt_min.map(millis),
         mtu: figures.mtu,
+        flows: figures.flows,
         loss_permille: figures.loss_permille,
         tx_mbps: rounded(figures.tx_rate.as_mbps()),
         rx_mbps: rounded(figures.rx_rate.as_mbps()),

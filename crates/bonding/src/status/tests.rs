@@ -107,7 +107,7 @@ fn a_client_answers_in_the_documented_shape() {
             "links": [{
                 "id": 0, "name": "adsl", "interface": "wg0", "local": "10.200.0.1",
                 "remote": "10.200.0.1:54321", "state": "SATURATED", "role": "primary", "priority": 1,
-                "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "mtu": 1492, "loss_permille": 0, "tx_mbps": 8.2,
+                "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "mtu": 1492, "flows": 1, "loss_permille": 0, "tx_mbps": 8.2,
                 "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2, "tx_marked": 0,
                 "rx_bytes": 18432156, "queue_ms": 11.25,
                 "control": {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing,
+    ServerSealing, UdpFlows,
 };
 use crate::crypto::keys::PrivateKey;
 use crate::endpoint::Endpoint;
@@ -68,6 +68,7 @@ fn client(now: Instant) -> Client {
         rx_rate: None,
         mtu: 1_500,
         path: None,
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     };
     let template = SessionConfig {

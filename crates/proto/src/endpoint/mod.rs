@@ -30,7 +30,9 @@ use self::routes::RouteTable;
 pub use self::session_id::SessionId;
 use self::timers::Timers;
 use crate::StateMachine;
-use crate::config::{ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig};
+use crate::config::{
+    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig, UdpFlows,
+};
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -592,6 +594,7 @@ fn link_config(plain: Option<&PlainPeer>, sealed_rate: Option<BitRate>) -> LinkC
         // large for it.
         mtu: u16::MAX,
         path: None,
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::congestion::Observation;
 use super::path::ecn::Marked;
+use crate::packet::UdpFlow;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::wire::FRAME_HEADER_BYTES;
@@ -63,6 +64,8 @@ pub(super) struct Logged {
     pub(super) idle: Duration,
     /// It said that it may be marked.
     pub(super) is_ect: bool,
+    /// Which of the link's flows it went over.
+    pub(super) flow: UdpFlow,
 }
 
 /// A sent heartbeat as the peer saw it.
@@ -77,6 +80,9 @@ struct Echoed {
 pub(super) struct EchoNews {
     /// A heartbeat that said that it may be marked arrived.
     pub(super) is_ect: bool,
+    /// The flow that the heartbeat went over, and when.
+    pub(super) flow: UdpFlow,
+    pub(super) sent_at: Instant,
     /// The time since the echo before that counted, if there was one.
     pub(super) interval: Option<Interval>,
 }
@@ -275,7 +281,12 @@ impl Heartbeats {
         if from.is_none() {
             self.echoed = Some(to);
         }
-        Some(EchoNews { is_ect: logged.is_ect, interval: from.map(|from| Interval { from, to }) })
+        Some(EchoNews {
+            is_ect: logged.is_ect,
+            flow: logged.flow,
+            sent_at: logged.sent_at,
+            interval: from.map(|from| Interval { from, to }),
+        })
     }
 
     /// What an interval tells of a plain link, whose echo says how long its end took. `total`:
@@ -355,7 +366,8 @@ mod tests {
     }
 
     fn logged(packets: u64, ms: u64) -> Logged {
-        Logged { sent_at: at(ms), packets, bytes: packets * 1_000, idle: Duration::ZERO, is_ect: false }
+        let (bytes, flow) = (packets * 1_000, UdpFlow::FIRST);
+        Logged { sent_at: at(ms), packets, bytes, idle: Duration::ZERO, is_ect: false, flow }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!                                    ─► congestion ─► pacer   how fast, and when?
 //! received ─► arrivals                                        what is the peer to be told?
 //! path: where to, what size, marked or not       traffic: what was carried
+//! trial: over how many UDP flows
 //! ```
 //! Contract: the session asks [`Link::has_due`] or when each kind of datagram is due, sends what is
 //! due, and tells what was sent and what arrived. A question about one part goes to that part (the
@@ -23,6 +24,7 @@ mod pacer;
 mod path;
 mod profile;
 mod traffic;
+mod trial;
 mod window;
 
 use std::time::Duration;
@@ -43,18 +45,19 @@ use self::pacer::Pacer;
 use self::path::LinkPath;
 use self::profile::Profile;
 use self::traffic::Traffic;
-use crate::config::{LinkConfig, Role, Security};
+use self::trial::Trial;
+use crate::config::{LinkConfig, Role, Security, UdpFlows};
 use crate::discard::Discard;
 use crate::limits::SATURATED_PERMILLE;
 use crate::packet::KeptPacket;
-use crate::packet::{LinkId, Path};
+use crate::packet::{Destination, LinkId, Path, UdpFlow};
 use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState, LinkView, Saturation, score};
 use crate::wire::control::{CHALLENGE_BYTES, Control};
 use crate::wire::feedback::Feedback;
-use crate::wire::heartbeat::{Echo, Heartbeat};
+use crate::wire::heartbeat::{Echo, Heartbeat, WantedFlows};
 
 /// A link that sent data this long and a round trip ago is in use. Chosen: above the distance of
 /// two heartbeats.
@@ -63,6 +66,10 @@ const START_SLACK: Duration = Duration::from_millis(150);
 /// More loss than any queue makes for long, permille: perhaps large datagrams do not pass any more.
 /// Chosen: half.
 const HEAVY_LOSS_PERMILLE: u64 = 500;
+
+/// A flow's heartbeat comes back echoed within two round trips and this. Chosen: an interval of the
+/// peer's heartbeats and what hosts add.
+const FLOW_SLACK: Duration = Duration::from_millis(250);
 
 /// One link.
 #[derive(Debug)]
@@ -80,13 +87,15 @@ pub struct Link {
     congestion: CongestionControl,
     pacer: Pacer,
     traffic: Traffic,
+    /// Over how many UDP flows a sealed link sends.
+    trial: Trial,
 }
 
 impl Link {
     /// A link without proof. Heartbeats start at once where the path is known.
     pub fn new(id: LinkId, role: Role, config: &LinkConfig, interval: Duration, now: Instant) -> Self {
         let profile = Profile::new(id, role, config, interval);
-        Self {
+        let mut link = Self {
             path: LinkPath::new(config),
             liveness: Liveness::new(profile.rhythm()),
             heartbeats: Heartbeats::new(config.path.map(|_| now)),
@@ -97,8 +106,11 @@ impl Link {
             congestion: CongestionControl::new(config.tx_rate),
             pacer: Pacer::default(),
             traffic: Traffic::default(),
+            trial: Trial::new(if profile.is_sealed() { config.flows } else { UdpFlows::Fixed(1) }),
             profile,
-        }
+        };
+        link.settle_flows(now);
+        link
     }
 
     // What the link is.
@@ -189,22 +201,40 @@ impl Link {
 
     // The path.
 
-    /// A server's authenticated datagram with `bytes` of UDP payload came from `path`. Whether the
-    /// path changed; then it is asked to prove itself with `token`.
+    /// A server's authenticated datagram with `bytes` of UDP payload came on the flow from `path`.
+    /// Whether the link's path changed; a changed one, and another flow's, is asked to prove itself
+    /// with `token`.
     pub fn follow(
         &mut self,
-        path: Path,
+        (flow, path): (UdpFlow, Path),
         newest: bool,
         bytes: usize,
         token: impl FnOnce() -> [u8; CHALLENGE_BYTES],
         now: Instant,
     ) -> bool {
-        let bytes = bytes as u64 + self.path.header_bytes();
-        let moved = self.path.address.follow(path, newest, bytes, token, now);
+        let moved = self.path.follow((flow, path), newest, bytes, token, now) && flow == UdpFlow::FIRST;
         if moved {
             self.heartbeats.set_due(Some(now));
         }
         moved
+    }
+
+    /// The flows are as many as are wanted now. New ones are asked at once, and the peer learns of
+    /// them.
+    fn settle_flows(&mut self, now: Instant) {
+        if self.path.flows.set_count(self.trial.asked(), self.trial.used(), now) {
+            self.hasten_heartbeat(now);
+        }
+    }
+
+    /// The UDP flows that the peer is asked for.
+    pub fn wanted_flows(&self) -> Option<WantedFlows> {
+        self.trial.told().filter(|_| self.profile.is_sealed())
+    }
+
+    /// Over how many UDP flows the link is known to deliver.
+    pub fn live_flows(&self) -> u8 {
+        self.path.flows.live()
     }
 
     // Probes of the sizes that the path carries.
@@ -308,6 +338,8 @@ impl Link {
         self.heartbeats.forget_delivery();
         self.deliveries.forget_delivery();
         self.congestion.on_restart(now);
+        self.trial.on_restart();
+        self.settle_flows(now);
     }
 
     /// What was sent at `sent_at` arrived.
@@ -334,11 +366,24 @@ impl Link {
         }
     }
 
-    /// The heartbeat to send now, with its sequence number, and the next one's time set.
-    pub fn next_heartbeat(&mut self, epoch: u32, now: Instant) -> (u64, Heartbeat) {
-        let is_urgent = self.liveness.health.is_urgent() && !self.profile.is_unused();
-        let interval =
-            if is_urgent { self.profile.interval().min(SUSPECT_INTERVAL) } else { self.profile.rhythm() };
+    /// Where the heartbeat goes that is due; `None`: there is no path.
+    pub(crate) fn heartbeat_destination(&mut self, now: Instant) -> Option<Destination> {
+        self.trial.on_time(now);
+        self.settle_flows(now);
+        let round = self.delays.srtt() * 2 + FLOW_SLACK;
+        let flow = self.path.flows.take_turn(self.profile.rhythm(), round, now);
+        self.path.of_flow(flow).or_else(|| self.path.destination())
+    }
+
+    /// The heartbeat to send on the flow now, with its sequence number, and the next one's time
+    /// set.
+    pub fn next_heartbeat(&mut self, epoch: u32, flow: UdpFlow, now: Instant) -> (u64, Heartbeat) {
+        let is_urgent = self.liveness.health.is_urgent() || self.path.flows.has_ask(now);
+        let interval = if is_urgent && !self.profile.is_unused() {
+            self.profile.interval().min(SUSPECT_INTERVAL)
+        } else {
+            self.profile.rhythm()
+        };
         if self.state() == LinkState::Down {
             self.path.address.rotate();
             self.path.ecn.on_down();
@@ -350,6 +395,7 @@ impl Link {
             bytes: self.traffic.tx_bytes(),
             idle: self.pacer.idle(),
             is_ect: self.profile.is_sealed() && self.path.ecn.on_heartbeat(),
+            flow,
         };
         let heartbeat = Heartbeat {
             epoch,
@@ -365,6 +411,7 @@ impl Link {
             partial: true,
             indirect_feedback: true,
             failed: 0,
+            flows: self.wanted_flows(),
         };
         (self.heartbeats.on_sent(logged, interval), heartbeat)
     }
@@ -393,6 +440,8 @@ impl Link {
         if self.profile.on_heartbeat(heartbeat) {
             self.liveness.health.set_interval(self.profile.rhythm());
         }
+        self.trial.on_peer(heartbeat.flows.filter(|_| self.profile.is_sealed()));
+        self.settle_flows(now);
         // On a sealed link the datagram itself has moved the path.
         let moved = !self.profile.is_sealed() && self.path.address.adopt(path);
         // A sealed link whose peer has just begun a new run has no path until its next datagram.
@@ -420,6 +469,7 @@ impl Link {
     /// What was sent between the last heartbeat echoed and this one, and what of it arrived.
     fn on_delivery(&mut self, echo: &Echo, delay_us: i64, now: Instant) {
         let Some(told) = self.heartbeats.on_echo(echo) else { return };
+        self.path.flows.on_proof(told.flow, told.sent_at);
         if told.is_ect {
             self.path.ecn.on_answer();
         }
@@ -524,6 +574,23 @@ impl Link {
         if self.congestion.take_meaningless_marks(now) {
             self.path.ecn.refuse();
         }
+        self.try_flows(seen.delivered, seen.lost, now);
+    }
+
+    /// So many bytes arrived and were lost: more flows may be tried, or were.
+    fn try_flows(&mut self, delivered: u64, lost: u64, now: Instant) {
+        let capacity = self.congestion.estimate().capacity;
+        let seen = trial::Seen {
+            delivered,
+            lost,
+            has_queue: self.congestion.has_queue(),
+            is_busy: self.traffic.utilisation_permille(capacity, now) > SATURATED_PERMILLE,
+            policed_at: self.congestion.policed_at(),
+        };
+        if self.trial.on_observation(&seen, self.path.flows.used_live(), now) {
+            self.congestion.search_again(now);
+        }
+        self.settle_flows(now);
     }
 
     /// Whether it was in steady use, and its silence since is not told of as often as it may be: a
@@ -555,7 +622,7 @@ impl Link {
 
     /// A datagram with `bytes` of UDP payload goes out.
     pub fn on_sent(&mut self, bytes: usize, outgoing: Outgoing, now: Instant) {
-        let bytes = self.path.on_sent(bytes);
+        let bytes = self.path.on_sent(bytes, outgoing.flow);
         self.traffic.on_sent(bytes, now);
         self.pacer.on_sent(bytes, self.pacing_rate(now), now);
         if outgoing.asks && outgoing.sealed.is_some() {
@@ -717,8 +784,14 @@ impl Link {
             rx_bytes: self.traffic.rx_bytes(),
             last_seq: self.traffic.last_seq(),
             mtu: self.path.mtu(),
+            flows: self.live_flows(),
             control: self.congestion.stats(now),
         }
+    }
+
+    /// From how many UDP flows to how many the link went since this was asked last, if it did.
+    pub fn take_flows_change(&mut self) -> Option<(u8, u8)> {
+        self.trial.take_change()
     }
 
     /// The change of the congestion control since this was asked last, if it is worth telling.

@@ -19,17 +19,18 @@ fn due_after(datagrams: u64, mbit: u64, receive: bool) -> Instant {
         rx_rate: None,
         mtu: 1_500,
         path: Some(Path { socket: SocketId(0), local: None, remote: "192.0.2.1:9000".parse().unwrap() }),
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     };
     let mut link = Link::new(LinkId(0), Role::Client, &config, INTERVAL, ms(0));
-    link.next_heartbeat(1, ms(0));
+    link.next_heartbeat(1, UdpFlow::FIRST, ms(0));
     link.liveness.health.on_proof(ms(0), None, ms(0));
     for datagram in 0..datagrams {
         let at = ms(20 * datagram / datagrams);
         if receive {
             link.on_datagram(1_400, at);
         } else {
-            link.on_sent(1_400, Outgoing { sealed: None, asks: true, frame: None }, at);
+            link.on_sent(1_400, Outgoing { sealed: None, asks: true, frame: None, flow: None }, at);
         }
     }
     link.heartbeats().due_at().unwrap()
@@ -58,6 +59,7 @@ fn a_sealed_link_without_a_path_waits_for_one() {
         rx_rate: None,
         mtu: 1_500,
         path: None,
+        flows: UdpFlows::Auto,
         alternatives: Vec::new(),
     };
     let mut link = Link::new(LinkId(0), Role::Server, &config, INTERVAL, ms(0));
@@ -76,11 +78,12 @@ fn a_sealed_link_without_a_path_waits_for_one() {
         partial: true,
         indirect_feedback: true,
         failed: 0,
+        flows: None,
     };
-    link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(0));
+    link.follow((UdpFlow::FIRST, path), true, 100, || [1; CHALLENGE_BYTES], ms(0));
     link.on_peer_restart(ms(0));
     assert_eq!(link.on_heartbeat(1, &heartbeat, path, 1, ms(0)), Ok(None));
     assert_eq!(link.heartbeats().due_at(), None);
-    link.follow(path, true, 100, || [1; CHALLENGE_BYTES], ms(1));
+    link.follow((UdpFlow::FIRST, path), true, 100, || [1; CHALLENGE_BYTES], ms(1));
     assert_eq!(link.heartbeats().due_at(), Some(ms(1)));
 }

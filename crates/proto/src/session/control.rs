@@ -21,7 +21,7 @@ use crate::discard::Discard;
 use crate::event::Event;
 use crate::handshake::{Outcome, TransportKeys, Welcome};
 use crate::link::Arrival;
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
 use crate::qos::classify::needs_order;
 use crate::qos::flow::InnerHeader;
 use crate::stats::SessionStats;
@@ -53,7 +53,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session without proven links. At most 255 links are used.
+    /// A session without proven links. At most 32 links are used.
     pub fn new(config: SessionConfig, now: Instant) -> Self {
         // The wire carries 32 bits.
         let epoch = u32::try_from(config.epoch & u64::from(u32::MAX)).unwrap_or_default();
@@ -155,7 +155,7 @@ impl Session {
 
     /// Whether one of a client's links accepts its server's datagrams from `path`.
     pub fn accepts_from(&self, path: &Path) -> bool {
-        self.links.get(LinkId(path.socket.0)).is_some_and(|link| link.path().accepts_from(path))
+        self.links.get(path.socket.link()).is_some_and(|link| link.path().accepts_from(path))
     }
 
     /// A server's handshake is done: its keys serve from the client's first datagram under them on.
@@ -334,7 +334,7 @@ impl Session {
         // From here on the datagram is known to come from the peer.
         self.on_opened(id, path, &opened, now)?;
         let mut arrival = opened.arrival;
-        let result = self.on_frames(id, frames, path, &mut arrival, now);
+        let result = self.on_frames(id, frames, (opened.flow, path), &mut arrival, now);
         if let Some(link) = self.links.get_mut(id) {
             link.on_arrival(&arrival, now);
         }
@@ -361,7 +361,8 @@ impl Session {
             self.on_proven_epoch(epoch, now);
         }
         let Self { links, sealing, .. } = self;
-        if links.on_authenticated(id, path, (opened.newest, opened.arrival.bytes), || sealing.token(), now)? {
+        let from = (opened.flow, path);
+        if links.on_authenticated(id, from, (opened.newest, opened.arrival.bytes), || sealing.token(), now)? {
             self.events.push(Event::PathChanged { link: id, path });
         }
         self.settle_changes(now);
@@ -373,7 +374,7 @@ impl Session {
         &mut self,
         id: LinkId,
         mut frames: Bytes,
-        path: Path,
+        (flow, path): (UdpFlow, Path),
         arrival: &mut Arrival,
         now: Instant,
     ) -> Result<(), Discard> {
@@ -393,7 +394,7 @@ impl Session {
                     if let Control::Close(reason) = control {
                         self.on_close(reason, now);
                     }
-                    self.links.on_control(id, &control, &path, arrival.bytes, now);
+                    self.links.on_control(id, &control, (flow, &path), arrival.bytes, now);
                 }
                 Kind::Repair => {
                     let protection = &mut self.redundancy.protection;
@@ -461,6 +462,7 @@ impl Session {
         let feedback = Feedback::parse(payload)?;
         self.links.on_feedback(id, &feedback, id != came_over, now)?;
         self.events.extend(self.links.take_control_change(id));
+        self.events.extend(self.links.take_flows_change(id));
         self.settle_changes(now);
         let Self { redundancy, links, tracer, .. } = self;
         if redundancy.resend.on_feedback(id, links, tracer, now) {

@@ -12,7 +12,7 @@ use crate::config::Security;
 use crate::discard::Discard;
 use crate::event::SocketEvent;
 use crate::link::Link;
-use crate::packet::{Datagram, LinkId, PacketBuf, SocketId, Transmit};
+use crate::packet::{Datagram, PacketBuf, SocketId, Transmit};
 use crate::qos::flow;
 use crate::time::Instant;
 use crate::timer::Timer;
@@ -36,8 +36,8 @@ impl StateMachine for Session {
     }
 
     fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Result<(), Discard> {
-        // A client's sockets are its links', one each.
-        let link = LinkId(datagram.path.socket.0);
+        // A client's sockets are its links'.
+        let link = datagram.path.socket.link();
         match self.links.get(link).map(Link::security) {
             Some(Security::Sealed) => self.handle_sealed_datagram(datagram, now),
             Some(Security::Plain) | None => self.handle_link_datagram(link, datagram, now),
@@ -55,7 +55,7 @@ impl StateMachine for Session {
                 self.handle_too_big(socket, remote, bytes, now);
             }
             SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {
-                let link = LinkId(socket.0);
+                let link = socket.link();
                 self.links.on_socket_event(link, event, now);
                 self.settle_changes(now);
                 if event == SocketEvent::CarrierFound {
@@ -133,7 +133,7 @@ impl StateMachine for Session {
     }
 
     fn round_trip(&self, socket: SocketId) -> Option<Duration> {
-        let over = |link: &&Link| link.path().current().is_some_and(|path| path.socket == socket);
+        let over = |link: &&Link| link.path().sends_to(socket, None);
         self.links.iter().filter(over).map(Link::rtt).filter(|rtt| !rtt.is_zero()).min()
     }
 

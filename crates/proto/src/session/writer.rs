@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use crate::config::Security;
 use crate::link::{Link, Outgoing};
-use crate::packet::{BATCH_BYTES_MAX, DataFrame, KeptPacket, LinkId, Path, Transmit};
+use crate::packet::{BATCH_BYTES_MAX, DataFrame, Destination, KeptPacket, LinkId, Transmit, UdpFlow};
 use crate::session::link_table::{LinkTable, may_send};
 use crate::session::sealing::{Keyring, SEALING_BYTES, SealedAs};
 use crate::time::Instant;
@@ -30,16 +30,17 @@ pub(super) fn begin_datagram(security: Security, buf: &mut Vec<u8>) {
     }
 }
 
-/// Seals the datagram without data that begins at `start` of `buf`, and notes it as sent.
+/// Seals the datagram without data that begins at `start` of `buf` for a flow of the link, and
+/// notes it as sent.
 pub(super) fn finish_control(
     link: &mut Link,
     keyring: &mut Keyring,
     buf: &mut Vec<u8>,
-    start: usize,
+    (start, flow): (usize, UdpFlow),
     now: Instant,
 ) -> usize {
     let sealed_as = match link.security() {
-        Security::Sealed => keyring.seal(link.id().0, buf, start, now),
+        Security::Sealed => keyring.seal((link.id(), flow), buf, start, now),
         Security::Plain => None,
     };
     let size = buf.len() - start;
@@ -65,18 +66,18 @@ impl DatagramWriter<'_> {
     }
 
     /// Where a packet on the link goes to, if the link may send at all.
-    pub(in crate::session) fn destination(&self, link: LinkId) -> Option<(Path, Security)> {
+    pub(in crate::session) fn destination(&self, link: LinkId) -> Option<(Destination, Security)> {
         let link = self.links.get(link).filter(|link| may_send(link, self.keyring.serves()))?;
-        let path = link.path().current()?;
+        let to = link.path().data_destination()?;
         let has_keys = link.security() == Security::Plain || self.can_seal();
-        has_keys.then(|| (path, link.security()))
+        has_keys.then(|| (to, link.security()))
     }
 
     /// Begins a batch of data on the link.
-    pub(in crate::session) fn batch(&self, link: LinkId, path: Path, security: Security) -> Batch {
+    pub(in crate::session) fn batch(&self, link: LinkId, to: Destination, security: Security) -> Batch {
         Batch {
             link,
-            path,
+            to,
             security,
             start: self.buf.len(),
             segments_left: self.max_segments.get().min(BATCH_SEGMENTS_MAX),
@@ -101,11 +102,12 @@ impl DatagramWriter<'_> {
         wire::put_frame_header(self.buf, frame.seq_num, Kind::Data, frame.modifiers, len);
         self.buf.extend_from_slice(&frame.packet);
         let sealed_as = match security {
-            Security::Sealed => self.keyring.seal(link.0, self.buf, start, self.now),
+            Security::Sealed => self.keyring.seal((link, batch.to.flow), self.buf, start, self.now),
             Security::Plain => None,
         };
         let size = self.buf.len() - start;
-        let outgoing = Outgoing { sealed: sealed_as.map(SealedAs::name), asks: true, frame: kept };
+        let (sealed, flow) = (sealed_as.map(SealedAs::name), Some(batch.to.flow));
+        let outgoing = Outgoing { sealed, asks: true, frame: kept, flow };
         self.links.on_data_sent(link, size, outgoing, self.now);
         self.tracer.on_data(batch.link, frame.seq_num, size, self.now);
         batch.add(size).then(|| batch.room(self.buf.len()))
@@ -117,7 +119,7 @@ impl DatagramWriter<'_> {
 pub(in crate::session) struct Batch {
     link: LinkId,
     security: Security,
-    path: Path,
+    to: Destination,
     start: usize,
     segments_left: usize,
     segment_size: usize,
@@ -149,6 +151,6 @@ impl Batch {
 
     /// The batch as the driver sends it.
     pub(in crate::session) const fn transmit(&self, buffered: usize) -> Transmit {
-        Transmit::new(self.link, self.path, buffered - self.start, self.segment_size)
+        Transmit::new(self.link, self.to.path, buffered - self.start, self.segment_size)
     }
 }

@@ -13,7 +13,10 @@
 //! 56  receive ceiling    4 B   kbit/s: the most that the sender asks to receive on this link;
 //!                              0: no limit
 //! 60  failed             4 B   links that the sender counts as failed: bit 0 is link 0;
-//!                              absent if no link has failed
+//!                              absent if no link has failed and no flows are wanted
+//! 64  flows              1 B   UDP flows of this link that the sender asks for: bits 0-3 how many,
+//!                              bit 7: the peer is to use as many; absent where the sender does not
+//!                              ask
 //! ```
 //! RTT = now − echo stamp − echo delay. The one-way delays contain the clock offset, which is the
 //! same on all links: forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of
@@ -30,6 +33,8 @@ use crate::view::LinkRole;
 pub const HEARTBEAT_BYTES: u16 = 60;
 /// Bytes of the payload if at least one link has failed.
 pub const HEARTBEAT_FAILED_BYTES: u16 = 64;
+/// Bytes of the payload that asks for UDP flows.
+pub const HEARTBEAT_FLOWS_BYTES: u16 = 65;
 
 const VERSION: u8 = 1;
 const FLAG_ECHO: u8 = 0x01;
@@ -38,6 +43,29 @@ const FLAG_AT_ONCE: u8 = 0x04;
 const FLAG_RESENDS: u8 = 0x08;
 const FLAG_PARTIAL: u8 = 0x10;
 const FLAG_INDIRECT: u8 = 0x20;
+
+const FLOWS_COUNT: u8 = 0x0f;
+const FLOWS_FIXED: u8 = 0x80;
+
+/// The UDP flows that the sender of a heartbeat asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedFlows {
+    /// How many it wants to send over, at most 15; a receiver opens no more than it has.
+    pub count: u8,
+    /// The receiver is to send over as many.
+    pub is_fixed: bool,
+}
+
+impl WantedFlows {
+    const fn to_byte(self) -> u8 {
+        self.count & FLOWS_COUNT | if self.is_fixed { FLOWS_FIXED } else { 0 }
+    }
+
+    const fn of_byte(byte: u8) -> Option<Self> {
+        let count = byte & FLOWS_COUNT;
+        if count == 0 { None } else { Some(Self { count, is_fixed: byte & FLOWS_FIXED != 0 }) }
+    }
+}
 
 /// One side's report about the newest heartbeat that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +111,18 @@ pub struct Heartbeat {
     pub indirect_feedback: bool,
     /// The session's links that the sender counts as failed, one bit for each.
     pub failed: u32,
+    /// UDP flows of the link that the sender asks for.
+    pub flows: Option<WantedFlows>,
 }
 
 impl Heartbeat {
     /// Bytes of the payload.
     pub const fn payload_bytes(&self) -> u16 {
-        if self.failed == 0 { HEARTBEAT_BYTES } else { HEARTBEAT_FAILED_BYTES }
+        match (self.failed, self.flows) {
+            (_, Some(_)) => HEARTBEAT_FLOWS_BYTES,
+            (0, None) => HEARTBEAT_BYTES,
+            (_, None) => HEARTBEAT_FAILED_BYTES,
+        }
     }
 
     /// Appends the payload.
@@ -127,9 +161,10 @@ impl Heartbeat {
         buf.extend_from_slice(&echo.sent.to_be_bytes());
         buf.extend_from_slice(&echo.received.to_be_bytes());
         buf.extend_from_slice(&ceiling.to_be_bytes());
-        if self.failed != 0 {
+        if self.failed != 0 || self.flows.is_some() {
             buf.extend_from_slice(&self.failed.to_be_bytes());
         }
+        buf.extend(self.flows.map(WantedFlows::to_byte));
     }
 
     /// Reads the payload.
@@ -170,6 +205,7 @@ impl Heartbeat {
             indirect_feedback: flags & FLAG_INDIRECT != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
+            flows: reader.take().ok().and_then(|[flows]| WantedFlows::of_byte(flows)),
         })
     }
 }
@@ -214,6 +250,25 @@ mod tests {
             partial: true,
             indirect_feedback: true,
             failed: 0x0000_0102,
+            flows: None,
+        }
+    }
+
+    #[test]
+    fn flows_are_told_where_the_sender_asks_for_some() {
+        for (flows, byte) in [(4, 4), (8, 8)].into_iter().flat_map(|(count, byte)| {
+            [false, true].map(|is_fixed| (WantedFlows { count, is_fixed }, byte | u8::from(is_fixed) << 7))
+        }) {
+            let asking = Heartbeat { failed: 0, flows: Some(flows), ..sample() };
+            let mut buf = Vec::new();
+            asking.put(&mut buf);
+            assert_eq!((buf.len(), asking.payload_bytes()), (65, 65));
+            assert_eq!(buf[60..], [0, 0, 0, 0, byte]);
+            assert_eq!(Heartbeat::parse(&buf), Ok(asking));
+            // As an earlier version reads it.
+            assert_eq!(Heartbeat::parse(&buf[..64]), Ok(Heartbeat { flows: None, ..asking }));
+            buf[64] = 0x70;
+            assert_eq!(Heartbeat::parse(&buf), Ok(Heartbeat { flows: None, ..asking }));
         }
     }
 
@@ -268,7 +323,7 @@ mod tests {
     fn a_longer_payload_is_read_and_a_shorter_or_foreign_one_refused() {
         let mut buf = Vec::new();
         sample().put(&mut buf);
-        buf.push(0xff);
+        buf.extend([0, 0xff]);
         assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
         for cut in 0..60 {
             assert_eq!(Heartbeat::parse(&buf[..cut]), Err(Discard::HeartbeatMalformed));

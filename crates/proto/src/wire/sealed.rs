@@ -3,6 +3,9 @@
 //! ```text
 //! 0 kind 1B | 1 link 1B | 2 stamp 2B | 4 receiver index 4B | 8 counter 8B | 16 frames | tag 16B
 //! ```
+//! The lower five bits of the byte "link" are the link, and the upper three the UDP flow. A link's
+//! flows share its counters.
+//!
 //! The first byte of a datagram tells its kind: below 0x80 it is a plain frame, otherwise one of
 //! [`DatagramKind`].
 
@@ -10,6 +13,9 @@ use std::time::Duration;
 
 use crate::discard::Discard;
 use crate::time::Instant;
+
+/// How far the flow is above the link in its byte.
+const FLOW_SHIFT: u8 = 5;
 
 /// Bytes of the header.
 pub const SEALED_HEADER_BYTES: usize = 16;
@@ -44,8 +50,10 @@ impl DatagramKind {
 /// The header of a sealed datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealedHeader {
-    /// The client's number of the link.
+    /// The client's number of the link, below 32.
     pub link: u8,
+    /// The UDP flow of the link, below 8.
+    pub flow: u8,
     /// The sender's clock in units of 100 µs, modulo 2^16.
     pub stamp: u16,
     /// The number that the receiver gave the key.
@@ -58,12 +66,13 @@ impl SealedHeader {
     /// Reads the header of a sealed datagram; the bytes behind it are sealed.
     pub fn parse(datagram: &[u8]) -> Result<Self, Discard> {
         let (header, _) = datagram.split_first_chunk::<SEALED_HEADER_BYTES>().ok_or(Discard::Truncated)?;
-        let [kind, link, s0, s1, i0, i1, i2, i3, counter @ ..] = *header;
+        let [kind, way, s0, s1, i0, i1, i2, i3, counter @ ..] = *header;
         if kind != DatagramKind::Sealed as u8 {
             return Err(Discard::KindMalformed);
         }
         Ok(Self {
-            link,
+            link: way % (1 << FLOW_SHIFT),
+            flow: way >> FLOW_SHIFT,
             stamp: u16::from_be_bytes([s0, s1]),
             receiver_index: u32::from_be_bytes([i0, i1, i2, i3]),
             counter: u64::from_be_bytes(counter),
@@ -76,7 +85,8 @@ impl SealedHeader {
         let [i0, i1, i2, i3] = self.receiver_index.to_be_bytes();
         let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_be_bytes();
         let kind = DatagramKind::Sealed as u8;
-        [kind, self.link, s0, s1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7]
+        let way = self.link | self.flow << FLOW_SHIFT;
+        [kind, way, s0, s1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7]
     }
 }
 
@@ -107,8 +117,13 @@ mod tests {
     /// The vector of PROTOCOL.md.
     #[test]
     fn vector() {
-        let header = SealedHeader { link: 3, stamp: 0x1234, receiver_index: 0xaabb_ccdd, counter: 42 };
-        let bytes = [0x84, 3, 0x12, 0x34, 0xaa, 0xbb, 0xcc, 0xdd, 0, 0, 0, 0, 0, 0, 0, 42];
+        let header =
+            SealedHeader { link: 3, flow: 0, stamp: 0x1234, receiver_index: 0xaabb_ccdd, counter: 42 };
+        let mut bytes = [0x84, 3, 0x12, 0x34, 0xaa, 0xbb, 0xcc, 0xdd, 0, 0, 0, 0, 0, 0, 0, 42];
+        assert_eq!(header.to_bytes(), bytes);
+        assert_eq!(SealedHeader::parse(&bytes), Ok(header));
+        let header = SealedHeader { flow: 6, ..header };
+        bytes[1] = 0xc3;
         assert_eq!(header.to_bytes(), bytes);
         assert_eq!(SealedHeader::parse(&bytes), Ok(header));
         assert_eq!(SealedHeader::parse(&bytes[..15]), Err(Discard::Truncated));

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bonding_netem::{Change, Counters, Direction, Flow, Pipe, Scenario, Time};
+use bonding_proto::limits::UDP_FLOWS_MAX;
 use bonding_proto::wire::sealed::DatagramKind;
-use bonding_proto::{Instant, Transmit};
+use bonding_proto::{Instant, Path, Transmit, UdpFlow};
 use bytes::BytesMut;
 
 use super::{Side, netem_time, proto_time};
@@ -20,6 +21,8 @@ use crate::outer::{UDP_OVERHEAD, client_address, server_address};
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
     pub(super) from: SocketAddr,
+    /// The client's UDP flow.
+    pub(super) flow: UdpFlow,
     pub(super) data: BytesMut,
     /// A router marked it.
     pub(super) is_marked: bool,
@@ -57,11 +60,29 @@ struct Link {
     name: String,
     up: Lane,
     down: Lane,
+    /// The client's first flow as the server sees it; each further flow has a port of its own.
     client: SocketAddr,
     server: SocketAddr,
+    /// Flows that the client sent on, a bit each: a NAT drops what comes for others.
+    opened: u8,
 }
 
+/// The distance of the ports of two flows of a link.
+const FLOW_PORTS: u16 = 1_000;
+
 impl Link {
+    /// The client's address of a flow.
+    fn client_of(&self, flow: UdpFlow) -> SocketAddr {
+        let port = self.client.port().wrapping_add(u16::from(flow.number()) * FLOW_PORTS);
+        SocketAddr::new(self.client.ip(), port)
+    }
+
+    /// The flow whose address the server sends to, if the client opened it.
+    fn flow_at(&self, to: SocketAddr) -> Option<UdpFlow> {
+        let opened = |flow: &UdpFlow| self.opened & (1 << flow.number()) != 0;
+        (0..UDP_FLOWS_MAX).filter_map(UdpFlow::new).filter(opened).find(|flow| self.client_of(*flow) == to)
+    }
+
     fn lane(&self, direction: Direction) -> &Lane {
         match direction {
             Direction::Up => &self.up,
@@ -101,6 +122,7 @@ impl Links {
             down: lane(link, Direction::Down),
             client: client_address(index),
             server: server_address(index),
+            opened: 1,
         });
         let carriers = scenario.carriers.iter().filter_map(|event| {
             Some((Instant::ZERO + event.at, scenario.link_index(&event.link)?, event.present))
@@ -167,7 +189,7 @@ impl Links {
         }
     }
 
-    /// The client's NAT gives the link another port; datagrams to the old port are lost.
+    /// The client's NAT gives the link's flows other ports; datagrams to the old ports are lost.
     pub(super) fn rebind(&mut self, link: usize) {
         if let Some(link) = self.links.get_mut(link) {
             link.client.set_port(link.client.port().wrapping_add(1));
@@ -210,7 +232,9 @@ impl Links {
         competitor.handle_timeout(now);
         while let Some(number) = competitor.poll_segment(now) {
             let from = link.client;
-            let flight = Flight { from, data: BytesMut::new(), is_marked: false, competitor: Some(number) };
+            let flow = UdpFlow::FIRST;
+            let data = BytesMut::new();
+            let flight = Flight { from, flow, data, is_marked: false, competitor: Some(number) };
             let bytes = competitor::SEGMENT_BYTES;
             link.lane_mut(*direction).enqueue(flight, Flow::default(), bytes, bytes.into(), netem_time(now));
         }
@@ -241,22 +265,29 @@ impl Links {
     /// Puts a datagram of `transmit` on the link that its path names. `false`: no link connects the
     /// path's socket and address, and the datagram is counted and lost.
     pub(super) fn send(&mut self, side: Side, transmit: &Transmit, data: &[u8], now: Instant) -> bool {
-        let link = self.links.get_mut(transmit.path.socket.index()).and_then(|link| {
-            let (from, to) = match side {
-                Side::Client => (link.client, link.server),
-                Side::Server => (link.server, link.client),
-            };
-            (transmit.path.remote == to).then_some((link, from))
-        });
-        let Some((link, from)) = link else {
+        let Path { socket, remote, .. } = transmit.path;
+        let link = match side {
+            Side::Client => self.links.get_mut(socket.link().index()).and_then(|link| {
+                let flow = socket.flow();
+                link.opened |= 1 << flow.number();
+                let from = link.client_of(flow);
+                (remote == link.server).then_some((link, from, flow))
+            }),
+            Side::Server => self.links.get_mut(socket.index()).and_then(|link| {
+                let flow = link.flow_at(remote)?;
+                let from = link.server;
+                Some((link, from, flow))
+            }),
+        };
+        let Some((link, from, number)) = link else {
             self.misrouted += 1;
             return false;
         };
         let time = netem_time(now);
         let lane = link.lane_mut(side.sends());
         let is_marked = transmit.is_ect && lane.pipe.marks(time);
-        let flight = Flight { from, data: BytesMut::from(data), is_marked, competitor: None };
-        let flow = Flow::udp(from, transmit.path.remote);
+        let flight = Flight { from, flow: number, data: BytesMut::from(data), is_marked, competitor: None };
+        let flow = Flow::udp(from, remote);
         lane.enqueue(flight, flow, link_bytes(data), handshake_bytes(data), time);
         true
     }

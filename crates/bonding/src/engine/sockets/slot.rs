@@ -13,7 +13,7 @@ use bonding_os::monitor::Monitor;
 use bonding_os::netlink::Interface;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
-use bonding_proto::{Instant, Path, SocketEvent, Transmit};
+use bonding_proto::{Instant, Path, SocketEvent, Transmit, UdpFlow};
 
 use super::SocketSpec;
 use crate::engine::gathering::Tally;
@@ -87,6 +87,21 @@ impl Slot {
             recency: Recency::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// The slot of a further flow of this slot's link, with a socket on the same interface, if that
+    /// can be opened now.
+    pub(super) fn sibling(&self, flow: UdpFlow, poller: &Poller, token: u64) -> Self {
+        let spec = SocketSpec {
+            label: format!("{} (UDP flow {})", self.spec.label, flow.number()),
+            bind: SocketAddr::new(self.spec.bind.ip(), 0),
+            interface: self.spec.interface.clone(),
+        };
+        let mut slot = Self { index: self.index, addresses: self.addresses, ..Self::new(spec) };
+        if let Err(error) = slot.open(poller, token) {
+            slot.complain(&error);
+        }
+        slot
     }
 
     /// Opens or closes the socket, as its interface allows; gives the event for its link.

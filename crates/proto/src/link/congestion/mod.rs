@@ -231,6 +231,24 @@ impl CongestionControl {
         self.evidence.model.ceiling().map_or(paced, |ceiling| paced.min(ceiling.permille(PACING_PERMILLE)))
     }
 
+    /// When loss without a queue last said what C is, if nothing else did since.
+    pub(super) fn policed_at(&self) -> Option<Instant> {
+        let cause = self.evidence.model.cause();
+        cause.filter(|(cause, _)| *cause == Cause::Policer).map(|(_, at)| at)
+    }
+
+    /// Whether a queue stands.
+    pub(super) fn has_queue(&self) -> bool {
+        self.evidence.queue.queue_s() > self.evidence.model.empty_s()
+    }
+
+    /// The link may carry more from now on: that is searched at once, in large steps.
+    pub(super) fn search_again(&mut self, now: Instant) {
+        if let Phase::Steady(steady) = &mut self.phase {
+            steady.search_again(now);
+        }
+    }
+
     /// How far, relative and on average, C is lately from its mean of a second.
     pub(super) fn volatility(&self, now: Instant) -> f64 {
         self.evidence.model.volatility(now)

@@ -56,6 +56,12 @@ impl Steady {
         self.search.set_fresh();
     }
 
+    /// More may be to be had, at once.
+    pub(super) const fn search_again(&mut self, now: Instant) {
+        self.search.set_fresh();
+        self.search.resume(now);
+    }
+
     /// What to pace at, bit/s.
     pub(super) fn paced_bps(&self, model: &Model, now: Instant) -> f64 {
         model.trusted(model.rate_bps() * self.gain, now)

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::kept::Kept;
 use super::reordering::{Patience, Reordering};
 use crate::discard::Discard;
-use crate::packet::KeptPacket;
+use crate::packet::{KeptPacket, UdpFlow};
 use crate::time::Instant;
 use crate::wire::feedback::Feedback;
 
@@ -91,12 +91,14 @@ pub struct Outgoing {
     pub asks: bool,
     /// What is to be had back if it is lost.
     pub frame: Option<KeptPacket>,
+    /// The flow of data.
+    pub(crate) flow: Option<UdpFlow>,
 }
 
 impl Outgoing {
     /// A datagram whose fate the session does not ask for.
     pub const fn control(sealed: Option<(u32, u64)>) -> Self {
-        Self { sealed, asks: false, frame: None }
+        Self { sealed, asks: false, frame: None, flow: None }
     }
 }
 

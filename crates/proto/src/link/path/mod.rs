@@ -1,8 +1,10 @@
 //! The path of one link: where it sends to, the control frames that go there, the sizes that it
-//! carries, and whether its datagrams may be marked. It knows no rates and no keys.
+//! carries, whether its datagrams may be marked, and over which of its UDP flows they go. It knows
+//! no rates and no keys.
 
 pub(super) mod address;
 pub(super) mod ecn;
+pub(crate) mod flows;
 pub(super) mod mtu;
 pub(super) mod probe;
 
@@ -10,12 +12,14 @@ use std::collections::VecDeque;
 
 use self::address::PathState;
 use self::ecn::Ecn;
+use self::flows::Flows;
 use self::probe::Sizes;
 use crate::config::{LinkConfig, Security};
 use crate::link::feedback::delays::RttEstimator;
-use crate::packet::Path;
+use crate::packet::{Destination, Path, SocketId, UdpFlow};
 use crate::time::Instant;
 use crate::wire::control::{CHALLENGE_BYTES, Control};
+use std::net::SocketAddr;
 
 /// Bytes of IP and UDP header around a datagram (RFC 791, RFC 8200, RFC 768): pacing counts them.
 const IPV4_HEADERS: u64 = 20 + 8;
@@ -31,13 +35,15 @@ pub(crate) struct LinkPath {
     pub(super) address: PathState,
     pub(super) sizes: Sizes,
     pub(super) ecn: Ecn,
-    control: VecDeque<Control>,
+    pub(super) flows: Flows,
+    control: VecDeque<(UdpFlow, Control)>,
 }
 
 impl LinkPath {
     pub(super) fn new(config: &LinkConfig) -> Self {
-        let candidates = config.path.iter().chain(&config.alternatives).copied().collect();
+        let candidates: Vec<Path> = config.path.iter().chain(&config.alternatives).copied().collect();
         Self {
+            flows: Flows::new(candidates.is_empty()),
             address: PathState::new(candidates),
             sizes: Sizes::new(config.mtu, config.security == Security::Sealed),
             ecn: Ecn::default(),
@@ -50,14 +56,61 @@ impl LinkPath {
         self.address.known().is_some()
     }
 
-    /// Where the link sends to; `None` until a server has heard the client.
+    /// Where the first flow sends to; `None` until a server has heard the client.
     pub(crate) const fn current(&self) -> Option<Path> {
         self.address.current()
     }
 
-    /// Whether the path is known to receive.
-    pub(crate) const fn is_trusted(&self) -> bool {
-        self.address.is_trusted()
+    /// Whether the path of a flow is known to receive.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.address.is_trusted() || self.flows.other_live().is_some()
+    }
+
+    /// Whether the first flow may carry what waits for no answer.
+    fn is_first_good(&self) -> bool {
+        self.address.is_trusted() && self.flows.is_first_live()
+    }
+
+    /// Whether the flow is known to reach the peer's address.
+    pub(crate) fn trusts(&self, flow: UdpFlow) -> bool {
+        if flow == UdpFlow::FIRST { self.address.is_trusted() } else { self.flows.trusts(flow) }
+    }
+
+    /// Where the flow sends to.
+    pub(super) fn of_flow(&self, flow: UdpFlow) -> Option<Destination> {
+        let current = self.address.current()?;
+        let path = if flow == UdpFlow::FIRST {
+            current
+        } else if self.address.candidates().is_empty() {
+            self.flows.path(flow)?
+        } else {
+            Path { socket: SocketId::of(current.socket.link(), flow), ..current }
+        };
+        Some(Destination { path, flow })
+    }
+
+    /// Where goes what is not data; `None` until a server has heard the client.
+    pub(crate) fn destination(&self) -> Option<Destination> {
+        let other = if self.is_first_good() { None } else { self.flows.other_live() };
+        self.of_flow(other.unwrap_or(UdpFlow::FIRST))
+    }
+
+    /// Where data goes next.
+    pub(crate) fn data_destination(&self) -> Option<Destination> {
+        match self.flows.next() {
+            UdpFlow::FIRST => self.destination(),
+            flow => self.of_flow(flow),
+        }
+    }
+
+    /// Whether it sends from this socket, to `remote` if that is given.
+    pub(crate) fn sends_to(&self, socket: SocketId, remote: Option<SocketAddr>) -> bool {
+        let Some(known) = self.address.known() else { return false };
+        let is_client = !self.address.candidates().is_empty();
+        let socket_of =
+            |path: &Path| if is_client { socket.link() == path.socket.link() } else { socket == path.socket };
+        (socket_of(known) && remote.is_none_or(|remote| known.remote == remote))
+            || self.flows.sends_to(socket, remote)
     }
 
     /// Every address that a client may reach its server at on this link.
@@ -67,25 +120,53 @@ impl LinkPath {
 
     /// Whether a client may hear its server from `path`.
     pub(crate) fn accepts_from(&self, path: &Path) -> bool {
-        self.address.knows(path)
+        self.address.knows(&first_of(*path))
     }
 
     /// A client heard its server on `path`. Whether that is another one than it sent to.
     pub(crate) fn adopt(&mut self, path: Path) -> bool {
-        self.address.adopt(path)
+        self.address.adopt(first_of(path))
     }
 
-    /// The peer answered a challenge from `path`. Whether the path may be used for data from now
-    /// on.
-    pub(crate) fn on_response(&mut self, token: &[u8; CHALLENGE_BYTES], path: &Path) -> bool {
-        self.address.on_response(token, path)
-    }
-
-    /// Whether a datagram with `bytes` of UDP payload may go where the link sends to; if so it
-    /// counts.
-    pub(crate) fn try_spend(&mut self, bytes: usize) -> bool {
+    /// A server's authenticated datagram with `bytes` of UDP payload came on the flow from `path`;
+    /// `newest`: none newer was seen on the link. Whether the flow's address is another one.
+    pub(super) fn follow(
+        &mut self,
+        (flow, path): (UdpFlow, Path),
+        newest: bool,
+        bytes: usize,
+        token: impl FnOnce() -> [u8; CHALLENGE_BYTES],
+        now: Instant,
+    ) -> bool {
         let bytes = bytes as u64 + self.header_bytes();
-        self.address.try_spend(bytes)
+        match flow {
+            UdpFlow::FIRST => self.address.follow(path, newest, bytes, token, now),
+            flow => self.flows.follow((flow, path), newest, bytes, token, now),
+        }
+    }
+
+    /// The peer answered a challenge on the flow from `path`. Whether the path may be used for data
+    /// from now on.
+    pub(crate) fn on_response(
+        &mut self,
+        token: &[u8; CHALLENGE_BYTES],
+        (flow, path): (UdpFlow, &Path),
+        now: Instant,
+    ) -> bool {
+        match flow {
+            UdpFlow::FIRST => self.address.on_response(token, path),
+            flow => self.flows.on_response(flow, token, path, now),
+        }
+    }
+
+    /// Whether a datagram with `bytes` of UDP payload may go on the flow; if so it counts.
+    pub(crate) fn try_spend(&mut self, flow: UdpFlow, bytes: usize) -> bool {
+        let bytes = bytes as u64 + self.header_bytes();
+        match flow {
+            UdpFlow::FIRST => self.address.try_spend(bytes),
+            flow if self.address.candidates().is_empty() => self.flows.try_spend(flow, bytes),
+            _ => true,
+        }
     }
 
     /// Whether what is sent, heartbeats apart, may be marked on its way.
@@ -126,10 +207,14 @@ impl LinkPath {
         self.sizes.is_searched() && self.sizes.search_mut().on_refused(bytes, now)
     }
 
-    /// A datagram with `bytes` of UDP payload goes out. Returns its size with headers.
-    pub(super) fn on_sent(&mut self, bytes: usize) -> u64 {
+    /// A datagram with `bytes` of UDP payload goes out, with data if it is for a `flow`. Returns its
+    /// size with headers.
+    pub(super) fn on_sent(&mut self, bytes: usize, flow: Option<UdpFlow>) -> u64 {
         let bytes = bytes as u64 + self.header_bytes();
         self.sizes.search_mut().on_sent(bytes);
+        if let Some(flow) = flow {
+            self.flows.on_data_sent(flow, bytes);
+        }
         bytes
     }
 
@@ -163,30 +248,60 @@ impl LinkPath {
         if self.address.known().is_some_and(is_ipv6) { IPV6_HEADERS } else { IPV4_HEADERS }
     }
 
-    /// Sends a control frame as soon as may be.
-    pub(crate) fn push_control(&mut self, control: Control) {
+    /// Sends a control frame on the flow as soon as may be.
+    pub(crate) fn push_control(&mut self, flow: UdpFlow, control: Control) {
         if self.control.len() < CONTROL_MAX {
-            self.control.push_back(control);
+            self.control.push_back((flow, control));
         }
     }
 
-    /// The control frame to send now.
-    pub(crate) fn poll_control(&mut self, now: Instant) -> Option<Control> {
-        self.control.pop_front().or_else(|| self.address.poll_challenge(now).map(Control::Challenge))
+    /// The peer is told that the session ends.
+    pub(crate) fn push_close(&mut self, close: Control) {
+        let flow = self.destination().map_or(UdpFlow::FIRST, |destination| destination.flow);
+        self.push_control(flow, close);
+    }
+
+    /// The control frame to send now, and where to.
+    pub(crate) fn poll_control(&mut self, now: Instant) -> Option<(Destination, Control)> {
+        loop {
+            let (flow, control) = match self.control.pop_front() {
+                Some(waiting) => waiting,
+                None => self.poll_challenge(now)?,
+            };
+            // A flow may be gone meanwhile.
+            if let Some(destination) = self.of_flow(flow) {
+                return Some((destination, control));
+            }
+        }
+    }
+
+    fn poll_challenge(&mut self, now: Instant) -> Option<(UdpFlow, Control)> {
+        let first = self.address.poll_challenge(now).map(|token| (UdpFlow::FIRST, token));
+        let (flow, token) = first.or_else(|| self.flows.poll_challenge(now))?;
+        Some((flow, Control::Challenge(token)))
     }
 
     /// When a control frame is due; the past: at once.
     pub(crate) fn control_at(&self) -> Option<Instant> {
-        if self.control.is_empty() { self.address.challenge_at() } else { Some(Instant::ZERO) }
+        if !self.control.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        [self.address.challenge_at(), self.flows.challenge_at()].into_iter().flatten().min()
     }
 
     /// The peer was restarted: a server learns its paths anew. Whether there is no path any more.
     pub(super) fn forget(&mut self) -> bool {
         self.address.forget();
+        self.flows.forget();
         let is_gone = !self.is_known();
         if is_gone {
             self.control.clear();
         }
         is_gone
     }
+}
+
+/// A client's path as the link's first flow has it.
+const fn first_of(path: Path) -> Path {
+    Path { socket: SocketId(path.socket.link().0), ..path }
 }

@@ -27,7 +27,7 @@ use crate::config::{LINKS_MAX, Role, Security, SessionConfig};
 use crate::discard::Discard;
 use crate::event::{Event, SocketEvent};
 use crate::link::{Link, Outgoing};
-use crate::packet::{LinkId, Path, SocketId};
+use crate::packet::{LinkId, Path, SocketId, UdpFlow};
 use crate::qos::queue::Delays;
 use crate::recovery;
 use crate::reorder::LinkDelay;
@@ -68,10 +68,10 @@ pub(super) struct QueueDelays {
 }
 
 impl LinkTable {
-    /// Links without proof. At most 255 are used.
+    /// Links without proof. At most [`LINKS_MAX`] are used.
     pub(super) fn new(config: &SessionConfig, now: Instant) -> Self {
         let links = (0..u8::MAX)
-            .zip(&config.links)
+            .zip(config.links.iter().take(LINKS_MAX))
             .map(|(id, link)| Link::new(LinkId(id), config.role, link, config.heartbeat_interval, now));
         let mut table = Self {
             links: links.collect(),
@@ -122,14 +122,16 @@ impl LinkTable {
         }
     }
 
-    /// Whether a sealed datagram of the link may come on this path. A client's comes over the
-    /// link's own socket, from an address that the client sends to.
-    pub(super) fn accepts_sealed(&self, id: LinkId, path: &Path) -> bool {
+    /// Whether a sealed datagram of the link and flow may come on this path. A client's comes over
+    /// the flow's own socket, from an address that the client sends to.
+    pub(super) fn accepts_sealed(&self, id: LinkId, flow: UdpFlow, path: &Path) -> bool {
         let link = self.get(id);
         let is_sealed = link.is_none_or(|link| link.security() == Security::Sealed);
         match self.new_links.role {
             Role::Client => {
-                is_sealed && path.socket.0 == id.0 && link.is_some_and(|link| link.path().accepts_from(path))
+                is_sealed
+                    && path.socket == SocketId::of(id, flow)
+                    && link.is_some_and(|link| link.path().accepts_from(path))
             }
             Role::Server => is_sealed && id.index() < LINKS_MAX,
         }
@@ -241,9 +243,7 @@ impl LinkTable {
         bytes: usize,
         now: Instant,
     ) -> bool {
-        let on_path = |link: &&mut Link| {
-            link.path().current().is_some_and(|known| known.socket == socket && known.remote == remote)
-        };
+        let on_path = |link: &&mut Link| link.path().sends_to(socket, Some(remote));
         let Some(link) = self.links.iter_mut().find(on_path) else { return false };
         if link.path_mut().on_refused(bytes, now) {
             self.changes.add(Impact::SIZES);
@@ -345,6 +345,12 @@ impl LinkTable {
         Some(Event::ControlChanged { link: id, change })
     }
 
+    /// The change of the link's number of UDP flows since the last call.
+    pub(super) fn take_flows_change(&mut self, id: LinkId) -> Option<Event> {
+        let (from, to) = self.links.get_mut(id.index())?.take_flows_change()?;
+        Some(Event::FlowsChanged { link: id, from, to })
+    }
+
     /// A data frame arrived. A link that carries data again may be what the resequencer waits for.
     pub(super) fn on_data(&mut self, id: LinkId, counter: u64, now: Instant) -> Result<(), Discard> {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
@@ -372,7 +378,7 @@ impl LinkTable {
     pub(super) fn on_authenticated(
         &mut self,
         id: LinkId,
-        path: Path,
+        (flow, path): (UdpFlow, Path),
         (is_newest, bytes): (bool, usize),
         token: impl FnOnce() -> [u8; 8],
         now: Instant,
@@ -384,7 +390,7 @@ impl LinkTable {
         let moved = match role {
             // A proven link has its path.
             Role::Client => link.state() == LinkState::Down && is_newest && link.path_mut().adopt(path),
-            Role::Server => link.follow(path, is_newest, bytes, token, now),
+            Role::Server => link.follow((flow, path), is_newest, bytes, token, now),
         };
         link.on_datagram(bytes, now);
         let moved = moved && known && role == Role::Server;
@@ -394,27 +400,27 @@ impl LinkTable {
         Ok(moved)
     }
 
-    /// A control frame about the link itself came on this path, in a datagram of `bytes`.
+    /// A control frame about the link itself came on this flow and path, in a datagram of `bytes`.
     pub(super) fn on_control(
         &mut self,
         id: LinkId,
         control: &Control,
-        path: &Path,
+        (flow, path): (UdpFlow, &Path),
         bytes: usize,
         now: Instant,
     ) {
         let Some(link) = self.links.get_mut(id.index()) else { return };
         match control {
-            Control::Challenge(token) => link.path_mut().push_control(Control::Response(*token)),
+            Control::Challenge(token) => link.path_mut().push_control(flow, Control::Response(*token)),
             Control::Response(token) => {
-                if link.path_mut().on_response(token, path) {
+                if link.path_mut().on_response(token, (flow, path), now) {
                     self.changes.add(Impact::ALL);
                 }
             }
             Control::Probe { id: probe, .. } => {
                 link.traffic_mut().discount_received();
                 let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-                link.path_mut().push_control(Control::ProbeReceived { id: *probe, bytes });
+                link.path_mut().push_control(flow, Control::ProbeReceived { id: *probe, bytes });
             }
             Control::ProbeReceived { id: probe, bytes } => {
                 if link.path_mut().on_probe_answer(*probe, *bytes, now) {
@@ -428,13 +434,13 @@ impl LinkTable {
     /// This side ends the session: every sealed link tells the peer.
     pub(super) fn push_close(&mut self, reason: CloseReason) {
         let sealed = self.links.iter_mut().filter(|link| link.security() == Security::Sealed);
-        sealed.for_each(|link| link.path_mut().push_control(Control::Close(reason)));
+        sealed.for_each(|link| link.path_mut().push_close(Control::Close(reason)));
     }
 
     /// The server's first answer came on this path: every sealed link tells the server at once.
     pub(super) fn on_welcome(&mut self, path: Path, now: Instant) {
         for link in self.links.iter_mut().filter(|link| link.security() == Security::Sealed) {
-            if link.id().0 == path.socket.0 && link.state() == LinkState::Down {
+            if link.id() == path.socket.link() && link.state() == LinkState::Down {
                 link.path_mut().adopt(path);
             }
             link.hasten_heartbeat(now);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{LinkConfig, Role, Security, SessionConfig};
+use crate::config::{LinkConfig, Role, Security, SessionConfig, UdpFlows};
 use crate::link::Link;
 use crate::packet::LinkId;
 use crate::time::Instant;
@@ -34,6 +34,7 @@ impl NewLinks {
             rx_rate: None,
             mtu: u16::MAX,
             path: None,
+            flows: UdpFlows::Auto,
             alternatives: Vec::new(),
         };
         let id = LinkId(u8::try_from(number).unwrap_or(u8::MAX));

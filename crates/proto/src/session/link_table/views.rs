@@ -40,7 +40,8 @@ impl Views {
     /// Links over full sockets have no credit. Apart, as it is rare.
     #[inline(never)]
     fn wait_for_room(&mut self, links: &[Link], now: Instant) {
-        let is_full = |link: &Link| link.path().current().is_some_and(|path| self.full.contains(path.socket));
+        let is_full =
+            |link: &Link| link.path().data_destination().is_some_and(|to| self.full.contains(to.path.socket));
         for (view, _) in self.all.iter_mut().zip(links).filter(|(_, link)| is_full(link)) {
             view.wait_for_room(now);
         }

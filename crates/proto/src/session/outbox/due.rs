@@ -4,13 +4,13 @@
 
 use crate::config::Security;
 use crate::link::{Link, Report};
-use crate::packet::Transmit;
+use crate::packet::{Destination, Transmit};
 use crate::session::sealing::{Keyring, SEALING_BYTES, SealedAs};
 use crate::session::writer::{DatagramWriter, begin_datagram, finish_control, overhead};
 use crate::time::Instant;
 use crate::view::{LinkRole, LinkState};
 use crate::wire::feedback::{self, Feedback};
-use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES};
+use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES, HEARTBEAT_FLOWS_BYTES};
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
 /// Feedback of a link that reorders takes so many frames of one datagram at most. Chosen: 128 gaps,
@@ -65,20 +65,17 @@ fn control(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
         return None;
     }
     let DatagramWriter { buf, links, keyring, now, .. } = writer;
-    for link in links.iter_mut() {
-        let Some(path) = link.path().current().filter(|_| link.security() == Security::Sealed) else {
-            continue;
-        };
-        while let Some(control) = link.path_mut().poll_control(*now) {
+    for link in links.iter_mut().filter(|link| link.security() == Security::Sealed) {
+        while let Some((Destination { path, flow }, control)) = link.path_mut().poll_control(*now) {
             let len = control.payload_bytes();
-            if !link.path_mut().try_spend(SEALING_BYTES + FRAME_HEADER_BYTES + usize::from(len)) {
+            if !link.path_mut().try_spend(flow, SEALING_BYTES + FRAME_HEADER_BYTES + usize::from(len)) {
                 continue;
             }
             let start = buf.len();
             buf.extend_from_slice(&Keyring::HEADER_ROOM);
             wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, len);
             control.put(buf);
-            let size = finish_control(link, keyring, buf, start, *now);
+            let size = finish_control(link, keyring, buf, (start, flow), *now);
             return Some(Transmit::new(link.id(), path, size, size));
         }
     }
@@ -92,15 +89,22 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
     for link in links.iter_mut() {
         let due = link.heartbeats().due_at().is_some_and(|at| at <= *now);
         let may_send = can_seal || link.security() == Security::Plain;
-        let Some(path) = link.path().current().filter(|_| due && may_send) else { continue };
+        if !due || !may_send || !link.path().is_known() {
+            continue;
+        }
+        let Some(Destination { path, flow }) = link.heartbeat_destination(*now) else { continue };
         let start = buf.len();
-        let payload = if failed == 0 { HEARTBEAT_BYTES } else { HEARTBEAT_FAILED_BYTES };
+        let payload = match (failed, link.wanted_flows()) {
+            (_, Some(_)) => HEARTBEAT_FLOWS_BYTES,
+            (0, None) => HEARTBEAT_BYTES,
+            (_, None) => HEARTBEAT_FAILED_BYTES,
+        };
         let bytes = overhead(link.security()) + usize::from(payload);
-        if !link.path_mut().try_spend(bytes) {
+        if !link.path_mut().try_spend(flow, bytes) {
             link.skip_heartbeat(*now);
             continue;
         }
-        let (seq_num, mut heartbeat) = link.next_heartbeat(greeting.epoch, *now);
+        let (seq_num, mut heartbeat) = link.next_heartbeat(greeting.epoch, flow, *now);
         let is_ect = link.heartbeats().may_mark();
         heartbeat.resends = greeting.resends && link.security() == Security::Sealed;
         heartbeat.failed = failed;
@@ -109,10 +113,10 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
         wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, heartbeat.payload_bytes());
         heartbeat.put(buf);
         // On a path that is still to prove itself every byte counts.
-        if link.security() == Security::Sealed && link.has_feedback() && link.path().is_trusted() {
+        if link.security() == Security::Sealed && link.has_feedback() && link.path().trusts(flow) {
             put_feedback(link, keyring, buf, *now);
         }
-        let size = finish_control(link, keyring, buf, start, *now);
+        let size = finish_control(link, keyring, buf, (start, flow), *now);
         return Some(Transmit { is_ect, ..Transmit::new(link.id(), path, size, size) });
     }
     None
@@ -126,14 +130,15 @@ fn own_feedback(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
     let DatagramWriter { buf, links, keyring, now, .. } = writer;
     for link in links.iter_mut() {
         let is_due = link.feedback_at().is_some_and(|at| at <= *now) && link.path().is_trusted();
-        let Some(path) = link.path().current().filter(|_| is_due) else { continue };
+        let to = link.path().destination().filter(|_| is_due);
+        let Some(Destination { path, flow }) = to else { continue };
         let start = buf.len();
         buf.extend_from_slice(&Keyring::HEADER_ROOM);
         if !put_feedback(link, keyring, buf, *now) {
             buf.truncate(start);
             continue;
         }
-        let size = finish_control(link, keyring, buf, start, *now);
+        let size = finish_control(link, keyring, buf, (start, flow), *now);
         return Some(Transmit::new(link.id(), path, size, size));
     }
     None
@@ -155,14 +160,14 @@ fn indirect_feedback(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
         let Some(link) = others.min_by_key(|link| (link.link_role(), link.rtt(), link.id())) else {
             continue;
         };
-        let Some(path) = link.path().current() else { continue };
+        let Some(Destination { path, flow }) = link.path().destination() else { continue };
         let Some(feedback) = feedback(&report, id.0, keyring, *now) else { continue };
         let start = buf.len();
         buf.extend_from_slice(&Keyring::HEADER_ROOM);
         let seq_num = feedback::seq_num_about(id.0);
         wire::put_frame_header(buf, seq_num, Kind::Feedback, Modifiers::NONE, feedback.payload_bytes());
         feedback.put(buf);
-        let size = finish_control(link, keyring, buf, start, *now);
+        let size = finish_control(link, keyring, buf, (start, flow), *now);
         return Some(Transmit::new(link.id(), path, size, size));
     }
     None
@@ -178,12 +183,13 @@ fn probe(writer: &mut DatagramWriter<'_>, packet_max: usize) -> Option<Transmit>
     for link in links.iter_mut() {
         let (probe, other_path) = link.poll_probe(packet_max, *now);
         moved |= other_path;
-        let (Some(probe), Some(path)) = (probe, link.path().current()) else { continue };
+        let to = link.path().destination();
+        let (Some(probe), Some(Destination { path, flow })) = (probe, to) else { continue };
         let start = buf.len();
         buf.extend_from_slice(&Keyring::HEADER_ROOM);
         wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, probe.payload_bytes());
         probe.put(buf);
-        let sealed_as = keyring.seal(link.id().0, buf, start, *now);
+        let sealed_as = keyring.seal((link.id(), flow), buf, start, *now);
         let size = buf.len() - start;
         link.on_probe_sent(size, sealed_as.map(SealedAs::name), *now);
         transmit = Some(Transmit::new(link.id(), path, size, size));

@@ -22,7 +22,7 @@ use super::writer::DatagramWriter;
 use crate::config::{Policy, Security};
 use crate::discard::DiscardCounts;
 use crate::inner::checksum;
-use crate::packet::{DataFrame, KeptPacket, LinkId, PacketBuf, Path, Transmit};
+use crate::packet::{DataFrame, Destination, KeptPacket, LinkId, PacketBuf, Transmit};
 use crate::qos::ack;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
@@ -236,8 +236,8 @@ impl Outbox {
             match decision {
                 Decision::Send(link) => {
                     let state = writer.links.get(link)?;
-                    let (path, security) = (state.path().current()?, state.security());
-                    return Some(self.fill(writer, from, (link, path, security), head));
+                    let (to, security) = (state.path().data_destination()?, state.security());
+                    return Some(self.fill(writer, from, (link, to, security), head));
                 }
                 Decision::Hold(until) => {
                     self.wait.hold(index, now);
@@ -302,7 +302,7 @@ impl Outbox {
         &mut self,
         writer: &mut DatagramWriter<'_>,
         from: &mut Sources<'_>,
-        (link, path, security): (LinkId, Path, Security),
+        (link, to, security): (LinkId, Destination, Security),
         mut head: Queued,
     ) -> Transmit {
         let now = writer.now;
@@ -316,7 +316,7 @@ impl Outbox {
         let kept_delay_us = view.filter(|_| keeps).map(|(_, delay_us)| delay_us);
         let accepted = Accepted::of(from);
         let mut is_alone = self.goes_alone(head.tier, from);
-        let mut batch = writer.batch(link, path, security);
+        let mut batch = writer.batch(link, to, security);
         // Where the present run begins: at the packet that was decided last.
         let mut run_from = writer.buf.len();
         loop {

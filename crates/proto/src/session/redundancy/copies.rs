@@ -77,11 +77,11 @@ impl Copies {
     /// A batch of copies for one link.
     pub(in crate::session) fn transmit(&mut self, writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
         while let Some(link) = self.next() {
-            let Some((path, security)) = writer.destination(link) else {
+            let Some((to, security)) = writer.destination(link) else {
                 while self.pop(link, usize::MAX).is_some() {}
                 continue;
             };
-            let mut batch = writer.batch(link, path, security);
+            let mut batch = writer.batch(link, to, security);
             let mut room = usize::MAX;
             while let Some(frame) = self.pop(link, room) {
                 let Some(left) = writer.put_data(&mut batch, &frame, None) else { break };

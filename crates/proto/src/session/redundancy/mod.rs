@@ -135,11 +135,9 @@ impl Redundancy {
             None => return Resends::Idle,
         };
         let state = writer.links.get(link);
-        let Some((path, security)) = state.and_then(|link| Some((link.path().current()?, link.security())))
-        else {
-            return Resends::Idle;
-        };
-        let mut batch = writer.batch(link, path, security);
+        let to = state.and_then(|link| Some((link.path().data_destination()?, link.security())));
+        let Some((to, security)) = to else { return Resends::Idle };
+        let mut batch = writer.batch(link, to, security);
         let (mut room, mut is_any) = (usize::MAX, false);
         while let Some(frame) = self.resend.queue.pop(room) {
             is_any = true;

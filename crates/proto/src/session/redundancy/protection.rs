@@ -32,7 +32,7 @@ use crate::config::{Fec, Security};
 use crate::discard::Discard;
 use crate::fec::{COVER_MAX, Cover, Decoder, Encoder};
 use crate::link::Outgoing;
-use crate::packet::{DataFrame, LinkId, PacketBuf, Transmit};
+use crate::packet::{DataFrame, Destination, LinkId, PacketBuf, Transmit};
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler;
 use crate::session::inbox::Inbox;
@@ -321,7 +321,7 @@ impl Protection {
     pub(in crate::session) fn transmit(&mut self, writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
         while let Some(symbol) = self.symbols.pop_front() {
             let destination = writer.destination(symbol.link).filter(|_| writer.can_seal());
-            let Some((path, _)) = destination else { continue };
+            let Some((Destination { path, flow }, _)) = destination else { continue };
             let DatagramWriter { buf, links, keyring, now, .. } = writer;
             let start = buf.len();
             buf.extend_from_slice(&Keyring::HEADER_ROOM);
@@ -329,11 +329,12 @@ impl Protection {
             let len = u16::try_from(symbol.bytes.len()).unwrap_or(u16::MAX);
             wire::put_frame_header(buf, symbol.seq_num, Kind::Repair, symbol.modifiers, len);
             buf.extend_from_slice(&symbol.bytes);
-            let sealed_as = keyring.seal(symbol.link.0, buf, start, *now);
+            let sealed_as = keyring.seal((symbol.link, flow), buf, start, *now);
             let size = buf.len() - start;
             debug_assert_eq!(size, overhead(Security::Sealed) + symbol.bytes.len());
             if let Some(link) = links.get_mut(symbol.link) {
-                link.on_sent(size, Outgoing::control(sealed_as.map(SealedAs::name)), *now);
+                let sealed = sealed_as.map(SealedAs::name);
+                link.on_sent(size, Outgoing { flow: Some(flow), ..Outgoing::control(sealed) }, *now);
             }
             self.sent += 1;
             return Some(Transmit::new(symbol.link, path, size, size));

@@ -21,6 +21,7 @@ use crate::crypto::aead::{AeadKey, Cipher, TAG_BYTES};
 use crate::crypto::replay::ReplayWindow;
 use crate::discard::Discard;
 use crate::handshake::TransportKeys;
+use crate::packet::{LinkId, UdpFlow};
 use crate::time::Instant;
 use crate::wire::feedback::{Range, Runs};
 use crate::wire::sealed::{self, SEALED_HEADER_BYTES, SealedHeader};
@@ -261,13 +262,13 @@ impl Keyring {
     /// may leave in the clear. Returns what it is called on the wire.
     pub(in crate::session) fn seal(
         &mut self,
-        link: u8,
+        (link, flow): (LinkId, UdpFlow),
         buf: &mut Vec<u8>,
         start: usize,
         now: Instant,
     ) -> Option<SealedAs> {
         let datagram = buf.get_mut(start..)?;
-        match self.seal_in_place(link, datagram, now) {
+        match self.seal_in_place((link.0, flow.number()), datagram, now) {
             Some((tag, name)) => {
                 buf.extend_from_slice(&tag);
                 Some(name)
@@ -281,7 +282,7 @@ impl Keyring {
 
     fn seal_in_place(
         &mut self,
-        link: u8,
+        (link, flow): (u8, u8),
         datagram: &mut [u8],
         now: Instant,
     ) -> Option<([u8; TAG_BYTES], SealedAs)> {
@@ -291,7 +292,8 @@ impl Keyring {
         let lane = keys.lane(link)?;
         let counter = lane.next_counter;
         lane.next_counter += 1;
-        let header = SealedHeader { link, stamp: sealed::stamp(now), receiver_index, counter }.to_bytes();
+        let header =
+            SealedHeader { link, flow, stamp: sealed::stamp(now), receiver_index, counter }.to_bytes();
         let (head, frames) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>()?;
         *head = header;
         Some((keys.send.seal(link, counter, &header, frames), SealedAs { key: receiver_index, counter }))

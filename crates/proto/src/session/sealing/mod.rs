@@ -16,7 +16,7 @@ use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{Outcome, TransportKeys, Welcome};
 use crate::link::Arrival;
-use crate::packet::{Datagram, LinkId, Transmit};
+use crate::packet::{Datagram, LinkId, Transmit, UdpFlow};
 use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire::control::CloseReason;
@@ -29,6 +29,8 @@ pub(super) struct OpenedDatagram {
     pub(super) newest: bool,
     /// The client used these keys for the first time: the peer's run that they belong to.
     pub(super) confirmed: Option<u32>,
+    /// The UDP flow that it came on.
+    pub(super) flow: UdpFlow,
     /// For the link. Frames that ask for feedback are read later.
     pub(super) arrival: Arrival,
 }
@@ -74,7 +76,8 @@ impl Sealing {
         let bytes = data.len();
         let header = SealedHeader::parse(&data)?;
         let id = LinkId(header.link);
-        if !links.accepts_sealed(id, &path) {
+        let flow = UdpFlow::new(header.flow).ok_or(Discard::UnknownPeer)?;
+        if !links.accepts_sealed(id, flow, &path) {
             return Err(Discard::UnknownPeer);
         }
         let opened = self.keyring.open(&header, &mut data, now)?;
@@ -90,7 +93,7 @@ impl Sealing {
             asks: false,
             is_marked,
         };
-        let opened = OpenedDatagram { newest: opened.newest, confirmed: opened.confirmed, arrival };
+        let opened = OpenedDatagram { newest: opened.newest, confirmed: opened.confirmed, flow, arrival };
         Ok((id, opened, data.freeze()))
     }
 
@@ -188,7 +191,7 @@ impl Sealing {
         links: &LinkTable,
         now: Instant,
     ) -> Result<Outcome, Discard> {
-        let link = links.get(LinkId(datagram.path.socket.0));
+        let link = links.get(datagram.path.socket.link());
         link.filter(|link| link.path().accepts_from(&datagram.path)).ok_or(Discard::UnknownPeer)?;
         self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(&datagram.data, now)
     }
@@ -201,7 +204,7 @@ impl Sealing {
         now: Instant,
     ) -> Result<(), Discard> {
         let path = datagram.path;
-        let id = LinkId(path.socket.0);
+        let id = path.socket.link();
         let link =
             links.get(id).filter(|link| link.path().accepts_from(&path)).ok_or(Discard::UnknownPeer)?;
         let known = link.path().candidates().iter().find(|known| known.remote == path.remote).copied();

@@ -2,6 +2,7 @@
 //! and its server's endpoint.
 
 mod classes;
+mod flows;
 mod pair;
 mod plain;
 mod sealed;
@@ -19,7 +20,7 @@ use super::Session;
 use crate::StateMachine;
 use crate::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing, SessionConfig,
+    ServerSealing, SessionConfig, UdpFlows,
 };
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::crypto::rng::SecretRng;
@@ -28,7 +29,7 @@ use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
 use crate::event::{Event, SocketEvent};
 use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
 use crate::link::Link;
-use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId};
+use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, UdpFlow};
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::units::BitRate;

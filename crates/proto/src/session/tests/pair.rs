@@ -53,6 +53,7 @@ pub(super) fn config(role: Role, epoch: u64, links: &[(u64, u64)]) -> SessionCon
                 rx_rate: Some(BitRate::from_bps(mbit * 1_000_000)),
                 mtu: 1_500,
                 path: (role == Role::Client).then(|| path(id)),
+                flows: UdpFlows::Auto,
                 alternatives: Vec::new(),
             })
             .collect(),

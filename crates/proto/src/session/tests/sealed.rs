@@ -370,7 +370,8 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
     server.poll_transmit(&mut buf, SEGMENTS, now).unwrap();
     let Outcome::Welcome(_, keys) = attempt.read_response(&buf).unwrap() else { panic!("a welcome") };
 
-    let header = SealedHeader { link: 0, stamp: 0, receiver_index: keys.remote_index, counter: 0 }.to_bytes();
+    let header =
+        SealedHeader { link: 0, flow: 0, stamp: 0, receiver_index: keys.remote_index, counter: 0 }.to_bytes();
     let mut frames = Vec::new();
     let heartbeat = Heartbeat {
         epoch: 6,
@@ -386,6 +387,7 @@ fn a_server_does_not_spin_for_a_path_that_it_forgot() {
         role: LinkRole::Primary,
         rx_ceiling: None,
         failed: 0,
+        flows: None,
     };
     wire::put_frame_header(&mut frames, 1, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
     heartbeat.put(&mut frames);

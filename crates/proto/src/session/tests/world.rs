@@ -43,6 +43,11 @@ pub(super) struct Who {
 pub(super) const HOME: Who = Who { key: 1, run: 1, psk: None, token: None, aes: true };
 
 pub(super) fn session(who: &Who, links: u8, now: Instant) -> Session {
+    session_over(who, links, UdpFlows::Auto, now)
+}
+
+/// The same with so many UDP flows on each link.
+pub(super) fn session_over(who: &Who, links: u8, flows: UdpFlows, now: Instant) -> Session {
     let link = |id: u8| LinkConfig {
         security: Security::Sealed,
         priority: 1,
@@ -51,6 +56,7 @@ pub(super) fn session(who: &Who, links: u8, now: Instant) -> Session {
         rx_rate: None,
         mtu: 1_500,
         path: Some(Path { socket: SocketId(id), remote: server_address(id), local: None }),
+        flows,
         alternatives: Vec::new(),
     };
     let config = SessionConfig {
@@ -120,6 +126,8 @@ pub(super) struct World {
     /// The client's address on each link as the server sees it.
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) cut: Vec<bool>,
+    /// UDP flows on which nothing passes, of all links.
+    pub(super) cut_flows: Vec<u8>,
     /// Every how-manieth datagram is lost; 0: none.
     pub(super) lose_every: u64,
     pub(super) flying: BTreeMap<(Instant, u64), Flight>,
@@ -150,6 +158,7 @@ impl World {
             delay: Duration::from_millis(20),
             addresses: (0..links).map(|link| SocketAddr::from(([192, 0, 2, link], 40_000))).collect(),
             cut: vec![false; usize::from(links)],
+            cut_flows: Vec::new(),
             lose_every: 0,
             flying: BTreeMap::new(),
             order: 0,
@@ -165,6 +174,12 @@ impl World {
         }
     }
 
+    /// The client's address of a UDP flow as the server sees it.
+    pub(super) fn address(&self, link: u8, flow: u8) -> SocketAddr {
+        let first = self.addresses[usize::from(link)];
+        SocketAddr::new(first.ip(), first.port() + 1_000 * u16::from(flow))
+    }
+
     pub(super) fn fly(&mut self, link: u8, flight: Flight) {
         self.order += 1;
         let lost = self.lose_every > 0 && self.order.is_multiple_of(self.lose_every);
@@ -178,10 +193,13 @@ impl World {
     pub(super) fn drain(&mut self) {
         let mut buf = Vec::new();
         while let Some(transmit) = self.client.poll_transmit(&mut buf, SEGMENTS, self.now) {
-            let link = transmit.path.socket.0;
+            let (link, flow) = (transmit.path.socket.link().0, transmit.path.socket.flow().number());
             assert_eq!(transmit.path.remote, server_address(link));
             for bytes in buf.chunks(transmit.segment_size) {
-                let from = self.addresses[usize::from(link)];
+                let from = self.address(link, flow);
+                if self.cut_flows.contains(&flow) {
+                    continue;
+                }
                 *self.from.entry(from).or_default() += bytes.len() as u64 + 28;
                 self.seen.push((link, bytes.to_vec()));
                 self.fly(link, (true, link, from, bytes.to_vec()));
@@ -195,8 +213,10 @@ impl World {
                 to.0 += 1;
                 to.1 += bytes.len() as u64 + 28;
                 // The client may have left this address: the datagram is then lost.
-                if self.addresses[usize::from(link)] == transmit.path.remote {
-                    self.fly(link, (false, link, server_address(link), bytes.to_vec()));
+                let flow = (0..8).find(|flow| self.address(link, *flow) == transmit.path.remote);
+                if let Some(flow) = flow.filter(|flow| !self.cut_flows.contains(flow)) {
+                    let socket = SocketId::of(LinkId(link), UdpFlow::new(flow).unwrap());
+                    self.fly(link, (false, socket.0, server_address(link), bytes.to_vec()));
                 }
             }
             buf.clear();

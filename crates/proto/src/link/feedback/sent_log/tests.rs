@@ -15,7 +15,7 @@ fn sent(count: u64) -> SentLog {
     let mut log = SentLog::default();
     for counter in 0..count {
         let frame = Some(KeptPacket::new(DataFrame::zeros(counter, 1_000), 0, ms(counter)));
-        let outgoing = Outgoing { sealed: Some((KEY, counter)), asks: true, frame };
+        let outgoing = Outgoing { sealed: Some((KEY, counter)), asks: true, frame, flow: None };
         log.on_sent((KEY, counter), outgoing, 1_100, Duration::ZERO, ms(counter));
     }
     log
@@ -140,7 +140,7 @@ fn a_resend_that_arrives_has_recovered_its_packet() {
     let mut recovery = crate::recovery::Recovery::default();
     let mut log = sent(10);
     recovery.on_lost([KeptPacket::new(DataFrame::zeros(1, 9), 0, ms(0))]);
-    let again = Outgoing { sealed: Some((KEY, 10)), asks: true, frame: recovery.pop(9) };
+    let again = Outgoing { sealed: Some((KEY, 10)), asks: true, frame: recovery.pop(9), flow: None };
     log.on_sent((KEY, 10), again, 100, Duration::ZERO, ms(50));
     tell(&mut log, 10, 1, &[], 60);
     assert_eq!(log.counts().recovered, 1);

@@ -188,7 +188,7 @@ impl World {
         let mut data = Vec::new();
         data.extend_from_slice(&Keyring::HEADER_ROOM);
         data.extend_from_slice(&[7; 20]);
-        side.ring.seal(link, &mut data, 0, self.now);
+        side.ring.seal((LinkId(link), UdpFlow::FIRST), &mut data, 0, self.now);
         self.network.push(Flight { by_client, keys, data });
     }
 
