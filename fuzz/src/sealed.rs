@@ -88,7 +88,8 @@ impl Peer {
         };
         *next = (*next).max(counter).saturating_add(1);
         let stamp = u16::from(leap);
-        let header = SealedHeader { link, flow, stamp, receiver_index: keys.remote_index, counter }.to_bytes();
+        let header =
+            SealedHeader { link, flow, stamp, receiver_index: keys.remote_index, counter }.to_bytes();
         let mut datagram = header.to_vec();
         datagram.extend_from_slice(frames);
         let (_, body) = datagram.split_at_mut(SEALED_HEADER_BYTES);

@@ -136,6 +136,11 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.links.change(link, direction, change, self.now);
     }
 
+    /// UDP flows on which the client sent on a link so far.
+    pub fn flows_opened(&self, link: usize) -> u32 {
+        self.links.flows_opened(link)
+    }
+
     /// Adds a competitor to one direction of a link.
     pub fn set_competitor(&mut self, link: usize, direction: Direction, competitor: Competitor) {
         self.links.set_competitor(link, direction, competitor);

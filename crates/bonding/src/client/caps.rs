@@ -180,7 +180,7 @@ fn note_used_up(link: &Capped) {
 
 #[cfg(test)]
 mod tests {
-    use bonding_proto::config::Security;
+    use bonding_proto::config::{Security, UdpFlows};
 
     use super::*;
 
@@ -196,6 +196,7 @@ mod tests {
             tx_rate: None,
             rx_rate: None,
             cap,
+            flows: UdpFlows::Auto,
         }
     }
 

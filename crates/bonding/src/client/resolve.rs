@@ -138,6 +138,8 @@ impl Families {
 
 #[cfg(test)]
 mod tests {
+    use bonding_proto::config::UdpFlows;
+
     use super::*;
 
     #[test]
@@ -164,6 +166,7 @@ mod tests {
             tx_rate: None,
             rx_rate: None,
             cap: None,
+            flows: UdpFlows::Auto,
         }
     }
 

@@ -300,7 +300,7 @@ fn link(mut section: Section<'_, '_>, index: usize, port: u16) -> Written {
 fn flows(section: &mut Section<'_, '_>, security: Security) -> UdpFlows {
     let Some(item) = section.item("flows") else { return UdpFlows::Auto };
     let flows = if item.is_integer() {
-        let count = item.integer(1..=i64::from(UDP_FLOWS_MAX), "");
+        let count = item.integer(1..=i64::from(UDP_FLOWS_MAX), ", or \"auto\"");
         count.and_then(|count| u8::try_from(count).ok()).map(UdpFlows::Fixed)
     } else {
         item.parsed("\"auto\", or a number from 1 to 8", |text| match text {

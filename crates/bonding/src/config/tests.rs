@@ -6,7 +6,7 @@ mod properties;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bonding_proto::config::{Fec, Policy, RecoveryConfig};
+use bonding_proto::config::{Fec, Policy, RecoveryConfig, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::{Class, RuleProtocol};
 use bonding_proto::view::LinkRole;
@@ -375,4 +375,37 @@ fn unreadable_files_say_why() {
     assert!(missing.ends_with("`bonding-client join 'bond://…'` writes it"), "{missing}");
     let directory = load_client(Path::new("/")).unwrap_err().to_string();
     assert!(directory.contains("cannot be read"), "{directory}");
+}
+
+#[test]
+fn a_sealed_link_has_as_many_udp_flows_as_it_says() {
+    let sealed = CLIENT
+        .replace("security = \"plain\"\n", "")
+        .replace("host = \"10.200.0.2\"", &format!("host = \"10.200.0.2\"\npublic_key = \"{KEY}\""));
+    let with = |value: &str| sealed.replace("up = \"10mbit\"", &format!("flows = {value}"));
+    for (text, flows) in [
+        (sealed.clone(), UdpFlows::Auto),
+        (with("\"auto\""), UdpFlows::Auto),
+        (with("1"), UdpFlows::Fixed(1)),
+        (with("8"), UdpFlows::Fixed(8)),
+    ] {
+        let loaded = client(&text);
+        assert_eq!(loaded.warnings, []);
+        assert_eq!((loaded.config.links[0].flows, loaded.config.plan().links[0].flows), (flows, flows));
+    }
+    for value in ["0", "9", "-1"] {
+        let expected =
+            format!("`flows` in [[link]] is {value}; expected an integer from 1 to 8, or \"auto\"");
+        assert!(client_errors(&with(value)).contains(&expected), "{}", client_errors(&with(value)));
+    }
+    for value in ["\"many\"", "\"4\"", "true"] {
+        let errors = client_errors(&with(value));
+        assert!(errors.contains("flows") && errors.contains("\"auto\", or a number from 1 to 8"), "{errors}");
+    }
+    let errors = client_errors(&client_with("up = \"10mbit\"", "flows = 2"));
+    assert!(errors.contains("a plain link has one UDP flow"), "{errors}");
+    assert_eq!(
+        client(&client_with("up = \"10mbit\"", "flows = 1")).config.links[0].flows,
+        UdpFlows::Fixed(1)
+    );
 }

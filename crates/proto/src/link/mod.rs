@@ -339,6 +339,7 @@ impl Link {
         self.deliveries.forget_delivery();
         self.congestion.on_restart(now);
         self.trial.on_restart();
+        self.path.flows.ask_again(now);
         self.settle_flows(now);
     }
 

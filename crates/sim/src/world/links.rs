@@ -196,6 +196,11 @@ impl Links {
         }
     }
 
+    /// UDP flows on which the client sent on a link so far.
+    pub(super) fn flows_opened(&self, link: usize) -> u32 {
+        self.links.get(link).map_or(0, |link| link.opened.count_ones())
+    }
+
     /// Adds a competitor to one direction of a link.
     pub(super) fn set_competitor(&mut self, link: usize, direction: Direction, competitor: Competitor) {
         self.competitor = Some((link, direction, competitor));

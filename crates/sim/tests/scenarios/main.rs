@@ -10,6 +10,7 @@
 mod bond;
 mod competitor;
 mod far;
+mod flows;
 mod load;
 mod marks;
 mod mtu;

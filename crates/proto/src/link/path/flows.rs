@@ -301,6 +301,13 @@ impl Flows {
         }
     }
 
+    /// The link is back after a failure: what was left out in it is asked at once.
+    pub(in crate::link) fn ask_again(&mut self, now: Instant) {
+        for flow in self.flows.iter_mut().filter(|flow| !flow.is_live) {
+            (flow.ask_at, flow.pause) = (now, ASK_PAUSE_MIN);
+        }
+    }
+
     /// The heartbeat that was sent on the flow at `sent_at` arrived.
     pub(in crate::link) fn on_proof(&mut self, flow: UdpFlow, sent_at: Instant) {
         let asked = self.asked;

@@ -77,7 +77,7 @@ fn a_flow_that_stops_is_left_out_and_the_link_lives_while_one_does() {
         assert_eq!(world.client.stats(world.now).recovery.resent, lost);
         // It delivers again.
         world.cut_flows.clear();
-        world.traffic(8_000, to);
+        world.traffic(15_000, to);
         assert_eq!(flows(&world), [4, 4], "{dead:?}");
     }
 }
