@@ -172,7 +172,7 @@ pub struct SocketId(pub u8);
 impl SocketId {
     /// A client's socket for a UDP flow of a link, whose number is below 32.
     pub const fn of(link: LinkId, flow: UdpFlow) -> Self {
-        Self(link.0 % LINKS_MAX | flow.0 << FLOW_SHIFT)
+        Self((link.0 % LINKS_MAX) | (flow.0 << FLOW_SHIFT))
     }
 
     /// The link of a client's socket.

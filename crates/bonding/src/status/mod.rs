@@ -111,7 +111,7 @@ pub struct Link {
     /// The largest IP packet that is known to pass, in bytes; none on plain links, which are not
     /// probed.
     pub mtu: Option<u16>,
-    /// UDP flows that the link goes over, as far as they deliver; 0 from a daemon that does not say.
+    /// UDP flows that the link goes over, as far as they deliver; 0: the daemon does not say.
     #[serde(default)]
     pub flows: u8,
     /// The share of lost datagrams of those sent over the last seconds.

@@ -9,11 +9,11 @@
 //!    └── after 2 s of load: kept where clearly more arrives; else fewer again ──────────┤
 //!                           Opening ◄── sooner, where it rises as the flows do ─┘
 //! ```
-//! A trial doubles the flows, up to eight. The reason is a policer that the congestion control found
-//! twice within some seconds or goes on to find, or loss without a queue in half of the last two
-//! seconds. While a trial runs the control searches as it always does, so that the trial costs no
-//! more than a search. It is judged by what arrives: the best half second of the trial against the
-//! best of the ten seconds before. Time in which the link is not used to the full, and loses
+//! A trial doubles the flows, up to eight. The reason is a policer that the congestion control
+//! found twice within some seconds or goes on to find, or loss without a queue in half of the last
+//! two seconds. While a trial runs the control searches as it always does, so that the trial costs
+//! no more than a search. It is judged by what arrives: the best half second of the trial against
+//! the best of the ten seconds before. Time in which the link is not used to the full, and loses
 //! nothing, says nothing and does not count: a TCP connection takes seconds to find what is there.
 //! A failed trial is repeated after 30 s, and then after twice as long each time, up to 16 min; a
 //! load that ends makes it void.
@@ -108,7 +108,7 @@ impl Part {
 struct Course {
     /// The newest first; so many ended.
     parts: [Part; PARTS],
-    count: u32,
+    ended: usize,
     /// The most in two parts in a row, kbit/s, of each of the last spans of [`PARTS`] parts; the
     /// newest first.
     peaks_kbps: [u32; PEAKS],
@@ -143,15 +143,15 @@ impl Course {
     }
 
     fn push(&mut self, part: Part) {
-        if self.count.is_multiple_of(PARTS as u32) {
+        if self.ended.is_multiple_of(PARTS) {
             self.peaks_kbps.rotate_right(1);
             self.peaks_kbps[0] = 0;
         }
-        let before_kbps = if self.count > 0 { self.parts[0].kbps } else { 0 };
+        let before_kbps = if self.ended > 0 { self.parts[0].kbps } else { 0 };
         self.parts.rotate_right(1);
         self.parts[0] = part;
         self.peaks_kbps[0] = self.peaks_kbps[0].max(before_kbps / 2 + part.kbps / 2);
-        self.count = self.count.saturating_add(1);
+        self.ended += 1;
     }
 
     /// The most that arrived in two parts in a row, kbit/s.

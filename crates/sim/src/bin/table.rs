@@ -8,6 +8,7 @@
 //! - `ceilings`: with the links' rates configured;
 //! - `plain`: over plain links;
 //! - `no-resend`: losses are not sent again;
+//! - `flows=N`: each link goes over N UDP flows, and no others are tried;
 //! - `competitor`: beside another user's TCP flow on the first link, whose share of it ends the
 //!   line;
 //! - `traces=FOLDER`: where the recorded traces of scenarios such as `lte-pair` are (default: the
@@ -23,7 +24,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bonding_netem::{Scenario, scenario};
-use bonding_proto::config::{Policy, Security};
+use bonding_proto::config::{Policy, Security, UdpFlows};
+use bonding_proto::limits::UDP_FLOWS_MAX;
 use bonding_sim::parallel;
 use bonding_sim::run::{Row, RunSpec, System, Workload, run};
 use bonding_sim::table;
@@ -56,6 +58,7 @@ struct Selection {
     is_plain: bool,
     has_ceilings: bool,
     without_resend: bool,
+    flows: UdpFlows,
     has_competitor: bool,
     has_transfers: bool,
     start: Option<Duration>,
@@ -86,6 +89,9 @@ impl Selection {
                 if let Some(spec) = argument.strip_prefix("stalls=") {
                     let stalls = Stalls::parse(spec);
                     self.stalls = Some(stalls.with_context(|| format!("'{spec}' is not like 10/100"))?);
+                } else if let Some(count) = argument.strip_prefix("flows=") {
+                    let count = count.parse().ok().filter(|count| (1..=UDP_FLOWS_MAX).contains(count));
+                    self.flows = UdpFlows::Fixed(count.context("flows=N: a number from 1 to 8")?);
                 } else if let Some(count) = argument.strip_prefix("start=") {
                     let seconds =
                         count.parse().with_context(|| format!("'{count}' is no number of seconds"))?;
@@ -118,6 +124,7 @@ impl Selection {
             && !(self.is_plain
                 || self.has_ceilings
                 || self.without_resend
+                || self.flows != UdpFlows::Auto
                 || self.has_competitor
                 || self.has_transfers)
     }
@@ -151,6 +158,7 @@ impl Selection {
         let mut spec = RunSpec::new(scenario.clone(), system, workload, table::SEED);
         spec.setup.has_ceilings = self.has_ceilings;
         spec.setup.recovery.resend = !self.without_resend;
+        spec.setup.flows = self.flows;
         spec.has_competitor = self.has_competitor;
         spec.stalls = self.stalls;
         if let Some(start) = self.start {

@@ -1,5 +1,5 @@
-//! The UDP flows of a sealed link: its source ports at the client. A carrier may police each 5-tuple
-//! for itself, and a link with several flows then carries several times as much.
+//! The UDP flows of a sealed link: its source ports at the client. A carrier may police each
+//! 5-tuple for itself, and a link with several flows then carries several times as much.
 //!
 //! Flow 0 is the link as it always is ([`super::address`]). Flows 1 to 7 come and go:
 //!
@@ -8,14 +8,14 @@
 //!    ▲                            server: its address answered a challenge  │
 //!    └──────────── no heartbeat of it was echoed for some rounds ◄──────────┘
 //! ```
-//! All flows share the link's counters, feedback, round trip and rate: a datagram names its flow in
-//! its header, which is authentic, so that another source port of a flow is never taken for a
+//! All flows share the link's counters, feedback, round trip and rate: a datagram names its flow
+//! in its header, which is authentic, so that another source port of a flow is never taken for a
 //! client that roams. A client asks flows as soon as it or its server wants them; the server learns
-//! their addresses, each as it learns a link's. Heartbeats take turns over the live flows, and every
-//! second one asks a flow that is not live, each time after a longer pause. So a flow that stops is
-//! left out, and is back soon after it delivers again; the link lives while one flow does. Data goes
-//! in whole batches, each over the live flow that carried the least, so that batches stay large and
-//! the shares even.
+//! their addresses, each as it learns a link's. Heartbeats take turns over the live flows, and
+//! every second one asks a flow that is not live, each time after a longer pause. So a flow that
+//! stops is left out, and is back after it delivers again; the link lives while one flow does. Data
+//! goes in whole batches, each over the live flow that carried the least, so that batches stay
+//! large and the shares even.
 //!
 //! It knows no rates: how many flows are wanted is [`crate::link::trial`]'s to find out.
 //!

@@ -207,8 +207,8 @@ impl LinkPath {
         self.sizes.is_searched() && self.sizes.search_mut().on_refused(bytes, now)
     }
 
-    /// A datagram with `bytes` of UDP payload goes out, with data if it is for a `flow`. Returns its
-    /// size with headers.
+    /// A datagram with `bytes` of UDP payload goes out, with data if it is for a `flow`. Returns
+    /// its size with headers.
     pub(super) fn on_sent(&mut self, bytes: usize, flow: Option<UdpFlow>) -> u64 {
         let bytes = bytes as u64 + self.header_bytes();
         self.sizes.search_mut().on_sent(bytes);

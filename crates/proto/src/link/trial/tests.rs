@@ -74,7 +74,10 @@ impl World {
         self.now = self.now + STEP;
         let live = self.trial.used().min(self.had);
         let most = (carrier.flow_mbps * f64::from(live)).min(carrier.link_mbps);
-        let bytes = |mbps: f64| (mbps * 1e6 / 8.0 * STEP.as_secs_f64()) as u64;
+        let bytes = |mbps: f64| {
+            let micros = Duration::from_secs_f64(mbps / 8.0 * STEP.as_secs_f64()).as_micros();
+            u64::try_from(micros).unwrap()
+        };
         let arrives = most.min(carrier.offered_mbps) * (1.0 - carrier.loss);
         self.delivered += bytes(arrives);
         self.lost += bytes((carrier.offered_mbps.min(most * 1.2) - arrives).max(0.0));
