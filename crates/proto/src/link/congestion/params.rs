@@ -129,8 +129,6 @@ pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
 
 /// First step of a search, share of C. Chosen: below what a queue target of 1.5 ms absorbs.
 pub(super) const PROBE_MIN: f64 = 0.02;
-/// A trial shows what grows by so much, seconds. Chosen: twice what counts as none.
-pub(super) const PROBE_LEAST_S: f64 = 0.002;
 /// Largest step, share of C. Chosen: doubling, as startup does.
 pub(super) const PROBE_MAX: f64 = 1.0;
 /// First step where more is likely: the link carried twice as much in the last minute, or its C was

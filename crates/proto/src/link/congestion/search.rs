@@ -12,12 +12,15 @@
 
 use std::time::Duration;
 
-use super::model::Model;
+use super::model::{Model, empty_s};
 use super::params::{
-    CHANGE, CUT_PAUSE_MAX_S, CUT_PAUSE_MIN_S, DRAIN_DEVIATIONS, PROBE_LEAST_S, PROBE_MAX, PROBE_MIN,
-    PROBE_PAUSE, REGROW_MIN, WINDOW_MAX_S,
+    CHANGE, CUT_PAUSE_MAX_S, CUT_PAUSE_MIN_S, DRAIN_DEVIATIONS, EMPTY_S, PROBE_MAX, PROBE_MIN, PROBE_PAUSE,
+    REGROW_MIN, WINDOW_MAX_S,
 };
 use crate::time::Instant;
+
+/// A trial that showed nothing for so long is over, seconds.
+const GIVEN_UP_S: f64 = 2.0 * WINDOW_MAX_S;
 
 /// What an observation says of a link that is used to the full.
 #[derive(Debug, Clone, Copy)]
@@ -58,8 +61,7 @@ pub(super) struct Search {
     resumes_at: Instant,
     /// Pause after the next cut, seconds.
     cut_pause_s: u8,
-    /// C before the last cut, if that was the first of its series and C was not found again; else
-    /// 0.
+    /// C before the cuts that nothing confirmed, if it was not found again; else 0.
     before_cut_bps: f64,
 }
 
@@ -144,18 +146,26 @@ impl Search {
         let grown_s = seen.queue_s - trial.queue_s;
         let (is_late, told_s) = (grown_s > expected_s / 2.0, told_s(model));
         let is_over = span_s >= model.window().as_secs_f64() / 2.0 && expected_s >= told_s;
-        // Where nothing is sent beyond C, the pace yields to a queue.
-        if is_late && (is_over || grown_s >= told_s || span_s > 2.0 * WINDOW_MAX_S) {
+        if is_late && (is_over || grown_s >= told_s || span_s > GIVEN_UP_S) {
             self.on_queue(model, now);
             return None;
         }
         if !is_over {
+            // The pace yields to noise more than the step asks for.
+            if span_s > GIVEN_UP_S {
+                self.grow(model.rate_bps(), now);
+            }
             return None;
         }
         let carried_bps = bits / (span_s + grown_s.max(0.0));
-        self.step = (self.step * 2.0).min(PROBE_MAX);
-        self.trial = Some(Trial::new(carried_bps.max(model.rate_bps()), now));
+        self.grow(carried_bps.max(model.rate_bps()), now);
         Some(carried_bps)
+    }
+
+    /// The next trial, of a link that carries `rate_bps`.
+    const fn grow(&mut self, rate_bps: f64, now: Instant) {
+        self.step = (self.step * 2.0).min(PROBE_MAX);
+        self.trial = Some(Trial::new(rate_bps, now));
     }
 
     fn begin(&mut self, model: &Model, now: Instant) {
@@ -172,9 +182,9 @@ impl Search {
         self.resumes_at = now + self.cut_pause();
     }
 
-    /// C, which was `before_bps`, is cut because of loss.
+    /// C, which was `before_bps` before the series (0: that is not to be had), is cut because of loss.
     pub(super) fn on_cut(&mut self, before_bps: f64, is_first: bool, now: Instant) {
-        self.before_cut_bps = if is_first { before_bps } else { 0.0 };
+        self.before_cut_bps = before_bps;
         if is_first {
             self.cut_pause_s = CUT_PAUSE_MIN_S;
         }
@@ -182,6 +192,12 @@ impl Search {
         self.is_fresh = false;
         self.resumes_at = now + self.cut_pause();
         self.cut_pause_s = (self.cut_pause_s * 2).min(CUT_PAUSE_MAX_S);
+    }
+
+    /// C is cut once more, by the same finding.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.stop();
+        self.resumes_at = self.resumes_at.max(now + Duration::from_secs(u64::from(CUT_PAUSE_MIN_S)));
     }
 
     /// The search met the policer that is known.
@@ -208,5 +224,5 @@ impl Trial {
 
 /// The shortest queue whose growth is told from noise, seconds.
 fn told_s(model: &Model) -> f64 {
-    PROBE_LEAST_S.max(model.deviation_s() * DRAIN_DEVIATIONS)
+    empty_s(model.rate_bps()).max(2.0 * EMPTY_S).max(model.deviation_s() * DRAIN_DEVIATIONS)
 }

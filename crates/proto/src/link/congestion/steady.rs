@@ -136,12 +136,17 @@ impl Steady {
                 model.adopt(rate_bps, cause, now);
                 false
             }
-            LossFinding::Policer { rate_bps, is_first } => {
-                if !is_first {
+            LossFinding::Policer { rate_bps, before_bps, is_first } => {
+                if before_bps <= 0.0 {
                     model.forget_best();
                 }
                 model.adopt(rate_bps, cause, now);
                 self.search.on_cut(before_bps, is_first, now);
+                true
+            }
+            LossFinding::Again { rate_bps } => {
+                model.adopt(rate_bps, cause, now);
+                self.search.put_off(now);
                 true
             }
         }

@@ -230,8 +230,16 @@ pub(in crate::link::congestion) enum Finding {
     Policer {
         /// What arrives, bit/s.
         rate_bps: f64,
+        /// C before the first cut of the series that this one belongs to, bit/s; 0: the policer was
+        /// confirmed since.
+        before_bps: f64,
         /// No other cut came shortly before.
         is_first: bool,
+    },
+    /// The cut changed nothing so far: C is cut to what arrives now.
+    Again {
+        /// That rate, bit/s.
+        rate_bps: f64,
     },
     /// More was sent than arrives, and it was known what does.
     Confirmed {
@@ -251,7 +259,9 @@ impl Finding {
         match self {
             Self::RandomLoss { .. } => Cause::RandomLoss,
             Self::Burst => Cause::Burst,
-            Self::Policer { .. } | Self::Confirmed { .. } | Self::Policed { .. } => Cause::Policer,
+            Self::Policer { .. } | Self::Again { .. } | Self::Confirmed { .. } | Self::Policed { .. } => {
+                Cause::Policer
+            }
         }
     }
 }
@@ -357,9 +367,11 @@ impl LossDetector {
         }
         let is_first = self.is_first(now);
         if is_first {
-            self.series_bps = model.rate_bps();
+            self.series_bps = model.rate_bps().max(rate_bps);
         }
-        Some(self.begin_cut(&flow, (rate_bps, 1), is_first, now))
+        let before_bps = self.series_bps;
+        let rate_bps = self.begin_cut(&flow, (rate_bps, 1), now);
+        Some(Finding::Policer { rate_bps, before_bps, is_first })
     }
 
     /// Whether more than the known policer's rate was sent, and that rate arrived.
@@ -369,20 +381,14 @@ impl LossDetector {
     }
 
     /// C, which was `before_bps` before `count` cuts in a row, is cut to what arrived in `flow`.
-    fn begin_cut(
-        &mut self,
-        flow: &Flow,
-        (before_bps, count): (f64, u32),
-        is_first: bool,
-        now: Instant,
-    ) -> Finding {
+    fn begin_cut(&mut self, flow: &Flow, (before_bps, count): (f64, u32), now: Instant) -> f64 {
         let share =
             (flow.row_share() * (1.0 - 1.0 / (flow.rows as f64).sqrt())).clamp(KNOWN_LOSS, OUTAGE_LOSS);
         let cut = Cut { before_bps, count, share, from: None };
         self.cut = Some(Box::new(cut));
         (self.cut_at, self.policed_bps) = (Some(now), flow.delivered_bps());
         self.excess.clear();
-        Finding::Policer { rate_bps: self.policed_bps, is_first }
+        self.policed_bps
     }
 
     /// The test of the last cut: what follows where it changed nothing; `None` while the test goes
@@ -410,7 +416,8 @@ impl LossDetector {
             return Some(Finding::Policed { rate_bps: self.policed_bps });
         }
         if cut.count < CUTS_OF_CHANCE {
-            return Some(self.begin_cut(&flow, (cut.before_bps, cut.count + 1), false, now));
+            let rate_bps = self.begin_cut(&flow, (cut.before_bps, cut.count + 1), now);
+            return Some(Finding::Again { rate_bps });
         }
         self.losses.usual = Share { value: self.losses.mean.value, bytes: LOSS_MEAN_BYTES };
         (self.policed_bps, self.cut_at) = (0.0, None);
