@@ -23,7 +23,7 @@ use bonding_proto::handshake::{
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
 use bonding_proto::wire::feedback::{Feedback, Runs};
-use bonding_proto::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
+use bonding_proto::wire::heartbeat::{Heartbeat, WantedFlows};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
 use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine};
@@ -183,6 +183,8 @@ impl Peer {
             partial: false,
             indirect_feedback: true,
             failed: 0,
+            // Seldom more UDP flows.
+            flows: (choice >= 0xf0).then_some(WantedFlows { count: choice % 16, is_fixed: choice & 1 != 0 }),
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {
             heartbeat.echo = Some(bonding_proto::wire::heartbeat::Echo {
@@ -193,7 +195,8 @@ impl Peer {
                 received: heard.sent.saturating_sub(u64::from(choice % 2)),
             });
         }
-        put_frame_header(frames, self.heartbeats, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
+        let bytes = heartbeat.payload_bytes();
+        put_frame_header(frames, self.heartbeats, Kind::Heartbeat, Modifiers::NONE, bytes);
         heartbeat.put(frames);
         Some(())
     }
