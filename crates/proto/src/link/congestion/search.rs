@@ -182,7 +182,7 @@ impl Search {
         self.resumes_at = now + self.cut_pause();
     }
 
-    /// C, which was `before_bps` before the series (0: that is not to be had), is cut because of loss.
+    /// C is cut because of loss. It was `before_bps` before the series (0: that is not to be had).
     pub(super) fn on_cut(&mut self, before_bps: f64, is_first: bool, now: Instant) {
         self.before_cut_bps = before_bps;
         if is_first {

@@ -20,11 +20,11 @@
 //! - **Lost** is a probe whose answer is overdue while something smaller that was sent later did
 //!   arrive: an outage says nothing about sizes. An answer that comes late counts all the same.
 //! - **Confirmation**: the size in use is asked for again, for at most 1 % of what is sent, and at
-//!   once when the link begins to lose most. When one is lost and two more that follow it, the size
-//!   is a black hole (RFC 8899 §4.3). Data of that size which arrives confirms it as well (§4.1).
+//!   once when the link begins to lose most. Three lost in a row are a black hole (RFC 8899 §4.3).
+//!   Data of that size which arrives confirms it as well (§4.1).
 //!   Measured: docs/decisions/0016-data-confirms-a-size.md.
-//! - **Raise**: a search that ended below the maximum is repeated if the link is used, after 10 s at
-//!   first and at last every 600 s. What a link lost whose rate was not known yet is no size.
+//! - **Raise**: a search that ended low is repeated after 10 s, later every 600 s. An overrun
+//!   link loses probes of any size.
 //!
 //! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss,
 //! and calls `on_time` when `poll_timeout` is due. An idle link sends no probes once its search is
@@ -39,7 +39,7 @@ use crate::time::Instant;
 pub(crate) const BASE_BYTES: u16 = 1_200;
 /// RFC 8899 §5.1.2: `MAX_PROBES`.
 const PROBES_MAX: u8 = 3;
-/// A search below the maximum is repeated after this, doubled each time ... Chosen: a link's rate is
+/// A search that ended low is repeated after this, doubled each time ... Chosen: a link's rate is
 /// known by then.
 const RAISE_MIN: Duration = Duration::from_secs(10);
 /// ... up to this. RFC 8899 §5.1.1: `PMTU_RAISE_TIMER`.

@@ -350,8 +350,8 @@ fn from_any_belief_the_rate_is_found_within_three_seconds() {
     for mbps in rates {
         for belief_mbps in rates {
             let share = found_again(mbps, belief_mbps, 0.0);
-            // A thousand times too much overflows the queue for a second, and that loss is taken for
-            // a policer's.
+            // A thousand times too much overflows the queue for a second, and that loss is taken
+            // for a policer's.
             let least = if belief_mbps >= mbps * 1e3 { 0.8 } else { 0.95 };
             assert!(share >= least, "{mbps} Mbit/s, believed {belief_mbps}: {share:.3}");
         }
