@@ -21,7 +21,8 @@
 //!
 //! Contract: the caller owns the position. Every `next` argument is the lowest counter not
 //! delivered, the same one until packets are popped; every counter given here is at or above it. A
-//! hold does not know limits or other slots.
+//! hold does not know limits or other slots. No operation's work depends on how far counters are
+//! apart: `places` keeps gaps as numbers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 
 use super::delay::LinkDelay;
 use super::figures::Load;
+use super::places::{Held, Places};
 use crate::limits::{DELAY_SLACK, RESEND_HOLD_MAX};
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
@@ -61,16 +63,6 @@ const PORTION_US_MAX: u64 = 4_000;
 const CAME_SPAN: Duration = Duration::from_millis(100);
 /// Time between two portions. Chosen: as the quantum of bulk.
 const PORTION_STEP: Duration = Duration::from_millis(1);
-
-/// One packet that waits, in memory of its own size: never a view into a receive buffer.
-#[derive(Debug)]
-struct Held {
-    data: Box<[u8]>,
-    is_partial: bool,
-    /// `None`: no link carried it.
-    link: Option<LinkId>,
-    at: Instant,
-}
 
 /// A link's arrivals in this slot, as far as they can still decide a gap.
 #[derive(Debug, Default)]
@@ -143,12 +135,7 @@ pub(super) struct Loss {
 /// The packets of one slot that wait for a gap, and the arrivals that determine when it is lost.
 #[derive(Debug)]
 pub(super) struct Hold {
-    /// The place of counter `next + i` is `i`. The front is empty, unless packets are leaving; the
-    /// back is not.
-    ring: VecDeque<Option<Held>>,
-    /// Empty places before the first held packet.
-    gap: usize,
-    packets: usize,
+    places: Places,
     payload_bytes: usize,
     /// By link.
     arrivals: Vec<Arrivals>,
@@ -166,9 +153,7 @@ impl Hold {
     /// An empty hold. The caller sets `deadline`.
     pub(super) fn new() -> Self {
         Self {
-            ring: VecDeque::new(),
-            gap: 0,
-            packets: 0,
+            places: Places::default(),
             payload_bytes: 0,
             arrivals: Vec::new(),
             records: 0,
@@ -182,16 +167,13 @@ impl Hold {
     /// Clears the hold; keeps a moderate amount of memory for the next use.
     pub(super) fn clear(&mut self) {
         /// Chosen: a burst of this many packets needs no new memory, and an idle slot keeps little.
-        const PLACES_KEPT: usize = 1_024;
-        self.ring.clear();
-        self.ring.shrink_to(PLACES_KEPT);
+        const RECORDS_KEPT: usize = 1_024;
+        self.places.clear();
         for arrivals in &mut self.arrivals {
             arrivals.top = [0; LATER_PACKETS];
             arrivals.records.clear();
-            arrivals.records.shrink_to(PLACES_KEPT);
+            arrivals.records.shrink_to(RECORDS_KEPT);
         }
-        self.gap = 0;
-        self.packets = 0;
         self.payload_bytes = 0;
         self.records = 0;
         self.came = Came::default();
@@ -199,9 +181,9 @@ impl Hold {
         self.credit_at = Instant::ZERO;
     }
 
-    /// Whether the packet at the front is there: the run behind it is leaving.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.gap == 0 && self.packets > 0
+    /// Whether the packet of `next` is there: the run behind it is leaving.
+    pub(super) fn is_leaving(&self, next: u64) -> bool {
+        self.places.first() == Some(next)
     }
 
     /// Credits the time up to `now` to what leaves: all that a long hold releases is much more than
@@ -215,53 +197,48 @@ impl Hold {
         now + PORTION_STEP
     }
 
-    /// Takes the packet at the front, if it is there and there is credit for it.
-    pub(super) fn pop_granted(&mut self) -> Option<PacketBuf> {
+    /// Takes the packet of `next`, if it is there and there is credit for it.
+    pub(super) fn pop_granted(&mut self, next: u64) -> Option<PacketBuf> {
         if self.credit_bytes == 0 {
             return None;
         }
-        let packet = self.pop_front()?;
+        let packet = self.pop(next)?;
         self.credit_bytes = self.credit_bytes.saturating_sub(packet.len() as u64);
         Some(packet)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.packets == 0
+        self.places.len() == 0
     }
 
-    /// Counters from `next` to the highest held one, inclusive.
-    pub(super) fn span(&self) -> usize {
-        self.ring.len()
+    /// The counter above the highest held one; `next` if nothing is held.
+    pub(super) fn end(&self, next: u64) -> u64 {
+        self.places.end().unwrap_or(next)
     }
 
     /// Counters missing before the first held packet.
-    pub(super) fn gap(&self) -> usize {
-        self.gap
+    pub(super) fn gap(&self, next: u64) -> u64 {
+        self.places.first().map_or(0, |first| first.saturating_sub(next))
     }
 
-    pub(super) fn holds(&self, offset: usize) -> bool {
-        self.ring.get(offset).is_some_and(Option::is_some)
+    pub(super) fn holds(&self, counter: u64) -> bool {
+        self.places.holds(counter)
     }
 
     pub(super) fn load(&self) -> Load {
         Load {
-            packets: self.packets,
+            packets: self.places.len(),
             payload_bytes: self.payload_bytes,
             memory_bytes: self.payload_bytes
-                + self.ring.len() * size_of::<Option<Held>>()
+                + self.places.memory_bytes()
                 + self.records * size_of::<(u64, Instant)>(),
         }
     }
 
-    /// Copies a packet into the free place `offset` > 0.
-    pub(super) fn insert(&mut self, offset: usize, link: Option<LinkId>, packet: &PacketBuf, now: Instant) {
-        if offset >= self.ring.len() {
-            self.ring.resize_with(offset + 1, || None);
-        }
-        let Some(place) = self.ring.get_mut(offset) else { return };
-        *place = Some(Held { data: Box::from(&**packet), is_partial: packet.is_partial(), link, at: now });
-        self.gap = if self.packets == 0 { offset } else { self.gap.min(offset) };
-        self.packets += 1;
+    /// Copies the packet of `counter`, which is not held.
+    pub(super) fn insert(&mut self, counter: u64, link: Option<LinkId>, packet: &PacketBuf, now: Instant) {
+        let held = Held { data: Box::from(&**packet), is_partial: packet.is_partial(), link, at: now };
+        self.places.insert(counter, held);
         self.payload_bytes += packet.len();
         self.came.on_packet(packet.len(), now);
     }
@@ -275,37 +252,13 @@ impl Hold {
         self.records += usize::from(added);
     }
 
-    /// Removes the front place, which is empty: the packet has just arrived, or is given up.
-    pub(super) fn skip_front(&mut self) {
-        self.ring.pop_front();
-        self.gap = self.gap.saturating_sub(1);
-    }
-
-    /// Removes at most `count` places of the gap.
-    pub(super) fn skip_places(&mut self, count: usize) {
-        let count = count.min(self.gap).min(self.ring.len());
-        self.ring.drain(..count);
-        self.gap -= count;
-    }
-
-    /// Removes all places of the gap.
-    pub(super) fn skip_gap(&mut self) {
-        self.ring.drain(..self.gap.min(self.ring.len()));
-        self.gap = 0;
-    }
-
-    /// Takes the packet at the front, if it is there. After the last packet of a run the next gap
-    /// is the current one.
-    pub(super) fn pop_front(&mut self) -> Option<PacketBuf> {
-        if !self.holds(0) {
+    /// Takes the packet of `next`, if it is there.
+    pub(super) fn pop(&mut self, next: u64) -> Option<PacketBuf> {
+        if !self.is_leaving(next) {
             return None;
         }
-        let held = self.ring.pop_front().flatten()?;
-        self.packets -= 1;
+        let held = self.places.pop_first()?;
         self.payload_bytes -= held.data.len();
-        if !self.holds(0) {
-            self.gap = self.ring.iter().take_while(|place| place.is_none()).count();
-        }
         let bytes = Bytes::from(held.data);
         Some(if held.is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) })
     }
@@ -317,7 +270,7 @@ impl Hold {
     /// matter.
     pub(super) fn loss(&mut self, next: u64, links: &[LinkDelay], mut hold_max: Duration) -> Loss {
         self.forget_below(next);
-        let Some(first) = self.ring.get(self.gap).and_then(Option::as_ref) else {
+        let Some(first) = self.places.first_held() else {
             return Loss { at: Instant::ZERO, known_at: Some(Instant::ZERO) };
         };
         let oldest = self.arrivals.iter().filter_map(|link| link.records.front()).map(|&(_, at)| at).min();

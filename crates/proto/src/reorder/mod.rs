@@ -16,10 +16,11 @@
 //! docs/decisions/0075-one-hold-for-all-traffic.md.
 //!
 //! # Bounds
-//! Held memory (packets, ring places, noted arrivals) stays within `bytes_max`. Above it, the slot
+//! Held memory (packets, pages of places, noted arrivals) stays within `bytes_max`. Above it, the slot
 //! that uses most gives up its oldest gaps until an eighth is free again. A slot spans at most
 //! `slot_packets_max` counters; a packet beyond pushes out the oldest gaps. Of `slots_max` slots
-//! the one longest without progress that holds nothing makes room for a new slot.
+//! the one longest without progress that holds nothing makes room for a new slot. Work follows the
+//! packets that came, never the numbers in them: a gap is passed over at once, however long it is.
 //!
 //! # Contract
 //! The resequencer does not know why a packet is late, packets' contents, whether a resend is
@@ -32,6 +33,7 @@
 mod delay;
 mod figures;
 mod hold;
+mod places;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -88,6 +90,8 @@ pub struct Resequencer {
     limits: Limits,
     live: BTreeMap<u16, Slot>,
     dormant: BTreeMap<u16, Dormant>,
+    /// The dormant slots, by the time of their last progress.
+    ages: BTreeSet<(u32, u16)>,
     /// The live slots without held packets, by the time of their progress. The listed time may be
     /// older than the true time, never newer.
     idle: BTreeSet<(Instant, u16)>,
@@ -108,6 +112,7 @@ impl Resequencer {
             limits,
             live: BTreeMap::new(),
             dormant: BTreeMap::new(),
+            ages: BTreeSet::new(),
             idle: BTreeSet::new(),
             holding: BTreeSet::new(),
             load: Load::default(),
@@ -250,6 +255,7 @@ impl Resequencer {
         }
         self.live.clear();
         self.dormant.clear();
+        self.ages.clear();
         self.idle.clear();
         self.holding.clear();
         self.load = Load::default();
@@ -265,6 +271,7 @@ impl Resequencer {
     /// Creates the state of a slot that is not live. The caller adds it to the live slots.
     fn open(&mut self, key: u16, wire: u64, now: Instant, out: &mut VecDeque<PacketBuf>) -> Slot {
         let slot = if let Some(dormant) = self.dormant.remove(&key) {
+            self.ages.remove(&(dormant.seen_s, key));
             Slot::awake(dormant.next, now)
         } else {
             if self.live.len() + self.dormant.len() >= self.limits.slots_max.max(1) {
@@ -280,9 +287,7 @@ impl Resequencer {
     /// the earliest deadline.
     fn evict(&mut self, out: &mut VecDeque<PacketBuf>) {
         self.common.stats.evictions += 1;
-        // This is a scan, but rare: each slot here has cost its sender 10 s of silence.
-        let longest = self.dormant.iter().min_by_key(|(_, dormant)| dormant.seen_s).map(|(&key, _)| key);
-        if let Some(key) = longest {
+        if let Some((_, key)) = self.ages.pop_first() {
             self.dormant.remove(&key);
             return;
         }
@@ -358,6 +363,7 @@ impl Resequencer {
                 Some(slot) => {
                     let seen_s = u32::try_from(slot.seen.as_micros() / 1_000_000).unwrap_or(u32::MAX);
                     self.dormant.insert(key, Dormant { next: slot.next(), seen_s });
+                    self.ages.insert((seen_s, key));
                     self.live.remove(&key);
                 }
                 None => {}

@@ -162,7 +162,7 @@ impl Slot {
             overflows: stats.overflows,
             restarts: stats.restarts,
         };
-        let gap = self.hold.as_ref().map(|hold| (self.next, hold.gap() as u64)).filter(|(_, gap)| *gap > 0);
+        let gap = self.hold.as_ref().map(|hold| (self.next, hold.gap(self.next))).filter(|(_, gap)| *gap > 0);
         Present { gap, held: self.load().packets, counts }
     }
 
@@ -215,9 +215,6 @@ impl Slot {
         let result = if counter == self.next && !self.is_leaving() {
             out.push_back(packet);
             self.advance(now);
-            if let Some(hold) = &mut self.hold {
-                hold.skip_front();
-            }
             Ok(())
         } else {
             self.keep(counter, link, &packet, now, common)
@@ -237,7 +234,7 @@ impl Slot {
     ) -> Result<(), Discard> {
         let counter = self.placed(counter, now, common, out)?;
         while counter > self.next
-            && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap() as u64 <= counter)
+            && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap(self.next) <= counter)
         {
             self.give_up_at_once(common, out);
         }
@@ -252,14 +249,10 @@ impl Slot {
             out.push_back(packet);
             return Ok(());
         }
-        let gap = counter - self.next;
-        if let Some(hold) = &mut self.hold {
-            hold.skip_places(usize::try_from(gap).unwrap_or(usize::MAX).saturating_add(1));
-        }
-        self.pass_over(gap);
+        self.pass_over(counter - self.next);
         out.push_back(packet);
         self.advance(now);
-        self.hand_out_run(common, out, Hold::pop_front);
+        self.hand_out_run(common, out, Hold::pop);
         Ok(())
     }
 
@@ -286,7 +279,7 @@ impl Slot {
             }
             return if self.is_marked(counter) { Err(Discard::Duplicate) } else { Ok(()) };
         }
-        let end = self.next + self.hold.as_ref().map_or(0, |hold| hold.span() as u64);
+        let end = self.hold.as_ref().map_or(self.next, |hold| hold.end(self.next));
         if counter < end + window { Ok(()) } else { Err(Discard::OutOfWindow) }
     }
 
@@ -299,15 +292,14 @@ impl Slot {
         now: Instant,
         common: &mut Common,
     ) -> Result<(), Discard> {
-        let Ok(offset) = usize::try_from(counter - self.next) else { return Err(Discard::OutOfWindow) };
         let hold = self.hold.get_or_insert_with(|| Box::new(common.spare.pop().unwrap_or_else(Hold::new)));
         if let Some(link) = link {
             hold.note_arrival(link, counter, now);
         }
-        if hold.holds(offset) {
+        if hold.holds(counter) {
             return Err(Discard::Duplicate);
         }
-        hold.insert(offset, link, packet, now);
+        hold.insert(counter, link, packet, now);
         self.seen = now;
         self.misplaced.count = 0;
         Ok(())
@@ -323,10 +315,11 @@ impl Slot {
         out: &mut VecDeque<PacketBuf>,
     ) {
         while let Some(hold) = &mut self.hold {
-            if hold.is_leaving() {
+            if hold.is_leaving(self.next) {
                 let next_at = hold.grant(now);
                 self.hand_out_run(common, out, Hold::pop_granted);
-                if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_leaving()) {
+                let next = self.next;
+                if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_leaving(next)) {
                     hold.deadline = next_at;
                     return;
                 }
@@ -348,10 +341,9 @@ impl Slot {
 
     /// Gives up the gap at the front. The run behind it is in order then.
     fn give_up_gap(&mut self, common: &mut Common) {
-        if let Some(hold) = &mut self.hold {
-            let gap = hold.gap() as u64;
+        if let Some(hold) = &self.hold {
+            let gap = hold.gap(self.next);
             common.stats.lost += gap;
-            hold.skip_gap();
             self.pass_over(gap);
         }
     }
@@ -360,12 +352,12 @@ impl Slot {
     /// follows must not wait.
     pub(super) fn give_up_at_once(&mut self, common: &mut Common, out: &mut VecDeque<PacketBuf>) {
         self.give_up_gap(common);
-        self.hand_out_run(common, out, Hold::pop_front);
+        self.hand_out_run(common, out, Hold::pop);
     }
 
     /// Whether what is held is in order at the front.
     fn is_leaving(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.is_leaving())
+        self.hold.as_ref().is_some_and(|hold| hold.is_leaving(self.next))
     }
 
     /// Delivers all held packets, in order.
@@ -375,15 +367,15 @@ impl Slot {
         }
     }
 
-    /// Delivers what `pop` takes from the front.
+    /// Delivers what `pop` takes, one counter after the other.
     fn hand_out_run(
         &mut self,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
-        mut pop: impl FnMut(&mut Hold) -> Option<PacketBuf>,
+        mut pop: impl FnMut(&mut Hold, u64) -> Option<PacketBuf>,
     ) {
         let Some(mut hold) = self.hold.take() else { return };
-        while let Some(packet) = pop(&mut hold) {
+        while let Some(packet) = pop(&mut hold, self.next) {
             out.push_back(packet);
             self.mark(self.next);
             self.next += 1;
@@ -402,19 +394,21 @@ impl Slot {
         self.misplaced.count = 0;
     }
 
-    /// Moves over `count` counters that were not delivered.
+    /// Moves over `count` counters that were not delivered: a word at a time.
     fn pass_over(&mut self, count: u64) {
+        let end = self.next + count;
         if count >= MEMORY {
             self.delivered = [0; WORDS];
-        } else {
-            for counter in self.next..self.next + count {
-                let (word, bit) = place_of(counter);
-                if let Some(word) = self.delivered.get_mut(word) {
-                    *word &= !bit;
-                }
-            }
+            self.next = end;
         }
-        self.next += count;
+        while self.next < end {
+            let (word, first) = place_of(self.next);
+            let bits = (end - self.next).min(u64::from(first.leading_zeros()) + 1);
+            if let Some(word) = self.delivered.get_mut(word) {
+                *word &= !(u64::MAX >> (64 - bits) << first.trailing_zeros());
+            }
+            self.next += bits;
+        }
     }
 
     fn mark(&mut self, counter: u64) {

@@ -508,15 +508,50 @@ fn memory_is_bounded_and_the_largest_holder_pays() {
 }
 
 #[test]
-fn empty_places_count_as_memory() {
-    let bytes_max = 1 << 20;
-    let mut bench = Bench::new(Limits { bytes_max, ..Limits::default() });
-    for slot in 0..1_000_u64 {
-        bench.give(slot << 48, FAST).unwrap();
-        bench.give(slot << 48 | 16_000, FAST).unwrap();
-        assert!(bench.reorder.load.memory_bytes <= bytes_max);
+fn a_packet_far_ahead_takes_no_more_memory_than_a_near_one() {
+    let memory_bytes = |counter: u64| {
+        let mut bench = started();
+        assert_eq!(bench.give(counter, FAST), Ok(vec![]));
+        bench.reorder.load.memory_bytes
+    };
+    assert_eq!(memory_bytes(2), memory_bytes(16_384));
+    assert!(memory_bytes(2) < 1_024, "{}", memory_bytes(2));
+}
+
+#[test]
+fn packets_that_are_strewn_over_the_window_leave_in_order() {
+    let mut bench = started();
+    bench.links = vec![link(10), link(10_000)];
+    // Every place of each 37th page, from both ends inwards.
+    let mut counters: Vec<u64> = (1..16_000).filter(|counter| counter / 16 % 37 == 5).collect();
+    let sorted = counters.clone();
+    let half = counters.split_off(counters.len() / 2);
+    for (near, far) in counters.iter().zip(half.iter().rev()) {
+        assert_eq!((bench.give(*far, FAST), bench.give(*near, FAST)), (Ok(vec![]), Ok(vec![])));
+        assert_eq!(bench.give(*near, FAST), Err(Discard::Duplicate));
     }
-    assert!(bench.stats().overflows > 900);
+    assert_eq!(bench.reset(), sorted);
+    assert_eq!(bench.reorder.load, Load::default());
+}
+
+#[test]
+fn a_gap_of_any_length_is_forgotten_place_by_place() {
+    for gap in [1, 2, 62, 63, 64, 65, 127, 500, 1_023, 1_024, 1_025] {
+        for start in [70, 127, 128, 1_000] {
+            let mut bench = bench();
+            bench.links.truncate(1);
+            for seq in 0..start {
+                bench.give(seq, FAST).unwrap();
+            }
+            bench.give(start + gap, FAST).unwrap();
+            assert_eq!(bench.wait(ms(2)), vec![start + gap]);
+            let first = (start + gap + 1).saturating_sub(1_024);
+            for seq in first..start + gap {
+                let late = if seq < start { Err(Discard::Duplicate) } else { Ok(vec![seq]) };
+                assert_eq!(bench.give(seq, FAST), late, "{seq} after {gap} missing from {start} on");
+            }
+        }
+    }
 }
 
 #[test]
