@@ -187,7 +187,9 @@ pub(crate) fn drain(
         buffer.clear();
         let Some(transmit) = machine.poll_transmit(&mut buffer, batch, now) else {
             assert!(buffer.is_empty(), "bytes without a transmit");
-            return;
+            let Some(packet) = machine.poll_packet() else { return };
+            on_packet(packet);
+            continue;
         };
         assert_eq!(transmit.size, buffer.len(), "size differs from what was appended");
         assert!(transmit.segment_size > 0 && transmit.segment_size <= transmit.size);

@@ -33,6 +33,8 @@ discards! {
     KindUnsupported => "kind_unsupported",
     /// A malformed heartbeat: too short, of an unknown version, or with an echo from the future.
     HeartbeatMalformed => "heartbeat_malformed",
+    /// A second heartbeat in one datagram.
+    HeartbeatRepeated => "heartbeat_repeated",
     /// From an address that is not configured, or to a link that is not configured.
     UnknownPeer => "unknown_peer",
     /// A malformed control frame.
@@ -89,8 +91,14 @@ discards! {
 }
 
 /// One counter for each [`Discard`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscardCounts([u64; Discard::ALL.len()]);
+
+impl Default for DiscardCounts {
+    fn default() -> Self {
+        Self([0; Discard::ALL.len()])
+    }
+}
 
 impl DiscardCounts {
     /// Counts `reason` once.

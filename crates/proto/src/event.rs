@@ -25,7 +25,7 @@ pub enum Event {
         /// Its state now.
         to: LinkState,
     },
-    /// The peer sends from another address on a link.
+    /// The peer sends from another address on a link. On a sealed link that address has answered.
     PathChanged {
         /// The link.
         link: LinkId,

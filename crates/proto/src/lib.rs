@@ -112,7 +112,8 @@ pub trait StateMachine {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit>;
-    /// The next inner packet for TUN.
+    /// The next inner packet for TUN. To be asked after [`Self::poll_transmit`] had nothing more,
+    /// which may release packets.
     fn poll_packet(&mut self) -> Option<PacketBuf>;
     /// Tells every peer that the session ends. Drain what is to be transmitted, and use the machine
     /// no more.

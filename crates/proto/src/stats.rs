@@ -204,6 +204,8 @@ pub struct SessionStats {
     pub reorder_held_max: usize,
     /// Gaps given up at their deadline, without proof of a loss.
     pub reorder_timeouts: u64,
+    /// What the resequencer looked at or moved beyond the packet in hand: its work.
+    pub reorder_touched: u64,
     /// Packets delivered after their gap had been given up.
     pub released_late: u64,
     /// Copies of packets that had arrived over another link.

@@ -438,7 +438,7 @@ impl Link {
         self.heartbeats.on_received(seq_num, heartbeat.stamp_us, heartbeat.sent, received, now);
         self.congestion.on_peer_ceiling(heartbeat.rx_ceiling, now);
         self.liveness.on_heartbeat(heartbeat, self.profile.is_sealed(), now);
-        if self.profile.on_heartbeat(heartbeat) {
+        if self.profile.on_heartbeat(heartbeat, now) {
             self.liveness.health.set_interval(self.profile.rhythm());
         }
         self.trial.on_peer(heartbeat.flows.filter(|_| self.profile.is_sealed()));

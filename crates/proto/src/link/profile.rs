@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{LinkConfig, Role, Security};
 use crate::packet::LinkId;
+use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::heartbeat::Heartbeat;
@@ -11,6 +12,12 @@ use crate::wire::heartbeat::Heartbeat;
 /// A link that is for no data is measured this many times more rarely. Chosen: a metered link costs
 /// 100 MB a month then, not 5 GB.
 const UNUSED_INTERVALS: u32 = 50;
+
+/// A peer changes a link's role this often at most, on average. Chosen: the interval of heartbeats,
+/// the next of which says it again.
+const ROLE_INTERVAL: Duration = Duration::from_millis(100);
+/// And so much sooner after a pause. Chosen: four changes at once, more than a person makes.
+const ROLE_ARREARS: Duration = Duration::from_millis(300);
 
 /// See the module.
 #[derive(Debug)]
@@ -23,6 +30,8 @@ pub(super) struct Profile {
     link_role: LinkRole,
     rx_ceiling: Option<BitRate>,
     peer_resends: bool,
+    /// The changes of role so far would have come by this time at their usual distance.
+    role_paid_at: Instant,
 }
 
 impl Profile {
@@ -37,6 +46,7 @@ impl Profile {
             link_role: config.role,
             rx_ceiling: config.rx_rate,
             peer_resends: false,
+            role_paid_at: Instant::ZERO,
         }
     }
 
@@ -87,12 +97,18 @@ impl Profile {
     }
 
     /// Takes what the peer's heartbeat says of the link. Whether the link's role may be another.
-    pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat) -> bool {
+    pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) -> bool {
         self.peer_resends = heartbeat.resends && self.is_sealed();
-        let follows = self.role == Role::Server;
-        if follows {
-            (self.priority, self.link_role) = (heartbeat.priority, heartbeat.role);
+        if self.role != Role::Server {
+            return false;
         }
-        follows
+        self.priority = heartbeat.priority;
+        let changes =
+            self.link_role != heartbeat.role && self.role_paid_at.saturating_sub(ROLE_ARREARS) <= now;
+        if changes {
+            self.role_paid_at = self.role_paid_at.max(now) + ROLE_INTERVAL;
+            self.link_role = heartbeat.role;
+        }
+        changes
     }
 }

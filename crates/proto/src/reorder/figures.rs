@@ -25,6 +25,9 @@ pub struct ReorderStats {
     pub restarts: u64,
     /// Slots forgotten to make room for others.
     pub evictions: u64,
+    /// What was looked at or moved beyond the packet in hand: places, words of memory, links,
+    /// slots. It follows the bytes that came in (docs/decisions/0057).
+    pub touched: u64,
 }
 
 /// The memory and content of holds.

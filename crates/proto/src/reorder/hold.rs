@@ -221,10 +221,6 @@ impl Hold {
         self.places.first().map_or(0, |first| first.saturating_sub(next))
     }
 
-    pub(super) fn holds(&self, counter: u64) -> bool {
-        self.places.holds(counter)
-    }
-
     pub(super) fn load(&self) -> Load {
         Load {
             packets: self.places.len(),
@@ -235,12 +231,20 @@ impl Hold {
         }
     }
 
-    /// Copies the packet of `counter`, which is not held.
-    pub(super) fn insert(&mut self, counter: u64, link: Option<LinkId>, packet: &PacketBuf, now: Instant) {
-        let held = Held { data: Box::from(&**packet), is_partial: packet.is_partial(), link, at: now };
-        self.places.insert(counter, held);
+    /// Copies the packet of `counter`, and gives how many pages were moved; `None`: it is held
+    /// already.
+    pub(super) fn insert(
+        &mut self,
+        counter: u64,
+        link: Option<LinkId>,
+        packet: &PacketBuf,
+        now: Instant,
+    ) -> Option<usize> {
+        let make = || Held { data: Box::from(&**packet), is_partial: packet.is_partial(), link, at: now };
+        let moved = self.places.insert(counter, make)?;
         self.payload_bytes += packet.len();
         self.came.on_packet(packet.len(), now);
+        Some(moved)
     }
 
     /// Notes that `counter`, above `next`, arrived on `link`, whether it is held or not.

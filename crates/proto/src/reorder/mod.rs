@@ -34,6 +34,7 @@ mod delay;
 mod figures;
 mod hold;
 mod places;
+mod review;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -47,6 +48,7 @@ use crate::trace::{HoldTracer, Input};
 pub use delay::LinkDelay;
 use figures::Load;
 pub use figures::ReorderStats;
+use review::Review;
 use slot::{Common, Filed, Slot};
 
 /// After this long without progress a slot's memory of duplicates is dropped. Chosen: no link
@@ -100,6 +102,7 @@ pub struct Resequencer {
     /// The sum over all slots.
     load: Load,
     common: Common,
+    review: Review,
     /// The time of the last sweep for slots that become dormant.
     swept: Instant,
     tracer: HoldTracer,
@@ -122,6 +125,7 @@ impl Resequencer {
                 stats: ReorderStats::default(),
                 spare: Vec::new(),
             },
+            review: Review::default(),
             swept: Instant::ZERO,
             tracer: HoldTracer::default(),
         }
@@ -220,9 +224,19 @@ impl Resequencer {
         self.take(seq, packet, Some((None, links)), now, out)
     }
 
-    /// To be called when a link became usable or unusable, or its delay changed: a failed link
-    /// releases its gaps.
-    pub fn on_links_changed(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
+    /// A link became usable or unusable, or its delay changed: a failed link releases its gaps, by
+    /// [`Self::review`].
+    pub const fn on_links_changed(&mut self) {
+        self.review.ask();
+    }
+
+    /// To be called after a batch of inputs: looks at all gaps again if links changed since. After
+    /// reviews of many slots this may wait for [`Self::on_timeout`].
+    pub fn review(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
+        if !self.review.begin(self.holding.len(), now) {
+            return;
+        }
+        self.common.stats.touched += self.holding.len() as u64;
         let keys: Vec<u16> = self.holding.iter().map(|&(_, key)| key).collect();
         for key in keys {
             self.release_lost(key, links, now, out);
@@ -231,6 +245,7 @@ impl Resequencer {
 
     /// To be called when [`Self::poll_timeout`] is due; early or late calls do no harm.
     pub fn on_timeout(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
+        self.review(links, now, out);
         while let Some(&(deadline, key)) = self.holding.first() {
             if now < deadline {
                 break;
@@ -245,7 +260,8 @@ impl Resequencer {
     /// When [`Self::on_timeout`] is due. After it was called with `now`, this is later than `now`.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let lost = self.holding.first().map(|&(deadline, _)| deadline);
-        lost.into_iter().chain(self.sweep_due()).min()
+        let review = lost.and_then(|_| self.review.due_at());
+        lost.into_iter().chain(review).chain(self.sweep_due()).min()
     }
 
     /// The peer restarted: delivers all held packets, each slot in order, and forgets all slots.
@@ -323,6 +339,7 @@ impl Resequencer {
     /// largest slot.
     fn shed(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
         let target = self.limits.bytes_max - self.limits.bytes_max / 8;
+        self.common.stats.touched += self.holding.len() as u64;
         let largest = self
             .holding
             .iter()

@@ -196,7 +196,8 @@ fn run(scenario: &Scenario, limits: Limits) -> Run {
         let told = scenario.told_at(now_us);
         if told != links {
             links = told;
-            reorder.on_links_changed(&links, now, &mut out);
+            reorder.on_links_changed();
+            reorder.review(&links, now, &mut out);
         }
         while let Some(arrival) = coming.next_if(|arrival| arrival.at_us == now_us) {
             let packet = PacketBuf::from(Bytes::copy_from_slice(&arrival.seq.to_be_bytes().repeat(8)));

@@ -13,7 +13,7 @@ use crate::time::Instant;
 
 /// Counters of a page. Chosen: a page's header and allocation are little for each packet of a run,
 /// and a page that holds one packet takes less than a kilobyte.
-const PER_PAGE: usize = 16;
+const PER_PAGE: u64 = 16;
 
 /// One packet that waits, in memory of its own size: never a view into a receive buffer.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Held {
     pub(super) at: Instant,
 }
 
-type Slots = [Option<Held>; PER_PAGE];
+type Slots = [Option<Held>; PER_PAGE as usize];
 
 /// The packets whose counters, divided by [`PER_PAGE`], are `number`.
 #[derive(Debug)]
@@ -36,12 +36,12 @@ struct Page {
     slots: Box<Slots>,
 }
 
-const _: () = assert!(PER_PAGE == u16::BITS as usize, "a bit for each place");
+const _: () = assert!(PER_PAGE == u16::BITS as u64, "a bit for each place");
 
 impl Page {
     /// The lowest counter that is there.
     fn first(&self) -> u64 {
-        self.number * PER_PAGE as u64 + u64::from(self.there.trailing_zeros())
+        self.number * PER_PAGE + u64::from(self.there.trailing_zeros())
     }
 }
 
@@ -78,23 +78,24 @@ impl Places {
         self.pages.front()?.slots.get(place)?.as_ref()
     }
 
-    pub(super) fn holds(&self, counter: u64) -> bool {
+    /// Adds the packet that `make` makes, and gives how many pages were moved; `None`: the counter
+    /// is held already.
+    pub(super) fn insert(&mut self, counter: u64, make: impl FnOnce() -> Held) -> Option<usize> {
         let (number, place) = split(counter);
-        let page = self.find(number).ok().and_then(|at| self.pages.get(at));
-        page.is_some_and(|page| page.there >> place & 1 != 0)
-    }
-
-    /// Adds a packet that is not there.
-    pub(super) fn insert(&mut self, counter: u64, held: Held) {
-        let (number, place) = split(counter);
-        let at = self.find(number).unwrap_or_else(|at| {
-            let slots = self.spare.take().unwrap_or_default();
-            self.pages.insert(at, Page { number, there: 0, slots });
-            at
-        });
-        let Some(page) = self.pages.get_mut(at) else { return };
-        let Some(slot) = page.slots.get_mut(place) else { return };
-        *slot = Some(held);
+        let (at, moved) = match self.find(number) {
+            Ok(at) => (at, 0),
+            Err(at) => {
+                let slots = self.spare.take().unwrap_or_default();
+                self.pages.insert(at, Page { number, there: 0, slots });
+                (at, at.min(self.pages.len() - 1 - at))
+            }
+        };
+        let page = self.pages.get_mut(at)?;
+        let slot = page.slots.get_mut(place)?;
+        if slot.is_some() {
+            return None;
+        }
+        *slot = Some(make());
         page.there |= 1 << place;
         if self.packets == 0 {
             (self.first, self.last) = (counter, counter);
@@ -102,6 +103,7 @@ impl Places {
             (self.first, self.last) = (self.first.min(counter), self.last.max(counter));
         }
         self.packets += 1;
+        Some(moved)
     }
 
     /// Takes the packet with the lowest counter.
@@ -157,5 +159,5 @@ impl Places {
 /// Page and place of a counter.
 #[inline]
 const fn split(counter: u64) -> (u64, usize) {
-    (counter / PER_PAGE as u64, (counter % PER_PAGE as u64) as usize)
+    (counter / PER_PAGE, (counter % PER_PAGE) as usize)
 }

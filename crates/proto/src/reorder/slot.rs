@@ -249,7 +249,7 @@ impl Slot {
             out.push_back(packet);
             return Ok(());
         }
-        self.pass_over(counter - self.next);
+        self.pass_over(counter - self.next, common);
         out.push_back(packet);
         self.advance(now);
         self.hand_out_run(common, out, Hold::pop);
@@ -296,10 +296,8 @@ impl Slot {
         if let Some(link) = link {
             hold.note_arrival(link, counter, now);
         }
-        if hold.holds(counter) {
-            return Err(Discard::Duplicate);
-        }
-        hold.insert(counter, link, packet, now);
+        let moved = hold.insert(counter, link, packet, now).ok_or(Discard::Duplicate)?;
+        common.stats.touched += moved as u64;
         self.seen = now;
         self.misplaced.count = 0;
         Ok(())
@@ -326,6 +324,7 @@ impl Slot {
                 continue;
             }
             let loss = hold.loss(self.next, links, common.hold_max);
+            common.stats.touched += links.len() as u64;
             if now < loss.at {
                 hold.deadline = loss.at;
                 return;
@@ -344,7 +343,7 @@ impl Slot {
         if let Some(hold) = &self.hold {
             let gap = hold.gap(self.next);
             common.stats.lost += gap;
-            self.pass_over(gap);
+            self.pass_over(gap, common);
         }
     }
 
@@ -379,6 +378,7 @@ impl Slot {
             out.push_back(packet);
             self.mark(self.next);
             self.next += 1;
+            common.stats.touched += 1;
         }
         if hold.is_empty() {
             common.recycle(*hold);
@@ -395,11 +395,12 @@ impl Slot {
     }
 
     /// Moves over `count` counters that were not delivered: a word at a time.
-    fn pass_over(&mut self, count: u64) {
+    fn pass_over(&mut self, count: u64, common: &mut Common) {
         let end = self.next + count;
         if count >= MEMORY {
             self.delivered = [0; WORDS];
             self.next = end;
+            common.stats.touched += WORDS as u64;
         }
         while self.next < end {
             let (word, first) = place_of(self.next);
@@ -408,6 +409,7 @@ impl Slot {
                 *word &= !(u64::MAX >> (64 - bits) << first.trailing_zeros());
             }
             self.next += bits;
+            common.stats.touched += 1;
         }
     }
 
@@ -442,7 +444,7 @@ impl Slot {
         self.flush(common, out);
         if counter >= self.next {
             // Forwards: all counters below keep their meaning, so no packet can be delivered twice.
-            self.pass_over(counter - self.next);
+            self.pass_over(counter - self.next, common);
         } else {
             self.delivered = [0; WORDS];
             self.memory_from = counter.saturating_sub(MEMORY);

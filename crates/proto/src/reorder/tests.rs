@@ -56,7 +56,8 @@ impl Bench {
     }
 
     fn links_changed(&mut self) -> Vec<u64> {
-        self.reorder.on_links_changed(&self.links, self.now, &mut self.out);
+        self.reorder.on_links_changed();
+        self.reorder.review(&self.links, self.now, &mut self.out);
         self.taken()
     }
 

@@ -20,6 +20,7 @@ use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
 use crate::event::Event;
 use crate::handshake::{Outcome, TransportKeys, Welcome};
+use crate::inner::header;
 use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
 use crate::qos::classify::needs_order;
@@ -283,7 +284,7 @@ impl Session {
             self.outbox.wait.wake(now);
         }
         if impact.has(Impact::HOLDS) {
-            self.inbox.on_links_changed(self.links.delays(), now);
+            self.inbox.on_links_changed();
         }
     }
 
@@ -362,9 +363,7 @@ impl Session {
         }
         let Self { links, sealing, .. } = self;
         let from = (opened.flow, path);
-        if links.on_authenticated(id, from, (opened.newest, opened.arrival.bytes), || sealing.token(), now)? {
-            self.events.push(Event::PathChanged { link: id, path });
-        }
+        links.on_authenticated(id, from, (opened.newest, opened.arrival.bytes), || sealing.token(), now)?;
         self.settle_changes(now);
         Ok(())
     }
@@ -378,9 +377,14 @@ impl Session {
         arrival: &mut Arrival,
         now: Instant,
     ) -> Result<(), Discard> {
+        let mut had_heartbeat = false;
         while let Some(SealedFrame { seq_num, kind, modifiers, payload }) = SealedFrame::take(&mut frames)? {
             match kind {
+                Kind::Heartbeat if had_heartbeat => {
+                    self.counters.discards.count(Discard::HeartbeatRepeated);
+                }
                 Kind::Heartbeat => {
+                    had_heartbeat = true;
                     let heartbeat = Heartbeat::parse(&payload)?;
                     self.on_heartbeat(id, (seq_num, &heartbeat), path, now)?;
                 }
@@ -394,7 +398,10 @@ impl Session {
                     if let Control::Close(reason) = control {
                         self.on_close(reason, now);
                     }
-                    self.links.on_control(id, &control, (flow, &path), arrival.bytes, now);
+                    let from = (flow, &path);
+                    if let Some(path) = self.links.on_control(id, &control, from, arrival.bytes, now) {
+                        self.events.push(Event::PathChanged { link: id, path });
+                    }
                 }
                 Kind::Repair => {
                     let protection = &mut self.redundancy.protection;
@@ -434,6 +441,10 @@ impl Session {
     ) -> Result<(), Discard> {
         let (seq_num, modifiers) = frame;
         let packet = frames::packet(payload, modifiers);
+        // Nothing else is worth a place in the resequencer.
+        if !header::is_whole(&packet) {
+            return Err(Discard::NotIp);
+        }
         self.links.on_data(id, seq_num & ((1 << COUNTER_BITS) - 1), now)?;
         // The resequencer reads what is derived from links.
         self.settle_changes(now);

@@ -37,6 +37,7 @@ pub(super) fn of(session: &Parts<'_>, now: Instant) -> SessionStats {
         reorder_held_bytes: reorder.held_bytes,
         reorder_held_max: reorder.held_max,
         reorder_timeouts: reorder.timeouts,
+        reorder_touched: reorder.touched,
         released_late: reorder.released_late,
         duplicates: session.inbox.duplicates(),
         copies: session.redundancy.copies.count(),

@@ -114,7 +114,10 @@ impl StateMachine for Session {
         });
         // The first data on a link starts the search for its rate.
         self.settle_changes(now);
-        let transmit = transmit?;
+        let Some(transmit) = transmit else {
+            self.inbox.on_drained(self.links.delays(), now);
+            return None;
+        };
         let may_be_marked = self.links.get(transmit.link).is_some_and(|link| link.path().may_be_marked());
         Some(Transmit { is_ect: transmit.is_ect || may_be_marked, ..transmit })
     }

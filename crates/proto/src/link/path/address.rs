@@ -63,6 +63,11 @@ impl PathState {
         self.current.as_ref()
     }
 
+    /// Whether the last path that was proven to receive is another than `path`.
+    pub(in crate::link) fn trusts_another(&self, path: &Path) -> bool {
+        self.trusted.is_some_and(|trusted| !same(&trusted, path))
+    }
+
     /// All that a client may try.
     pub(in crate::link) fn candidates(&self) -> &[Path] {
         &self.candidates

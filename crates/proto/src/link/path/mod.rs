@@ -113,6 +113,11 @@ impl LinkPath {
             || self.flows.sends_to(socket, remote)
     }
 
+    /// Whether the last path that was proven to receive is another than `path`.
+    pub(crate) fn trusts_another(&self, path: &Path) -> bool {
+        self.address.trusts_another(path)
+    }
+
     /// Every address that a client may reach its server at on this link.
     pub(crate) fn candidates(&self) -> &[Path] {
         self.address.candidates()

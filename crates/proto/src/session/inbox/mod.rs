@@ -78,8 +78,13 @@ impl Inbox {
     }
 
     /// Links became usable or not, or their delays changed.
-    pub(super) fn on_links_changed(&mut self, delays: &[LinkDelay], now: Instant) {
-        self.reorder.on_links_changed(delays, now, &mut self.released);
+    pub(super) const fn on_links_changed(&mut self) {
+        self.reorder.on_links_changed();
+    }
+
+    /// A batch of inputs is over: changes of links may release packets.
+    pub(super) fn on_drained(&mut self, delays: &[LinkDelay], now: Instant) {
+        self.reorder.review(delays, now, &mut self.released);
     }
 
     /// Time has passed: gaps may be given up.

@@ -10,7 +10,7 @@
 //! | `RATES` | the queue's drain rate; waiting data is tried again |
 //! | `DELAYS` | the views, the queue's delays, the receive delays |
 //! | `SIZES` | the tunnel's MTU, TCP's segment size; waiting data is tried again |
-//! | `HOLDS` | gaps that the resequencer holds for links |
+//! | `HOLDS` | gaps that the resequencer holds for links, looked at when the drain is over |
 
 use crate::packet::LinkId;
 use crate::view::LinkState;

@@ -373,8 +373,8 @@ impl LinkTable {
         }
     }
 
-    /// A datagram of a sealed link authenticated: its path may follow. Whether the peer of a server
-    /// moved from a known path.
+    /// A datagram of a sealed link authenticated: its path may follow. A new path of a server's peer
+    /// is told only when it is trusted ([`Self::on_control`]): each costs the peer a round trip.
     pub(super) fn on_authenticated(
         &mut self,
         id: LinkId,
@@ -382,25 +382,26 @@ impl LinkTable {
         (is_newest, bytes): (bool, usize),
         token: impl FnOnce() -> [u8; 8],
         now: Instant,
-    ) -> Result<bool, Discard> {
+    ) -> Result<(), Discard> {
         self.ensure_link(id, now);
         let role = self.new_links.role;
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
-        let known = link.path().current().is_some();
+        let known = link.path().is_known();
         let moved = match role {
             // A proven link has its path.
             Role::Client => link.state() == LinkState::Down && is_newest && link.path_mut().adopt(path),
             Role::Server => link.follow((flow, path), is_newest, bytes, token, now),
         };
         link.on_datagram(bytes, now);
-        let moved = moved && known && role == Role::Server;
-        if moved {
-            self.changes.add(Impact::ALL);
+        if moved && known && role == Role::Server {
+            // What may be sent to a path depends on whether it is trusted.
+            self.changes.add(Impact::MEASURED);
         }
-        Ok(moved)
+        Ok(())
     }
 
-    /// A control frame about the link itself came on this flow and path, in a datagram of `bytes`.
+    /// A control frame about the link itself came on this flow and path, in a datagram of `bytes`. The
+    /// path that the peer moved to, once it is trusted.
     pub(super) fn on_control(
         &mut self,
         id: LinkId,
@@ -408,13 +409,15 @@ impl LinkTable {
         (flow, path): (UdpFlow, &Path),
         bytes: usize,
         now: Instant,
-    ) {
-        let Some(link) = self.links.get_mut(id.index()) else { return };
+    ) -> Option<Path> {
+        let link = self.links.get_mut(id.index())?;
         match control {
             Control::Challenge(token) => link.path_mut().push_control(flow, Control::Response(*token)),
             Control::Response(token) => {
+                let moved = flow == UdpFlow::FIRST && link.path().trusts_another(path);
                 if link.path_mut().on_response(token, (flow, path), now) {
                     self.changes.add(Impact::ALL);
+                    return moved.then_some(*path);
                 }
             }
             Control::Probe { id: probe, .. } => {
@@ -429,6 +432,7 @@ impl LinkTable {
             }
             Control::Close(_) | Control::Unknown => {}
         }
+        None
     }
 
     /// This side ends the session: every sealed link tells the peer.

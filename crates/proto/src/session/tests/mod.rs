@@ -37,7 +37,7 @@ use crate::view::{LinkRole, LinkState};
 use crate::wire::control::{CloseReason, Control};
 use crate::wire::feedback::{Feedback, Runs};
 use crate::wire::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
-use crate::wire::sealed::SealedHeader;
+use crate::wire::sealed::{SEALED_HEADER_BYTES, SealedHeader};
 use crate::wire::{self, Kind, Modifiers};
 
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();

@@ -465,3 +465,109 @@ fn feedback_about_no_link_or_no_datagram_of_it_is_refused() {
     assert_eq!(about(257), Err(Discard::FeedbackMalformed));
     assert_eq!(about(u64::MAX), Err(Discard::FeedbackMalformed));
 }
+
+/// What a client with true keys says on its first link.
+fn say(world: &mut World, from: SocketAddr, frames: &[u8]) -> Result<(), Discard> {
+    let mut datagram = vec![0; SEALED_HEADER_BYTES];
+    datagram.extend_from_slice(frames);
+    world.client.sealing.keyring.seal((LinkId(0), UdpFlow::FIRST), &mut datagram, 0, world.now).unwrap();
+    world.give(true, 0, from, &datagram)
+}
+
+fn server_stats(world: &World) -> crate::stats::SessionStats {
+    world.server.session(SessionId(0)).unwrap().stats(world.now)
+}
+
+#[test]
+fn one_heartbeat_of_a_datagram_counts() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
+    world.idle(200);
+    let from = world.addresses[0];
+    let heartbeat = Heartbeat {
+        epoch: world.client.epoch(),
+        stamp_us: world.now.as_micros(),
+        sent: 1_000,
+        echo: None,
+        proven: true,
+        at_once: true,
+        priority: 1,
+        role: LinkRole::Primary,
+        rx_ceiling: None,
+        resends: true,
+        partial: false,
+        indirect_feedback: true,
+        failed: 0,
+        flows: None,
+    };
+    let mut frames = Vec::new();
+    for number in 0..19 {
+        let role = if number % 2 == 0 { LinkRole::Backup } else { LinkRole::Never };
+        let len = HEARTBEAT_BYTES;
+        wire::put_frame_header(&mut frames, 1_000 + number, Kind::Heartbeat, Modifiers::NONE, len);
+        Heartbeat { role, ..heartbeat.clone() }.put(&mut frames);
+    }
+    assert_eq!(say(&mut world, from, &frames), Ok(()));
+    let stats = server_stats(&world);
+    assert_eq!(stats.discards.of(Discard::HeartbeatRepeated), 18);
+    assert_eq!(stats.links[0].role, LinkRole::Backup, "that of the first");
+    // Of many changes of role the first four count, and then one in 100 ms.
+    let mut changes = 0;
+    for number in 0..40 {
+        let before = server_stats(&world).links[0].role;
+        let role = if before == LinkRole::Backup { LinkRole::Never } else { LinkRole::Backup };
+        let mut frames = Vec::new();
+        let len = HEARTBEAT_BYTES;
+        wire::put_frame_header(&mut frames, 2_000 + number, Kind::Heartbeat, Modifiers::NONE, len);
+        Heartbeat { role, ..heartbeat.clone() }.put(&mut frames);
+        assert_eq!(say(&mut world, from, &frames), Ok(()));
+        changes += usize::from(server_stats(&world).links[0].role != before);
+        world.now = world.now + Duration::from_millis(10);
+    }
+    assert!((6..=7).contains(&changes), "{changes}");
+}
+
+#[test]
+fn what_is_no_packet_takes_no_place() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
+    world.idle(200);
+    let from = world.addresses[0];
+    let whole = packet(true, 1);
+    let mut long = whole.to_vec();
+    long.push(0);
+    for (payload, result) in [
+        (&[][..], Err(Discard::NotIp)),
+        (&[0x45; 19], Err(Discard::NotIp)),
+        (&[0; 40], Err(Discard::NotIp)),
+        (&long, Err(Discard::NotIp)),
+        (&whole, Ok(())),
+    ] {
+        let mut frames = Vec::new();
+        let len = u16::try_from(payload.len()).unwrap();
+        wire::put_frame_header(&mut frames, wire::data_seq_num(9, 1), Kind::Data, Modifiers::NONE, len);
+        frames.extend_from_slice(payload);
+        assert_eq!(say(&mut world, from, &frames), result);
+    }
+    let stats = server_stats(&world);
+    assert_eq!((stats.reorder_held, stats.discards.of(Discard::NotIp)), (1, 4));
+}
+
+#[test]
+fn a_new_path_is_told_when_it_has_answered() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
+    let mut end = world.traffic(500, 0);
+    world.server_events.clear();
+    let thief: SocketAddr = "198.51.100.66:1".parse().unwrap();
+    let home = world.addresses[0];
+    // A port that alternates: nothing of it is told, and nothing looked at for it.
+    for step in 0..20 {
+        let from = if step % 2 == 0 { thief } else { home };
+        assert_eq!(say(&mut world, from, &[]), Ok(()));
+        world.drain();
+    }
+    end = world.traffic(200, end);
+    assert_eq!(world.server_events, []);
+    world.addresses[0] = "192.0.2.77:555".parse().unwrap();
+    world.traffic(200, end);
+    let path = Path { socket: SocketId(0), remote: world.addresses[0], local: None };
+    assert_eq!(world.server_events, [Event::PathChanged { link: LinkId(0), path }]);
+}

@@ -135,6 +135,7 @@ pub(super) struct World {
     pub(super) up: Vec<u32>,
     pub(super) down: Vec<u32>,
     pub(super) events: Vec<Event>,
+    pub(super) server_events: Vec<Event>,
     /// Datagrams and bytes that the server sent to each address.
     pub(super) to: BTreeMap<SocketAddr, (u64, u64)>,
     pub(super) from: BTreeMap<SocketAddr, u64>,
@@ -165,6 +166,7 @@ impl World {
             up: Vec::new(),
             down: Vec::new(),
             events: Vec::new(),
+            server_events: Vec::new(),
             to: BTreeMap::new(),
             from: BTreeMap::new(),
             seen: Vec::new(),
@@ -240,7 +242,9 @@ impl World {
         while let Some(event) = self.client.poll_event() {
             self.events.push(event);
         }
-        while self.server.poll_event().is_some() {}
+        while let Some((_, event)) = self.server.poll_event() {
+            self.server_events.push(event);
+        }
     }
 
     pub(super) fn give(
