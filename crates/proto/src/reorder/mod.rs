@@ -434,3 +434,5 @@ fn refile(
 mod model_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work_tests;
