@@ -21,8 +21,7 @@
 //!
 //! Contract: the caller owns the position. Every `next` argument is the lowest counter not
 //! delivered, the same one until packets are popped; every counter given here is at or above it. A
-//! hold does not know limits or other slots. No operation's work depends on how far counters are
-//! apart: `places` keeps gaps as numbers.
+//! hold does not know limits or other slots.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -16,16 +16,15 @@
 //! docs/decisions/0075-one-hold-for-all-traffic.md.
 //!
 //! # Bounds
-//! Held memory (packets, pages of places, noted arrivals) stays within `bytes_max`. Above it, the slot
-//! that uses most gives up its oldest gaps until an eighth is free again. A slot spans at most
+//! Held memory (packets, pages, noted arrivals) stays within `bytes_max`. Above it, the slot that
+//! uses most gives up its oldest gaps until an eighth is free again. A slot spans at most
 //! `slot_packets_max` counters; a packet beyond pushes out the oldest gaps. Of `slots_max` slots
 //! the one longest without progress that holds nothing makes room for a new slot. Work follows the
-//! packets that came, never the numbers in them: a gap is passed over at once, however long it is.
+//! bytes received, not the numbers in them.
 //!
 //! # Contract
 //! The resequencer does not know why a packet is late, packets' contents, whether a resend is
-//! under way, or where delays come from. It reads no clock. Its results do not depend on the order
-//! of the links.
+//! under way, or where delays come from. Its results do not depend on the order of the links.
 //!
 //! Sources: RFC 1982 (serial numbers); MLVPN issues 61 and 64 (one global order delays unrelated
 //! flows).

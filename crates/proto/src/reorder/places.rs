@@ -25,7 +25,7 @@ pub(super) struct Held {
     pub(super) at: Instant,
 }
 
-type Slots = [Option<Held>; PER_PAGE as usize];
+type Slots = [Option<Held>; u16::BITS as usize];
 
 /// The packets whose counters, divided by [`PER_PAGE`], are `number`.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Page {
     slots: Box<Slots>,
 }
 
-const _: () = assert!(PER_PAGE == u16::BITS as u64, "a bit for each place");
+const _: () = assert!(PER_PAGE == u16::BITS as u64, "a place and a bit for each counter");
 
 impl Page {
     /// The lowest counter that is there.

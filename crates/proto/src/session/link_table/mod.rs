@@ -373,8 +373,8 @@ impl LinkTable {
         }
     }
 
-    /// A datagram of a sealed link authenticated: its path may follow. A new path of a server's peer
-    /// is told only when it is trusted ([`Self::on_control`]): each costs the peer a round trip.
+    /// A datagram of a sealed link authenticated: its path may follow. That a server's peer moved
+    /// is told only when the new path is trusted ([`Self::on_control`]).
     pub(super) fn on_authenticated(
         &mut self,
         id: LinkId,

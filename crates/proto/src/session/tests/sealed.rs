@@ -504,7 +504,7 @@ fn one_heartbeat_of_a_datagram_counts() {
         let role = if number % 2 == 0 { LinkRole::Backup } else { LinkRole::Never };
         let len = HEARTBEAT_BYTES;
         wire::put_frame_header(&mut frames, 1_000 + number, Kind::Heartbeat, Modifiers::NONE, len);
-        Heartbeat { role, ..heartbeat.clone() }.put(&mut frames);
+        Heartbeat { role, ..heartbeat }.put(&mut frames);
     }
     assert_eq!(say(&mut world, from, &frames), Ok(()));
     let stats = server_stats(&world);
@@ -518,7 +518,7 @@ fn one_heartbeat_of_a_datagram_counts() {
         let mut frames = Vec::new();
         let len = HEARTBEAT_BYTES;
         wire::put_frame_header(&mut frames, 2_000 + number, Kind::Heartbeat, Modifiers::NONE, len);
-        Heartbeat { role, ..heartbeat.clone() }.put(&mut frames);
+        Heartbeat { role, ..heartbeat }.put(&mut frames);
         assert_eq!(say(&mut world, from, &frames), Ok(()));
         changes += usize::from(server_stats(&world).links[0].role != before);
         world.now = world.now + Duration::from_millis(10);
