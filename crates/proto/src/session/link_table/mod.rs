@@ -400,8 +400,8 @@ impl LinkTable {
         Ok(())
     }
 
-    /// A control frame about the link itself came on this flow and path, in a datagram of `bytes`. The
-    /// path that the peer moved to, once it is trusted.
+    /// A control frame about the link itself came on this flow and path, in a datagram of `bytes`.
+    /// The path that the peer moved to, once it is trusted.
     pub(super) fn on_control(
         &mut self,
         id: LinkId,
