@@ -71,6 +71,8 @@ pub struct LinkView {
     pub burst_tenths: u16,
     /// Whether a competitor fills the link's queue, so that its delay is longer than its own.
     pub is_competing: bool,
+    /// Whether the capacity is what the configuration allows, so that no more is to be found.
+    pub is_at_ceiling: bool,
     /// Share of the capacity in use lately.
     pub utilisation_permille: u16,
     /// Pacing rate.

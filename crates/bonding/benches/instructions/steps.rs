@@ -140,6 +140,7 @@ fn schedule(count: usize) {
         recovers: true,
         burst_tenths: 10,
         is_competing: false,
+        is_at_ceiling: false,
         utilisation_permille: 500,
         rate: BitRate::from_bps(50_000_000),
         capacity: Some(BitRate::from_bps(50_000_000)),

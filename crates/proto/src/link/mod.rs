@@ -749,6 +749,7 @@ impl Link {
             recovers: false,
             burst_tenths: self.deliveries.log.burst_tenths(),
             is_competing: estimate.is_competing,
+            is_at_ceiling: estimate.is_at_ceiling,
             utilisation_permille: self.traffic.utilisation_permille(estimate.capacity, now),
             rate: self.pacing_rate(now),
             capacity: estimate.capacity,

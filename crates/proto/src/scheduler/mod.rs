@@ -132,6 +132,7 @@ pub(crate) mod tests {
             recovers: false,
             burst_tenths: 10,
             is_competing: false,
+            is_at_ceiling: false,
             utilisation_permille: 0,
             rate: BitRate::from_bps(mbit * 1_000_000),
             capacity: Some(BitRate::from_bps(mbit * 1_000_000)),

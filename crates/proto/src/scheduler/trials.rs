@@ -9,8 +9,8 @@
 //! allows, until what it is found to carry is enough for packets of its own. A copy that is late or
 //! lost does no harm: the receiver has the packet, and does not wait for copies.
 //!
-//! - *Slow* is a link whose pace is at most [`TRIAL_BPS`]. A faster one is passed over only where
-//!   next to nothing waits.
+//! - *Slow* is a link whose pace is at most [`TRIAL_BPS`], and not what is configured. A faster one
+//!   is passed over only where next to nothing waits.
 //! - It is *passed over* when it had credit for [`TRIAL_AFTER`] while bulk went elsewhere and more
 //!   waits. So packets of its own come first, and no credit is lost between these and copies.
 //! - Copies are at most one part in [`TRIAL_SHARE`] of what the links carry together, and
@@ -86,9 +86,10 @@ impl Trials {
     }
 }
 
-/// Whether a datagram takes long enough for the link to be passed over while much waits.
+/// Whether a datagram takes long enough for the link to be passed over while much waits, and the
+/// link may carry more than is believed.
 fn is_slow(link: &LinkView) -> bool {
-    link.rate.as_bps() <= TRIAL_BPS
+    link.rate.as_bps() <= TRIAL_BPS && !link.is_at_ceiling
 }
 
 #[cfg(test)]
@@ -125,6 +126,9 @@ mod tests {
         links[1] = link(1, 40, 30);
         links[1].free_at = NOW.saturating_sub(TRIAL_AFTER);
         assert!(copied(&mut policy, 20_000, &links, NOW).is_empty(), "it is not slow");
+        links[1].rate = BitRate::from_bps(200_000);
+        links[1].is_at_ceiling = true;
+        assert!(copied(&mut policy, 20_000, &links, NOW).is_empty(), "that is all it may carry");
     }
 
     #[test]

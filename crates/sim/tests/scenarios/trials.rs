@@ -28,7 +28,9 @@ fn believing(rates: &[u64], slow: usize, is_sealed: bool) -> BondWorld {
     let plain = Setup::new(made("20s", &links(rates)), Policy::Adaptive, 1);
     let setup = if is_sealed { plain.sealed() } else { plain };
     let mut before = setup.clone().with_ceilings();
-    before.scenario.links.get_mut(slow).unwrap().down.rate = Rate::Constant { bps: FLOOR_BPS };
+    for link in before.scenario.links.iter_mut().skip(slow).take(1) {
+        link.down.rate = Rate::Constant { bps: FLOOR_BPS };
+    }
     let (client, server) = (before.client(1, Instant::ZERO), setup.server(2, Instant::ZERO));
     let mut world = World::new(client, server, &setup.scenario, 1);
     world.run_until(at(0.7));

@@ -69,6 +69,8 @@ pub(super) struct RateEstimate {
     pub(super) capacity: Option<BitRate>,
     /// Another flow fills the link's queue.
     pub(super) is_competing: bool,
+    /// The capacity is what the configuration allows.
+    pub(super) is_at_ceiling: bool,
 }
 
 /// A change of phase, or of what a link is taken to carry by more than an eighth.
@@ -216,7 +218,12 @@ impl CongestionControl {
             Phase::Startup(_) => None,
             Phase::Steady(_) | Phase::Competing(_) => Some(rate(self.evidence.model.rate_bps())),
         };
-        RateEstimate { capacity, is_competing: matches!(self.phase, Phase::Competing(_)) }
+        let ceiling = self.evidence.model.ceiling();
+        RateEstimate {
+            capacity,
+            is_competing: matches!(self.phase, Phase::Competing(_)),
+            is_at_ceiling: ceiling.is_some_and(|ceiling| capacity.is_some_and(|rate| rate >= ceiling)),
+        }
     }
 
     /// The rate to pace at while an answer is `overdue`: the queue now is at least that long.
