@@ -26,9 +26,11 @@ pub const QUANTUM: Duration = Duration::from_millis(1);
 pub(crate) const HOLD_MAX: Duration = Duration::from_millis(150);
 
 /// The same where the missing packet may have been sent again: two rounds of loss, feedback and
-/// resend over links of 80 ms. An inner TCP takes a packet for lost 200 ms after its round trip
-/// (RFC 6298, Linux's minimum), so the bound is below 200 ms plus a common round trip.
-pub(crate) const RESEND_HOLD_MAX: Duration = Duration::from_millis(300);
+/// resend over links of 80 ms that jitter by 25 ms. Links without jitter are not waited for so long
+/// ([`LinkDelay::resend`](crate::reorder::LinkDelay)). An inner TCP takes a packet for lost 200 ms
+/// and four deviations after its round trip (RFC 6298, Linux's minimum).
+/// Measured: docs/decisions/0058-a-hold-of-half-a-second.md.
+pub(crate) const RESEND_HOLD_MAX: Duration = Duration::from_millis(500);
 
 /// How much later than its link's delay a packet may arrive without anything being wrong. A sender
 /// that sends all its saved credit at once fills the link's own queue for [`BURST`], and between
@@ -43,10 +45,9 @@ const _: () = assert!(DELAY_SLACK.as_millis() > BURST.as_millis());
 /// gives up the packets of the slower link before they arrive.
 pub(crate) const SPREAD_MAX: Duration = HOLD_MAX.saturating_sub(DELAY_SLACK);
 
-/// The same where losses are sent again. The sender learns of the slower link's losses that much
-/// later, and the resend over another link needs the slack a second time.
-pub(crate) const RESEND_SPREAD_MAX: Duration =
-    RESEND_HOLD_MAX.saturating_sub(DELAY_SLACK).saturating_sub(DELAY_SLACK);
+/// The same where losses are sent again: the difference and one resend over the nearer link are
+/// within [`RESEND_HOLD_MAX`].
+pub(crate) const RESEND_SPREAD_MAX: Duration = Duration::from_millis(240);
 
 /// A link whose utilisation is above this counts as saturated, permille (the score's 80 %).
 pub const SATURATED_PERMILLE: u16 = 800;

@@ -486,7 +486,7 @@ impl Link {
         if interval.lost() * 1_000 >= interval.packets() * HEAVY_LOSS_PERMILLE {
             self.path.sizes.search_mut().on_heavy_loss();
         }
-        let is_own = self.congestion.take_own_loss(interval.from(), now);
+        let is_own = self.congestion.take_own_loss(interval.from(), self.profile.is_sealed(), now);
         self.losses.on_interval(interval.packets(), interval.received(), is_own, now);
     }
 

@@ -16,5 +16,5 @@ pub(super) const STOPPING_PERMILLE: u16 = 10;
 pub(super) const SECOND_WITHIN: Duration = Duration::from_millis(5);
 /// How much later than the first packet a resend may arrive: the receiver holds no gap for longer.
 pub(super) const RESENT_WITHIN: Duration = RESEND_HOLD_MAX;
-/// What one session keeps, bytes. Chosen: 300 ms, which is [`RESENT_WITHIN`], at 850 Mbit/s.
+/// What one session keeps, bytes. Chosen: half a second, which is [`RESENT_WITHIN`], at 500 Mbit/s.
 pub(crate) const KEPT_BYTES_MAX: usize = 32 << 20;

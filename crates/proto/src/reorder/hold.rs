@@ -13,7 +13,7 @@
 //! difference of delays plus `LinkDelay::resend`: two rounds of loss, feedback and resend.
 //!
 //! An unusable link counts as having passed. If no link is usable, only the cap counts: **no gap is
-//! waited for longer than `hold_max`** after the arrival behind it, or 300 ms if losses are sent
+//! waited for longer than `hold_max`** after the arrival behind it, or 500 ms if losses are sent
 //! again. After a gap is given up, the rules apply to the next gap with the arrivals already noted.
 //! A delay offset common to all links cancels.
 //!

@@ -339,7 +339,7 @@ fn sides_that_stand_still_for_a_fifth_of_the_time_fill_the_links() {
         assert!(row.problems.is_empty(), "{:?}", row.problems);
         row.share
     };
-    // Single runs have 83 to 92 %.
+    // Single runs have 79 to 90 %.
     let shares: Vec<f64> = (1..=4).map(share).collect();
-    assert!(shares.iter().sum::<f64>() / 4.0 > 0.84, "{shares:.3?}");
+    assert!(shares.iter().sum::<f64>() / 4.0 > 0.82, "{shares:.3?}");
 }

@@ -33,7 +33,7 @@ fn whole_flows_go_over_a_faster_link_far_away_and_light_traffic_stays_near() {
             // The line alone has 5.2.
             assert!(bond.goodput_mbps > 15.0, "{case}");
             // One flow grows over the line first, and into the dish's round trip then.
-            let least = if flows == 1 { 0.8 } else { 0.95 };
+            let least = if flows == 1 { 0.75 } else { 0.95 };
             assert!(bond.goodput_mbps > dish.goodput_mbps * least, "{case}");
             let echo = bond.echo_p99.expect("answers");
             assert!(echo < Duration::from_millis(90), "{case}: {echo:?}");

@@ -229,7 +229,7 @@ impl CongestionControl {
     /// The rate to pace at while an answer is `overdue`: the queue now is at least that long.
     pub(super) fn pacing_rate(&self, overdue: Duration, now: Instant) -> BitRate {
         let paced_bps = match &self.phase {
-            Phase::Startup(startup) => startup.paced_bps(&self.evidence),
+            Phase::Startup(startup) => startup.paced_bps(&self.evidence.model),
             Phase::Steady(steady) => steady.paced_bps(&self.evidence.model, now),
             Phase::Competing(competing) => competing.paced_bps(),
         };
@@ -263,11 +263,16 @@ impl CongestionControl {
 
     /// Whether what was lost, if it was sent from `from` on, was not lost to a queue, ours or
     /// another's, nor to a policer while the rate was found out. Asked once for each stretch of
-    /// time.
-    pub(super) fn take_own_loss(&mut self, from: Instant, now: Instant) -> bool {
+    /// time. In startup that is not known; `recovers`: losses are sent again, so they harm no
+    /// flow meanwhile.
+    pub(super) fn take_own_loss(&mut self, from: Instant, recovers: bool, now: Instant) -> bool {
         let Evidence { model, queue, drain, origin, .. } = &mut self.evidence;
-        let is_contested = matches!(self.phase, Phase::Competing(_)) || drain.is_contested(now);
-        origin.take_own(from, queue.queue_s(), model.rtt_min()) && !is_contested
+        let is_open = match self.phase {
+            Phase::Startup(_) => recovers,
+            Phase::Competing(_) => true,
+            Phase::Steady(_) => drain.is_contested(now),
+        };
+        origin.take_own(from, queue.queue_s(), model.rtt_min()) && !is_open
     }
 
     /// Whether congestion marks turned out to mean nothing, the first time that it is asked: C is

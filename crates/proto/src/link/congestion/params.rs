@@ -61,9 +61,9 @@ pub(super) const STALL_MIN_US: u64 = 5_000;
 
 /// Datagrams in the first round trips. Chosen: near TCP's initial window (RFC 6928: 10).
 pub(super) const INITIAL_DATAGRAMS: f64 = 16.0;
-/// Most that is paced at before anything was delivered, bit/s. Chosen: a slow link's queue takes
-/// it.
-pub(super) const INITIAL_BPS_MAX: f64 = 5e6;
+/// Most that is paced at before anything was delivered, bit/s. Chosen: a near link's first datagrams
+/// are there before those of another link.
+pub(super) const INITIAL_BPS_MAX: f64 = 20e6;
 /// Longest round trip that counts for the initial rate, seconds. Chosen: a far link starts no
 /// slower than one at 150 ms.
 pub(super) const INITIAL_ROUND_MAX_S: f64 = 0.15;
@@ -82,6 +82,9 @@ pub(super) const START_STANDING: u32 = 2;
 /// Startup overshoot factor: above it, losses come from the search, not from the link. Chosen: a
 /// quarter, as the largest step of the search.
 pub(super) const START_BEYOND: f64 = 1.25;
+/// Loss tells in startup where the pacer was idle for no more than so many quarters of the time.
+/// Chosen: four TCP flows behind a policer leave a half of the pace.
+pub(super) const START_IDLE_QUARTERS: u32 = 3;
 /// Shortest window of a rate in startup, where a queue cuts the window short. Chosen: four samples.
 pub(super) const START_WINDOW_MIN: Duration = Duration::from_millis(8);
 

@@ -1,15 +1,16 @@
 //! Startup: C is unknown. Pacing is 2.2 times what was delivered, at least 16 datagrams a round
-//! trip (and at most 5 Mbit/s of that), until a queue stands or a tenth is lost; then C is what is
-//! delivered. A link with a ceiling has no startup.
+//! trip (and at most 20 Mbit/s of that), until a queue stands where no little was sent, or more
+//! is lost than passes; then C is what is delivered. A link with a ceiling has no startup.
+//! Measured: docs/decisions/0019-goodput-tells-a-policer.md (its addition).
 
 use super::diagnosis::Cause;
 use super::diagnosis::policer::Finding as LossFinding;
 use super::evidence::Evidence;
-use super::model::{datagram_s, empty_s};
+use super::model::{Model, datagram_s, empty_s};
 use super::params::{
-    DATAGRAM_BYTES, DRAIN_DEVIATIONS, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, RATE_MIN_BPS,
-    START_BEYOND, START_GAIN, START_QUEUE_DATAGRAMS, START_QUEUE_ROUNDS, START_QUEUE_S, START_STANDING,
-    START_WINDOW_MIN,
+    DATAGRAM_BYTES, DRAIN_DEVIATIONS, INITIAL_BPS_MAX, INITIAL_DATAGRAMS, INITIAL_ROUND_MAX_S, LIGHT_LOAD,
+    RATE_MIN_BPS, START_BEYOND, START_GAIN, START_QUEUE_DATAGRAMS, START_QUEUE_ROUNDS, START_QUEUE_S,
+    START_STANDING, START_WINDOW_MIN,
 };
 use super::steady::Steady;
 use crate::time::Instant;
@@ -42,14 +43,17 @@ impl Startup {
         // A queue ends it at once, with what little is known of the rate.
         let round = model.round();
         let window = if is_standing { round.min(evidence.history.reach()) } else { round };
-        let span = evidence.history.span(window.max(START_WINDOW_MIN))?;
-        evidence.loss.set_light(!span.is_full && queue_s <= empty_s(self.most_bps));
+        let window = window.max(START_WINDOW_MIN);
+        let span = evidence.history.span(window)?;
+        let is_little = span.sent_bps < self.most_bps * LIGHT_LOAD;
+        evidence.loss.set_light(is_little && queue_s <= empty_s(self.most_bps));
         if span.is_full || span.sent_bps > self.most_bps * START_BEYOND {
             evidence.origin.on_push(now);
         }
         self.most_bps = self.most_bps.max(span.delivered_bps);
         evidence.model.note_best(self.most_bps, now);
-        let (cause, rate_bps, is_policed) = if is_standing {
+        // What a few datagrams between pauses meet is no queue of theirs, and no rate.
+        let (cause, rate_bps, is_policed) = if is_standing && !is_little {
             let cause = if is_marked { Cause::EcnMark } else { Cause::OwnQueue };
             (cause, span.delivered_bps, false)
         } else {
@@ -67,8 +71,8 @@ impl Startup {
     }
 
     /// What to pace at, bit/s.
-    pub(super) fn paced_bps(&self, evidence: &Evidence) -> f64 {
-        let round = evidence.model.rtt_min().as_secs_f64().clamp(1e-3, INITIAL_ROUND_MAX_S);
+    pub(super) fn paced_bps(&self, model: &Model) -> f64 {
+        let round = model.rtt_min().as_secs_f64().clamp(1e-3, INITIAL_ROUND_MAX_S);
         let initial = INITIAL_DATAGRAMS * DATAGRAM_BYTES * 8.0 / round;
         (self.most_bps * START_GAIN).max(initial.min(INITIAL_BPS_MAX))
     }

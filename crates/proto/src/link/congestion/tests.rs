@@ -375,11 +375,11 @@ fn what_is_lost_by_the_search_for_the_rate_is_not_the_links_own_loss() {
         let lost = bench.lost - before;
         // What was sent meanwhile is known a round trip later.
         bench.run(40, mbit(1_000), mbit(50));
-        let is_clear = bench.control.take_own_loss(from, bench.now);
+        let is_clear = bench.control.take_own_loss(from, true, bench.now);
         *(if is_clear { &mut its } else { &mut ours }) += lost;
     }
     assert!(ours > 50_000 && its * 20 < ours, "{ours} and {its} bytes lost");
-    assert!(bench.control.take_own_loss(bench.now, bench.now), "it is over");
+    assert!(bench.control.take_own_loss(bench.now, true, bench.now), "it is over");
 }
 
 #[test]

@@ -27,7 +27,8 @@ use crate::link::congestion::observation::Observation;
 use crate::link::congestion::params::{
     BUSY_WINDOW_MIN, CHANGE, CUT_ROUNDS, CUT_TEST_MAX, CUTS_OF_CHANCE, DATAGRAM_BYTES, EXCESS_BYTES,
     EXCESS_BYTES_PER_USUAL, EXCESS_ROWS, IDLE_SHARE, KNOWN_LOSS, LIGHT_LOAD, LIGHT_LOSS_MAX, LOSS_MEAN_BYTES,
-    OUTAGE_LOSS, POLICED_LOSS, SERIES_WITHIN, SURE, USUAL_LOSS_MAX, WINDOW_DATAGRAMS,
+    OUTAGE_LOSS, POLICED_LOSS, ROUND_MAX, SERIES_WITHIN, START_IDLE_QUARTERS, SURE, USUAL_LOSS_MAX,
+    WINDOW_DATAGRAMS,
 };
 use crate::time::Instant;
 
@@ -125,8 +126,10 @@ impl Flow {
 #[derive(Debug, Clone, Copy, Default)]
 struct Excess {
     bytes: f64,
-    /// When the sum was nothing or the pacer idle last, and the last observation.
+    /// When the sum was nothing last, and when it was that or the pacer was idle.
+    began: Mark,
     from: Mark,
+    /// The last observation.
     last: Mark,
 }
 
@@ -135,7 +138,7 @@ impl Excess {
     fn on_observation(&mut self, newest: Mark, allowed: f64, most: f64) -> Flow {
         let last = std::mem::replace(&mut self.last, newest);
         if self.bytes <= 0.0 {
-            self.from = last;
+            (self.began, self.from) = (last, last);
         }
         let flow = self.last.since(&last);
         if !flow.is_full() {
@@ -145,8 +148,20 @@ impl Excess {
         flow
     }
 
-    fn flow(&self) -> Flow {
-        self.last.since(&self.from)
+    /// What arrived and was lost at full pace. In startup the pace is ahead of every sender: there
+    /// all of it counts where that is little, and more time. While a bucket loses again and again,
+    /// what comes through is its rate, pauses and all.
+    fn flow(&self, model: &Model) -> Flow {
+        let flow = self.last.since(&self.from);
+        if model.rate_bps() > 0.0 || flow.is_long(model) {
+            return flow;
+        }
+        let whole = self.last.since(&self.began);
+        if whole.time >= ROUND_MAX && whole.idle <= whole.time * START_IDLE_QUARTERS / 4 {
+            whole
+        } else {
+            flow
+        }
     }
 
     /// Begins anew.
@@ -346,7 +361,7 @@ impl LossDetector {
             return self.test_cut(model, now);
         }
         let (share, bytes) = self.allowed(rate_bps, now);
-        let flow = self.excess.flow();
+        let flow = self.excess.flow(model);
         if flow.loss() < share || self.excess.bytes < bytes {
             return None;
         }
