@@ -6,11 +6,13 @@ mod roster;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use bonding_os::Cidr;
 use bonding_os::monitor::Monitor;
-use bonding_os::nat::{self, NatConfig};
+use bonding_os::nat::{Family, Masquerade, Nat, NatConfig};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
 use bonding_os::throttle::Throttle;
@@ -29,7 +31,7 @@ use crate::engine::command::{Clients, Command, KnownClient, Reply, Revoked};
 use crate::engine::event_loop::{Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
-use crate::engine::plan::{NatPlan, ServerPlan};
+use crate::engine::plan::ServerPlan;
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
@@ -39,7 +41,7 @@ use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
-    let Ground { signals, mut journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file)?;
+    let Ground { signals, journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file)?;
     let identity = identity(&plan.private_key_file)?;
     let public_key = identity.public();
     let (roster, entries) = Roster::open(plan, public_key)?;
@@ -50,9 +52,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     let prefixes: Vec<Prefix> =
         entries.iter().flat_map(|entry| entry.config.prefixes.iter().copied()).collect();
     setup::routes(&tun, &plan.tunnel.addresses, &prefixes)?;
-    if let Some(nat) = &plan.nat {
-        forward(&mut journal, plan, nat, &prefixes)?;
-    }
+    let nat = forward(journal, plan, monitor)?;
     let clock = Clock::start();
     let config = EndpointConfig {
         clients: Vec::new(),
@@ -74,7 +74,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     // Its seed would give every key of this run.
     drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
-    let mut shell = ServerShell::new(plan, roster, tunnel);
+    let mut shell = ServerShell::new(plan, roster, tunnel, nat);
     tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");
     for entry in entries {
         shell.admit(&mut endpoint, entry, clock.now());
@@ -129,29 +129,31 @@ fn sealed_mtu(plan: &ServerPlan) -> u16 {
     setup::inner_mtu(None, Overhead::of(plan.listen, Security::Sealed))
 }
 
-/// Forwards for the families that the tunnel has, and masquerades the packets that come out of it.
-fn forward(
-    journal: &mut Journal,
-    plan: &ServerPlan,
-    nat: &NatPlan,
-    prefixes: &[Prefix],
-) -> Result<(), RunError> {
-    let mut sources = Vec::new();
-    for prefix in plan.tunnel.addresses.iter().chain(prefixes) {
-        sources.push(setup::cidr(*prefix)?);
+/// The table that says what clients may reach, and forwarding and NAT if they are on.
+fn forward(journal: Journal, plan: &ServerPlan, monitor: Monitor) -> Result<Nat, RunError> {
+    let cidrs =
+        |prefixes: &[Prefix]| prefixes.iter().map(|one| setup::cidr(*one)).collect::<Result<Vec<Cidr>, _>>();
+    let addresses = cidrs(&plan.tunnel.addresses)?;
+    let mut exceptions = Vec::new();
+    for client in &plan.clients {
+        let Some(reach) = client.reach else { continue };
+        exceptions.extend(cidrs(&client.config.prefixes)?.into_iter().map(|source| (source, reach)));
     }
-    let ipv4 = sources.iter().any(|source| source.address().is_ipv4());
-    let ipv6 = sources.iter().any(|source| source.address().is_ipv6());
-    nat::enable_forwarding(journal, ipv4, ipv6)?;
     let config = NatConfig {
         tunnel: plan.tunnel.interface.clone(),
-        sources,
-        egress: nat.egress.clone(),
+        addresses,
+        reach: plan.reach,
+        exceptions,
+        masquerade: plan.nat.as_ref().map(|nat| Masquerade { egress: nat.egress.clone() }),
         listeners: plan.ports.range(),
     };
-    nat::install(journal, &config)?;
-    tracing::info!(egress = nat.egress.as_deref().unwrap_or("auto"), ipv4, ipv6, "forwarding and NAT are on");
-    Ok(())
+    let nat = Nat::install(journal, config, monitor)?;
+    if let Some(plan) = &plan.nat {
+        let (ipv4, ipv6) = (nat.has(Family::V4), nat.has(Family::V6));
+        let egress = plan.egress.as_deref().unwrap_or("auto");
+        tracing::info!(egress, ipv4, ipv6, "forwarding and NAT are on");
+    }
+    Ok(nat)
 }
 
 /// The TUN device, as far as it changes while the server runs.
@@ -176,14 +178,15 @@ struct ServerShell<'a> {
     plan: &'a ServerPlan,
     roster: Roster,
     tunnel: Tunnel,
+    nat: Nat,
     members: BTreeMap<SessionId, Member>,
     refusal_log: Throttle,
 }
 
 impl<'a> ServerShell<'a> {
-    fn new(plan: &'a ServerPlan, roster: Roster, tunnel: Tunnel) -> Self {
+    fn new(plan: &'a ServerPlan, roster: Roster, tunnel: Tunnel, nat: Nat) -> Self {
         let refusal_log = Throttle::new(Duration::from_secs(10));
-        Self { plan, roster, tunnel, members: BTreeMap::new(), refusal_log }
+        Self { plan, roster, tunnel, nat, members: BTreeMap::new(), refusal_log }
     }
 
     /// Lets a client connect.
@@ -337,6 +340,24 @@ impl Shell<Endpoint> for ServerShell<'_> {
             Command::Clients => Ok(Reply::Clients(self.clients(endpoint, now))),
             Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),
         }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.nat.as_fd())
+    }
+
+    fn handle_ready(&mut self) {
+        if let Err(error) = self.nat.handle_ready() {
+            tracing::warn!(%error, "cannot follow the changes of interfaces and firewall");
+        }
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.nat.due_in()
+    }
+
+    fn handle_due(&mut self) {
+        self.nat.look();
     }
 
     fn tell_names(&self, name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {

@@ -31,6 +31,19 @@ impl Cidr {
         Ok(Self { address, length })
     }
 
+    /// `address` alone.
+    pub const fn host(address: IpAddr) -> Self {
+        Self { address, length: bits(address) }
+    }
+
+    /// Whether all addresses of `other`'s network are in this one.
+    pub fn contains(self, other: Self) -> bool {
+        let other_network = Self { address: other.address, length: self.length };
+        self.address.is_ipv4() == other.address.is_ipv4()
+            && self.length <= other.length
+            && other_network.network() == self.network()
+    }
+
     /// The address as given, host bits included.
     pub const fn address(self) -> IpAddr {
         self.address
@@ -89,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_shows_and_clears_host_bits() {
+    fn parses_shows_clears_host_bits_and_compares() {
         for (text, network) in [
             ("10.99.0.1/24", "10.99.0.0/24"),
             ("10.99.0.1", "10.99.0.1/32"),
@@ -101,6 +114,13 @@ mod tests {
             let cidr: Cidr = text.parse().unwrap();
             assert_eq!(cidr.network().to_string(), network);
         }
+        let contains =
+            |outer: &str, inner: &str| outer.parse::<Cidr>().unwrap().contains(inner.parse().unwrap());
+        assert!(contains("10.99.0.1/24", "10.99.0.2/32"));
+        assert!(contains("fd99::1/64", "fd99::2"));
+        assert!(!contains("10.99.0.1/24", "10.99.1.2/32"));
+        assert!(!contains("10.99.0.1/24", "10.99.0.0/16"));
+        assert!(!contains("0.0.0.0/0", "fd99::2"));
         assert!("10.0.0.1/33".parse::<Cidr>().is_err());
         assert!("10.0.0/24".parse::<Cidr>().is_err());
         assert!("fd99::1/-1".parse::<Cidr>().is_err());

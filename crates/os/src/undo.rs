@@ -6,9 +6,11 @@
 //! undoes the changes of a running one. A journal of another network namespace is discarded unread:
 //! the namespace is gone, and with it the changes.
 //!
-//! There are two kinds of change only: a setting under `/proc/sys/net`, and one of our nftables
-//! tables. Devices, addresses and routes through them disappear with the process.
+//! There are two kinds of change only: a setting of forwarding under `/proc/sys/net`, and one of
+//! our nftables tables. Devices, addresses and routes through them disappear with the process. A
+//! setting stays as it is if another program came to need forwarding since it was changed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::monitor::MonitorError;
 use crate::nat;
 
 /// The settings that may be changed.
@@ -48,13 +51,16 @@ pub enum UndoError {
     /// nftables refused.
     #[error(transparent)]
     Nat(#[from] nat::NatError),
+    /// The interfaces cannot be watched.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
 }
 
 /// One change, with what it takes to undo it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
-    /// A setting and its value before.
-    Sysctl { path: String, previous: String },
+    /// A setting and its value before, and who needed forwarding then.
+    Sysctl { path: String, previous: String, claims: BTreeSet<String> },
     /// An nftables table of family `inet`.
     Table(String),
 }
@@ -62,7 +68,10 @@ enum Change {
 impl Change {
     fn line(&self) -> String {
         match self {
-            Self::Sysctl { path, previous } => format!("sysctl {path} {previous}\n"),
+            Self::Sysctl { path, previous, claims } => {
+                let claims: String = claims.iter().flat_map(|claim| [" ", claim]).collect();
+                format!("sysctl {path} {previous}{claims}\n")
+            }
             Self::Table(name) => format!("table {name}\n"),
         }
     }
@@ -72,9 +81,11 @@ impl Change {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
             "sysctl" => {
-                let (path, previous) = rest.split_once(' ')?;
+                let mut words = rest.split(' ');
+                let (path, previous) = (words.next()?, words.next()?);
                 let ours = path.starts_with(SYSCTL_ROOT) && !path.contains("..");
-                ours.then(|| Self::Sysctl { path: path.to_owned(), previous: previous.to_owned() })
+                let claims = words.map(str::to_owned).collect();
+                ours.then(|| Self::Sysctl { path: path.to_owned(), previous: previous.to_owned(), claims })
             }
             "table" => nat::is_own_table(rest).then(|| Self::Table(rest.to_owned())),
             _ => None,
@@ -83,11 +94,25 @@ impl Change {
 
     fn undo(&self) -> Result<(), UndoError> {
         match self {
-            Self::Sysctl { path, previous } => match write_sysctl(path, previous) {
-                // The setting's interface is gone.
-                Err(UndoError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result,
-            },
+            Self::Sysctl { path, previous, claims } => {
+                let now = nat::claims(nat::Family::of_setting(path));
+                let new: Vec<&str> = now.difference(claims).map(String::as_str).collect();
+                if !new.is_empty() {
+                    tracing::info!(
+                        setting = path,
+                        needed = new.join(" "),
+                        "stays: others need forwarding now"
+                    );
+                    return Ok(());
+                }
+                match write_sysctl(path, previous) {
+                    // The setting's interface is gone.
+                    Err(UndoError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                        Ok(())
+                    }
+                    result => result,
+                }
+            }
             Self::Table(name) => Ok(nat::delete_table(name)?),
         }
     }
@@ -134,15 +159,22 @@ impl Journal {
     }
 
     /// Changes a setting under `/proc/sys/net` while this journal lives. Does nothing if the
-    /// setting has that value already.
-    pub fn set_sysctl(&mut self, path: &str, value: &str) -> Result<(), UndoError> {
+    /// setting has that value already. `claims` are those of this moment, see [`nat::claims`].
+    pub(crate) fn set_forwarding(
+        &mut self,
+        path: &str,
+        value: &str,
+        claims: &BTreeSet<String>,
+    ) -> Result<(), UndoError> {
         let previous =
             fs::read_to_string(path).map_err(|source| UndoError::Sysctl { path: path.to_owned(), source })?;
         let previous = previous.trim();
         if previous == value {
             return Ok(());
         }
-        self.record(Change::Sysctl { path: path.to_owned(), previous: previous.to_owned() })?;
+        let change =
+            Change::Sysctl { path: path.to_owned(), previous: previous.to_owned(), claims: claims.clone() };
+        self.record(change)?;
         write_sysctl(path, value)
     }
 
@@ -152,7 +184,16 @@ impl Journal {
         self.record(Change::Table(name.to_owned()))
     }
 
+    /// The first change of a setting knows its value before. An interface that comes and goes is
+    /// written down once.
     fn record(&mut self, change: Change) -> Result<(), UndoError> {
+        let is_known = |known: &Change| match (known, &change) {
+            (Change::Sysctl { path: known, .. }, Change::Sysctl { path, .. }) => known == path,
+            (known, change) => known == change,
+        };
+        if self.changes.iter().any(is_known) {
+            return Ok(());
+        }
         self.append(&change.line())?;
         self.changes.push(change);
         Ok(())
@@ -216,10 +257,13 @@ mod tests {
 
     #[test]
     fn only_own_changes_are_believed() {
-        let sysctl =
-            Change::Sysctl { path: "/proc/sys/net/ipv4/ip_forward".to_owned(), previous: "0".to_owned() };
+        let sysctl = |claims: &[&str]| Change::Sysctl {
+            path: "/proc/sys/net/ipv4/conf/eth0/forwarding".to_owned(),
+            previous: "0".to_owned(),
+            claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
+        };
         let table = Change::Table("bonding-tun-bond".to_owned());
-        for change in [sysctl, table] {
+        for change in [sysctl(&[]), sysctl(&["2/filter/FORWARD", "ip_forward"]), table] {
             assert_eq!(Change::parse(change.line().trim_end()), Some(change));
         }
         for line in [

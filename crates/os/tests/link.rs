@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bonding_os::coalesce::Outbound;
 use bonding_os::monitor::{InterfaceEvent, Monitor};
-use bonding_os::nat::{self, NatConfig};
+use bonding_os::nat::{Masquerade, Nat, NatConfig, Reach};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::privileges;
@@ -237,8 +237,7 @@ fn own_status(key: &str) -> String {
 fn the_rights_that_are_kept_suffice() {
     sandboxed("the_rights_that_are_kept_suffice", || {
         let path = state_file();
-        let mut journal = Journal::open(&path).unwrap();
-        let tun = gateway(&mut journal);
+        let (tun, nat) = gateway(Journal::open(&path).unwrap());
         privileges::reduce().unwrap();
         for key in ["CapInh", "CapPrm", "CapEff", "CapBnd"] {
             assert_eq!(u64::from_str_radix(&own_status(key), 16), Ok(0x3000), "{key}");
@@ -254,8 +253,8 @@ fn the_rights_that_are_kept_suffice() {
         requests.add_route(tun.index(), "192.168.77.0/24".parse().unwrap()).expect("a route");
         let table = run(&["nft", "list", "ruleset"]);
         assert!(table.contains("masquerade"), "nft(8) may not look: {table}");
-        drop(journal);
-        assert_eq!((&*sysctl("ipv4/ip_forward"), &*sysctl("ipv6/conf/all/forwarding")), ("0", "0"));
+        drop(nat);
+        assert_eq!(switches(), ["0", "0", "0", "0"]);
         assert_eq!(run(&["nft", "list", "ruleset"]), "");
         assert!(!path.exists());
         drop(tun);
@@ -268,7 +267,9 @@ fn the_rights_that_are_kept_suffice() {
 }
 
 /// A TUN device, an egress interface with a neighbour `203.0.113.2`, forwarding and NAT.
-fn gateway(journal: &mut Journal) -> Tun {
+fn gateway(journal: Journal) -> (Tun, Nat) {
+    // A namespace has the switch of its machine.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     veth();
     run(&["ip", "addr", "add", "203.0.113.1/24", "dev", "va"]);
     run(&["ip", "neigh", "add", "203.0.113.2", "lladdr", "02:00:00:00:00:09", "dev", "va"]);
@@ -281,26 +282,34 @@ fn gateway(journal: &mut Journal) -> Tun {
     .unwrap();
     Requests::open().unwrap().add_route(tun.index(), "192.168.1.5/24".parse().unwrap()).unwrap();
     Requests::open().unwrap().add_route(tun.index(), "fd77::/48".parse().unwrap()).unwrap();
-    nat::enable_forwarding(journal, true, true).unwrap();
     let config = NatConfig {
         tunnel: "tun-test".to_owned(),
-        sources: vec!["10.99.0.1/24".parse().unwrap(), "fd99::1/64".parse().unwrap()],
-        egress: None,
+        addresses: vec!["10.99.0.1/24".parse().unwrap(), "fd99::1/64".parse().unwrap()],
+        reach: Reach { internet: true, ..Reach::default() },
+        exceptions: Vec::new(),
+        masquerade: Some(Masquerade { egress: None }),
         listeners: (9_001, 9_005),
     };
-    nat::install(journal, &config).unwrap();
-    tun
+    let nat = Nat::install(journal, config, Monitor::open().unwrap()).unwrap();
+    (tun, nat)
+}
+
+/// Those that the gateway switches on, and the one for all of IPv4, which it does not.
+fn switches() -> [String; 4] {
+    ["ipv4/conf/va/forwarding", "ipv4/conf/vb/forwarding", "ipv6/conf/all/forwarding", "ipv4/ip_forward"]
+        .map(sysctl)
 }
 
 #[test]
 fn masquerades_clamps_and_undoes_everything() {
     sandboxed("masquerades_clamps_and_undoes_everything", || {
         let path = state_file();
-        let mut journal = Journal::open(&path).unwrap();
         run(&["ip", "link", "add", "vc", "type", "veth", "peer", "name", "vd"]);
         std::fs::write("/proc/sys/net/ipv6/conf/vc/accept_ra", "1").unwrap();
-        let mut tun = gateway(&mut journal);
-        assert_eq!((&*sysctl("ipv4/ip_forward"), &*sysctl("ipv6/conf/all/forwarding")), ("1", "1"));
+        let (mut tun, mut nat) = gateway(Journal::open(&path).unwrap());
+        // Of the interfaces those with an address, by which answers can come.
+        assert_eq!(switches(), ["1", "0", "1", "0"]);
+        assert_eq!(sysctl("ipv4/conf/tun-test/forwarding"), "1");
         assert_eq!(sysctl("ipv6/conf/vc/accept_ra"), "2");
         assert!(run(&["ip", "route"]).contains("192.168.1.0/24 dev tun-test"));
         assert!(run(&["ip", "-6", "route"]).contains("fd77::/48 dev tun-test"));
@@ -316,8 +325,13 @@ fn masquerades_clamps_and_undoes_everything() {
         // 1461 less 40 bytes of IPv4 and TCP header.
         assert_eq!(syn[42..44], 1421_u16.to_be_bytes(), "the segment size is not clamped");
 
-        drop(journal);
-        assert_eq!((&*sysctl("ipv4/ip_forward"), &*sysctl("ipv6/conf/all/forwarding")), ("0", "0"));
+        // An interface that comes later takes part as well.
+        run(&["ip", "addr", "add", "198.51.100.1/24", "dev", "vb"]);
+        nat.handle_ready().unwrap();
+        assert_eq!(switches(), ["1", "1", "1", "0"]);
+
+        drop(nat);
+        assert_eq!(switches(), ["0", "0", "0", "0"]);
         assert_eq!(sysctl("ipv6/conf/vc/accept_ra"), "1");
         assert_eq!(run(&["nft", "list", "ruleset"]), "");
         assert!(!path.exists());
@@ -325,20 +339,42 @@ fn masquerades_clamps_and_undoes_everything() {
 }
 
 #[test]
+fn forwarding_stays_on_for_others() {
+    sandboxed("forwarding_stays_on_for_others", || {
+        let path = state_file();
+        let (tun, nat) = gateway(Journal::open(&path).unwrap());
+        // IPv6 has no sign but the rules of the other program.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        drop(nat);
+        assert_eq!(switches(), ["1", "1", "0", "1"]);
+
+        run(&["ip", "link", "del", "va"]);
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        drop(tun);
+        let (_tun, nat) = gateway(Journal::open(&path).unwrap());
+        run(&[
+            "nft",
+            "add table ip6 other; add chain ip6 other pass { type filter hook forward priority 0; }",
+        ]);
+        drop(nat);
+        assert_eq!(switches(), ["0", "0", "1", "0"]);
+    });
+}
+
+#[test]
 fn a_crash_is_cleaned_up_later() {
     sandboxed("a_crash_is_cleaned_up_later", || {
         let path = state_file();
-        let mut journal = Journal::open(&path).unwrap();
-        let _tun = gateway(&mut journal);
+        let (_tun, nat) = gateway(Journal::open(&path).unwrap());
         // As after SIGKILL: the lock is gone, the file stays.
         let text = std::fs::read(&path).unwrap();
-        std::mem::forget(journal);
+        std::mem::forget(nat);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, text).unwrap();
         assert!(run(&["nft", "list", "ruleset"]).contains("bonding-tun-test"));
 
         assert!(undo::cleanup(&path).unwrap());
-        assert_eq!(sysctl("ipv4/ip_forward"), "0");
+        assert_eq!(switches(), ["0", "0", "0", "0"]);
         assert_eq!(run(&["nft", "list", "ruleset"]), "");
         assert!(!undo::cleanup(&path).unwrap());
     });

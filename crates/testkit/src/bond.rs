@@ -52,6 +52,8 @@ pub struct Options {
     pub rates: bool,
     /// Whether losses are repaired (the default).
     pub recovery: bool,
+    /// The server's `[routing] allow`.
+    pub allow: &'static str,
 }
 
 impl Default for Options {
@@ -63,6 +65,8 @@ impl Default for Options {
             report_interval: "1s",
             rates: true,
             recovery: true,
+            // Tests measure to services on the server's host.
+            allow: "[\"internet\", \"server\"]",
         }
     }
 }
@@ -77,6 +81,17 @@ impl Options {
 /// The private key of the process on `host`.
 pub fn key(host: Host) -> PrivateKey {
     PrivateKey::from_bytes([if host == Host::Server { 7 } else { 8 }; 32])
+}
+
+/// The public key of the process on `host`, as configuration files have it.
+pub fn public_key(host: Host) -> String {
+    base64(&key(host).public().0)
+}
+
+/// Makes a key file.
+pub fn write_key(path: &Path, key: &PrivateKey) -> anyhow::Result<()> {
+    std::fs::write(path, base64(key.bytes()))?;
+    Ok(std::fs::set_permissions(path, Permissions::from_mode(0o600))?)
 }
 
 /// A key in the encoding of the key files.
@@ -206,9 +221,7 @@ impl<'lab> Bond<'lab> {
     pub fn configure(lab: &'lab Lab, programs: Programs, options: Options) -> anyhow::Result<Self> {
         let bond = Self::empty(lab, programs)?;
         for host in [Host::Client, Host::Server] {
-            let path = file(host, "key");
-            std::fs::write(&path, base64(key(host).bytes()))?;
-            std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            write_key(&file(host, "key"), &key(host))?;
         }
         std::fs::write(bond.configuration(Host::Client), client_toml(lab, &options)?)?;
         std::fs::write(bond.configuration(Host::Server), server_toml(lab, &options)?)?;
@@ -399,7 +412,7 @@ fn client_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
     let security = match options.security {
         Security::Plain => "plain",
         Security::Sealed => {
-            writeln!(text, "public_key = \"{}\"", base64(&key(Host::Server).public().0))?;
+            writeln!(text, "public_key = \"{}\"", public_key(Host::Server))?;
             "sealed"
         }
     };
@@ -429,9 +442,10 @@ fn server_toml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
     let mut text = String::new();
     identity_toml(&mut text, Host::Server)?;
     common_toml(&mut text, options, Host::Server)?;
+    writeln!(text, "[routing]\nallow = {}\n", options.allow)?;
     writeln!(text, "[[client]]\nname = \"home\"\naddress = [\"{CLIENT_V4}\", \"{CLIENT_V6}\"]")?;
     if options.security == Security::Sealed {
-        writeln!(text, "public_key = \"{}\"\n", base64(&key(Host::Client).public().0))?;
+        writeln!(text, "public_key = \"{}\"\n", public_key(Host::Client))?;
         for (number, key) in (0_u8..).zip(&options.enrolled) {
             writeln!(text, "[[client]]\nname = \"more{number}\"\naddress = \"10.99.1.{number}\"")?;
             writeln!(text, "public_key = \"{}\"\n", base64(&key.0))?;

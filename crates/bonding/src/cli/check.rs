@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use bonding_os::nat::Reach;
 use bonding_proto::config::{Policy, Prefix};
 use bonding_proto::units::BitRate;
 
@@ -129,9 +130,11 @@ fn describe_server(loaded: &Loaded<Server>) -> String {
         |nat| format!("on, out of {}", nat.egress.as_deref().unwrap_or("whichever interface has the route")),
     );
     lines.add("nat", &nat);
+    lines.add("clients", &format!("may reach {}", reach(config.reach)));
     for client in &config.clients {
         let prefixes: Vec<String> = client.prefixes().map(prefix).collect();
-        lines.add("client", &format!("{}, {}", client.name, prefixes.join(", ")));
+        let may = client.reach.map_or_else(String::new, |own| format!(", may reach {}", reach(own)));
+        lines.add("client", &format!("{}, {}{may}", client.name, prefixes.join(", ")));
         for (index, link) in client.links.iter().enumerate() {
             let from =
                 link.remote.map_or_else(|| "sealed".to_owned(), |remote| format!("plain, from {remote}"));
@@ -142,6 +145,18 @@ fn describe_server(loaded: &Loaded<Server>) -> String {
     lines.sending(&config.sending);
     lines.status(&config.status);
     lines.0
+}
+
+fn reach(reach: Reach) -> String {
+    let all = [
+        (reach.internet, "the internet"),
+        (reach.server, "the server"),
+        (reach.private, "private networks"),
+        (reach.clients, "each other"),
+    ];
+    let words: Vec<&str> =
+        all.into_iter().filter_map(|(is_allowed, word)| is_allowed.then_some(word)).collect();
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 
 fn prefix(prefix: Prefix) -> String {

@@ -381,6 +381,6 @@ fn routing(mut section: Section<'_, '_>) -> bool {
         item.list(value::PREFIX, value::prefix);
     }
     let mss_clamp = common::mss_clamp(&mut section);
-    section.finish(&[]);
+    section.finish(&[("allow", "server.toml")]);
     mss_clamp
 }

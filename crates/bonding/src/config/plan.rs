@@ -60,6 +60,7 @@ impl Server {
             private_key_file: self.private_key_file.clone(),
             clients: self.clients.iter().map(peer).collect(),
             nat: self.nat.as_ref().map(|nat| NatPlan { egress: nat.egress.clone() }),
+            reach: self.reach,
             run: run(&self.sending, &self.status, self.mss_clamp),
         }
     }
@@ -83,6 +84,7 @@ fn peer(peer: &Peer) -> PeerPlan {
         addresses: peer.addresses.clone(),
         preshared_key_file: peer.preshared_key_file.clone(),
         links: peer.links.iter().map(|link| link.name.clone()).collect(),
+        reach: peer.reach,
     }
 }
 
@@ -108,6 +110,7 @@ fn fixed(mtu: Mtu) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use bonding_os::nat::Reach;
     use bonding_proto::view::LinkRole;
 
     use super::super::{client_from_text, server_from_text};
@@ -141,13 +144,16 @@ mod tests {
 
     #[test]
     fn a_servers_plan_lists_clients_links_and_routes() {
-        let text = "[nat]\nenabled = false\n[tunnel]\nmtu = 1400\n[[client]]\nname = \"home\"\naddress = \"10.99.0.2\"\n\
+        let text = "[nat]\nenabled = false\n[routing]\nallow = []\n[tunnel]\nmtu = 1400\n\
+                    [[client]]\nname = \"home\"\naddress = \"10.99.0.2\"\nallow = [\"server\", \"clients\"]\n\
                     routes = [\"192.168.1.0/24\"]\n[[client.link]]\nname = \"adsl\"\nremote = \"10.200.0.1\"\n\
                     security = \"plain\"\ndown = \"10mbit\"\n";
         let plan = server_from_text("s", text).unwrap().config.plan();
-        assert_eq!(plan.nat, None);
+        assert_eq!((&plan.nat, plan.reach), (&None, Reach::default()));
         assert_eq!(plan.tunnel.mtu, Some(1_400));
         let client = &plan.clients[0];
+        let may = Reach { server: true, clients: true, ..Reach::default() };
+        assert_eq!(client.reach, Some(may));
         assert_eq!(client.links, ["adsl"]);
         let prefixes: Vec<_> =
             client.config.prefixes.iter().map(|p| format!("{}/{}", p.address, p.length)).collect();

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
+use bonding_os::nat::Reach;
 use bonding_proto::config::{Prefix, Security};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::units::BitRate;
 
 use super::common::{self, Mtu, Sending, Status};
-use super::section::{Item, Located, Section};
+use super::section::{Item, Located, Section, shown};
 use super::value::{self, Ports};
 use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS, SERVER_KEY, SERVER_SOCKET};
 use crate::engine::overhead::Overhead;
@@ -18,6 +19,8 @@ const ADDRESSES_DEFAULT: [Prefix; 2] = [
     Prefix { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 1)), length: 24 },
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1)), length: 64 },
 ];
+/// Chosen: what a tunnel to the internet is for.
+const REACH_DEFAULT: Reach = Reach { internet: true, server: false, private: false, clients: false };
 /// A session number has 16 bits.
 const CLIENTS_MAX: usize = 65_535;
 
@@ -38,6 +41,8 @@ pub struct Server {
     pub mtu: Mtu,
     /// `[routing] mss_clamp`.
     pub mss_clamp: bool,
+    /// `[routing] allow`.
+    pub reach: Reach,
     /// `[nat]`; `None` when it is switched off.
     pub nat: Option<Nat>,
     /// `[[client]]`.
@@ -68,6 +73,8 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// The networks behind it.
     pub routes: Vec<Prefix>,
+    /// `allow`: in place of that of `[routing]`.
+    pub reach: Option<Reach>,
     /// `[[client.link]]`, by the number of the link: at most [`LINKS_MAX`], and at least a plain
     /// one if the client has no key. The client may have more sealed links than are written here.
     pub links: Vec<PeerLink>,
@@ -127,6 +134,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     tunnel.finish(&[]);
     let mut routing = document.section("routing", "[routing]");
     let mss_clamp = common::mss_clamp(&mut routing);
+    let reach = allow(&mut routing).unwrap_or(REACH_DEFAULT);
     routing.finish(&[("capture", "client.toml"), ("lan", "client.toml")]);
     let sending = common::sending(&mut document);
     let status = common::status(&mut document, SERVER_SOCKET);
@@ -139,6 +147,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
         addresses,
         mtu,
         mss_clamp,
+        reach,
         nat,
         clients,
         sending,
@@ -167,6 +176,26 @@ fn addresses(section: &mut Section<'_, '_>) -> Vec<Prefix> {
         }
     }
     written.into_iter().map(|one| one.value).collect()
+}
+
+/// `allow`, of `[routing]` or of a client.
+fn allow(section: &mut Section<'_, '_>) -> Option<Reach> {
+    let item = section.item("allow")?;
+    if item.is_empty_array() {
+        return Some(Reach::default());
+    }
+    let nothing = Reach::default();
+    let word = |text: &str| match text {
+        "internet" => Ok(Reach { internet: true, ..nothing }),
+        "server" => Ok(Reach { server: true, ..nothing }),
+        "private" => Ok(Reach { private: true, ..nothing }),
+        "clients" => Ok(Reach { clients: true, ..nothing }),
+        other => {
+            Err(format!("\"{}\" is none of \"internet\", \"server\", \"private\", \"clients\"", shown(other)))
+        }
+    };
+    let words = item.list("an array such as [\"internet\", \"server\"]", word);
+    Some(words.into_iter().fold(nothing, |all, one| all.or(one.value)))
 }
 
 fn nat(mut section: Section<'_, '_>) -> Option<Nat> {
@@ -232,6 +261,7 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
     if addresses.is_empty() {
         addresses.push(Located { value: PLAIN_CLIENT_ADDRESS.address, at });
     }
+    let reach = allow(&mut section);
     let routes = section.item("routes").map_or_else(Vec::new, |item| item.list(value::PREFIX, value::prefix));
     if let Some(item) = section.item("up")
         && item.parsed("\"none\" or a rate such as \"10mbit\"", limit) == Some(true)
@@ -248,6 +278,7 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
         preshared_key_file,
         addresses: addresses.into_iter().map(|one| one.value).collect(),
         routes: routes.into_iter().map(|one| one.value).collect(),
+        reach,
         links,
     };
     Written { peer, name, key, prefixes, remotes }

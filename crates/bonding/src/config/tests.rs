@@ -6,6 +6,7 @@ mod properties;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bonding_os::nat::Reach;
 use bonding_proto::config::{Fec, Policy, RecoveryConfig, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::{Class, RuleProtocol};
@@ -83,6 +84,7 @@ fn a_server_without_a_file_has_the_documented_defaults() {
     assert_eq!(config.interface, "tun-bond");
     assert_eq!(config.addresses, ADDRESSES.map(prefix));
     assert_eq!(config.nat, Some(Nat { egress: None }));
+    assert_eq!(config.reach, Reach { internet: true, ..Reach::default() });
     assert_eq!(config.status.socket, Path::new("/run/bonding/server.sock"));
     assert_eq!(config.mtu.bytes(config.overhead()), 1_409, "any client may come, sealed and over IPv6");
 }

@@ -18,7 +18,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use bonding_os::coalesce::Outbound;
@@ -44,6 +44,7 @@ const TUN_TOKEN: u64 = 0;
 const SIGNALS_TOKEN: u64 = 1;
 const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
+const SHELL_TOKEN: u64 = 4;
 /// Rounds of one wake-up. Chosen: a heartbeat and a signal wait for four rounds at most.
 pub(super) const ROUNDS_MAX: usize = 4;
 /// An input's share of a round, in packets; one system call may overshoot it. As many as one send
@@ -106,6 +107,18 @@ pub(crate) trait Shell<M> {
     fn tell_names(&self, _name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {}
     /// Everything known now.
     fn snapshot(&self, machine: &M, sockets: &Sockets, now: Instant) -> Snapshot;
+    /// Readable when there is work for [`Self::handle_ready`].
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Does the work of its descriptor, without waiting.
+    fn handle_ready(&mut self) {}
+    /// How long until there is work for [`Self::handle_due`].
+    fn due_in(&self) -> Option<Duration> {
+        None
+    }
+    /// Does the work that is due now.
+    fn handle_due(&mut self) {}
 }
 
 /// The error that ended the loop.
@@ -239,6 +252,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if let Some(descriptor) = service.descriptor() {
             self.poller.add(descriptor, SERVICE_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
         }
+        if let Some(descriptor) = shell.descriptor() {
+            self.poller.add(descriptor, SHELL_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        }
         if let Err(error) = bonding_os::poll::set_precise_timers() {
             tracing::debug!(%error, "timers stay 50 µs coarse");
         }
@@ -264,6 +280,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
         let mut wait = self.wait_for([Some(self.status_at), retry, self.gathering.look_at()]);
+        wait = wait.min(shell.due_in().unwrap_or(Duration::MAX));
         if let Some(pause) = self.moderation.pause().filter(|pause| *pause < wait) {
             std::thread::sleep(pause);
             wait -= pause;
@@ -272,6 +289,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         self.poller.wait(&mut ready, Some(wait)).map_err(LoopError::Poll)?;
         let tun_ready = self.dispatch(&ready, shell, service)?;
         self.ready = ready;
+        shell.handle_due();
         let woke_at = self.clock.now();
         self.taken = 0;
         self.look(woke_at);
@@ -344,6 +362,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                     }
                     self.refresh_sockets();
                 }
+                SHELL_TOKEN => shell.handle_ready(),
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
                     let device = self.device.counters();

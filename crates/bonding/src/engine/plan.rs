@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bonding_os::nat::Reach;
 use bonding_proto::config::{ClientConfig, Policy, Prefix, RecoveryConfig, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::Rule;
@@ -119,6 +120,8 @@ pub struct ServerPlan {
     pub clients: Vec<PeerPlan>,
     /// Forward and masquerade; `None`: neither.
     pub nat: Option<NatPlan>,
+    /// What clients may reach.
+    pub reach: Reach,
     /// The rest.
     pub run: RunPlan,
 }
@@ -135,6 +138,8 @@ pub struct PeerPlan {
     pub preshared_key_file: Option<PathBuf>,
     /// The names of its links, by number.
     pub links: Vec<String>,
+    /// What it may reach, if that is not what clients usually may.
+    pub reach: Option<Reach>,
 }
 
 /// NAT.

@@ -5,6 +5,7 @@ use anyhow::{Context as _, ensure};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab};
 use bonding_testkit::bond::{Bond, CLIENT_V4, Options, SERVER_V4, TUNNEL, run};
+use bonding_testkit::wait::eventually;
 use rustix::process::Signal;
 
 use crate::PROGRAMS;
@@ -64,6 +65,7 @@ fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
         "ip -6 rule show",
         "nft list ruleset",
         "cat /proc/sys/net/ipv4/ip_forward",
+        "grep -r . /proc/sys/net/ipv4/conf/ --include=forwarding",
         "cat /proc/sys/net/ipv6/conf/all/forwarding",
         "cat /proc/sys/net/ipv6/conf/default/forwarding",
     ] {
@@ -90,13 +92,19 @@ pub(crate) fn everything_is_undone_at_exit(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The next run removes what a killed one left.
+/// What a killed run left is removed by `bondctl cleanup`, which the unit runs, and by the next
+/// run.
 pub(crate) fn what_a_crash_left_is_undone_later(lab: &Lab) -> anyhow::Result<()> {
     let before = [traces(lab, Host::Client)?, traces(lab, Host::Server)?];
     let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
     bond.kill(Host::Client)?;
     bond.kill(Host::Server)?;
     ensure!(traces(lab, Host::Server)?.contains("masquerade"), "a kill leaves no time to undo the NAT");
+    bond.bondctl(&["cleanup"])?;
+    as_before(lab, &before)?;
+    bond.start_server()?;
+    eventually("the server answers", || bond.status(Host::Server).map(drop))?;
+    bond.kill(Host::Server)?;
     bond.start_server()?;
     bond.start_client()?;
     bond.wait_until_up()?;

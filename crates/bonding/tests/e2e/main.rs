@@ -7,6 +7,7 @@
 //!
 //! `cargo test -p bonding --test e2e -- NAME` runs the tests whose name contains NAME.
 
+mod fence;
 mod lifecycle;
 mod operation;
 mod sealed;
@@ -46,6 +47,10 @@ const TESTS: &[(&str, Test)] = &[
     ("a_client_waits_for_its_server", lifecycle::a_client_waits_for_its_server),
     ("everything_is_undone_at_exit", lifecycle::everything_is_undone_at_exit),
     ("what_a_crash_left_is_undone_later", lifecycle::what_a_crash_left_is_undone_later),
+    ("the_server_forwards_only_what_is_its_own", fence::the_server_forwards_only_what_is_its_own),
+    ("clients_reach_what_is_allowed", fence::clients_reach_what_is_allowed),
+    ("firewalls_come_and_go", fence::firewalls_come_and_go),
+    ("a_tunnel_does_not_lead_to_its_own_listeners", fence::a_tunnel_does_not_lead_to_its_own_listeners),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
     ("a_trace_holds_the_decisions_of_both_sides", trace::a_trace_holds_the_decisions_of_both_sides),

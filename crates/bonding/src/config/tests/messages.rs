@@ -229,6 +229,10 @@ fn mistakes_of_server_sections_are_named() {
             "[nat]\negress = 5".to_owned(),
             "server.toml:2:10: `egress` in [nat] is an integer; expected \"auto\" or the name of an interface",
         ),
+        (
+            "[routing]\nallow = [\"internet\", \"lan\"]".to_owned(),
+            "server.toml:2:22: `allow` in [routing]: \"lan\" is none of \"internet\", \"server\", \"private\", \"clients\"",
+        ),
         ("[[nat]]\n".to_owned(), "server.toml:1:1: [nat] exists once: write it with single brackets"),
         (
             "[tunnel]\naddress = []".to_owned(),
