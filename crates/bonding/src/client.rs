@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
+use bonding_os::privileges::Rights;
 use bonding_os::signals::Signals;
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
@@ -41,10 +42,13 @@ use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 /// The wait before names are looked up again. Chosen: a resolver that failed gets a pause.
 const RESOLVE_RETRY: Duration = Duration::from_secs(2);
 
+/// A client needs these for its whole life.
+pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
+
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { mut signals, journal: _journal, monitor, seed, epoch } =
-        Ground::prepare(&plan.run.state_file)?;
+        Ground::prepare(&plan.run.state_file, RIGHTS)?;
     let sealing = plan.sealing.as_ref().map(sealing).transpose()?;
     let Some(servers) = servers(plan, &monitor, &mut signals)? else { return Ok(()) };
     let mtu = tunnel_mtu(plan, &servers, &monitor);
@@ -79,7 +83,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         machine.handle_socket_event(socket, event, clock.now());
     }
     let trace = setup::trace(&plan.run, Side::Client, clock)?;
-    setup::reduce_rights()?;
+    setup::reduce_rights(RIGHTS)?;
     let parts = Parts {
         machine,
         device: tun,

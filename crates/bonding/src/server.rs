@@ -15,6 +15,7 @@ use bonding_os::monitor::Monitor;
 use bonding_os::nat::{Family, Masquerade, Nat, NatConfig};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
+use bonding_os::privileges::Rights;
 use bonding_os::throttle::Throttle;
 use bonding_os::undo::Journal;
 use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
@@ -39,9 +40,12 @@ use crate::state::keys;
 use crate::state::register::EnrolError;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
+/// A server needs these for its whole life.
+pub const RIGHTS: Rights = Rights::Network;
+
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
-    let Ground { signals, journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file)?;
+    let Ground { signals, journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file, RIGHTS)?;
     let identity = identity(&plan.private_key_file)?;
     let public_key = identity.public();
     let (roster, entries) = Roster::open(plan, public_key)?;
@@ -80,7 +84,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         shell.admit(&mut endpoint, entry, clock.now());
     }
     let trace = setup::trace(&plan.run, Side::Server, clock)?;
-    setup::reduce_rights()?;
+    setup::reduce_rights(RIGHTS)?;
     shell.roster.warn_if_read_only();
     let parts = Parts {
         machine: endpoint,

@@ -212,3 +212,42 @@ fn cleanup_removes_a_dead_socket_and_says_so() {
     assert!(!socket.exists());
     assert_eq!(cleanup(), "nothing was left behind\n");
 }
+
+/// The exposure that `systemd-analyze security` may find: 0 is confined, 10 is not.
+const EXPOSURE_MAX: f32 = 2.0;
+
+/// systemd understands the units, and finds little to confine. Without systemd there is nothing to
+/// ask.
+#[test]
+fn the_units_are_understood_and_confined() {
+    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).output();
+    if analyze(&["--version"]).is_err() {
+        println!("no systemd-analyze here: the units are not checked");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (role, program) in [("client", CLIENT), ("server", SERVER)] {
+        let name = format!("bonding-{role}.service");
+        let unit = packaging().join("systemd").join(&name);
+        let text = std::fs::read_to_string(&unit).unwrap();
+        assert!(
+            text.contains(&format!(
+                "ExecStopPost=/usr/bin/bondctl cleanup --socket /run/bonding/{role}.sock\n"
+            ))
+        );
+        let text =
+            text.replace("/usr/bin/bondctl", BONDCTL).replace(&format!("/usr/bin/bonding-{role}"), program);
+        let built = folder.path().join(&name);
+        std::fs::write(&built, text).unwrap();
+        let built = built.to_str().unwrap();
+        let output = analyze(&["verify", built]).unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{name}: {}", stderr(&output));
+        let output = analyze(&["security", "--offline=true", "--no-pager", built]).unwrap();
+        let said = stdout(&output);
+        let line =
+            said.lines().find(|line| line.contains("Overall exposure level")).expect("systemd 250 or newer");
+        println!("{line}");
+        let level = line.split(&[':', ' ']).find_map(|word| word.parse::<f32>().ok()).unwrap();
+        assert!(level <= EXPOSURE_MAX, "{said}");
+    }
+}

@@ -15,6 +15,7 @@ pub mod coalesce;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;
+pub mod notify;
 pub mod poll;
 pub mod privileges;
 pub mod signals;

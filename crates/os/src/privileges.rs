@@ -1,9 +1,9 @@
 //! Checks the process's privileges, and reduces them after set-up.
 //!
 //! [`reduce`] drops for good all privileges that a running bond does not need. It keeps those for
-//! the rest of its life: sockets bound to a device (CAP_NET_RAW), addresses and routes of the
-//! tunnel, and at the end the settings to restore and nft(8) (CAP_NET_ADMIN). Files must then be
-//! writable by this user, even for root.
+//! the rest of its life: addresses and routes of the tunnel, and at the end the settings to restore
+//! and nft(8) (CAP_NET_ADMIN); for a client, sockets bound to a device (CAP_NET_RAW). Files must
+//! then be writable by this user, even for root.
 //!
 //! Sources: capabilities(7); prctl(2); proc(5) `/proc/[pid]/status`; user_namespaces(7);
 //! sched_setattr(2), and `custom_slice` and `PREEMPT_SHORT` in Linux's kernel/sched/fair.c.
@@ -23,15 +23,41 @@ pub struct Unprivileged {
     pub missing: Vec<&'static str>,
 }
 
-/// The bits of capabilities(7).
-const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13)];
+/// The capabilities that a process needs for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// CAP_NET_ADMIN: devices, routes, nftables.
+    Network,
+    /// CAP_NET_RAW (SO_BINDTODEVICE) as well.
+    NetworkAndBoundSockets,
+}
 
-/// Checks for the needed capabilities: CAP_NET_ADMIN (devices, routes, nftables) and CAP_NET_RAW
-/// (SO_BINDTODEVICE).
-pub fn check() -> Result<(), Unprivileged> {
+impl Rights {
+    const fn set(self) -> CapabilitySet {
+        match self {
+            Self::Network => CapabilitySet::NET_ADMIN,
+            Self::NetworkAndBoundSockets => CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW),
+        }
+    }
+}
+
+/// By the names of capabilities(7).
+const NAMES: [(&str, CapabilitySet); 2] =
+    [("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN), ("CAP_NET_RAW", CapabilitySet::NET_RAW)];
+
+/// Checks for the needed capabilities.
+pub fn check(rights: Rights) -> Result<(), Unprivileged> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing(&status);
+    let missing = missing(&status, rights);
     if missing.is_empty() { Ok(()) } else { Err(Unprivileged { missing }) }
+}
+
+/// Keeps the memory of this process to itself: other processes of its user cannot look into it, and
+/// no core file is written, which would hold keys.
+pub fn hide_memory() -> io::Result<()> {
+    process::set_dumpable_behavior(process::DumpableBehavior::NotDumpable)?;
+    let none = process::Rlimit { current: Some(0), maximum: Some(0) };
+    Ok(process::setrlimit(process::Resource::Core, none)?)
 }
 
 /// The bond's nice value. Chosen: that of a sound server.
@@ -103,22 +129,20 @@ fn set_slice(nice: i32, slice: Duration) -> io::Result<()> {
     }
 }
 
-/// The capabilities that a bond keeps.
-const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
-
-/// Drops every capability but CAP_NET_ADMIN and CAP_NET_RAW, for this process and its children, and
-/// all ways to regain one; inside a user namespace as well.
+/// Drops every capability but those of `rights`, for this process and its children, and all ways to
+/// regain one; inside a user namespace as well.
 ///
 /// Capabilities belong to threads: to be called while there is only one.
 ///
 /// # Errors
 /// If the kernel refuses; capabilities dropped until then stay dropped.
-pub fn reduce() -> io::Result<()> {
+pub fn reduce(rights: Rights) -> io::Result<()> {
+    let needed = rights.set();
     // The bounding set first: it takes CAP_SETPCAP, which goes with the next step. A service
     // manager that keeps us without that capability has set the bounds itself.
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if KEPT.contains(capability) {
+        if needed.contains(capability) {
             continue;
         }
         // EINVAL: a capability that this kernel does not know.
@@ -132,22 +156,27 @@ pub fn reduce() -> io::Result<()> {
         thread::clear_ambient_capability_set()?;
     }
     let now = thread::capabilities(None)?;
-    let kept = now.permitted.intersection(KEPT);
+    let kept = now.permitted.intersection(needed);
     // Inheritable, because the ambient set is a part of it: an ordinary user's nft(8) has its
     // rights from there.
-    thread::set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })?;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+    // A service manager that gave exactly these may forbid the call.
+    if now != sets {
+        thread::set_capabilities(None, sets)?;
+    }
     thread::set_no_new_privs(true)?;
     Ok(())
 }
 
-fn missing(status: &str) -> Vec<&'static str> {
+fn missing(status: &str, rights: Rights) -> Vec<&'static str> {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     // Without a proc file system the capabilities are unknown: the kernel will refuse if needed.
     let Some(effective) = effective else { return Vec::new() };
-    NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
+    let lacks = rights.set().difference(CapabilitySet::from_bits_retain(effective));
+    NAMES.iter().filter(|(_, one)| lacks.contains(*one)).map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]
@@ -162,10 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_hidden() {
+        hide_memory().unwrap();
+        assert_eq!(process::dumpable_behavior().unwrap(), process::DumpableBehavior::NotDumpable);
+        assert_eq!(process::getrlimit(process::Resource::Core).maximum, Some(0));
+    }
+
+    #[test]
     fn reads_the_effective_set() {
-        assert_eq!(missing("CapPrm:\t0\nCapEff:\t000001ffffffffff\n"), [""; 0]);
-        assert_eq!(missing("CapEff:\t0000000000000000\n"), ["CAP_NET_ADMIN", "CAP_NET_RAW"]);
-        assert_eq!(missing("CapEff:\t0000000000001000\n"), ["CAP_NET_RAW"]);
+        let both = Rights::NetworkAndBoundSockets;
+        assert_eq!(missing("CapPrm:\t0\nCapEff:\t000001ffffffffff\n", both), [""; 0]);
+        assert_eq!(missing("CapEff:\t0000000000000000\n", both), ["CAP_NET_ADMIN", "CAP_NET_RAW"]);
+        assert_eq!(missing("CapEff:\t0000000000001000\n", both), ["CAP_NET_RAW"]);
+        assert_eq!(missing("CapEff:\t0000000000001000\n", Rights::Network), [""; 0]);
         assert_eq!(
             Unprivileged { missing: vec!["CAP_NET_RAW"] }.to_string(),
             "CAP_NET_RAW is needed for TUN devices, routes and bound sockets; run as root"

@@ -15,7 +15,7 @@ use bonding_os::monitor::{InterfaceEvent, Monitor};
 use bonding_os::nat::{Masquerade, Nat, NatConfig, Reach};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::{Interest, Poller};
-use bonding_os::privileges;
+use bonding_os::privileges::{self, Rights};
 use bonding_os::tun::{Tun, TunConfig};
 use bonding_os::udp::{Batch, ReceiveBuffers, Sent, UdpConfig, UdpSocket};
 use bonding_os::undo::{self, Journal};
@@ -238,14 +238,14 @@ fn the_rights_that_are_kept_suffice() {
     sandboxed("the_rights_that_are_kept_suffice", || {
         let path = state_file();
         let (tun, nat) = gateway(Journal::open(&path).unwrap());
-        privileges::reduce().unwrap();
+        privileges::reduce(Rights::NetworkAndBoundSockets).unwrap();
         for key in ["CapInh", "CapPrm", "CapEff", "CapBnd"] {
             assert_eq!(u64::from_str_radix(&own_status(key), 16), Ok(0x3000), "{key}");
         }
         assert_eq!(u64::from_str_radix(&own_status("CapAmb"), 16), Ok(0));
         assert_eq!(own_status("NoNewPrivs"), "1");
-        assert_eq!(privileges::check(), Ok(()));
-        privileges::reduce().expect("a second reduction changes nothing");
+        assert_eq!(privileges::check(Rights::NetworkAndBoundSockets), Ok(()));
+        privileges::reduce(Rights::NetworkAndBoundSockets).expect("a second reduction changes nothing");
 
         let config = UdpConfig { bind: "0.0.0.0:0".parse().unwrap(), interface: Some("va".to_owned()) };
         drop(UdpSocket::bind(&config).expect("a socket bound to a device"));

@@ -206,6 +206,16 @@ impl<'lab> Bond<'lab> {
         command.output().context("cannot start the client")
     }
 
+    /// The same; the line comes over standard input.
+    pub fn join_by_input(&self, line: &str, key: &str) -> anyhow::Result<Output> {
+        let file = Path::new(FOLDER).join("line");
+        std::fs::write(&file, format!("{line}\n"))?;
+        let mut command = self.lab.host(Host::Client).command(self.programs.client);
+        command.args(["join", "-", "--config"]).arg(self.configuration(Host::Client));
+        command.arg("--key").arg(Path::new(FOLDER).join(key)).stdin(File::open(file)?);
+        command.output().context("cannot start the client")
+    }
+
     /// Starts the client that joined, with its control socket in [`FOLDER`].
     pub fn start_joined(&mut self) -> anyhow::Result<()> {
         let file = self.configuration(Host::Client);

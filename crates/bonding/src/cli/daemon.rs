@@ -1,14 +1,18 @@
 //! `client` and `server`: from the command line to the running engine, and the work beside it on
 //! its thread.
 //!
-//! [`Daemon`] is the engine's [`Service`]: it answers the control socket, logs the reports, and
-//! checks a changed file.
+//! [`Daemon`] is the engine's [`Service`]: it answers the control socket, logs the reports, checks
+//! a changed file, and tells the service manager that it lives.
 #![expect(clippy::print_stdout, reason = "the answers to --check and join belong on standard output")]
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use bonding_os::notify::Notifier;
+use bonding_os::privileges::Rights;
 use clap::{Parser, Subcommand};
 
 use super::join::JoinArguments;
@@ -21,8 +25,8 @@ use crate::{client, logs, server};
 
 /// The bond's near end: sends the packets that are routed to its tunnel over all links at once.
 ///
-/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root
-/// (CAP_NET_ADMIN, CAP_NET_RAW).
+/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root, or
+/// CAP_NET_ADMIN and CAP_NET_RAW.
 #[derive(Debug, Parser)]
 #[command(name = "bonding-client", version, after_help = CLIENT_EXAMPLES, args_conflicts_with_subcommands = true)]
 struct ClientOptions {
@@ -60,8 +64,8 @@ Examples:
 
 /// The bond's far end: receives over all links, forwards to the internet.
 ///
-/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root
-/// (CAP_NET_ADMIN, CAP_NET_RAW).
+/// Runs in the foreground until SIGINT or SIGTERM and then leaves nothing behind. Needs root, or
+/// CAP_NET_ADMIN.
 #[derive(Debug, Parser)]
 #[command(name = "bonding-server", version, after_help = SERVER_EXAMPLES)]
 struct ServerOptions {
@@ -102,6 +106,7 @@ pub fn server() -> ExitCode {
 
 fn run_client(options: &ClientOptions) -> anyhow::Result<ExitCode> {
     if let Some(ClientCommand::Join(arguments)) = &options.command {
+        bonding_os::privileges::hide_memory().context("cannot hide this process's memory")?;
         print!("{}", super::join::run(arguments)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -113,7 +118,7 @@ fn run_client(options: &ClientOptions) -> anyhow::Result<ExitCode> {
     let plain = config.links.iter().filter(|link| link.security == Security::Plain);
     let names = plain.map(|link| link.name.as_str());
     let recheck = |path: &Path| config::load_client(path).map(drop);
-    let mut daemon = Daemon::start(&loaded, &config.status.socket, names.collect(), recheck)?;
+    let mut daemon = Daemon::start(&loaded, &config.status.socket, client::RIGHTS, names.collect(), recheck)?;
     let mut plan = config.plan();
     plan.run.trace = options.trace.plan();
     client::run(&plan, &mut daemon)?;
@@ -134,7 +139,7 @@ fn run_server(options: &ServerOptions) -> anyhow::Result<ExitCode> {
     let plain = config.clients.iter().flat_map(|client| &client.links).filter(|link| link.remote.is_some());
     let names = plain.map(|link| link.name.as_str());
     let recheck = |path: &Path| config::load_server(path).map(drop);
-    let mut daemon = Daemon::start(&loaded, &config.status.socket, names.collect(), recheck)?;
+    let mut daemon = Daemon::start(&loaded, &config.status.socket, server::RIGHTS, names.collect(), recheck)?;
     let mut plan = config.plan();
     plan.run.trace = options.trace.plan();
     server::run(&plan, &mut daemon)?;
@@ -159,6 +164,8 @@ struct Daemon {
     recheck: fn(&Path) -> Result<(), Problems>,
     /// Reports in a row without a session.
     silent_reports: u32,
+    /// Where a service manager waits.
+    notifier: Option<Notifier>,
 }
 
 /// Reports of a client without a session after which it logs a hint. Chosen: 15 s at the default
@@ -170,11 +177,12 @@ impl Daemon {
     fn start<T>(
         loaded: &Loaded<T>,
         socket: &Path,
+        rights: Rights,
         plain_links: Vec<&str>,
         recheck: fn(&Path) -> Result<(), Problems>,
     ) -> anyhow::Result<Self> {
         logs::init()?;
-        bonding_os::privileges::check()?;
+        bonding_os::privileges::check(rights)?;
         // Before any warning: a second instance says only that another one runs.
         let control = Control::bind(socket)?;
         for warning in &loaded.warnings {
@@ -184,7 +192,8 @@ impl Daemon {
             tracing::warn!(links = plain_links.join(", "), "{PLAIN_NOTICE}");
         }
         let file = (!loaded.file.is_empty()).then(|| PathBuf::from(&loaded.file));
-        Ok(Self { control, file, recheck, silent_reports: 0 })
+        let notifier = Notifier::from_environment().context("NOTIFY_SOCKET")?;
+        Ok(Self { control, file, recheck, silent_reports: 0, notifier })
     }
 }
 
@@ -200,6 +209,22 @@ fn answer(request: &Request, running: &mut dyn Running) -> Result<String, String
 impl Service for Daemon {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.control.as_fd())
+    }
+
+    fn handle_start(&mut self) {
+        if let Some(notifier) = &self.notifier {
+            notifier.ready();
+        }
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.notifier.as_ref()?.due_in()
+    }
+
+    fn handle_due(&mut self) {
+        if let Some(notifier) = &mut self.notifier {
+            notifier.alive();
+        }
     }
 
     fn handle_ready(&mut self, running: &mut dyn Running) {

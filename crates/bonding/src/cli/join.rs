@@ -1,18 +1,26 @@
 //! `bonding-client join`: its options and its output.
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use crate::config;
 use crate::join::{self, Joined, Order};
 
+/// Chosen: several times the longest invitation.
+const LINE_BYTES_MAX: u64 = 16 * 1024;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   bonding-client join 'bond://203.0.113.7:9001-9005/AbC…'     then start it: bonding-client
+  bonding-client join -                    reads the line from standard input, so that no list of processes shows it
   bonding-client join 'bond://…' -c /etc/bonding/second.toml --key /var/lib/bonding/second.key";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct JoinArguments {
-    /// The line that `bondctl invite` printed on the server, in quotes
+    /// The line that `bondctl invite` printed on the server, in quotes; `-` reads it from standard
+    /// input
     invitation: String,
     /// Configuration file to write
     #[arg(short, long, value_name = "FILE", default_value = config::CLIENT_FILE)]
@@ -29,9 +37,16 @@ pub(super) struct JoinArguments {
 pub(super) fn run(arguments: &JoinArguments) -> anyhow::Result<String> {
     let JoinArguments { invitation, config, key, force } = arguments;
     let key = std::path::absolute(key)?;
-    let order =
-        Order { line: invitation.clone(), file: config.clone(), private_key_file: key, force: *force };
+    let line = if invitation == "-" { line_of(std::io::stdin().lock())? } else { invitation.clone() };
+    let order = Order { line, file: config.clone(), private_key_file: key, force: *force };
     Ok(say(&join::join(&order)?, config))
+}
+
+/// The first line of an input.
+fn line_of(input: impl BufRead) -> anyhow::Result<String> {
+    let mut line = String::new();
+    input.take(LINE_BYTES_MAX).read_line(&mut line).context("cannot read the invitation")?;
+    Ok(line.trim().to_owned())
 }
 
 fn say(joined: &Joined, file: &Path) -> String {
@@ -60,6 +75,13 @@ mod tests {
     use bonding_proto::config::Prefix;
 
     use super::*;
+
+    #[test]
+    fn a_line_from_an_input_is_bounded() {
+        assert_eq!(line_of(&b"  bond://x/y \nmore\n"[..]).unwrap(), "bond://x/y");
+        assert_eq!(line_of(&b""[..]).unwrap(), "");
+        assert_eq!(line_of(&vec![b'x'; 100_000][..]).unwrap().len(), 16 * 1024);
+    }
 
     #[test]
     fn says_what_was_done_and_what_is_next() {

@@ -1,8 +1,8 @@
 //! The control socket: how `bondctl` asks a running client or server.
 //!
-//! A Unix stream socket, mode 0600. A request is one line ([`Request`]), its answer one line of
-//! JSON; a connection may ask again. Unknown and impossible requests are answered with
-//! `{"error":"…"}`.
+//! A Unix stream socket, mode 0600, in a folder of mode 0700 where it makes the folder. A request
+//! is one line ([`Request`]), its answer one line of JSON; a connection may ask again. Unknown and
+//! impossible requests are answered with `{"error":"…"}`.
 //!
 //! [`Control`] never blocks and needs no thread: it is one descriptor ([`AsFd`]) that is readable
 //! when there is work, which [`Control::handle_ready`] then does. Connections, the length of a
@@ -15,10 +15,10 @@ mod request;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,8 @@ pub struct Control {
     ready: Vec<Ready>,
     connections: BTreeMap<u64, Connection>,
     next_token: u64,
+    /// Held as long as the instance lives.
+    _turn: File,
     path: PathBuf,
     /// Device and inode of the socket file: only this very file is removed at the end.
     identity: (u64, u64),
@@ -77,11 +79,8 @@ impl Control {
         let io = |error: io::Error| ControlError::Io { path: path.to_owned(), error };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
-        // Two instances that start at once take turns from here on, so that neither removes the
-        // other's new socket.
-        let turn = File::open(folder).map_err(io)?;
-        turn.lock().map_err(io)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+        let turn = lock(path)?;
         remove_stale(path)?;
         let listener = listen(path).map_err(io)?;
         let made = std::fs::metadata(path).map_err(io)?;
@@ -93,6 +92,7 @@ impl Control {
             ready: Vec::new(),
             connections: BTreeMap::new(),
             next_token: LISTENER + 1,
+            _turn: turn,
             path: path.to_owned(),
             identity: (made.dev(), made.ino()),
         })
@@ -176,6 +176,24 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
         Ok(()) | Err(_) => Err(ControlError::Running(path.to_owned())),
     }
 }
+
+/// Of two instances that start at once only one goes on, so that neither removes the other's new
+/// socket. The lock is a file that no other user can open, so that none can hold it, and it is not
+/// waited for. It stays when the instance ends: a lock whose file is removed may be held twice.
+fn lock(path: &Path) -> Result<File, ControlError> {
+    let io = |error: io::Error| ControlError::Io { path: path.to_owned(), error };
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
+    let file = options.open(path.with_extension("lock")).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ControlError::Running(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "a flag of open(2)")]
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// A listening socket that only its owner may use from its first moment: the mode is set before the
 /// file exists.

@@ -95,6 +95,9 @@ fn the_socket_is_its_owners_alone_and_goes_with_the_instance() {
     let control = Control::bind(&place.socket()).unwrap();
     let mode = std::fs::metadata(place.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(place.socket().parent().unwrap()), 0o700);
+    assert_eq!(mode(&place.socket().with_extension("lock")), 0o600);
     drop(control);
     assert!(!place.socket().exists());
 }
@@ -112,6 +115,21 @@ fn a_second_instance_is_refused_and_a_dead_one_replaced() {
     assert!(left_behind.exists());
     drop(Control::bind(&left_behind).unwrap());
     drop(first);
+    drop(Control::bind(&place.socket()).unwrap());
+}
+
+#[test]
+fn a_lock_is_not_waited_for() {
+    let place = Place::new();
+    let folder = place.socket().parent().unwrap().to_owned();
+    std::fs::create_dir(&folder).unwrap();
+    // Any user can hold a lock on a folder.
+    let others = File::open(&folder).unwrap();
+    others.lock().unwrap();
+    drop(Control::bind(&place.socket()).unwrap());
+    let other = lock(&place.socket()).unwrap();
+    assert!(matches!(Control::bind(&place.socket()), Err(ControlError::Running(_))));
+    drop(other);
     drop(Control::bind(&place.socket()).unwrap());
 }
 

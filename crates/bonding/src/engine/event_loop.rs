@@ -259,6 +259,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             tracing::debug!(%error, "timers stay 50 µs coarse");
         }
         self.drain(self.clock.now())?;
+        service.handle_start();
         while !self.signals.terminating() {
             self.turn(shell, service)?;
         }
@@ -280,7 +281,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
         let mut wait = self.wait_for([Some(self.status_at), retry, self.gathering.look_at()]);
-        wait = wait.min(shell.due_in().unwrap_or(Duration::MAX));
+        let due = [shell.due_in(), service.due_in()].into_iter().flatten().min();
+        wait = wait.min(due.unwrap_or(Duration::MAX));
         if let Some(pause) = self.moderation.pause().filter(|pause| *pause < wait) {
             std::thread::sleep(pause);
             wait -= pause;
@@ -290,6 +292,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let tun_ready = self.dispatch(&ready, shell, service)?;
         self.ready = ready;
         shell.handle_due();
+        service.handle_due();
         let woke_at = self.clock.now();
         self.taken = 0;
         self.look(woke_at);

@@ -18,6 +18,7 @@ pub(crate) mod sockets;
 mod tests;
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use self::command::{Command, Reply};
 use crate::status::Snapshot;
@@ -37,6 +38,14 @@ pub trait Service {
     fn handle_interval(&mut self, snapshot: &Snapshot);
     /// SIGHUP.
     fn handle_reload(&mut self);
+    /// The loop begins.
+    fn handle_start(&mut self) {}
+    /// How long until there is work for [`Self::handle_due`].
+    fn due_in(&self) -> Option<Duration> {
+        None
+    }
+    /// Does the work that is due now; called in every turn of the loop.
+    fn handle_due(&mut self) {}
 }
 
 /// The running engine, for the questions and commands that a service gets.

@@ -8,7 +8,7 @@ use std::path::Path;
 use bonding_os::address::{Cidr, CidrError};
 use bonding_os::monitor::{Monitor, MonitorError};
 use bonding_os::netlink::{NetlinkError, Requests};
-use bonding_os::privileges::{self, Unprivileged};
+use bonding_os::privileges::{self, Rights, Unprivileged};
 use bonding_os::signals::Signals;
 use bonding_os::tun::{Tun, TunConfig, TunError};
 use bonding_os::undo::{Journal, UndoError};
@@ -116,9 +116,12 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) fn prepare(state_file: &Path) -> Result<Self, RunError> {
-        privileges::check()?;
+    pub(crate) fn prepare(state_file: &Path, rights: Rights) -> Result<Self, RunError> {
+        privileges::check(rights)?;
         privileges::raise_priority();
+        // Before any key is read, and after the priority: the memory's secrecy takes /proc/self
+        // from an ordinary user.
+        privileges::hide_memory()?;
         Ok(Self {
             signals: Signals::install()?,
             journal: Journal::open(state_file)?,
@@ -131,8 +134,8 @@ impl Ground {
 
 /// The last step of a set-up, before the first packet from the network is read: gives up the rights
 /// that a running bond does not need.
-pub(crate) fn reduce_rights() -> Result<(), RunError> {
-    Ok(privileges::reduce()?)
+pub(crate) fn reduce_rights(rights: Rights) -> Result<(), RunError> {
+    Ok(privileges::reduce(rights)?)
 }
 
 /// Makes the file of the trace, if the command line asks for one.

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The mode of a file that only its owner may read.
@@ -92,6 +92,19 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
+/// Root may write into the folder of a service's own user, which could not read a file of root's.
+fn belong_to_folder(path: &Path, file: &File) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(folder(path))?;
+    if owner.uid() == 0 {
+        Ok(())
+    } else {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
+    }
+}
+
 /// `before` is called ahead of each step; an error from it is as if the machine had stopped there.
 fn steps(
     path: &Path,
@@ -110,6 +123,7 @@ fn steps(
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
     // Independent of this process's umask.
     file.set_permissions(Permissions::from_mode(mode))?;
+    belong_to_folder(path, &file)?;
     before(Step::Write)?;
     file.write_all(content)?;
     before(Step::Sync)?;

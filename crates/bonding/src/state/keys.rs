@@ -95,7 +95,10 @@ fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StateError> {
         return Err(StateError::Exposed { path: path.to_owned(), mode });
     }
     let owner = about.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+    let own = rustix::process::geteuid();
+    // Root may use the key of a service that has a user of its own, and a folder.
+    let is_services = || own.is_root() && atomic::folder(path).metadata().is_ok_and(|it| it.uid() == owner);
+    if owner != 0 && owner != own.as_raw() && !is_services() {
         return Err(StateError::Foreign { path: path.to_owned(), owner });
     }
     let content = Zeroizing::new(atomic::read_open(&file, BYTES_MAX).map_err(read())?);
@@ -135,6 +138,26 @@ mod tests {
         let (again, new) = load_or_make(&path).unwrap();
         assert!(!new && again == key);
         assert_ne!(generate().unwrap(), generate().unwrap());
+    }
+
+    /// Root joins for a service that has a user of its own: both can use the key. Only root can try
+    /// that; any other user's files belong to that user anyway.
+    #[test]
+    fn a_key_belongs_to_the_owner_of_its_folder() {
+        const USER: u32 = 12_345;
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        fs::create_dir(&state).unwrap();
+        let may = std::os::unix::fs::chown(&state, Some(USER), Some(USER)).is_ok();
+        let path = state.join("client.key");
+        let (key, _) = load_or_make(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), fs::metadata(&state).unwrap().uid());
+        assert!(load(&path).unwrap() == key);
+        if may {
+            // The key of a user in another's folder is known to that user.
+            std::os::unix::fs::chown(&state, Some(0), Some(0)).unwrap();
+            assert!(matches!(load(&path), Err(StateError::Foreign { owner: USER, .. })));
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ const TESTS: &[(&str, Test)] = &[
     ("clients_reach_what_is_allowed", fence::clients_reach_what_is_allowed),
     ("firewalls_come_and_go", fence::firewalls_come_and_go),
     ("a_tunnel_does_not_lead_to_its_own_listeners", fence::a_tunnel_does_not_lead_to_its_own_listeners),
+    ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
     ("a_trace_holds_the_decisions_of_both_sides", trace::a_trace_holds_the_decisions_of_both_sides),

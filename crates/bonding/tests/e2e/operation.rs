@@ -2,6 +2,7 @@
 //! silence.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use bonding_lab::{Host, Lab, addr};
 use bonding_testkit::bond::{Bond, FOLDER, Options, run};
-use bonding_testkit::wait::eventually;
+use bonding_testkit::wait::{PATIENCE, eventually};
 use serde_json::Value;
 
 use crate::PROGRAMS;
@@ -139,19 +140,46 @@ pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> 
     bond.stop()
 }
 
-/// A running bond has the two capabilities that it needs, in every thread, and cannot gain others.
+/// A running bond has the capabilities that it needs, in every thread, and cannot gain others; no
+/// core file is written of it.
 pub(crate) fn rights_are_reduced(lab: &Lab) -> anyhow::Result<()> {
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     for host in [Host::Client, Host::Server] {
         for thread in std::fs::read_dir(format!("/proc/{}/task", bond.process(host)?.id()))? {
             let status = std::fs::read_to_string(thread?.path().join("status"))?;
             // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13 (linux/capability.h).
-            for line in ["CapPrm:\t0000000000003000", "CapEff:\t0000000000003000", "NoNewPrivs:\t1"] {
+            let set = if host == Host::Client { "0000000000003000" } else { "0000000000001000" };
+            for line in [&format!("CapPrm:\t{set}"), &format!("CapEff:\t{set}"), "NoNewPrivs:\t1"] {
                 ensure!(status.lines().any(|one| one == line), "{}: no {line:?} in:\n{status}", host.name());
             }
         }
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", bond.process(host)?.id()))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+        let core: Vec<&str> = core.context("no limit of core files")?.split_whitespace().collect();
+        ensure!(core.ends_with(&["0", "0", "bytes"]), "{}: {limits}", host.name());
     }
     bond.stop()
+}
+
+/// A service manager learns that the server works, and goes on working. The server finds nft(8)
+/// wherever the search path leads.
+pub(crate) fn the_service_manager_is_told(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::configure(lab, PROGRAMS, Options::default())?;
+    let socket = Path::new(FOLDER).join("notify");
+    let manager = UnixDatagram::bind(&socket)?;
+    manager.set_read_timeout(Some(PATIENCE))?;
+    let mut command = lab.host(Host::Server).command("env");
+    command.args(["PATH=/nonexistent", PROGRAMS.server, "--config"]);
+    command.arg(bond.configuration(Host::Server)).stdin(Stdio::null());
+    command.stderr(std::fs::File::create(Path::new(FOLDER).join("server.log"))?);
+    let _server = lab.spawn(command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "200000"))?;
+    let mut told = [0; 64];
+    for expected in ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
+        let length = manager.recv(&mut told).with_context(|| format!("no {expected}"))?;
+        let said = String::from_utf8_lossy(told.get(..length).unwrap_or_default()).into_owned();
+        ensure!(said == expected, "{said} in place of {expected}");
+    }
+    Ok(())
 }
 
 /// A sender that is not configured gets no answer, whatever it sends, and is counted.

@@ -38,7 +38,7 @@ fn joined(lab: &Lab) -> anyhow::Result<(Bond<'_>, String)> {
     route_over_all_links(lab)?;
     let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
     let line = invite(&bond, "home")?;
-    let output = bond.join(&line, "client.key")?;
+    let output = bond.join_by_input(&line, "client.key")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     bond.start_joined()?;
     bond.wait_until_up()?;
