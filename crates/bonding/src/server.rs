@@ -34,7 +34,7 @@ use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::ServerPlan;
 use crate::engine::setup::{self, Ground};
-use crate::engine::sockets::{SocketSpec, Sockets};
+use crate::engine::sockets::{Homes, SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
 use crate::state::keys;
 use crate::state::register::EnrolError;
@@ -79,6 +79,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
     let mut shell = ServerShell::new(plan, roster, tunnel, nat);
+    shell.settle_homes(&mut sockets);
     tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");
     for entry in entries {
         shell.admit(&mut endpoint, entry, clock.now());
@@ -183,6 +184,7 @@ struct ServerShell<'a> {
     roster: Roster,
     tunnel: Tunnel,
     nat: Nat,
+    homes: Homes,
     members: BTreeMap<SessionId, Member>,
     refusal_log: Throttle,
 }
@@ -190,7 +192,26 @@ struct ServerShell<'a> {
 impl<'a> ServerShell<'a> {
     fn new(plan: &'a ServerPlan, roster: Roster, tunnel: Tunnel, nat: Nat) -> Self {
         let refusal_log = Throttle::new(Duration::from_secs(10));
-        Self { plan, roster, tunnel, nat, members: BTreeMap::new(), refusal_log }
+        let homes = Homes::default();
+        Self { plan, roster, tunnel, nat, homes, members: BTreeMap::new(), refusal_log }
+    }
+
+    /// Finds the interfaces of plain links' peers, and tells of peers that have none.
+    fn settle_homes(&mut self, sockets: &mut Sockets) {
+        let list = self.plan.clients.iter().flat_map(|client| &client.homes);
+        let homes = Homes::new(list, self.nat.monitor());
+        if homes == self.homes {
+            return;
+        }
+        for remote in homes.lost() {
+            tracing::warn!(
+                %remote,
+                "no interface here has this plain link's peer on its network: name the interface by which its \
+                 datagrams come in, `interface` in [[client.link]]"
+            );
+        }
+        self.homes = homes.clone();
+        sockets.set_homes(homes);
     }
 
     /// Lets a client connect.
@@ -350,10 +371,11 @@ impl Shell<Endpoint> for ServerShell<'_> {
         Some(self.nat.as_fd())
     }
 
-    fn handle_ready(&mut self) {
+    fn handle_ready(&mut self, sockets: &mut Sockets) {
         if let Err(error) = self.nat.handle_ready() {
             tracing::warn!(%error, "cannot follow the changes of interfaces and firewall");
         }
+        self.settle_homes(sockets);
     }
 
     fn due_in(&self) -> Option<Duration> {

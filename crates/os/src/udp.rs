@@ -63,6 +63,8 @@ pub struct Received {
     pub remote: SocketAddr,
     /// Our address that it was sent to.
     pub local: Option<IpAddr>,
+    /// The index of the interface that it came in by.
+    pub interface: Option<u32>,
     /// Whether it carries a congestion mark (CE).
     pub is_marked: bool,
     /// When the kernel received it, since the Unix epoch by the system's clock, which may be set;
@@ -293,7 +295,8 @@ impl UdpSocket {
         loop {
             let rest = if data.len() > stride { data.split_off(stride) } else { BytesMut::new() };
             self.counters.received += 1;
-            datagrams.push(Received { remote, local, is_marked, arrived: meta.timestamp, data });
+            let (interface, arrived) = (meta.interface_index, meta.timestamp);
+            datagrams.push(Received { remote, local, interface, is_marked, arrived, data });
             if rest.is_empty() {
                 return;
             }
@@ -460,6 +463,9 @@ mod tests {
         datagrams
     }
 
+    /// The first interface of every network namespace.
+    const LOOPBACK: u32 = 1;
+
     fn port(socket: &UdpSocket) -> u16 {
         socket.local_address().port()
     }
@@ -496,7 +502,7 @@ mod tests {
             client.send(&Batch { remote, local: None, contents: b"ask", segment_size: 3, is_ect: false });
             let question = receive(&mut listener, &mut buffers, 1).pop().unwrap();
             assert_eq!(question.remote, client.local_address());
-            assert_eq!(question.local, Some(to));
+            assert_eq!((question.local, question.interface), (Some(to), Some(LOOPBACK)));
             let answer = Batch {
                 remote: question.remote,
                 local: question.local,

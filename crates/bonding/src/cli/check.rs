@@ -136,8 +136,9 @@ fn describe_server(loaded: &Loaded<Server>) -> String {
         let may = client.reach.map_or_else(String::new, |own| format!(", may reach {}", reach(own)));
         lines.add("client", &format!("{}, {}{may}", client.name, prefixes.join(", ")));
         for (index, link) in client.links.iter().enumerate() {
+            let on = link.interface.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
             let from =
-                link.remote.map_or_else(|| "sealed".to_owned(), |remote| format!("plain, from {remote}"));
+                link.remote.map_or_else(|| "sealed".to_owned(), |remote| format!("plain, from {remote}{on}"));
             let value = format!("{}, down {}, {from}", link.name, rate(link.down));
             lines.add(&format!("  link {index}"), &value);
         }

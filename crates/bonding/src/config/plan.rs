@@ -7,7 +7,7 @@ use super::client::Client;
 use super::common::{Mtu, Sending, Status};
 use super::server::{Peer, PeerLink, Server};
 use crate::engine::plan::{
-    ClientPlan, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, TunnelPlan,
+    ClientPlan, Home, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, TunnelPlan,
 };
 use crate::state::usage;
 
@@ -70,6 +70,7 @@ fn peer(peer: &Peer) -> PeerPlan {
     let plain = |(id, link): (u8, &PeerLink)| {
         link.remote.map(|remote| PlainPeer { link: LinkId(id), remote, tx_rate: link.down })
     };
+    let home = |link: &PeerLink| Some(Home { remote: link.remote?, interface: link.interface.clone() });
     let sealed_rate = |link: &PeerLink| link.down.filter(|_| link.remote.is_none());
     PeerPlan {
         config: ClientConfig {
@@ -84,6 +85,7 @@ fn peer(peer: &Peer) -> PeerPlan {
         addresses: peer.addresses.clone(),
         preshared_key_file: peer.preshared_key_file.clone(),
         links: peer.links.iter().map(|link| link.name.clone()).collect(),
+        homes: peer.links.iter().filter_map(home).collect(),
         reach: peer.reach,
     }
 }
@@ -114,6 +116,7 @@ mod tests {
     use bonding_proto::view::LinkRole;
 
     use super::super::{client_from_text, server_from_text};
+    use super::Home;
 
     #[test]
     fn a_client_keeps_its_links_in_order_with_their_ports() {
@@ -147,6 +150,7 @@ mod tests {
         let text = "[nat]\nenabled = false\n[routing]\nallow = []\n[tunnel]\nmtu = 1400\n\
                     [[client]]\nname = \"home\"\naddress = \"10.99.0.2\"\nallow = [\"server\", \"clients\"]\n\
                     routes = [\"192.168.1.0/24\"]\n[[client.link]]\nname = \"adsl\"\nremote = \"10.200.0.1\"\n\
+                    interface = \"wg0\"\n\
                     security = \"plain\"\ndown = \"10mbit\"\n";
         let plan = server_from_text("s", text).unwrap().config.plan();
         assert_eq!((&plan.nat, plan.reach), (&None, Reach::default()));
@@ -154,6 +158,8 @@ mod tests {
         let client = &plan.clients[0];
         let may = Reach { server: true, clients: true, ..Reach::default() };
         assert_eq!(client.reach, Some(may));
+        let remote = "10.200.0.1".parse().unwrap();
+        assert_eq!(client.homes, [Home { remote, interface: Some("wg0".to_owned()) }]);
         assert_eq!(client.links, ["adsl"]);
         let prefixes: Vec<_> =
             client.config.prefixes.iter().map(|p| format!("{}/{}", p.address, p.length)).collect();

@@ -94,6 +94,9 @@ pub struct PeerLink {
     pub name: String,
     /// The only address that may send on it, if it is plain; `None`: it is sealed.
     pub remote: Option<IpAddr>,
+    /// The interface that a plain link's datagrams come in by; `None`: that which has `remote` on
+    /// its network.
+    pub interface: Option<String>,
     /// Ceiling of the rate that the server sends on it.
     pub down: Option<BitRate>,
 }
@@ -310,8 +313,9 @@ fn links(client: &mut Section<'_, '_>, has_key: bool) -> (Vec<PeerLink>, Vec<(us
     let mut links = Vec::new();
     let mut remotes = Vec::new();
     for (index, one) in read.into_iter().enumerate() {
-        links.push(PeerLink { name: one.name.value, remote: one.remote, down: one.down });
-        remotes.extend(one.remote.map(|value| (index, Located { value, at: one.at })));
+        let WrittenLink { name, remote, interface, down, at } = one;
+        links.push(PeerLink { name: name.value, remote, interface, down });
+        remotes.extend(remote.map(|value| (index, Located { value, at })));
     }
     (links, remotes)
 }
@@ -320,6 +324,7 @@ fn links(client: &mut Section<'_, '_>, has_key: bool) -> (Vec<PeerLink>, Vec<(us
 struct WrittenLink {
     name: Located<String>,
     remote: Option<IpAddr>,
+    interface: Option<String>,
     down: Option<BitRate>,
     at: usize,
 }
@@ -340,7 +345,14 @@ fn link(mut section: Section<'_, '_>, index: usize, has_key: bool) -> WrittenLin
         }
         remote.map(|(address, _)| address)
     });
+    let interface_item = section.item("interface");
+    let interface = interface_item.and_then(|item| item.parsed("the name of an interface", value::interface));
     let security = common::security(&mut section).unwrap_or_default();
+    if let Some(item) = interface_item.filter(|_| security == Security::Sealed) {
+        item.fail(
+            "[[client.link]] has an `interface`, which only plain links have: sealed datagrams prove where they come from",
+        );
+    }
     match (security, remote_item) {
         (Security::Plain, None) => section
             .fail("[[client.link]] has no `remote`: a plain link needs the address that may send on it"),
@@ -355,7 +367,7 @@ fn link(mut section: Section<'_, '_>, index: usize, has_key: bool) -> WrittenLin
     }
     let down = section.item("down").and_then(|item| item.parsed(value::RATE, value::rate));
     section.finish(&[]);
-    WrittenLink { name, remote, down, at }
+    WrittenLink { name, remote, interface, down, at }
 }
 
 /// Reports keys that two clients have.

@@ -112,7 +112,7 @@ pub(crate) trait Shell<M> {
         None
     }
     /// Does the work of its descriptor, without waiting.
-    fn handle_ready(&mut self) {}
+    fn handle_ready(&mut self, _sockets: &mut Sockets) {}
     /// How long until there is work for [`Self::handle_due`].
     fn due_in(&self) -> Option<Duration> {
         None
@@ -365,7 +365,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                     }
                     self.refresh_sockets();
                 }
-                SHELL_TOKEN => shell.handle_ready(),
+                SHELL_TOKEN => shell.handle_ready(&mut self.sockets),
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
                     let device = self.device.counters();
@@ -448,7 +448,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             *taken += datagrams.len();
             // Read after the receive: no datagram came later.
             let (system, now) = clock.system_and_now();
-            for Received { remote, local, is_marked, arrived, data } in datagrams.drain(..) {
+            for Received { remote, local, is_marked, arrived, data, .. } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
                 let waited = arrived.and_then(|arrived| system.checked_sub(arrived));
                 let waited = waited.filter(|waited| *waited <= WAITED_MAX).unwrap_or_default();

@@ -138,8 +138,19 @@ pub struct PeerPlan {
     pub preshared_key_file: Option<PathBuf>,
     /// The names of its links, by number.
     pub links: Vec<String>,
+    /// The peers of its plain links.
+    pub homes: Vec<Home>,
     /// What it may reach, if that is not what clients usually may.
     pub reach: Option<Reach>,
+}
+
+/// The peer of a plain link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Its address.
+    pub remote: IpAddr,
+    /// The interface that it is behind; `None`: that which has its address on its network.
+    pub interface: Option<String>,
 }
 
 /// NAT.

@@ -16,6 +16,7 @@
 //!
 //! Measured: docs/decisions/0092-a-full-socket-tells-the-core.md.
 
+mod homes;
 mod slot;
 
 use std::collections::VecDeque;
@@ -30,6 +31,8 @@ use bonding_proto::discard::{Discard, DiscardCounts};
 use bonding_proto::{Instant, Path, SocketEvent, SocketId, Transmit, UdpFlow};
 
 use self::slot::Slot;
+
+pub(crate) use self::homes::Homes;
 use super::gathering::Gathering;
 
 /// The first socket's token; the others follow.
@@ -62,6 +65,10 @@ pub(crate) struct Sockets {
     no_route: Vec<SocketId>,
     /// Sockets that may have become full, or have room again, since this was asked last, each once.
     rooms: Vec<SocketId>,
+    /// Where the datagrams of plain links come in.
+    homes: Homes,
+    /// Datagrams that came in elsewhere.
+    misplaced: u64,
 }
 
 impl Sockets {
@@ -79,7 +86,14 @@ impl Sockets {
             refused: VecDeque::new(),
             no_route: Vec::new(),
             rooms: Vec::new(),
+            homes: Homes::default(),
+            misplaced: 0,
         }
+    }
+
+    /// From now on the datagrams of plain links come in there.
+    pub(crate) fn set_homes(&mut self, homes: Homes) {
+        self.homes = homes;
     }
 
     /// Opens every socket now, or says which one cannot be.
@@ -152,7 +166,23 @@ impl Sockets {
     /// One receive on a socket: appends its datagrams. `false`: there is no more.
     pub(crate) fn recv(&mut self, id: SocketId, datagrams: &mut Vec<Received>) -> bool {
         let Some(place) = self.place(id) else { return false };
-        self.slots.get_mut(place).is_some_and(|(_, slot)| slot.recv(&mut self.buffers, datagrams))
+        let before = datagrams.len();
+        let more = self.slots.get_mut(place).is_some_and(|(_, slot)| slot.recv(&mut self.buffers, datagrams));
+        if !self.homes.is_empty() {
+            self.drop_misplaced(datagrams, before);
+        }
+        more
+    }
+
+    /// Drops and counts datagrams, beginning at `from`, that pretend to be a plain link's.
+    fn drop_misplaced(&mut self, datagrams: &mut Vec<Received>, from: usize) {
+        let all = datagrams.len();
+        let mut at = 0;
+        datagrams.retain(|datagram| {
+            at += 1;
+            at <= from || self.homes.accept(datagram)
+        });
+        self.misplaced += (all - datagrams.len()) as u64;
     }
 
     /// The sockets that the loop does not wait for, chosen here now and then.
@@ -228,8 +258,9 @@ impl Sockets {
         self.no_route.pop()
     }
 
-    /// Adds the datagrams that did not leave.
+    /// Adds the datagrams that did not leave, and those that came in by the wrong interface.
     pub(crate) fn add_discards(&self, discards: &mut DiscardCounts) {
+        discards.add(Discard::UnknownPeer, self.misplaced);
         for (_, slot) in &self.slots {
             discards.add(Discard::SocketBlocked, slot.dropped());
             discards.add(Discard::SendRefused, slot.counters().send_errors);

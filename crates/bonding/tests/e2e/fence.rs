@@ -306,3 +306,50 @@ fn unknown_peers(bond: &Bond<'_>) -> anyhow::Result<u64> {
     let status = bond.status(Host::Server)?;
     Ok(status.pointer("/discards/unknown_peer").and_then(serde_json::Value::as_u64).unwrap_or(0))
 }
+
+/// A plain link's peer is known by its address alone: what comes with that address by another
+/// interface is dropped.
+pub(crate) fn a_plain_link_is_heard_on_its_interface_only(lab: &Lab) -> anyhow::Result<()> {
+    const PORT: u16 = 7_777;
+    let bond = Bond::start(lab, PROGRAMS, Options::plain())?;
+    let before = unknown_peers(&bond)?;
+    on(lab, Host::Internet, &format!("ip address add {}/32 dev lo", addr::client_v4(0)))?;
+    let listener = lab.host(Host::Internet).run(|| {
+        let listener = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+        let forger = UdpSocket::bind((addr::client_v4(0), 0))?;
+        // Frames of data, as a client's (PROTOCOL.md): number, kind, length, inner packet.
+        for number in [1_u64, 100, 10_000] {
+            let mut frame = number.to_be_bytes().to_vec();
+            let packet = udp_packet(CLIENT_V4, addr::INTERNET_V4, PORT);
+            frame.push(2);
+            frame.extend(u16::try_from(packet.len()).unwrap_or_default().to_be_bytes());
+            frame.extend(packet);
+            forger.send_to(&frame, (addr::SERVER_EGRESS_V4, 9_001))?;
+        }
+        std::io::Result::Ok(listener)
+    })??;
+    listener.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let heard = listener.recv_from(&mut [0; 64]);
+    ensure!(heard.is_err(), "a stranger's packet went through the tunnel: {heard:?}");
+    eventually("the datagrams are counted", || {
+        ensure!(unknown_peers(&bond)? >= before + 3);
+        Ok(())
+    })?;
+    bond.stop()
+}
+
+/// An IPv4 packet with an empty UDP datagram, without its checksum.
+fn udp_packet(source: IpAddr, destination: Ipv4Addr, port: u16) -> Vec<u8> {
+    let IpAddr::V4(source) = source else { return Vec::new() };
+    let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    let words = packet.chunks(2).map(|word| word.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)));
+    let sum: u32 = words.sum();
+    let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap_or_default();
+    packet.splice(10..12, (!sum).to_be_bytes());
+    packet.extend(port.to_be_bytes());
+    packet.extend(port.to_be_bytes());
+    packet.extend([0, 8, 0, 0]);
+    packet
+}

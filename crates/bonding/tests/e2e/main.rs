@@ -51,6 +51,7 @@ const TESTS: &[(&str, Test)] = &[
     ("clients_reach_what_is_allowed", fence::clients_reach_what_is_allowed),
     ("firewalls_come_and_go", fence::firewalls_come_and_go),
     ("a_tunnel_does_not_lead_to_its_own_listeners", fence::a_tunnel_does_not_lead_to_its_own_listeners),
+    ("a_plain_link_is_heard_on_its_interface_only", fence::a_plain_link_is_heard_on_its_interface_only),
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),

@@ -217,6 +217,11 @@ impl Nat {
         Ok(())
     }
 
+    /// The interfaces.
+    pub const fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
     /// Something changed: lets new interfaces take part, and notes whether a look at the tables is
     /// due.
     pub fn handle_ready(&mut self) -> Result<(), UndoError> {

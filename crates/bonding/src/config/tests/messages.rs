@@ -205,11 +205,15 @@ fn mistakes_of_plain_links_are_named() {
         ),
         (
             SERVER.replace("remote =", "up ="),
-            "server.toml:7:1: unknown key `up` in [[client.link]]; known here: `name`, `remote`, `security`, `down`",
+            "server.toml:7:1: unknown key `up` in [[client.link]]; known here: `name`, `remote`, `interface`, `security`, `down`",
         ),
         (
             SERVER.replace("security = \"plain\"\n", ""),
             "server.toml:7:10: [[client.link]] has a `remote`, which only plain links have: say security = \"plain\" if the link is private already; sealed links are known by the client's key",
+        ),
+        (
+            "[[client]]\nname = \"home\"\n[[client.link]]\ninterface = \"wg0\"".to_owned(),
+            "server.toml:4:13: [[client.link]] has an `interface`, which only plain links have: sealed datagrams prove where they come from",
         ),
         (
             "[[client]]\nname = \"home\"\n[[client.link]]\ndown = \"1mbit\"".to_owned(),
