@@ -187,13 +187,15 @@ struct ServerShell<'a> {
     homes: Homes,
     members: BTreeMap<SessionId, Member>,
     refusal_log: Throttle,
+    changes_log: Throttle,
 }
 
 impl<'a> ServerShell<'a> {
     fn new(plan: &'a ServerPlan, roster: Roster, tunnel: Tunnel, nat: Nat) -> Self {
-        let refusal_log = Throttle::new(Duration::from_secs(10));
+        let log = || Throttle::new(Duration::from_secs(10));
+        let (refusal_log, changes_log) = (log(), log());
         let homes = Homes::default();
-        Self { plan, roster, tunnel, nat, homes, members: BTreeMap::new(), refusal_log }
+        Self { plan, roster, tunnel, nat, homes, members: BTreeMap::new(), refusal_log, changes_log }
     }
 
     /// Finds the interfaces of plain links' peers, and tells of peers that have none.
@@ -372,8 +374,10 @@ impl Shell<Endpoint> for ServerShell<'_> {
     }
 
     fn handle_ready(&mut self, sockets: &mut Sockets) {
-        if let Err(error) = self.nat.handle_ready() {
-            tracing::warn!(%error, "cannot follow the changes of interfaces and firewall");
+        if let Err(error) = self.nat.handle_ready()
+            && let Some(more) = self.changes_log.pass()
+        {
+            tracing::warn!(%error, more, "cannot follow the changes of interfaces and firewall");
         }
         self.settle_homes(sockets);
     }
