@@ -61,8 +61,8 @@ pub(super) const STALL_MIN_US: u64 = 5_000;
 
 /// Datagrams in the first round trips. Chosen: near TCP's initial window (RFC 6928: 10).
 pub(super) const INITIAL_DATAGRAMS: f64 = 16.0;
-/// Most that is paced at before anything was delivered, bit/s. Chosen: a near link's first datagrams
-/// are there before those of another link.
+/// Most that is paced at before anything was delivered, bit/s. Chosen: the first datagrams of a
+/// near link are there before others.
 pub(super) const INITIAL_BPS_MAX: f64 = 20e6;
 /// Longest round trip that counts for the initial rate, seconds. Chosen: a far link starts no
 /// slower than one at 150 ms.
