@@ -17,25 +17,37 @@ pub(super) const RATE_MIN_BPS: f64 = 200_000.0;
 
 // Windows of measurement.
 
+/// What was so long ago may be over, ms: what was carried, what a search or a cut found. Chosen:
+/// radio links vary within seconds.
+const LATELY_MS: u64 = 1_000;
+/// A large step, share of C. Source: draft-ietf-ccwg-bbr paces at 1.25 to probe.
+const QUARTER: f64 = 0.25;
+/// What was sent doubles in a round trip at most. Chosen: as slow start does.
+const DOUBLE: f64 = 2.0;
+
 /// Bounds of the time over which rates are taken; between them it is one round trip. Chosen: below
 /// 40 ms the scheduling of hosts shows, above 100 ms a fall is seen late.
-pub(super) const ROUND_MIN: Duration = Duration::from_millis(40);
-/// See [`ROUND_MIN`].
-pub(super) const ROUND_MAX: Duration = Duration::from_millis(100);
+pub(super) const ROUND_MIN_MS: u64 = 40;
+/// See [`ROUND_MIN_MS`].
+pub(super) const ROUND_MIN: Duration = Duration::from_millis(ROUND_MIN_MS);
+/// See [`ROUND_MIN_MS`].
+pub(super) const ROUND_MAX_MS: u64 = 100;
+/// The same.
+pub(super) const ROUND_MAX: Duration = Duration::from_millis(ROUND_MAX_MS);
 /// Rates are taken over at least so many datagrams at C. Chosen: one datagram more or less is 8 %.
 pub(super) const WINDOW_DATAGRAMS: f64 = 12.0;
 /// Longest window of a rate, seconds. Chosen: a slow link is followed four times a second.
 pub(super) const WINDOW_MAX_S: f64 = 0.25;
 /// A link with a queue for this long was busy. Chosen: a few feedbacks of a loaded link.
-pub(super) const BUSY_WINDOW_MIN: Duration = Duration::from_millis(20);
+pub(super) const BUSY_WINDOW_MIN: Duration = Duration::from_millis(ROUND_MIN_MS / 2);
 /// Samples further apart than this say nothing of the time between, seconds. Chosen: the interval
 /// of heartbeats.
-pub(super) const SAMPLE_GAP_MAX_S: f64 = 0.1;
+pub(super) const SAMPLE_GAP_MAX_S: f64 = ROUND_MAX_MS as f64 / 1e3;
 /// Window of the largest C, ms. Chosen: an outage or a slow time of a radio link is shorter.
 pub(super) const BEST_WINDOW_MS: u64 = 60_000;
 /// Window of the largest delivered rate, ms. Chosen: what a link that varies carried longer ago
 /// says nothing.
-pub(super) const TRUST_WINDOW_MS: u64 = 1_000;
+pub(super) const TRUST_WINDOW_MS: u64 = LATELY_MS;
 /// Window of the least delay, ms (the base). Source: draft-ietf-ccwg-bbr, `MinRTTFilterLen`.
 pub(super) const BASE_WINDOW_MS: u64 = 10_000;
 
@@ -49,10 +61,10 @@ pub(super) const SAMPLES_MAX: usize = 256;
 pub(super) const IDLE_ROOM: usize = 4;
 /// The pacer counts as used to the full if it was idle for less than this share of the time.
 /// Chosen: half of the least probe would hide behind more.
-pub(super) const IDLE_SHARE: f64 = 0.05;
+pub(super) const IDLE_SHARE: f64 = VOLATILE;
 /// A pause that is longer than each of more than so many others is a stall ... Chosen: of fewer the
 /// longest is chance.
-pub(super) const STALL_OTHERS: u32 = 3;
+pub(super) const STALL_OTHERS: u32 = KNOWN_AFTER;
 /// ... if it is longer by this, µs, and by half. Chosen: above the steps of samples, below the time
 /// slices of a busy host.
 pub(super) const STALL_MIN_US: u64 = 5_000;
@@ -71,7 +83,7 @@ pub(super) const INITIAL_ROUND_MAX_S: f64 = 0.15;
 /// BBR has 2.77 (draft-ietf-ccwg-bbr, `StartupPacingGain`).
 pub(super) const START_GAIN: f64 = 2.2;
 /// Startup ends with a queue longer than this, seconds. Chosen: twice what counts as none; ...
-pub(super) const START_QUEUE_S: f64 = 0.002;
+pub(super) const START_QUEUE_S: f64 = 2.0 * EMPTY_S;
 /// ... or than the round trip divided by this if that is more. Chosen: delays of a long path vary
 /// more; ...
 pub(super) const START_QUEUE_ROUNDS: f64 = 24.0;
@@ -81,7 +93,7 @@ pub(super) const START_QUEUE_DATAGRAMS: f64 = 1.5;
 pub(super) const START_STANDING: u32 = 2;
 /// Startup overshoot factor: above it, losses come from the search, not from the link. Chosen: a
 /// quarter, as the largest step of the search.
-pub(super) const START_BEYOND: f64 = 1.25;
+pub(super) const START_BEYOND: f64 = 1.0 + QUARTER;
 /// Loss tells in startup where the pacer was idle for no more than so many quarters of the time.
 /// Chosen: four TCP flows behind a policer leave a half of the pace.
 pub(super) const START_IDLE_QUARTERS: u32 = 3;
@@ -97,7 +109,7 @@ pub(super) const CONTROL_S: f64 = 0.075;
 pub(super) const GAIN_MIN: f64 = 0.1;
 /// Largest share of C that is paced at, where the search asks for no more. Chosen: BBR's probe
 /// gain.
-pub(super) const GAIN_MAX: f64 = 1.25;
+pub(super) const GAIN_MAX: f64 = 1.0 + QUARTER;
 /// Queue to keep on a steady link, seconds. Chosen: a little less than no queue, so that it drains.
 pub(super) const TARGET_STEADY_S: f64 = -0.000_75;
 /// Least queue to keep during a search or on a link that varies, seconds. Chosen: above
@@ -121,34 +133,34 @@ pub(super) const JUMP: f64 = 0.1;
 pub(super) const ESTIMATE_GAIN: f64 = 0.3;
 /// More than this multiple of C is not believed of a queue that drains. Chosen: a stalled link lets
 /// go at once what waited in it.
-pub(super) const BELIEVED_RISE: f64 = 1.1;
+pub(super) const BELIEVED_RISE: f64 = 1.0 + JUMP;
 /// What more was carried without a queue moves C by this share of it, unless the search is large.
 /// Chosen: two samples confirm each other.
 pub(super) const RISE_GAIN: f64 = 0.5;
 /// A rate is raised by usual loss of at most this share. Chosen: at most doubled.
-pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
+pub(super) const USUAL_LOSS_MAX: f64 = 1.0 / DOUBLE;
 
 // The search for more.
 
 /// First step of a search, share of C. Chosen: below what a queue target of 1.5 ms absorbs.
 pub(super) const PROBE_MIN: f64 = 0.02;
 /// Largest step, share of C. Chosen: doubling, as startup does.
-pub(super) const PROBE_MAX: f64 = 1.0;
+pub(super) const PROBE_MAX: f64 = DOUBLE - 1.0;
 /// First step where more is likely: the link carried twice as much in the last minute, or its C was
 /// never proven by a queue. Source: draft-ietf-ccwg-bbr paces at 1.25 to probe for bandwidth.
-pub(super) const REGROW_MIN: f64 = 0.25;
+pub(super) const REGROW_MIN: f64 = QUARTER;
 /// After an outage the link is believed to carry this share of its best C. Chosen: two doublings.
-pub(super) const RETURN_SHARE: f64 = 0.25;
+pub(super) const RETURN_SHARE: f64 = QUARTER;
 /// After a search that found a queue, a steady link is left alone for this long. Chosen: a search
 /// costs a queue of some milliseconds each time.
-pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PROBE_PAUSE: Duration = Duration::from_millis(LATELY_MS);
 /// First pause after a cut, seconds; it doubles with each cut of a series. Chosen: as after a
 /// queue.
 pub(super) const CUT_PAUSE_MIN_S: u8 = 1;
 /// Longest pause after a cut, seconds. Chosen: a policer costs a loss every 8 s.
 pub(super) const CUT_PAUSE_MAX_S: u8 = 8;
 /// A C below this multiple of [`RATE_MIN_BPS`] is searched in large steps. Chosen: two doublings.
-pub(super) const LITTLE: f64 = 4.0;
+pub(super) const LITTLE: f64 = 1.0 / QUARTER;
 
 // Volatility.
 
@@ -156,14 +168,14 @@ pub(super) const LITTLE: f64 = 4.0;
 /// steady. Chosen: above what an estimate of a constant C varies by.
 pub(super) const VOLATILE: f64 = 0.05;
 /// A distrusted link gets this share of C after a pause. Chosen: as after an outage.
-pub(super) const TRUST_MIN: f64 = 0.25;
+pub(super) const TRUST_MIN: f64 = QUARTER;
 /// ... or so many times what it delivers. Chosen: startup's doubling.
-pub(super) const TRUST_GAIN: f64 = 2.0;
+pub(super) const TRUST_GAIN: f64 = DOUBLE;
 /// Time constant of the mean distance, seconds. Chosen: radio links vary within seconds.
-pub(super) const VOLATILITY_S: f64 = 5.0;
+pub(super) const VOLATILITY_S: f64 = BASE_WINDOW_MS as f64 / 2e3;
 /// Time constant of the mean C that the distance counts from, seconds.
 /// Chosen: a fifth of [`VOLATILITY_S`].
-pub(super) const USUAL_RATE_S: f64 = 1.0;
+pub(super) const USUAL_RATE_S: f64 = LATELY_MS as f64 / 1e3;
 /// A link without traffic forgets its volatility within this, seconds. Chosen: a web page's pauses.
 pub(super) const VOLATILITY_KEPT_S: f64 = 40.0;
 
@@ -176,9 +188,9 @@ pub(super) const BEND: f64 = 1.95;
 /// together differ by as much once in a dozen; more is an event.
 pub(super) const BEND_OUTLIER: f64 = 16.0;
 /// ... and this, seconds. Chosen: deviations grow from zero.
-pub(super) const BEND_STEP_S: f64 = 0.001;
+pub(super) const BEND_STEP_S: f64 = EMPTY_S;
 /// Weight of a second of samples in the deviation. Chosen: half a second's mean.
-pub(super) const DEVIATION_GAIN: f64 = 2.0;
+pub(super) const DEVIATION_GAIN: f64 = 1.0 / DRAIN_MEAN_S;
 /// A deviation counts for at most so many times its least of the window. Chosen: a measured one
 /// varies by a fifth.
 pub(super) const LEAST_GAIN: f64 = 2.0;
@@ -222,7 +234,7 @@ pub(super) const LIGHT_LOAD: f64 = 0.7;
 pub(super) const LIGHT_LOSS_MAX: f64 = 0.2;
 /// The test of a cut ends after this, with what is likelier. Chosen: a slow link is not kept low
 /// for longer.
-pub(super) const CUT_TEST_MAX: Duration = Duration::from_secs(1);
+pub(super) const CUT_TEST_MAX: Duration = Duration::from_millis(LATELY_MS);
 /// ... or as soon as one is likelier by this, as a logarithm. Chosen: twenty times.
 pub(super) const SURE: f64 = 3.0;
 /// So many cuts in a row that changed nothing were none of a policer's. Chosen: the first may go to
@@ -232,7 +244,7 @@ pub(super) const CUTS_OF_CHANCE: u32 = 2;
 pub(super) const CUT_ROUNDS: u32 = 2;
 /// A policer's loss exceeds what is allowed by so many bytes. Chosen: a window of a slow link holds
 /// a dozen datagrams, and one of them lost is a twentieth.
-pub(super) const EXCESS_BYTES: f64 = 6.0 * DATAGRAM_BYTES;
+pub(super) const EXCESS_BYTES: f64 = WINDOW_DATAGRAMS / 2.0 * DATAGRAM_BYTES;
 /// ... and by so many more for each unit of usual loss. Chosen so that chance rarely reaches it: a
 /// sum of what is lost less p + 0.05 of what is sent, of which p is lost by chance, comes to h
 /// datagrams with a probability of exp(−θh) where p (exp θ − 1) = θ (p + 0.05): here once in
@@ -248,7 +260,7 @@ pub(super) const SERIES_WITHIN: Duration = Duration::from_secs(12);
 /// that overflow.
 pub(super) const CLEAR_QUEUE_S: f64 = 0.015;
 /// ... or this share of the round trip if that is more. Chosen: queues are dimensioned by it.
-pub(super) const CLEAR_ROUNDS: f64 = 4.0;
+pub(super) const CLEAR_ROUNDS: f64 = 1.0 / QUARTER;
 
 // Congestion marks.
 
@@ -258,7 +270,7 @@ pub(super) const MARK_ROUND_GAIN: f64 = 0.125;
 /// Share of marks from which it is tested whether they mean anything. Chosen: most.
 pub(super) const MARKED_MOST: f64 = 0.5;
 /// Half the rate must lower the share of marks to this share of itself. Chosen: as for loss.
-pub(super) const MARKED_LOWERED: f64 = 0.7;
+pub(super) const MARKED_LOWERED: f64 = LIGHT_LOAD;
 
 // Drain test. Measured: docs/decisions/0018-jitter-is-not-a-queue.md.
 
@@ -271,22 +283,24 @@ pub(super) const DRAIN_LEAST_S: f64 = 0.01;
 pub(super) const DRAIN_DEVIATIONS: f64 = 5.0;
 /// A link used to the full for this long is tested. Chosen: half of the base's window, so that the
 /// base is never a standing queue.
-pub(super) const DRAIN_EVERY: Duration = Duration::from_secs(5);
+pub(super) const DRAIN_EVERY: Duration = Duration::from_millis(BASE_WINDOW_MS / 2);
 /// Time constant of the mean queue that a test begins with, seconds. Chosen: a search's queue is
 /// gone by then.
-pub(super) const DRAIN_MEAN_S: f64 = 0.5;
+pub(super) const DRAIN_MEAN_S: f64 = 2.0 * WINDOW_MAX_S;
 /// Time between two tests of a queue that stands. Chosen: a test costs 15 % for some 0.1 s.
-pub(super) const DRAIN_PATIENCE: Duration = Duration::from_millis(700);
+pub(super) const DRAIN_PATIENCE_MS: u64 = 700;
+/// The same.
+pub(super) const DRAIN_PATIENCE: Duration = Duration::from_millis(DRAIN_PATIENCE_MS);
 /// The same where C varies. Chosen: its queue comes and goes with C.
-pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(1_400);
+pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(2 * DRAIN_PATIENCE_MS);
 /// Queues that did not drain in a row are a competitor's when no more than this lies between two.
 /// Chosen: a satellite's changes of slot are 15 s apart.
-pub(super) const FAILURES_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const FAILURES_WITHIN: Duration = Duration::from_millis(2 * LATELY_MS);
 /// So many in a row. Chosen: a path that becomes longer does so once or twice.
-pub(super) const FAILURES: u32 = 3;
+pub(super) const FAILURES: u32 = KNOWN_AFTER;
 /// After a queue that did not drain, losses are no chance for this long. Chosen: the time between
 /// two tests of a link with a competitor.
-pub(super) const CONTESTED_FOR: Duration = Duration::from_secs(5);
+pub(super) const CONTESTED_FOR: Duration = DRAIN_EVERY;
 
 // Competitor detector. Measured: docs/decisions/0013-competitor-on-a-steady-link.md.
 
@@ -295,20 +309,20 @@ pub(super) const DRAINING: f64 = 0.95;
 /// Yielding must have asked for a queue shorter by this, seconds. Chosen: longer than most queues.
 pub(super) const YIELDED_S: f64 = 0.06;
 /// C of a contested link is below this share of what it carried alone. Chosen: beyond noise.
-pub(super) const FALLEN: f64 = 0.9;
+pub(super) const FALLEN: f64 = ALL;
 /// A queue must stand for this long, plus a round trip. Chosen: a step to a fifth of the rate is
 /// over by then.
-pub(super) const STANDS_FOR: Duration = Duration::from_millis(700);
+pub(super) const STANDS_FOR: Duration = DRAIN_PATIENCE;
 /// ... and be at least the longest queue seen divided by this. Chosen: ours would have drained.
 pub(super) const STILL_STANDS: f64 = 3.0;
 /// A delay that is steady for this long at a new base is a longer path. Chosen: three heartbeats.
 pub(super) const QUIET: Duration = Duration::from_millis(300);
 /// Window of what the link carried alone, ms. Chosen: a competitor that comes and goes, or whose
 /// first packets make a short queue, lowers C before it is suspected.
-pub(super) const ALONE_WINDOW_MS: u64 = 20_000;
+pub(super) const ALONE_WINDOW_MS: u64 = 2 * BASE_WINDOW_MS;
 /// A link that was steady no longer ago than this was steady before the queue. Chosen: a
 /// competitor's slow start lowers C in lumps.
-pub(super) const STEADY_LATELY: Duration = Duration::from_secs(2);
+pub(super) const STEADY_LATELY: Duration = Duration::from_millis(2 * LATELY_MS);
 
 // Competing. Measured: docs/decisions/0014-share-beside-a-competitor.md.
 
@@ -320,14 +334,14 @@ pub(super) const CUBIC_C: f64 = 0.4;
 pub(super) const CUBIC_BETA: f64 = 0.7;
 /// Time between two tests whether the competitor is gone. Chosen: a test costs half the rate for
 /// two queues and a round trip.
-pub(super) const TEST_EVERY: Duration = Duration::from_secs(5);
+pub(super) const TEST_EVERY: Duration = DRAIN_EVERY;
 /// A queue below this has no competitor that fills it, seconds. Chosen: above noise.
 pub(super) const GONE_S: f64 = 0.005;
 /// A link that carries this share of what it carried alone has no competitor. Chosen: a flow beside
 /// ours has more than a tenth.
-pub(super) const ALL: f64 = 0.9;
+pub(super) const ALL: f64 = 1.0 - JUMP;
 /// Fair share of what was carried alone. Chosen: beside one other flow.
 pub(super) const FAIR: f64 = 0.5;
 /// Time constant of the way back to the fair share, as a share of the time in which CUBIC makes
 /// good a decrease there. Chosen: half, so that ours is back before the other flow has grown.
-pub(super) const COME_BACK: f64 = 0.5;
+pub(super) const COME_BACK: f64 = FAIR;
