@@ -127,7 +127,8 @@ impl Search {
     /// than C.
     pub(super) fn on_full(&mut self, seen: &Seen, model: &Model, now: Instant) -> Option<f64> {
         let Some(trial) = &mut self.trial else {
-            let queue_s = if self.is_fresh { seen.queue_s } else { seen.mean_s };
+            // Where more is likely, a queue that was there before does not matter.
+            let queue_s = if self.is_likely(model, now) { seen.queue_s } else { seen.mean_s };
             if now >= self.resumes_at && queue_s <= seen.limit_s {
                 self.begin(model, now);
             }
@@ -168,10 +169,13 @@ impl Search {
         self.trial = Some(Trial::new(rate_bps, now));
     }
 
+    /// Whether the link is likely to carry more than C.
+    fn is_likely(&self, model: &Model, now: Instant) -> bool {
+        self.is_fresh || model.is_low(now) || model.rate_bps() < self.before_cut_bps * (1.0 - CHANGE)
+    }
+
     fn begin(&mut self, model: &Model, now: Instant) {
-        let is_likely =
-            self.is_fresh || model.is_low(now) || model.rate_bps() < self.before_cut_bps * (1.0 - CHANGE);
-        let least = if is_likely { REGROW_MIN } else { PROBE_MIN };
+        let least = if self.is_likely(model, now) { REGROW_MIN } else { PROBE_MIN };
         self.step = least.max(told_s(model) / WINDOW_MAX_S).min(PROBE_MAX);
         self.trial = Some(Trial::new(model.rate_bps(), now));
     }
