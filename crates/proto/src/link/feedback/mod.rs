@@ -8,6 +8,7 @@ pub(super) mod acknowledger;
 pub(super) mod delays;
 mod kept;
 pub(super) mod loss_meter;
+mod marks;
 pub(super) mod reordering;
 pub(super) mod sent_log;
 
@@ -187,6 +188,11 @@ impl Deliveries {
     /// Bytes of packets kept until their fate is known.
     pub(crate) const fn kept_bytes(&self) -> usize {
         self.log.kept_bytes()
+    }
+
+    /// What feedback made this look at.
+    pub(crate) const fn touched(&self) -> u64 {
+        self.log.touched()
     }
 
     /// What became of packets that were sent again.

@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::kept::Kept;
+use super::marks::Marks;
 use super::reordering::{Patience, Reordering};
 use crate::discard::Discard;
 use crate::packet::{KeptPacket, UdpFlow};
@@ -183,6 +184,10 @@ pub(in crate::link) struct SentLog {
     log: VecDeque<Sent>,
     /// The number of the log's front.
     first: u64,
+    /// An index of the log, by fate.
+    marks: Marks,
+    /// Datagrams and words of the index that feedback made this look at.
+    touched: u64,
     keys: VecDeque<Key>,
     largest_delivered: Option<u64>,
     total: u64,
@@ -229,7 +234,9 @@ impl SentLog {
         self.total += bytes;
         if self.log.capacity() > IDLE_ROOM && self.log.len() + 1 < IDLE_ROOM {
             self.log.shrink_to(IDLE_ROOM);
+            self.marks.shrink_to(IDLE_ROOM);
         }
+        self.marks.push(number, outgoing.asks);
         if let Some(frame) = outgoing.frame {
             self.kept.put(number, frame);
         }
@@ -298,6 +305,11 @@ impl SentLog {
         std::mem::take(&mut self.delivered_max)
     }
 
+    /// Datagrams and words of the index that feedback made this look at, in all.
+    pub(in crate::link) const fn touched(&self) -> u64 {
+        self.touched
+    }
+
     /// In how many rows datagrams were taken for lost.
     pub(in crate::link) const fn rows(&self) -> u64 {
         self.bursts.rows
@@ -322,8 +334,7 @@ impl SentLog {
     /// arrived: what waits longer is lost or was overtaken, and no queue is ahead of it.
     pub(in crate::link) fn waiting(&self) -> Option<Sent> {
         let after = self.largest_delivered.map_or(self.first, |largest| largest + 1);
-        let from = usize::try_from(after.saturating_sub(self.first)).ok()?;
-        self.log.range(from.min(self.log.len())..).find(|sent| sent.waits()).copied()
+        self.get(self.marks.waiting(after)?)
     }
 
     /// The packets found lost since the last call, oldest first.
@@ -353,13 +364,14 @@ impl SentLog {
     /// When the first datagram that asks for an answer was sent after `at`.
     pub(in crate::link) fn first_asked_after(&self, at: Instant) -> Option<Instant> {
         let from = self.log.partition_point(|sent| sent.at <= at);
-        self.log.iter().skip(from).find(|sent| sent.asks).map(|sent| sent.at)
+        self.get(self.marks.asking(self.first + from as u64)?).map(|sent| sent.at)
     }
 
     /// The peer was restarted: it knows nothing of what was sent.
     pub(in crate::link) fn clear(&mut self) {
         self.first = self.end();
         self.log.clear();
+        self.marks.clear();
         self.keys.clear();
         self.lost_frames.clear();
         self.kept.clear();
@@ -390,26 +402,26 @@ impl SentLog {
     /// Numbers `low` to `high`, both in the log or `low` at its front. Called before the frame's
     /// largest counts as delivered: what was given up then comes late.
     fn deliver(&mut self, low: u64, high: u64, now: Instant) {
-        let Ok(from) = usize::try_from(low.saturating_sub(self.first)) else { return };
-        let Ok(count) = usize::try_from((high + 1).saturating_sub(low)) else { return };
         let newest = self.largest_delivered.and_then(|number| Some((number, self.get(number)?.at)));
         let mut arrived = 0;
-        for (number, sent) in (low..).zip(self.log.iter_mut().skip(from).take(count)) {
+        let mut from = low;
+        while let Some(number) = self.marks.undelivered(from..high.saturating_add(1), &mut self.touched) {
+            from = number + 1;
+            self.marks.on_delivered(number);
+            let Some(sent) = self.get_mut(number) else { break };
             let bytes = u64::from(sent.bytes);
-            match std::mem::replace(&mut sent.fate, Fate::Delivered) {
-                Fate::Delivered => continue,
-                Fate::Underway => {}
-                Fate::Lost => self.lost = self.lost.saturating_sub(if sent.asks { bytes } else { 0 }),
+            let (sent_at, asks) = (sent.at, sent.asks);
+            let is_resent = std::mem::take(&mut sent.is_resent);
+            if std::mem::replace(&mut sent.fate, Fate::Delivered) == Fate::Lost && asks {
+                self.lost = self.lost.saturating_sub(bytes);
             }
             self.delivered += bytes;
             arrived += 1;
             if let Some((newest, newest_at)) = newest.filter(|(newest, _)| *newest > number) {
-                self.reordering.on_late(newest - number, newest_at.saturating_since(sent.at));
+                self.reordering.on_late(newest - number, newest_at.saturating_since(sent_at));
             }
-            self.delivered_max = self.delivered_max.max(sent.bytes);
-            if std::mem::take(&mut sent.is_resent) {
-                self.counts.spurious += 1;
-            }
+            self.delivered_max = self.delivered_max.max(u32::try_from(bytes).unwrap_or(u32::MAX));
+            self.counts.spurious += u64::from(is_resent);
             if let Some(frame) = self.kept.take(number) {
                 self.counts.recovered += u64::from(frame.tries() > 0);
             }
@@ -434,35 +446,33 @@ impl SentLog {
         let Some(largest) = self.largest_delivered else { return };
         let Some(newest_at) = self.get(largest).map(|newest| newest.at) else { return };
         let from = self.underway.max(self.first);
-        let Ok(skipped) = usize::try_from(from - self.first) else { return };
-        let Ok(count) = usize::try_from(largest.saturating_sub(from)) else { return };
-        let mut follows =
-            from.checked_sub(1).and_then(|at| self.get(at)).is_some_and(|sent| sent.fate == Fate::Lost);
-        for (number, sent) in (from..).zip(self.log.iter_mut().skip(skipped).take(count)) {
-            if !sent.is_underway() {
-                follows = sent.fate == Fate::Lost;
-                continue;
-            }
+        let mut at = from;
+        while let Some(number) = self.marks.underway(at..largest, &mut self.touched) {
+            at = number + 1;
+            let follows = number.checked_sub(1).and_then(|before| self.get(before));
+            let follows = follows.is_some_and(|before| before.fate == Fate::Lost);
+            let Some(sent) = self.get_mut(number) else { break };
             let is_young = sent.at + patience.time > newest_at;
             if is_young && (number + patience.packets > largest || sent.at + packets_after > newest_at) {
-                continue;
+                // So are all that were sent later.
+                break;
             }
             sent.fate = Fate::Lost;
+            let (asks, bytes) = (sent.asks, u64::from(sent.bytes));
+            self.marks.on_lost(number);
             self.bursts.on_lost(follows);
-            follows = true;
             // The loss of a probe of the path's MTU says nothing of the link's loss.
-            if sent.asks {
-                self.lost += u64::from(sent.bytes);
+            if asks {
+                self.lost += bytes;
             }
             if let Some(frame) = self.kept.take(number) {
-                sent.is_resent = true;
                 self.lost_frames.push(frame);
+                if let Some(sent) = self.get_mut(number) {
+                    sent.is_resent = true;
+                }
             }
         }
-        self.underway = from;
-        while self.get(self.underway).is_some_and(|sent| !sent.is_underway()) {
-            self.underway += 1;
-        }
+        self.underway = self.marks.underway(from..self.end(), &mut self.touched).unwrap_or(self.end());
         self.bursts.forget_old();
     }
 
@@ -475,12 +485,14 @@ impl SentLog {
             self.log.pop_front();
             self.first += 1;
         }
+        self.marks.forget_below(self.first);
     }
 
     fn give_up_front(&mut self) {
         let Some(front) = self.log.pop_front() else { return };
         self.lost_frames.extend(self.kept.take(self.first));
         self.first += 1;
+        self.marks.forget_below(self.first);
         if front.waits() {
             self.lost += u64::from(front.bytes);
         }

@@ -145,3 +145,17 @@ fn a_resend_that_arrives_has_recovered_its_packet() {
     tell(&mut log, 10, 1, &[], 60);
     assert_eq!(log.counts().recovered, 1);
 }
+
+/// A peer that names all that was sent in every frame, but for one that it never names: what is
+/// known is not looked at one by one.
+#[test]
+fn frames_that_name_what_is_known_cost_few_words() {
+    let mut log = sent(20_000);
+    tell(&mut log, 19_990, 19_000, &[(900, 91)], 20_000);
+    let before = log.touched();
+    for _ in 0..100 {
+        tell(&mut log, 19_995, 5, &[(3, 18_000)], 20_000);
+    }
+    let touched = log.touched() - before;
+    assert!(touched < 100 * (20_000 / 64) / 8, "{touched}");
+}
