@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::cover::{COVER_MAX, Cover, ROWS_MAX, SPAN, coefficient};
+use super::cover::{COVER_MAX, Cover, PLACE_BYTES, ROWS_MAX, SPAN, coefficient};
 use super::gf;
 use crate::packet::PacketBuf;
 use crate::qos::flow;
@@ -126,6 +126,7 @@ impl Decoder {
         if first < self.base || last > newest + SPAN {
             return Ok(0);
         }
+        self.work_bytes += usize::from(cover.count) * PLACE_BYTES;
         let mut all_came = true;
         for counter in cover.counters() {
             match self.packet(counter) {
@@ -190,6 +191,7 @@ impl Decoder {
     /// old.
     fn learn(&mut self, counter: u64, packet: &[u8]) -> bool {
         self.extend_to(counter);
+        self.work_bytes += self.rows.len() * PLACE_BYTES;
         let at = counter.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
         let Some(place) = at.and_then(|at| self.packets.get_mut(at)).filter(|place| place.is_none()) else {
             return false;
@@ -221,6 +223,7 @@ impl Decoder {
         }
         while self.base + self.packets.len() as u64 <= counter {
             self.packets.push_back(None);
+            self.work_bytes += PLACE_BYTES;
         }
         while self.packets.len() as u64 > SPAN {
             let gone = self.packets.pop_front().flatten();

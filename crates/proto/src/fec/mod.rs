@@ -36,7 +36,7 @@ mod decoder;
 mod encoder;
 mod gf;
 
-pub use cover::{COVER_MAX, Cover, ROWS_MAX, SPAN};
+pub use cover::{COVER_MAX, Cover, PLACE_BYTES, ROWS_MAX, SPAN};
 pub use decoder::{Decoder, Refused};
 pub use encoder::Encoder;
 

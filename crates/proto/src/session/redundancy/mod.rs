@@ -6,6 +6,7 @@
 mod copies;
 mod protection;
 mod resend;
+mod slots;
 
 use self::copies::Copies;
 use self::protection::{COPIES_FROM_PERMILLE, Protection};

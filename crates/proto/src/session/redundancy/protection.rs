@@ -25,12 +25,13 @@
 //! Contract: control frames, heartbeats and plain links are not protected. What is restored goes
 //! through the resequencer, which delivers it if nothing else has; it tells nothing about any link.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::slots::Slots;
 use crate::config::{Fec, Security};
 use crate::discard::Discard;
-use crate::fec::{COVER_MAX, Cover, Decoder, Encoder};
+use crate::fec::{COVER_MAX, Cover, Decoder, Encoder, PLACE_BYTES};
 use crate::link::Outgoing;
 use crate::packet::{DataFrame, Destination, LinkId, PacketBuf, Transmit};
 use crate::qos::queue::{Queued, Tier};
@@ -96,13 +97,6 @@ struct Sender {
     /// Packets that no symbol covers, and when the first of them was sent.
     uncovered: u32,
     uncovered_since: Instant,
-    used: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Receiver {
-    decoder: Decoder,
-    used: Instant,
 }
 
 /// A symbol that waits for the present drain to send it.
@@ -119,14 +113,16 @@ struct Symbol {
 pub(in crate::session) struct Protection {
     fec: Fec,
     redundancy_per_loss: u32,
-    senders: BTreeMap<u16, Sender>,
+    senders: Slots<Sender>,
     sender_bytes: usize,
-    receivers: BTreeMap<u16, Receiver>,
+    receivers: Slots<Decoder>,
     receiver_bytes: usize,
     symbols: VecDeque<Symbol>,
     restored: Vec<(u64, PacketBuf)>,
     /// Bytes of arithmetic that are paid for.
     work_left: usize,
+    /// Bytes of arithmetic so far.
+    work: u64,
     swept: Instant,
     pub(in crate::session) sent: u64,
     pub(in crate::session) recovered: u64,
@@ -139,13 +135,14 @@ impl Protection {
         Self {
             fec,
             redundancy_per_loss: if resends { REDUNDANCY_PER_LOSS_RESENT } else { REDUNDANCY_PER_LOSS },
-            senders: BTreeMap::new(),
+            senders: Slots::new(),
             sender_bytes: 0,
-            receivers: BTreeMap::new(),
+            receivers: Slots::new(),
             receiver_bytes: 0,
             symbols: VecDeque::new(),
             restored: Vec::new(),
             work_left: WORK_MAX,
+            work: 0,
             swept: Instant::ZERO,
             sent: 0,
             recovered: 0,
@@ -156,8 +153,8 @@ impl Protection {
     /// The peer began anew: what came and what was sent has other numbers.
     pub(super) fn clear(&mut self) {
         self.senders.clear();
-        self.receivers.clear();
-        (self.sender_bytes, self.receiver_bytes) = (0, 0);
+        self.sender_bytes = 0;
+        self.forget_received();
         self.symbols.clear();
     }
 
@@ -190,9 +187,8 @@ impl Protection {
     fn on_sent(&mut self, frame: &DataFrame, spacing: u32, now: Instant) -> Option<(Cover, Vec<u8>)> {
         self.sweep(now);
         let (slot, counter) = split(frame.seq_num);
-        let sender = self.senders.entry(slot).or_default();
+        let sender = self.senders.used(slot, now);
         let before = sender.encoder.bytes();
-        sender.used = now;
         sender.encoder.push(counter, frame.packet.clone(), now);
         if sender.uncovered == 0 {
             sender.uncovered_since = now;
@@ -212,11 +208,8 @@ impl Protection {
         }
         self.sender_bytes = self.sender_bytes + sender.encoder.bytes() - before;
         while self.sender_bytes > BYTES_MAX || self.senders.len() > SLOTS_MAX {
-            let Some(oldest) = self.senders.iter().min_by_key(|(_, one)| one.used).map(|(slot, _)| *slot)
-            else {
-                break;
-            };
-            self.sender_bytes -= self.senders.remove(&oldest).map_or(0, |one| one.encoder.bytes());
+            let Some(oldest) = self.senders.pop_oldest() else { break };
+            self.sender_bytes -= oldest.encoder.bytes();
         }
         symbol
     }
@@ -226,34 +219,36 @@ impl Protection {
         self.sender_bytes + self.receiver_bytes
     }
 
+    /// Forgets what is kept to restore others: the memory is needed.
+    pub(in crate::session) fn forget_received(&mut self) {
+        self.receivers.clear();
+        self.receiver_bytes = 0;
+    }
+
     /// Forgets what is idle.
     pub(in crate::session) fn sweep(&mut self, now: Instant) {
         if now.saturating_since(self.swept) < IDLE || (self.senders.is_empty() && self.receivers.is_empty()) {
             return;
         }
         self.swept = now;
-        let (sender_bytes, receiver_bytes) = (&mut self.sender_bytes, &mut self.receiver_bytes);
-        self.senders.retain(|_, one| {
-            let stays = now.saturating_since(one.used) < IDLE;
-            *sender_bytes -= if stays { 0 } else { one.encoder.bytes() };
-            stays
-        });
+        while let Some(idle) = self.senders.pop_unused(now.saturating_sub(IDLE)) {
+            self.sender_bytes -= idle.encoder.bytes();
+        }
         // A slot whose losses are rare has rare symbols.
-        self.receivers.retain(|_, one| {
-            let stays = now.saturating_since(one.used) < IDLE * 10;
-            *receiver_bytes -= if stays { 0 } else { one.decoder.bytes() };
-            stays
-        });
+        while let Some(idle) = self.receivers.pop_unused(now.saturating_sub(IDLE * 10)) {
+            self.receiver_bytes -= idle.bytes();
+        }
     }
 
     /// A data frame arrived: what it restores of others.
     fn on_packet(&mut self, slot: u16, counter: u64, packet: &[u8]) {
-        let Some(receiver) = self.receivers.get_mut(&slot) else { return };
-        let before = receiver.decoder.bytes();
-        self.refused += receiver.decoder.on_packet(counter, packet, &mut self.restored);
-        let earned = self.work_left.saturating_add(packet.len() * WORK_PER_BYTE).min(WORK_MAX);
-        self.work_left = earned.saturating_sub(receiver.decoder.take_work());
-        self.receiver_bytes = self.receiver_bytes + receiver.decoder.bytes() - before;
+        let Some(decoder) = self.receivers.get_mut(slot) else { return };
+        let before = decoder.bytes();
+        self.refused += decoder.on_packet(counter, packet, &mut self.restored);
+        let work = decoder.take_work();
+        self.receiver_bytes = self.receiver_bytes + decoder.bytes() - before;
+        self.work_left = self.work_left.saturating_add(packet.len() * WORK_PER_BYTE).min(WORK_MAX);
+        self.pay(work);
         self.bound_receivers();
     }
 
@@ -264,12 +259,12 @@ impl Protection {
             self.refused += 1;
             return Err(Discard::RepairUnpaid);
         }
-        let receiver = self.receivers.entry(slot).or_default();
-        let before = receiver.decoder.bytes();
-        receiver.used = now;
-        let result = receiver.decoder.on_symbol(cover, symbol, &mut self.restored);
-        self.work_left = self.work_left.saturating_sub(receiver.decoder.take_work());
-        self.receiver_bytes = self.receiver_bytes + receiver.decoder.bytes() - before;
+        let decoder = self.receivers.used(slot, now);
+        let before = decoder.bytes();
+        let result = decoder.on_symbol(cover, symbol, &mut self.restored);
+        let work = decoder.take_work();
+        self.receiver_bytes = self.receiver_bytes + decoder.bytes() - before;
+        self.pay(work);
         self.bound_receivers();
         self.refused += result.map_or(1, |refused| refused);
         result.map(|_| ()).map_err(|_| Discard::RepairMalformed)
@@ -277,10 +272,19 @@ impl Protection {
 
     fn bound_receivers(&mut self) {
         while self.receiver_bytes > BYTES_MAX || self.receivers.len() > SLOTS_MAX {
-            let oldest = self.receivers.iter().min_by_key(|(_, one)| one.used).map(|(slot, _)| *slot);
-            let Some(oldest) = oldest else { break };
-            self.receiver_bytes -= self.receivers.remove(&oldest).map_or(0, |one| one.decoder.bytes());
+            let Some(oldest) = self.receivers.pop_oldest() else { break };
+            self.receiver_bytes -= oldest.bytes();
         }
+    }
+
+    const fn pay(&mut self, work: usize) {
+        self.work += work as u64;
+        self.work_left = self.work_left.saturating_sub(work);
+    }
+
+    /// Places that restoring touched so far: [`PLACE_BYTES`] of arithmetic each.
+    pub(in crate::session) const fn touched(&self) -> u64 {
+        self.work / PLACE_BYTES as u64
     }
 
     /// Whether symbols are sent at all.
@@ -344,7 +348,7 @@ impl Protection {
 
     /// Whether data frames of this number's slot are of use for restoring others.
     pub(in crate::session) fn restores(&self, seq_num: u64) -> bool {
-        !self.receivers.is_empty() && self.receivers.contains_key(&split(seq_num).0)
+        !self.receivers.is_empty() && self.receivers.contains(split(seq_num).0)
     }
 
     /// A data frame arrived, and has been handed on: what it restores of others is handed on too.

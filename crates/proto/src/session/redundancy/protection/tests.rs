@@ -59,9 +59,9 @@ fn memory_is_bounded_and_idle_slots_are_forgotten() {
         assert!(protection.sender_bytes <= BYTES_MAX && protection.receiver_bytes <= BYTES_MAX);
     }
     assert!(protection.senders.len() > 50 && protection.receivers.len() > 50);
-    let bytes: usize = protection.senders.values().map(|one| one.encoder.bytes()).sum();
+    let bytes: usize = protection.senders.iter().map(|one| one.encoder.bytes()).sum();
     assert_eq!(bytes, protection.sender_bytes);
-    let bytes: usize = protection.receivers.values().map(|one| one.decoder.bytes()).sum();
+    let bytes: usize = protection.receivers.iter().map(Decoder::bytes).sum();
     assert_eq!(bytes, protection.receiver_bytes);
     protection.sweep(now + IDLE * 11);
     assert_eq!((protection.senders.len(), protection.sender_bytes), (0, 0));
@@ -89,6 +89,19 @@ fn symbols_alone_make_little_work() {
     assert_eq!(protection.on_symbol(7, cover(0), &packet, now), Err(Discard::RepairUnpaid));
     protection.on_packet(7, 200, &packet);
     assert_eq!(protection.on_symbol(7, cover(1), &packet, now), Ok(()));
+}
+
+/// Symbols for more slots than are kept, each in turn: none searches for the slot that goes.
+#[test]
+fn symbols_of_many_slots_touch_what_their_bytes_pay_for() {
+    let mut protection = Protection::new(Fec::Auto, true);
+    let now = Instant::from_nanos(1_000_000_000);
+    let cover = Cover { first: 1, count: 128, number: 0 };
+    for number in 0..20_000_u16 {
+        assert_eq!(protection.on_symbol(number, cover, &[0x45], now), Ok(()));
+        assert!(protection.receivers.len() <= SLOTS_MAX);
+    }
+    assert!(protection.touched() <= 20_000, "{}", protection.touched());
 }
 
 #[test]
