@@ -35,6 +35,10 @@ discards! {
     HeartbeatMalformed => "heartbeat_malformed",
     /// A second heartbeat in one datagram.
     HeartbeatRepeated => "heartbeat_repeated",
+    /// A second control frame in one datagram.
+    ControlRepeated => "control_repeated",
+    /// More feedback frames in one datagram than it may have.
+    FeedbackRepeated => "feedback_repeated",
     /// From an address that is not configured, or to a link that is not configured.
     UnknownPeer => "unknown_peer",
     /// A malformed control frame.

@@ -9,6 +9,7 @@ use super::events::Events;
 use super::figures::{self, Parts};
 use super::inbox::Inbox;
 use super::inbox::frames::{self, PlainFrame, SealedFrame};
+use super::inbox::quota::Quota;
 use super::ingress::Ingress;
 use super::link_table::{Impact, LinkTable};
 use super::outbox::Outbox;
@@ -377,14 +378,10 @@ impl Session {
         arrival: &mut Arrival,
         now: Instant,
     ) -> Result<(), Discard> {
-        let mut had_heartbeat = false;
+        let mut quota = Quota::default();
         while let Some(SealedFrame { seq_num, kind, modifiers, payload }) = SealedFrame::take(&mut frames)? {
             match kind {
-                Kind::Heartbeat if had_heartbeat => {
-                    self.counters.discards.count(Discard::HeartbeatRepeated);
-                }
                 Kind::Heartbeat => {
-                    had_heartbeat = true;
                     let heartbeat = Heartbeat::parse(&payload)?;
                     self.on_heartbeat(id, (seq_num, &heartbeat), path, now)?;
                 }
@@ -397,6 +394,10 @@ impl Session {
                     let control = Control::parse(&payload)?;
                     if let Control::Close(reason) = control {
                         self.on_close(reason, now);
+            if let Err(reason) = quota.take(kind) {
+                self.counters.discards.count(reason);
+                continue;
+            }
                     }
                     let from = (flow, &path);
                     if let Some(path) = self.links.on_control(id, &control, from, arrival.bytes, now) {

@@ -45,6 +45,10 @@ pub fn parse_about(seq_num: u64) -> Result<Option<u8>, Discard> {
 /// of scattered losses.
 pub const RANGES_MAX: usize = 32;
 
+/// The most feedback frames in one datagram; further ones are ignored. Chosen: on a link that
+/// reorders 128 gaps, which 100 Mbit/s with a jitter of 20 ms deviation have at a time; 700 bytes.
+pub const FRAMES_MAX: usize = 4;
+
 /// Bytes of a payload without ranges.
 const FIXED_BYTES: u16 = 34;
 const RANGE_BYTES: u16 = 4;

@@ -1,7 +1,8 @@
 //! Inner packets from the peer: data frames go to the resequencer, and what it releases waits for
-//! TUN. [`frames`] reads the frames of plain datagrams.
+//! TUN. [`frames`] reads the frames of datagrams, [`quota`] says how many of them count.
 
 pub(super) mod frames;
+pub(super) mod quota;
 
 use std::collections::VecDeque;
 
