@@ -1,8 +1,9 @@
 //! The fuzz targets as plain functions: `cargo fuzz` drives them with new inputs, `tests/corpus.rs`
 //! with the committed ones.
 //!
-//! A run is valid if no function panics: each asserts its invariants for any input. No function
-//! draws random numbers or reads a clock, so an input replays exactly.
+//! A run is valid if no function panics: each asserts its invariants for any input, and `sealed`,
+//! `session` and `endpoint` that work and memory follow the bytes that came in. No function draws
+//! random numbers or reads a clock, so an input replays exactly.
 //!
 //! To fuzz (the engine needs switches that the stable compiler hides behind `RUSTC_BOOTSTRAP`):
 //! ```text
@@ -19,6 +20,7 @@ mod input;
 mod machine;
 mod pair;
 mod sealed;
+mod work;
 
 pub use handshake::handshake;
 pub use machine::{endpoint, session};

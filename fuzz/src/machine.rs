@@ -1,6 +1,6 @@
 //! One side alone, fed by the input: a client's session or a server's endpoint.
 //!
-//! Asserted: no panic; every drain ends; datagrams to send fit their declared sizes; after
+//! Asserted: no panic; work and memory follow the bytes that came in ([`crate::work`]); every drain ends; datagrams to send fit their declared sizes; after
 //! `handle_timeout` and a full drain the next deadline is later than now.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +20,7 @@ use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, Sessio
 use bytes::{Bytes, BytesMut};
 
 use crate::input::Input;
+use crate::work::{Meter, Weighed};
 
 /// Links of the client.
 pub(crate) const LINKS: u8 = 3;
@@ -279,7 +280,7 @@ fn datagram(input: &mut Input<'_>, kind: u8, peers: fn(u8) -> Path, sent: &[Vec<
 }
 
 /// Plays an input to one machine; `None` when the input ends.
-fn play<M: StateMachine>(
+fn play<M: StateMachine + Weighed>(
     machine: &mut M,
     input: &mut Input<'_>,
     peers: fn(u8) -> Path,
@@ -287,6 +288,7 @@ fn play<M: StateMachine>(
     mut other: impl FnMut(&mut M, u8, Instant),
 ) -> Option<()> {
     let mut now = Instant::from_nanos(1_000_000_000);
+    let mut meter = Meter::new(now);
     // The last datagrams that the machine sent.
     let mut sent: Vec<Vec<u8>> = Vec::new();
     loop {
@@ -294,7 +296,8 @@ fn play<M: StateMachine>(
             kind @ 0..=2 => {
                 let datagram = datagram(input, kind, peers, &sent)?;
                 // A refusal is counted by the machine.
-                let _ = machine.handle_datagram(datagram, now);
+                let bytes = datagram.data.len();
+                let _ = meter.take(bytes, || machine.handle_datagram(datagram, now));
             }
             3 => {
                 let packet = Bytes::copy_from_slice(input.chunk()?);
@@ -304,6 +307,7 @@ fn play<M: StateMachine>(
                 let (port, copies) = (input.byte()?, input.byte()?);
                 let packet = Bytes::from(inner_packet(from_client, port, &[port; 1_200]));
                 for _ in 0..copies {
+                    meter.on_sent();
                     let _ = machine.handle_packet(PacketBuf::from(packet.clone()), now);
                 }
             }
@@ -311,13 +315,16 @@ fn play<M: StateMachine>(
             6 => now = machine.poll_timeout().map_or(now, |(due, _)| due.max(now)),
             _ => other(machine, input.byte()?, now),
         }
+        meter.on_tick(machine.held(now));
         let keep = |_: Path, _: LinkId, datagram: &[u8]| {
+            meter.on_sent();
             if sent.len() == 64 {
                 sent.remove(0);
             }
             sent.push(datagram.to_vec());
         };
         tick(machine, now, keep, |_| {});
+        meter.check(machine.touched(now), now);
     }
 }
 

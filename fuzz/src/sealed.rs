@@ -30,6 +30,7 @@ use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, Socket
 use bytes::{Bytes, BytesMut};
 
 use crate::input::Input;
+use crate::work::{Meter, Weighed as _};
 use crate::machine::{
     CLIENT_KEY, LINKS, SERVER_KEY, client_path, data_frame, inner_packet, key, new_endpoint, prefix,
     server_path, session_config, tick,
@@ -272,9 +273,13 @@ pub fn sealed(data: &[u8]) {
     let mut input = Input::new(data);
     let Some(choice) = input.byte() else { return };
     if choice & 1 == 0 {
-        let _ = ToServer::new(choice).play(&mut input);
+        let mut world = ToServer::new(choice);
+        let _ = world.play(&mut input);
+        world.meter.check(world.endpoint.touched(world.now), world.now);
     } else {
-        let _ = ToClient::new(choice).play(&mut input);
+        let mut world = ToClient::new(choice);
+        let _ = world.play(&mut input);
+        world.meter.check(world.client.touched(world.now), world.now);
     }
 }
 
@@ -288,6 +293,7 @@ struct ToServer {
     cookie: Option<Cookie>,
     /// Addresses that ever sent a datagram.
     sources: BTreeSet<SocketAddr>,
+    meter: Meter,
 }
 
 impl ToServer {
@@ -300,6 +306,7 @@ impl ToServer {
             attempts: Vec::new(),
             cookie: None,
             sources: BTreeSet::new(),
+            meter: Meter::new(start()),
         }
     }
 
@@ -307,19 +314,22 @@ impl ToServer {
         self.sources.insert(path.remote);
         self.peer.remember(path, data);
         // A refusal is counted by the machine.
-        let _ = self.endpoint.handle_datagram(Datagram::new(path, BytesMut::from(data)), self.now);
+        let (datagram, now) = (Datagram::new(path, BytesMut::from(data)), self.now);
+        let _ = self.meter.take(data.len(), || self.endpoint.handle_datagram(datagram, now));
         self.drain();
     }
 
     fn drain(&mut self) {
         let mut heard = Vec::new();
-        let sources = &self.sources;
+        let (sources, meter) = (&self.sources, &mut self.meter);
+        meter.on_tick(self.endpoint.held(self.now));
         let mut own = true;
         tick(
             &mut self.endpoint,
             self.now,
             |path: Path, _: LinkId, datagram| {
                 assert!(sources.contains(&path.remote), "a datagram to an address that never sent one");
+                meter.on_sent();
                 heard.push(datagram.to_vec());
             },
             |packet| own &= packet.get(12..16) == Some(&[10, 99, 0, 2]),
@@ -431,6 +441,7 @@ impl ToServer {
                     let (port, copies) = (input.byte()?, input.byte()?);
                     let packet = Bytes::from(inner_packet(false, port, &[port; 1_200]));
                     for _ in 0..copies % 64 {
+                        self.meter.on_sent();
                         let _ = self.endpoint.handle_packet(PacketBuf::from(packet.clone()), self.now);
                     }
                     self.drain();
@@ -454,6 +465,7 @@ struct ToClient {
     peer: Peer,
     /// First messages received, each with its path.
     asked: Vec<(Path, Vec<u8>)>,
+    meter: Meter,
 }
 
 impl ToClient {
@@ -467,21 +479,25 @@ impl ToClient {
             responder: Responder::new(key(SERVER_KEY), [choice; 32], start()),
             peer: Peer::default(),
             asked: Vec::new(),
+            meter: Meter::new(start()),
         }
     }
 
     fn give(&mut self, path: Path, data: &[u8]) {
         self.peer.remember(path, data);
-        let _ = self.client.handle_datagram(Datagram::new(path, BytesMut::from(data)), self.now);
+        let (datagram, now) = (Datagram::new(path, BytesMut::from(data)), self.now);
+        let _ = self.meter.take(data.len(), || self.client.handle_datagram(datagram, now));
         self.drain();
     }
 
     fn drain(&mut self) {
-        let (asked, peer) = (&mut self.asked, &mut self.peer);
+        let (asked, peer, meter) = (&mut self.asked, &mut self.peer, &mut self.meter);
+        meter.on_tick(self.client.held(self.now));
         tick(
             &mut self.client,
             self.now,
             |path: Path, link: LinkId, datagram| {
+                meter.on_sent();
                 assert_eq!(path, client_path(link.0), "a datagram to another address");
                 match DatagramKind::of(datagram).expect("a sealed client says nothing plain") {
                     DatagramKind::Initiation => {
@@ -564,6 +580,7 @@ impl ToClient {
                     let (port, copies) = (input.byte()?, input.byte()?);
                     let packet = Bytes::from(inner_packet(true, port, &[port; 1_200]));
                     for _ in 0..copies % 64 {
+                        self.meter.on_sent();
                         let _ = self.client.handle_packet(PacketBuf::from(packet.clone()), self.now);
                     }
                     self.drain();

@@ -1,9 +1,14 @@
 //! Replays the committed corpora, so that faults found before stay found.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// One target at a time: what is allocated is counted for the whole process.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs every file of a corpus through its target.
 fn replay(target: &str, run: fn(&[u8])) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

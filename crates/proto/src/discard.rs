@@ -57,6 +57,8 @@ discards! {
     UnknownSession => "unknown_session",
     /// A sealed datagram under a key that has expired.
     Expired => "expired",
+    /// A datagram of a session whose earlier ones made more work than is paid for.
+    Overworked => "overworked",
     /// A handshake from a client whose key is not enrolled.
     UnknownClient => "unknown_client",
     /// A malformed handshake message, or one of another version.

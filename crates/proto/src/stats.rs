@@ -204,8 +204,10 @@ pub struct SessionStats {
     pub reorder_held_max: usize,
     /// Gaps given up at their deadline, without proof of a loss.
     pub reorder_timeouts: u64,
-    /// What the resequencer looked at or moved beyond the packet in hand: its work.
-    pub reorder_touched: u64,
+    /// What the peer's datagrams made this side look at or move, beyond the packet in hand: places
+    /// of the resequencer and of what was sent, links, 16 bytes of restoring. It follows the bytes
+    /// that came in (docs/decisions/0057).
+    pub touched: u64,
     /// Packets delivered after their gap had been given up.
     pub released_late: u64,
     /// Copies of packets that had arrived over another link.

@@ -48,7 +48,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
             reorder_held_bytes: 0,
             reorder_held_max: 0,
             reorder_timeouts: 0,
-            reorder_touched: 0,
+            touched: 0,
             released_late: 5,
             duplicates: 6,
             copies: 10,

@@ -17,6 +17,7 @@ mod admission;
 mod indices;
 mod routes;
 mod session_id;
+mod shares;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,6 +29,7 @@ pub use self::admission::{Enrolment, EnrolmentAnswer};
 use self::indices::IndexTable;
 use self::routes::RouteTable;
 pub use self::session_id::SessionId;
+use self::shares::{Memory, Work};
 use self::timers::Timers;
 use crate::StateMachine;
 use crate::config::{
@@ -50,13 +52,6 @@ use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{DatagramKind, SealedHeader};
 
-/// The most bytes queued ahead of the links in all sessions together. Above it, a session with
-/// [`LITTLE_QUEUED_BYTES`] in its queue or more gets no further packet. Chosen: a share of a small
-/// server's memory.
-const QUEUED_BYTES_MAX: usize = 256 << 20;
-/// Bytes queued in one session that are always allowed. Chosen: one batch of a link.
-const LITTLE_QUEUED_BYTES: usize = 64 << 10;
-
 /// Many sessions behind one set of sockets and one TUN device.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -70,9 +65,8 @@ pub struct Endpoint {
     admission: Option<Admission>,
     peers: BTreeMap<IpAddr, Vec<(SessionId, LinkId)>>,
     routes: RouteTable,
-    /// The sum of the slots' queued bytes, and its limit.
-    queued_bytes: usize,
-    queued_bytes_max: usize,
+    /// What all sessions hold.
+    memory: Memory,
     /// Sessions with output that is not drained yet, each once.
     pending: VecDeque<SessionId>,
     timers: Timers,
@@ -105,11 +99,24 @@ struct Slot {
     newest_stamp: Option<Stamp>,
     /// The session is removed when its close message is sent.
     closing: bool,
-    /// Bytes in the session's queue at the last count.
-    queued_bytes: usize,
+    /// Bytes that the session held at the last count.
+    held_bytes: usize,
+    work: Work,
     pending: bool,
     /// The session's deadline in the timers, with its reason.
     timer: Option<(Instant, Timer)>,
+}
+
+impl Slot {
+    /// The session takes a datagram; `None`: it owes too much for earlier ones.
+    fn take<T>(&mut self, now: Instant, handle: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        if !self.work.may_begin(now) {
+            return None;
+        }
+        let result = handle(&mut self.session);
+        self.work.note(self.session.touched(), now);
+        Some(result)
+    }
 }
 
 impl Endpoint {
@@ -141,8 +148,7 @@ impl Endpoint {
             admission,
             peers: BTreeMap::new(),
             routes: RouteTable::default(),
-            queued_bytes: 0,
-            queued_bytes_max: QUEUED_BYTES_MAX,
+            memory: Memory::new(),
             pending: VecDeque::new(),
             timers: Timers::default(),
             full: SocketSet::default(),
@@ -188,7 +194,8 @@ impl Endpoint {
             session: Box::new(session),
             newest_stamp: None,
             closing: false,
-            queued_bytes: 0,
+            held_bytes: 0,
+            work: Work::default(),
             pending: false,
             timer: None,
         };
@@ -218,8 +225,8 @@ impl Endpoint {
     }
 
     #[cfg(test)]
-    pub(crate) fn limit_queued_bytes(&mut self, max: usize) {
-        self.queued_bytes_max = max;
+    pub(crate) fn limit_held_bytes(&mut self, max: usize) {
+        self.memory.limit(max);
     }
 
     /// The session of a client, for figures.
@@ -325,17 +332,11 @@ impl Endpoint {
         self.slots.get_mut(usize::from(id.0))?.as_mut()
     }
 
-    /// The session of a packet from TUN, if that session may queue more.
+    /// The session of a packet from TUN, if that session may hold more.
     fn owner(&mut self, packet: &[u8]) -> Result<(SessionId, InnerHeader), Discard> {
         let header = flow::parse(packet)?;
         let id = self.routes.lookup(header.destination).ok_or(Discard::NoRoute)?;
-        let full = self.queued_bytes >= self.queued_bytes_max;
-        let slot = self.slot(id).ok_or(Discard::NoRoute)?;
-        if full && slot.queued_bytes >= LITTLE_QUEUED_BYTES {
-            Err(Discard::QueueFull)
-        } else {
-            Ok((id, header))
-        }
+        if self.is_over(id) { Err(Discard::QueueFull) } else { Ok((id, header)) }
     }
 
     /// Handles a session that received an input: collects its packets and events, and lets it
@@ -371,12 +372,30 @@ impl Endpoint {
         }
     }
 
-    /// Counts the session's queue again after a change.
-    fn count_queued(&mut self, id: SessionId) {
+    /// Counts what the session holds again after a change.
+    fn count_held(&mut self, id: SessionId) {
         let Some(slot) = self.slot(id) else { return };
-        let now_queued = if slot.closing { 0 } else { slot.session.queued_bytes() };
-        let before = std::mem::replace(&mut slot.queued_bytes, now_queued);
-        self.queued_bytes = (self.queued_bytes + now_queued).saturating_sub(before);
+        let held = if slot.closing { 0 } else { slot.session.held_bytes() };
+        let before = std::mem::replace(&mut slot.held_bytes, held);
+        self.memory.replace(before, held);
+    }
+
+    /// Whether the session holds more than it may at present.
+    fn is_over(&self, id: SessionId) -> bool {
+        let slot = self.slots.get(usize::from(id.0)).and_then(Option::as_ref);
+        slot.is_some_and(|slot| self.memory.is_over(slot.held_bytes, self.slots.len()))
+    }
+
+    /// A session that holds too much gives up what it waits for, down to its share.
+    fn bound_memory(&mut self, id: SessionId, now: Instant) {
+        self.count_held(id);
+        if self.is_over(id) {
+            let share = self.memory.share(self.slots.len());
+            if let Some(slot) = self.slot(id) {
+                slot.session.shed(share, now);
+            }
+            self.count_held(id);
+        }
     }
 
     /// Notes a session that has data but sends nothing while a socket is full: that socket may be
@@ -390,7 +409,6 @@ impl Endpoint {
 
     /// Sets the session's next deadline after its outputs are drained.
     fn on_drained(&mut self, id: SessionId) {
-        self.count_queued(id);
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
         self.trace.collect(id.0, |out| slot.session.drain_trace(out));
         slot.pending = false;
@@ -422,7 +440,7 @@ impl StateMachine for Endpoint {
         let (id, header) = self.owner(&packet).inspect_err(|reason| self.discards.count(*reason))?;
         let slot = self.slot(id).ok_or(Discard::NoRoute)?;
         let result = slot.session.handle_parsed(packet, &header, now);
-        self.count_queued(id);
+        self.count_held(id);
         self.mark(id);
         result
     }
@@ -438,7 +456,7 @@ impl StateMachine for Endpoint {
         if let Some(slot) = self.slot(id) {
             slot.session.handle_parsed_run(std::iter::once(first).chain(run), &header, now);
         }
-        self.count_queued(id);
+        self.count_held(id);
         self.mark(id);
     }
 
@@ -452,7 +470,7 @@ impl StateMachine for Endpoint {
                 let id = self.indices.lookup(header.receiver_index);
                 let Some(id) = id else { return self.refuse(Discard::UnknownSession) };
                 let slot = self.slot(id).ok_or(Discard::UnknownSession)?;
-                (id, slot.session.handle_sealed_datagram(datagram, now))
+                (id, slot.take(now, |session| session.handle_sealed_datagram(datagram, now)))
             }
             Some(DatagramKind::Initiation) => {
                 return self.on_initiation(&datagram, now).or_else(|reason| self.refuse(reason));
@@ -464,9 +482,10 @@ impl StateMachine for Endpoint {
                 let peer = self.peer(&datagram.path);
                 let Some((id, link)) = peer else { return self.refuse(Discard::UnknownPeer) };
                 let slot = self.slot(id).ok_or(Discard::UnknownPeer)?;
-                (id, slot.session.handle_link_datagram(link, datagram, now))
+                (id, slot.take(now, |session| session.handle_link_datagram(link, datagram, now)))
             }
         };
+        let Some(result) = result else { return self.refuse(Discard::Overworked) };
         self.mark(id);
         result
     }
@@ -503,6 +522,7 @@ impl StateMachine for Endpoint {
             if let Some(slot) = self.slot(id) {
                 slot.timer = None;
                 slot.session.handle_timeout(now);
+                slot.work.note(slot.session.touched(), now);
             }
             self.mark(id);
         }
@@ -533,6 +553,7 @@ impl StateMachine for Endpoint {
             if !full.is_empty() {
                 self.note_held_up(id);
             }
+            self.bound_memory(id, now);
             // Sending may have revealed packets that are too big.
             self.collect(id);
             self.on_drained(id);

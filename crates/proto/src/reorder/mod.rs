@@ -200,7 +200,7 @@ impl Resequencer {
         if let Some((_, links)) = arrival
             && self.load.memory_bytes > self.limits.bytes_max
         {
-            self.shed(links, now, out);
+            self.shed_to(self.limits.bytes_max - self.limits.bytes_max / 8, links, now, out);
         }
         self.common.stats.held_max = self.common.stats.held_max.max(self.load.packets);
         result
@@ -333,11 +333,29 @@ impl Resequencer {
         self.tracer.after(traced, key, Input::Time, || slot.present(&self.common.stats), now);
     }
 
-    /// Gives up the oldest gap of the slot that uses most memory, repeatedly, until an eighth of
-    /// the bound is free. The packets that fill that eighth again pay for the search for the
-    /// largest slot.
-    fn shed(&mut self, links: &[LinkDelay], now: Instant, out: &mut VecDeque<PacketBuf>) {
-        let target = self.limits.bytes_max - self.limits.bytes_max / 8;
+    /// Memory of what is held, bytes.
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.load.memory_bytes
+    }
+
+    /// See [`ReorderStats::touched`].
+    pub(crate) const fn touched(&self) -> u64 {
+        self.common.stats.touched
+    }
+
+    /// Gives up the oldest gap of the slot that uses most memory, repeatedly, until no more than
+    /// `target` bytes are held. Where the bound was exceeded an eighth of it is free then, and the
+    /// packets that fill that eighth again pay for the search for the largest slot.
+    pub(crate) fn shed_to(
+        &mut self,
+        target: usize,
+        links: &[LinkDelay],
+        now: Instant,
+        out: &mut VecDeque<PacketBuf>,
+    ) {
+        if self.load.memory_bytes <= target {
+            return;
+        }
         self.common.stats.touched += self.holding.len() as u64;
         let largest = self
             .holding

@@ -117,9 +117,23 @@ impl Session {
         }
     }
 
-    /// Bytes of packets that wait to be sent, or are kept to be sent again or to restore others.
-    pub fn queued_bytes(&self) -> usize {
-        self.ingress.queue.bytes() + self.redundancy.kept_bytes(&self.links)
+    /// Bytes of packets that wait to be sent, are kept to be sent again or to restore others, or
+    /// are held until others come.
+    pub fn held_bytes(&self) -> usize {
+        self.ingress.queue.bytes() + self.redundancy.kept_bytes(&self.links) + self.inbox.held_bytes()
+    }
+
+    /// The session holds too much: it gives up what it waits for until no more than `bytes` are
+    /// held in order, and what is kept to restore others.
+    pub(crate) fn shed(&mut self, bytes: usize, now: Instant) {
+        self.inbox.shed(bytes, self.links.delays(), now);
+        self.redundancy.protection.forget_received();
+    }
+
+    /// What the peer's datagrams made this side look at or move so far.
+    pub(crate) fn touched(&self) -> u64 {
+        let restoring = self.redundancy.protection.touched();
+        self.counters.touched + self.links.touched() + self.inbox.touched() + restoring
     }
 
     /// Whether it has events, indices that are free again, or packets to give.
@@ -244,6 +258,7 @@ impl Session {
             inbox: &self.inbox,
             counters: &self.counters,
         };
+            touched: self.touched(),
         figures::of(&parts, now)
     }
 
@@ -275,6 +290,8 @@ impl Session {
             self.outbox.wait.wake(now);
         }
         if impact.has(Impact::DELAYS) {
+        // Each of them looks at all links.
+        self.counters.touched += u64::from(impact.parts()) * self.links.len() as u64;
             let has_keys = self.sealing.keyring.can_seal(now);
             let delays = self.links.refresh_delays(has_keys, now);
             self.ingress.set_delays(delays, self.outbox.stripes_flows());

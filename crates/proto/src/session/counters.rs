@@ -11,6 +11,8 @@ pub(super) struct Counters {
     pub(super) packets_out: u64,
     /// Bytes of the inner packets given to TUN.
     pub(super) bytes_out: u64,
+    /// Links looked at because one of them changed.
+    pub(super) touched: u64,
     /// Packets and datagrams thrown away, by reason.
     pub(super) discards: DiscardCounts,
 }

@@ -19,6 +19,8 @@ pub(super) struct Parts<'a> {
     pub(super) redundancy: &'a Redundancy,
     pub(super) inbox: &'a Inbox,
     pub(super) counters: &'a Counters,
+    /// [`super::Session::touched`].
+    pub(super) touched: u64,
 }
 
 /// The figures as of `now`.
@@ -37,7 +39,7 @@ pub(super) fn of(session: &Parts<'_>, now: Instant) -> SessionStats {
         reorder_held_bytes: reorder.held_bytes,
         reorder_held_max: reorder.held_max,
         reorder_timeouts: reorder.timeouts,
-        reorder_touched: reorder.touched,
+        touched: session.touched,
         released_late: reorder.released_late,
         duplicates: session.inbox.duplicates(),
         copies: session.redundancy.copies.count(),

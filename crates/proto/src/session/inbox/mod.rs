@@ -95,6 +95,21 @@ impl Inbox {
         }
     }
 
+    /// Gives up gaps until no more than `bytes` are held.
+    pub(super) fn shed(&mut self, bytes: usize, delays: &[LinkDelay], now: Instant) {
+        self.reorder.shed_to(bytes, delays, now, &mut self.released);
+    }
+
+    /// Memory of what is held until others come.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.reorder.memory_bytes()
+    }
+
+    /// What the resequencer looked at or moved.
+    pub(super) const fn touched(&self) -> u64 {
+        self.reorder.touched()
+    }
+
     /// When [`Self::on_time`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.reorder.poll_timeout()

@@ -43,6 +43,11 @@ impl Impact {
         self.0 & other.0 == other.0
     }
 
+    /// How many derived values are out of date.
+    pub(in crate::session) const fn parts(self) -> u32 {
+        self.0.count_ones()
+    }
+
     const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

@@ -179,6 +179,11 @@ impl LinkTable {
     }
 
     pub(super) fn give_back(&mut self, transitions: Vec<Transition>) {
+    /// What feedback made links look at.
+    pub(super) fn touched(&self) -> u64 {
+        self.links.iter().map(|link| link.deliveries().touched()).sum()
+    }
+
         self.changes.give_back(transitions);
     }
 
@@ -268,9 +273,10 @@ impl LinkTable {
     /// A server adds its client's links when a datagram of them authenticates.
     pub(super) fn ensure_link(&mut self, id: LinkId, now: Instant) {
         let is_server = self.new_links.role == Role::Server;
-        while is_server && self.links.len() <= id.index() && self.links.len() < LINKS_MAX {
+        let count = (id.index() + 1).min(LINKS_MAX);
+        while is_server && self.links.len() < count {
             // Links are few, and large.
-            self.links.reserve_exact(1);
+            self.links.reserve_exact(count - self.links.len());
             self.links.push(self.new_links.make(self.links.len(), now));
         }
     }
