@@ -32,6 +32,7 @@
 mod delay;
 mod figures;
 mod hold;
+mod origin;
 mod places;
 mod review;
 mod slot;
@@ -47,6 +48,7 @@ use crate::trace::{HoldTracer, Input};
 pub use delay::LinkDelay;
 use figures::Load;
 pub use figures::ReorderStats;
+pub use origin::{Origin, Trust};
 use review::Review;
 use slot::{Common, Filed, Slot};
 
@@ -143,13 +145,14 @@ impl Resequencer {
     pub fn on_packet(
         &mut self,
         seq: u64,
-        link: LinkId,
+        origin: impl Into<Origin>,
         packet: PacketBuf,
         links: &[LinkDelay],
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        self.take(seq, packet, Some((Some(link), links)), now, out)
+        let Origin { link, trust } = origin.into();
+        self.take(seq, (packet, trust), Some((Some(link), links)), now, out)
     }
 
     /// Handles a packet that is to be delivered at once. The packets held before it leave first: a
@@ -157,11 +160,12 @@ impl Resequencer {
     pub fn on_urgent_packet(
         &mut self,
         seq: u64,
+        trust: Trust,
         packet: PacketBuf,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        self.take(seq, packet, None, now, out)
+        self.take(seq, (packet, trust), None, now, out)
     }
 
     /// `arrival`: the link that carried the packet, if any, and all links; `None`: the packet is
@@ -169,7 +173,7 @@ impl Resequencer {
     fn take(
         &mut self,
         seq: u64,
-        packet: PacketBuf,
+        (packet, trust): (PacketBuf, Trust),
         arrival: Option<(Option<LinkId>, &[LinkDelay])>,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
@@ -183,15 +187,17 @@ impl Resequencer {
             }
         };
         let counter = slot.widen(wire);
-        if slot.advance_in_order(counter, now) {
+        if trust == Trust::Alike && slot.advance_in_order(counter, now) {
             out.push_back(packet);
             return Ok(());
         }
         let before = slot.load();
         let traced = self.tracer.before(|| slot.present(&self.common.stats));
         let result = match arrival {
-            Some((link, links)) => slot.accept(counter, (link, now), packet, links, &mut self.common, out),
-            None => slot.accept_urgent(counter, packet, now, &mut self.common, out),
+            Some((link, links)) => {
+                slot.accept((counter, trust), (link, now), packet, links, &mut self.common, out)
+            }
+            None => slot.accept_urgent((counter, trust), packet, now, &mut self.common, out),
         };
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
@@ -220,7 +226,7 @@ impl Resequencer {
         if !self.live.contains_key(&split(seq).0) {
             return Err(Discard::Stale);
         }
-        self.take(seq, packet, Some((None, links)), now, out)
+        self.take(seq, (packet, Trust::Alike), Some((None, links)), now, out)
     }
 
     /// A link became usable or unusable, or its delay changed: a failed link releases its gaps, by
@@ -447,6 +453,8 @@ fn refile(
     slot.filed = filed;
 }
 
+#[cfg(test)]
+mod doubtful_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -20,7 +20,11 @@
 //! of the first, show that the sender started anew: the slot moves to the fourth. It moves back
 //! only after 2 s without progress, because until then such packets may be copies on a slow link.
 //!
-//! Contract: delivers every counter at most once, in ascending order except late ones. Counters
+//! **Doubtful packets** ([`Trust::Plain`]) fill the order, and no more: an authentic packet is no
+//! copy of one that was delivered, and takes a held one's place. Where they led the slot away, the
+//! next authentic packet that is misplaced moves it back.
+//!
+//! Contract: delivers every counter at most once (and one doubtful packet of it), in ascending order except late ones. Counters
 //! have 48 bits on the wire; here they are widened so that plain comparison orders them
 //! ([`Slot::widen`]). A slot does not know other slots or the bounds over all of them.
 //!
@@ -32,6 +36,7 @@ use std::time::Duration;
 use super::delay::LinkDelay;
 use super::figures::{Load, ReorderStats};
 use super::hold::Hold;
+use super::origin::Trust;
 use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
@@ -55,6 +60,10 @@ const RESTART_SPREAD: u64 = 1_024;
 /// that is in flight on a usable link, so that a slow link's copies are never taken for a new
 /// sequence.
 const RESTART_QUIET: Duration = Duration::from_secs(2);
+
+/// An authentic packet may be so far behind the highest one for it to move the slot back. Chosen:
+/// half of the memory; links reorder by less.
+const BACK_MAX: u64 = MEMORY / 2;
 
 /// Bits of a counter on the wire.
 const WIRE_BITS: u32 = 48;
@@ -111,8 +120,12 @@ pub(super) struct Slot {
     memory_from: u64,
     /// Whether a counter in `[next - MEMORY, next)` was delivered, at its index modulo [`MEMORY`].
     delivered: [u64; WORDS],
+    /// The same for those that a doubtful packet had, where there were any.
+    doubtful: Option<Box<[u64; WORDS]>>,
     misplaced: Misplaced,
     hold: Option<Box<Hold>>,
+    /// The counter above the highest authentic one, where packets of both kinds come.
+    authentic: Option<u64>,
     /// Last progress: a packet in order or held.
     pub seen: Instant,
     pub filed: Filed,
@@ -137,8 +150,10 @@ impl Slot {
             next,
             memory_from,
             delivered: [0; WORDS],
+            doubtful: None,
             misplaced: Misplaced::default(),
             hold: None,
+            authentic: None,
             seen: now,
             filed: Filed::Idle(now),
         }
@@ -185,14 +200,14 @@ impl Slot {
         if counter != self.next || self.hold.is_some() {
             return false;
         }
-        self.advance(now);
+        self.advance(false, now);
         true
     }
 
     /// Handles one packet and delivers the packets that are now in order. `counter` is widened.
     pub(super) fn accept(
         &mut self,
-        counter: u64,
+        (counter, trust): (u64, Trust),
         arrival: (Option<LinkId>, Instant),
         packet: PacketBuf,
         links: &[LinkDelay],
@@ -200,9 +215,10 @@ impl Slot {
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
         let (link, now) = arrival;
-        let counter = self.placed(counter, now, common, out)?;
+        let is_doubtful = trust == Trust::Plain;
+        let counter = self.placed((counter, trust), now, common, out)?;
         if counter < self.next {
-            self.mark(counter);
+            self.remember(counter, is_doubtful);
             common.stats.released_late += 1;
             out.push_back(packet);
             return Ok(());
@@ -214,10 +230,10 @@ impl Slot {
         }
         let result = if counter == self.next && !self.is_leaving() {
             out.push_back(packet);
-            self.advance(now);
+            self.advance(is_doubtful, now);
             Ok(())
         } else {
-            self.keep(counter, link, &packet, now, common)
+            self.keep(counter, (link, is_doubtful), &packet, now, common)
         };
         self.release_lost(links, now, common, out);
         result
@@ -226,13 +242,14 @@ impl Slot {
     /// Handles one urgent packet. `counter` is widened.
     pub(super) fn accept_urgent(
         &mut self,
-        counter: u64,
+        (counter, trust): (u64, Trust),
         packet: PacketBuf,
         now: Instant,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        let counter = self.placed(counter, now, common, out)?;
+        let is_doubtful = trust == Trust::Plain;
+        let counter = self.placed((counter, trust), now, common, out)?;
         while counter > self.next
             && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap(self.next) <= counter)
         {
@@ -243,7 +260,7 @@ impl Slot {
             if self.is_marked(counter) {
                 return Err(Discard::Duplicate);
             }
-            self.mark(counter);
+            self.remember(counter, is_doubtful);
             self.seen = now;
             common.stats.released_late += 1;
             out.push_back(packet);
@@ -251,7 +268,7 @@ impl Slot {
         }
         self.pass_over(counter - self.next, common);
         out.push_back(packet);
-        self.advance(now);
+        self.advance(is_doubtful, now);
         self.hand_out_run(common, out, Hold::pop);
         Ok(())
     }
@@ -259,16 +276,27 @@ impl Slot {
     /// The counter of a packet that is to be delivered or held. The slot may restart there.
     fn placed(
         &mut self,
-        counter: u64,
+        (counter, trust): (u64, Trust),
         now: Instant,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<u64, Discard> {
-        match self.place(counter, common.window) {
-            Ok(()) => Ok(counter),
-            Err(_) if self.starts_anew(counter, now) => Ok(self.restart(counter, common, out)),
-            Err(reason) => Err(reason),
+        let is_newest = self.authentic.is_none_or(|end| counter + BACK_MAX >= end);
+        let counter = match self.place(counter, common.window) {
+            Ok(()) if trust == Trust::Plain && counter < self.next && self.had_doubtful(counter) => {
+                return Err(Discard::Duplicate);
+            }
+            Ok(()) => counter,
+            Err(Discard::Stale | Discard::OutOfWindow) if trust == Trust::Sealed && is_newest => {
+                self.restart(counter, common, out)
+            }
+            Err(_) if self.starts_anew(counter, now) => self.restart(counter, common, out),
+            Err(reason) => return Err(reason),
+        };
+        if trust == Trust::Sealed {
+            self.authentic = Some(self.authentic.map_or(counter + 1, |end| end.max(counter + 1)));
         }
+        Ok(counter)
     }
 
     /// Whether a packet is to be delivered or held; otherwise the reason for its discard.
@@ -287,7 +315,7 @@ impl Slot {
     fn keep(
         &mut self,
         counter: u64,
-        link: Option<LinkId>,
+        (link, is_doubtful): (Option<LinkId>, bool),
         packet: &PacketBuf,
         now: Instant,
         common: &mut Common,
@@ -296,8 +324,11 @@ impl Slot {
         if let Some(link) = link {
             hold.note_arrival(link, counter, now);
         }
-        let moved = hold.insert(counter, link, packet, now).ok_or(Discard::Duplicate)?;
-        common.stats.touched += moved as u64;
+        match hold.insert(counter, (link, is_doubtful), packet, now) {
+            Some(moved) => common.stats.touched += moved as u64,
+            None if is_doubtful => return Err(Discard::Duplicate),
+            None => hold.replace(counter, packet).ok_or(Discard::Duplicate)?,
+        }
         self.seen = now;
         self.misplaced.count = 0;
         Ok(())
@@ -371,12 +402,12 @@ impl Slot {
         &mut self,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
-        mut pop: impl FnMut(&mut Hold, u64) -> Option<PacketBuf>,
+        mut pop: impl FnMut(&mut Hold, u64) -> Option<(PacketBuf, bool)>,
     ) {
         let Some(mut hold) = self.hold.take() else { return };
-        while let Some(packet) = pop(&mut hold, self.next) {
+        while let Some((packet, is_doubtful)) = pop(&mut hold, self.next) {
             out.push_back(packet);
-            self.mark(self.next);
+            self.remember(self.next, is_doubtful);
             self.next += 1;
             common.stats.touched += 1;
         }
@@ -387,8 +418,8 @@ impl Slot {
         }
     }
 
-    fn advance(&mut self, now: Instant) {
-        self.mark(self.next);
+    fn advance(&mut self, is_doubtful: bool, now: Instant) {
+        self.remember(self.next, is_doubtful);
         self.next += 1;
         self.seen = now;
         self.misplaced.count = 0;
@@ -399,25 +430,42 @@ impl Slot {
         let end = self.next + count;
         if count >= MEMORY {
             self.delivered = [0; WORDS];
+            self.doubtful = None;
             self.next = end;
             common.stats.touched += WORDS as u64;
         }
         while self.next < end {
             let (word, first) = place_of(self.next);
             let bits = (end - self.next).min(u64::from(first.leading_zeros()) + 1);
+            let kept = !(u64::MAX >> (64 - bits) << first.trailing_zeros());
             if let Some(word) = self.delivered.get_mut(word) {
-                *word &= !(u64::MAX >> (64 - bits) << first.trailing_zeros());
+                *word &= kept;
+            }
+            if let Some(word) = self.doubtful.as_mut().and_then(|words| words.get_mut(word)) {
+                *word &= kept;
             }
             self.next += bits;
             common.stats.touched += 1;
         }
     }
 
-    fn mark(&mut self, counter: u64) {
+    /// The counter was delivered, by a doubtful packet or by an authentic one.
+    fn remember(&mut self, counter: u64, is_doubtful: bool) {
         let (word, bit) = place_of(counter);
-        if let Some(word) = self.delivered.get_mut(word) {
-            *word |= bit;
+        if is_doubtful {
+            self.doubtful.get_or_insert_default();
         }
+        if let Some(delivered) = self.delivered.get_mut(word) {
+            *delivered = if is_doubtful { *delivered & !bit } else { *delivered | bit };
+        }
+        if let Some(doubtful) = self.doubtful.as_mut().and_then(|words| words.get_mut(word)) {
+            *doubtful = if is_doubtful { *doubtful | bit } else { *doubtful & !bit };
+        }
+    }
+
+    fn had_doubtful(&self, counter: u64) -> bool {
+        let (word, bit) = place_of(counter);
+        self.doubtful.as_ref().and_then(|words| words.get(word)).is_some_and(|word| word & bit != 0)
     }
 
     fn is_marked(&self, counter: u64) -> bool {
@@ -447,6 +495,7 @@ impl Slot {
             self.pass_over(counter - self.next, common);
         } else {
             self.delivered = [0; WORDS];
+            self.doubtful = None;
             self.memory_from = counter.saturating_sub(MEMORY);
             self.next = counter;
         }
@@ -455,6 +504,8 @@ impl Slot {
         let rebased = WIDE | (self.next & WIRE_MASK);
         self.memory_from = rebased - (self.next - self.memory_from).min(MEMORY);
         self.next = rebased;
+        // Counters have another widened form from now on.
+        self.authentic = None;
         common.stats.restarts += 1;
         rebased
     }

@@ -16,7 +16,7 @@ use super::outbox::Outbox;
 use super::peer::Peer;
 use super::redundancy::Redundancy;
 use super::sealing::{OpenedDatagram, Sealing};
-use crate::config::SessionConfig;
+use crate::config::{Security, SessionConfig};
 use crate::crypto::aead::Cipher;
 use crate::discard::Discard;
 use crate::event::Event;
@@ -26,6 +26,7 @@ use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
 use crate::qos::classify::needs_order;
 use crate::qos::flow::InnerHeader;
+use crate::reorder::{Origin, Trust};
 use crate::stats::SessionStats;
 use crate::time::Instant;
 use crate::trace::{KeyChange, ResetCause, Tracer};
@@ -257,8 +258,8 @@ impl Session {
             redundancy: &self.redundancy,
             inbox: &self.inbox,
             counters: &self.counters,
-        };
             touched: self.touched(),
+        };
         figures::of(&parts, now)
     }
 
@@ -289,9 +290,9 @@ impl Session {
             self.ingress.set_drain_rate(self.links.drain_rate(now));
             self.outbox.wait.wake(now);
         }
-        if impact.has(Impact::DELAYS) {
         // Each of them looks at all links.
         self.counters.touched += u64::from(impact.parts()) * self.links.len() as u64;
+        if impact.has(Impact::DELAYS) {
             let has_keys = self.sealing.keyring.can_seal(now);
             let delays = self.links.refresh_delays(has_keys, now);
             self.ingress.set_delays(delays, self.outbox.stripes_flows());
@@ -373,7 +374,7 @@ impl Session {
     ) -> Result<(), Discard> {
         if let Some(epoch) = opened.confirmed {
             self.tracer.on_keys(KeyChange::Confirmed, self.rekeys(), now);
-            if self.peer.epoch() != Some(epoch) {
+            if self.peer.sealed.epoch() != Some(epoch) {
                 // A client that was restarted may come with other links over other ways.
                 self.sealing.keyring.drop_previous();
             }
@@ -397,6 +398,10 @@ impl Session {
     ) -> Result<(), Discard> {
         let mut quota = Quota::default();
         while let Some(SealedFrame { seq_num, kind, modifiers, payload }) = SealedFrame::take(&mut frames)? {
+            if let Err(reason) = quota.take(kind) {
+                self.counters.discards.count(reason);
+                continue;
+            }
             match kind {
                 Kind::Heartbeat => {
                     let heartbeat = Heartbeat::parse(&payload)?;
@@ -411,10 +416,6 @@ impl Session {
                     let control = Control::parse(&payload)?;
                     if let Control::Close(reason) = control {
                         self.on_close(reason, now);
-            if let Err(reason) = quota.take(kind) {
-                self.counters.discards.count(reason);
-                continue;
-            }
                     }
                     let from = (flow, &path);
                     if let Some(path) = self.links.on_control(id, &control, from, arrival.bytes, now) {
@@ -439,13 +440,23 @@ impl Session {
         path: Path,
         now: Instant,
     ) -> Result<(), Discard> {
-        self.note_epoch(heartbeat.epoch, now)?;
-        self.peer.on_heartbeat(heartbeat);
+        let security = self.links.security(id).ok_or(Discard::UnknownPeer)?;
+        match security {
+            Security::Plain => self.note_plain_epoch(heartbeat.epoch, now)?,
+            // A handshake proved the epoch, and every heartbeat under its keys has it.
+            Security::Sealed if self.peer.sealed.epoch() != Some(heartbeat.epoch) => {
+                return Err(Discard::HeartbeatMalformed);
+            }
+            Security::Sealed => {}
+        }
+        let peer = self.peer.over_mut(security);
+        peer.on_heartbeat(heartbeat);
+        let failed = peer.newly_failed(heartbeat);
         if let Some(path) = self.links.on_heartbeat(id, (seq_num, heartbeat), path, self.epoch, now)? {
             self.events.push(Event::PathChanged { link: id, path });
         }
         self.events.extend(self.links.take_control_change(id));
-        self.links.on_peer_failures(self.peer.newly_failed(heartbeat), now);
+        self.links.on_peer_failures(failed, security, now);
         self.trace_figures(id, now);
         Ok(())
     }
@@ -466,12 +477,16 @@ impl Session {
         self.links.on_data(id, seq_num & ((1 << COUNTER_BITS) - 1), now)?;
         // The resequencer reads what is derived from links.
         self.settle_changes(now);
-        let restores = self.redundancy.protection.restores(seq_num).then(|| packet.clone());
+        // Beside sealed links, what a plain one brings restores nothing and teaches no class.
+        let trust = self.links.trust(id, self.peer.sealed.epoch().is_some());
+        let restores = trust != Trust::Plain && self.redundancy.protection.restores(seq_num);
+        let restores = restores.then(|| packet.clone());
         // TCP's acknowledgements come at once, too.
-        if modifiers.has(Modifiers::AT_ONCE) && !needs_order(&packet) {
+        if trust != Trust::Plain && modifiers.has(Modifiers::AT_ONCE) && !needs_order(&packet) {
             self.ingress.on_realtime_received(&packet, now);
         }
-        let result = self.inbox.on_packet(frame, id, packet, self.links.delays(), now);
+        let origin = Origin { link: id, trust };
+        let result = self.inbox.on_packet(frame, origin, packet, self.links.delays(), now);
         if let Some(packet) = restores {
             let (inbox, links) = (&mut self.inbox, &self.links);
             self.redundancy.protection.restore_with(frame, &packet, inbox, links, now);
@@ -531,7 +546,7 @@ impl Session {
 
     /// The first answer wins: its keys serve from now on, and every link tells the server at once.
     fn on_welcome(&mut self, path: Path, welcome: Welcome, keys: TransportKeys, now: Instant) {
-        let is_same_run = self.peer.epoch() == Some(welcome.epoch);
+        let is_same_run = self.peer.sealed.epoch() == Some(welcome.epoch);
         self.sealing.install(keys, welcome.epoch, is_same_run, now);
         self.tracer.on_keys(KeyChange::Installed, self.rekeys(), now);
         self.on_proven_epoch(welcome.epoch, now);
@@ -544,21 +559,37 @@ impl Session {
 
     /// A handshake proved the peer's run: it is the present one, even if it was retired.
     fn on_proven_epoch(&mut self, epoch: u32, now: Instant) {
-        self.peer.on_proven_epoch(epoch);
+        let Peer { sealed, plain } = &mut self.peer;
+        sealed.on_proven_epoch(epoch);
+        plain.on_proven_epoch(epoch);
         // Never refused, since it is not retired.
-        let _ = self.note_epoch(epoch, now);
+        let is_other = sealed.on_epoch(epoch).unwrap_or_default();
+        let is_other_plain = plain.epoch().is_some() && plain.on_epoch(epoch).unwrap_or_default();
+        if is_other || is_other_plain {
+            self.on_peer_restart(now);
+        }
     }
 
-    /// The peer's run is `epoch`; `Err` when that run is over.
-    fn note_epoch(&mut self, epoch: u32, now: Instant) -> Result<(), Discard> {
-        if self.peer.on_epoch(epoch)? {
-            self.inbox.reset();
-            self.redundancy.clear();
-            self.links.on_peer_restart(now);
+    /// A plain link's heartbeat says that the peer's run is `epoch`; `Err` when that run is over.
+    /// Beside sealed links that concerns the plain ones alone.
+    fn note_plain_epoch(&mut self, epoch: u32, now: Instant) -> Result<(), Discard> {
+        let is_other = self.peer.plain.on_epoch(epoch)?;
+        if is_other && self.peer.sealed.epoch().is_none() {
+            self.on_peer_restart(now);
+        } else if is_other {
+            self.links.on_peer_restart(&[Security::Plain], now);
             self.settle_changes(now);
-            self.events.push(Event::PeerRestarted);
-            self.tracer.on_reset(ResetCause::PeerRestarted, now);
         }
         Ok(())
+    }
+
+    /// The peer began anew.
+    fn on_peer_restart(&mut self, now: Instant) {
+        self.inbox.reset();
+        self.redundancy.clear();
+        self.links.on_peer_restart(&[Security::Sealed, Security::Plain], now);
+        self.settle_changes(now);
+        self.events.push(Event::PeerRestarted);
+        self.tracer.on_reset(ResetCause::PeerRestarted, now);
     }
 }

@@ -10,10 +10,15 @@
 //! that sends [`RESUMED_HEARTBEATS`] heartbeats while the current epoch sends none becomes current
 //! again.
 //!
+//! What sealed links bring is authentic, what plain links bring is not. So a peer has two [`Run`]s,
+//! one for each kind of link: no plain heartbeat changes what is known from sealed ones. The
+//! epoch of sealed links is that of their keys, which a handshake proved.
+//!
 //! This module knows no links: it returns what changed, and the session acts on it.
 
 use std::collections::VecDeque;
 
+use crate::config::Security;
 use crate::discard::Discard;
 use crate::wire::heartbeat::Heartbeat;
 
@@ -25,9 +30,34 @@ const RETIRED_EPOCHS: usize = 4;
 /// back.
 const RESUMED_HEARTBEATS: u8 = 3;
 
-/// What is known of the peer.
+/// What is known of the peer: from sealed links, and from plain ones.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
+    pub(super) sealed: Run,
+    pub(super) plain: Run,
+}
+
+impl Peer {
+    /// What is known of the peer over links of this kind.
+    pub(super) const fn over(&self, security: Security) -> &Run {
+        match security {
+            Security::Sealed => &self.sealed,
+            Security::Plain => &self.plain,
+        }
+    }
+
+    /// The same, to be told of what came.
+    pub(super) const fn over_mut(&mut self, security: Security) -> &mut Run {
+        match security {
+            Security::Sealed => &mut self.sealed,
+            Security::Plain => &mut self.plain,
+        }
+    }
+}
+
+/// What is known of the peer over links of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Run {
     epoch: Option<u32>,
     retired_epochs: VecDeque<u32>,
     /// The retired epoch that sent the last heartbeat, and how many it sent in a row.
@@ -40,7 +70,7 @@ pub(super) struct Peer {
     failed: (u32, u64),
 }
 
-impl Peer {
+impl Run {
     /// The peer's current run; `None` before its first heartbeat or handshake.
     pub(super) const fn epoch(&self) -> Option<u32> {
         self.epoch

@@ -95,7 +95,8 @@ impl StateMachine for Session {
         }
         let greeting = Greeting {
             epoch: self.epoch,
-            peer_epoch: self.peer.epoch(),
+            sealed_epoch: self.peer.sealed.epoch(),
+            plain_epoch: self.peer.plain.epoch(),
             resends: self.redundancy.resend.is_on(),
         };
         let Self { links, tracer, sealing, .. } = self;

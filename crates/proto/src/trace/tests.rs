@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::packet::{DataFrame, KeptPacket, LinkId, PacketBuf};
-use crate::reorder::{Limits, LinkDelay, Resequencer};
+use crate::reorder::{Limits, LinkDelay, Resequencer, Trust};
 use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire;
@@ -183,6 +183,6 @@ fn a_gap_that_is_given_up_says_by_what_and_a_late_packet_is_recorded() {
     assert_eq!(slot.drained(), [opened(8, 1, 0), closed(GapEnd::Time, None, 8, 1, 30, 0)]);
     // Delivered at once, across a gap with a packet held behind it.
     slot.take(11, 0, 100);
-    slot.reorder.on_urgent_packet(12, Slot::packet(), at(101), &mut slot.out).unwrap();
+    slot.reorder.on_urgent_packet(12, Trust::Alike, Slot::packet(), at(101), &mut slot.out).unwrap();
     assert_eq!(slot.drained(), [opened(10, 1, 0), closed(GapEnd::Urgent, None, 10, 1, 1, 0)]);
 }

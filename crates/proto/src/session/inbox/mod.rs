@@ -7,8 +7,8 @@ pub(super) mod quota;
 use std::collections::VecDeque;
 
 use crate::discard::Discard;
-use crate::packet::{LinkId, PacketBuf};
-use crate::reorder::{Limits, LinkDelay, ReorderStats, Resequencer};
+use crate::packet::PacketBuf;
+use crate::reorder::{Limits, LinkDelay, Origin, ReorderStats, Resequencer, Trust};
 use crate::time::Instant;
 use crate::trace::HoldTracer;
 use crate::wire::Modifiers;
@@ -32,15 +32,15 @@ impl Inbox {
     pub(super) fn on_packet(
         &mut self,
         (seq_num, modifiers): (u64, Modifiers),
-        link: LinkId,
+        origin: Origin,
         packet: PacketBuf,
         delays: &[LinkDelay],
         now: Instant,
     ) -> Result<(), Discard> {
         if modifiers.has(Modifiers::AT_ONCE) {
-            self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
+            self.reorder.on_urgent_packet(seq_num, origin.trust, packet, now, &mut self.released)
         } else {
-            self.reorder.on_packet(seq_num, link, packet, delays, now, &mut self.released)
+            self.reorder.on_packet(seq_num, origin, packet, delays, now, &mut self.released)
         }
     }
 
@@ -53,7 +53,7 @@ impl Inbox {
         now: Instant,
     ) -> Result<(), Discard> {
         if modifiers.has(Modifiers::AT_ONCE) {
-            self.reorder.on_urgent_packet(seq_num, packet, now, &mut self.released)
+            self.reorder.on_urgent_packet(seq_num, Trust::Alike, packet, now, &mut self.released)
         } else {
             self.reorder.on_restored_packet(seq_num, packet, delays, now, &mut self.released)
         }

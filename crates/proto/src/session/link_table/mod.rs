@@ -30,7 +30,7 @@ use crate::link::{Link, Outgoing};
 use crate::packet::{LinkId, Path, SocketId, UdpFlow};
 use crate::qos::queue::Delays;
 use crate::recovery;
-use crate::reorder::LinkDelay;
+use crate::reorder::{LinkDelay, Trust};
 use crate::scheduler;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -46,6 +46,8 @@ use std::time::Duration;
 pub(super) struct LinkTable {
     links: Vec<Link>,
     new_links: NewLinks,
+    /// Some links are plain. Links that are added later are sealed.
+    has_plain: bool,
     /// Losses on sealed links are sent again.
     recovers: bool,
     /// Made anew for each batch of data; credit spent since is charged.
@@ -74,6 +76,7 @@ impl LinkTable {
             .zip(config.links.iter().take(LINKS_MAX))
             .map(|(id, link)| Link::new(LinkId(id), config.role, link, config.heartbeat_interval, now));
         let mut table = Self {
+            has_plain: config.links.iter().any(|link| link.security == Security::Plain),
             links: links.collect(),
             new_links: NewLinks::new(config),
             recovers: config.recovery.resend,
@@ -102,6 +105,20 @@ impl LinkTable {
 
     pub(super) fn is_sealed(&self, id: LinkId) -> bool {
         self.get(id).is_some_and(|link| link.security() == Security::Sealed)
+    }
+
+    /// How the link is protected; `None`: there is no such link.
+    pub(super) fn security(&self, id: LinkId) -> Option<Security> {
+        self.get(id).map(Link::security)
+    }
+
+    /// How far data of this link is to be trusted; `has_keys`: sealed links are in use, or were.
+    pub(super) fn trust(&self, id: LinkId, has_keys: bool) -> Trust {
+        match self.security(id) {
+            _ if !self.has_plain || !has_keys => Trust::Alike,
+            Some(Security::Sealed) => Trust::Sealed,
+            Some(Security::Plain) | None => Trust::Plain,
+        }
     }
 
     /// Whether a plain datagram of the link may come on this path. A client accepts the address
@@ -162,6 +179,11 @@ impl LinkTable {
         self.links.iter().map(|link| link.deliveries().kept_bytes()).sum()
     }
 
+    /// What feedback made links look at.
+    pub(super) fn touched(&self) -> u64 {
+        self.links.iter().map(|link| link.deliveries().touched()).sum()
+    }
+
     /// When links are to be checked for silence though nothing arrives.
     pub(super) fn silence_timeout(&self) -> Option<Instant> {
         let checks = self.links.len() > 1 && self.links.iter().any(Link::may_fall_silent);
@@ -179,11 +201,6 @@ impl LinkTable {
     }
 
     pub(super) fn give_back(&mut self, transitions: Vec<Transition>) {
-    /// What feedback made links look at.
-    pub(super) fn touched(&self) -> u64 {
-        self.links.iter().map(|link| link.deliveries().touched()).sum()
-    }
-
         self.changes.give_back(transitions);
     }
 
@@ -303,29 +320,30 @@ impl LinkTable {
     }
 
     /// The peer says that these links failed, a bit each: a lost carrier is known at one end only,
-    /// and one direction alone is no link.
-    pub(super) fn on_peer_failures(&mut self, failed: u32, now: Instant) {
+    /// and one direction alone is no link. What a plain link's heartbeat says counts for plain ones.
+    pub(super) fn on_peer_failures(&mut self, failed: u32, came_over: Security, now: Instant) {
         if failed != 0 {
             self.update_all(now, |link| {
-                if failed.checked_shr(u32::from(link.id().0)).unwrap_or(0) & 1 != 0 {
+                let may_tell = came_over == Security::Sealed || link.security() == Security::Plain;
+                if may_tell && failed.checked_shr(u32::from(link.id().0)).unwrap_or(0) & 1 != 0 {
                     link.liveness_mut().on_peer_failure(now);
                 }
             });
         }
     }
 
-    /// The peer was restarted.
-    pub(super) fn on_peer_restart(&mut self, now: Instant) {
-        self.update_all(now, |link| link.on_peer_restart(now));
+    /// The peer was restarted, as links of these kinds are to know.
+    pub(super) fn on_peer_restart(&mut self, kinds: &[Security], now: Instant) {
+        self.update_all(now, |link| {
+            if kinds.contains(&link.security()) {
+                link.on_peer_restart(now);
+            }
+        });
     }
 
     /// The peer ended the session of the sealed links.
     pub(super) fn on_close(&mut self, now: Instant) {
-        self.update_all(now, |link| {
-            if link.security() == Security::Sealed {
-                link.on_peer_restart(now);
-            }
-        });
+        self.on_peer_restart(&[Security::Sealed], now);
     }
 
     /// The peer tells what arrived on the link; `indirect`: over another link.

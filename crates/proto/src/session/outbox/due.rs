@@ -18,8 +18,9 @@ use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 pub(in crate::session) struct Greeting {
     /// This side's run.
     pub(in crate::session) epoch: u32,
-    /// The peer's run, where known.
-    pub(in crate::session) peer_epoch: Option<u32>,
+    /// The peer's run, where known, as sealed and plain links have it.
+    pub(in crate::session) sealed_epoch: Option<u32>,
+    pub(in crate::session) plain_epoch: Option<u32>,
     /// This side sends again what is lost.
     pub(in crate::session) resends: bool,
 }
@@ -104,7 +105,11 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
         let is_ect = link.heartbeats().may_mark();
         heartbeat.resends = greeting.resends && link.security() == Security::Sealed;
         heartbeat.failed = failed;
-        heartbeat.echo = greeting.peer_epoch.and_then(|epoch| link.heartbeats().echo(epoch, *now));
+        let peer_epoch = match link.security() {
+            Security::Sealed => greeting.sealed_epoch,
+            Security::Plain => greeting.plain_epoch,
+        };
+        heartbeat.echo = peer_epoch.and_then(|epoch| link.heartbeats().echo(epoch, *now));
         begin_datagram(link.security(), buf);
         wire::put_frame_header(buf, seq_num, Kind::Heartbeat, Modifiers::NONE, heartbeat.payload_bytes());
         heartbeat.put(buf);

@@ -166,11 +166,10 @@ struct Accepted {
 }
 
 impl Accepted {
-    fn of(from: &Sources<'_>) -> Self {
-        Self {
-            at_once: from.peer.takes_at_once(),
-            partial: from.peer.takes_partial() && !from.redundancy.covers_all(),
-        }
+    /// Over links of this kind.
+    fn of(from: &Sources<'_>, security: Security) -> Self {
+        let peer = from.peer.over(security);
+        Self { at_once: peer.takes_at_once(), partial: peer.takes_partial() && !from.redundancy.covers_all() }
     }
 }
 
@@ -314,7 +313,7 @@ impl Outbox {
         }
         let keeps = from.redundancy.may_keep(writer.links, security);
         let kept_delay_us = view.filter(|_| keeps).map(|(_, delay_us)| delay_us);
-        let accepted = Accepted::of(from);
+        let accepted = Accepted::of(from, security);
         let mut is_alone = self.goes_alone(head.tier, from);
         let mut batch = writer.batch(link, to, security);
         // Where the present run begins: at the packet that was decided last.
@@ -327,7 +326,7 @@ impl Outbox {
             let kept = kept_delay_us.map(|delay_us| KeptPacket::new(frame.clone(), delay_us, now));
             let room = writer.put_data(&mut batch, &frame, kept);
             if !is_alone {
-                self.protect(writer, from, &head, (link, &frame));
+                self.protect(writer, from, &head, (link, &frame), accepted.at_once);
             }
             let (Some(next), Some(room)) = (next, room) else { break };
             if next.bytes > room {
@@ -390,11 +389,11 @@ impl Outbox {
         from: &mut Sources<'_>,
         head: &Queued,
         sent: (LinkId, &DataFrame),
+        at_once: bool,
     ) {
         let now = writer.now;
         let wanted = self.scheduler.copies(head, sent.0, writer.links.views.all(), now);
-        let asks =
-            Asks { wanted, twice: from.ingress.goes_twice(head.flow), at_once: from.peer.takes_at_once() };
+        let asks = Asks { wanted, twice: from.ingress.goes_twice(head.flow), at_once };
         from.redundancy.protect(head, sent, asks, writer.links, now);
     }
 }

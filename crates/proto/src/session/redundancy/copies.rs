@@ -13,7 +13,7 @@ use crate::packet::{DataFrame, LinkId, Transmit};
 use crate::session::link_table::LinkTable;
 use crate::session::writer::DatagramWriter;
 use crate::time::Instant;
-use crate::view::LinkSet;
+use crate::view::{LinkSet, LinkView};
 
 /// Copies that wait for the present drain to send them.
 #[derive(Debug, Default)]
@@ -30,10 +30,12 @@ impl Copies {
         self.count
     }
 
-    /// The packet goes over each of the wanted links that carries it, too. Whether there are any.
+    /// The packet, which went over `first`, goes over each of the wanted links that carries it, too.
+    /// Whether there are any. All are of one kind: a plain copy is not known for one beside a sealed
+    /// packet.
     pub(in crate::session) fn add(
         &mut self,
-        frame: &DataFrame,
+        (first, frame): (LinkId, &DataFrame),
         wanted: LinkSet,
         links: &mut LinkTable,
         now: Instant,
@@ -44,7 +46,9 @@ impl Copies {
         let mut any = false;
         for at in 0..links.views.all().len() {
             let view = links.views.all().get(at);
+            let is_alike = |view: &&LinkView| links.security(view.id) == links.security(first);
             let view = view.filter(|view| wanted.contains(view.id) && frame.packet.len() <= view.mtu);
+            let view = view.filter(is_alike);
             if let Some(link) = view.map(|view| view.id) {
                 self.add_one(frame, link, links, now);
                 any = true;

@@ -100,7 +100,7 @@ impl Redundancy {
         if twice || self.is_at_risk(head, link, links, at_once) {
             wanted.insert(scheduler::second(head, link, links.views.all(), now));
         }
-        let copied = self.copies.add(frame, wanted, links, now);
+        let copied = self.copies.add((link, frame), wanted, links, now);
         if !copied && at_once {
             self.protection.protect(head, link, frame, links, now);
         }
@@ -145,7 +145,8 @@ impl Redundancy {
             // What is likely to be lost again, or may not be, goes over a second link too.
             let risky = writer.links.views.get(link).is_some_and(|view| is_risky(&frame, view));
             let second = risky.then(|| second_link(writer.links.views.all(), &frame, link, now)).flatten();
-            if let Some(second) = second {
+            let is_alike = |id: &LinkId| writer.links.security(*id) == Some(security);
+            if let Some(second) = second.filter(is_alike) {
                 self.copies.add_one(frame.data(), second, writer.links, now);
                 self.waits = true;
                 writer.tracer.on_resent(second, &frame, true, now);

@@ -3,6 +3,7 @@
 
 mod classes;
 mod flows;
+mod mixed;
 mod pair;
 mod plain;
 mod sealed;
@@ -19,8 +20,8 @@ use bytes::{Bytes, BytesMut};
 use super::Session;
 use crate::StateMachine;
 use crate::config::{
-    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, Policy, Prefix, RecoveryConfig, Role, Security,
-    ServerSealing, SessionConfig, UdpFlows,
+    ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, RecoveryConfig, Role,
+    Security, ServerSealing, SessionConfig, UdpFlows,
 };
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
 use crate::crypto::rng::SecretRng;

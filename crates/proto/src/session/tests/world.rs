@@ -48,6 +48,10 @@ pub(super) fn session(who: &Who, links: u8, now: Instant) -> Session {
 
 /// The same with so many UDP flows on each link.
 pub(super) fn session_over(who: &Who, links: u8, flows: UdpFlows, now: Instant) -> Session {
+    Session::new(session_config(who, links, flows), now)
+}
+
+pub(super) fn session_config(who: &Who, links: u8, flows: UdpFlows) -> SessionConfig {
     let link = |id: u8| LinkConfig {
         security: Security::Sealed,
         priority: 1,
@@ -59,7 +63,7 @@ pub(super) fn session_over(who: &Who, links: u8, flows: UdpFlows, now: Instant) 
         flows,
         alternatives: Vec::new(),
     };
-    let config = SessionConfig {
+    SessionConfig {
         role: Role::Client,
         links: (0..links).map(link).collect(),
         policy: Policy::Adaptive,
@@ -79,8 +83,7 @@ pub(super) fn session_over(who: &Who, links: u8, flows: UdpFlows, now: Instant) 
             entropy: [who.key ^ who.run; 32],
             token: who.token.map(|byte| Token::from_bytes([byte; 16])),
         }),
-    };
-    Session::new(config, now)
+    }
 }
 
 pub(super) fn enrolled(key: u8, psk: Option<u8>) -> ClientConfig {
