@@ -6,6 +6,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+/// Words of an idle link, whose last datagrams lie in one or two. Chosen: memory of idle sessions.
+const IDLE_WORDS: usize = 2;
+
 /// A bit for each of 64 numbers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Word {
@@ -31,6 +34,9 @@ impl Marks {
             self.front = word;
         }
         while self.front + self.words.len() as u64 <= word {
+            if self.words.len() < IDLE_WORDS {
+                self.words.reserve_exact(1);
+            }
             self.words.push_back(Word::default());
         }
         if let Some(word) = self.word_mut(word) {
@@ -71,9 +77,9 @@ impl Marks {
         }
     }
 
-    /// Gives back memory that `numbers` numbers do not need.
-    pub(super) fn shrink_to(&mut self, numbers: usize) {
-        self.words.shrink_to(numbers.div_ceil(64) + 1);
+    /// Gives back memory that an idle link does not need.
+    pub(super) fn shrink(&mut self) {
+        self.words.shrink_to(IDLE_WORDS);
     }
 
     pub(super) fn clear(&mut self) {

@@ -234,7 +234,7 @@ impl SentLog {
         self.total += bytes;
         if self.log.capacity() > IDLE_ROOM && self.log.len() + 1 < IDLE_ROOM {
             self.log.shrink_to(IDLE_ROOM);
-            self.marks.shrink_to(IDLE_ROOM);
+            self.marks.shrink();
         }
         self.marks.push(number, outgoing.asks);
         if let Some(frame) = outgoing.frame {

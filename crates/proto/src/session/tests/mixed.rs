@@ -59,16 +59,15 @@ fn forge(world: &mut World, link: u8, bytes: &[u8]) {
 fn a_forged_plain_heartbeat_of_another_run_leaves_sealed_links_as_they_are() {
     let mut world = mixed_world(3);
     world.server_events.clear();
-    for number in 0..20 {
-        let bytes = forged(&world, number, |heartbeat| heartbeat.epoch = 77 + number as u32);
+    for number in 0..20_u32 {
+        let bytes = forged(&world, number.into(), |heartbeat| heartbeat.epoch = 77 + number);
         forge(&mut world, 2, &bytes);
         assert_eq!(server_states(&world)[..2], [LinkState::Up; 2]);
         world.idle(10);
     }
-    let is_of_sealed = |event: &Event| match event {
-        Event::PeerRestarted | Event::Disconnected => true,
-        Event::LinkState { link, .. } => link.0 < 2,
-        _ => false,
+    let is_of_sealed = |event: &Event| {
+        matches!(event, Event::PeerRestarted | Event::Disconnected)
+            || matches!(event, Event::LinkState { link, .. } if link.0 < 2)
     };
     let of_sealed: Vec<_> = world.server_events.iter().filter(|event| is_of_sealed(event)).collect();
     assert!(of_sealed.is_empty(), "{of_sealed:?}");
