@@ -9,16 +9,16 @@ use bonding_proto::config::{
     ClientConfig, ClientSealing, EndpointConfig, LinkConfig, PlainPeer, Policy, Prefix, RecoveryConfig, Role,
     Security, ServerSealing, SessionConfig, UdpFlows,
 };
-use bonding_proto::crypto::keys::PrivateKey;
+use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::qos::Rule;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkRole;
 use bonding_proto::{Endpoint, Instant, LinkId, Session, SocketEvent, SocketId, StateMachine as _};
 
-use crate::inet;
 use crate::outer::{client_address, client_path};
 use crate::world::{Observed, World};
+use crate::{inet, intruder};
 
 /// The TUN device's MTU over plain links: 1500 less IPv4, UDP and frame header.
 pub const MTU: u16 = 1_461;
@@ -68,6 +68,8 @@ pub struct Setup {
     pub rules: Arc<[Rule]>,
     /// Over how many UDP flows each link goes.
     pub flows: UdpFlows,
+    /// A second client is enrolled, which attacks.
+    pub has_intruder: bool,
 }
 
 /// The world of a bonded client and server.
@@ -98,6 +100,7 @@ impl Setup {
             recovery: RecoveryConfig::default(),
             rules: [].into(),
             flows: UdpFlows::Auto,
+            has_intruder: false,
         }
     }
 
@@ -204,10 +207,29 @@ impl Setup {
         }
     }
 
+    /// The second client's configuration on the server.
+    fn intruder(&self) -> Option<ClientConfig> {
+        let prefix = |length| vec![Prefix { address: IpAddr::V4(inet::INTRUDER), length }];
+        self.has_intruder.then(|| ClientConfig {
+            name: "intruder".to_owned(),
+            prefixes: prefix(32),
+            plain: Vec::new(),
+            public_key: Some(intruder::key().public()),
+            preshared: None,
+            addresses: prefix(24),
+            tx_rates: Vec::new(),
+        })
+    }
+
+    /// The server's public key.
+    pub fn server_public() -> PublicKey {
+        server_key().public()
+    }
+
     /// The server; another `epoch` is another start of it.
     pub fn server(&self, epoch: u64, now: Instant) -> Endpoint {
         let config = EndpointConfig {
-            clients: vec![self.enrolled()],
+            clients: std::iter::once(self.enrolled()).chain(self.intruder()).collect(),
             policy: self.policy,
             heartbeat_interval: HEARTBEAT,
             mtu: self.mtu(),

@@ -11,12 +11,14 @@ use std::time::Duration;
 use bonding_netem::{Change, Direction, Jitter, Limit, LinkSpec, Loss, PipeConfig, Rate, Scenario};
 use bonding_proto::config::{Policy, Security};
 use bonding_proto::endpoint::SessionId;
+use bonding_proto::stats::LinkStats;
 use bonding_proto::units::BitRate;
 use bonding_proto::{Instant, SocketEvent, SocketId, StateMachine as _};
 
 use crate::bond::{BondWorld, Setup};
 use crate::host::raw::{RawConfig, RawSink, RawSource};
 use crate::inet;
+use crate::intruder::Intruder;
 use crate::mangle::{Mangler, Mangling};
 use crate::rng::Rng;
 use crate::world::Observed as _;
@@ -37,6 +39,8 @@ pub struct Course {
     rate_max: BitRate,
     /// The share of the load that must arrive after recovery.
     enough: f64,
+    /// A second client with keys attacks the server all the time, at up to this rate.
+    intruder: Option<BitRate>,
 }
 
 /// Over plain links.
@@ -50,6 +54,7 @@ pub const PLAIN: Course = Course {
     // A plain link that is full from its first second on takes jitter for a queue and stays far
     // below its rate: of 61 other seeds two have less than 90 %, and so has seed 10.
     enough: 0.6,
+    intruder: None,
 };
 
 /// Over sealed links. A client that lost its keys asks for new ones every 2 s to 2.3 s in the first
@@ -77,6 +82,15 @@ pub const DENSE: Course = Course {
     rate_max: BitRate::from_bps(2_000_000),
     ..SEALED
 };
+
+/// The same as [`SEALED`] beside a second client of the server, which has keys and attacks.
+pub const HOSTILE: Course = Course { intruder: Some(BitRate::from_bps(10_000_000)), ..SEALED };
+
+/// Places that a byte of the attacker may make the server touch, and a datagram to it, and what
+/// restoring and reviews save up. Chosen: twice what was counted.
+const TOUCHED_PER_BYTE: u64 = 8;
+const TOUCHED_PER_SENT: u64 = 4;
+const TOUCHED_SAVED_UP: u64 = 1_000_000;
 
 /// The span of the measurement after recovery.
 const MEASURED: u64 = 2_000;
@@ -286,6 +300,33 @@ fn discards(world: &BondWorld) -> String {
     counted.collect::<Vec<_>>().join("\n")
 }
 
+/// The second client that attacks, at `most` or less.
+fn intruder(most: BitRate, rng: &mut Rng) -> Intruder {
+    let rate = BitRate::from_bps(most.as_bps() / (1 + rng.below(10)));
+    let links = if rng.chance(300) { 32 } else { 1 + u8::try_from(rng.below(5)).unwrap_or(0) };
+    let first = usize::try_from(rng.below(10)).unwrap_or(0);
+    Intruder::new(Setup::server_public(), rate, links, first)
+}
+
+/// The second client, if there is one, got in, and made no more work than its bytes pay for.
+/// `restarts`: the server may have begun anew.
+fn check_intruder(world: &BondWorld, restarts: bool) -> Result<(), String> {
+    let Some(intruder) = world.intruder() else { return Ok(()) };
+    let all = world.server.machine.stats(world.now());
+    for (_, stats) in all.into_iter().filter(|(id, _)| *id != SessionId(0)) {
+        let sum = |of: fn(&LinkStats) -> u64| stats.links.iter().map(of).sum::<u64>();
+        if !restarts && sum(|link| link.rx_packets) < 1_000 {
+            return Err("the intruder did not get in".to_owned());
+        }
+        let sent = sum(|link| link.tx_packets);
+        let paid = intruder.bytes() * TOUCHED_PER_BYTE + sent * TOUCHED_PER_SENT + TOUCHED_SAVED_UP;
+        if stats.touched > paid {
+            return Err(format!("the intruder made the server touch {} places", stats.touched));
+        }
+    }
+    Ok(())
+}
+
 /// Plays one run. The seed decides everything.
 ///
 /// # Errors
@@ -311,7 +352,9 @@ pub fn play(course: &Course, seed: u64) -> Result<(), String> {
         .any(|(_, operation)| matches!(operation, Operation::RestartClient(_) | Operation::RestartServer(_)));
     let setup = Setup::new(scenario, policy, seed);
     let setup = if course.security == Security::Sealed { setup.sealed() } else { setup };
+    let setup = Setup { has_intruder: course.intruder.is_some(), ..setup };
     let mut world = setup.world();
+    world.set_intruder(course.intruder.map(|most| intruder(most, &mut rng)));
     world.set_mangler(Some(Mangler::new(mangling, seed)));
     let rates = load(&mut world, &setup.scenario, course, seed);
     let told = format!("seed {seed} {policy:?} {:?} {mangling:?} {operations:?}", setup.scenario.links);
@@ -339,6 +382,7 @@ pub fn play(course: &Course, seed: u64) -> Result<(), String> {
         let once = restarts || counts.duplicates == 0;
         holds(once, &|| format!("{} packets delivered twice", counts.duplicates))?;
     }
+    check_intruder(&world, restarts).or_else(|why| holds(false, &|| why.clone()))?;
     for report in [world.server.host.report(1), world.client.host.report(1)] {
         holds(report.corrupt == 0, &|| format!("{} payloads corrupted", report.corrupt))?;
     }

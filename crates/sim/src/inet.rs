@@ -11,6 +11,8 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket, checksum};
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// The inner address of a host behind the server.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// The inner address of a second client that attacks.
+pub const INTRUDER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 66);
 /// Bytes of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
 /// Bytes of a UDP header.

@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod competitor;
 pub mod host;
 pub mod inet;
+pub mod intruder;
 pub mod ledger;
 pub mod mangle;
 pub mod outer;

@@ -29,6 +29,8 @@ pub use self::node::{Node, Observed, Side};
 pub use self::stalls::Stalls;
 use self::watch::{Happened, Rounds, TraceHash};
 use crate::competitor::Competitor;
+use crate::inet;
+use crate::intruder::Intruder;
 use crate::ledger::Ledger;
 use crate::mangle::Mangler;
 use crate::outer::{SERVER_OUTER, socket};
@@ -55,6 +57,7 @@ pub struct World<C, S> {
     pub ledger_down: Ledger,
     mangler: Option<Mangler>,
     stalls: Option<Stalls>,
+    intruder: Option<Intruder>,
     trace: TraceHash,
     rounds: Rounds,
     /// The bytes of the batch that a state machine sends.
@@ -73,6 +76,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             ledger_down: Ledger::new(),
             mangler: None,
             stalls: None,
+            intruder: None,
             trace: TraceHash::default(),
             rounds: Rounds::default(),
             buf: Vec::new(),
@@ -156,6 +160,16 @@ impl<C: Observed, S: Observed> World<C, S> {
         self.stalls = stalls;
     }
 
+    /// A second client attacks the server from now on.
+    pub fn set_intruder(&mut self, intruder: Option<Intruder>) {
+        self.intruder = intruder;
+    }
+
+    /// The second client.
+    pub const fn intruder(&self) -> Option<&Intruder> {
+        self.intruder.as_ref()
+    }
+
     /// Damages datagrams from now on.
     pub fn set_mangler(&mut self, mangler: Option<Mangler>) {
         self.mangler = mangler;
@@ -218,6 +232,7 @@ impl<C: Observed, S: Observed> World<C, S> {
             self.client.host.poll_timeout(),
             self.server.host.poll_timeout(),
             self.links.poll_timeout(),
+            self.intruder.as_ref().map(|intruder| (intruder.poll_timeout(), "intruder")),
         ]
         .into_iter()
         .flatten()
@@ -242,6 +257,9 @@ impl<C: Observed, S: Observed> World<C, S> {
             self.deliver(index, Direction::Down);
         }
         let now = self.now;
+        while let Some(datagram) = self.intruder.as_mut().and_then(|intruder| intruder.poll(now)) {
+            self.hand_over(Side::Server, datagram);
+        }
         while let Some((link, present)) = self.links.poll_carrier(now) {
             self.client.machine.handle_carrier(link, present, now);
         }
@@ -373,8 +391,11 @@ impl<C: Observed, S: Observed> World<C, S> {
 
     fn packet_to_host(&mut self, side: Side) -> bool {
         match side {
-            Side::Client => self.client.packet_to_host(&mut self.ledger_down, self.now),
-            Side::Server => self.server.packet_to_host(&mut self.ledger_up, self.now),
+            Side::Client => self.client.packet_to_host(&mut self.ledger_down, None, self.now),
+            Side::Server => {
+                let intruder = self.intruder.as_ref().map(|_| inet::INTRUDER);
+                self.server.packet_to_host(&mut self.ledger_up, intruder, self.now)
+            }
         }
     }
 
@@ -402,6 +423,10 @@ impl<C: Observed, S: Observed> World<C, S> {
         };
         let direction = side.sends();
         for data in buf.chunks(transmit.segment_size.max(1)) {
+            if let Some(intruder) = self.intruder.as_mut().filter(|it| it.is_at(transmit.path.remote)) {
+                intruder.handle(data, now);
+                continue;
+            }
             if !self.links.send(side, transmit, data, now) {
                 continue;
             }

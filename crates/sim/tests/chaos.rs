@@ -1,12 +1,12 @@
 //! Random links and random faults, in random order ([`bonding_sim::chaos`]): over plain links, over
-//! sealed links, over sealed links for minutes, so that keys are replaced and expire, and for an
-//! hour in all of denser faults. `cargo xtask chaos` runs for as long as wanted.
+//! sealed links, beside a client that attacks, for minutes, so that keys are replaced and expire,
+//! and for an hour in all of denser faults. `cargo xtask chaos` runs for as long as wanted.
 //!
 //! A failure names its seed; `CHAOS_SEED=n` repeats that seed alone.
 
 use std::ops::Range;
 
-use bonding_sim::chaos::{Course, DENSE, LONG, PLAIN, SEALED, play_all};
+use bonding_sim::chaos::{Course, DENSE, HOSTILE, LONG, PLAIN, SEALED, play_all};
 
 fn run(course: &'static Course, seeds: u64) {
     let chosen = std::env::var("CHAOS_SEED").ok().map(|seed| seed.parse().expect("CHAOS_SEED is a number"));
@@ -48,4 +48,10 @@ fn links_that_heal_are_used_again() {
     for seed in [447, 136, 483, 433] {
         play(&DENSE, seed..seed + 1);
     }
+}
+
+/// A client with keys that attacks the server harms no other.
+#[test]
+fn a_hostile_client_harms_no_other() {
+    run(&HOSTILE, 12);
 }

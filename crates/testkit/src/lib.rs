@@ -1,10 +1,12 @@
-//! What tests and benchmarks of several crates share. Only dev-dependencies name this crate.
+//! What tests and benchmarks of several crates share. Only dev-dependencies and the simulator name
+//! this crate.
 //!
 //! Without features it needs the core alone:
 //! - [`fixture`]: configurations of a server with many clients, and inner packets,
 //! - [`pump`]: their sessions, driven as the event loop drives them, without an allocation outside
 //!   the core,
-//! - [`crowd`]: their sessions in steps of 5 ms, for a thousand of them at once.
+//! - [`crowd`]: their sessions in steps of 5 ms, for a thousand of them at once,
+//! - [`hostile`]: a client with keys that sends the worst datagrams that it can build.
 //!
 //! The feature `lab` adds the real programs on the hosts of a `bonding_lab::Lab`:
 //! - `bond`: client and server, configured and running,
@@ -22,6 +24,7 @@
 pub mod bond;
 pub mod crowd;
 pub mod fixture;
+pub mod hostile;
 #[cfg(feature = "lab")]
 pub mod probe;
 #[cfg(feature = "lab")]

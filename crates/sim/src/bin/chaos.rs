@@ -1,5 +1,5 @@
 //! `cargo xtask chaos`: random faults for as long as wanted, in virtual time. Every tenth run lasts
-//! minutes, so that keys are replaced.
+//! minutes, so that keys are replaced, and another tenth is beside a client that attacks.
 //!
 //! `chaos --hours N --seed S` plays runs of seeds S, S + 1 and so on until N simulated hours are
 //! over, on all processors. A failure prints the seed and the operations, and ends with exit code
@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bonding_sim::chaos::{Course, DENSE, LONG, play_all};
+use bonding_sim::chaos::{Course, DENSE, HOSTILE, LONG, play_all};
 
 const HOUR: f64 = 3_600.0;
 
@@ -19,7 +19,11 @@ const HOUR: f64 = 3_600.0;
 const EVERY: Duration = Duration::from_secs(10);
 
 const fn course(seed: u64) -> &'static Course {
-    if seed % 10 == 9 { &LONG } else { &DENSE }
+    match seed % 10 {
+        9 => &LONG,
+        8 => &HOSTILE,
+        _ => &DENSE,
+    }
 }
 
 /// The seeds to be played: enough to fill the hours.

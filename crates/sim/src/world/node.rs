@@ -1,6 +1,7 @@
 //! A side of the bond: a state machine with the hosts behind it.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 
 use bonding_netem::Direction;
@@ -118,9 +119,17 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Hands the state machine's next packet to the hosts; `false`: there is no packet. `ledger` is
-    /// that of the direction in which the side receives.
-    pub(super) fn packet_to_host(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
+    /// that of the direction in which the side receives. Packets from `intruder` go nowhere.
+    pub(super) fn packet_to_host(
+        &mut self,
+        ledger: &mut Ledger,
+        intruder: Option<Ipv4Addr>,
+        now: Instant,
+    ) -> bool {
         let Some(packet) = self.machine.poll_packet() else { return false };
+        if intruder.is_some_and(|address| packet.get(12..16) == Some(address.octets().as_slice())) {
+            return true;
+        }
         ledger.leave(&packet, now);
         self.host.handle_packet(&packet, now);
         true
