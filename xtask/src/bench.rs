@@ -14,7 +14,7 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench cpu [--yes] [OPTIONS]
        cargo xtask bench instructions [--yes] [--update] [STEP...]
        cargo xtask bench handshake
-       cargo xtask bench attack [--yes] [--quick] [--flood]
+       cargo xtask bench attack [--yes] [--quick] [--flood | --hostile]
        cargo xtask bench plot [--out FOLDER] [--stacked] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
 
@@ -27,8 +27,8 @@ committed baseline; --update writes a new baseline. Half a minute, once built.
 
 handshake measures the time of each step of a handshake, at both ends. Some seconds, once built.
 
-attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes; then 100 sessions
-on one server. --quick sends a tenth, --flood measures only the handshakes.
+attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes, a client with keys; then 100 sessions
+on one server. --quick sends a tenth, --flood measures only the handshakes, --hostile only the client with keys.
 
 plot draws rate, round-trip time and queue of each link over time, or with --stacked one download as the sum of its links and a
 game's delay beside it. Without --lab the data is the simulator's, the same on every machine; the plots of reference, varying and

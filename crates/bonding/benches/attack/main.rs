@@ -9,12 +9,15 @@
 //! - 200,000 datagrams each of garbage, cut, replayed, flipped, misdirected and source-forged ones;
 //! - 50,000 first messages a second by unknown clients that know the server's key, from random
 //!   addresses, while a new enrolled client connects;
+//! - an enrolled client that sends 10 Mbit/s of the worst datagrams that it can build, of ten kinds
+//!   in turn: another client's ping may be 5 ms later at most, and its download has 90 % at least;
 //! - 100 real sessions: the server's memory and processor time for each.
 //!
 //! A datagram counts as *accepted* if it arrived at the server and was not discarded. A datagram
 //! that the kernel dropped because the server's socket was full did not arrive.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 
+mod hostile;
 mod strangers;
 mod visitor;
 mod wire;
@@ -68,6 +71,9 @@ struct Arguments {
     /// Only the flood of first messages
     #[arg(long)]
     flood: bool,
+    /// Only the client with keys
+    #[arg(long, conflicts_with = "flood")]
+    hostile: bool,
     /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -93,7 +99,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let missing = bonding_lab::requirements();
     ensure!(missing.is_empty(), "programs are missing: {missing:?}");
     let lab = Lab::start(&scenario::find("dual")?, LabOptions::default())?;
-    let enrolled = (0..=VISITORS).map(|number| visitor_key(number).public()).collect();
+    let enrolled = (0..=hostile::NUMBER).map(|number| visitor_key(number).public()).collect();
     let bond = Bond::start(&lab, PROGRAMS, Options { enrolled, ..Options::default() })?;
     // The attacker's way to the server.
     let mut route = lab.host(Host::Internet).command("ip");
@@ -106,11 +112,17 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         key: key(Host::Server).public(),
         scale: if arguments.quick { 10 } else { 1 },
     };
-    if !arguments.flood {
+    let all = !arguments.flood && !arguments.hostile;
+    if all {
         bench.strangers()?;
     }
-    bench.flood()?;
-    if !arguments.flood {
+    if all || arguments.flood {
+        bench.flood()?;
+    }
+    if all || arguments.hostile {
+        bench.hostile()?;
+    }
+    if all {
         bench.crowd()?;
     }
     bond.stop()
