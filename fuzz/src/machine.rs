@@ -1,7 +1,8 @@
 //! One side alone, fed by the input: a client's session or a server's endpoint.
 //!
-//! Asserted: no panic; work and memory follow the bytes that came in ([`crate::work`]); every drain ends; datagrams to send fit their declared sizes; after
-//! `handle_timeout` and a full drain the next deadline is later than now.
+//! Asserted: no panic; work and memory follow the bytes that came in ([`crate::work`]); every drain
+//! ends; datagrams to send fit their declared sizes; after `handle_timeout` and a full drain the
+//! next deadline is later than now.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;

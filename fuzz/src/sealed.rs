@@ -30,11 +30,11 @@ use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, Socket
 use bytes::{Bytes, BytesMut};
 
 use crate::input::Input;
-use crate::work::{Meter, Weighed as _};
 use crate::machine::{
     CLIENT_KEY, LINKS, SERVER_KEY, client_path, data_frame, inner_packet, key, new_endpoint, prefix,
     server_path, session_config, tick,
 };
+use crate::work::{Meter, Weighed as _};
 
 /// The most datagrams remembered.
 const SAID_MAX: usize = 64;

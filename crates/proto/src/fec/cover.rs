@@ -13,8 +13,8 @@ pub const SPAN: u64 = 192;
 /// unresolved symbols has lost more than they can restore.
 pub const ROWS_MAX: usize = 32;
 
-/// What looking at one packet's place, or at one equation, counts for: bytes of arithmetic that take
-/// as long. Chosen: a place's size.
+/// What looking at one packet's place, or at one equation, counts for: bytes of arithmetic that
+/// take as long. Chosen: a place's size.
 pub const PLACE_BYTES: usize = 16;
 
 /// The packets that a repair symbol covers, and the symbol's number.

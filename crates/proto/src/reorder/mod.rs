@@ -152,7 +152,7 @@ impl Resequencer {
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
         let Origin { link, trust } = origin.into();
-        self.take(seq, (packet, trust), Some((Some(link), links)), now, out)
+        self.take(seq, packet, trust, Some((Some(link), links)), now, out)
     }
 
     /// Handles a packet that is to be delivered at once. The packets held before it leave first: a
@@ -165,7 +165,7 @@ impl Resequencer {
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        self.take(seq, (packet, trust), None, now, out)
+        self.take(seq, packet, trust, None, now, out)
     }
 
     /// `arrival`: the link that carried the packet, if any, and all links; `None`: the packet is
@@ -173,7 +173,8 @@ impl Resequencer {
     fn take(
         &mut self,
         seq: u64,
-        (packet, trust): (PacketBuf, Trust),
+        packet: PacketBuf,
+        trust: Trust,
         arrival: Option<(Option<LinkId>, &[LinkDelay])>,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
@@ -226,7 +227,7 @@ impl Resequencer {
         if !self.live.contains_key(&split(seq).0) {
             return Err(Discard::Stale);
         }
-        self.take(seq, (packet, Trust::Alike), Some((None, links)), now, out)
+        self.take(seq, packet, Trust::Alike, Some((None, links)), now, out)
     }
 
     /// A link became usable or unusable, or its delay changed: a failed link releases its gaps, by

@@ -24,9 +24,10 @@
 //! copy of one that was delivered, and takes a held one's place. Where they led the slot away, the
 //! next authentic packet that is misplaced moves it back.
 //!
-//! Contract: delivers every counter at most once (and one doubtful packet of it), in ascending order except late ones. Counters
-//! have 48 bits on the wire; here they are widened so that plain comparison orders them
-//! ([`Slot::widen`]). A slot does not know other slots or the bounds over all of them.
+//! Contract: delivers every counter at most once (and one doubtful packet of it), in ascending
+//! order except late ones. Counters have 48 bits on the wire; here they are widened so that plain
+//! comparison orders them ([`Slot::widen`]). A slot does not know other slots or the bounds over
+//! all of them.
 //!
 //! Sources: RFC 1982; RFC 4303 appendix A2 (windowed duplicate memory).
 
@@ -450,16 +451,24 @@ impl Slot {
     }
 
     /// The counter was delivered, by a doubtful packet or by an authentic one.
+    #[inline]
     fn remember(&mut self, counter: u64, is_doubtful: bool) {
         let (word, bit) = place_of(counter);
-        if is_doubtful {
-            self.doubtful.get_or_insert_default();
-        }
         if let Some(delivered) = self.delivered.get_mut(word) {
-            *delivered = if is_doubtful { *delivered & !bit } else { *delivered | bit };
+            *delivered |= bit;
         }
-        if let Some(doubtful) = self.doubtful.as_mut().and_then(|words| words.get_mut(word)) {
+        if is_doubtful || self.doubtful.is_some() {
+            self.remember_kind(word, bit, is_doubtful);
+        }
+    }
+
+    /// Apart, as only bonds with both kinds of links have doubtful packets.
+    #[cold]
+    fn remember_kind(&mut self, word: usize, bit: u64, is_doubtful: bool) {
+        let doubtful = self.doubtful.get_or_insert_default();
+        if let (Some(doubtful), Some(delivered)) = (doubtful.get_mut(word), self.delivered.get_mut(word)) {
             *doubtful = if is_doubtful { *doubtful | bit } else { *doubtful & !bit };
+            *delivered = if is_doubtful { *delivered & !bit } else { *delivered | bit };
         }
     }
 

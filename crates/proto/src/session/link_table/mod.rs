@@ -320,7 +320,8 @@ impl LinkTable {
     }
 
     /// The peer says that these links failed, a bit each: a lost carrier is known at one end only,
-    /// and one direction alone is no link. What a plain link's heartbeat says counts for plain ones.
+    /// and one direction alone is no link. What a plain link's heartbeat says counts for plain
+    /// ones.
     pub(super) fn on_peer_failures(&mut self, failed: u32, came_over: Security, now: Instant) {
         if failed != 0 {
             self.update_all(now, |link| {

@@ -30,9 +30,9 @@ impl Copies {
         self.count
     }
 
-    /// The packet, which went over `first`, goes over each of the wanted links that carries it, too.
-    /// Whether there are any. All are of one kind: a plain copy is not known for one beside a sealed
-    /// packet.
+    /// The packet, which went over `first`, goes over each of the wanted links that carries it,
+    /// too. Whether there are any. All are of one kind: a plain copy is not known for one beside a
+    /// sealed packet.
     pub(in crate::session) fn add(
         &mut self,
         (first, frame): (LinkId, &DataFrame),
