@@ -7,6 +7,7 @@
 
 mod caps;
 mod resolve;
+mod revival;
 mod tunnel;
 
 use std::io;
@@ -25,6 +26,7 @@ use bonding_proto::view::LinkRole;
 use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 
 use self::caps::Caps;
+use self::revival::Revival;
 use self::tunnel::Tunnel;
 use crate::config::Host;
 use crate::engine::clock::Clock;
@@ -78,7 +80,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
-    let mut shell = ClientShell::new(plan, tunnel, caps, hosts);
+    let mut shell = ClientShell::new(plan, tunnel, caps, hosts, clock.now());
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         machine.handle_socket_event(socket, event, clock.now());
     }
@@ -214,13 +216,15 @@ struct ClientShell<'a> {
     logger: EventLogger,
     /// The server in use refused this client.
     refused: bool,
+    revival: Revival,
 }
 
 impl<'a> ClientShell<'a> {
-    fn new(plan: &'a ClientPlan, tunnel: Tunnel, caps: Caps, hosts: Vec<String>) -> Self {
+    fn new(plan: &'a ClientPlan, tunnel: Tunnel, caps: Caps, hosts: Vec<String>, now: Instant) -> Self {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        Self { plan, tunnel, caps, hosts, logger: EventLogger::new(peer, links), refused: false }
+        let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, now));
+        Self { plan, tunnel, caps, hosts, logger, refused: false, revival }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -243,6 +247,7 @@ impl Shell<Client> for ClientShell<'_> {
     fn handle_events(&mut self, client: &mut Client, now: Instant) -> bool {
         while let Some(event) = client.poll_event() {
             self.on_event(&event);
+            self.revival.on_event(&event, client, now);
             let Some(session) = client.session() else { continue };
             if event == Event::Leased
                 && let Some(lease) = session.lease()
@@ -258,6 +263,14 @@ impl Shell<Client> for ClientShell<'_> {
 
     fn handle_command(&mut self, _: &mut Client, _: Command, _: Instant) -> Result<Reply, String> {
         Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
+    }
+
+    fn tend_at(&self) -> Option<Instant> {
+        self.revival.due()
+    }
+
+    fn tend(&mut self, client: &mut Client, sockets: &mut Sockets, poller: &Poller, now: Instant) -> bool {
+        self.revival.tend(client, sockets, poller, now)
     }
 
     fn tell_names(&self, name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {

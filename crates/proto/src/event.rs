@@ -97,4 +97,6 @@ pub enum SocketEvent {
     CarrierLost,
     /// The interface is there, for the first time or again.
     CarrierFound,
+    /// The socket was replaced by one with another port of its own, because its link was down.
+    Replaced,
 }

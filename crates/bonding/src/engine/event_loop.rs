@@ -119,6 +119,14 @@ pub(crate) trait Shell<M> {
     }
     /// Does the work that is due now.
     fn handle_due(&mut self) {}
+    /// When there is work for [`Self::tend`]; the past: at once.
+    fn tend_at(&self) -> Option<Instant> {
+        None
+    }
+    /// Does the work on sockets that is due now. `true`: the machine was given an input.
+    fn tend(&mut self, _machine: &mut M, _sockets: &mut Sockets, _poller: &Poller, _now: Instant) -> bool {
+        false
+    }
 }
 
 /// The error that ended the loop.
@@ -280,7 +288,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         service: &mut dyn Service,
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
-        let mut wait = self.wait_for([Some(self.status_at), retry, self.gathering.look_at()]);
+        let soonest = [retry, shell.tend_at()].into_iter().flatten().min();
+        let mut wait = self.wait_for([Some(self.status_at), soonest, self.gathering.look_at()]);
         let due = [shell.due_in(), service.due_in()].into_iter().flatten().min();
         wait = wait.min(due.unwrap_or(Duration::MAX));
         if let Some(pause) = self.moderation.pause().filter(|pause| *pause < wait) {
@@ -300,7 +309,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         self.moderation.on_wake_up(self.taken, woke_at);
         let now = self.clock.now();
         let told = self.tell_no_route(now);
-        if shell.handle_events(&mut self.machine, now) || told {
+        let changed = shell.handle_events(&mut self.machine, now);
+        let tended = shell.tend_at().is_some_and(|at| at <= now)
+            && shell.tend(&mut self.machine, &mut self.sockets, &self.poller, now);
+        if told || changed || tended {
             self.drain(now)?;
             self.write_released()?;
         }

@@ -28,7 +28,7 @@ use bonding_os::monitor::Monitor;
 use bonding_os::poll::Poller;
 use bonding_os::udp::{ReceiveBuffers, Received, UdpCounters};
 use bonding_proto::discard::{Discard, DiscardCounts};
-use bonding_proto::{Instant, Path, SocketEvent, SocketId, Transmit, UdpFlow};
+use bonding_proto::{Instant, LinkId, Path, SocketEvent, SocketId, Transmit, UdpFlow};
 
 use self::slot::Slot;
 
@@ -117,6 +117,22 @@ impl Sockets {
             events.extend(event.filter(|_| id.flow() == UdpFlow::FIRST).map(|event| (*id, event)));
         }
         events
+    }
+
+    /// Replaces the sockets of a link that is down by others, with ports of their own that no
+    /// device on the way knows. Whether there are others now.
+    pub(crate) fn replace(&mut self, poller: &Poller, link: LinkId) -> bool {
+        let mut is_replaced = false;
+        for (id, slot) in self.slots.iter_mut().filter(|(id, _)| id.link() == link) {
+            if slot.replace(poller, token(*id)) {
+                is_replaced = true;
+                // A closed socket keeps no datagrams.
+                if slot.is_full() {
+                    note_once(&mut self.rooms, *id);
+                }
+            }
+        }
+        is_replaced
     }
 
     /// A socket is missing that [`Self::refresh`] may be able to open.
@@ -298,8 +314,6 @@ fn token(id: SocketId) -> u64 {
 mod tests {
     use std::net::UdpSocket as Plain;
     use std::time::Duration;
-
-    use bonding_proto::LinkId;
 
     use super::*;
 

@@ -9,6 +9,7 @@
 
 mod fence;
 mod lifecycle;
+mod obstacles;
 mod operation;
 mod sealed;
 mod trace;
@@ -52,6 +53,7 @@ const TESTS: &[(&str, Test)] = &[
     ("firewalls_come_and_go", fence::firewalls_come_and_go),
     ("a_tunnel_does_not_lead_to_its_own_listeners", fence::a_tunnel_does_not_lead_to_its_own_listeners),
     ("a_plain_link_is_heard_on_its_interface_only", fence::a_plain_link_is_heard_on_its_interface_only),
+    ("a_new_source_port_gets_around_a_dead_mapping", obstacles::a_new_source_port_gets_around_a_dead_mapping),
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),

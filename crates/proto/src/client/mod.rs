@@ -156,6 +156,12 @@ impl Client {
         self.past_bytes.get(link.index()).copied().unwrap_or(0) + present
     }
 
+    /// Whether no server answers on the link.
+    pub fn is_link_down(&self, link: LinkId) -> bool {
+        let mut sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
+        sessions.all(|session| session.is_link_down(link))
+    }
+
     fn open(&mut self, at: usize, now: Instant) {
         let Some(entry) = self.servers.get_mut(at) else { return };
         let mut config = self.template.clone();
@@ -333,7 +339,10 @@ impl StateMachine for Client {
             SocketEvent::TooBig { remote, bytes } => {
                 sessions.any(|session| session.handle_too_big(socket, remote, bytes, now));
             }
-            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {
+            SocketEvent::NoRoute
+            | SocketEvent::CarrierLost
+            | SocketEvent::CarrierFound
+            | SocketEvent::Replaced => {
                 sessions.for_each(|session| session.handle_socket_event(socket, event, now));
             }
         }

@@ -510,7 +510,10 @@ impl StateMachine for Endpoint {
                 }
             }
             // A server's sockets belong to no link, and to no interface in particular.
-            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {}
+            SocketEvent::NoRoute
+            | SocketEvent::CarrierLost
+            | SocketEvent::CarrierFound
+            | SocketEvent::Replaced => {}
         }
     }
 

@@ -31,7 +31,7 @@ use crate::stats::SessionStats;
 use crate::time::Instant;
 use crate::trace::{KeyChange, ResetCause, Tracer};
 use crate::units::BitRate;
-use crate::view::LinkRole;
+use crate::view::{LinkRole, LinkState};
 use crate::wire::control::{CloseReason, Control};
 use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::Heartbeat;
@@ -234,6 +234,11 @@ impl Session {
         let is_own = self.links.on_too_big(socket, remote, bytes, now);
         self.settle_changes(now);
         is_own
+    }
+
+    /// Whether the link is down.
+    pub(crate) fn is_link_down(&self, id: LinkId) -> bool {
+        self.links.get(id).is_none_or(|link| link.state() == LinkState::Down)
     }
 
     /// Bytes that each link sent and received so far, with IP and UDP headers, without handshakes.

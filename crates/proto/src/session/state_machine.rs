@@ -54,12 +54,17 @@ impl StateMachine for Session {
             SocketEvent::TooBig { remote, bytes } => {
                 self.handle_too_big(socket, remote, bytes, now);
             }
-            SocketEvent::NoRoute | SocketEvent::CarrierLost | SocketEvent::CarrierFound => {
+            SocketEvent::NoRoute
+            | SocketEvent::CarrierLost
+            | SocketEvent::CarrierFound
+            | SocketEvent::Replaced => {
                 let link = socket.link();
                 self.links.on_socket_event(link, event, now);
                 self.settle_changes(now);
                 if event == SocketEvent::CarrierFound {
                     self.sealing.on_carrier_found(link, &self.links, now);
+                } else if event == SocketEvent::Replaced {
+                    self.sealing.on_socket_replaced(link, &self.links, now);
                 }
             }
         }

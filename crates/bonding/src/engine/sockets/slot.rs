@@ -219,6 +219,24 @@ impl Slot {
         Ok(())
     }
 
+    /// Replaces an open socket by one with another port of its own. Whether it did: not where the
+    /// interface is missing or has no carrier.
+    pub(super) fn replace(&mut self, poller: &Poller, token: u64) -> bool {
+        let past = self.counters();
+        if self.socket.is_none() || !self.carrier {
+            return false;
+        }
+        // The old one is still open, and so the kernel chooses another port.
+        if let Err(error) = self.open(poller, token) {
+            tracing::debug!(link = self.spec.label, %error, "no socket with another port");
+            return false;
+        }
+        self.past = past;
+        self.kept.clear();
+        self.tally = Tally::default();
+        true
+    }
+
     /// Dropping the socket ends the waiting for it, too.
     fn close(&mut self) {
         self.past = self.counters();

@@ -253,6 +253,7 @@ impl LinkTable {
             SocketEvent::CarrierFound => link.on_carrier(true, now),
             SocketEvent::CarrierLost => link.on_carrier(false, now),
             SocketEvent::NoRoute => link.on_send_failed(now),
+            SocketEvent::Replaced => link.hasten_heartbeat(now),
             SocketEvent::Full | SocketEvent::Writable | SocketEvent::TooBig { .. } => {}
         });
     }

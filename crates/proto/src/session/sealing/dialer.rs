@@ -124,6 +124,15 @@ impl Dialer {
         self.due = Some(self.due.map_or(due, |known| known.min(due)));
     }
 
+    /// A link that is down has another socket while none is proven. A refusal is waited out.
+    pub(in crate::session) fn on_socket_replaced(&mut self, now: Instant) {
+        // The pause after an attempt is at most this; longer ones are for other reasons.
+        let is_attempting = |due: &Instant| *due <= now + PAUSE_LATER + Duration::from_micros(JITTER_MAX_US);
+        if let Some(due) = self.due.filter(is_attempting) {
+            self.due = Some(due.min(now.max(self.begun_at + FIRST_PAUSE)));
+        }
+    }
+
     /// A link is proven under keys that are to be renewed at `rekey_at`.
     pub(in crate::session) fn on_proven(&mut self, rekey_at: Option<Instant>) {
         if self.attempts.is_empty() {

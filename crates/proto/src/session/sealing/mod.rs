@@ -175,6 +175,15 @@ impl Sealing {
         }
     }
 
+    /// A link that is down has another socket. Where no link is proven, a handshake goes over it
+    /// soon, and the pauses of later ones stay as they are.
+    pub(super) fn on_socket_replaced(&mut self, id: LinkId, links: &LinkTable, now: Instant) {
+        let Some(dialer) = &mut self.dialer else { return };
+        if links.is_sealed(id) && !links.has_proven() {
+            dialer.on_socket_replaced(now);
+        }
+    }
+
     /// The due handshake message, if any.
     pub(super) fn transmit_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         let dialer = self.dialer.as_mut().filter(|dialer| dialer.has_output())?;

@@ -60,3 +60,20 @@ fn a_link_that_is_found_again_is_asked_over_at_once_and_flapping_makes_no_flood(
     }
     assert!((1..=3).contains(&count), "{count} in a second");
 }
+
+#[test]
+fn a_replaced_socket_is_asked_over_soon_and_a_server_that_closed_for_good_is_not() {
+    let mut dialer = dialer();
+    let hour = Instant::ZERO + Duration::from_secs(3_600);
+    attempts(&mut dialer, hour);
+    // The pause is five seconds by now, and stays so.
+    let replaced = hour + Duration::from_secs(1);
+    dialer.on_socket_replaced(replaced);
+    let again = attempts(&mut dialer, replaced + Duration::from_secs(20));
+    assert!(again[0] <= replaced + FIRST_PAUSE, "{again:?}");
+    assert!((4..=5).contains(&again.len()), "{again:?}");
+    let end = replaced + Duration::from_secs(21);
+    dialer.on_closed(CloseReason::Revoked, end);
+    dialer.on_socket_replaced(end + Duration::from_secs(3));
+    assert_eq!(dialer.poll_timeout(), Some(end + REFUSED_PAUSE));
+}
