@@ -223,7 +223,7 @@ impl<'a> ClientShell<'a> {
     fn new(plan: &'a ClientPlan, tunnel: Tunnel, caps: Caps, hosts: Vec<String>, now: Instant) -> Self {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, now));
+        let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
         Self { plan, tunnel, caps, hosts, logger, refused: false, revival }
     }
 

@@ -2,24 +2,30 @@
 //!
 //! A link may be down for a reason that the client can get around. A NAT on the way keeps a mapping
 //! that leads nowhere, which heartbeats from the same port keep alive for ever; a firewall has
-//! blocked the addresses and ports that the link uses. So a link that has been down for a while
-//! gets another socket, with another port of its own, and then others, with growing pauses. The
+//! blocked the addresses and ports that the link uses, or lets through only some of the server's
+//! ports. So a link that has been down for a while gets another socket, with another port of its
+//! own, and sends to another of the server's ports: each once, then again with growing pauses. The
 //! other links notice nothing.
 //!
-//! It knows names, states and times. What is on the way it does not know: that a try helped is said
-//! where the link answers soon after it.
+//! A link that was up before tries another source port alone first. Ports over which other links
+//! are up come before the rest.
+//!
+//! It knows names, states, ports and times. What is on the way it does not know: that a try helped
+//! is said where the link answers soon after it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bonding_os::poll::Poller;
 use bonding_proto::client::Client;
 use bonding_proto::{Event, Instant, LinkId, SocketEvent, SocketId, StateMachine as _};
 
+use crate::config::Ports;
 use crate::engine::plan::LinkPlan;
 use crate::engine::sockets::Sockets;
 
-/// The pause before the first try, and between the first ones. Chosen: above the round trips that
-/// bring up a satellite link, and the time of a short outage.
+/// The pause before the first try, and until each port was tried. Chosen: above the round trips
+/// that bring up a satellite link, and the time of a short outage.
 const PAUSE_MIN: Duration = Duration::from_secs(3);
 /// The longest pause. Chosen: a try costs a socket and a handshake; a person notices a minute.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -30,6 +36,7 @@ const HELP: Duration = Duration::from_secs(3);
 /// The tries for all links of a client.
 #[derive(Debug)]
 pub(super) struct Revival {
+    ports: Ports,
     links: Vec<Attempts>,
 }
 
@@ -37,23 +44,35 @@ pub(super) struct Revival {
 #[derive(Debug)]
 struct Attempts {
     name: String,
+    /// The server's port that it sends to, and the one that it sent to when it was up, or began
+    /// with.
+    port: u16,
+    port_before: u16,
+    /// It was up before.
+    was_up: bool,
     /// When the next try is due; `None`: the link is not down.
     due: Option<Instant>,
+    /// The ports that are still to be tried before all are tried again.
+    round: VecDeque<u16>,
     /// Tries since it went down, and when the last one was.
-    tries: u32,
+    tries: usize,
     tried_at: Instant,
 }
 
 impl Revival {
     /// All links are down as yet.
-    pub(super) fn new(links: &[LinkPlan], now: Instant) -> Self {
+    pub(super) fn new(links: &[LinkPlan], ports: Ports, now: Instant) -> Self {
         let attempts = |link: &LinkPlan| Attempts {
             name: link.name.clone(),
+            port: link.port,
+            port_before: link.port,
+            was_up: false,
             due: Some(now + PAUSE_MIN),
+            round: VecDeque::new(),
             tries: 0,
             tried_at: Instant::ZERO,
         };
-        Self { links: links.iter().map(attempts).collect() }
+        Self { ports, links: links.iter().map(attempts).collect() }
     }
 
     /// When [`Self::tend`] has work.
@@ -66,12 +85,18 @@ impl Revival {
         if !matches!(event, Event::LinkState { .. } | Event::ServerChanged { .. }) {
             return;
         }
+        let was_silent = self.links.iter().all(|link| link.due.is_some());
         for (number, link) in (0..u8::MAX).zip(&mut self.links) {
             match (client.is_link_down(LinkId(number)), link.due) {
                 (true, None) => link.due = Some(now + PAUSE_MIN),
                 (false, Some(_)) => link.on_answer(now),
                 (true, Some(_)) | (false, None) => {}
             }
+        }
+        if was_silent && self.links.iter().any(|link| link.due.is_none()) {
+            // The server itself may have been away: no try could help until now.
+            let all = self.ports.count();
+            self.links.iter_mut().filter(|link| link.tries >= all).for_each(|link| link.begin_anew(now));
         }
     }
 
@@ -84,6 +109,8 @@ impl Revival {
         now: Instant,
     ) -> bool {
         let mut told = false;
+        let proven: Vec<u16> =
+            self.links.iter().filter(|link| link.due.is_none()).map(|link| link.port).collect();
         for (number, link) in (0..u8::MAX).zip(&mut self.links) {
             if link.due.is_none_or(|due| due > now) {
                 continue;
@@ -93,7 +120,8 @@ impl Revival {
                 link.due = Some(now + PAUSE_MIN);
                 continue;
             }
-            link.on_try(now);
+            link.on_try(self.ports, &proven, now);
+            client.set_port(LinkId(number), link.port);
             client.handle_socket_event(SocketId(number), SocketEvent::Replaced, now);
             told = true;
         }
@@ -102,21 +130,105 @@ impl Revival {
 }
 
 impl Attempts {
-    fn on_try(&mut self, now: Instant) {
+    /// Another socket is open: chooses the port that it sends to.
+    fn on_try(&mut self, ports: Ports, proven: &[u16], now: Instant) {
         if self.tries == 0 {
-            tracing::info!(link = self.name, "the link is down: trying another source port");
+            let ports = (ports.count() > 1).then(|| format!(" and the server's ports {ports}"));
+            let ports = ports.unwrap_or_default();
+            tracing::info!(link = self.name, "the link is down: trying other source ports{ports}");
         }
-        let pause = PAUSE_MIN * (1 << self.tries.min(5));
+        if self.round.is_empty() {
+            self.round = round(ports, self.port, proven);
+            if self.tries == 0 && self.was_up {
+                // Its port is the one that was good.
+                self.round.rotate_right(1);
+            }
+        }
+        self.port = self.round.pop_front().unwrap_or(self.port);
+        let doublings = self.tries.saturating_sub(ports.count() - 1).min(5);
+        self.due = Some(now + (PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX));
         self.tries += 1;
         self.tried_at = now;
-        self.due = Some(now + pause.min(PAUSE_MAX));
     }
 
     fn on_answer(&mut self, now: Instant) {
         if self.tries > 0 && now.saturating_since(self.tried_at) <= HELP {
-            tracing::info!(link = self.name, "{} is up again: a new source port helped", self.name);
+            let name = &self.name;
+            if self.port == self.port_before {
+                tracing::info!(link = name, "{name} is up again: a new source port helped");
+            } else {
+                tracing::info!(link = name, "{name} is up: port {} of the server helped", self.port);
+            }
         }
+        self.port_before = self.port;
+        self.was_up = true;
         self.due = None;
         self.tries = 0;
+        self.round.clear();
+    }
+
+    fn begin_anew(&mut self, now: Instant) {
+        if self.due.is_some() {
+            self.due = self.due.min(Some(now + PAUSE_MIN));
+            self.tries = 0;
+            self.round.clear();
+        }
+    }
+}
+
+/// All ports in the order in which they are tried: those that are `proven`, then the others from
+/// `own` on, and `own` last.
+fn round(ports: Ports, own: u16, proven: &[u16]) -> VecDeque<u16> {
+    let (first, _) = ports.range();
+    let from = usize::from(own.saturating_sub(first));
+    let others = (1..ports.count()).map(|step| ports.cycle(from + step));
+    let (mut found, rest): (Vec<u16>, Vec<u16>) = others.partition(|port| proven.contains(port));
+    found.extend(rest);
+    found.push(own);
+    found.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn attempts(was_up: bool) -> Attempts {
+        Attempts {
+            name: "sat1".to_owned(),
+            port: 9_002,
+            port_before: 9_002,
+            was_up,
+            due: Some(Instant::ZERO),
+            round: VecDeque::new(),
+            tries: 0,
+            tried_at: Instant::ZERO,
+        }
+    }
+
+    /// The ports of the next tries, and the pauses after them in seconds.
+    fn tries(link: &mut Attempts, ports: Ports, proven: &[u16], count: usize) -> (Vec<u16>, Vec<u64>) {
+        let one = |_| {
+            let now = link.due.unwrap();
+            link.on_try(ports, proven, now);
+            (link.port, link.due.unwrap().saturating_since(now).as_secs())
+        };
+        (0..count).map(one).unzip()
+    }
+
+    #[test]
+    fn each_port_has_its_turn_and_then_the_pauses_grow() {
+        let five = Ports::DEFAULT;
+        let (ports, pauses) = tries(&mut attempts(false), five, &[9_004, 9_001], 11);
+        assert_eq!(ports, [9_004, 9_001, 9_003, 9_005, 9_002, 9_004, 9_001, 9_003, 9_005, 9_002, 9_004]);
+        assert_eq!(pauses, [3, 3, 3, 3, 3, 6, 12, 24, 48, 60, 60]);
+    }
+
+    #[test]
+    fn a_link_that_was_up_tries_another_source_port_alone_first() {
+        let (ports, _) = tries(&mut attempts(true), Ports::DEFAULT, &[], 6);
+        assert_eq!(ports, [9_002, 9_003, 9_004, 9_005, 9_001, 9_002]);
+        let (ports, pauses) = tries(&mut attempts(true), config::ports("9002").unwrap(), &[], 4);
+        assert_eq!((ports, pauses), (vec![9_002; 4], vec![3, 6, 12, 24]));
     }
 }

@@ -34,6 +34,7 @@ impl Client {
                 mtu: fixed(self.mtu),
             },
             hosts: self.hosts.clone(),
+            ports: self.ports,
             sealing: self.public_key.filter(|_| self.sealed()).map(|server| SealingPlan {
                 server,
                 private_key_file: self.private_key_file.clone(),

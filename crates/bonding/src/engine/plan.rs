@@ -57,6 +57,8 @@ pub struct ClientPlan {
     pub tunnel: TunnelPlan,
     /// The server, in order of preference.
     pub hosts: Vec<Host>,
+    /// The ports that it listens on.
+    pub ports: Ports,
     /// Where any link is sealed.
     pub sealing: Option<SealingPlan>,
     /// Its links, in the order of their numbers.

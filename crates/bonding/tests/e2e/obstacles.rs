@@ -53,3 +53,20 @@ pub(crate) fn a_new_source_port_gets_around_a_dead_mapping(lab: &Lab) -> anyhow:
     }
     bond.stop()
 }
+
+/// A firewall on the way lets only one of the server's ports through: every link finds it, though
+/// the links begin with different ones.
+pub(crate) fn one_open_port_of_the_server_is_enough(lab: &Lab) -> anyhow::Result<()> {
+    nft(lab, &dropped("udp dport { 9001, 9002, 9004, 9005 }"))?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    let status = bond.status(Host::Client)?;
+    let log = bond.log(Host::Client);
+    for (index, link) in lab.scenario().links.iter().enumerate() {
+        let remote = status.pointer(&format!("/links/{index}/remote")).and_then(Value::as_str);
+        ensure!(remote.is_some_and(|remote| remote.ends_with(":9003")), "{status}");
+        let said = log.contains(&format!("{} is up: port 9003 of the server helped", link.name));
+        // The third link begins with that port.
+        ensure!(said == (index != 2), "{}: {log}", link.name);
+    }
+    bond.stop()
+}

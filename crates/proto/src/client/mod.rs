@@ -149,6 +149,19 @@ impl Client {
         self.review(now);
     }
 
+    /// A link that is down sends to this port of each server from now on, whatever the old one
+    /// still answers. Its socket is to be replaced as well ([`SocketEvent::Replaced`]), which sends
+    /// something there.
+    pub fn set_port(&mut self, link: LinkId, port: u16) {
+        for entry in &mut self.servers {
+            let paths = entry.server.paths.get_mut(link.index());
+            paths.into_iter().flatten().for_each(|path| path.remote.set_port(port));
+            if let Some(session) = &mut entry.session {
+                session.set_port(link, port);
+            }
+        }
+    }
+
     /// Bytes that a link sent and received with all servers so far; handshakes are not counted.
     pub fn link_bytes(&self, link: LinkId) -> u64 {
         let sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());

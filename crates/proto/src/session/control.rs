@@ -236,6 +236,11 @@ impl Session {
         is_own
     }
 
+    /// A client's link sends to this port of its server from now on.
+    pub(crate) fn set_port(&mut self, id: LinkId, port: u16) {
+        self.links.set_port(id, port);
+    }
+
     /// Whether the link is down.
     pub(crate) fn is_link_down(&self, id: LinkId) -> bool {
         self.links.get(id).is_none_or(|link| link.state() == LinkState::Down)

@@ -91,6 +91,12 @@ impl PathState {
         }
     }
 
+    /// A client's link is down: its server may answer on another port.
+    pub(in crate::link) fn set_port(&mut self, port: u16) {
+        self.candidates.iter_mut().for_each(|path| path.remote.set_port(port));
+        self.current = self.candidates.get(self.turn).copied();
+    }
+
     /// Takes `path` without asking: plain links, and a client that hears its server. Whether it is
     /// another one.
     pub(in crate::link) fn adopt(&mut self, path: Path) -> bool {
@@ -240,5 +246,8 @@ mod tests {
         state.rotate();
         assert_eq!(state.current(), Some(path(1)));
         assert!(state.knows(&path(2)) && !state.knows(&path(3)));
+        state.set_port(3);
+        assert_eq!(state.current(), Some(path(3)));
+        assert!(state.knows(&path(3)) && !state.knows(&path(1)));
     }
 }

@@ -128,6 +128,11 @@ impl LinkPath {
         self.address.knows(&first_of(*path))
     }
 
+    /// A client sends to this port of its server from now on.
+    pub(crate) fn set_port(&mut self, port: u16) {
+        self.address.set_port(port);
+    }
+
     /// A client heard its server on `path`. Whether that is another one than it sent to.
     pub(crate) fn adopt(&mut self, path: Path) -> bool {
         self.address.adopt(first_of(path))

@@ -274,6 +274,13 @@ impl LinkTable {
         true
     }
 
+    /// A client's link sends to this port of its server from now on.
+    pub(super) fn set_port(&mut self, id: LinkId, port: u16) {
+        if let Some(link) = self.links.get_mut(id.index()) {
+            link.path_mut().set_port(port);
+        }
+    }
+
     /// The link is used for something else from now on.
     pub(super) fn set_role(&mut self, id: LinkId, role: LinkRole, now: Instant) {
         let Some(link) = self.links.get_mut(id.index()).filter(|link| link.link_role() != role) else {
