@@ -6,6 +6,7 @@
 //! instance are fatal, with a message that says so.
 
 mod caps;
+mod diagnosis;
 mod resolve;
 mod revival;
 mod tunnel;
@@ -294,6 +295,7 @@ impl Shell<Client> for ClientShell<'_> {
                 interface: link.interface.clone(),
                 local: sockets.address(SocketId(id), remote(id)),
                 cap: self.caps.of(LinkId(id)),
+                trouble: self.revival.sentence(LinkId(id), client.has_path(LinkId(id)), sockets, now),
             };
             sessions.push(SessionSnapshot {
                 name: self.logger.peer.clone(),

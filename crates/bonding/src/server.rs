@@ -314,7 +314,7 @@ impl<'a> ServerShell<'a> {
 
     fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
         let logger = &self.members.get(&id)?.logger;
-        let label = |at| LinkLabel { name: logger.link_name(at), interface: None, local: None, cap: None };
+        let label = |at| LinkLabel { name: logger.link_name(at), ..LinkLabel::default() };
         Some(SessionSnapshot {
             name: logger.peer.clone(),
             since: logger.since,

@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod notify;
 pub mod poll;
 pub mod privileges;
+pub mod reverse_path;
 pub mod signals;
 pub mod slab;
 mod split;

@@ -154,6 +154,58 @@ impl UdpCounters {
     }
 }
 
+/// A datagram that did not arrive: the kernel's error, and the host that reported it by ICMP, if
+/// it was not this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// An error number, as of errno(3).
+    pub code: i32,
+    /// The host that reported it; `None`: this machine.
+    pub by: Option<IpAddr>,
+}
+
+/// What an error says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// A rule forbids the datagram.
+    Forbidden,
+    /// There is no route to the network.
+    NoRoute,
+    /// The host cannot be reached, or a rule rejects the datagram.
+    Unreachable,
+    /// No socket listens at the port, or a rule rejects the datagram.
+    NoListener,
+    /// There is no address to send from.
+    NoAddress,
+    /// The datagram is larger than the interface, or the way, carries.
+    TooBig,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    /// What the error says.
+    pub const fn kind(&self) -> RefusalKind {
+        match self.code {
+            libc::EPERM | libc::EACCES => RefusalKind::Forbidden,
+            libc::ENETUNREACH => RefusalKind::NoRoute,
+            libc::EHOSTUNREACH => RefusalKind::Unreachable,
+            libc::ECONNREFUSED => RefusalKind::NoListener,
+            libc::EADDRNOTAVAIL | libc::EINVAL => RefusalKind::NoAddress,
+            libc::EMSGSIZE => RefusalKind::TooBig,
+            _ => RefusalKind::Other,
+        }
+    }
+
+    /// The error, for a person.
+    pub fn error(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.code)
+    }
+}
+
+/// Errors that are taken from a socket at once. Chosen: a flood of ICMP holds up nothing else.
+const ERRORS_MAX: usize = 64;
+
 /// A bound socket.
 #[derive(Debug)]
 pub struct UdpSocket {
@@ -165,6 +217,9 @@ pub struct UdpSocket {
     /// Whether batches were refused whose single datagrams were not.
     offload_refused: bool,
     counters: UdpCounters,
+    /// Whether errors are told by ICMP as well.
+    listens_for_errors: bool,
+    refusal: Option<Refusal>,
     log: Throttle,
 }
 
@@ -226,6 +281,8 @@ impl UdpSocket {
             ipv6: domain == Domain::IPV6,
             offload_refused: false,
             counters: UdpCounters::default(),
+            listens_for_errors: false,
+            refusal: None,
             log: Throttle::new(Duration::from_secs(10)),
         })
     }
@@ -245,6 +302,44 @@ impl UdpSocket {
         self.counters
     }
 
+    /// From now on ICMP tells what became of datagrams, or no longer does. Anyone can send ICMP,
+    /// and each error costs a datagram: it is for sockets that have nothing to lose.
+    pub fn listen_for_errors(&mut self, on: bool) -> io::Result<()> {
+        if !on {
+            self.take_errors();
+        }
+        let any = self.ipv6 && !self.socket.only_v6()?;
+        if !self.ipv6 || any {
+            set_receive_errors(&self.socket, libc::SOL_IP, libc::IP_RECVERR, on)?;
+        }
+        if self.ipv6 {
+            set_receive_errors(&self.socket, libc::SOL_IPV6, libc::IPV6_RECVERR, on)?;
+        }
+        self.listens_for_errors = on;
+        self.refusal = None;
+        Ok(())
+    }
+
+    /// What became of the last datagram that did not arrive, as far as this was told.
+    pub const fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Takes what ICMP told.
+    fn take_errors(&mut self) {
+        for _ in 0..ERRORS_MAX {
+            match self.state.recv_transport_error(UdpSockRef::from(&self.socket)) {
+                Ok(Some(error)) => {
+                    let by = error.addr.map(|address| address.ip().to_canonical());
+                    self.refusal = Some(Refusal { code: error.raw_errno, by });
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        // What was taken no longer ends the next call.
+        let _ = self.socket.take_error();
+    }
+
     /// One receive: appends its datagrams to `datagrams`. `false`: there were none.
     pub fn recv(&mut self, buffers: &mut ReceiveBuffers, datagrams: &mut Vec<Received>) -> bool {
         self.recv_some::<1>(buffers, datagrams) > 0
@@ -262,6 +357,9 @@ impl UdpSocket {
         buffers: &mut ReceiveBuffers,
         datagrams: &mut Vec<Received>,
     ) -> usize {
+        if self.listens_for_errors {
+            self.take_errors();
+        }
         let slab = buffers.0.window(N * RECEIVE_BYTES_MAX);
         let mut windows = slab.chunks_mut(RECEIVE_BYTES_MAX);
         let mut windows: [_; N] =
@@ -391,7 +489,12 @@ impl UdpSocket {
         if error.raw_os_error().is_some_and(|code| NO_WAY.contains(&code)) {
             self.counters.no_way += count;
         }
-        self.report("sending", error, count);
+        if !self.listens_for_errors {
+            return self.report("sending", error, count);
+        }
+        // While ICMP is listened to, an error may be an earlier datagram's: that one is told there.
+        self.refusal = error.raw_os_error().map(|code| Refusal { code, by: None });
+        self.take_errors();
     }
 
     fn report(&mut self, doing: &str, error: &io::Error, count: u64) {
@@ -407,6 +510,20 @@ impl UdpSocket {
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Switches an option of a socket for errors told by ICMP: `IP_RECVERR` or `IPV6_RECVERR`.
+#[expect(unsafe_code, reason = "socket2 and rustix have no wrapper for these options")]
+fn set_receive_errors(socket: &Socket, level: i32, option: i32, on: bool) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let value = i32::from(on);
+    let size = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
+    // SAFETY: setsockopt(2) reads `size` bytes at the pointer, which are there and initialised, and
+    // keeps nothing.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -591,6 +708,38 @@ mod tests {
         assert_eq!(near.send(&batch("127.0.0.1:9", b"12345678")), Sent::Done);
         assert_eq!(near.counters().sent, 2);
         assert_eq!(near.max_segments().get(), 64, "an unreachable peer cost the offload");
+    }
+
+    #[test]
+    fn icmp_is_heard_while_it_is_listened_to_and_only_then() {
+        for bind in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let mut buffers = ReceiveBuffers::new();
+            let mut near = socket(bind);
+            let host = if bind == "[::1]:0" { "[::1]" } else { "127.0.0.1" };
+            // Free, since its owner is gone: the kernel refuses it by ICMP.
+            let closed = std::net::UdpSocket::bind(format!("{host}:0")).unwrap().local_addr().unwrap();
+            let batch =
+                Batch { remote: closed, local: None, contents: b"ask", segment_size: 3, is_ect: false };
+            near.send(&batch);
+            assert!(!near.recv(&mut buffers, &mut Vec::new()));
+            assert_eq!((near.refusal(), near.counters().send_errors), (None, 0), "{bind}");
+            near.listen_for_errors(true).unwrap();
+            near.send(&batch);
+            assert!(!near.recv(&mut buffers, &mut Vec::new()));
+            let expected = Refusal { code: libc::ECONNREFUSED, by: Some(closed.ip()) };
+            assert_eq!(near.refusal(), Some(expected), "{bind}");
+            // Nothing is left that would wake a poller or fail the next datagram.
+            let mut poller = crate::poll::Poller::new().unwrap();
+            poller.add(&near, 0, crate::poll::Interest::Nothing).unwrap();
+            let mut ready = Vec::new();
+            poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+            assert!(ready.is_empty(), "{bind}: {ready:?}");
+            near.send(&batch);
+            near.listen_for_errors(false).unwrap();
+            near.send(&batch);
+            near.send(&batch);
+            assert_eq!((near.refusal(), near.counters().send_errors), (None, 0), "{bind}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
         Role::Client => text.push_str(&links(&status.links.iter().collect::<Vec<_>>(), style)),
         Role::Server => text.push_str(&clients(status, now, style)),
     }
+    text.push_str(&troubles(&status.links));
     text.push_str(&caps(&status.links));
     text.push('\n');
     text.push_str(&counts(status));
@@ -62,6 +63,18 @@ fn counts(status: &Status) -> String {
         format!("discarded {discarded}"),
     ];
     wrap(&parts, BETWEEN, 2)
+}
+
+/// Why links are down.
+fn troubles(links: &[Link]) -> String {
+    let of = |link: &Link| {
+        let trouble = link.trouble.as_ref()?;
+        let words: Vec<String> =
+            format!("{} is down: {trouble}", link.name).split(' ').map(str::to_owned).collect();
+        Some(wrap(&words, " ", 2))
+    };
+    let lines: String = links.iter().filter_map(of).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// How much of the links' data caps is used.
@@ -220,6 +233,21 @@ mod tests {
              \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6\n\
              \x20 sent again 7 · repairs sent 7, restored 8 · lost 3\n\
              \x20 discarded stale 2, unknown_peer 1\n"
+        );
+    }
+
+    #[test]
+    fn why_a_link_is_down_stands_below_the_links() {
+        let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
+        assert_eq!(troubles(&status.links), "");
+        status.links[0].trouble =
+            Some("nothing comes back, but over other links: something on the way drops it".to_owned());
+        let text = render(&status, at(0), Style::PLAIN);
+        assert!(
+            text.contains(
+                "  adsl is down: nothing comes back, but over other links: something on the way\n  drops it\n\n  flows"
+            ),
+            "{text}"
         );
     }
 

@@ -11,15 +11,19 @@
 //! are up come before the rest.
 //!
 //! It knows names, states, ports and times. What is on the way it does not know: that a try helped
-//! is said where the link answers soon after it.
+//! is said where the link answers soon after it. Why a link is down, as far as that is known, is
+//! one sentence for the log and the status ([`super::diagnosis`]). ICMP is listened to only while a
+//! link is down, and only for that sentence.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bonding_os::poll::Poller;
+use bonding_os::reverse_path;
 use bonding_proto::client::Client;
 use bonding_proto::{Event, Instant, LinkId, SocketEvent, SocketId, StateMachine as _};
 
+use super::diagnosis::{self, Known};
 use crate::config::Ports;
 use crate::engine::plan::LinkPlan;
 use crate::engine::sockets::Sockets;
@@ -33,6 +37,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// round trip of a satellite link.
 const HELP: Duration = Duration::from_secs(3);
 
+/// The log says why a link is down at most this often where the cause is another one, and at most
+/// so often where it is the same. Chosen: a day of a dead link is 144 lines.
+const SAID_AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
+
 /// The tries for all links of a client.
 #[derive(Debug)]
 pub(super) struct Revival {
@@ -44,6 +52,18 @@ pub(super) struct Revival {
 #[derive(Debug)]
 struct Attempts {
     name: String,
+    /// The device that it is bound to.
+    interface: Option<String>,
+    /// Since when it is down, if it is.
+    down_at: Instant,
+    /// Its socket listens for errors, which it does while it is down.
+    listens: bool,
+    /// What reverse-path filtering had dropped at the last look, and whether it dropped more since
+    /// the look before, in a namespace where the interface is filtered strictly.
+    filter_drops: Option<u64>,
+    is_filtered: bool,
+    /// The cause that was logged last, and when.
+    said: Option<(String, Instant)>,
     /// The server's port that it sends to, and the one that it sent to when it was up, or began
     /// with.
     port: u16,
@@ -64,6 +84,12 @@ impl Revival {
     pub(super) fn new(links: &[LinkPlan], ports: Ports, now: Instant) -> Self {
         let attempts = |link: &LinkPlan| Attempts {
             name: link.name.clone(),
+            interface: link.interface.clone(),
+            down_at: now,
+            listens: false,
+            filter_drops: None,
+            is_filtered: false,
+            said: None,
             port: link.port,
             port_before: link.port,
             was_up: false,
@@ -77,7 +103,24 @@ impl Revival {
 
     /// When [`Self::tend`] has work.
     pub(super) fn due(&self) -> Option<Instant> {
+        if self.links.iter().any(Attempts::is_changed) {
+            return Some(Instant::ZERO);
+        }
         self.links.iter().filter_map(|link| link.due).min()
+    }
+
+    /// Why a link is down, as far as that is known; `None`: it is not down.
+    pub(super) fn sentence(
+        &self,
+        id: LinkId,
+        has_path: bool,
+        sockets: &Sockets,
+        now: Instant,
+    ) -> Option<String> {
+        let link = self.links.get(id.index()).filter(|link| link.due.is_some())?;
+        let others_are_up = self.links.iter().any(|link| link.due.is_none());
+        let cause = link.known(id, has_path, others_are_up, sockets).cause();
+        Some(diagnosis::sentence(&cause, link.was_up, now.saturating_since(link.down_at), link.port))
     }
 
     /// A link may have gone down or answered: says whether a try helped.
@@ -88,7 +131,7 @@ impl Revival {
         let was_silent = self.links.iter().all(|link| link.due.is_some());
         for (number, link) in (0..u8::MAX).zip(&mut self.links) {
             match (client.is_link_down(LinkId(number)), link.due) {
-                (true, None) => link.due = Some(now + PAUSE_MIN),
+                (true, None) => link.on_down(now),
                 (false, Some(_)) => link.on_answer(now),
                 (true, Some(_)) | (false, None) => {}
             }
@@ -112,16 +155,20 @@ impl Revival {
         let proven: Vec<u16> =
             self.links.iter().filter(|link| link.due.is_none()).map(|link| link.port).collect();
         for (number, link) in (0..u8::MAX).zip(&mut self.links) {
+            let id = LinkId(number);
+            link.settle(id, sockets);
             if link.due.is_none_or(|due| due > now) {
                 continue;
             }
+            link.look();
+            link.say(id, client, !proven.is_empty(), sockets, now);
             // An interface that comes back is no matter of ports.
-            if !sockets.replace(poller, LinkId(number)) {
+            if !sockets.replace(poller, id) {
                 link.due = Some(now + PAUSE_MIN);
                 continue;
             }
             link.on_try(self.ports, &proven, now);
-            client.set_port(LinkId(number), link.port);
+            client.set_port(id, link.port);
             client.handle_socket_event(SocketId(number), SocketEvent::Replaced, now);
             told = true;
         }
@@ -130,6 +177,60 @@ impl Revival {
 }
 
 impl Attempts {
+    fn on_down(&mut self, now: Instant) {
+        self.down_at = now;
+        self.due = Some(now + PAUSE_MIN);
+    }
+
+    /// It went down or came up since [`Self::settle`].
+    fn is_changed(&self) -> bool {
+        self.listens != self.due.is_some()
+    }
+
+    /// Its socket listens for errors while it is down.
+    fn settle(&mut self, id: LinkId, sockets: &mut Sockets) {
+        if self.is_changed() {
+            self.listens = self.due.is_some();
+            sockets.listen_for_errors(id, self.listens);
+            self.filter_drops = None;
+            self.look();
+        }
+    }
+
+    /// Looks whether reverse-path filtering drops what comes in.
+    fn look(&mut self) {
+        let is_strict = self.interface.as_deref().is_some_and(reverse_path::is_strict);
+        let drops = if is_strict { reverse_path::drops() } else { None };
+        let before = std::mem::replace(&mut self.filter_drops, drops);
+        self.is_filtered = drops.zip(before).is_some_and(|(drops, before)| drops > before);
+    }
+
+    fn known(&self, id: LinkId, has_path: bool, others_are_up: bool, sockets: &Sockets) -> Known<'_> {
+        Known {
+            interface: self.interface.as_deref(),
+            trouble: sockets.trouble(id),
+            has_path,
+            is_filtered: self.is_filtered,
+            others_are_up,
+        }
+    }
+
+    /// Logs why it is down, at most once a minute.
+    fn say(&mut self, id: LinkId, client: &Client, others_are_up: bool, sockets: &Sockets, now: Instant) {
+        let [other, same] = SAID_AGAIN;
+        if self.said.as_ref().is_some_and(|(_, at)| now.saturating_since(*at) < other) {
+            return;
+        }
+        let cause = self.known(id, client.has_path(id), others_are_up, sockets).cause();
+        if self.said.as_ref().is_some_and(|(said, at)| *said == cause && now.saturating_since(*at) < same) {
+            return;
+        }
+        let sentence =
+            diagnosis::sentence(&cause, self.was_up, now.saturating_since(self.down_at), self.port);
+        tracing::warn!(link = self.name, "{} is down: {sentence}", self.name);
+        self.said = Some((cause, now));
+    }
+
     /// Another socket is open: chooses the port that it sends to.
     fn on_try(&mut self, ports: Ports, proven: &[u16], now: Instant) {
         if self.tries == 0 {
@@ -196,6 +297,12 @@ mod tests {
     fn attempts(was_up: bool) -> Attempts {
         Attempts {
             name: "sat1".to_owned(),
+            interface: None,
+            down_at: Instant::ZERO,
+            listens: false,
+            filter_drops: None,
+            is_filtered: false,
+            said: None,
             port: 9_002,
             port_before: 9_002,
             was_up,

@@ -33,6 +33,7 @@ use bonding_proto::{Instant, LinkId, Path, SocketEvent, SocketId, Transmit, UdpF
 use self::slot::Slot;
 
 pub(crate) use self::homes::Homes;
+pub(crate) use self::slot::Trouble;
 use super::gathering::Gathering;
 
 /// The first socket's token; the others follow.
@@ -133,6 +134,19 @@ impl Sockets {
             }
         }
         is_replaced
+    }
+
+    /// From now on ICMP tells what becomes of the link's datagrams, or no longer does: only while
+    /// it is down, since anyone can send ICMP.
+    pub(crate) fn listen_for_errors(&mut self, link: LinkId, on: bool) {
+        if let Some(slot) = self.slot_mut(SocketId(link.0)) {
+            slot.listen_for_errors(on);
+        }
+    }
+
+    /// Why the link's socket may deliver nothing, as far as it knows.
+    pub(crate) fn trouble(&self, link: LinkId) -> Option<Trouble> {
+        self.slot(SocketId(link.0))?.trouble()
     }
 
     /// A socket is missing that [`Self::refresh`] may be able to open.

@@ -139,6 +139,9 @@ pub struct Link {
     /// The bytes of that it has carried in this month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap_used_bytes: Option<u64>,
+    /// On a client: why it is down, as far as that is known, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The congestion control of what this side sends on it; missing from versions before it.
     #[serde(default)]
     pub control: Control,

@@ -62,6 +62,8 @@ pub struct LinkLabel {
     pub local: Option<IpAddr>,
     /// Its data cap, if it has one.
     pub cap: Option<Cap>,
+    /// Why it is down, as far as that is known.
+    pub trouble: Option<String>,
 }
 
 /// A link's data cap.
@@ -237,6 +239,7 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         queue_ms: queue.map(millis),
         cap_bytes: label.cap.map(|cap| cap.cap_bytes),
         cap_used_bytes: label.cap.map(|cap| cap.used_bytes),
+        trouble: label.trouble,
         control: control(&figures.control),
     }
 }

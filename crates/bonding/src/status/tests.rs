@@ -33,6 +33,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
             interface: Some("wg0".to_owned()),
             local: Some("10.200.0.1".parse().unwrap()),
             cap: None,
+            trouble: None,
         }],
         cipher: None,
         rekeys: 0,

@@ -55,6 +55,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_plain_link_is_heard_on_its_interface_only", fence::a_plain_link_is_heard_on_its_interface_only),
     ("a_new_source_port_gets_around_a_dead_mapping", obstacles::a_new_source_port_gets_around_a_dead_mapping),
     ("one_open_port_of_the_server_is_enough", obstacles::one_open_port_of_the_server_is_enough),
+    ("a_link_that_is_down_says_why", obstacles::a_link_that_is_down_says_why),
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),

@@ -1,7 +1,7 @@
 //! Links that something on the way holds down, and that the client brings up again by itself.
 
 use anyhow::{Context as _, ensure};
-use bonding_lab::{Host, Lab};
+use bonding_lab::{Host, Lab, addr};
 use bonding_testkit::bond::{Bond, Options, run};
 use bonding_testkit::wait::eventually;
 use serde_json::Value;
@@ -11,8 +11,21 @@ use crate::PROGRAMS;
 /// The link that meets the obstacles: the second one.
 const LINK: usize = 1;
 
-fn nft(lab: &Lab, rules: &str) -> anyhow::Result<()> {
-    run(lab.host(Host::Server).command("nft").arg(rules)).map(drop)
+fn nft(lab: &Lab, host: Host, rules: &str) -> anyhow::Result<()> {
+    run(lab.host(host).command("nft").arg(rules)).map(drop)
+}
+
+/// Sets the reverse-path filter of an interface of the client's host.
+fn filter(lab: &Lab, interface: &str, value: u8) -> anyhow::Result<()> {
+    let write = format!("echo {value} > /proc/sys/net/ipv4/conf/{interface}/rp_filter");
+    run(lab.host(Host::Client).command("sh").args(["-c", &write])).map(drop)
+}
+
+/// What the client says about a link that is down.
+fn trouble(bond: &Bond<'_>, index: usize) -> anyhow::Result<Option<String>> {
+    let status = bond.status(Host::Client)?;
+    let trouble = status.pointer(&format!("/links/{index}/trouble")).and_then(Value::as_str);
+    Ok(trouble.map(str::to_owned))
 }
 
 /// A table that drops what the server's host receives and `what` matches.
@@ -39,7 +52,7 @@ pub(crate) fn a_new_source_port_gets_around_a_dead_mapping(lab: &Lab) -> anyhow:
     let ports = || (0..links).map(|index| source_port(&bond, index)).collect::<anyhow::Result<Vec<u16>>>();
     let before = ports()?;
     let dead = before.get(LINK).context("no such link")?;
-    nft(lab, &dropped(&format!("udp sport {dead} udp dport 9001-9005")))?;
+    nft(lab, Host::Server, &dropped(&format!("udp sport {dead} udp dport 9001-9005")))?;
     eventually("the link is down", || {
         ensure!(bond.link_state(Host::Client, LINK)? == "DOWN");
         Ok(())
@@ -57,7 +70,7 @@ pub(crate) fn a_new_source_port_gets_around_a_dead_mapping(lab: &Lab) -> anyhow:
 /// A firewall on the way lets only one of the server's ports through: every link finds it, though
 /// the links begin with different ones.
 pub(crate) fn one_open_port_of_the_server_is_enough(lab: &Lab) -> anyhow::Result<()> {
-    nft(lab, &dropped("udp dport { 9001, 9002, 9004, 9005 }"))?;
+    nft(lab, Host::Server, &dropped("udp dport { 9001, 9002, 9004, 9005 }"))?;
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
     let status = bond.status(Host::Client)?;
     let log = bond.log(Host::Client);
@@ -68,5 +81,54 @@ pub(crate) fn one_open_port_of_the_server_is_enough(lab: &Lab) -> anyhow::Result
         // The third link begins with that port.
         ensure!(said == (index != 2), "{}: {log}", link.name);
     }
+    bond.stop()
+}
+
+/// Four links, each held down by something else. Each says what that is, in the status and in the
+/// log, and says nothing once it is up again.
+pub(crate) fn a_link_that_is_down_says_why(lab: &Lab) -> anyhow::Result<()> {
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    let name =
+        |index: usize| lab.scenario().links.get(index).map(|link| link.name.clone()).context("no link");
+    let [rejected, forbidden, filtered, cut] = [name(1)?, name(2)?, name(3)?, name(4)?];
+    let table = |hook: &str, what: &str| {
+        format!(
+            "table inet line {{\nchain line {{\ntype filter hook {hook} priority filter;\n{what};\n}}\n}}\n"
+        )
+    };
+    nft(lab, Host::Server, &table("input", &format!("iifname {rejected} udp dport 9001-9005 reject")))?;
+    nft(lab, Host::Client, &table("output", &format!("oifname {forbidden} udp dport 9001-9005 drop")))?;
+    filter(lab, &filtered, 1)?;
+    let causes = [
+        (1, format!("{} answers that no server is at that port", addr::SERVER_V4)),
+        (2, "a firewall of this machine forbids the datagrams".to_owned()),
+        (3, format!("net.ipv4.conf.{filtered}.rp_filter = 2 ends that")),
+    ];
+    let says = |index: usize, cause: &str| {
+        eventually(cause, || {
+            let said = trouble(&bond, index)?;
+            ensure!(said.as_ref().is_some_and(|said| said.contains(cause)), "{said:?}");
+            ensure!(said.is_some_and(|said| said.contains("no answer for")), "it was up");
+            let line = format!("{} is down: ", name(index)?);
+            let log = bond.log(Host::Client);
+            ensure!(log.lines().any(|said| said.contains(&line) && said.contains(cause)), "{log}");
+            Ok(())
+        })
+    };
+    for (index, cause) in &causes {
+        says(*index, cause)?;
+    }
+    ensure!(trouble(&bond, 0)?.is_none() && trouble(&bond, 4)?.is_none(), "links that are up say something");
+
+    for host in [Host::Client, Host::Server] {
+        nft(lab, host, "delete table inet line")?;
+    }
+    filter(lab, &filtered, 0)?;
+    bond.wait_until_up()?;
+    for index in 0..lab.scenario().links.len() {
+        ensure!(trouble(&bond, index)?.is_none(), "link {index} is up");
+    }
+    run(lab.host(Host::Client).command("ip").args(["link", "set", &cut, "down"]))?;
+    says(4, &format!("{cut} is down or has no carrier"))?;
     bond.stop()
 }

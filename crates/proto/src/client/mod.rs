@@ -169,6 +169,12 @@ impl Client {
         self.past_bytes.get(link.index()).copied().unwrap_or(0) + present
     }
 
+    /// Whether the active server has an address that the link can send to.
+    pub fn has_path(&self, link: LinkId) -> bool {
+        let entry = self.servers.get(self.active);
+        entry.and_then(|entry| entry.server.paths.get(link.index())).is_some_and(|paths| !paths.is_empty())
+    }
+
     /// Whether no server answers on the link.
     pub fn is_link_down(&self, link: LinkId) -> bool {
         let mut sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use bonding_os::monitor::Monitor;
 use bonding_os::netlink::Interface;
 use bonding_os::poll::{Interest, Poller};
-use bonding_os::udp::{Batch, ReceiveBuffers, Received, Sent, UdpConfig, UdpCounters, UdpSocket};
+use bonding_os::udp::{Batch, ReceiveBuffers, Received, Refusal, Sent, UdpConfig, UdpCounters, UdpSocket};
 use bonding_proto::{Instant, Path, SocketEvent, Transmit, UdpFlow};
 
 use super::SocketSpec;
@@ -33,6 +33,19 @@ pub(super) struct Kept {
     pub(super) bytes: Vec<u8>,
 }
 
+/// The reason why a socket may deliver nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It cannot be opened.
+    NoSocket(String),
+    /// Its interface cannot carry packets.
+    NoCarrier,
+    /// Its interface has no address to send from.
+    NoAddress,
+    /// A datagram was refused, here or on the way.
+    Refused(Refusal),
+}
+
 /// One socket and its state.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -51,6 +64,12 @@ pub(super) struct Slot {
     /// Figures of sockets that were closed.
     past: UdpCounters,
     complained: bool,
+    /// Why there is no socket.
+    missing: Option<String>,
+    /// The interface has no address that the socket can send from.
+    lacks_address: bool,
+    /// The socket is told by ICMP what became of its datagrams.
+    listens_for_errors: bool,
     recency: Recency,
     pub(super) tally: Tally,
 }
@@ -84,6 +103,9 @@ impl Slot {
             dropped: 0,
             past: UdpCounters::default(),
             complained: false,
+            missing: None,
+            lacks_address: false,
+            listens_for_errors: false,
             recency: Recency::default(),
             tally: Tally::default(),
         }
@@ -213,10 +235,34 @@ impl Slot {
     /// Opens the socket and waits for its datagrams.
     pub(super) fn open(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
         let config = UdpConfig { bind: self.spec.bind, interface: self.spec.interface.clone() };
-        let socket = UdpSocket::bind(&config)?;
+        let mut socket = UdpSocket::bind(&config)?;
+        if self.listens_for_errors {
+            socket.listen_for_errors(true)?;
+        }
         poller.add(&socket, token, Interest::Readable)?;
         self.socket = Some(socket);
+        self.missing = None;
         Ok(())
+    }
+
+    /// From now on ICMP tells what became of datagrams, or no longer does.
+    pub(super) fn listen_for_errors(&mut self, on: bool) {
+        self.listens_for_errors = on;
+        if let Some(Err(error)) = self.socket.as_mut().map(|socket| socket.listen_for_errors(on)) {
+            tracing::debug!(link = self.spec.label, %error, "errors on the way cannot be listened to");
+        }
+    }
+
+    /// Why nothing may be delivered, as far as the socket knows.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let Some(socket) = &self.socket else {
+            return Some(Trouble::NoSocket(self.missing.clone()?));
+        };
+        match socket.refusal() {
+            _ if !self.carrier => Some(Trouble::NoCarrier),
+            _ if self.lacks_address => Some(Trouble::NoAddress),
+            refusal => refusal.map(Trouble::Refused),
+        }
     }
 
     /// Replaces an open socket by one with another port of its own. Whether it did: not where the
@@ -263,6 +309,13 @@ impl Slot {
             let found = home.and_then(|interface| own_address(interface, self.spec.bind.ip(), ipv4));
             *place = found.or(*place);
         }
+        let is_any = self.spec.bind.ip().is_unspecified();
+        self.lacks_address = home.is_some_and(|interface| {
+            is_any
+                && [true, false]
+                    .iter()
+                    .all(|ipv4| own_address(interface, self.spec.bind.ip(), *ipv4).is_none())
+        });
         if self.socket.is_none() {
             match self.open(poller, token) {
                 Ok(()) if self.complained => tracing::info!(link = self.spec.label, "the link is there"),
@@ -294,6 +347,7 @@ impl Slot {
     }
 
     fn complain(&mut self, why: &dyn std::fmt::Display) {
+        self.missing = Some(why.to_string());
         if !self.complained {
             let interface = self.spec.interface.as_deref().unwrap_or("any");
             tracing::warn!(link = self.spec.label, interface, "cannot use the link yet: {why}; waiting");
