@@ -19,6 +19,7 @@ use bonding_os::monitor::Monitor;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::privileges::Rights;
 use bonding_os::signals::Signals;
+use bonding_os::undo::Journal;
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::event::Event;
@@ -50,7 +51,7 @@ pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
 
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
-    let Ground { mut signals, journal: _journal, monitor, seed, epoch } =
+    let Ground { mut signals, mut journal, monitor, seed, epoch } =
         Ground::prepare(&plan.run.state_file, RIGHTS)?;
     let sealing = plan.sealing.as_ref().map(sealing).transpose()?;
     let Some(servers) = servers(plan, &monitor, &mut signals)? else { return Ok(()) };
@@ -86,6 +87,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         machine.handle_socket_event(socket, event, clock.now());
     }
     let trace = setup::trace(&plan.run, Side::Client, clock)?;
+    loosen_filters(&plan.links, &mut journal);
     setup::reduce_rights(RIGHTS)?;
     let parts = Parts {
         machine,
@@ -101,6 +103,24 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let result = Engine::new(parts)?.run(&mut shell, service);
     shell.caps.save();
     Ok(result?)
+}
+
+/// Lets the server's answers in by every link's interface, also where the way to the server is
+/// another one: strict reverse-path filtering would drop them. Undone with the journal.
+fn loosen_filters(links: &[LinkPlan], journal: &mut Journal) {
+    for interface in links.iter().filter_map(|link| link.interface.as_deref()) {
+        match journal.loosen_filter(interface) {
+            Ok(true) => tracing::info!(
+                interface,
+                "strict reverse-path filtering would drop the server's answers: loose until this ends"
+            ),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                interface, %error,
+                "strict reverse-path filtering drops the server's answers where its default route is elsewhere"
+            ),
+        }
+    }
 }
 
 /// Reads the keys and begins a run.

@@ -13,8 +13,19 @@ const COUNTERS: &str = "/proc/net/netstat";
 /// The counter of packets that the filter dropped.
 const DROPS: &str = "IPReversePathFilter";
 
+/// The value that drops only what has no route back at all.
+pub(crate) const LOOSE: &str = "2";
+
+/// Whether this is the setting of an interface.
+pub(crate) fn is_setting(path: &str) -> bool {
+    let interface = path.strip_prefix(ROOT).and_then(|rest| rest.strip_suffix("/rp_filter"));
+    interface
+        .and_then(|rest| rest.strip_prefix('/'))
+        .is_some_and(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('.'))
+}
+
 /// The setting of an interface.
-pub fn setting(interface: &str) -> String {
+pub(crate) fn setting(interface: &str) -> String {
     format!("{ROOT}/{interface}/rp_filter")
 }
 
@@ -59,6 +70,12 @@ mod tests {
 
     #[test]
     fn names_of_other_files_are_no_interfaces() {
+        assert!(is_setting(&setting("eth0.5")));
+        for other in
+            ["", "..", "a/b"].map(setting).into_iter().chain(["/proc/sys/net/ipv4/ip_forward".to_owned()])
+        {
+            assert!(!is_setting(&other), "{other}");
+        }
         assert!(!is_strict("../conf/all") && !is_strict("no-such-if"));
     }
 }

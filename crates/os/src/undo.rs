@@ -6,9 +6,10 @@
 //! undoes the changes of a running one. A journal of another network namespace is discarded unread:
 //! the namespace is gone, and with it the changes.
 //!
-//! There are two kinds of change only: a setting of forwarding under `/proc/sys/net`, and one of
-//! our nftables tables. Devices, addresses and routes through them disappear with the process. A
-//! setting stays as it is if another program came to need forwarding since it was changed.
+//! There are three kinds of change only: a setting of forwarding under `/proc/sys/net`, the
+//! reverse-path filter of an interface there, and one of our nftables tables. Devices, addresses
+//! and routes through them disappear with the process. A setting stays as it is if another program
+//! came to need forwarding since it was changed, or changed the filter itself.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::monitor::MonitorError;
 use crate::nat;
+use crate::reverse_path;
 
 /// The settings that may be changed.
 const SYSCTL_ROOT: &str = "/proc/sys/net/";
@@ -61,6 +63,8 @@ pub enum UndoError {
 enum Change {
     /// A setting and its value before, and who needed forwarding then.
     Sysctl { path: String, previous: String, claims: BTreeSet<String> },
+    /// The reverse-path filter of an interface, and its value before.
+    Filter { path: String, previous: String },
     /// An nftables table of family `inet`.
     Table(String),
 }
@@ -72,6 +76,7 @@ impl Change {
                 let claims: String = claims.iter().flat_map(|claim| [" ", claim]).collect();
                 format!("sysctl {path} {previous}{claims}\n")
             }
+            Self::Filter { path, previous } => format!("filter {path} {previous}\n"),
             Self::Table(name) => format!("table {name}\n"),
         }
     }
@@ -86,6 +91,11 @@ impl Change {
                 let ours = path.starts_with(SYSCTL_ROOT) && !path.contains("..");
                 let claims = words.map(str::to_owned).collect();
                 ours.then(|| Self::Sysctl { path: path.to_owned(), previous: previous.to_owned(), claims })
+            }
+            "filter" => {
+                let (path, previous) = rest.split_once(' ')?;
+                reverse_path::is_setting(path)
+                    .then(|| Self::Filter { path: path.to_owned(), previous: previous.to_owned() })
             }
             "table" => nat::is_own_table(rest).then(|| Self::Table(rest.to_owned())),
             _ => None,
@@ -105,13 +115,11 @@ impl Change {
                     );
                     return Ok(());
                 }
-                match write_sysctl(path, previous) {
-                    // The setting's interface is gone.
-                    Err(UndoError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                        Ok(())
-                    }
-                    result => result,
-                }
+                put_back(path, previous)
+            }
+            Self::Filter { path, previous } => {
+                let is_ours = fs::read_to_string(path).is_ok_and(|now| now.trim() == reverse_path::LOOSE);
+                if is_ours { put_back(path, previous) } else { Ok(()) }
             }
             Self::Table(name) => Ok(nat::delete_table(name)?),
         }
@@ -178,6 +186,20 @@ impl Journal {
         write_sysctl(path, value)
     }
 
+    /// Lets packets in by the interface whose senders are reached over another, while this journal
+    /// lives. Whether that was to be changed. See [`reverse_path`].
+    pub fn loosen_filter(&mut self, interface: &str) -> Result<bool, UndoError> {
+        if !reverse_path::is_strict(interface) {
+            return Ok(false);
+        }
+        let path = reverse_path::setting(interface);
+        let previous =
+            fs::read_to_string(&path).map_err(|source| UndoError::Sysctl { path: path.clone(), source })?;
+        self.record(Change::Filter { path: path.clone(), previous: previous.trim().to_owned() })?;
+        write_sysctl(&path, reverse_path::LOOSE)?;
+        Ok(true)
+    }
+
     /// Records that the nftables table `inet NAME` is to be deleted at the end. To be called before
     /// the table is created.
     pub(crate) fn record_table(&mut self, name: &str) -> Result<(), UndoError> {
@@ -188,7 +210,8 @@ impl Journal {
     /// written down once.
     fn record(&mut self, change: Change) -> Result<(), UndoError> {
         let is_known = |known: &Change| match (known, &change) {
-            (Change::Sysctl { path: known, .. }, Change::Sysctl { path, .. }) => known == path,
+            (Change::Sysctl { path: known, .. }, Change::Sysctl { path, .. })
+            | (Change::Filter { path: known, .. }, Change::Filter { path, .. }) => known == path,
             (known, change) => known == change,
         };
         if self.changes.iter().any(is_known) {
@@ -247,6 +270,15 @@ fn namespace() -> u64 {
     fs::metadata("/proc/self/ns/net").map_or(0, |metadata| metadata.ino())
 }
 
+/// Gives a setting the value that it had before.
+fn put_back(path: &str, previous: &str) -> Result<(), UndoError> {
+    match write_sysctl(path, previous) {
+        // The setting's interface is gone.
+        Err(UndoError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
 fn write_sysctl(path: &str, value: &str) -> Result<(), UndoError> {
     fs::write(path, value).map_err(|source| UndoError::Sysctl { path: path.to_owned(), source })
 }
@@ -263,7 +295,8 @@ mod tests {
             claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
         };
         let table = Change::Table("bonding-tun-bond".to_owned());
-        for change in [sysctl(&[]), sysctl(&["2/filter/FORWARD", "ip_forward"]), table] {
+        let filter = Change::Filter { path: reverse_path::setting("eth0"), previous: "1".to_owned() };
+        for change in [sysctl(&[]), sysctl(&["2/filter/FORWARD", "ip_forward"]), filter, table] {
             assert_eq!(Change::parse(change.line().trim_end()), Some(change));
         }
         for line in [
@@ -271,6 +304,8 @@ mod tests {
             "sysctl",
             "sysctl /etc/passwd x",
             "sysctl /proc/sys/net/../kernel/panic 1",
+            "filter /proc/sys/net/ipv4/conf/../../../kernel/rp_filter 1",
+            "filter /proc/sys/net/ipv4/conf/eth0/rp_filter",
             "table filter",
             "table bonding-x; flush ruleset",
             "table bonding-x\tflush",

@@ -56,6 +56,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_new_source_port_gets_around_a_dead_mapping", obstacles::a_new_source_port_gets_around_a_dead_mapping),
     ("one_open_port_of_the_server_is_enough", obstacles::one_open_port_of_the_server_is_enough),
     ("a_link_that_is_down_says_why", obstacles::a_link_that_is_down_says_why),
+    ("strict_filtering_of_a_line_is_made_loose", obstacles::strict_filtering_of_a_line_is_made_loose),
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),

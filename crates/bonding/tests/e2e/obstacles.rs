@@ -132,3 +132,22 @@ pub(crate) fn a_link_that_is_down_says_why(lab: &Lab) -> anyhow::Result<()> {
     says(4, &format!("{cut} is down or has no carrier"))?;
     bond.stop()
 }
+
+/// Distributions filter strictly by default, which drops every answer over a line that is not the
+/// default route. The client makes the filter loose for its links' interfaces and puts it back, at
+/// its end or at the next start after a crash.
+pub(crate) fn strict_filtering_of_a_line_is_made_loose(lab: &Lab) -> anyhow::Result<()> {
+    let name = lab.scenario().links.get(LINK).map(|link| link.name.clone()).context("no such link")?;
+    let file = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+    let setting = || anyhow::Ok(run(lab.host(Host::Client).command("cat").arg(&file))?.trim().to_owned());
+    filter(lab, &name, 1)?;
+    let mut bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    ensure!(setting()? == "2" && bond.log(Host::Client).contains("strict reverse-path filtering"));
+    bond.kill(Host::Client)?;
+    ensure!(setting()? == "2", "a crash undoes nothing");
+    bond.start_client()?;
+    bond.wait_until_up()?;
+    bond.stop()?;
+    ensure!(setting()? == "1", "the filter is not put back");
+    Ok(())
+}
