@@ -127,9 +127,10 @@ impl Search {
     /// than C.
     pub(super) fn on_full(&mut self, seen: &Seen, model: &Model, now: Instant) -> Option<f64> {
         let Some(trial) = &mut self.trial else {
-            // Where more is likely, a queue that was there before does not matter.
-            let queue_s = if self.is_likely(model, now) { seen.queue_s } else { seen.mean_s };
-            if now >= self.resumes_at && queue_s <= seen.limit_s {
+            // A queue that was there before does not matter where more is likely and none is left.
+            let is_gone = self.is_likely(model, now) && seen.queue_s <= model.empty_s();
+            let queue_s = if self.is_fresh { seen.queue_s } else { seen.mean_s };
+            if now >= self.resumes_at && (is_gone || queue_s <= seen.limit_s) {
                 self.begin(model, now);
             }
             return None;
