@@ -45,8 +45,8 @@ const _: () = assert!(DELAY_SLACK.as_millis() > BURST.as_millis());
 /// gives up the packets of the slower link before they arrive.
 pub(crate) const SPREAD_MAX: Duration = HOLD_MAX.saturating_sub(DELAY_SLACK);
 
-/// The same where losses are sent again: the difference and one resend over the nearer link are
-/// within [`RESEND_HOLD_MAX`].
+/// The same where losses are sent again. Chosen: [`RESEND_HOLD_MAX`] less 260 ms, in which a loss
+/// is known and sent again over a near link.
 pub(crate) const RESEND_SPREAD_MAX: Duration = Duration::from_millis(240);
 
 /// A link whose utilisation is above this counts as saturated, permille (the score's 80 %).

@@ -1,4 +1,4 @@
-//! Packets that anybody may have made, beside authentic ones.
+//! Packets that may be forged, beside authentic ones.
 
 use bytes::Bytes;
 

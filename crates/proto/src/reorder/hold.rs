@@ -256,7 +256,7 @@ impl Hold {
         self.records += usize::from(added);
     }
 
-    /// An authentic packet takes the place of a held one that anybody may have made. `None`: the
+    /// An authentic packet takes the place of a held one that may be forged. `None`: the
     /// held one is authentic.
     pub(super) fn replace(&mut self, counter: u64, packet: &PacketBuf) -> Option<()> {
         let held = self.places.get_mut(counter).filter(|held| held.is_doubtful)?;
@@ -266,7 +266,7 @@ impl Hold {
         Some(())
     }
 
-    /// Takes the packet of `next`, if it is there, and whether anybody may have made it.
+    /// Takes the packet of `next`, if it is there, and whether it may be forged.
     pub(super) fn pop(&mut self, next: u64) -> Option<(PacketBuf, bool)> {
         if !self.is_leaving(next) {
             return None;

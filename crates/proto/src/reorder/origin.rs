@@ -9,7 +9,7 @@ pub enum Trust {
     Alike,
     /// It is authentic, in a bond that also has plain links.
     Sealed,
-    /// A plain link brought it, in a bond that also has sealed ones: anybody may have made it. It
+    /// A plain link brought it, in a bond that also has sealed ones: it may be forged. It
     /// is put in order, but no authentic packet is late, lost or a copy because of it.
     Plain,
 }

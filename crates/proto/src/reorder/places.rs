@@ -20,7 +20,7 @@ const PER_PAGE: u64 = 16;
 pub(super) struct Held {
     pub(super) data: Box<[u8]>,
     pub(super) is_partial: bool,
-    /// Anybody may have made it ([`super::Trust::Plain`]).
+    /// It may be forged ([`super::Trust::Plain`]).
     pub(super) is_doubtful: bool,
     /// `None`: no link carried it.
     pub(super) link: Option<LinkId>,

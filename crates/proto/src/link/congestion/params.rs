@@ -42,7 +42,7 @@ pub(super) const WINDOW_MAX_S: f64 = 0.25;
 pub(super) const BUSY_WINDOW_MIN: Duration = Duration::from_millis(ROUND_MIN_MS / 2);
 /// Samples further apart than this say nothing of the time between, seconds. Chosen: the interval
 /// of heartbeats.
-pub(super) const SAMPLE_GAP_MAX_S: f64 = ROUND_MAX_MS as f64 / 1e3;
+pub(super) const SAMPLE_GAP_MAX_S: f64 = 0.1;
 /// Window of the largest C, ms. Chosen: an outage or a slow time of a radio link is shorter.
 pub(super) const BEST_WINDOW_MS: u64 = 60_000;
 /// Window of the largest delivered rate, ms. Chosen: what a link that varies carried longer ago
@@ -61,10 +61,10 @@ pub(super) const SAMPLES_MAX: usize = 256;
 pub(super) const IDLE_ROOM: usize = 4;
 /// The pacer counts as used to the full if it was idle for less than this share of the time.
 /// Chosen: half of the least probe would hide behind more.
-pub(super) const IDLE_SHARE: f64 = VOLATILE;
+pub(super) const IDLE_SHARE: f64 = 0.05;
 /// A pause that is longer than each of more than so many others is a stall ... Chosen: of fewer the
 /// longest is chance.
-pub(super) const STALL_OTHERS: u32 = KNOWN_AFTER;
+pub(super) const STALL_OTHERS: u32 = 3;
 /// ... if it is longer by this, µs, and by half. Chosen: above the steps of samples, below the time
 /// slices of a busy host.
 pub(super) const STALL_MIN_US: u64 = 5_000;
@@ -133,12 +133,12 @@ pub(super) const JUMP: f64 = 0.1;
 pub(super) const ESTIMATE_GAIN: f64 = 0.3;
 /// More than this multiple of C is not believed of a queue that drains. Chosen: a stalled link lets
 /// go at once what waited in it.
-pub(super) const BELIEVED_RISE: f64 = 1.0 + JUMP;
+pub(super) const BELIEVED_RISE: f64 = 1.1;
 /// What more was carried without a queue moves C by this share of it, unless the search is large.
 /// Chosen: two samples confirm each other.
 pub(super) const RISE_GAIN: f64 = 0.5;
 /// A rate is raised by usual loss of at most this share. Chosen: at most doubled.
-pub(super) const USUAL_LOSS_MAX: f64 = 1.0 / DOUBLE;
+pub(super) const USUAL_LOSS_MAX: f64 = 0.5;
 
 // The search for more.
 
@@ -160,7 +160,7 @@ pub(super) const CUT_PAUSE_MIN_S: u8 = 1;
 /// Longest pause after a cut, seconds. Chosen: a policer costs a loss every 8 s.
 pub(super) const CUT_PAUSE_MAX_S: u8 = 8;
 /// A C below this multiple of [`RATE_MIN_BPS`] is searched in large steps. Chosen: two doublings.
-pub(super) const LITTLE: f64 = 1.0 / QUARTER;
+pub(super) const LITTLE: f64 = 4.0;
 
 // Volatility.
 
@@ -172,7 +172,7 @@ pub(super) const TRUST_MIN: f64 = QUARTER;
 /// ... or so many times what it delivers. Chosen: startup's doubling.
 pub(super) const TRUST_GAIN: f64 = DOUBLE;
 /// Time constant of the mean distance, seconds. Chosen: radio links vary within seconds.
-pub(super) const VOLATILITY_S: f64 = BASE_WINDOW_MS as f64 / 2e3;
+pub(super) const VOLATILITY_S: f64 = 5.0;
 /// Time constant of the mean C that the distance counts from, seconds.
 /// Chosen: a fifth of [`VOLATILITY_S`].
 pub(super) const USUAL_RATE_S: f64 = LATELY_MS as f64 / 1e3;
@@ -188,9 +188,9 @@ pub(super) const BEND: f64 = 1.95;
 /// together differ by as much once in a dozen; more is an event.
 pub(super) const BEND_OUTLIER: f64 = 16.0;
 /// ... and this, seconds. Chosen: deviations grow from zero.
-pub(super) const BEND_STEP_S: f64 = EMPTY_S;
+pub(super) const BEND_STEP_S: f64 = 0.001;
 /// Weight of a second of samples in the deviation. Chosen: half a second's mean.
-pub(super) const DEVIATION_GAIN: f64 = 1.0 / DRAIN_MEAN_S;
+pub(super) const DEVIATION_GAIN: f64 = 2.0;
 /// A deviation counts for at most so many times its least of the window. Chosen: a measured one
 /// varies by a fifth.
 pub(super) const LEAST_GAIN: f64 = 2.0;
@@ -260,7 +260,7 @@ pub(super) const SERIES_WITHIN: Duration = Duration::from_secs(12);
 /// that overflow.
 pub(super) const CLEAR_QUEUE_S: f64 = 0.015;
 /// ... or this share of the round trip if that is more. Chosen: queues are dimensioned by it.
-pub(super) const CLEAR_ROUNDS: f64 = 1.0 / QUARTER;
+pub(super) const CLEAR_ROUNDS: f64 = 4.0;
 
 // Congestion marks.
 
@@ -270,7 +270,7 @@ pub(super) const MARK_ROUND_GAIN: f64 = 0.125;
 /// Share of marks from which it is tested whether they mean anything. Chosen: most.
 pub(super) const MARKED_MOST: f64 = 0.5;
 /// Half the rate must lower the share of marks to this share of itself. Chosen: as for loss.
-pub(super) const MARKED_LOWERED: f64 = LIGHT_LOAD;
+pub(super) const MARKED_LOWERED: f64 = 0.7;
 
 // Drain test. Measured: docs/decisions/0018-jitter-is-not-a-queue.md.
 
@@ -297,7 +297,7 @@ pub(super) const DRAIN_PATIENCE_VOLATILE: Duration = Duration::from_millis(2 * D
 /// Chosen: a satellite's changes of slot are 15 s apart.
 pub(super) const FAILURES_WITHIN: Duration = Duration::from_millis(2 * LATELY_MS);
 /// So many in a row. Chosen: a path that becomes longer does so once or twice.
-pub(super) const FAILURES: u32 = KNOWN_AFTER;
+pub(super) const FAILURES: u32 = 3;
 /// After a queue that did not drain, losses are no chance for this long. Chosen: the time between
 /// two tests of a link with a competitor.
 pub(super) const CONTESTED_FOR: Duration = DRAIN_EVERY;
@@ -309,7 +309,7 @@ pub(super) const DRAINING: f64 = 0.95;
 /// Yielding must have asked for a queue shorter by this, seconds. Chosen: longer than most queues.
 pub(super) const YIELDED_S: f64 = 0.06;
 /// C of a contested link is below this share of what it carried alone. Chosen: beyond noise.
-pub(super) const FALLEN: f64 = ALL;
+pub(super) const FALLEN: f64 = 0.9;
 /// A queue must stand for this long, plus a round trip. Chosen: a step to a fifth of the rate is
 /// over by then.
 pub(super) const STANDS_FOR: Duration = DRAIN_PATIENCE;
@@ -339,9 +339,9 @@ pub(super) const TEST_EVERY: Duration = DRAIN_EVERY;
 pub(super) const GONE_S: f64 = 0.005;
 /// A link that carries this share of what it carried alone has no competitor. Chosen: a flow beside
 /// ours has more than a tenth.
-pub(super) const ALL: f64 = 1.0 - JUMP;
+pub(super) const ALL: f64 = 0.9;
 /// Fair share of what was carried alone. Chosen: beside one other flow.
 pub(super) const FAIR: f64 = 0.5;
 /// Time constant of the way back to the fair share, as a share of the time in which CUBIC makes
 /// good a decrease there. Chosen: half, so that ours is back before the other flow has grown.
-pub(super) const COME_BACK: f64 = FAIR;
+pub(super) const COME_BACK: f64 = 0.5;

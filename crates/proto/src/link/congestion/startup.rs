@@ -1,6 +1,6 @@
 //! Startup: C is unknown. Pacing is 2.2 times what was delivered, at least 16 datagrams a round
-//! trip (and at most 20 Mbit/s of that), until a queue stands where no little was sent, or more
-//! is lost than passes; then C is what is delivered. A link with a ceiling has no startup.
+//! trip (and at most 20 Mbit/s of that). It ends with a queue on a link that was used, or with a
+//! policer's loss; then C is what is delivered. A link with a ceiling has no startup.
 //! Measured: docs/decisions/0019-goodput-tells-a-policer.md (its addition).
 
 use super::diagnosis::Cause;

@@ -18,24 +18,11 @@ fn mixed_world(links: u8) -> World {
     world
 }
 
-/// A plain heartbeat that anybody can make; it is newer than all that came before.
+/// A forged plain heartbeat; it is newer than all that came before.
 fn forged(world: &World, number: u64, change: impl FnOnce(&mut Heartbeat)) -> Vec<u8> {
-    let mut heartbeat = Heartbeat {
-        epoch: u32::from(HOME.run),
-        stamp_us: world.now.as_micros() + 1_000_000,
-        sent: 1_000 + number,
-        echo: None,
-        proven: true,
-        at_once: true,
-        priority: 1,
-        role: LinkRole::Primary,
-        rx_ceiling: None,
-        resends: false,
-        partial: true,
-        indirect_feedback: true,
-        failed: 0,
-        flows: None,
-    };
+    let later = world.now + Duration::from_secs(1);
+    let mut heartbeat =
+        Heartbeat { sent: 1_000 + number, partial: true, ..heartbeat(u32::from(HOME.run), later) };
     change(&mut heartbeat);
     let mut bytes = Vec::new();
     let len = heartbeat.payload_bytes();

@@ -483,22 +483,7 @@ fn one_heartbeat_of_a_datagram_counts() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 1);
     world.idle(200);
     let from = world.addresses[0];
-    let heartbeat = Heartbeat {
-        epoch: world.client.epoch(),
-        stamp_us: world.now.as_micros(),
-        sent: 1_000,
-        echo: None,
-        proven: true,
-        at_once: true,
-        priority: 1,
-        role: LinkRole::Primary,
-        rx_ceiling: None,
-        resends: true,
-        partial: false,
-        indirect_feedback: true,
-        failed: 0,
-        flows: None,
-    };
+    let heartbeat = Heartbeat { resends: true, ..heartbeat(world.client.epoch(), world.now) };
     let mut frames = Vec::new();
     for number in 0..19 {
         let role = if number % 2 == 0 { LinkRole::Backup } else { LinkRole::Never };

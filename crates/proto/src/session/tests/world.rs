@@ -22,6 +22,26 @@ pub(super) fn packet(up: bool, number: u32) -> PacketBuf {
     PacketBuf::from(Bytes::from(bytes))
 }
 
+/// A heartbeat of that run, sent at `now`.
+pub(super) fn heartbeat(epoch: u32, now: Instant) -> Heartbeat {
+    Heartbeat {
+        epoch,
+        stamp_us: now.as_micros(),
+        sent: 1_000,
+        echo: None,
+        proven: true,
+        at_once: true,
+        priority: 1,
+        role: LinkRole::Primary,
+        rx_ceiling: None,
+        resends: false,
+        partial: false,
+        indirect_feedback: true,
+        failed: 0,
+        flows: None,
+    }
+}
+
 pub(super) fn number(packet: &PacketBuf) -> u32 {
     u32::from_be_bytes(packet[28..32].try_into().unwrap())
 }

@@ -148,9 +148,9 @@ impl Excess {
         flow
     }
 
-    /// What arrived and was lost at full pace. In startup the pace is ahead of every sender: there
-    /// all of it counts where that is little, and more time. While a bucket loses again and again,
-    /// what comes through is its rate, pauses and all.
+    /// What arrived and was lost while the pacer was full. In startup the pace is ahead of most
+    /// senders, so the pacer is seldom full for long. There all that happened since the losses
+    /// began counts: a bucket that is empty at both ends lets its rate pass, pauses included.
     fn flow(&self, model: &Model) -> Flow {
         let flow = self.last.since(&self.from);
         if model.rate_bps() > 0.0 || flow.is_long(model) {
