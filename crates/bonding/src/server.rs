@@ -84,6 +84,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     for entry in entries {
         shell.admit(&mut endpoint, entry, clock.now());
     }
+    shell.tell_invitations(&mut endpoint);
     let trace = setup::trace(&plan.run, Side::Server, clock)?;
     setup::reduce_rights(RIGHTS)?;
     shell.roster.warn_if_read_only();
@@ -254,6 +255,11 @@ impl<'a> ServerShell<'a> {
         }
     }
 
+    /// Without any invitation a token need not be looked up.
+    fn tell_invitations(&self, endpoint: &mut Endpoint) {
+        endpoint.set_enrolling(self.roster.has_invitations(SystemTime::now()));
+    }
+
     /// A tunnel that was made for plain links only becomes narrower when the first sealed client
     /// comes.
     fn make_room_for_sealing(&mut self) {
@@ -344,6 +350,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
         let mut given = false;
         while let Some(enrolment) = endpoint.poll_enrolment() {
             self.decide(endpoint, &enrolment, now);
+            self.tell_invitations(endpoint);
             given = true;
         }
         while let Some((id, event)) = endpoint.poll_event() {
@@ -362,7 +369,9 @@ impl Shell<Endpoint> for ServerShell<'_> {
     ) -> Result<Reply, String> {
         match command {
             Command::Invite { name, hosts, ports } => {
-                self.roster.invite(&name, hosts, ports, SystemTime::now()).map(Reply::Invited)
+                let invited = self.roster.invite(&name, hosts, ports, SystemTime::now());
+                self.tell_invitations(endpoint);
+                invited.map(Reply::Invited)
             }
             Command::Clients => Ok(Reply::Clients(self.clients(endpoint, now))),
             Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),

@@ -1,15 +1,18 @@
 //! `cargo xtask bench handshake`: the time of each step of a handshake on one processor, at both
-//! ends. It prints figures and judges nothing: times depend on the machine and its load.
+//! ends, and of looking an invitation up in a large register. It prints figures and judges nothing:
+//! times depend on the machine and its load.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark on fixed data may panic")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bonding::state::keys;
+use bonding::state::register::{Configured, EnrolError, Register};
 use bonding_proto::Instant;
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
-use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, Token};
+use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::limiter::SourceLimiter;
 use bonding_proto::handshake::responder::{MAX_SOURCES, SOURCE_RATE};
@@ -17,6 +20,8 @@ use bonding_proto::handshake::{Hello, Initiator, Responder, Stamp, Verdict, Welc
 
 /// Repetitions of a step.
 const ROUNDS: u32 = 3_000;
+/// Clients of the register, each with the invitation that it used.
+const CLIENTS: u32 = 60_000;
 /// The link of every datagram.
 const LINK: u8 = 3;
 /// Places of a flipped bit in an initiation: in mac1, and in the sealed payload.
@@ -104,6 +109,46 @@ fn main() {
         let [_, a, b, c] = round.to_be_bytes();
         assert!(limiter.try_spend(IpAddr::from([10, a, b, c]), at(1)));
     });
+    register();
+}
+
+/// A stranger shows an invented token to a server with many clients.
+fn register() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("server.key");
+    keys::load_or_make(&key).unwrap();
+    std::fs::write(folder.path().join("server.clients"), register_text()).unwrap();
+    let mut register = Register::open(&key).unwrap();
+    let token = Token::from_bytes([0xab; 16]);
+    measure("register: an unknown token", |_| {
+        let unknown = register.enrol(PublicKey([9; 32]), &token, &Configured::default(), SystemTime::now());
+        assert!(matches!(unknown, Err(EnrolError::Unknown)));
+    });
+}
+
+/// The file of a register with [`CLIENTS`].
+fn register_text() -> String {
+    let numbered = |kind: u8, number: u32| {
+        let mut bytes = [kind; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        keys::encode(&bytes)
+    };
+    let client = |number| {
+        let [_, a, b, c] = u32::to_be_bytes(number + 2);
+        format!(
+            r#"{{"name":"c{number}","public_key":"{}","addresses":["10.{a}.{b}.{c}"],"enrolled":1}}"#,
+            numbered(1, number)
+        )
+    };
+    let invitation = |number| {
+        format!(
+            r#"{{"name":"c{number}","token_hash":"{}","expires":99999999999,"used":{{"by":"{}","at":99999999998}}}}"#,
+            numbered(2, number),
+            numbered(1, number)
+        )
+    };
+    let join = |one: &dyn Fn(u32) -> String| (0..CLIENTS).map(one).collect::<Vec<_>>().join(",");
+    format!(r#"{{"version":1,"clients":[{}],"invitations":[{}]}}"#, join(&client), join(&invitation))
 }
 
 /// The steps of the client.

@@ -163,8 +163,14 @@ impl Roster {
 
     /// The invitations that are not used yet.
     pub(super) fn open_invitations(&self, now: SystemTime) -> Vec<OpenInvitation> {
-        let open = self.register.invitations().iter().filter(|one| one.is_open(now));
-        open.map(|one| OpenInvitation { name: one.name.clone(), expires: time(one.expires) }).collect()
+        let mut open: Vec<_> = self.register.invitations().filter(|one| one.is_open(now)).collect();
+        open.sort_by_key(|one| (one.expires, &one.name));
+        open.iter().map(|one| OpenInvitation { name: one.name.clone(), expires: time(one.expires) }).collect()
+    }
+
+    /// Whether any token could be answered.
+    pub(super) fn has_invitations(&self, now: SystemTime) -> bool {
+        self.register.has_invitations(now)
     }
 }
 

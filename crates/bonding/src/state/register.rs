@@ -8,14 +8,16 @@
 //! remembers an invitation for some time after it was used or has expired, so that a late client is
 //! told the reason.
 //!
-//! Contract: a change is on the disk before it takes effect. The configuration comes first: its
-//! names, addresses and routes are never leased. If the configuration takes the address of an
-//! enrolled client, that client gets another one.
+//! Contract: a change is on the disk before it takes effect. A token that changes nothing costs one
+//! look-up by its hash, however large the register is: strangers can show any number of tokens. The
+//! configuration comes first: its names, addresses and routes are never leased. If the
+//! configuration takes the address of an enrolled client, that client gets another one.
 //!
 //! It deliberately does not know sessions: its caller tells the endpoint of changes.
 
 mod file;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -61,8 +63,6 @@ pub struct Client {
 pub struct Invitation {
     /// The name of its client.
     pub name: String,
-    /// Of its token.
-    hash: [u8; 32],
     /// Seconds since 1970.
     pub expires: u64,
     /// The key that used it, and when, in seconds since 1970.
@@ -163,7 +163,8 @@ pub struct Register {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Content {
     clients: Vec<Client>,
-    invitations: Vec<Invitation>,
+    /// By the hash of their tokens.
+    invitations: BTreeMap<[u8; 32], Invitation>,
 }
 
 impl Register {
@@ -206,9 +207,14 @@ impl Register {
         &self.content.clients
     }
 
-    /// All that the register remembers, used and expired ones included.
-    pub fn invitations(&self) -> &[Invitation] {
-        &self.content.invitations
+    /// All that the register remembers, used and expired ones included, in no order.
+    pub fn invitations(&self) -> impl Iterator<Item = &Invitation> {
+        self.content.invitations.values()
+    }
+
+    /// Whether any token could be answered: an invitation is open, or is remembered.
+    pub fn has_invitations(&self, now: SystemTime) -> bool {
+        self.invitations().any(|one| one.is_remembered(seconds(now)))
     }
 
     /// Gives every client an address in each of the tunnel's networks in which it has none, and
@@ -255,16 +261,12 @@ impl Register {
         let mut content = self.content.clone();
         content.forget(now);
         content.end_invitation(name, now);
-        if content.invitations.iter().filter(|one| one.is_open(now)).count() >= INVITATIONS_MAX {
+        if content.invitations.values().filter(|one| one.is_open(now)).count() >= INVITATIONS_MAX {
             return Err(InviteError::TooMany);
         }
         let expires = seconds(now).saturating_add(VALID.as_secs());
-        content.invitations.push(Invitation {
-            name: name.to_owned(),
-            hash: hash(token),
-            expires,
-            used: None,
-        });
+        let invitation = Invitation { name: name.to_owned(), expires, used: None };
+        content.invitations.insert(hash(token), invitation);
         self.store(content)?;
         Ok(expires)
     }
@@ -280,25 +282,27 @@ impl Register {
         configured: &Configured,
         now: SystemTime,
     ) -> Result<&Client, EnrolError> {
+        let hash = hash(token);
+        let invitation = self.content.invitations.get(&hash);
+        let invitation = invitation.filter(|one| one.is_remembered(seconds(now)));
+        let Invitation { name, used, .. } = invitation.ok_or(EnrolError::Unknown)?;
+        let known = || self.content.clients.iter().position(|client| client.public_key == key);
+        if let Some((by, _)) = used {
+            // The same key: its first answer got lost.
+            let index = Some(by).filter(|by| **by == key).and_then(|_| known());
+            return self.client(index.ok_or_else(|| EnrolError::Used(name.clone()))?);
+        }
+        if invitation.is_none_or(|one| !one.is_open(now)) {
+            return Err(EnrolError::Expired(name.clone()));
+        }
+        // One key is one client: a known one stays as it is, and the invitation is used.
+        let (name, known) = (name.clone(), known());
         let mut content = self.content.clone();
         content.forget(now);
-        let known = content.clients.iter().position(|client| client.public_key == key);
-        let hash = hash(token);
-        let invitation =
-            content.invitations.iter_mut().find(|one| one.hash == hash).ok_or(EnrolError::Unknown)?;
-        let name = invitation.name.clone();
-        let index = match (invitation.used, known) {
-            // Its first answer got lost.
-            (Some((by, _)), Some(index)) if by == key => return self.client(index),
-            (Some(_), _) => return Err(EnrolError::Used(name)),
-            (None, _) if !invitation.is_open(now) => return Err(EnrolError::Expired(name)),
-            (None, known) => {
-                invitation.used = Some((key, seconds(now)));
-                known
-            }
-        };
-        let index = match index {
-            // One key is one client: the client stays as it is, and the invitation is used.
+        if let Some(invitation) = content.invitations.get_mut(&hash) {
+            invitation.used = Some((key, seconds(now)));
+        }
+        let index = match known {
             Some(index) => index,
             None => content.add(name, key, configured, now)?,
         };
@@ -319,7 +323,7 @@ impl Register {
     ) -> Result<Option<PublicKey>, RevokeError> {
         let client = self.content.clients.iter().find(|client| client.name == name);
         let key = client.map(|client| client.public_key);
-        let invited = self.content.invitations.iter().any(|one| one.name == name && one.is_open(now));
+        let invited = self.invitations().any(|one| one.name == name && one.is_open(now));
         if key.is_none() && !invited {
             let configured = configured.names.iter().any(|taken| taken == name);
             let name = name.to_owned();
@@ -347,13 +351,13 @@ impl Register {
 impl Content {
     /// Ends open invitations of a name as if their time were over.
     fn end_invitation(&mut self, name: &str, now: SystemTime) {
-        for one in self.invitations.iter_mut().filter(|one| one.name == name && one.is_open(now)) {
+        for one in self.invitations.values_mut().filter(|one| one.name == name && one.is_open(now)) {
             one.expires = seconds(now);
         }
     }
 
     fn forget(&mut self, now: SystemTime) {
-        self.invitations.retain(|one| one.is_remembered(seconds(now)));
+        self.invitations.retain(|_, one| one.is_remembered(seconds(now)));
     }
 
     fn add(
@@ -382,16 +386,22 @@ impl Content {
     /// one.
     fn addresses_of(&self, index: usize, configured: &Configured) -> Result<Vec<IpAddr>, EnrolError> {
         let own = self.clients.get(index).map_or(&[][..], |client| &client.addresses);
+        let server = configured.networks.iter().map(|network| host(network.address));
+        let reserved: Vec<Prefix> = server.chain(configured.taken.iter().copied()).collect();
+        let is_reserved = |address| reserved.iter().any(|prefix| lease::contains(*prefix, address));
         let others = self.clients.iter().enumerate().filter(|(at, _)| *at != index);
         let others = others.flat_map(|(_, client)| &client.addresses).copied().map(host);
-        let server = configured.networks.iter().map(|network| host(network.address));
-        let taken: Vec<Prefix> = server.chain(configured.taken.iter().copied()).chain(others).collect();
         let in_network = |network: &Prefix| {
-            let kept = own.iter().copied().find(|address| {
-                lease::contains(*network, *address)
-                    && !taken.iter().any(|prefix| lease::contains(*prefix, *address))
-            });
-            kept.or_else(|| lease::first_free(*network, &taken)).ok_or(EnrolError::Exhausted(*network))
+            // No other client has an address that this one has: only the configuration may take it.
+            let kept = own
+                .iter()
+                .copied()
+                .find(|address| lease::contains(*network, *address) && !is_reserved(*address));
+            let free = || {
+                let taken: Vec<Prefix> = reserved.iter().copied().chain(others.clone()).collect();
+                lease::first_free(*network, &taken)
+            };
+            kept.or_else(free).ok_or(EnrolError::Exhausted(*network))
         };
         configured.networks.iter().map(in_network).collect()
     }

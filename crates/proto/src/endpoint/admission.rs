@@ -94,6 +94,8 @@ pub(super) struct Admission {
     responder: Responder,
     rng: SecretRng,
     aes_fast: bool,
+    /// The driver has invitations.
+    enrolling: bool,
     recent: BTreeMap<[u8; 32], Recent>,
     /// The keys of `recent`, oldest first.
     recent_order: VecDeque<[u8; 32]>,
@@ -113,6 +115,7 @@ impl Admission {
             responder: Responder::new(sealing.identity.clone(), entropy, now),
             rng,
             aes_fast: sealing.aes_fast,
+            enrolling: false,
             recent: BTreeMap::new(),
             recent_order: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -199,11 +202,30 @@ impl Admission {
         Ok(Some(Admitted { incoming, path, fingerprint }))
     }
 
-    /// Lets the driver decide about a client that is not enrolled.
-    pub(super) fn enrol(&mut self, admitted: Admitted) -> Result<(), Discard> {
-        let token = admitted.incoming.hello.token.clone().ok_or(Discard::UnknownClient)?;
+    /// Whether the driver has invitations. If not, no token is looked up.
+    pub(super) const fn set_enrolling(&mut self, enrolling: bool) {
+        self.enrolling = enrolling;
+    }
+
+    /// Lets the driver decide about a client that is not enrolled and came with `datagram`.
+    pub(super) fn enrol(
+        &mut self,
+        admitted: Admitted,
+        datagram: &Datagram,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let token = admitted.incoming.hello.token.clone().filter(|_| self.enrolling);
+        let token = token.ok_or(Discard::UnknownClient)?;
         if self.waiting.len() >= ENROLMENTS_MAX {
             return Err(Discard::HandshakeLimited);
+        }
+        let path = datagram.path;
+        match self.responder.admit_enrolment(&datagram.data, path.remote, now)? {
+            Verdict::Proceed => {}
+            Verdict::Cookie(reply) => {
+                self.send(admitted.incoming.link, path, reply.to_vec());
+                return Err(Discard::HandshakeLimited);
+            }
         }
         let id = self.next_enrolment;
         self.next_enrolment += 1;

@@ -59,6 +59,8 @@ pub struct Endpoint {
     /// Draws the seeds of the sessions.
     rng: SecretRng,
     slots: Vec<Option<Slot>>,
+    /// The places in `slots` that are empty.
+    free: BTreeSet<SessionId>,
     by_key: BTreeMap<PublicKey, SessionId>,
     indices: IndexTable,
     /// `None`: every client has plain links only.
@@ -143,6 +145,7 @@ impl Endpoint {
             },
             rng: SecretRng::new(seed),
             slots: Vec::new(),
+            free: BTreeSet::new(),
             by_key: BTreeMap::new(),
             indices: IndexTable::default(),
             admission,
@@ -175,9 +178,8 @@ impl Endpoint {
         if client.public_key.is_some_and(|key| self.by_key.contains_key(&key)) {
             return None;
         }
-        let free = self.slots.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.slots.len());
-        let id = SessionId(u16::try_from(at).ok()?);
+        let next = u16::try_from(self.slots.len()).ok().map(SessionId);
+        let id = self.free.pop_first().or(next)?;
         for peer in &client.plain {
             self.peers.entry(peer.remote.to_canonical()).or_default().push((id, peer.link));
         }
@@ -199,7 +201,7 @@ impl Endpoint {
             pending: false,
             timer: None,
         };
-        match self.slots.get_mut(at) {
+        match self.slots.get_mut(usize::from(id.0)) {
             Some(place) => *place = Some(slot),
             None => self.slots.push(Some(slot)),
         }
@@ -251,6 +253,14 @@ impl Endpoint {
         &self.discards
     }
 
+    /// Whether the driver has any invitation. Until it says so, no client can enrol and no token is
+    /// looked up.
+    pub fn set_enrolling(&mut self, enrolling: bool) {
+        if let Some(admission) = &mut self.admission {
+            admission.set_enrolling(enrolling);
+        }
+    }
+
     /// The next enrolment to be decided. Each must be answered.
     pub fn poll_enrolment(&mut self) -> Option<Enrolment> {
         self.admission.as_mut()?.poll_enrolment()
@@ -286,7 +296,7 @@ impl Endpoint {
         let Some(admitted) = admission.admit(datagram, now)? else { return Ok(()) };
         match self.by_key.get(&admitted.incoming.client).copied() {
             Some(id) => self.welcome(id, admitted, now),
-            None => admission.enrol(admitted),
+            None => admission.enrol(admitted, datagram, now),
         }
     }
 
@@ -420,6 +430,7 @@ impl Endpoint {
             self.indices.remove_session(id);
             if let Some(place) = self.slots.get_mut(usize::from(id.0)) {
                 *place = None;
+                self.free.insert(id);
             }
         }
     }

@@ -12,6 +12,9 @@
 //!    [`SOURCE_RATE`], which no forged source can spend, and shares [`PROVEN_BUDGET`] with all such
 //!    addresses.
 //!
+//! An initiation that shows an invitation costs the driver a look-up, and has budgets of its own
+//! for that ([`Responder::admit_enrolment`]), without and with a cookie in the same way.
+//!
 //! A flood from forged addresses therefore costs at most the budget's work and one small reply to
 //! each larger datagram. It keeps out no client that answers a cookie.
 //!
@@ -42,6 +45,12 @@ pub const WORK_BUDGET: Rate = Rate { interval: Duration::from_millis(10), burst:
 /// core, however many addresses an attacker really has. A thousand clients that return at once are
 /// connected after some seconds.
 pub const PROVEN_BUDGET: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
+/// Invitations looked up per second for all addresses without a cookie. Chosen: a person invites
+/// few clients at once, and a client asks five times.
+pub const ENROLMENT_BUDGET: Rate = Rate { interval: Duration::from_millis(50), burst: 50 };
+/// Invitations looked up per second for all addresses with a cookie. Chosen: as [`PROVEN_BUDGET`],
+/// so that a client behind a cookie gets through whatever forged addresses show.
+pub const PROVEN_ENROLMENT_BUDGET: Rate = PROVEN_BUDGET;
 /// Handshakes per source: 20 a second and 5 at once, as in WireGuard's implementation.
 pub const SOURCE_RATE: Rate = Rate { interval: Duration::from_millis(50), burst: 5 };
 /// The most sources remembered. Chosen: a full table takes about 0.4 MB. A source is forgotten
@@ -69,6 +78,8 @@ pub struct Responder {
     unproven: SourceLimiter,
     proven: SourceLimiter,
     proven_budget: Budget,
+    enrolments: Budget,
+    proven_enrolments: Budget,
     rng: SecretRng,
 }
 
@@ -86,6 +97,8 @@ impl Responder {
             unproven: SourceLimiter::new(SOURCE_RATE, MAX_SOURCES),
             proven: SourceLimiter::new(SOURCE_RATE, MAX_SOURCES),
             proven_budget: Budget::new(PROVEN_BUDGET),
+            enrolments: Budget::new(ENROLMENT_BUDGET),
+            proven_enrolments: Budget::new(PROVEN_ENROLMENT_BUDGET),
             identity,
             rng,
         }
@@ -106,6 +119,28 @@ impl Responder {
         }
         if self.proven_budget.has_one(now) && self.proven.try_spend(source.ip(), now) {
             self.proven_budget.try_spend(now);
+            Ok(Verdict::Proceed)
+        } else {
+            Err(Discard::HandshakeLimited)
+        }
+    }
+
+    /// Decides whether the invitation that an admitted initiation shows is looked up.
+    pub fn admit_enrolment(
+        &mut self,
+        datagram: &[u8],
+        source: SocketAddr,
+        now: Instant,
+    ) -> Result<Verdict, Discard> {
+        if self.enrolments.try_spend(now) {
+            return Ok(Verdict::Proceed);
+        }
+        let initiation = Initiation::parse(datagram)?;
+        if !self.cookies.admits(&initiation, source, &mut self.rng, now) {
+            let reply = self.cookies.reply(&initiation, source, &self.cookie_key, &mut self.rng, now);
+            return Ok(Verdict::Cookie(reply));
+        }
+        if self.proven_enrolments.try_spend(now) {
             Ok(Verdict::Proceed)
         } else {
             Err(Discard::HandshakeLimited)

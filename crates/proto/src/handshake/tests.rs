@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
-use super::responder::{PROVEN_BUDGET, SOURCE_RATE, WORK_BUDGET};
+use super::responder::{ENROLMENT_BUDGET, PROVEN_BUDGET, PROVEN_ENROLMENT_BUDGET, SOURCE_RATE, WORK_BUDGET};
 use super::*;
 use crate::crypto::aead::{AeadKey, Cipher};
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
@@ -317,6 +317,35 @@ fn under_load_a_cookie_is_asked_for_and_good() {
 
     // The load is over: no cookie is needed.
     assert_eq!(server.admit(&datagram, source(1), at(9) + WORK_BUDGET.interval), Ok(Verdict::Proceed));
+}
+
+/// Below the budget of handshakes, tokens from forged addresses use up the look-ups; a client that
+/// answers a cookie has its own.
+#[test]
+fn invented_tokens_keep_no_client_with_a_cookie_from_enrolling() {
+    let mut server = server();
+    let stranger = initiation(&client(2), 3);
+    for number in 0..ENROLMENT_BUDGET.burst {
+        let [_, _, a, b] = number.to_be_bytes();
+        let forged = SocketAddr::from(([198, 18, a, b], 1));
+        assert_eq!(server.admit_enrolment(&stranger, forged, at(9)), Ok(Verdict::Proceed));
+    }
+    let client = client(1);
+    let mut datagram = Vec::new();
+    let mac1 = client.put(3, None, &mut datagram);
+    let asked = server.admit_enrolment(&datagram, source(1), at(9));
+    let Ok(Verdict::Cookie(reply)) = asked else { panic!("no cookie: {asked:?}") };
+    let cookie = client.read_cookie(&reply, &mac1).unwrap();
+    let mut again = Vec::new();
+    client.put(3, Some(&cookie), &mut again);
+    for _ in 0..PROVEN_ENROLMENT_BUDGET.burst {
+        assert_eq!(server.admit_enrolment(&again, source(1), at(9)), Ok(Verdict::Proceed));
+    }
+    assert_eq!(server.admit_enrolment(&again, source(1), at(9)), Err(Discard::HandshakeLimited));
+    assert_eq!(
+        server.admit_enrolment(&datagram, source(1), at(9) + ENROLMENT_BUDGET.interval),
+        Ok(Verdict::Proceed)
+    );
 }
 
 #[test]

@@ -69,9 +69,9 @@ pub(super) fn text(content: &Content) -> Vec<u8> {
         addresses: client.addresses.clone(),
         enrolled: client.enrolled,
     });
-    let invitations = content.invitations.iter().map(|one| WrittenInvitation {
+    let invitations = content.invitations.iter().map(|(hash, one)| WrittenInvitation {
         name: one.name.clone(),
-        token_hash: encode(&one.hash),
+        token_hash: encode(hash),
         expires: one.expires,
         used: one.used.map(|(by, at)| WrittenUse { by: encode(&by.0), at }),
     });
@@ -113,14 +113,10 @@ fn client(written: WrittenClient) -> Result<Client, String> {
     })
 }
 
-fn invitation(written: WrittenInvitation) -> Result<Invitation, String> {
+fn invitation(written: WrittenInvitation) -> Result<([u8; 32], Invitation), String> {
     let used = written.used.map(|used| Ok::<_, String>((PublicKey(key(&used.by)?), used.at))).transpose()?;
-    Ok(Invitation {
-        hash: key(&written.token_hash)?,
-        name: config::name(&written.name)?,
-        expires: written.expires,
-        used,
-    })
+    let name = config::name(&written.name)?;
+    Ok((key(&written.token_hash)?, Invitation { name, expires: written.expires, used }))
 }
 
 fn key(text: &str) -> Result<[u8; 32], String> {

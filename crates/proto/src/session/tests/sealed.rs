@@ -243,6 +243,19 @@ fn an_invitation_enrols_once() {
 }
 
 #[test]
+fn without_an_invitation_no_token_is_looked_up() {
+    let mut world = World::new(&Who { token: Some(5), ..HOME }, Vec::new(), 1);
+    world.server.set_enrolling(false);
+    world.idle(300);
+    assert!(world.server.poll_enrolment().is_none());
+    assert!(world.server.discards().of(Discard::UnknownClient) > 0);
+    assert!(world.to.is_empty(), "a stranger gets no answer");
+    world.server.set_enrolling(true);
+    world.idle(3_000);
+    assert!(world.server.poll_enrolment().is_some());
+}
+
+#[test]
 fn a_revoked_client_is_told_and_stays_out() {
     let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
     world.idle(500);

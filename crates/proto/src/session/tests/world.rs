@@ -135,7 +135,9 @@ pub(super) fn endpoint(clients: Vec<ClientConfig>, epoch: u8, now: Instant) -> E
             entropy: [epoch; 32],
         }),
     };
-    Endpoint::new(&config, now)
+    let mut endpoint = Endpoint::new(&config, now);
+    endpoint.set_enrolling(true);
+    endpoint
 }
 
 /// A datagram on its way: to the server or not, socket, sender's address, bytes.
