@@ -4,8 +4,9 @@
 mod place;
 mod roster;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,7 @@ use bonding_proto::{Instant, LinkId};
 
 use self::roster::{Entry, Roster};
 use crate::engine::clock::Clock;
-use crate::engine::command::{Clients, Command, KnownClient, Reply, Revoked};
+use crate::engine::command::{ClientsPage, Command, KnownClient, ListPlace, NextPage, Reply, Revoked};
 use crate::engine::event_loop::{Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
@@ -39,6 +40,9 @@ use crate::engine::{RunError, Service, cipher};
 use crate::state::keys;
 use crate::state::register::EnrolError;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
+
+/// Clients of one page of the list. Chosen: a page takes a fraction of a millisecond.
+const PAGE_CLIENTS: usize = 64;
 
 /// A server needs these for its whole life.
 pub const RIGHTS: Rights = Rights::Network;
@@ -187,6 +191,8 @@ struct ServerShell<'a> {
     nat: Nat,
     homes: Homes,
     members: BTreeMap<SessionId, Member>,
+    /// The members in the order of the list: configured ones first, then by their enrolment.
+    list: BTreeSet<ListPlace>,
     refusal_log: Throttle,
     changes_log: Throttle,
 }
@@ -196,7 +202,8 @@ impl<'a> ServerShell<'a> {
         let log = || Throttle::new(Duration::from_secs(10));
         let (refusal_log, changes_log) = (log(), log());
         let homes = Homes::default();
-        Self { plan, roster, tunnel, nat, homes, members: BTreeMap::new(), refusal_log, changes_log }
+        let (members, list) = (BTreeMap::new(), BTreeSet::new());
+        Self { plan, roster, tunnel, nat, homes, members, list, refusal_log, changes_log }
     }
 
     /// Finds the interfaces of plain links' peers, and tells of peers that have none.
@@ -229,7 +236,15 @@ impl<'a> ServerShell<'a> {
 
     fn note(&mut self, id: SessionId, entry: Entry) {
         let logger = EventLogger::new(entry.config.name.clone(), entry.links.clone());
+        self.forget(id);
+        self.list.insert((entry.enrolled, id));
         self.members.insert(id, Member { entry, logger });
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        if let Some(member) = self.members.remove(&id) {
+            self.list.remove(&(member.entry.enrolled, id));
+        }
     }
 
     /// A client shows a token. The register is on the disk before the answer leaves.
@@ -285,37 +300,23 @@ impl<'a> ServerShell<'a> {
                 self.members.iter().filter(|(_, member)| of_key(member)).map(|(id, _)| *id).collect();
             for id in ids {
                 endpoint.remove_client(id, now);
-                self.members.remove(&id);
+                self.forget(id);
             }
             tracing::info!(client = name, "revoked a client");
         }
         Ok(Revoked { name, enrolled: key.is_some() })
     }
 
-    fn clients(&self, endpoint: &Endpoint, now: Instant) -> Clients {
-        let stats: BTreeMap<SessionId, SessionStats> = endpoint.stats(now).into_iter().collect();
-        let known = |(id, member): (&SessionId, &Member)| {
-            let stats = stats.get(id);
-            let up = stats.is_some_and(|stats| stats.connected);
-            let entry = &member.entry;
-            KnownClient {
-                name: entry.config.name.clone(),
-                state: if up { "up" } else { "down" }.to_owned(),
-                origin: if entry.enrolled.is_some() { "invited" } else { "configured" }.to_owned(),
-                enrolled: entry.enrolled.map(roster::time),
-                public_key: entry.config.public_key.as_ref().map(keys::show),
-                addresses: entry.addresses.clone(),
-                peer: stats.and_then(status::usable_remote).map(|remote| remote.to_string()),
-            }
+    /// The clients behind a place of the list.
+    fn page(&self, endpoint: &Endpoint, after: Option<ListPlace>, now: Instant) -> ClientsPage {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let places = || self.list.range((start, Bound::Unbounded)).take(PAGE_CLIENTS);
+        let known = |(_, id): &ListPlace| Some(known_client(self.members.get(id)?, endpoint, *id, now));
+        let next = match places().last() {
+            Some(last) => NextPage::After(*last),
+            None => NextPage::End(self.roster.open_invitations(SystemTime::now())),
         };
-        let mut rows: Vec<(Option<u64>, KnownClient)> =
-            self.members.iter().map(|pair| (pair.1.entry.enrolled, known(pair))).collect();
-        // Configured ones have no time and come first.
-        rows.sort_by_key(|(enrolled, _)| *enrolled);
-        Clients {
-            clients: rows.into_iter().map(|(_, client)| client).collect(),
-            invitations: self.roster.open_invitations(SystemTime::now()),
-        }
+        ClientsPage { clients: places().filter_map(known).collect(), next }
     }
 
     fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
@@ -330,6 +331,22 @@ impl<'a> ServerShell<'a> {
             refused: false,
             stats,
         })
+    }
+}
+
+/// A client as the list shows it.
+fn known_client(member: &Member, endpoint: &Endpoint, id: SessionId, now: Instant) -> KnownClient {
+    let entry = &member.entry;
+    let stats = endpoint.session(id).map(|session| session.stats(now));
+    let up = stats.as_ref().is_some_and(|stats| stats.connected);
+    KnownClient {
+        name: entry.config.name.clone(),
+        state: if up { "up" } else { "down" }.to_owned(),
+        origin: if entry.enrolled.is_some() { "invited" } else { "configured" }.to_owned(),
+        enrolled: entry.enrolled.map(roster::time),
+        public_key: entry.config.public_key.as_ref().map(keys::show),
+        addresses: entry.addresses.clone(),
+        peer: stats.as_ref().and_then(status::usable_remote).map(|remote| remote.to_string()),
     }
 }
 
@@ -373,7 +390,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
                 self.tell_invitations(endpoint);
                 invited.map(Reply::Invited)
             }
-            Command::Clients => Ok(Reply::Clients(self.clients(endpoint, now))),
+            Command::Clients { after } => Ok(Reply::Clients(self.page(endpoint, after, now))),
             Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),
         }
     }

@@ -147,6 +147,26 @@ impl<'lab> Bond<'lab> {
         Ok(bond)
     }
 
+    /// The same with a register of clients that enrolled before, and a tunnel in whose networks
+    /// they have their addresses: the value of `[tunnel] address`.
+    pub fn start_registered(
+        lab: &'lab Lab,
+        programs: Programs,
+        register: &str,
+        tunnel: &str,
+    ) -> anyhow::Result<Self> {
+        let mut bond = Self::empty(lab, programs)?;
+        let mut text = String::new();
+        identity_toml(&mut text, Host::Server)?;
+        common_toml(&mut text, &Options::default(), Host::Server)?;
+        writeln!(text, "[tunnel]\naddress = {tunnel}")?;
+        std::fs::write(bond.configuration(Host::Server), text)?;
+        std::fs::write(file(Host::Server, "clients"), register)?;
+        bond.start_server()?;
+        eventually("the server answers", || bond.status(Host::Server).map(drop))?;
+        Ok(bond)
+    }
+
     /// Starts both; the server knows the client's key and a secret that they share. The first link
     /// is plain.
     pub fn start_mixed(lab: &'lab Lab, programs: Programs) -> anyhow::Result<Self> {

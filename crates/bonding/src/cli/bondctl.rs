@@ -176,7 +176,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Status { json, watch, target } => return status(json, watch, &target.sockets()),
         Command::Invite(arguments) => say(clients::invite(arguments)?),
-        Command::Clients(arguments) => say(clients::clients(&arguments, Style::of_stdout())?),
+        Command::Clients(arguments) => {
+            clients::clients(&arguments, Style::of_stdout(), &mut std::io::stdout().lock())?;
+        }
         Command::Revoke(arguments) => say(clients::revoke(arguments)?),
         Command::Trace(arguments) => print::run(&arguments, std::io::stdout().lock())?,
         Command::Cleanup { target } => cleanup(&target.sockets())?,

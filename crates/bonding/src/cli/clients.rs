@@ -1,5 +1,6 @@
 //! `bondctl invite`, `clients` and `revoke`: the clients of a running server.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -67,14 +68,21 @@ pub(super) fn invite(arguments: InviteArguments) -> anyhow::Result<Said> {
     Ok(said_of_invitation(&invited))
 }
 
-pub(super) fn clients(arguments: &ClientsArguments, style: Style) -> anyhow::Result<Said> {
-    let clients: Clients = ask(&arguments.server, &Request::Clients)?;
-    let result = if arguments.json {
-        format!("{}\n", serde_json::to_string(&clients)?)
+/// Writes the list to `out`. Its JSON is handed on as it comes; a table needs all of it first, to
+/// know how wide its columns are.
+pub(super) fn clients(
+    arguments: &ClientsArguments,
+    style: Style,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let ClientsArguments { json, server } = arguments;
+    if *json {
+        connect(server)?.copy(&Request::Clients, out)?;
     } else {
-        render(&clients, style)
-    };
-    Ok(Said { result, notes: Vec::new() })
+        let clients: Clients = ask(server, &Request::Clients)?;
+        out.write_all(render(&clients, style).as_bytes()).context("standard output")?;
+    }
+    out.flush().context("standard output")
 }
 
 pub(super) fn revoke(arguments: RevokeArguments) -> anyhow::Result<Said> {
@@ -91,14 +99,20 @@ pub(super) fn revoke(arguments: RevokeArguments) -> anyhow::Result<Said> {
 /// Asks the server. Arguments that it would refuse are wrong usage, found before it is asked.
 fn ask<T: serde::de::DeserializeOwned>(server: &ServerTarget, request: &Request) -> anyhow::Result<T> {
     request.command().map_err(Usage)?;
-    let mut connection = Ask::connect(&server.socket).map_err(|error| match error {
+    let answer = connect(server)?.ask(request)?;
+    serde_json::from_str(&answer).context("the running program is of another version than this bondctl")
+}
+
+fn connect(server: &ServerTarget) -> anyhow::Result<Ask> {
+    Ask::connect(&server.socket).map_err(|error| match error {
         AskError::NotRunning(socket) => {
             anyhow::anyhow!("no server answers on {}: start bonding-server first", socket.display())
         }
-        other @ (AskError::NotPermitted(_) | AskError::Io { .. } | AskError::Refused(_)) => other.into(),
-    })?;
-    let answer = connection.ask(request)?;
-    serde_json::from_str(&answer).context("the running program is of another version than this bondctl")
+        other @ (AskError::NotPermitted(_)
+        | AskError::Io { .. }
+        | AskError::Out(_)
+        | AskError::Refused(_)) => other.into(),
+    })
 }
 
 fn said_of_invitation(invited: &Invited) -> Said {

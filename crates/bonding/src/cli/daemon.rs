@@ -15,9 +15,10 @@ use bonding_os::notify::Notifier;
 use bonding_os::privileges::Rights;
 use clap::{Parser, Subcommand};
 
+use super::answers::{Answering, Listing};
 use super::join::JoinArguments;
 use crate::config::{self, Loaded, Problems, Security};
-use crate::control::{self, Control, Request};
+use crate::control::Control;
 use crate::engine::{Running, Service};
 use crate::status::{Role, Snapshot};
 use crate::trace::options::TraceOptions;
@@ -158,7 +159,7 @@ fn checked<T>(loaded: &Loaded<T>) -> ExitCode {
 
 /// The work beside the engine.
 struct Daemon {
-    control: Control,
+    control: Control<Listing>,
     /// The file and how to check it again; `None` on defaults.
     file: Option<PathBuf>,
     recheck: fn(&Path) -> Result<(), Problems>,
@@ -197,15 +198,6 @@ impl Daemon {
     }
 }
 
-/// The answer to a request on the control socket.
-fn answer(request: &Request, running: &mut dyn Running) -> Result<String, String> {
-    let json = match request.command()? {
-        None => serde_json::to_string(&running.snapshot().status()),
-        Some(command) => serde_json::to_string(&running.command(command)?),
-    };
-    json.map_err(|error| error.to_string())
-}
-
 impl Service for Daemon {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.control.as_fd())
@@ -218,18 +210,19 @@ impl Service for Daemon {
     }
 
     fn due_in(&self) -> Option<Duration> {
-        self.notifier.as_ref()?.due_in()
+        let notifier = self.notifier.as_ref().and_then(Notifier::due_in);
+        notifier.into_iter().chain(self.control.due_in()).min()
     }
 
     fn handle_due(&mut self) {
         if let Some(notifier) = &mut self.notifier {
             notifier.alive();
         }
+        self.control.handle_due();
     }
 
     fn handle_ready(&mut self, running: &mut dyn Running) {
-        self.control
-            .handle_ready(|request| answer(&request, running).unwrap_or_else(|why| control::error(&why)));
+        self.control.handle_ready(&mut Answering(running));
     }
 
     fn handle_interval(&mut self, snapshot: &Snapshot) {

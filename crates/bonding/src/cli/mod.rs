@@ -3,6 +3,7 @@
 //! Contract: results on standard output, errors on standard error. Exit codes: 0 all is well, 1 a
 //! step failed, 2 the command line or a configuration file is wrong.
 
+mod answers;
 pub mod bondctl;
 mod check;
 mod clients;

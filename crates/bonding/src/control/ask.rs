@@ -1,6 +1,6 @@
 //! The asking side of the control socket, for tools: blocking, with a time limit.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use super::Request;
 
 /// Chosen: a running instance answers within a turn of its event loop.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest answer: more than the answering side keeps.
-const ANSWER_MAX_BYTES: u64 = 8 << 20;
+/// How an answer begins that is an error.
+const ERROR: &[u8] = b"{\"error\":";
 
 /// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum AskError {
         /// Why.
         error: io::Error,
     },
+    /// The answer cannot be handed on.
+    #[error("standard output: {0}")]
+    Out(io::Error),
     /// The answer is an error.
     #[error("{0}")]
     Refused(String),
@@ -68,20 +71,52 @@ impl Ask {
     /// # Errors
     /// When there is no answer in time, or the answer is an error.
     pub fn ask(&mut self, request: &Request) -> Result<String, AskError> {
-        let mut answer = String::new();
-        let outcome = writeln!(self.stream.get_mut(), "{}", request.line())
-            .and_then(|()| self.stream.by_ref().take(ANSWER_MAX_BYTES).read_line(&mut answer));
-        let failed = |error| AskError::Io { path: self.path.clone(), error };
-        outcome.map_err(failed)?;
-        if !answer.ends_with('\n') {
-            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-        }
-        let error = serde_json::from_str::<serde_json::Value>(&answer)
-            .ok()
-            .and_then(|value| value.get("error").and_then(|error| error.as_str().map(str::to_owned)));
-        match error {
-            Some(error) => Err(AskError::Refused(error)),
-            None => Ok(answer),
-        }
+        let mut answer = Vec::new();
+        self.copy(request, &mut answer)?;
+        String::from_utf8(answer)
+            .map_err(|_| AskError::Io { path: self.path.clone(), error: io::ErrorKind::InvalidData.into() })
     }
+
+    /// The same for an answer of any length: it goes to `out` as it comes, with the newline at its
+    /// end.
+    ///
+    /// # Errors
+    /// When there is no answer in time, the answer is an error, or `out` takes no more.
+    pub fn copy(&mut self, request: &Request, out: &mut impl Write) -> Result<(), AskError> {
+        let path = self.path.clone();
+        let failed = |error| AskError::Io { path: path.clone(), error };
+        writeln!(self.stream.get_mut(), "{}", request.line()).map_err(failed)?;
+        // Kept until it is known whether the answer is an error; an error is kept whole.
+        let mut kept = Vec::new();
+        let mut is_error = None;
+        loop {
+            let part = self.stream.fill_buf().map_err(failed)?;
+            if part.is_empty() {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let end = part.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let part = part.get(..end.unwrap_or(part.len())).unwrap_or(part);
+            let count = part.len();
+            kept.extend_from_slice(part);
+            self.stream.consume(count);
+            if end.is_some() || kept.len() >= ERROR.len() {
+                is_error = is_error.or(Some(kept.starts_with(ERROR)));
+            }
+            if is_error == Some(false) {
+                out.write_all(&kept).map_err(AskError::Out)?;
+                kept.clear();
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        if is_error == Some(true) { Err(AskError::Refused(error_of(&kept))) } else { Ok(()) }
+    }
+}
+
+/// The text of an error.
+fn error_of(answer: &[u8]) -> String {
+    let value = serde_json::from_slice::<serde_json::Value>(answer).unwrap_or_default();
+    let text = value.get("error").and_then(|error| error.as_str());
+    text.map_or_else(|| String::from_utf8_lossy(answer).trim().to_owned(), str::to_owned)
 }

@@ -5,8 +5,10 @@
 //! impossible requests are answered with `{"error":"…"}`.
 //!
 //! [`Control`] never blocks and needs no thread: it is one descriptor ([`AsFd`]) that is readable
-//! when there is work, which [`Control::handle_ready`] then does. Connections, the length of a
-//! request and unread answers are bounded; a connection that exceeds them is closed. It does not
+//! when there is work, which [`Control::handle_ready`] then does. A long answer comes in portions
+//! ([`Answers`]), each made when the reader has taken the one before: no answer is too long, and
+//! none is kept whole. Connections and the length of a request are bounded. A connection that
+//! exceeds them, or that takes nothing of an answer for some time, is closed. The module does not
 //! know what the answers mean.
 
 mod ask;
@@ -21,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bonding_os::poll::{Interest, Poller, Ready};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -56,12 +59,31 @@ pub enum ControlError {
     },
 }
 
-/// The listening side.
-pub struct Control {
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portion<R> {
+    /// The text; all portions of an answer together are one line.
+    pub text: String,
+    /// What the next portion is made from; `None`: this is the last one.
+    pub rest: Option<R>,
+}
+
+/// The side that answers requests.
+pub trait Answers {
+    /// What the next portion of an answer is made from.
+    type Rest;
+    /// The answer to a request, or its first portion.
+    fn answer(&mut self, request: Request) -> Portion<Self::Rest>;
+    /// The next portion of an answer.
+    fn proceed(&mut self, rest: Self::Rest) -> Portion<Self::Rest>;
+}
+
+/// The listening side; `R` is the rest of an answer that came in part.
+pub struct Control<R> {
     listener: UnixListener,
     poller: Poller,
     ready: Vec<Ready>,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, Connection<R>>,
     next_token: u64,
     /// Held as long as the instance lives.
     _turn: File,
@@ -70,7 +92,7 @@ pub struct Control {
     identity: (u64, u64),
 }
 
-impl Control {
+impl<R> Control<R> {
     /// Makes the socket, and its folder if need be. A file that a crash left behind is replaced.
     ///
     /// # Errors
@@ -99,22 +121,41 @@ impl Control {
     }
 
     /// Accepts connections, reads requests and answers them, all without waiting.
-    pub fn handle_ready(&mut self, mut answer: impl FnMut(Request) -> String) {
+    pub fn handle_ready(&mut self, answers: &mut impl Answers<Rest = R>) {
         let mut ready = std::mem::take(&mut self.ready);
-        if let Err(error) = self.poller.wait(&mut ready, Some(std::time::Duration::ZERO)) {
+        if let Err(error) = self.poller.wait(&mut ready, Some(Duration::ZERO)) {
             tracing::debug!(%error, "control socket");
         }
+        let now = Instant::now();
         for event in &ready {
             if event.token == LISTENER {
-                self.accept();
+                self.accept(now);
             } else {
-                self.serve(event.token, &mut answer);
+                self.serve(event.token, answers, now);
             }
         }
         self.ready = ready;
     }
 
-    fn accept(&mut self) {
+    /// How long until there is work for [`Self::handle_due`].
+    pub fn due_in(&self) -> Option<Duration> {
+        let soonest = self.connections.values().filter_map(Connection::ends_at).min()?;
+        Some(soonest.saturating_duration_since(Instant::now()))
+    }
+
+    /// Drops the readers that take nothing.
+    pub fn handle_due(&mut self) {
+        if self.connections.values().any(|connection| connection.ends_at().is_some()) {
+            self.drop_readers(Instant::now());
+        }
+    }
+
+    fn drop_readers(&mut self, now: Instant) {
+        // Closing the descriptor takes it out of the poller.
+        self.connections.retain(|_, connection| connection.ends_at().is_none_or(|at| at > now));
+    }
+
+    fn accept(&mut self, now: Instant) {
         // One at a time: the descriptor stays readable while there are more.
         let Ok((stream, _)) = self.listener.accept() else { return };
         if stream.set_nonblocking(true).is_err() {
@@ -126,23 +167,18 @@ impl Control {
         let token = self.next_token;
         self.next_token += 1;
         if self.poller.add(&stream, token, Interest::Readable).is_ok() {
-            self.connections.insert(token, Connection::new(stream));
+            self.connections.insert(token, Connection::new(stream, now));
         }
     }
 
-    fn serve(&mut self, token: u64, answer: &mut impl FnMut(Request) -> String) {
+    fn serve(&mut self, token: u64, answers: &mut impl Answers<Rest = R>, now: Instant) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        let mut line_answer = |line: &str| match Request::parse(line) {
-            Ok(request) => answer(request),
-            Err(why) => error(&why),
-        };
         let waited = connection.interest();
-        let kept = connection.handle_ready(&mut line_answer).is_ok() && {
+        let kept = connection.handle_ready(answers, now).is_ok() && {
             let wanted = connection.interest();
             wanted == waited || self.poller.modify(connection, token, wanted).is_ok()
         };
         if !kept {
-            // Closing the descriptor takes it out of the poller.
             self.connections.remove(&token);
         }
     }
@@ -205,13 +241,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(std::os::fd::OwnedFd::from(socket).into())
 }
 
-impl AsFd for Control {
+impl<R> AsFd for Control<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poller.as_fd()
     }
 }
 
-impl Drop for Control {
+impl<R> Drop for Control<R> {
     fn drop(&mut self) {
         let is_own =
             std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
@@ -222,7 +258,7 @@ impl Drop for Control {
     }
 }
 
-impl fmt::Debug for Control {
+impl<R> fmt::Debug for Control<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
             .field("path", &self.path)

@@ -71,7 +71,7 @@ impl Request {
     pub fn command(&self) -> Result<Option<Command>, String> {
         Ok(Some(match self {
             Self::Status => return Ok(None),
-            Self::Clients => Command::Clients,
+            Self::Clients => Command::Clients { after: None },
             Self::Invite { name, hosts, ports } => Command::Invite {
                 name: config::name(name)?,
                 hosts: parse_hosts(hosts)?,

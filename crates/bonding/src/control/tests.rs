@@ -21,13 +21,59 @@ impl Place {
     }
 }
 
-fn hello(_: Request) -> String {
-    "{\"hello\":1}".to_owned()
+/// Answers everything with this many times `x`, in portions of at most [`PART`].
+struct Long {
+    bytes: usize,
+    portions: usize,
+}
+
+const PART: usize = 16 << 10;
+
+impl Long {
+    fn new(bytes: usize) -> Self {
+        Self { bytes, portions: 0 }
+    }
+}
+
+impl Answers for Long {
+    type Rest = usize;
+
+    fn answer(&mut self, _: Request) -> Portion<usize> {
+        self.proceed(self.bytes)
+    }
+
+    fn proceed(&mut self, left: usize) -> Portion<usize> {
+        self.portions += 1;
+        let text = "x".repeat(left.min(PART));
+        Portion { text, rest: left.checked_sub(PART).filter(|left| *left > 0) }
+    }
+}
+
+struct Hello;
+
+impl Answers for Hello {
+    type Rest = usize;
+
+    fn answer(&mut self, _: Request) -> Portion<usize> {
+        Portion { text: "{\"hello\":1}".to_owned(), rest: None }
+    }
+
+    fn proceed(&mut self, _: usize) -> Portion<usize> {
+        unreachable!("its answers are one portion")
+    }
 }
 
 /// Runs `tools` beside an instance that answers until they are done, waiting on its descriptor as
 /// an event loop does.
 fn beside<T>(place: &Place, tools: impl FnOnce() -> T) -> T {
+    beside_answers(place, Hello, tools)
+}
+
+fn beside_answers<T>(
+    place: &Place,
+    mut answers: impl Answers<Rest = usize> + Send,
+    tools: impl FnOnce() -> T,
+) -> T {
     /// Ends the serving loop even when the tools panic.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
@@ -40,7 +86,7 @@ fn beside<T>(place: &Place, tools: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let stop = &stop;
         scope.spawn(move || {
-            let mut control = Control::bind(&place.socket()).unwrap();
+            let mut control = Control::<usize>::bind(&place.socket()).unwrap();
             bound.send(()).unwrap();
             let mut outer = Poller::new().unwrap();
             outer.add(&control, 0, Interest::Readable).unwrap();
@@ -48,7 +94,7 @@ fn beside<T>(place: &Place, tools: impl FnOnce() -> T) -> T {
             while !stop.load(Ordering::SeqCst) {
                 outer.wait(&mut ready, Some(Duration::from_millis(5))).unwrap();
                 if !ready.is_empty() {
-                    control.handle_ready(hello);
+                    control.handle_ready(&mut answers);
                 }
                 assert!(control.connections.len() <= CONNECTIONS_MAX);
             }
@@ -92,7 +138,7 @@ fn requests_may_come_in_pieces_and_unknown_ones_are_answered() {
 #[test]
 fn the_socket_is_its_owners_alone_and_goes_with_the_instance() {
     let place = Place::new();
-    let control = Control::bind(&place.socket()).unwrap();
+    let control = Control::<usize>::bind(&place.socket()).unwrap();
     let mode = std::fs::metadata(place.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -105,17 +151,17 @@ fn the_socket_is_its_owners_alone_and_goes_with_the_instance() {
 #[test]
 fn a_second_instance_is_refused_and_a_dead_one_replaced() {
     let place = Place::new();
-    let first = Control::bind(&place.socket()).unwrap();
-    let second = Control::bind(&place.socket()).unwrap_err();
+    let first = Control::<usize>::bind(&place.socket()).unwrap();
+    let second = Control::<usize>::bind(&place.socket()).unwrap_err();
     assert!(matches!(second, ControlError::Running(_)));
     assert!(second.to_string().starts_with("another instance is running"), "{second}");
     // A crash leaves the file and closes the socket.
     let left_behind = place.0.path().join("run/left.sock");
     drop(std::os::unix::net::UnixListener::bind(&left_behind).unwrap());
     assert!(left_behind.exists());
-    drop(Control::bind(&left_behind).unwrap());
+    drop(Control::<usize>::bind(&left_behind).unwrap());
     drop(first);
-    drop(Control::bind(&place.socket()).unwrap());
+    drop(Control::<usize>::bind(&place.socket()).unwrap());
 }
 
 #[test]
@@ -126,11 +172,11 @@ fn a_lock_is_not_waited_for() {
     // Any user can hold a lock on a folder.
     let others = File::open(&folder).unwrap();
     others.lock().unwrap();
-    drop(Control::bind(&place.socket()).unwrap());
+    drop(Control::<usize>::bind(&place.socket()).unwrap());
     let other = lock(&place.socket()).unwrap();
-    assert!(matches!(Control::bind(&place.socket()), Err(ControlError::Running(_))));
+    assert!(matches!(Control::<usize>::bind(&place.socket()), Err(ControlError::Running(_))));
     drop(other);
-    drop(Control::bind(&place.socket()).unwrap());
+    drop(Control::<usize>::bind(&place.socket()).unwrap());
 }
 
 #[test]
@@ -138,7 +184,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     let place = Place::new();
     std::fs::create_dir(place.0.path().join("run")).unwrap();
     std::fs::write(place.socket(), "precious").unwrap();
-    let error = Control::bind(&place.socket()).unwrap_err();
+    let error = Control::<usize>::bind(&place.socket()).unwrap_err();
     assert!(matches!(error, ControlError::NotASocket(_)));
     assert_eq!(std::fs::read_to_string(place.socket()).unwrap(), "precious");
 }
@@ -161,20 +207,40 @@ fn an_endless_request_and_a_crowd_are_cut_off() {
     });
 }
 
+/// An answer of 100 MB, of which the answering side never has more than one portion.
 #[test]
-fn a_tool_that_does_not_read_the_answers_is_cut_off() {
+fn an_answer_of_any_length_arrives_whole() {
+    const BYTES: usize = 100_000_000;
     let place = Place::new();
-    let mut control = Control::bind(&place.socket()).unwrap();
+    beside_answers(&place, Long::new(BYTES), || {
+        let mut ask = Ask::connect(&place.socket()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(ask.ask(&Request::Clients).unwrap().len(), BYTES + 1);
+        }
+    });
+}
+
+#[test]
+fn a_tool_that_does_not_read_holds_one_portion_and_is_dropped() {
+    let place = Place::new();
+    let mut control = Control::<usize>::bind(&place.socket()).unwrap();
     let mut tool = UnixStream::connect(place.socket()).unwrap();
     tool.set_nonblocking(true).unwrap();
-    let large = "x".repeat(1 << 20);
+    let mut answers = Long::new(usize::MAX);
     for _ in 0..200 {
         let _ = tool.write(b"status\nstatus\n");
-        control.handle_ready(|_| large.clone());
+        let before = answers.portions;
+        control.handle_ready(&mut answers);
+        assert!(answers.portions - before <= 1, "a long answer takes turns with the packets");
         let waiting: usize = control.connections.values().map(Connection::unread).sum();
-        assert!(waiting <= 8 << 20, "{waiting} bytes wait");
+        assert!(waiting <= PART, "{waiting} bytes wait");
     }
+    assert!(control.due_in().is_some_and(|wait| wait <= Duration::from_secs(10)));
+    control.handle_due();
+    assert_eq!(control.connections.len(), 1);
+    control.drop_readers(Instant::now() + Duration::from_secs(11));
     assert!(control.connections.is_empty());
+    assert_eq!(control.due_in(), None);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use bonding_proto::endpoint::SessionId;
+
 use crate::config::{Host, Ports};
 
 /// Something to do.
@@ -19,8 +21,11 @@ pub enum Command {
         /// The ports as seen from outside; `None`: as configured.
         ports: Option<Ports>,
     },
-    /// List all clients.
-    Clients,
+    /// List the next clients.
+    Clients {
+        /// The place behind which the list goes on; `None`: its start.
+        after: Option<ListPlace>,
+    },
     /// Remove a client, or an invitation that is not used yet.
     Revoke {
         /// The name of the client or of the invitation.
@@ -35,9 +40,32 @@ pub enum Reply {
     /// To [`Command::Invite`].
     Invited(Invited),
     /// To [`Command::Clients`].
-    Clients(Clients),
+    Clients(ClientsPage),
     /// To [`Command::Revoke`].
     Revoked(Revoked),
+}
+
+/// A place in the list of clients: when the client enrolled, in seconds since 1970, and its
+/// session. It stays a place when clients come and go.
+pub type ListPlace = (Option<u64>, SessionId);
+
+/// A part of the list of clients, small enough to be made between two packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientsPage {
+    /// The next clients.
+    pub clients: Vec<KnownClient>,
+    /// How the list goes on.
+    #[serde(skip)]
+    pub next: NextPage,
+}
+
+/// How the list of clients goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextPage {
+    /// With the clients behind this place.
+    After(ListPlace),
+    /// Not at all; these are the invitations that are not used yet.
+    End(Vec<OpenInvitation>),
 }
 
 /// An invitation was made.

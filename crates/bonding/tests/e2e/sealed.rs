@@ -147,6 +147,41 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
+/// A server's list of clients is told whole, however long it is.
+pub(crate) fn twenty_thousand_clients_are_listed(lab: &Lab) -> anyhow::Result<()> {
+    const CLIENTS: u32 = 20_000;
+    let name = |number: u32| format!("branch-office-router-{number:05}");
+    let client = |number: u32| {
+        let [a, b, c, d] = (0x0a40_0002 + number).to_be_bytes();
+        // A key of its own for each client, in base64.
+        format!(
+            r#"{{"name":"{}","public_key":"{number:0>8}{}=","addresses":["{a}.{b}.{c}.{d}","fd99::{:x}"],"enrolled":{}}}"#,
+            name(number),
+            "A".repeat(35),
+            2 + number,
+            1_700_000_000 + number
+        )
+    };
+    let clients: Vec<String> = (0..CLIENTS).map(client).collect();
+    let register = format!(r#"{{"version":1,"clients":[{}],"invitations":[]}}"#, clients.join(","));
+    let bond = Bond::start_registered(lab, PROGRAMS, &register, r#"["10.64.0.1/10", "fd99::1/64"]"#)?;
+    invite(&bond, "home")?;
+    let json = bond.bondctl(&["clients", "--json"])?;
+    // More than a connection of the control socket ever keeps.
+    ensure!(json.len() > 4 << 20, "{}", json.len());
+    let listed: Value = serde_json::from_str(&json)?;
+    let names = listed.pointer("/clients").and_then(Value::as_array).context("no clients")?;
+    let names = names.iter().filter_map(|client| client.get("name").and_then(Value::as_str));
+    ensure!(names.eq((0..CLIENTS).map(name)), "not in the order of enrolment");
+    ensure!(listed.pointer("/invitations/0/name") == Some(&Value::from("home")), "no invitation");
+    let table = bond.bondctl(&["clients"])?;
+    ensure!(
+        table.matches("branch-office-router-").count() == CLIENTS as usize
+            && table.contains("home is invited")
+    );
+    bond.stop()
+}
+
 /// A client goes on to the next host if the first is silent, when it joins and when it runs.
 pub(crate) fn a_silent_server_is_passed_over(lab: &Lab) -> anyhow::Result<()> {
     let bond = joined_past_a_silent_host(lab, addr::SERVER_V4.into())?;
