@@ -111,6 +111,7 @@ pub(crate) fn session_config(choice: u8, security: Security) -> SessionConfig {
             run: 1,
             entropy: [choice; 32],
             token: None,
+            next: None,
         }),
     }
 }
@@ -165,7 +166,9 @@ pub(crate) fn new_endpoint(choice: u8, security: Security, now: Instant) -> Endp
             entropy: [choice; 32],
         }),
     };
-    Endpoint::new(&config, now)
+    let mut endpoint = Endpoint::new(&config, now);
+    endpoint.set_enrolling(true);
+    endpoint
 }
 
 /// Takes all outputs of a machine, datagrams and packets, in its order.

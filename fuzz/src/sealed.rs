@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientConfig, Security};
-use bonding_proto::crypto::keys::Token;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
 use bonding_proto::event::SocketEvent;
 use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer};
 use bonding_proto::handshake::{
-    Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys, Verdict,
+    Claim, Cookie, Hello, Initiator, InvitationKey, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
+    Verdict,
 };
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
@@ -360,20 +360,26 @@ impl ToServer {
         }
     }
 
-    /// A first message: from the enrolled client, or from a stranger with a token.
+    /// A first message: from the enrolled client, from a stranger with an invitation, or from the
+    /// client with a new key.
     fn initiate(&mut self, input: &mut Input<'_>) -> Option<()> {
         let (who, link, time) = (input.byte()?, input.byte()?, input.number()?);
         let stranger = who >= 0xc0;
         let index = self.peer.next_index();
+        let identity = key(if stranger { who } else { CLIENT_KEY });
+        let (server, public) = (key(SERVER_KEY).public(), identity.public());
+        let claim = match who {
+            0xe0.. => Claim::rotation(&key(CLIENT_KEY), &public, &server, None).ok(),
+            0xc0.. => Some(InvitationKey::from_bytes([who; 32]).claim(&server, &public)),
+            _ => None,
+        };
         // Mostly newer than the ones before.
         let hello = Hello {
             stamp: Stamp { run: 1, elapsed_us: (u64::from(index) << 8) + u64::from(time) },
             epoch: 50 + u32::from(who % 4),
             aes_fast: who & 4 == 0,
-            token: stranger.then(|| Token::from_bytes([who; 16])),
+            claim,
         };
-        let identity = key(if stranger { who } else { CLIENT_KEY });
-        let server = key(SERVER_KEY).public();
         let attempt = Initiator::new(&identity, &server, None, index, &hello, &mut self.rng);
         let mut message = Vec::new();
         let mac1 = attempt.put(link, self.cookie.as_ref(), &mut message);
@@ -402,12 +408,16 @@ impl ToServer {
                 let home = self.endpoint.add_client(welcome(key(CLIENT_KEY).public()), self.now);
                 assert!(home.is_none_or(|id| self.endpoint.session(id).is_some()));
             }
+            1 if choice >= 0xc0 => self.endpoint.renew_client(SessionId(u16::from(choice / 4 % 4))),
+            1 if choice >= 0x80 => {
+                self.endpoint.expire_client(SessionId(u16::from(choice / 4 % 4)), self.now);
+            }
             1 => self.endpoint.remove_client(SessionId(u16::from(choice / 4 % 4)), self.now),
             _ => {
                 while let Some(asked) = self.endpoint.poll_enrolment() {
                     let answer = match choice % 3 {
                         0 => EnrolmentAnswer::Welcome(welcome(asked.public_key)),
-                        1 => EnrolmentAnswer::Refuse(Refusal::Used),
+                        1 => EnrolmentAnswer::Refuse(Refusal::Used, None),
                         _ => EnrolmentAnswer::Ignore,
                     };
                     self.endpoint.answer_enrolment(asked.id, answer, self.now);

@@ -23,8 +23,10 @@ use bonding_os::undo::Journal;
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::event::Event;
+use bonding_proto::handshake::Refusal;
 use bonding_proto::trace::format::Side;
 use bonding_proto::view::LinkRole;
+use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 
 use self::caps::Caps;
@@ -34,13 +36,13 @@ use crate::config::Host;
 use crate::engine::clock::Clock;
 use crate::engine::command::{Command, Reply};
 use crate::engine::event_loop::{Engine, Parts, Shell};
-use crate::engine::events::EventLogger;
+use crate::engine::events::{EventLogger, why};
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::{ClientPlan, LinkPlan, SealingPlan};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
-use crate::state::{keys, run};
+use crate::state::{keys, preshared, run};
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
 /// The wait before names are looked up again. Chosen: a resolver that failed gets a pause.
@@ -125,20 +127,29 @@ fn loosen_filters(links: &[LinkPlan], journal: &mut Journal) {
 
 /// Reads the keys and begins a run.
 fn sealing(plan: &SealingPlan) -> Result<ClientSealing, RunError> {
-    let identity = keys::load(&plan.private_key_file).map_err(RunError::NoIdentity)?;
+    let SealingPlan { server, private_key_file: file, preshared_key_file } = plan;
+    let identity = keys::load(file).map_err(RunError::NoIdentity)?;
+    let (preshared, origin) = match preshared_key_file {
+        // The configuration counts: the server has this client in its own.
+        Some(file) => (Some(keys::load_preshared(file)?), "configured"),
+        None => match preshared::load(&preshared::file(file), server)? {
+            Some(preshared) => (Some(preshared), "joined"),
+            None => (None, "none"),
+        },
+    };
     tracing::info!(
-        public_key = keys::show(&identity.public()),
-        file = %plan.private_key_file.display(),
+        public_key = keys::show(&identity.public()), file = %file.display(), preshared_key = origin,
         "this client's key"
     );
     Ok(ClientSealing {
         identity,
-        server: plan.server,
-        preshared: plan.preshared_key_file.as_deref().map(keys::load_preshared).transpose()?,
+        server: *server,
+        preshared,
         aes_fast: cipher::aes_is_fast(),
-        run: run::next(&run::file(&plan.private_key_file), SystemTime::now())?,
+        run: run::next(&run::file(file), SystemTime::now())?,
         entropy: setup::entropy()?,
         token: None,
+        next: None,
     })
 }
 
@@ -235,8 +246,8 @@ struct ClientShell<'a> {
     /// The servers' names, as configured.
     hosts: Vec<String>,
     logger: EventLogger,
-    /// The server in use refused this client.
-    refused: bool,
+    /// Why the server in use refused this client, if it did.
+    refused: Option<&'static str>,
     revival: Revival,
 }
 
@@ -245,7 +256,7 @@ impl<'a> ClientShell<'a> {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
         let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
-        Self { plan, tunnel, caps, hosts, logger, refused: false, revival }
+        Self { plan, tunnel, caps, hosts, logger, refused: None, revival }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -253,12 +264,14 @@ impl<'a> ClientShell<'a> {
             && let Some(host) = self.hosts.get(*to)
         {
             self.logger.peer.clone_from(host);
-            self.refused = false;
+            self.refused = None;
         }
-        if matches!(event, Event::Refused(_)) {
-            self.refused = true;
+        if let Event::Refused(refusal) = event {
+            self.refused = Some(why(*refusal));
+        } else if *event == Event::Closed(CloseReason::Expired) {
+            self.refused = Some(why(Refusal::KeyExpired));
         } else if *event == Event::Connected {
-            self.refused = false;
+            self.refused = None;
         }
         self.logger.on_event(event);
     }

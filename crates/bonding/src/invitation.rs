@@ -1,11 +1,11 @@
 //! The line that invites a client: `bond://HOST[,HOST…]:PORTS/SECRET`.
 //!
-//! It has the server's hosts and ports, its key, and the token: the first client that shows it is
-//! enrolled. SECRET is base64 for URLs, without padding, of
+//! It has the server's hosts and ports, its key, and the token, which the client proves to have:
+//! the first client that does is enrolled. SECRET is base64 for URLs, without padding, of
 //!
 //! | bytes | meaning |
 //! | --- | --- |
-//! | 1 | version: 1 |
+//! | 1 | version: 2; in version 1 the token itself was sent |
 //! | 32 | the server's public key |
 //! | 16 | the token |
 //! | 8 | when it expires, in seconds since 1970, the largest byte first |
@@ -26,7 +26,7 @@ use crate::config::{self, Host, Ports};
 
 const SCHEME: &str = "bond://";
 /// The version of the line, its first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Chosen: a wrong line passes once in four thousand million.
 const CHECKSUM_BYTES: usize = 4;
 /// The longest text that is read. Chosen: a line has a few hundred characters.
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             line,
             "bond://vps.example.net,203.0.113.7,[2001:db8::7]:9001-9005/\
-             AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fpaWlpaWlpaWlpaWlpaWlpQAAAABpIkIA8kLpYQ"
+             AgABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fpaWlpaWlpaWlpaWlpaWlpQAAAABpIkIAcbGe1w"
         );
         assert_eq!(Invitation::parse(&line), Ok(invitation()));
         assert_eq!(Invitation::parse(&format!("  {}\n {}\r\n", &line[..80], &line[80..])), Ok(invitation()));
@@ -191,8 +191,12 @@ mod tests {
     #[test]
     fn other_versions_and_places_that_cannot_be_are_refused() {
         let body = invitation().body();
-        let newer = [&[2][..], &[0; 90]].concat();
-        assert_eq!(Invitation::parse(&sealed_by("bond://v:1/", &newer)), Err(InvitationError::Version(2)));
+        for version in [1, 3] {
+            let other = [&[version][..], &[0; 56]].concat();
+            let error = Invitation::parse(&sealed_by("bond://v:1/", &other)).unwrap_err();
+            assert_eq!(error, InvitationError::Version(version));
+            assert!(error.to_string().contains("install the server's version here"), "{error}");
+        }
         for prefix in [
             "bond://:9001/",
             "bond://v/",

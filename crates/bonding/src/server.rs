@@ -22,12 +22,12 @@ use bonding_os::undo::Journal;
 use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
-use bonding_proto::handshake::Refusal;
+use bonding_proto::handshake::{Claim, Refusal};
 use bonding_proto::stats::SessionStats;
 use bonding_proto::trace::format::Side;
 use bonding_proto::{Instant, LinkId};
 
-use self::roster::{Entry, Roster};
+use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{ClientsPage, Command, KnownClient, ListPlace, NextPage, Reply, Revoked};
 use crate::engine::event_loop::{Engine, Parts, Shell};
@@ -235,35 +235,48 @@ impl<'a> ServerShell<'a> {
     }
 
     fn note(&mut self, id: SessionId, entry: Entry) {
-        let logger = EventLogger::new(entry.config.name.clone(), entry.links.clone());
-        self.forget(id);
+        let known = self.forget(id);
         self.list.insert((entry.enrolled, id));
+        let logger = || EventLogger::new(entry.config.name.clone(), entry.links.clone());
+        let logger = known.map_or_else(logger, |member| member.logger);
         self.members.insert(id, Member { entry, logger });
     }
 
-    fn forget(&mut self, id: SessionId) {
-        if let Some(member) = self.members.remove(&id) {
-            self.list.remove(&(member.entry.enrolled, id));
-        }
+    fn forget(&mut self, id: SessionId) -> Option<Member> {
+        let member = self.members.remove(&id)?;
+        self.list.remove(&(member.entry.enrolled, id));
+        Some(member)
     }
 
-    /// A client shows a token. The register is on the disk before the answer leaves.
+    fn find(&self, is_wanted: impl Fn(&Entry) -> bool) -> Option<SessionId> {
+        self.members.iter().find(|(_, member)| is_wanted(&member.entry)).map(|(id, _)| *id)
+    }
+
+    /// A client shows an invitation. The register is on the disk before the answer leaves.
     fn decide(&mut self, endpoint: &mut Endpoint, enrolment: &Enrolment, now: Instant) {
-        let Enrolment { id, public_key, token, remote } = enrolment;
-        let entry = match self.roster.enrol(*public_key, token, SystemTime::now()) {
+        let Enrolment { id, public_key, claim, remote } = enrolment;
+        let granted = match claim {
+            Claim::Invitation { id, proof } => {
+                self.roster.enrol(*public_key, (*id, *proof), SystemTime::now())
+            }
+            // No client of this version claims one.
+            Claim::Rotation { .. } => Err(Refused { error: EnrolError::Unknown, preshared: None }),
+        };
+        let entry = match granted {
             Ok(entry) => entry,
-            Err(error) => {
+            Err(refused) => {
+                let error = &refused.error;
                 if let Some(more) = self.refusal_log.pass() {
-                    tracing::warn!(%remote, %error, more, "did not enrol a client");
+                    tracing::warn!(%remote, %error, more, "did not enrol a client's key");
                 }
-                endpoint.answer_enrolment(*id, refusal(&error), now);
+                endpoint.answer_enrolment(*id, refusal(refused), now);
                 return;
             }
         };
         let answer = EnrolmentAnswer::Welcome(entry.config.clone());
         if let Some(session) = endpoint.answer_enrolment(*id, answer, now) {
             let name = &entry.config.name;
-            tracing::info!(client = name, %remote, "enrolled a client");
+            tracing::info!(client = name, %remote, public_key = keys::show(public_key), "enrolled a client");
             tracing::debug!(client = name, addresses = ?entry.addresses, "its addresses in the tunnel");
             self.note(session, entry);
             self.make_room_for_sealing();
@@ -295,10 +308,7 @@ impl<'a> ServerShell<'a> {
     fn revoke(&mut self, endpoint: &mut Endpoint, name: String, now: Instant) -> Result<Revoked, String> {
         let key = self.roster.revoke(&name, SystemTime::now()).map_err(|error| error.to_string())?;
         if let Some(key) = key {
-            let of_key = |member: &Member| member.entry.config.public_key == Some(key);
-            let ids: Vec<SessionId> =
-                self.members.iter().filter(|(_, member)| of_key(member)).map(|(id, _)| *id).collect();
-            for id in ids {
+            if let Some(id) = self.find(|entry| entry.config.public_key == Some(key)) {
                 endpoint.remove_client(id, now);
                 self.forget(id);
             }
@@ -328,7 +338,7 @@ impl<'a> ServerShell<'a> {
             links: (0..stats.links.len()).map(label).collect(),
             cipher: endpoint.session(id).and_then(|session| session.cipher()),
             rekeys: endpoint.session(id).map_or(0, |session| session.rekeys()),
-            refused: false,
+            refused: None,
             stats,
         })
     }
@@ -350,16 +360,19 @@ fn known_client(member: &Member, endpoint: &Endpoint, id: SessionId, now: Instan
     }
 }
 
-/// The answer to a client that is not enrolled.
-fn refusal(error: &EnrolError) -> EnrolmentAnswer {
-    match error {
-        EnrolError::Unknown => EnrolmentAnswer::Ignore,
-        EnrolError::Used(_) => EnrolmentAnswer::Refuse(Refusal::Used),
-        EnrolError::Expired(_) => EnrolmentAnswer::Refuse(Refusal::Expired),
-        EnrolError::NameTaken(_) | EnrolError::Exhausted(_) | EnrolError::TooMany | EnrolError::State(_) => {
-            EnrolmentAnswer::Refuse(Refusal::Refused)
-        }
-    }
+/// The answer to a client whose key is not enrolled.
+fn refusal(refused: Refused) -> EnrolmentAnswer {
+    let refusal = match refused.error {
+        EnrolError::Unknown => return EnrolmentAnswer::Ignore,
+        EnrolError::Used(_) => Refusal::Used,
+        EnrolError::Expired(_) => Refusal::Expired,
+        EnrolError::Enrolled(_)
+        | EnrolError::NameTaken(_)
+        | EnrolError::Exhausted(_)
+        | EnrolError::TooMany
+        | EnrolError::State(_) => Refusal::Refused,
+    };
+    EnrolmentAnswer::Refuse(refusal, refused.preshared)
 }
 
 impl Shell<Endpoint> for ServerShell<'_> {

@@ -188,6 +188,7 @@ fn client(now: Instant) -> Session {
             run: 1,
             entropy: [3; 32],
             token: None,
+            next: None,
         }),
     };
     Session::new(config, now)

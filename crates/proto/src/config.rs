@@ -126,19 +126,23 @@ pub struct ClientSealing {
     pub run: u64,
     /// Seed of every key that the client draws; from the system's random numbers.
     pub entropy: [u8; 32],
-    /// The invitation, for a server that does not know the client's key yet.
+    /// The token of an invitation, for a server that does not know the client's key yet. It gives
+    /// the pre-shared key in the place of `preshared`.
     pub token: Option<Token>,
+    /// A key that is to take the place of `identity`, once the server knows it.
+    pub next: Option<PrivateKey>,
 }
 
 impl fmt::Debug for ClientSealing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity: _, server, preshared, aes_fast, run, entropy: _, token } = self;
+        let Self { identity: _, server, preshared, aes_fast, run, entropy: _, token, next } = self;
         f.debug_struct("ClientSealing")
             .field("server", server)
             .field("preshared", preshared)
             .field("aes_fast", aes_fast)
             .field("run", run)
             .field("token", token)
+            .field("next", next)
             .finish_non_exhaustive()
     }
 }
@@ -274,6 +278,7 @@ mod tests {
             run: 1,
             entropy: [0x41; 32],
             token: Some(Token::from_bytes([0x41; 16])),
+            next: Some(identity.clone()),
         };
         let server = ServerSealing { identity, aes_fast: true, entropy: [0x41; 32] };
         let shown = format!("{client:?} {server:?}");

@@ -63,6 +63,8 @@ discards! {
     UnknownClient => "unknown_client",
     /// A malformed handshake message, or one of another version.
     HandshakeMalformed => "handshake_malformed",
+    /// An initiation of a version that showed an invitation's token itself.
+    TokenOutdated => "token_outdated",
     /// An initiation that is not newer than the newest of the same client.
     HandshakeReplayed => "handshake_replayed",
     /// More initiations than one source may send.

@@ -38,6 +38,10 @@ pub enum Event {
     Closed(CloseReason),
     /// The server refused this client.
     Refused(Refusal),
+    /// The client's next key has taken the place of its present one: the server knows no other.
+    KeyReplaced,
+    /// The server refused the client's next key. The present one serves on.
+    KeyRefused(Refusal),
     /// The client uses another server.
     ServerChanged {
         /// The server used before, as an index into the configured list.

@@ -182,6 +182,7 @@ impl Setup {
                 run: epoch,
                 entropy: self.entropy(1, epoch),
                 token: None,
+                next: None,
             }),
         };
         Session::new(config, now)

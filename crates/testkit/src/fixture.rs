@@ -74,6 +74,7 @@ pub fn client_config(
             run: 1,
             entropy,
             token: None,
+            next: None,
         }),
     }
 }

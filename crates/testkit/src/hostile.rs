@@ -322,7 +322,7 @@ impl Hostile {
             stamp: Stamp { run: 1, elapsed_us: u64::from(self.tries) },
             epoch: self.epoch,
             aes_fast: true,
-            token: None,
+            claim: None,
         };
         let index = self.rng.next_u32();
         let attempt = Initiator::new(&self.identity, &self.server, None, index, &hello, &mut self.rng);

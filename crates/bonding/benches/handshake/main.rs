@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use bonding::state::keys;
-use bonding::state::register::{Configured, EnrolError, Register};
+use bonding::state::register::{Configured, EnrolError, Register, Shown};
 use bonding_proto::Instant;
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
@@ -16,7 +16,7 @@ use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::limiter::SourceLimiter;
 use bonding_proto::handshake::responder::{MAX_SOURCES, SOURCE_RATE};
-use bonding_proto::handshake::{Hello, Initiator, Responder, Stamp, Verdict, Welcome};
+use bonding_proto::handshake::{Hello, Initiator, InvitationKey, Responder, Stamp, Verdict, Welcome};
 
 /// Repetitions of a step.
 const ROUNDS: u32 = 3_000;
@@ -70,7 +70,7 @@ impl Sides {
             stamp: Stamp { run: 1_700_000_000, elapsed_us: 2_000_000 },
             epoch: 0x0102_0304,
             aes_fast: true,
-            token: Some(Token::from_bytes([0xab; 16])),
+            claim: None,
         };
         let public = self.server_key.public();
         Initiator::new(&self.client_key, &public, Some(&self.psk), 1, &hello, &mut self.rng)
@@ -119,9 +119,11 @@ fn register() {
     keys::load_or_make(&key).unwrap();
     std::fs::write(folder.path().join("server.clients"), register_text()).unwrap();
     let mut register = Register::open(&key).unwrap();
-    let token = Token::from_bytes([0xab; 16]);
+    let (client, server) = (PublicKey([9; 32]), PublicKey([8; 32]));
+    let invitation = InvitationKey::new(&Token::from_bytes([0xab; 16])).id();
+    let shown = Shown { client, server, invitation, proof: [0; 16] };
     measure("register: an unknown token", |_| {
-        let unknown = register.enrol(PublicKey([9; 32]), &token, &Configured::default(), SystemTime::now());
+        let unknown = register.enrol(&shown, &Configured::default(), SystemTime::now());
         assert!(matches!(unknown, Err(EnrolError::Unknown)));
     });
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bonding_os::notify::Notifier;
 use bonding_os::privileges::Rights;
+use bonding_proto::Discard;
 use clap::{Parser, Subcommand};
 
 use super::answers::{Answering, Listing};
@@ -20,7 +21,7 @@ use super::join::JoinArguments;
 use crate::config::{self, Loaded, Problems, Security};
 use crate::control::Control;
 use crate::engine::{Running, Service};
-use crate::status::{Role, Snapshot};
+use crate::status::{Role, SessionSnapshot, Snapshot};
 use crate::trace::options::TraceOptions;
 use crate::{client, logs, server};
 
@@ -233,10 +234,18 @@ impl Service for Daemon {
             snapshot.role == Role::Client && !snapshot.sessions.iter().any(|one| one.stats.connected);
         self.silent_reports = if silent { self.silent_reports.saturating_add(1) } else { 0 };
         if self.silent_reports == SILENT_REPORTS {
-            tracing::warn!(
-                "still no answer from the server: is it running and reachable over UDP, and does `bondctl clients` there \
-                 know this client? The server does not answer unknown clients"
-            );
+            let unread = |one: &SessionSnapshot| one.stats.discards.of(Discard::Unauthenticated) > 0;
+            if snapshot.sessions.iter().any(unread) {
+                tracing::warn!(
+                    "answers come that this client's keys do not open: the server shares another pre-shared key with it, or \
+                     none. If the client's state was lost or is an old copy, `bondctl revoke` it on the server and invite it again"
+                );
+            } else {
+                tracing::warn!(
+                    "still no answer from the server: is it running and reachable over UDP, and does `bondctl clients` there \
+                     know this client? The server does not answer unknown clients"
+                );
+            }
         }
     }
 

@@ -108,7 +108,8 @@ fn heading(status: &Status, now: SystemTime, style: Style) -> String {
 /// A session's state, since when, with which peer and cipher.
 fn session(session: &Session, now: SystemTime, style: Style) -> Vec<String> {
     if session.state != "up" {
-        return vec![style.paint(Colour::Red, &session.state)];
+        let why = session.refused.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        return vec![style.paint(Colour::Red, &session.state) + &why];
     }
     let mut text = style.paint(Colour::Green, "up");
     let since = session.since.as_deref().and_then(|since| humantime::parse_rfc3339(since).ok());

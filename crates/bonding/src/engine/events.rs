@@ -52,7 +52,11 @@ const fn kind(event: &Event) -> usize {
         Event::Connected | Event::Disconnected => 0,
         Event::LinkState { .. } => 1,
         Event::PathChanged { .. } => 2,
-        Event::PeerRestarted | Event::Closed(_) | Event::Refused(_) => 3,
+        Event::PeerRestarted
+        | Event::Closed(_)
+        | Event::Refused(_)
+        | Event::KeyReplaced
+        | Event::KeyRefused(_) => 3,
         Event::LinkMtu { .. } | Event::TunnelMtu(_) => 4,
         Event::ControlChanged { .. } => 5,
         Event::FlowsChanged { .. } => 6,
@@ -122,9 +126,18 @@ impl EventLogger {
                 CloseReason::Revoked => {
                     tracing::error!(%peer, "the server has revoked this client's key; ask for a new invitation");
                 }
+                CloseReason::Expired => {
+                    tracing::error!(%peer, "the server refuses this client: {}", why(Refusal::KeyExpired));
+                }
             },
             Event::Refused(refusal) => {
                 tracing::error!(%peer, "the server refused this client: {}", why(*refusal))
+            }
+            Event::KeyReplaced => tracing::info!(%peer, "the server knows this client by its new key"),
+            Event::KeyRefused(refusal) => {
+                tracing::error!(
+                    %peer, "the server refused this client's new key, the old one serves on: {}", why(*refusal)
+                );
             }
             Event::ServerChanged { .. } => tracing::warn!(%peer, "the client uses this server from now on"),
             Event::LinkMtu { link, bytes } => {
@@ -158,11 +171,13 @@ impl EventLogger {
     }
 }
 
-fn why(refusal: Refusal) -> &'static str {
+/// Why a server refuses a client, for a person.
+pub(crate) const fn why(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Used => "the invitation was used already",
         Refusal::Expired => "the invitation has expired",
         Refusal::Refused => "the server's log says why",
+        Refusal::KeyExpired => "this client's key has expired; `bondctl expire` on the server renews it",
     }
 }
 

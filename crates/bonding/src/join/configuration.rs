@@ -28,6 +28,8 @@ pub(super) fn existing(file: &Path, invitation: &Invitation, private_key_file: &
             && client.hosts == invitation.hosts
             && client.ports == invitation.ports
             && client.private_key_file == private_key_file
+            // It would take the place of the key that joining gives.
+            && client.preshared_key_file.is_none()
     };
     match config::load_client(file) {
         Ok(loaded) if same(&loaded.config) => Existing::Same,
@@ -147,6 +149,10 @@ mod tests {
         std::fs::write(&file, edited).unwrap();
         assert_eq!(check(), Existing::Same);
         assert_eq!(existing(&file, &invitation(), Path::new("/elsewhere")), Existing::Other);
+        let shared = std::fs::read_to_string(&file).unwrap();
+        let shared = shared.replacen("ports =", "preshared_key_file = \"/run/psk\"\nports =", 1);
+        std::fs::write(&file, shared).unwrap();
+        assert_eq!(check(), Existing::Other, "a key of its own");
         let other = Invitation { server: PublicKey([8; 32]), ..invitation() };
         assert_eq!(existing(&file, &other, key), Existing::Other);
         std::fs::write(&file, "[server]\nhost = 5\n").unwrap();

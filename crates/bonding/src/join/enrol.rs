@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bonding_os::poll::{Interest, Poller};
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::crypto::rng::SecretRng;
-use bonding_proto::handshake::{Cookie, Hello, Initiator, Mac1, Outcome, Refusal, Stamp, Welcome};
+use bonding_proto::handshake::{
+    Cookie, Hello, Initiator, InvitationKey, Mac1, Outcome, Refusal, Stamp, Welcome,
+};
 
 use crate::config::Host;
 use crate::engine::cipher;
@@ -50,6 +52,12 @@ pub enum EnrolError {
     /// Too late.
     #[error("the invitation has expired; ask for a new one: `bondctl invite NAME` on the server")]
     Expired,
+    /// This key is known, and no longer valid.
+    #[error(
+        "the server knows this client's key, and it has expired; `bondctl expire NAME never` on the server makes it \
+         valid again"
+    )]
+    KeyExpired,
     /// The server refused the client.
     #[error("the server refused this client; the server's log says why")]
     Refused,
@@ -78,7 +86,8 @@ pub enum EnrolError {
     System(#[from] io::Error),
 }
 
-/// Enrols `identity`; gives the server's welcome.
+/// Enrols `identity`; gives the server's welcome. Only a server that knows the invitation can have
+/// made it: the handshake is sealed with the pre-shared key that the token gives.
 pub(super) fn enrol(invitation: &Invitation, identity: &PrivateKey, run: u64) -> Result<Welcome, EnrolError> {
     enrol_within(&PAUSES, invitation, identity, run)
 }
@@ -99,6 +108,7 @@ fn enrol_within(
                 Outcome::Refused(Refusal::Used) => Err(EnrolError::Used),
                 Outcome::Refused(Refusal::Expired) => Err(EnrolError::Expired),
                 Outcome::Refused(Refusal::Refused) => Err(EnrolError::Refused),
+                Outcome::Refused(Refusal::KeyExpired) => Err(EnrolError::KeyExpired),
             };
         }
     }
@@ -202,15 +212,18 @@ impl<'a> Asking<'a> {
         let mut word = [0; 8];
         self.rng.fill(&mut word);
         let [a, b, c, d, e, f, g, h] = word;
+        let Invitation { server, token, .. } = self.invitation;
+        let (key, client) = (InvitationKey::new(token), self.identity.public());
         let hello = Hello {
             stamp: Stamp { run: self.run, elapsed_us },
             epoch: u32::from_ne_bytes([a, b, c, d]),
             aes_fast: cipher::aes_is_fast(),
-            token: Some(self.invitation.token.clone()),
+            claim: Some(key.claim(server, &client)),
         };
         let index = u32::from_ne_bytes([e, f, g, h]);
-        let server = &self.invitation.server;
-        self.attempts.push(Initiator::new(self.identity, server, None, index, &hello, &mut self.rng));
+        let preshared = key.preshared(server, &client);
+        let attempt = Initiator::new(self.identity, server, Some(&preshared), index, &hello, &mut self.rng);
+        self.attempts.push(attempt);
         let mut sent = false;
         let mut failed = None;
         for at in 0..self.remotes.len() {

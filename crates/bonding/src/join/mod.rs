@@ -1,11 +1,14 @@
 //! `bonding-client join`: from an invitation to a client that only has to be started.
 //!
 //! ```text
-//! line whole? ── client.toml free? ── key, made once ── enrolled by the server ── client.toml
+//! line whole? ── client.toml free? ── key, made once ── enrolled by the server
+//!    ── client.psk ── client.toml
 //! ```
 //! Every step can be repeated: the key is never overwritten, the same key may show the same
-//! invitation again, and a file that says the same already is left as it is. The server is asked
-//! only after all local checks.
+//! invitation again and gets the same pre-shared key, and a file that says the same already is left
+//! as it is. The server is asked only after all local checks. What is shared with the server is
+//! written down when the server has answered, so that an invitation that is refused takes nothing
+//! from a client that has joined before.
 
 mod configuration;
 mod enrol;
@@ -17,9 +20,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bonding_os::netlink::{NetlinkError, Requests};
 use bonding_proto::config::Prefix;
+use bonding_proto::handshake::InvitationKey;
 
 use crate::invitation::{Invitation, InvitationError};
-use crate::state::{self, StateError, keys, run};
+use crate::state::{self, StateError, keys, preshared, run};
 
 use self::configuration::Existing;
 
@@ -84,8 +88,13 @@ pub fn join(order: &Order) -> Result<Joined, JoinError> {
     }
     let links = find_links()?;
     let (identity, _) = keys::load_or_make(&order.private_key_file)?;
+    let preshared_file = preshared::file(&order.private_key_file);
+    preshared::load(&preshared_file, &invitation.server)?;
     let run = run::next(&run::file(&order.private_key_file), SystemTime::now())?;
     let welcome = enrol::enrol(&invitation, &identity, run)?;
+    let key = InvitationKey::new(&invitation.token);
+    let shared = key.preshared(&invitation.server, &identity.public());
+    preshared::store(&preshared_file, &invitation.server, &shared)?;
     let text = configuration::text(&invitation, &order.private_key_file, &links);
     let written = existing != Existing::Same;
     if written {

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bonding_proto::config::{ClientConfig, Prefix};
-use bonding_proto::crypto::keys::{PublicKey, Token};
+use bonding_proto::crypto::keys::{PresharedKey, PublicKey, Token};
+use bonding_proto::handshake::InvitationId;
 
 use super::place;
 use crate::config::{Host, Ports};
@@ -15,7 +16,7 @@ use crate::engine::RunError;
 use crate::engine::command::{Invited, OpenInvitation};
 use crate::engine::plan::ServerPlan;
 use crate::invitation::Invitation;
-use crate::state::register::{Client, Configured, EnrolError, InviteError, Register, RevokeError};
+use crate::state::register::{Client, Configured, EnrolError, InviteError, Register, RevokeError, Shown};
 use crate::state::{keys, lease};
 
 /// All clients that a server knows.
@@ -40,6 +41,15 @@ pub(super) struct Entry {
     pub(super) addresses: Vec<IpAddr>,
     /// When it enrolled, in seconds since 1970; `None`: it is configured.
     pub(super) enrolled: Option<u64>,
+}
+
+/// A claim that was not granted.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// The reason.
+    pub(super) error: EnrolError,
+    /// The pre-shared key that the answer is sealed with.
+    pub(super) preshared: Option<PresharedKey>,
 }
 
 impl Roster {
@@ -102,7 +112,7 @@ impl Roster {
                 prefixes: client.addresses.iter().copied().map(host).collect(),
                 plain: Vec::new(),
                 public_key: Some(client.public_key),
-                preshared: None,
+                preshared: client.preshared.clone(),
                 addresses: client.addresses.iter().map(|address| self.with_length(*address)).collect(),
                 tx_rates: Vec::new(),
             },
@@ -145,15 +155,18 @@ impl Roster {
         Ok(Invited { invitation: invitation.to_string(), expires: time(expires), private })
     }
 
-    /// Enrols the key that shows a token.
+    /// Enrols the key that shows an invitation.
     pub(super) fn enrol(
         &mut self,
-        key: PublicKey,
-        token: &Token,
+        client: PublicKey,
+        (invitation, proof): (InvitationId, [u8; 16]),
         now: SystemTime,
-    ) -> Result<Entry, EnrolError> {
-        let client = self.register.enrol(key, token, &self.configured, now)?.clone();
-        Ok(self.entry(&client))
+    ) -> Result<Entry, Refused> {
+        let shown = Shown { client, server: self.public_key, invitation, proof };
+        match self.register.enrol(&shown, &self.configured, now).cloned() {
+            Ok(client) => Ok(self.entry(&client)),
+            Err(error) => Err(Refused { error, preshared: self.register.prove(&shown, now).ok() }),
+        }
     }
 
     /// Forgets a client; gives its key if it had enrolled.

@@ -83,6 +83,17 @@ pub fn load_or_make(path: &Path) -> Result<(PrivateKey, bool), StateError> {
 }
 
 fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StateError> {
+    let content = read_secret(path, BYTES_MAX)?;
+    let damaged =
+        |why: &str| StateError::Damaged { path: path.to_owned(), why: why.to_owned(), remedy: REMEDY };
+    let text = std::str::from_utf8(&content).map_err(|_| damaged("it is not text"))?;
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| damaged("it is not base64"))?);
+    let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| damaged("it has not 32 bytes"))?;
+    Ok(Zeroizing::new(key))
+}
+
+/// The content of a file that only its owner may read.
+pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>, StateError> {
     let read = || StateError::io("read", path);
     // Opening a pipe would wait for its writer.
     let file = File::options().read(true).custom_flags(NONBLOCK).open(path).map_err(read())?;
@@ -101,13 +112,7 @@ fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StateError> {
     if owner != 0 && owner != own.as_raw() && !is_services() {
         return Err(StateError::Foreign { path: path.to_owned(), owner });
     }
-    let content = Zeroizing::new(atomic::read_open(&file, BYTES_MAX).map_err(read())?);
-    let damaged =
-        |why: &str| StateError::Damaged { path: path.to_owned(), why: why.to_owned(), remedy: REMEDY };
-    let text = std::str::from_utf8(&content).map_err(|_| damaged("it is not text"))?;
-    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| damaged("it is not base64"))?);
-    let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| damaged("it has not 32 bytes"))?;
-    Ok(Zeroizing::new(key))
+    Ok(Zeroizing::new(atomic::read_open(&file, bytes_max).map_err(read())?))
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "a flag of open(2)")]

@@ -2,14 +2,17 @@
 //! configuration, and its invitations.
 //!
 //! An invitation is a secret of 16 bytes for one name, valid once and for [`VALID`]. The register
-//! keeps only its hash. The key that shows it first becomes the client of that name and gets an
-//! address in each of the tunnel's networks, which it keeps. The same key may show it again, since
-//! an answer can get lost; any other key is told that the invitation was used. The register
-//! remembers an invitation for some time after it was used or has expired, so that a late client is
-//! told the reason.
+//! keeps its hash, which is as good as the secret: it gives the pre-shared key of the client that
+//! uses it. The key that shows it first becomes the client of that name and gets an address in each
+//! of the tunnel's networks, which it keeps. The same key may show it again, since an answer can
+//! get lost; any other key is told that the invitation was used. The register remembers an
+//! invitation for some time after it was used or has expired, so that a late client is told the
+//! reason.
+//!
+//! A client without a pre-shared key enrolled before there were any.
 //!
 //! Contract: a change is on the disk before it takes effect. A token that changes nothing costs one
-//! look-up by its hash, however large the register is: strangers can show any number of tokens. The
+//! look-up by its id, however large the register is: strangers can show any number of tokens. The
 //! configuration comes first: its names, addresses and routes are never leased. If the
 //! configuration takes the address of an enrolled client, that client gets another one.
 //!
@@ -23,9 +26,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use blake2::{Blake2s256, Digest as _};
 use bonding_proto::config::Prefix;
-use bonding_proto::crypto::keys::{PublicKey, Token};
+use bonding_proto::crypto::keys::{PresharedKey, PublicKey, Token};
+use bonding_proto::handshake::{InvitationId, InvitationKey};
 
 use super::lease;
 use super::{StateError, atomic, prepare_folder};
@@ -52,10 +55,25 @@ pub struct Client {
     pub name: String,
     /// Its key.
     pub public_key: PublicKey,
+    /// What it shares with the server since it used its invitation.
+    pub preshared: Option<PresharedKey>,
     /// Its own in the tunnel.
     pub addresses: Vec<IpAddr>,
     /// When it enrolled, in seconds since 1970.
     pub enrolled: u64,
+}
+
+/// A client that shows an invitation to a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    /// The client's key.
+    pub client: PublicKey,
+    /// The server's key.
+    pub server: PublicKey,
+    /// The invitation.
+    pub invitation: InvitationId,
+    /// The proof that the client has the invitation's token.
+    pub proof: [u8; 16],
 }
 
 /// An invitation, used or not.
@@ -63,6 +81,8 @@ pub struct Client {
 pub struct Invitation {
     /// The name of its client.
     pub name: String,
+    /// The hash of its token.
+    key: InvitationKey,
     /// Seconds since 1970.
     pub expires: u64,
     /// The key that used it, and when, in seconds since 1970.
@@ -121,6 +141,11 @@ pub enum EnrolError {
     /// Too late.
     #[error("the invitation \"{0}\" has expired")]
     Expired(String),
+    /// The key is a client's, which shares another pre-shared key with the server.
+    #[error(
+        "the key is that of the client \"{0}\" already; `bondctl revoke {0}` first if it is to join anew"
+    )]
+    Enrolled(String),
     /// The configuration has taken the name meanwhile.
     #[error("the invitation \"{0}\" has the name of a [[client]] of the configuration")]
     NameTaken(String),
@@ -163,8 +188,7 @@ pub struct Register {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Content {
     clients: Vec<Client>,
-    /// By the hash of their tokens.
-    invitations: BTreeMap<[u8; 32], Invitation>,
+    invitations: BTreeMap<InvitationId, Invitation>,
 }
 
 impl Register {
@@ -265,47 +289,70 @@ impl Register {
             return Err(InviteError::TooMany);
         }
         let expires = seconds(now).saturating_add(VALID.as_secs());
-        let invitation = Invitation { name: name.to_owned(), expires, used: None };
-        content.invitations.insert(hash(token), invitation);
+        let key = InvitationKey::new(token);
+        let invitation = Invitation { name: name.to_owned(), key: key.clone(), expires, used: None };
+        content.invitations.insert(key.id(), invitation);
         self.store(content)?;
         Ok(expires)
     }
 
-    /// Enrols the key that shows a token.
+    /// The pre-shared key of a client that shows an invitation, which is open or remembered.
+    ///
+    /// # Errors
+    /// When no invitation has this id, or the client does not have its token.
+    pub fn prove(&self, shown: &Shown, now: SystemTime) -> Result<PresharedKey, EnrolError> {
+        let Shown { client, server, invitation, proof } = shown;
+        let invitation = self.content.invitations.get(invitation);
+        let invitation = invitation.filter(|one| one.is_remembered(seconds(now)));
+        let proven = invitation.filter(|one| one.key.proves(server, client, proof));
+        proven.map(|one| one.key.preshared(server, client)).ok_or(EnrolError::Unknown)
+    }
+
+    /// Enrols the key that shows an invitation.
     ///
     /// # Errors
     /// Why it is not enrolled.
     pub fn enrol(
         &mut self,
-        key: PublicKey,
-        token: &Token,
+        shown: &Shown,
         configured: &Configured,
         now: SystemTime,
     ) -> Result<&Client, EnrolError> {
-        let hash = hash(token);
-        let invitation = self.content.invitations.get(&hash);
-        let invitation = invitation.filter(|one| one.is_remembered(seconds(now)));
-        let Invitation { name, used, .. } = invitation.ok_or(EnrolError::Unknown)?;
+        let preshared = self.prove(shown, now)?;
+        let key = shown.client;
+        let invitation = self.content.invitations.get(&shown.invitation).ok_or(EnrolError::Unknown)?;
+        let name = invitation.name.clone();
         let known = || self.content.clients.iter().position(|client| client.public_key == key);
-        if let Some((by, _)) = used {
-            // The same key: its first answer got lost.
-            let index = Some(by).filter(|by| **by == key).and_then(|_| known());
-            return self.client(index.ok_or_else(|| EnrolError::Used(name.clone()))?);
+        if let Some((by, _)) = invitation.used {
+            // The same key: its first answer got lost. Not if another invitation was used since:
+            // an old message of that client would bring an old pre-shared key back.
+            let index = Some(by).filter(|by| *by == key).and_then(|_| known());
+            let index = index.ok_or_else(|| EnrolError::Used(name.clone()))?;
+            let client = self.client(index)?;
+            let is_same = client.preshared.as_ref() == Some(&preshared);
+            return if is_same { Ok(client) } else { Err(EnrolError::Used(name)) };
         }
-        if invitation.is_none_or(|one| !one.is_open(now)) {
-            return Err(EnrolError::Expired(name.clone()));
+        if !invitation.is_open(now) {
+            return Err(EnrolError::Expired(name));
         }
-        // One key is one client: a known one stays as it is, and the invitation is used.
-        let (name, known) = (name.clone(), known());
+        let known = known();
+        let present = known.and_then(|index| self.content.clients.get(index));
+        if let Some(client) = present.filter(|client| client.preshared.is_some()) {
+            return Err(EnrolError::Enrolled(client.name.clone()));
+        }
+        // One key is one client: a known one gets a pre-shared key, and the invitation is used.
         let mut content = self.content.clone();
         content.forget(now);
-        if let Some(invitation) = content.invitations.get_mut(&hash) {
+        if let Some(invitation) = content.invitations.get_mut(&shown.invitation) {
             invitation.used = Some((key, seconds(now)));
         }
         let index = match known {
             Some(index) => index,
             None => content.add(name, key, configured, now)?,
         };
+        if let Some(client) = content.clients.get_mut(index) {
+            client.preshared = Some(preshared);
+        }
         self.store(content)?;
         self.client(index)
     }
@@ -374,7 +421,13 @@ impl Content {
             return Err(EnrolError::TooMany);
         }
         let index = self.clients.len();
-        self.clients.push(Client { name, public_key: key, addresses: Vec::new(), enrolled: seconds(now) });
+        self.clients.push(Client {
+            name,
+            public_key: key,
+            preshared: None,
+            addresses: Vec::new(),
+            enrolled: seconds(now),
+        });
         let addresses = self.addresses_of(index, configured)?;
         if let Some(client) = self.clients.last_mut() {
             client.addresses = addresses;
@@ -409,10 +462,6 @@ impl Content {
 
 fn host(address: IpAddr) -> Prefix {
     Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
-}
-
-fn hash(token: &Token) -> [u8; 32] {
-    Blake2s256::digest(token.bytes()).into()
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -67,6 +67,9 @@ pub struct Session {
     pub cipher: String,
     /// Keys changed so far.
     pub rekeys: u64,
+    /// Why the server refused the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The TUN device.

@@ -45,8 +45,8 @@ pub struct SessionSnapshot {
     pub cipher: Option<Cipher>,
     /// How often the keys were changed.
     pub rekeys: u64,
-    /// The server refused this client.
-    pub refused: bool,
+    /// Why the server refused this client, if it has.
+    pub refused: Option<&'static str>,
     /// The core's figures.
     pub stats: SessionStats,
 }
@@ -162,7 +162,7 @@ impl Snapshot {
 
 impl SessionSnapshot {
     fn session(&self) -> Session {
-        let state = match (self.stats.connected, self.refused) {
+        let state = match (self.stats.connected, self.refused.is_some()) {
             (true, _) => "up",
             (false, true) => "refused",
             (false, false) => "connecting",
@@ -176,6 +176,7 @@ impl SessionSnapshot {
             peer: usable_remote(&self.stats).map(|remote| remote.ip().to_canonical().to_string()),
             cipher: cipher_word(self.cipher).to_owned(),
             rekeys: self.rekeys,
+            refused: self.refused.filter(|_| !self.stats.connected).map(str::to_owned),
         }
     }
 }
@@ -200,7 +201,14 @@ fn overall(sessions: &[Client], server: bool) -> Session {
     let first = up.min_by(|a, b| a.session.since.cmp(&b.session.since)).or(sessions.first());
     let connecting = || "connecting".to_owned();
     let mut session = first.map_or_else(
-        || Session { state: connecting(), since: None, peer: None, cipher: "none".to_owned(), rekeys: 0 },
+        || Session {
+            state: connecting(),
+            since: None,
+            peer: None,
+            cipher: "none".to_owned(),
+            rekeys: 0,
+            refused: None,
+        },
         |one| one.session.clone(),
     );
     if server && sessions.len() > 1 {

@@ -37,7 +37,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
         }],
         cipher: None,
         rekeys: 0,
-        refused: false,
+        refused: None,
         stats: SessionStats {
             connected,
             links: vec![LinkStats { control: control(), ..figures(0, 22.5, 8.2, 10.0, 1_225) }],
@@ -138,10 +138,13 @@ fn a_sealed_session_says_how_and_a_refused_one_that_it_is() {
     let sealed = SessionSnapshot { cipher: Some(Cipher::Aes256Gcm), rekeys: 3, ..session("vps", true) };
     let status = snapshot(Role::Client, vec![sealed]).status();
     assert_eq!((status.session.cipher.as_str(), status.session.rekeys), ("aes-256-gcm", 3));
-    let refused = SessionSnapshot { refused: true, ..session("vps", false) };
-    assert_eq!(snapshot(Role::Client, vec![refused.clone()]).status().session.state, "refused");
-    let again = SessionSnapshot { refused: true, ..session("vps", true) };
-    assert_eq!(snapshot(Role::Client, vec![again]).status().session.state, "up");
+    let refused = SessionSnapshot { refused: Some("this client's key has expired"), ..session("vps", false) };
+    let status = snapshot(Role::Client, vec![refused.clone()]).status();
+    assert_eq!(status.session.state, "refused");
+    assert_eq!(status.session.refused.as_deref(), Some("this client's key has expired"));
+    let again = SessionSnapshot { refused: Some("this client's key has expired"), ..session("vps", true) };
+    let status = snapshot(Role::Client, vec![again]).status();
+    assert_eq!((status.session.state.as_str(), status.session.refused), ("up", None));
 }
 
 #[test]

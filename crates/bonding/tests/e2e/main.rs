@@ -64,6 +64,11 @@ const TESTS: &[(&str, Test)] = &[
     ("an_invitation_is_all_it_takes", sealed::an_invitation_is_all_it_takes),
     ("lines_that_do_not_enrol_say_why", sealed::lines_that_do_not_enrol_say_why),
     ("a_revoked_client_is_out_at_once", sealed::a_revoked_client_is_out_at_once),
+    (
+        "a_client_without_what_it_shares_gets_no_session",
+        sealed::a_client_without_what_it_shares_gets_no_session,
+    ),
+    ("a_client_that_joined_before_goes_on", sealed::a_client_that_joined_before_goes_on),
     ("twenty_thousand_clients_are_listed", sealed::twenty_thousand_clients_are_listed),
     ("a_silent_server_is_passed_over", sealed::a_silent_server_is_passed_over),
     ("a_dead_family_is_passed_over", sealed::a_dead_family_is_passed_over),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab, addr};
-use bonding_testkit::bond::{Bond, SERVER_V4, SERVER_V6, run};
+use bonding_testkit::bond::{Bond, FOLDER, SERVER_V4, SERVER_V6, run};
 use bonding_testkit::wait::eventually;
 use serde_json::Value;
 
@@ -141,6 +141,57 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     // With a new invitation the same machine enrols again and gets its addresses again.
     let output = bond.join(&invite(&bond, "home")?, "client.key")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
+/// The files of the client's state, without the shared folder's other files.
+fn client_state(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(FOLDER).join(name)
+}
+
+/// What the client and the server share since the join is needed in every handshake: nothing falls
+/// back to a handshake without it. The same invitation brings it back.
+pub(crate) fn a_client_without_what_it_shares_gets_no_session(lab: &Lab) -> anyhow::Result<()> {
+    let (mut bond, line) = joined(lab)?;
+    traffic_flows(lab)?;
+    bond.kill(Host::Client)?;
+    // The join wrote nothing down, as when it was killed after the server's answer.
+    std::fs::remove_file(client_state("client.psk"))?;
+    bond.start_joined()?;
+    eventually("the client says that its keys open no answer", || {
+        ensure!(bond.log(Host::Client).contains("answers come that this client's keys do not open"));
+        let status = bond.status(Host::Client)?;
+        ensure!(status.pointer("/session/state") == Some(&Value::from("connecting")), "{status}");
+        let refused = status.pointer("/discards/unauthenticated").and_then(Value::as_u64);
+        ensure!(refused > Some(0), "{status}");
+        Ok(())
+    })?;
+    bond.kill(Host::Client)?;
+    let output = bond.join(&line, "client.key")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
+/// A client that joined before there was anything to share goes on without it.
+pub(crate) fn a_client_that_joined_before_goes_on(lab: &Lab) -> anyhow::Result<()> {
+    let (mut bond, _) = joined(lab)?;
+    for host in [Host::Client, Host::Server] {
+        bond.kill(host)?;
+    }
+    std::fs::remove_file(client_state("client.psk"))?;
+    let register = client_state("server.clients");
+    let mut text: Value = serde_json::from_str(&std::fs::read_to_string(&register)?)?;
+    let client = text.pointer_mut("/clients/0").and_then(Value::as_object_mut).context("no client")?;
+    ensure!(client.remove("preshared_key").is_some(), "no pre-shared key");
+    *text.pointer_mut("/version").context("no version")? = 1.into();
+    std::fs::write(&register, text.to_string())?;
+    bond.start_server()?;
     bond.start_joined()?;
     bond.wait_until_up()?;
     traffic_flows(lab)?;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::StateMachine;
 use crate::config::SessionConfig;
-use crate::crypto::keys::PublicKey;
+use crate::crypto::keys::{PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, SocketEvent};
@@ -209,17 +209,46 @@ impl Client {
         entry.closing = false;
     }
 
+    /// `next` is to take the place of this client's key, with every server: all are reached by the
+    /// same key. [`Event::KeyReplaced`] tells when it has.
+    pub fn rotate(&mut self, next: PrivateKey, now: Instant) {
+        if let Some(sealing) = &mut self.template.sealing {
+            sealing.next = Some(next.clone());
+        }
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.rotate(next.clone(), now);
+        }
+    }
+
+    fn adopt_next(&mut self) {
+        if let Some(sealing) = &mut self.template.sealing
+            && let Some(next) = sealing.next.take()
+        {
+            sealing.identity = next;
+        }
+        self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()).for_each(Session::adopt_next);
+    }
+
     /// Decides again which server is active and which servers are contacted.
     fn review(&mut self, now: Instant) {
+        let mut is_replaced = false;
         for (at, entry) in self.servers.iter_mut().enumerate() {
             let Some(session) = &mut entry.session else { continue };
             while let Some(event) = session.poll_event() {
-                if at == self.active {
+                let of_key = matches!(event, Event::KeyReplaced | Event::KeyRefused(_));
+                is_replaced |= event == Event::KeyReplaced;
+                if let (Event::KeyRefused(_), Some(sealing)) = (&event, &mut self.template.sealing) {
+                    sealing.next = None;
+                }
+                if at == self.active || of_key {
                     self.events.push_back(event);
                 }
             }
             let connected = session.is_connected() && !entry.closing;
             entry.connected_since = connected.then(|| entry.connected_since.unwrap_or(now));
+        }
+        if is_replaced {
+            self.adopt_next();
         }
         let answers = self.servers.get(self.active).is_some_and(|entry| entry.connected_since.is_some());
         match (answers, self.silent_since) {

@@ -90,6 +90,7 @@ fn client(now: Instant) -> Client {
             run: 1,
             entropy: [1; 32],
             token: None,
+            next: None,
         }),
     };
     let server = |server| Server {

@@ -3,9 +3,9 @@
 //! An initiation is checked in the order of cost: an initiation that came before over another link
 //! gets the same answer again; then the responder's budgets and cookies; then the key agreement.
 //! The endpoint then checks whether the client is enrolled and its stamp newer than any before. A
-//! client that is not enrolled but shows an invitation's token becomes an [`Enrolment`] for the
-//! driver, which keeps the invitations and must store the client before it answers. Any other
-//! client gets no answer.
+//! client that shows an invitation, or a new key in the place of one that is enrolled, becomes an
+//! [`Enrolment`] for the driver, which keeps invitations and clients and must store the change
+//! before it answers. Any other client gets no answer.
 //!
 //! Stamps are not kept over a restart. A replayed first message then creates keys that the attacker
 //! cannot use, and has no other effect.
@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use crate::config::{ClientConfig, ServerSealing};
 use crate::crypto::aead::Cipher;
-use crate::crypto::keys::{PresharedKey, PublicKey, Token};
+use crate::crypto::keys::{PresharedKey, PublicKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{
-    Hello, Incoming, Initiation, Refusal, Responder, ResponseMessage, TransportKeys, Verdict, Welcome,
+    Claim, Hello, Incoming, Initiation, Refusal, Responder, ResponseMessage, TransportKeys, Verdict, Welcome,
 };
 use crate::packet::{Datagram, LinkId, Path, Transmit};
 use crate::time::Instant;
@@ -35,7 +35,7 @@ const RECENT_MAX: usize = 4_096;
 /// The most enrolments that wait for the driver. Chosen: a person invites few clients at once.
 const ENROLMENTS_MAX: usize = 16;
 
-/// A client with an unknown key shows an invitation. To be answered with
+/// A client wants its key to be enrolled. To be answered with
 /// [`Endpoint::answer_enrolment`](super::Endpoint::answer_enrolment).
 #[derive(Debug, Clone)]
 pub struct Enrolment {
@@ -43,8 +43,9 @@ pub struct Enrolment {
     pub id: u64,
     /// The client's static key, which the client has proven to own.
     pub public_key: PublicKey,
-    /// The invitation's secret.
-    pub token: Token,
+    /// Why. The proof of an invitation is to be checked by the driver, which has its key; that of a
+    /// rotation is checked.
+    pub claim: Claim,
     /// The client's address, unproven.
     pub remote: SocketAddr,
 }
@@ -52,10 +53,10 @@ pub struct Enrolment {
 /// The driver's decision about an enrolment.
 #[derive(Debug)]
 pub enum EnrolmentAnswer {
-    /// The invitation is valid, and the client is stored.
+    /// The claim is good, and the client is stored.
     Welcome(ClientConfig),
-    /// The invitation was valid once.
-    Refuse(Refusal),
+    /// The claim is proven and refused. The answer is sealed with this pre-shared key too.
+    Refuse(Refusal, Option<PresharedKey>),
     /// The invitation never existed: a stranger gets no answer.
     Ignore,
 }
@@ -207,32 +208,45 @@ impl Admission {
         self.enrolling = enrolling;
     }
 
-    /// Lets the driver decide about a client that is not enrolled and came with `datagram`.
-    pub(super) fn enrol(
-        &mut self,
-        admitted: Admitted,
-        datagram: &Datagram,
-        now: Instant,
-    ) -> Result<(), Discard> {
-        let token = admitted.incoming.hello.token.clone().filter(|_| self.enrolling);
-        let token = token.ok_or(Discard::UnknownClient)?;
+    /// Whether an invitation would be looked up.
+    pub(super) const fn is_enrolling(&self) -> bool {
+        self.enrolling
+    }
+
+    /// Spends from the budget of claims for a client that came with `datagram`.
+    pub(super) fn spend_claim(&mut self, link: u8, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
         if self.waiting.len() >= ENROLMENTS_MAX {
             return Err(Discard::HandshakeLimited);
         }
         let path = datagram.path;
-        match self.responder.admit_enrolment(&datagram.data, path.remote, now)? {
-            Verdict::Proceed => {}
+        match self.responder.admit_claim(&datagram.data, path.remote, now)? {
+            Verdict::Proceed => Ok(()),
             Verdict::Cookie(reply) => {
-                self.send(admitted.incoming.link, path, reply.to_vec());
-                return Err(Discard::HandshakeLimited);
+                self.send(link, path, reply.to_vec());
+                Err(Discard::HandshakeLimited)
             }
         }
+    }
+
+    /// Checks the proof that the owner of the client key `old` wants this client's key in its
+    /// place.
+    pub(super) fn verify_rotation(
+        &self,
+        admitted: &Admitted,
+        old: &PublicKey,
+        proof: &[u8; 16],
+        psk: Option<&PresharedKey>,
+    ) -> Result<(), Discard> {
+        self.responder.verify_rotation(&admitted.incoming, old, proof, psk)
+    }
+
+    /// Lets the driver decide about a claim.
+    pub(super) fn wait(&mut self, admitted: Admitted, claim: Claim) {
         let id = self.next_enrolment;
         self.next_enrolment += 1;
         let public_key = admitted.incoming.client;
-        self.enrolments.push_back(Enrolment { id, public_key, token, remote: admitted.path.remote });
+        self.enrolments.push_back(Enrolment { id, public_key, claim, remote: admitted.path.remote });
         self.waiting.push_back(Waiting { id, admitted });
-        Ok(())
     }
 
     /// The next enrolment for the driver.
@@ -247,10 +261,16 @@ impl Admission {
     }
 
     /// Answers with a refusal.
-    pub(super) fn refuse(&mut self, admitted: Admitted, refusal: Refusal, now: Instant) {
+    pub(super) fn refuse(
+        &mut self,
+        admitted: Admitted,
+        refusal: Refusal,
+        psk: Option<&PresharedKey>,
+        now: Instant,
+    ) {
         let Admitted { incoming, path, fingerprint } = admitted;
         let link = incoming.link;
-        let response = incoming.refuse(refusal, None);
+        let response = incoming.refuse(refusal, psk);
         self.answer(fingerprint, response, link, path, now);
     }
 

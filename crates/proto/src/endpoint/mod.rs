@@ -23,6 +23,7 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use self::admission::{Admission, Admitted};
 pub use self::admission::{Enrolment, EnrolmentAnswer};
@@ -39,7 +40,7 @@ use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, SocketEvent};
-use crate::handshake::{Stamp, Welcome};
+use crate::handshake::{Claim, Refusal, Stamp, Welcome};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
@@ -51,6 +52,10 @@ use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{DatagramKind, SealedHeader};
+
+/// A client's key is not replaced again before this. Chosen: the driver writes each change down,
+/// which takes the longer the more clients there are, and no client changes its key so often.
+const ROTATION_PAUSE: Duration = Duration::from_secs(60);
 
 /// Many sessions behind one set of sockets and one TUN device.
 #[derive(Debug)]
@@ -99,8 +104,14 @@ struct Slot {
     session: Box<Session>,
     /// The stamp of the client's newest first message.
     newest_stamp: Option<Stamp>,
-    /// The session is removed when its close message is sent.
+    /// The session ends when its close message is sent.
     closing: bool,
+    /// Another session takes its place then: the client stays.
+    stays: bool,
+    /// The client's key has expired: handshakes are refused.
+    expired: bool,
+    /// When the client got its present key from its last one.
+    rotated_at: Option<Instant>,
     /// Bytes that the session held at the last count.
     held_bytes: usize,
     work: Work,
@@ -110,6 +121,12 @@ struct Slot {
 }
 
 impl Slot {
+    /// Refuses an initiation that is no newer than one before it.
+    fn check_stamp(&self, stamp: Stamp) -> Result<(), Discard> {
+        let is_old = self.newest_stamp.is_some_and(|newest| stamp <= newest);
+        if is_old { Err(Discard::HandshakeReplayed) } else { Ok(()) }
+    }
+
     /// The session takes a datagram; `None`: it owes too much for earlier ones.
     fn take<T>(&mut self, now: Instant, handle: impl FnOnce(&mut Session) -> T) -> Option<T> {
         if !self.work.may_begin(now) {
@@ -187,15 +204,15 @@ impl Endpoint {
             self.routes.insert(*prefix, id);
         }
         self.by_key.extend(client.public_key.map(|key| (key, id)));
-        let seed = self.rng.next_u64();
-        let mut session = Session::new(session_config(&self.settings, &client, epoch, seed), now);
-        session.set_tx_rates(client.tx_rates.clone());
-        session.set_trace(self.trace.level());
+        let session = Box::new(self.new_session(&client, epoch, now));
         let slot = Slot {
             client,
-            session: Box::new(session),
+            session,
             newest_stamp: None,
             closing: false,
+            stays: true,
+            expired: false,
+            rotated_at: None,
             held_bytes: 0,
             work: Work::default(),
             pending: false,
@@ -208,11 +225,38 @@ impl Endpoint {
         Some(id)
     }
 
+    fn new_session(&mut self, client: &ClientConfig, epoch: u64, now: Instant) -> Session {
+        let seed = self.rng.next_u64();
+        let mut session = Session::new(session_config(&self.settings, client, epoch, seed), now);
+        session.set_tx_rates(client.tx_rates.clone());
+        session.set_trace(self.trace.level());
+        session
+    }
+
+    /// Ends the session of a client whose key has expired, and refuses its handshakes from now on.
+    /// The client is told.
+    pub fn expire_client(&mut self, id: SessionId, now: Instant) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.stays) else { return };
+        slot.expired = true;
+        if !slot.closing {
+            slot.closing = true;
+            slot.session.close(CloseReason::Expired, now);
+            self.mark(id);
+        }
+    }
+
+    /// Lets a client connect again whose key had expired.
+    pub fn renew_client(&mut self, id: SessionId) {
+        if let Some(slot) = self.slot(id) {
+            slot.expired = false;
+        }
+    }
+
     /// Removes a client that may no longer connect: its session ends at once, and the client is
     /// told.
     pub fn remove_client(&mut self, id: SessionId, now: Instant) {
         let Some(slot) = self.slot(id) else { return };
-        slot.closing = true;
+        (slot.closing, slot.stays) = (true, false);
         slot.session.close(CloseReason::Revoked, now);
         let key = slot.client.public_key;
         if let Some(key) = key {
@@ -253,8 +297,8 @@ impl Endpoint {
         &self.discards
     }
 
-    /// Whether the driver has any invitation. Until it says so, no client can enrol and no token is
-    /// looked up.
+    /// Whether the driver has any invitation. Until it says so, no client can enrol and no
+    /// invitation is looked up.
     pub fn set_enrolling(&mut self, enrolling: bool) {
         if let Some(admission) = &mut self.admission {
             admission.set_enrolling(enrolling);
@@ -266,22 +310,23 @@ impl Endpoint {
         self.admission.as_mut()?.poll_enrolment()
     }
 
-    /// Decides an enrolment. An accepted client is added. Returns its session; `None` if the client
-    /// was not accepted, or if the answer names another key than the client has proven.
+    /// Decides an enrolment. An accepted client is added, or has its key replaced. Returns its
+    /// session; `None` if the client was not accepted, or if the answer names another key than the
+    /// client has proven.
     pub fn answer_enrolment(&mut self, id: u64, answer: EnrolmentAnswer, now: Instant) -> Option<SessionId> {
         let admission = self.admission.as_mut()?;
         let admitted = admission.take_waiting(id)?;
         match answer {
             EnrolmentAnswer::Welcome(client) if client.public_key != Some(admitted.incoming.client) => None,
             EnrolmentAnswer::Welcome(client) => {
-                let known = client.public_key.and_then(|key| self.by_key.get(&key).copied());
-                let session = known.or_else(|| self.add_client(client, now))?;
-                // Never refused: it is the first stamp of this client.
-                let _ = self.welcome(session, admitted, now);
+                let session = self.place(client, admitted.incoming.hello.claim, now)?;
+                if let Err(reason) = self.welcome(session, admitted, now) {
+                    self.discards.count(reason);
+                }
                 Some(session)
             }
-            EnrolmentAnswer::Refuse(refusal) => {
-                admission.refuse(admitted, refusal, now);
+            EnrolmentAnswer::Refuse(refusal, psk) => {
+                admission.refuse(admitted, refusal, psk.as_ref(), now);
                 None
             }
             EnrolmentAnswer::Ignore => {
@@ -294,10 +339,72 @@ impl Endpoint {
     fn on_initiation(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
         let admission = self.admission.as_mut().ok_or(Discard::UnknownPeer)?;
         let Some(admitted) = admission.admit(datagram, now)? else { return Ok(()) };
-        match self.by_key.get(&admitted.incoming.client).copied() {
-            Some(id) => self.welcome(id, admitted, now),
-            None => admission.enrol(admitted, datagram, now),
+        let (link, claim) = (admitted.incoming.link, admitted.incoming.hello.claim);
+        let known = self.by_key.get(&admitted.incoming.client).copied();
+        match (claim, known) {
+            // A key whose claim was granted may still claim: its answer got lost.
+            (None | Some(Claim::Rotation { .. }), Some(id)) => self.welcome(id, admitted, now),
+            (Some(claim @ Claim::Invitation { .. }), _) if admission.is_enrolling() => {
+                admission.spend_claim(link, datagram, now)?;
+                admission.wait(admitted, claim);
+                Ok(())
+            }
+            (Some(claim @ Claim::Rotation { old, proof }), None) => {
+                let id = self.by_key.get(&old).copied().ok_or(Discard::UnknownClient)?;
+                admission.spend_claim(link, datagram, now)?;
+                self.rotate(id, claim, (&old, &proof), admitted, now)
+            }
+            (None, None) | (Some(Claim::Invitation { .. }), _) => Err(Discard::UnknownClient),
         }
+    }
+
+    /// A client shows that it wants a new key in the place of its old one.
+    fn rotate(
+        &mut self,
+        id: SessionId,
+        claim: Claim,
+        (old, proof): (&PublicKey, &[u8; 16]),
+        admitted: Admitted,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let admission = self.admission.as_mut().ok_or(Discard::UnknownPeer)?;
+        let slot =
+            self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut).ok_or(Discard::UnknownClient)?;
+        if slot.rotated_at.is_some_and(|at| now.saturating_since(at) < ROTATION_PAUSE) {
+            return Err(Discard::HandshakeLimited);
+        }
+        let psk = slot.client.preshared.as_ref();
+        admission.verify_rotation(&admitted, old, proof, psk)?;
+        slot.check_stamp(admitted.incoming.hello.stamp)?;
+        if slot.expired {
+            slot.newest_stamp = Some(admitted.incoming.hello.stamp);
+            admission.refuse(admitted, Refusal::KeyExpired, psk, now);
+        } else {
+            admission.wait(admitted, claim);
+        }
+        Ok(())
+    }
+
+    /// The session of a client whose claim was granted. `None`: there are too many, or the key is
+    /// another client's.
+    fn place(&mut self, client: ClientConfig, claim: Option<Claim>, now: Instant) -> Option<SessionId> {
+        let key = client.public_key?;
+        let old = match claim {
+            Some(Claim::Rotation { old, .. }) => old,
+            Some(Claim::Invitation { .. }) | None => key,
+        };
+        let Some(id) = self.by_key.get(&old).copied() else { return self.add_client(client, now) };
+        if key != old && self.by_key.contains_key(&key) {
+            return None;
+        }
+        self.by_key.remove(&old);
+        self.by_key.insert(key, id);
+        let slot = self.slot(id)?;
+        if key != old {
+            slot.rotated_at = Some(now);
+        }
+        (slot.client.public_key, slot.client.preshared) = (Some(key), client.preshared);
+        Some(id)
     }
 
     /// Gives a client keys and an answer.
@@ -306,8 +413,11 @@ impl Endpoint {
         let slot =
             self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut).ok_or(Discard::UnknownClient)?;
         let stamp = admitted.incoming.hello.stamp;
-        if slot.newest_stamp.is_some_and(|newest| stamp <= newest) {
-            return Err(Discard::HandshakeReplayed);
+        slot.check_stamp(stamp)?;
+        if slot.expired {
+            slot.newest_stamp = Some(stamp);
+            admission.refuse(admitted, Refusal::KeyExpired, slot.client.preshared.as_ref(), now);
+            return Ok(());
         }
         let index = self.indices.insert(id, admission.next_u32()).ok_or(Discard::HandshakeLimited)?;
         slot.newest_stamp = Some(stamp);
@@ -418,7 +528,7 @@ impl Endpoint {
     }
 
     /// Sets the session's next deadline after its outputs are drained.
-    fn on_drained(&mut self, id: SessionId) {
+    fn on_drained(&mut self, id: SessionId, now: Instant) {
         let Some(slot) = self.slots.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
         self.trace.collect(id.0, |out| slot.session.drain_trace(out));
         slot.pending = false;
@@ -428,7 +538,21 @@ impl Endpoint {
         self.timers.set(id, timeout.map(|(at, _)| at));
         if closing {
             self.indices.remove_session(id);
-            if let Some(place) = self.slots.get_mut(usize::from(id.0)) {
+            self.end_session(id, now);
+        }
+    }
+
+    /// The close message is sent: the session's place is empty, or is that of the next one.
+    fn end_session(&mut self, id: SessionId, now: Instant) {
+        let kept = self.slot(id).filter(|slot| slot.stays).map(|slot| slot.client.clone());
+        let session = kept.map(|client| {
+            let epoch = self.rng.next_u32();
+            Box::new(self.new_session(&client, epoch.into(), now))
+        });
+        let Some(place) = self.slots.get_mut(usize::from(id.0)) else { return };
+        match (session, place) {
+            (Some(session), Some(slot)) => (slot.session, slot.closing) = (session, false),
+            (_, place) => {
                 *place = None;
                 self.free.insert(id);
             }
@@ -570,7 +694,7 @@ impl StateMachine for Endpoint {
             self.bound_memory(id, now);
             // Sending may have revealed packets that are too big.
             self.collect(id);
-            self.on_drained(id);
+            self.on_drained(id, now);
         }
         None
     }

@@ -22,6 +22,7 @@
 //! | --- | --- |
 //! | `message` | the datagrams |
 //! | `payload` | the sealed payloads in them |
+//! | `claim` | why a server should know a key: an invitation, or an older key |
 //! | `mac`, `cookie`, `limiter` | limits on the work that unauthenticated senders can cause |
 //! | `noise`, `primitives` | the Noise state, and its cryptographic primitives |
 //! | `initiator`, `responder` | the two sides |
@@ -30,6 +31,7 @@
 //! Sources: The Noise Protocol Framework, revision 34; Donenfeld, "WireGuard: Next Generation
 //! Kernel Network Tunnel", §5.4.
 
+pub mod claim;
 pub mod cookie;
 pub mod initiator;
 pub mod limiter;
@@ -44,6 +46,7 @@ mod transport_keys;
 #[cfg(test)]
 mod tests;
 
+pub use claim::{Claim, InvitationId, InvitationKey};
 pub use cookie::Cookie;
 pub use initiator::{Initiator, Outcome};
 pub use mac::Mac1;

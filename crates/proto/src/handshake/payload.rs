@@ -9,8 +9,11 @@ use zeroize::Zeroizing;
 
 use crate::config::Prefix;
 use crate::crypto::aead::Cipher;
-use crate::crypto::keys::Token;
+use crate::crypto::keys::PublicKey;
 use crate::discard::Discard;
+
+use super::claim::{Claim, InvitationId};
+use super::mac::MAC_BYTES;
 
 /// Bytes of [`Hello`].
 pub const HELLO_BYTES: usize = 80;
@@ -20,7 +23,10 @@ pub const ANSWER_BYTES: usize = 96;
 pub const MAX_ADDRESSES: usize = 4;
 
 const FLAG_AES_FAST: u8 = 0x01;
+/// A version before this one: the token itself is in the claim's place.
 const FLAG_TOKEN: u8 = 0x02;
+const FLAG_INVITATION: u8 = 0x04;
+const FLAG_ROTATION: u8 = 0x08;
 const STATUS_WELCOME: u8 = 0;
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
@@ -45,8 +51,8 @@ pub struct Hello {
     pub epoch: u32,
     /// Whether the client's processor has instructions for AES.
     pub aes_fast: bool,
-    /// The invitation of a client that is not enrolled yet.
-    pub token: Option<Token>,
+    /// Why the server should know the client's key, if it may not know it yet.
+    pub claim: Option<Claim>,
 }
 
 impl Hello {
@@ -54,14 +60,25 @@ impl Hello {
     pub fn to_bytes(&self) -> Zeroizing<[u8; HELLO_BYTES]> {
         let mut bytes = Zeroizing::new([0; HELLO_BYTES]);
         let mut rest = bytes.as_mut_slice();
-        let flags =
-            if self.aes_fast { FLAG_AES_FAST } else { 0 } | if self.token.is_some() { FLAG_TOKEN } else { 0 };
+        let aes_fast = if self.aes_fast { FLAG_AES_FAST } else { 0 };
+        let claim = self.claim.as_ref().map_or(0, |claim| match claim {
+            Claim::Invitation { .. } => FLAG_INVITATION,
+            Claim::Rotation { .. } => FLAG_ROTATION,
+        });
         put(&mut rest, &self.stamp.run.to_be_bytes());
         put(&mut rest, &self.stamp.elapsed_us.to_be_bytes());
         put(&mut rest, &self.epoch.to_be_bytes());
-        put(&mut rest, &[flags, 0, 0, 0]);
-        if let Some(token) = &self.token {
-            put(&mut rest, token.bytes());
+        put(&mut rest, &[aes_fast | claim, 0, 0, 0]);
+        match &self.claim {
+            Some(Claim::Invitation { id, proof }) => {
+                put(&mut rest, proof);
+                put(&mut rest, &id.0);
+            }
+            Some(Claim::Rotation { old, proof }) => {
+                put(&mut rest, proof);
+                put(&mut rest, &old.0);
+            }
+            None => {}
         }
         bytes
     }
@@ -72,13 +89,15 @@ impl Hello {
         let elapsed_us = u64::from_be_bytes(take(&mut bytes)?);
         let epoch = u32::from_be_bytes(take(&mut bytes)?);
         let [flags, _, _, _] = take(&mut bytes)?;
-        let token = take::<16>(&mut bytes)?;
-        Ok(Self {
-            stamp: Stamp { run, elapsed_us },
-            epoch,
-            aes_fast: flags & FLAG_AES_FAST != 0,
-            token: (flags & FLAG_TOKEN != 0).then(|| Token::from_bytes(token)),
-        })
+        let proof = take::<MAC_BYTES>(&mut bytes)?;
+        let claim = match flags & (FLAG_TOKEN | FLAG_INVITATION | FLAG_ROTATION) {
+            0 => None,
+            FLAG_INVITATION => Some(Claim::Invitation { id: InvitationId(take(&mut bytes)?), proof }),
+            FLAG_ROTATION => Some(Claim::Rotation { old: PublicKey(take(&mut bytes)?), proof }),
+            flags if flags & FLAG_TOKEN != 0 => return Err(Discard::TokenOutdated),
+            _ => return Err(Discard::HandshakeMalformed),
+        };
+        Ok(Self { stamp: Stamp { run, elapsed_us }, epoch, aes_fast: flags & FLAG_AES_FAST != 0, claim })
     }
 }
 
@@ -104,8 +123,10 @@ pub enum Refusal {
     Used = 1,
     /// The invitation has expired.
     Expired = 2,
-    /// The invitation is unknown, or the server accepts no new clients.
+    /// The server accepts no new clients, or not this key in another's place.
     Refused = 3,
+    /// The client's key has expired.
+    KeyExpired = 4,
 }
 
 /// A server's answer before it is sealed.
@@ -143,6 +164,7 @@ impl Answer {
             1 => return Ok(Self::Refused(Refusal::Used)),
             2 => return Ok(Self::Refused(Refusal::Expired)),
             3 => return Ok(Self::Refused(Refusal::Refused)),
+            4 => return Ok(Self::Refused(Refusal::KeyExpired)),
             _ => return Err(Discard::HandshakeMalformed),
         }
         let index = u32::from_be_bytes(take(&mut bytes)?);
@@ -225,18 +247,29 @@ mod tests {
             stamp: Stamp { run: 1_700_000_000, elapsed_us: 2_000_000 },
             epoch: 0x0102_0304,
             aes_fast: true,
-            token: Some(Token::from_bytes([0xab; 16])),
+            claim: Some(Claim::Invitation { id: InvitationId([0xcd; 16]), proof: [0xab; 16] }),
         };
-        let bytes = hex(&format!(
-            "000000006553f100 00000000001e8480 01020304 03 000000 {} {}",
-            "ab".repeat(16),
-            "00".repeat(40)
-        ));
+        let head = "000000006553f100 00000000001e8480 01020304";
+        let (proof, id) = ("ab".repeat(16), "cd".repeat(16));
+        let bytes = hex(&format!("{head} 05 000000 {proof} {id} {}", "00".repeat(24)));
+        assert_eq!(hello.to_bytes().as_slice(), bytes);
+        assert_eq!(Hello::parse(&bytes), Ok(hello.clone()));
+        let mut other = bytes.clone();
+        for (flags, result) in [
+            (0, Ok(None)),
+            (2, Err(Discard::TokenOutdated)),
+            (6, Err(Discard::TokenOutdated)),
+            (12, Err(Discard::HandshakeMalformed)),
+            (0xf0, Ok(None)),
+        ] {
+            other[20] = flags;
+            assert_eq!(Hello::parse(&other).map(|hello| hello.claim), result, "{flags}");
+        }
+        let old = PublicKey([0xef; 32]);
+        let hello = Hello { claim: Some(Claim::Rotation { old, proof: [0xab; 16] }), ..hello };
+        let bytes = hex(&format!("{head} 09 000000 {proof} {} {}", "ef".repeat(32), "00".repeat(8)));
         assert_eq!(hello.to_bytes().as_slice(), bytes);
         assert_eq!(Hello::parse(&bytes), Ok(hello));
-        let mut without = bytes.clone();
-        without[20] = 0;
-        assert_eq!(Hello::parse(&without).unwrap().token, None);
     }
 
     /// The vector of PROTOCOL.md.
@@ -260,7 +293,7 @@ mod tests {
         let answer = Answer::Welcome { index: 0x0506_0708, welcome };
         assert_eq!(answer.to_bytes().as_slice(), bytes);
         assert_eq!(Answer::parse(&bytes), Ok(answer));
-        for (place, value) in [(0, 4), (1, 0), (1, 3), (2, 5), (16, 5), (17, 33), (35, 129)] {
+        for (place, value) in [(0, 5), (1, 0), (1, 3), (2, 5), (16, 5), (17, 33), (35, 129)] {
             let mut wrong = bytes.clone();
             wrong[place] = value;
             assert_eq!(Answer::parse(&wrong), Err(Discard::HandshakeMalformed), "{place}: {value}");
@@ -277,16 +310,27 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-            prop_assert_eq!(Hello::parse(&bytes).is_ok(), bytes.len() >= 40);
+            let flags = bytes.get(20).map_or(0, |flags| flags & 0x0e);
+            let needed = match flags {
+                0 => 40,
+                4 => 56,
+                8 => 72,
+                _ => usize::MAX,
+            };
+            prop_assert_eq!(Hello::parse(&bytes).is_ok(), bytes.len() >= needed);
             if let Ok(answer) = Answer::parse(&bytes) {
                 prop_assert_eq!(Answer::parse(&answer.to_bytes()), Ok(answer));
             }
         }
 
         #[test]
-        fn a_hello_survives(run: u64, elapsed_us: u64, epoch: u32, aes_fast: bool, token: Option<[u8; 16]>) {
+        fn a_hello_survives(
+            run: u64, elapsed_us: u64, epoch: u32, aes_fast: bool, proof: [u8; 16], id: Option<[u8; 16]>, old: Option<[u8; 32]>,
+        ) {
             let stamp = Stamp { run, elapsed_us };
-            let hello = Hello { stamp, epoch, aes_fast, token: token.map(Token::from_bytes) };
+            let invitation = id.map(|id| Claim::Invitation { id: InvitationId(id), proof });
+            let claim = invitation.or(old.map(|old| Claim::Rotation { old: PublicKey(old), proof }));
+            let hello = Hello { stamp, epoch, aes_fast, claim };
             prop_assert_eq!(Hello::parse(hello.to_bytes().as_slice()), Ok(hello));
         }
 
@@ -311,7 +355,7 @@ mod tests {
 
     #[test]
     fn refusals_survive() {
-        for refusal in [Refusal::Used, Refusal::Expired, Refusal::Refused] {
+        for refusal in [Refusal::Used, Refusal::Expired, Refusal::Refused, Refusal::KeyExpired] {
             let answer = Answer::Refused(refusal);
             assert_eq!(Answer::parse(&answer.to_bytes()), Ok(answer));
         }

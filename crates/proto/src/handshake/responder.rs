@@ -12,8 +12,8 @@
 //!    [`SOURCE_RATE`], which no forged source can spend, and shares [`PROVEN_BUDGET`] with all such
 //!    addresses.
 //!
-//! An initiation that shows an invitation costs the driver a look-up, and has budgets of its own
-//! for that ([`Responder::admit_enrolment`]), without and with a cookie in the same way.
+//! A claim ([`super::claim`]) costs a look-up or a key agreement more, and has budgets of its own
+//! for that ([`Responder::admit_claim`]), without and with a cookie in the same way.
 //!
 //! A flood from forged addresses therefore costs at most the budget's work and one small reply to
 //! each larger datagram. It keeps out no client that answers a cookie.
@@ -29,6 +29,7 @@ use crate::discard::Discard;
 use crate::time::Instant;
 use crate::wire::sealed::DatagramKind;
 
+use super::claim::Rotation;
 use super::cookie::CookieJar;
 use super::limiter::{Budget, Rate, SourceLimiter};
 use super::mac;
@@ -45,12 +46,12 @@ pub const WORK_BUDGET: Rate = Rate { interval: Duration::from_millis(10), burst:
 /// core, however many addresses an attacker really has. A thousand clients that return at once are
 /// connected after some seconds.
 pub const PROVEN_BUDGET: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
-/// Invitations looked up per second for all addresses without a cookie. Chosen: a person invites
-/// few clients at once, and a client asks five times.
-pub const ENROLMENT_BUDGET: Rate = Rate { interval: Duration::from_millis(50), burst: 50 };
-/// Invitations looked up per second for all addresses with a cookie. Chosen: as [`PROVEN_BUDGET`],
+/// Claims looked at per second for all addresses without a cookie. Chosen: a person invites few
+/// clients at once, and a client asks five times.
+pub const CLAIM_BUDGET: Rate = Rate { interval: Duration::from_millis(50), burst: 50 };
+/// Claims looked at per second for all addresses with a cookie. Chosen: as [`PROVEN_BUDGET`],
 /// so that a client behind a cookie gets through whatever forged addresses show.
-pub const PROVEN_ENROLMENT_BUDGET: Rate = PROVEN_BUDGET;
+pub const PROVEN_CLAIM_BUDGET: Rate = PROVEN_BUDGET;
 /// Handshakes per source: 20 a second and 5 at once, as in WireGuard's implementation.
 pub const SOURCE_RATE: Rate = Rate { interval: Duration::from_millis(50), burst: 5 };
 /// The most sources remembered. Chosen: a full table takes about 0.4 MB. A source is forgotten
@@ -78,8 +79,8 @@ pub struct Responder {
     unproven: SourceLimiter,
     proven: SourceLimiter,
     proven_budget: Budget,
-    enrolments: Budget,
-    proven_enrolments: Budget,
+    claims: Budget,
+    proven_claims: Budget,
     rng: SecretRng,
 }
 
@@ -97,8 +98,8 @@ impl Responder {
             unproven: SourceLimiter::new(SOURCE_RATE, MAX_SOURCES),
             proven: SourceLimiter::new(SOURCE_RATE, MAX_SOURCES),
             proven_budget: Budget::new(PROVEN_BUDGET),
-            enrolments: Budget::new(ENROLMENT_BUDGET),
-            proven_enrolments: Budget::new(PROVEN_ENROLMENT_BUDGET),
+            claims: Budget::new(CLAIM_BUDGET),
+            proven_claims: Budget::new(PROVEN_CLAIM_BUDGET),
             identity,
             rng,
         }
@@ -125,14 +126,14 @@ impl Responder {
         }
     }
 
-    /// Decides whether the invitation that an admitted initiation shows is looked up.
-    pub fn admit_enrolment(
+    /// Decides whether the claim of an admitted initiation is looked at.
+    pub fn admit_claim(
         &mut self,
         datagram: &[u8],
         source: SocketAddr,
         now: Instant,
     ) -> Result<Verdict, Discard> {
-        if self.enrolments.try_spend(now) {
+        if self.claims.try_spend(now) {
             return Ok(Verdict::Proceed);
         }
         let initiation = Initiation::parse(datagram)?;
@@ -140,11 +141,20 @@ impl Responder {
             let reply = self.cookies.reply(&initiation, source, &self.cookie_key, &mut self.rng, now);
             return Ok(Verdict::Cookie(reply));
         }
-        if self.proven_enrolments.try_spend(now) {
-            Ok(Verdict::Proceed)
-        } else {
-            Err(Discard::HandshakeLimited)
-        }
+        if self.proven_claims.try_spend(now) { Ok(Verdict::Proceed) } else { Err(Discard::HandshakeLimited) }
+    }
+
+    /// Checks that the owner of a client's key `old`, who shares `psk`, claims that the key of
+    /// `incoming` takes its place.
+    pub fn verify_rotation(
+        &self,
+        incoming: &Incoming,
+        old: &PublicKey,
+        proof: &[u8; 16],
+        psk: Option<&PresharedKey>,
+    ) -> Result<(), Discard> {
+        let rotation = Rotation { server: &self.public, old, new: &incoming.client };
+        rotation.verify(&self.identity, psk, proof)
     }
 
     /// Authenticates the client and reads its payload. To be called after [`Self::admit`] let the

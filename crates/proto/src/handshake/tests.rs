@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
-use super::responder::{ENROLMENT_BUDGET, PROVEN_BUDGET, PROVEN_ENROLMENT_BUDGET, SOURCE_RATE, WORK_BUDGET};
+use super::responder::{CLAIM_BUDGET, PROVEN_BUDGET, PROVEN_CLAIM_BUDGET, SOURCE_RATE, WORK_BUDGET};
 use super::*;
 use crate::crypto::aead::{AeadKey, Cipher};
 use crate::crypto::keys::{PresharedKey, PrivateKey, Token};
@@ -44,11 +44,12 @@ fn psk() -> PresharedKey {
 }
 
 fn hello() -> Hello {
+    let invitation = InvitationKey::new(&Token::from_bytes([0xab; 16]));
     Hello {
         stamp: Stamp { run: 1_700_000_000, elapsed_us: 2_000_000 },
         epoch: 0x0102_0304,
         aes_fast: true,
-        token: Some(Token::from_bytes([0xab; 16])),
+        claim: Some(invitation.claim(&server_key().public(), &client_key().public())),
     }
 }
 
@@ -147,9 +148,9 @@ fn vectors() {
         shown(&first),
         shown(&hex("810301000102030457c8ed29ec87172d05f329f3e932e5acf038a600b2d740fb577fbfe15ab1291d
             5b5c8e7fceb462dc2e330671ca4b95bc3a1763b8d00742897918d950a53b9766f3cbb3f069290470
-            399a4ac119d2c22ba3c29db0f30ef8d0f3c71faa8c6d5d665ce6fc8d5c2442d399d3d25084539a6e
-            1791eed0870207adf5353708a26190a9e7fad023b11923874a5262d0438a268e9a46de51ec4e0e42
-            63b6f8e446730c5aa7caa8b21fb3878edd29255fa44835f88966bdbc9c9dc895f9dc3b622588d603
+            399a4ac119d2c22ba3c29db0f30ef8d0f3c71faa8c6d5d665ce6fc8d5a2442d3a1d43eacc91a6002
+            b44e52d3a28cccddd0200c46878dbed8419f1966f9484a014a5262d0438a268e9a46de51ec4e0e42
+            63b6f8e446730c5a377977fb77645b865fd896ce3f176fcb564d5dbf7b75bbc409c607a225af255d
             00000000000000000000000000000000"))
     );
     assert_eq!(
@@ -157,8 +158,8 @@ fn vectors() {
         shown(&hex("8203010001020304bd3e3993efb79b75ad4b15571b48df8567321c388e484e5b9945673a2b790765
             0430261f4e1d1c6601b85210a63b0818869761cd94e3c5cdc44b24421483431539d8535c8875f2cd
             cf47aaf4673aea2220a135b2a5743f44facd6ff2122018f9d658927fb56dbfa5983cee69de79c0cb
-            86851b65e68eae17fc5a3d50fb8683f03cae3f47bf3fbfa698be1adc10c9ab9f555c01cb6b4028a9
-            3dcc4a5142678997"))
+            86851b65e68eae17fc5a3d50fb8683f01f0281f2cfbdc4945e57108a557396e96a883dbf60375685
+            8fd79748eb1db85b"))
     );
     let Outcome::Welcome(said, client_keys) = client.read_response(&second).unwrap() else {
         panic!("refused")
@@ -198,7 +199,7 @@ fn the_same_message_goes_over_every_link_and_its_answer_counts_once() {
 
 #[test]
 fn a_refusal_is_told() {
-    for refusal in [Refusal::Used, Refusal::Expired, Refusal::Refused] {
+    for refusal in [Refusal::Used, Refusal::Expired, Refusal::Refused, Refusal::KeyExpired] {
         let mut client = client(1);
         let message = server().read(&initiation(&client, 3)).unwrap().refuse(refusal, Some(&psk()));
         let outcome = client.read_response(&response(&message, 3)).unwrap();
@@ -325,27 +326,24 @@ fn under_load_a_cookie_is_asked_for_and_good() {
 fn invented_tokens_keep_no_client_with_a_cookie_from_enrolling() {
     let mut server = server();
     let stranger = initiation(&client(2), 3);
-    for number in 0..ENROLMENT_BUDGET.burst {
+    for number in 0..CLAIM_BUDGET.burst {
         let [_, _, a, b] = number.to_be_bytes();
         let forged = SocketAddr::from(([198, 18, a, b], 1));
-        assert_eq!(server.admit_enrolment(&stranger, forged, at(9)), Ok(Verdict::Proceed));
+        assert_eq!(server.admit_claim(&stranger, forged, at(9)), Ok(Verdict::Proceed));
     }
     let client = client(1);
     let mut datagram = Vec::new();
     let mac1 = client.put(3, None, &mut datagram);
-    let asked = server.admit_enrolment(&datagram, source(1), at(9));
+    let asked = server.admit_claim(&datagram, source(1), at(9));
     let Ok(Verdict::Cookie(reply)) = asked else { panic!("no cookie: {asked:?}") };
     let cookie = client.read_cookie(&reply, &mac1).unwrap();
     let mut again = Vec::new();
     client.put(3, Some(&cookie), &mut again);
-    for _ in 0..PROVEN_ENROLMENT_BUDGET.burst {
-        assert_eq!(server.admit_enrolment(&again, source(1), at(9)), Ok(Verdict::Proceed));
+    for _ in 0..PROVEN_CLAIM_BUDGET.burst {
+        assert_eq!(server.admit_claim(&again, source(1), at(9)), Ok(Verdict::Proceed));
     }
-    assert_eq!(server.admit_enrolment(&again, source(1), at(9)), Err(Discard::HandshakeLimited));
-    assert_eq!(
-        server.admit_enrolment(&datagram, source(1), at(9) + ENROLMENT_BUDGET.interval),
-        Ok(Verdict::Proceed)
-    );
+    assert_eq!(server.admit_claim(&again, source(1), at(9)), Err(Discard::HandshakeLimited));
+    assert_eq!(server.admit_claim(&datagram, source(1), at(9) + CLAIM_BUDGET.interval), Ok(Verdict::Proceed));
 }
 
 #[test]

@@ -15,12 +15,13 @@ use super::link_table::{Impact, LinkTable};
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::redundancy::Redundancy;
-use super::sealing::{OpenedDatagram, Sealing};
+use super::sealing::{OpenedDatagram, Sealing, Shown};
 use crate::config::{Security, SessionConfig};
 use crate::crypto::aead::Cipher;
+use crate::crypto::keys::PrivateKey;
 use crate::discard::Discard;
 use crate::event::Event;
-use crate::handshake::{Outcome, TransportKeys, Welcome};
+use crate::handshake::{Outcome, Refusal, TransportKeys, Welcome};
 use crate::inner::header;
 use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
@@ -249,6 +250,18 @@ impl Session {
     /// Bytes that each link sent and received so far, with IP and UDP headers, without handshakes.
     pub fn links_bytes(&self) -> impl Iterator<Item = u64> + '_ {
         self.links.iter().map(|link| link.traffic().total_bytes())
+    }
+
+    /// Client: `next` is to take the place of this client's key. The server is told by the
+    /// handshakes that show it; until one is answered the present key serves
+    /// ([`Event::KeyReplaced`]).
+    pub fn rotate(&mut self, next: PrivateKey, now: Instant) {
+        self.sealing.rotate(next, now);
+    }
+
+    /// Client: the server knows the next key from another session.
+    pub(crate) fn adopt_next(&mut self) {
+        self.sealing.adopt_next();
     }
 
     /// Ends the session: the peer is told over every link. Drain it, and use it no more.
@@ -547,9 +560,18 @@ impl Session {
 
     /// A server's response to a client's handshake.
     fn try_response(&mut self, datagram: &Datagram, now: Instant) -> Result<(), Discard> {
-        match self.sealing.on_response(datagram, &self.links, now)? {
-            Outcome::Refused(refusal) => self.events.push(Event::Refused(refusal)),
-            Outcome::Welcome(welcome, keys) => self.on_welcome(datagram.path, welcome, keys, now),
+        let (outcome, shown) = self.sealing.on_response(datagram, &self.links, now)?;
+        match (outcome, shown) {
+            (Outcome::Refused(refusal), Shown::Next) if refusal != Refusal::KeyExpired => {
+                self.events.push(Event::KeyRefused(refusal));
+            }
+            (Outcome::Refused(refusal), _) => self.events.push(Event::Refused(refusal)),
+            (Outcome::Welcome(welcome, keys), shown) => {
+                if shown == Shown::Next {
+                    self.events.push(Event::KeyReplaced);
+                }
+                self.on_welcome(datagram.path, welcome, keys, now);
+            }
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //!  0 type 1B
 //!  1 path challenge: 8 B that were sent over this path only
 //!  2 path response:  the same 8 B
-//!  3 close:          reason 1B (0: the sender stops, 1: the client was revoked)
+//!  3 close:          reason 1B (0: the sender stops, 1: the client was revoked,
+//!                   2: its key has expired)
 //!  4 MTU probe:      id 4B | padding of zeros
 //!  5 its answer:     the same id 4B | bytes of UDP payload received 2B
 //! ```
@@ -28,6 +29,8 @@ pub enum CloseReason {
     Shutdown = 0,
     /// The client is no longer allowed to connect.
     Revoked = 1,
+    /// The client's key has expired.
+    Expired = 2,
 }
 
 /// A control frame's payload.
@@ -67,6 +70,7 @@ impl Control {
             2 => Ok(Self::Response(token()?)),
             3 => match rest.first().ok_or(Discard::ControlMalformed)? {
                 1 => Ok(Self::Close(CloseReason::Revoked)),
+                2 => Ok(Self::Close(CloseReason::Expired)),
                 _ => Ok(Self::Close(CloseReason::Shutdown)),
             },
             4 => {
@@ -136,6 +140,7 @@ mod tests {
             (Control::Response(token), vec![2, 1, 2, 3, 4, 5, 6, 7, 8]),
             (Control::Close(CloseReason::Shutdown), vec![3, 0]),
             (Control::Close(CloseReason::Revoked), vec![3, 1]),
+            (Control::Close(CloseReason::Expired), vec![3, 2]),
             (Control::Probe { id: 0x0102_0304, padding: 0 }, vec![4, 1, 2, 3, 4]),
             (Control::ProbeReceived { id: 0x0102_0304, bytes: 1_472 }, vec![5, 1, 2, 3, 4, 5, 0xc0]),
         ];

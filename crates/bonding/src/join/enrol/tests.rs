@@ -4,7 +4,7 @@ use std::thread;
 
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
-use bonding_proto::crypto::keys::Token;
+use bonding_proto::crypto::keys::{PresharedKey, Token};
 use bonding_proto::handshake::{Incoming, Responder, Verdict};
 
 use super::*;
@@ -29,6 +29,14 @@ fn invitation(ports: &str) -> Invitation {
         token: Token::from_bytes([3; 16]),
         expires: u64::MAX,
     }
+}
+
+fn key() -> InvitationKey {
+    InvitationKey::new(&Token::from_bytes([3; 16]))
+}
+
+fn preshared() -> PresharedKey {
+    key().preshared(&server_key().public(), &client_key().public())
 }
 
 fn welcome() -> Welcome {
@@ -71,14 +79,27 @@ fn a_server_that_wants_a_cookie_first_gets_it_and_welcomes() {
     serve(socket, |incoming| {
         assert_eq!(incoming.client, client_key().public());
         assert_eq!(
-            (incoming.hello.stamp.run, incoming.hello.token.clone()),
-            (RUN, Some(Token::from_bytes([3; 16])))
+            (incoming.hello.stamp.run, incoming.hello.claim),
+            (RUN, Some(key().claim(&server_key().public(), &client_key().public())))
         );
+        let mut datagram = Vec::new();
+        incoming.welcome(&welcome(), Some(&preshared()), 5).1.put(0, &mut datagram);
+        datagram
+    });
+    assert_eq!(enrol(&invitation(&port), &client_key(), RUN).unwrap(), welcome());
+}
+
+/// A machine with the server's private key, but without its register, enrols no client.
+#[test]
+fn an_answer_without_the_tokens_key_is_no_answer() {
+    let (socket, port) = listener();
+    serve(socket, |incoming| {
         let mut datagram = Vec::new();
         incoming.welcome(&welcome(), None, 5).1.put(0, &mut datagram);
         datagram
     });
-    assert_eq!(enrol(&invitation(&port), &client_key(), RUN).unwrap(), welcome());
+    let error = enrol_within(&SOON, &invitation(&port), &client_key(), RUN).unwrap_err();
+    assert!(matches!(error, EnrolError::Silence { .. }), "{error}");
 }
 
 #[test]
@@ -87,11 +108,12 @@ fn a_refusal_is_told_as_what_it_is() {
         (Refusal::Used, "was used already"),
         (Refusal::Expired, "has expired"),
         (Refusal::Refused, "refused this client"),
+        (Refusal::KeyExpired, "and it has expired"),
     ] {
         let (socket, port) = listener();
         serve(socket, move |incoming| {
             let mut datagram = Vec::new();
-            incoming.refuse(refusal, None).put(0, &mut datagram);
+            incoming.refuse(refusal, Some(&preshared())).put(0, &mut datagram);
             datagram
         });
         let error = enrol(&invitation(&port), &client_key(), RUN).unwrap_err().to_string();

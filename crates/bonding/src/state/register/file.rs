@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use bonding_proto::crypto::keys::PublicKey;
+use bonding_proto::crypto::keys::{PresharedKey, PublicKey};
+use bonding_proto::handshake::{InvitationId, InvitationKey};
 use serde::{Deserialize, Serialize};
 
 use super::{Client, Content, Invitation};
@@ -12,10 +13,12 @@ use crate::config;
 use crate::state::StateError;
 use crate::state::keys::{decode, encode};
 
-/// 65,535 clients of some 300 bytes.
-pub(super) const BYTES_MAX: u64 = 32 << 20;
-/// The number of this layout.
-const VERSION: u32 = 1;
+/// 65,535 clients of some 500 bytes, and as many invitations of some 400.
+pub(super) const BYTES_MAX: u64 = 64 << 20;
+/// The number of this layout. The one before it had no pre-shared keys, and its clients go on
+/// without.
+const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +39,8 @@ struct Version {
 struct WrittenClient {
     name: String,
     public_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    preshared_key: Option<String>,
     addresses: Vec<IpAddr>,
     enrolled: u64,
 }
@@ -66,12 +71,13 @@ pub(super) fn text(content: &Content) -> Vec<u8> {
     let clients = content.clients.iter().map(|client| WrittenClient {
         name: client.name.clone(),
         public_key: encode(&client.public_key.0),
+        preshared_key: client.preshared.as_ref().map(|key| encode(key.bytes())),
         addresses: client.addresses.clone(),
         enrolled: client.enrolled,
     });
-    let invitations = content.invitations.iter().map(|(hash, one)| WrittenInvitation {
+    let invitations = content.invitations.values().map(|one| WrittenInvitation {
         name: one.name.clone(),
-        token_hash: encode(hash),
+        token_hash: encode(one.key.bytes()),
         expires: one.expires,
         used: one.used.map(|(by, at)| WrittenUse { by: encode(&by.0), at }),
     });
@@ -84,7 +90,7 @@ pub(super) fn text(content: &Content) -> Vec<u8> {
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Content, String> {
     let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if version != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
         return Err(format!("another version of this program wrote it (layout {version})"));
     }
     let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -107,18 +113,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Content, String> {
 fn client(written: WrittenClient) -> Result<Client, String> {
     Ok(Client {
         public_key: PublicKey(key(&written.public_key)?),
+        preshared: written.preshared_key.as_deref().map(key).transpose()?.map(PresharedKey::from_bytes),
         name: config::name(&written.name)?,
         addresses: written.addresses,
         enrolled: written.enrolled,
     })
 }
 
-fn invitation(written: WrittenInvitation) -> Result<([u8; 32], Invitation), String> {
+fn invitation(written: WrittenInvitation) -> Result<(InvitationId, Invitation), String> {
     let used = written.used.map(|used| Ok::<_, String>((PublicKey(key(&used.by)?), used.at))).transpose()?;
-    let name = config::name(&written.name)?;
-    Ok((key(&written.token_hash)?, Invitation { name, expires: written.expires, used }))
+    let (name, key) = (config::name(&written.name)?, InvitationKey::from_bytes(key(&written.token_hash)?));
+    Ok((key.id(), Invitation { name, key, expires: written.expires, used }))
 }
 
+/// The text may be a secret: the error does not show it.
 fn key(text: &str) -> Result<[u8; 32], String> {
-    decode(text).ok_or_else(|| format!("{text:?} is not 32 bytes in base64"))
+    decode(text).ok_or_else(|| "a key is not 32 bytes in base64".to_owned())
 }

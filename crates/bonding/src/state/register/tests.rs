@@ -1,6 +1,8 @@
 //! The life of invitations, the owners of addresses, and that a damaged register is never
 //! an empty one.
 
+use bonding_proto::handshake::Claim;
+
 use super::*;
 use crate::state::keys;
 
@@ -32,6 +34,22 @@ fn token(number: u8) -> Token {
 
 fn key(number: u8) -> PublicKey {
     PublicKey([number; 32])
+}
+
+fn server() -> PublicKey {
+    key(0xee)
+}
+
+/// The client with this key shows the invitation with this token.
+fn shown(client: u8, number: u8) -> Shown {
+    let invitation = InvitationKey::new(&token(number));
+    let client = key(client);
+    let Claim::Invitation { id, proof } = invitation.claim(&server(), &client) else { unreachable!() };
+    Shown { client, server: server(), invitation: id, proof }
+}
+
+fn preshared(client: u8, number: u8) -> Option<PresharedKey> {
+    Some(InvitationKey::new(&token(number)).preshared(&server(), &key(client)))
 }
 
 /// A folder with a key and a register.
@@ -69,19 +87,19 @@ fn an_invitation_enrols_one_key_which_keeps_its_addresses() {
     let mut register = state.open();
     let expires = register.invite("home", &token(1), &configured(), at(0)).unwrap();
     assert_eq!(expires, START + DAY);
-    let client = register.enrol(key(1), &token(1), &configured(), at(HOUR)).unwrap().clone();
+    let client = register.enrol(&shown(1, 1), &configured(), at(HOUR)).unwrap().clone();
     assert_eq!(
         (client.name.as_str(), addresses(&client)),
         ("home", vec!["10.99.0.3".into(), "fd99::2".into()])
     );
 
-    let again = register.enrol(key(1), &token(1), &configured(), at(2 * HOUR)).unwrap();
+    let again = register.enrol(&shown(1, 1), &configured(), at(2 * HOUR)).unwrap();
     assert_eq!(*again, client, "an answer that got lost");
-    let other = register.enrol(key(2), &token(1), &configured(), at(HOUR)).unwrap_err();
+    let other = register.enrol(&shown(2, 1), &configured(), at(HOUR)).unwrap_err();
     assert!(matches!(&other, EnrolError::Used(name) if name == "home"), "{other}");
 
     register.invite("van", &token(2), &configured(), at(0)).unwrap();
-    let van = register.enrol(key(2), &token(2), &configured(), at(0)).unwrap();
+    let van = register.enrol(&shown(2, 2), &configured(), at(0)).unwrap();
     assert_eq!(addresses(van), ["10.99.0.4", "fd99::3"]);
     drop(register);
     let names: Vec<String> = state.open().clients().iter().map(|client| client.name.clone()).collect();
@@ -97,16 +115,62 @@ fn the_token_itself_is_not_kept() {
     assert!(!text.contains("AAAA") && !text.contains(&keys::encode(&[0x41; 32])[..20]), "{text}");
 }
 
+/// An invitation's id is not its token: a copied id enrols no key.
+#[test]
+fn an_invitation_is_used_only_by_a_client_that_has_its_token() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    let thief = Shown { client: key(9), ..shown(1, 1) };
+    for wrong in [thief, Shown { proof: [0; 16], ..shown(1, 1) }, Shown { server: key(9), ..shown(1, 1) }] {
+        let error = register.enrol(&wrong, &configured(), at(0)).unwrap_err();
+        assert!(matches!(error, EnrolError::Unknown), "{error}");
+    }
+    let client = register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
+    assert_eq!(client.preshared, preshared(1, 1));
+    drop(register);
+    assert_eq!(state.open().clients()[0].preshared, preshared(1, 1));
+}
+
+/// The layout before this one: its clients go on without a pre-shared key, its invitations are
+/// good.
+#[test]
+fn a_register_of_the_layout_before_is_read() {
+    let state = State::new();
+    let text = |version: u32| {
+        format!(
+            r#"{{"version":{version},"clients":[{{"name":"home","public_key":"{}","addresses":["10.99.0.3"],"enrolled":5}}],
+            "invitations":[{{"name":"van","token_hash":"{}","expires":{}}}]}}"#,
+            keys::show(&key(1)),
+            keys::encode(InvitationKey::new(&token(2)).bytes()),
+            START + DAY
+        )
+    };
+    std::fs::write(state.file(), text(1)).unwrap();
+    let mut register = state.open();
+    assert_eq!(register.clients()[0].preshared, None);
+    register.enrol(&shown(2, 2), &configured(), at(0)).unwrap();
+    drop(register);
+    let register = state.open();
+    assert_eq!(register.clients()[0].preshared, None);
+    assert_eq!(register.clients()[1].preshared, preshared(2, 2));
+    assert!(std::fs::read_to_string(state.file()).unwrap().contains("\"version\": 2"));
+    drop(register);
+    std::fs::write(state.file(), text(3)).unwrap();
+    let error = Register::open(&state.key()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("another version of this program wrote it (layout 3)"), "{error}");
+}
+
 #[test]
 fn too_late_is_too_late_and_remembered_for_a_week() {
     let state = State::new();
     let mut register = state.open();
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
-    let mut enrol = |seconds| register.enrol(key(1), &token(1), &configured(), at(seconds)).unwrap_err();
+    let mut enrol = |seconds| register.enrol(&shown(1, 1), &configured(), at(seconds)).unwrap_err();
     assert!(matches!(enrol(DAY), EnrolError::Expired(name) if name == "home"));
     assert!(matches!(enrol(8 * DAY - 1), EnrolError::Expired(_)));
     assert!(matches!(enrol(8 * DAY), EnrolError::Unknown));
-    assert!(matches!(register.enrol(key(1), &token(9), &configured(), at(0)), Err(EnrolError::Unknown)));
+    assert!(matches!(register.enrol(&shown(1, 9), &configured(), at(0)), Err(EnrolError::Unknown)));
 }
 
 #[test]
@@ -114,8 +178,8 @@ fn a_used_invitation_is_remembered_for_a_week_after_its_use() {
     let state = State::new();
     let mut register = state.open();
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
-    register.enrol(key(1), &token(1), &configured(), at(HOUR)).unwrap();
-    let mut late = |seconds| register.enrol(key(2), &token(1), &configured(), at(seconds)).unwrap_err();
+    register.enrol(&shown(1, 1), &configured(), at(HOUR)).unwrap();
+    let mut late = |seconds| register.enrol(&shown(2, 1), &configured(), at(seconds)).unwrap_err();
     assert!(matches!(late(7 * DAY), EnrolError::Used(_)));
     assert!(matches!(late(7 * DAY + HOUR), EnrolError::Unknown));
 }
@@ -129,19 +193,13 @@ fn a_token_that_changes_nothing_costs_the_same_in_a_large_register() {
     let shortest = |register: &mut Register, least: &mut Duration| {
         for _ in 0..200 {
             let start = std::time::Instant::now();
-            assert!(matches!(
-                register.enrol(key(9), &token(9), &configured(), at(0)),
-                Err(EnrolError::Unknown)
-            ));
-            assert!(matches!(
-                register.enrol(key(9), &token(1), &configured(), at(0)),
-                Err(EnrolError::Used(_))
-            ));
+            assert!(matches!(register.enrol(&shown(9, 9), &configured(), at(0)), Err(EnrolError::Unknown)));
+            assert!(matches!(register.enrol(&shown(9, 1), &configured(), at(0)), Err(EnrolError::Used(_))));
             *least = (*least).min(start.elapsed());
         }
     };
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
-    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
+    register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
     shortest(&mut register, &mut small);
     let one = register.content.clients[0].clone();
     let number = |n: u32| Client { name: format!("c{n}"), ..one.clone() };
@@ -169,16 +227,16 @@ fn names_are_unique_among_all() {
     assert!(matches!(error, InviteError::Configured(_)), "{error}");
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
     register.invite("home", &token(2), &configured(), at(1)).expect("the first line was lost");
-    let first = register.enrol(key(1), &token(1), &configured(), at(2)).unwrap_err();
+    let first = register.enrol(&shown(1, 1), &configured(), at(2)).unwrap_err();
     assert!(matches!(first, EnrolError::Expired(_)), "{first}");
-    register.enrol(key(1), &token(2), &configured(), at(2)).unwrap();
+    register.enrol(&shown(1, 2), &configured(), at(2)).unwrap();
     let error = register.invite("home", &token(3), &configured(), at(3)).unwrap_err().to_string();
     assert!(error.contains("bondctl revoke home"), "{error}");
 
     // The configuration takes the name between invitation and use.
     register.invite("van", &token(4), &configured(), at(3)).unwrap();
     let later = Configured { names: vec!["van".to_owned()], ..configured() };
-    assert!(matches!(register.enrol(key(2), &token(4), &later, at(4)), Err(EnrolError::NameTaken(_))));
+    assert!(matches!(register.enrol(&shown(2, 4), &later, at(4)), Err(EnrolError::NameTaken(_))));
 }
 
 #[test]
@@ -187,11 +245,33 @@ fn one_key_is_one_client() {
     let mut register = state.open();
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
     register.invite("van", &token(2), &configured(), at(0)).unwrap();
-    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
-    assert_eq!(register.enrol(key(1), &token(2), &configured(), at(1)).unwrap().name, "home");
-    let other = register.enrol(key(2), &token(2), &configured(), at(2)).unwrap_err();
+    register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
+    // A thief with its private key and an invitation of the thief's own gets no session with it.
+    let other = register.enrol(&shown(1, 2), &configured(), at(1)).unwrap_err();
+    assert!(matches!(&other, EnrolError::Enrolled(name) if name == "home"), "{other}");
+    assert_eq!(register.clients()[0].preshared, preshared(1, 1));
+    assert_eq!(register.enrol(&shown(2, 2), &configured(), at(2)).unwrap().name, "van");
+    assert_eq!(register.clients().len(), 2);
+}
+
+/// A client from before there were pre-shared keys gets one by another invitation, and stays who it
+/// is.
+#[test]
+fn a_client_without_a_pre_shared_key_gets_one() {
+    let state = State::new();
+    let mut register = state.open();
+    register.invite("home", &token(1), &configured(), at(0)).unwrap();
+    register.invite("van", &token(2), &configured(), at(0)).unwrap();
+    register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
+    register.content.clients[0].preshared = None;
+    let client = register.enrol(&shown(1, 2), &configured(), at(1)).unwrap();
+    assert_eq!((client.name.as_str(), &client.preshared), ("home", &preshared(1, 2)));
+    // An old message brings no old pre-shared key back.
+    let replayed = register.enrol(&shown(1, 1), &configured(), at(1)).unwrap_err();
+    assert!(matches!(replayed, EnrolError::Used(_)), "{replayed}");
+    let other = register.enrol(&shown(2, 2), &configured(), at(2)).unwrap_err();
     assert!(matches!(other, EnrolError::Used(_)), "{other}");
-    assert_eq!(register.clients().len(), 1);
+    assert_eq!((register.clients().len(), &register.clients()[0].preshared), (1, &preshared(1, 2)));
 }
 
 #[test]
@@ -199,19 +279,19 @@ fn a_revoked_client_cannot_enrol_with_its_old_invitation() {
     let state = State::new();
     let mut register = state.open();
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
-    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
+    register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
     assert_eq!(register.revoke("home", &configured(), at(1)).unwrap(), Some(key(1)));
     assert!(register.clients().is_empty());
-    let again = register.enrol(key(1), &token(1), &configured(), at(2)).unwrap_err();
+    let again = register.enrol(&shown(1, 1), &configured(), at(2)).unwrap_err();
     assert!(matches!(again, EnrolError::Used(_)), "{again}");
     assert!(matches!(register.revoke("home", &configured(), at(2)), Err(RevokeError::Unknown(_))));
     assert!(matches!(register.revoke("office", &configured(), at(2)), Err(RevokeError::Configured(_))));
 
     register.invite("van", &token(2), &configured(), at(2)).unwrap();
     assert_eq!(register.revoke("van", &configured(), at(3)).unwrap(), None, "an open invitation");
-    assert!(matches!(register.enrol(key(2), &token(2), &configured(), at(4)), Err(EnrolError::Expired(_))));
+    assert!(matches!(register.enrol(&shown(2, 2), &configured(), at(4)), Err(EnrolError::Expired(_))));
     register.invite("home", &token(3), &configured(), at(5)).unwrap();
-    assert_eq!(addresses(register.enrol(key(3), &token(3), &configured(), at(5)).unwrap())[0], "10.99.0.3");
+    assert_eq!(addresses(register.enrol(&shown(3, 3), &configured(), at(5)).unwrap())[0], "10.99.0.3");
 }
 
 #[test]
@@ -220,11 +300,11 @@ fn a_full_network_enrols_no_client_and_changes_nothing() {
     let mut register = state.open();
     let small = Configured { networks: vec![prefix("10.99.0.1/30")], ..configured() };
     register.invite("home", &token(1), &small, at(0)).unwrap();
-    let error = register.enrol(key(1), &token(1), &small, at(0)).unwrap_err();
+    let error = register.enrol(&shown(1, 1), &small, at(0)).unwrap_err();
     assert!(error.to_string().starts_with("no address is free in 10.99.0.1/30"), "{error}");
     assert!(register.clients().is_empty());
     // With more room the same line is good.
-    register.enrol(key(1), &token(1), &configured(), at(1)).unwrap();
+    register.enrol(&shown(1, 1), &configured(), at(1)).unwrap();
 }
 
 #[test]
@@ -233,7 +313,7 @@ fn addresses_follow_the_configuration_and_are_kept_otherwise() {
     let mut register = state.open();
     for number in 1..=3 {
         register.invite(&format!("c{number}"), &token(number), &configured(), at(0)).unwrap();
-        register.enrol(key(number), &token(number), &configured(), at(0)).unwrap();
+        register.enrol(&shown(number, number), &configured(), at(0)).unwrap();
     }
     assert_eq!(register.fit(&configured()).unwrap(), [""; 0]);
     // A section takes the second one's address; the IPv6 network is another.
@@ -275,7 +355,7 @@ fn what_cannot_be_written_is_not_believed() {
     // A folder in the place of the file: no writing succeeds.
     std::fs::remove_file(state.file()).unwrap();
     std::fs::create_dir(state.file()).unwrap();
-    let error = register.enrol(key(1), &token(1), &configured(), at(0)).unwrap_err();
+    let error = register.enrol(&shown(1, 1), &configured(), at(0)).unwrap_err();
     assert!(matches!(error, EnrolError::State(StateError::Io { .. })), "{error}");
     assert!(register.clients().is_empty());
     assert!(register.invitations().all(|one| one.is_open(at(0))));
@@ -286,7 +366,7 @@ fn a_damaged_register_is_an_error_whatever_is_missing() {
     let state = State::new();
     let mut register = state.open();
     register.invite("home", &token(1), &configured(), at(0)).unwrap();
-    register.enrol(key(1), &token(1), &configured(), at(0)).unwrap();
+    register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
     drop(register);
     let whole = std::fs::read_to_string(state.file()).unwrap();
     let refused = |text: &str| {
@@ -300,7 +380,7 @@ fn a_damaged_register_is_an_error_whatever_is_missing() {
         refused(&whole[..length]);
     }
     for (from, to) in [
-        ("\"version\": 1", "\"version\": 2"),
+        ("\"version\": 2", "\"version\": 3"),
         ("\"home\"", "\"ho me\""),
         ("\"10.99.0.3\"", "\"10.99.0.300\""),
         ("\"fd99::2\"", "\"10.99.0.3\""),

@@ -9,6 +9,10 @@
 //! proven any more: the server may have been restarted and know them no longer. It never disturbs
 //! keys that still serve.
 //!
+//! A client may have a next key, which is to take the place of its key. Attempts then show the one
+//! and the other in turn, since an answer that got lost leaves open which of them the server knows.
+//! The answer says which of them it is.
+//!
 //! It knows nothing of links beyond number and addresses, and seals nothing.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,9 +20,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::ClientSealing;
+use crate::crypto::keys::PrivateKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
-use crate::handshake::{Cookie, Hello, Initiator, Mac1, Outcome, Response, Stamp};
+use crate::handshake::{
+    Claim, Cookie, Hello, Initiator, InvitationKey, Mac1, Outcome, Refusal, Response, Stamp,
+};
 use crate::packet::{LinkId, Path};
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
@@ -60,13 +67,35 @@ struct Sent {
     cookied: bool,
 }
 
+/// The key that an attempt shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::session) enum Shown {
+    /// The client's key.
+    Present,
+    /// The key that is to take its place.
+    Next,
+}
+
+/// One attempt.
+#[derive(Debug)]
+struct Attempt {
+    initiator: Initiator,
+    shown: Shown,
+}
+
+impl Attempt {
+    fn local_index(&self) -> u32 {
+        self.initiator.local_index()
+    }
+}
+
 /// The handshakes of one session.
 #[derive(Debug)]
 pub(in crate::session) struct Dialer {
     sealing: ClientSealing,
     rng: SecretRng,
     epoch: u32,
-    attempts: VecDeque<Initiator>,
+    attempts: VecDeque<Attempt>,
     /// Attempts since a link was proven.
     tries: usize,
     /// When to begin the next attempt, and when the last one began, if there was one.
@@ -153,7 +182,7 @@ impl Dialer {
         self.tries = 0;
         self.due = Some(match reason {
             CloseReason::Shutdown => now + CLOSED_PAUSE,
-            CloseReason::Revoked => now + REFUSED_PAUSE,
+            CloseReason::Revoked | CloseReason::Expired => now + REFUSED_PAUSE,
         });
     }
 
@@ -173,17 +202,7 @@ impl Dialer {
         if self.due.is_none_or(|due| due > now) {
             return;
         }
-        let hello = Hello {
-            // The driver's clock, not this session's age: a later session with the same server must
-            // be newer as well.
-            stamp: Stamp { run: self.sealing.run, elapsed_us: now.as_micros() },
-            epoch: self.epoch,
-            aes_fast: self.sealing.aes_fast,
-            token: self.sealing.token.clone(),
-        };
-        let ClientSealing { identity, server, preshared, .. } = &self.sealing;
-        let index = self.rng.next_u32();
-        let attempt = Initiator::new(identity, server, preshared.as_ref(), index, &hello, &mut self.rng);
+        let attempt = self.attempt(now);
         if self.attempts.len() == ATTEMPTS_MAX {
             self.attempts.pop_front();
         }
@@ -198,6 +217,47 @@ impl Dialer {
         self.cookies.retain(|_, (_, since)| now.saturating_since(*since) < COOKIE_LIFE);
     }
 
+    fn attempt(&mut self, now: Instant) -> Attempt {
+        let ClientSealing { identity, server, preshared, token, next, .. } = &self.sealing;
+        let invitation = token.as_ref().map(InvitationKey::new);
+        let next = next.as_ref().filter(|_| self.tries.is_multiple_of(2)).and_then(|next| {
+            let claim = Claim::rotation(identity, &next.public(), server, preshared.as_ref());
+            Some((next, claim.ok()?))
+        });
+        let public = identity.public();
+        let (identity, claim, shown) = match next {
+            Some((next, claim)) => (next, Some(claim), Shown::Next),
+            None => (identity, invitation.as_ref().map(|one| one.claim(server, &public)), Shown::Present),
+        };
+        let invited = invitation.as_ref().map(|one| one.preshared(server, &public));
+        let psk = invited.as_ref().or(preshared.as_ref());
+        let hello = Hello {
+            // The driver's clock, not this session's age: a later session with the same server must
+            // be newer as well.
+            stamp: Stamp { run: self.sealing.run, elapsed_us: now.as_micros() },
+            epoch: self.epoch,
+            aes_fast: self.sealing.aes_fast,
+            claim,
+        };
+        let index = self.rng.next_u32();
+        let initiator = Initiator::new(identity, server, psk, index, &hello, &mut self.rng);
+        Attempt { initiator, shown }
+    }
+
+    /// Shows a key that is to take the place of the client's key, from now on.
+    pub(in crate::session) fn rotate(&mut self, next: PrivateKey, now: Instant) {
+        self.sealing.next = Some(next);
+        self.tries = 0;
+        self.due = Some(now);
+    }
+
+    /// The server knows the next key, and no other.
+    pub(in crate::session) fn adopt_next(&mut self) {
+        if let Some(next) = self.sealing.next.take() {
+            self.sealing.identity = next;
+        }
+    }
+
     /// Whether there is a first message to send.
     pub(in crate::session) fn has_output(&self) -> bool {
         !self.outbox.is_empty()
@@ -209,28 +269,45 @@ impl Dialer {
         let attempt = self.attempts.back()?;
         let place = (link, path.remote);
         let cookie = self.cookies.get(&place).map(|(cookie, _)| cookie);
-        let mac1 = attempt.put(link.0, cookie, buf);
+        let mac1 = attempt.initiator.put(link.0, cookie, buf);
         self.sent.insert(place, Sent { mac1, attempt: attempt.local_index(), cookied: cookie.is_some() });
         Some((link, path))
     }
 
-    /// A response. After an error the attempts go on.
+    /// A response, and the key that it answers. After an error the attempts go on.
     pub(in crate::session) fn on_response(
         &mut self,
         datagram: &[u8],
         now: Instant,
-    ) -> Result<Outcome, Discard> {
+    ) -> Result<(Outcome, Shown), Discard> {
         let index = Response::parse(datagram)?.receiver_index;
         let attempt = self.attempts.iter_mut().find(|attempt| attempt.local_index() == index);
-        let outcome = attempt.ok_or(Discard::UnknownSession)?.read_response(datagram)?;
+        let attempt = attempt.ok_or(Discard::UnknownSession)?;
+        let (outcome, shown) = (attempt.initiator.read_response(datagram)?, attempt.shown);
         self.attempts.clear();
         self.outbox.clear();
         self.sent.clear();
-        if let Outcome::Refused(_) = outcome {
-            self.due = Some(now + REFUSED_PAUSE);
+        match (&outcome, shown) {
+            (Outcome::Welcome(..), Shown::Next) => self.adopt_next(),
+            (Outcome::Welcome(..), Shown::Present) => self.enrolled(),
+            // The next key is refused, not the client.
+            (Outcome::Refused(refusal), Shown::Next) if *refusal != Refusal::KeyExpired => {
+                self.sealing.next = None;
+                self.due = Some(now);
+            }
+            (Outcome::Refused(_), _) => self.due = Some(now + REFUSED_PAUSE),
         }
         // Else it stands: until a link is proven under the new keys, another attempt may be needed.
-        Ok(outcome)
+        Ok((outcome, shown))
+    }
+
+    /// The invitation is used: its key is the pre-shared one of later handshakes.
+    fn enrolled(&mut self) {
+        let ClientSealing { identity, server, .. } = &self.sealing;
+        let (server, client) = (*server, identity.public());
+        if let Some(token) = self.sealing.token.take() {
+            self.sealing.preshared = Some(InvitationKey::new(&token).preshared(&server, &client));
+        }
     }
 
     /// A server under load wants the newest attempt again, with a cookie.
@@ -244,7 +321,7 @@ impl Dialer {
         let place = (link, path.remote);
         let sent = self.sent.get(&place).ok_or(Discard::UnknownSession)?;
         let attempt = self.attempts.iter().find(|attempt| attempt.local_index() == sent.attempt);
-        let cookie = attempt.ok_or(Discard::UnknownSession)?.read_cookie(datagram, &sent.mac1)?;
+        let cookie = attempt.ok_or(Discard::UnknownSession)?.initiator.read_cookie(datagram, &sent.mac1)?;
         self.cookies.insert(place, (cookie, now));
         // Once per attempt, so that a repeated cookie makes this side send nothing. Where an old
         // cookie was no good the next attempt has this.

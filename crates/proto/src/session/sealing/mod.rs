@@ -8,10 +8,12 @@ use bytes::{Buf as _, Bytes};
 use zeroize::Zeroizing;
 
 use self::dialer::Dialer;
+pub(super) use self::dialer::Shown;
 use self::keyring::KeyLimits;
 pub(super) use self::keyring::{Keyring, SEALING_BYTES, SealedAs};
 use super::link_table::{LinkTable, Transition};
 use crate::config::ClientSealing;
+use crate::crypto::keys::PrivateKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{Outcome, TransportKeys, Welcome};
@@ -184,6 +186,20 @@ impl Sealing {
         }
     }
 
+    /// A key is to take the place of the client's key.
+    pub(super) fn rotate(&mut self, next: PrivateKey, now: Instant) {
+        if let Some(dialer) = &mut self.dialer {
+            dialer.rotate(next, now);
+        }
+    }
+
+    /// The server knows that key, and no other.
+    pub(super) fn adopt_next(&mut self) {
+        if let Some(dialer) = &mut self.dialer {
+            dialer.adopt_next();
+        }
+    }
+
     /// The due handshake message, if any.
     pub(super) fn transmit_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         let dialer = self.dialer.as_mut().filter(|dialer| dialer.has_output())?;
@@ -199,7 +215,7 @@ impl Sealing {
         datagram: &Datagram,
         links: &LinkTable,
         now: Instant,
-    ) -> Result<Outcome, Discard> {
+    ) -> Result<(Outcome, Shown), Discard> {
         let link = links.get(datagram.path.socket.link());
         link.filter(|link| link.path().accepts_from(&datagram.path)).ok_or(Discard::UnknownPeer)?;
         self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(&datagram.data, now)

@@ -28,7 +28,7 @@ use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::endpoint::{Endpoint, EnrolmentAnswer, SessionId};
 use crate::event::{Event, SocketEvent};
-use crate::handshake::{Hello, Initiator, Outcome, Refusal, Stamp};
+use crate::handshake::{Claim, Hello, Initiator, InvitationKey, Outcome, Refusal, Stamp};
 use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, UdpFlow};
 use crate::time::Instant;

@@ -210,14 +210,20 @@ fn an_invitation_enrols_once() {
     let mut asked = Vec::new();
     world.run(300, |world| {
         while let Some(enrolment) = world.server.poll_enrolment() {
-            assert_eq!(enrolment.token, Token::from_bytes([5; 16]));
+            let [server, client] = [99, 1].map(|key| PrivateKey::from_bytes([key; 32]).public());
+            assert_eq!(enrolment.claim, invitation(5).claim(&server, &client));
             asked.push(enrolment.public_key);
-            let answer = EnrolmentAnswer::Welcome(enrolled(1, None));
+            let answer = EnrolmentAnswer::Welcome(enrolled_by(5, 1));
             assert!(world.server.answer_enrolment(enrolment.id, answer, world.now).is_some());
         }
     });
     assert_eq!(asked, [PrivateKey::from_bytes([1; 32]).public()]);
     assert_eq!(world.states(), [LinkState::Up; 2]);
+
+    // The pre-shared key that the invitation gave is that of later handshakes, with no claim.
+    world.idle(3 * 60 * 1_000);
+    assert_eq!((world.states(), world.server.poll_enrolment().is_none()), (vec![LinkState::Up; 2], true));
+    assert!(world.client.rekeys() >= 1);
 
     // The answer names another client: the proven key does not get that client's session.
     let mut world = World::new(&Who { token: Some(5), ..HOME }, Vec::new(), 1);
@@ -233,7 +239,8 @@ fn an_invitation_enrols_once() {
         let mut world = World::new(&Who { key: 3, token: Some(5), ..HOME }, Vec::new(), 2);
         world.run(3_000, |world| {
             while let Some(enrolment) = world.server.poll_enrolment() {
-                let answer = answer.map_or(EnrolmentAnswer::Ignore, EnrolmentAnswer::Refuse);
+                let psk = enrolled_by(5, 3).preshared;
+                let answer = answer.map_or(EnrolmentAnswer::Ignore, |why| EnrolmentAnswer::Refuse(why, psk));
                 assert_eq!(world.server.answer_enrolment(enrolment.id, answer, world.now), None);
             }
         });
@@ -253,6 +260,169 @@ fn without_an_invitation_no_token_is_looked_up() {
     world.server.set_enrolling(true);
     world.idle(3_000);
     assert!(world.server.poll_enrolment().is_some());
+}
+
+/// A server whose answer has no pre-shared key, or another one, gets no session: nothing falls
+/// back.
+#[test]
+fn a_client_that_was_invited_accepts_no_answer_without_the_tokens_key() {
+    for psk in [None, Some(7)] {
+        let mut world = World::new(&Who { token: Some(5), ..HOME }, Vec::new(), 1);
+        world.run(3_000, |world| {
+            while let Some(enrolment) = world.server.poll_enrolment() {
+                let answer = EnrolmentAnswer::Welcome(enrolled(1, psk));
+                let _ = world.server.answer_enrolment(enrolment.id, answer, world.now);
+            }
+        });
+        assert_eq!(world.states(), [LinkState::Down]);
+        assert!(world.client.stats(world.now).discards.of(Discard::Unauthenticated) > 0);
+    }
+}
+
+/// A known key with a new invitation: the driver decides, and the client gets its pre-shared key.
+#[test]
+fn a_known_client_may_be_invited_again() {
+    let mut world = World::new(&Who { token: Some(5), ..HOME }, vec![enrolled(1, Some(8))], 1);
+    world.run(500, |world| {
+        while let Some(enrolment) = world.server.poll_enrolment() {
+            let answer = EnrolmentAnswer::Welcome(enrolled_by(5, 1));
+            assert_eq!(world.server.answer_enrolment(enrolment.id, answer, world.now), Some(SessionId(0)));
+        }
+    });
+    assert_eq!(world.states(), [LinkState::Up]);
+}
+
+fn with_key(number: u8) -> ClientConfig {
+    let key = PrivateKey::from_bytes([number; 32]).public();
+    ClientConfig { public_key: Some(key), ..enrolled(1, Some(6)) }
+}
+
+/// Takes each rotation that is asked for; gives how many there were.
+fn rotations(world: &mut World, millis: u64, answers_are_lost: bool) -> usize {
+    let mut count = 0;
+    world.run(millis, |world| {
+        while let Some(enrolment) = world.server.poll_enrolment() {
+            assert!(matches!(enrolment.claim, Claim::Rotation { .. }));
+            count += 1;
+            world.cut.fill(answers_are_lost);
+            let answer = EnrolmentAnswer::Welcome(with_key(2));
+            assert!(world.server.answer_enrolment(enrolment.id, answer, world.now).is_some());
+        }
+    });
+    count
+}
+
+#[test]
+fn a_client_gets_a_new_key_within_its_session() {
+    let mut world = World::new(&Who { psk: Some(6), ..HOME }, vec![enrolled(1, Some(6))], 2);
+    world.traffic(500, 0);
+    world.client.rotate(PrivateKey::from_bytes([2; 32]), world.now);
+    assert_eq!(rotations(&mut world, 500, false), 1);
+    assert!(world.events.contains(&Event::KeyReplaced));
+    assert_eq!(world.states(), [LinkState::Up; 2]);
+    world.traffic(3 * 60 * 1_000, 500);
+    assert_eq!(world.states(), [LinkState::Up; 2], "later handshakes show the new key");
+    // The old key is nobody's now.
+    let before = world.server.discards().of(Discard::UnknownClient);
+    world.client = session(&Who { psk: Some(6), run: 9, ..HOME }, 2, world.now);
+    world.idle(2_000);
+    assert!(world.server.discards().of(Discard::UnknownClient) > before);
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+}
+
+/// Each new key is written down by the server: a client that asks without end makes no more work.
+#[test]
+fn a_client_gets_no_second_new_key_within_a_minute() {
+    let mut world = World::new(&Who { psk: Some(6), ..HOME }, vec![enrolled(1, Some(6))], 1);
+    world.traffic(500, 0);
+    world.client.rotate(PrivateKey::from_bytes([2; 32]), world.now);
+    assert_eq!(rotations(&mut world, 500, false), 1);
+    world.client.rotate(PrivateKey::from_bytes([3; 32]), world.now);
+    assert_eq!(rotations(&mut world, 5_000, false), 0);
+    assert!(world.server.discards().of(Discard::HandshakeLimited) > 0);
+    assert_eq!(world.states(), [LinkState::Up], "the present key serves on");
+    // The next handshake, two minutes later, shows the next key again.
+    let mut asked = 0;
+    world.run(3 * 60 * 1_000, |world| {
+        while let Some(enrolment) = world.server.poll_enrolment() {
+            asked += 1;
+            let client = ClientConfig { public_key: Some(enrolment.public_key), ..enrolled(1, Some(6)) };
+            let answer = EnrolmentAnswer::Welcome(client);
+            assert!(world.server.answer_enrolment(enrolment.id, answer, world.now).is_some());
+        }
+    });
+    assert_eq!((asked, world.states()), (1, vec![LinkState::Up]));
+}
+
+/// The server wrote the new key down and its answer got lost; the client shows both keys in turn.
+#[test]
+fn a_lost_answer_to_a_new_key_costs_no_client() {
+    let mut world = World::new(&Who { psk: Some(6), ..HOME }, vec![enrolled(1, Some(6))], 1);
+    world.traffic(500, 0);
+    world.client.rotate(PrivateKey::from_bytes([2; 32]), world.now);
+    assert_eq!(rotations(&mut world, 3_000, true), 1);
+    assert!(!world.events.contains(&Event::KeyReplaced));
+    world.cut.fill(false);
+    world.idle(10_000);
+    assert!(world.events.contains(&Event::KeyReplaced));
+    assert_eq!(world.states(), [LinkState::Up]);
+}
+
+/// A server that refuses the new key, or does not know of such claims, keeps the old one.
+#[test]
+fn a_refused_key_leaves_the_old_one_in_use() {
+    for refuses in [true, false] {
+        let mut world = World::new(&Who { psk: Some(6), ..HOME }, vec![enrolled(1, Some(6))], 1);
+        world.traffic(500, 0);
+        world.client.rotate(PrivateKey::from_bytes([2; 32]), world.now);
+        world.run(5_000, |world| {
+            while let Some(enrolment) = world.server.poll_enrolment() {
+                let psk = enrolled(1, Some(6)).preshared;
+                let refused = EnrolmentAnswer::Refuse(Refusal::Refused, psk);
+                let answer = if refuses { refused } else { EnrolmentAnswer::Ignore };
+                assert!(world.server.answer_enrolment(enrolment.id, answer, world.now).is_none());
+            }
+        });
+        assert_eq!(world.events.contains(&Event::KeyRefused(Refusal::Refused)), refuses);
+        world.idle(4 * 60 * 1_000);
+        assert_eq!(world.states(), [LinkState::Up]);
+    }
+}
+
+/// A thief with the private key alone cannot move the client to a key of the thief's.
+#[test]
+fn a_stolen_key_without_the_pre_shared_one_rotates_nothing() {
+    let mut world = World::new(&Who { psk: Some(7), ..HOME }, vec![enrolled(1, Some(6))], 1);
+    world.client.rotate(PrivateKey::from_bytes([2; 32]), world.now);
+    assert_eq!(rotations(&mut world, 3_000, false), 0);
+    assert!(world.server.discards().of(Discard::Unauthenticated) > 0);
+}
+
+#[test]
+fn an_expired_client_is_told_and_stays_out_until_it_is_renewed() {
+    let mut world = World::new(&Who { psk: Some(6), ..HOME }, vec![enrolled(1, Some(6))], 2);
+    world.idle(500);
+    world.server.expire_client(SessionId(0), world.now);
+    world.drain();
+    world.idle(1_000);
+    assert!(world.events.contains(&Event::Closed(CloseReason::Expired)));
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+    // A client that starts again is told at once, by an answer that only it can read.
+    world.client = session(&Who { psk: Some(6), run: 2, ..HOME }, 2, world.now);
+    world.idle(500);
+    assert_eq!(world.events.last(), Some(&Event::Refused(Refusal::KeyExpired)));
+    assert_eq!(world.states(), [LinkState::Down; 2]);
+    // Nor may its old key choose a new one.
+    world.client.rotate(PrivateKey::from_bytes([2; 32]), world.now);
+    assert_eq!(rotations(&mut world, 500, false), 0);
+
+    // Renewed, expired and renewed before a message leaves.
+    world.server.renew_client(SessionId(0));
+    world.server.expire_client(SessionId(0), world.now);
+    world.server.renew_client(SessionId(0));
+    world.client = session(&Who { psk: Some(6), run: 3, ..HOME }, 2, world.now);
+    world.idle(500);
+    assert_eq!(world.states(), [LinkState::Up; 2]);
 }
 
 #[test]
@@ -373,7 +543,7 @@ fn a_server_neither_spins_nor_forgets_a_path_for_a_heartbeat_of_another_run() {
     );
     let mut server = endpoint(vec![enrolled(1, None)], 7, now);
     let (identity, public) = (PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([99; 32]).public());
-    let hello = Hello { stamp: Stamp { run: 1, elapsed_us: 1 }, epoch: 5, aes_fast: true, token: None };
+    let hello = Hello { stamp: Stamp { run: 1, elapsed_us: 1 }, epoch: 5, aes_fast: true, claim: None };
     let mut attempt = Initiator::new(&identity, &public, None, 3, &hello, &mut SecretRng::new([3; 32]));
     let mut buf = Vec::new();
     attempt.put(0, None, &mut buf);

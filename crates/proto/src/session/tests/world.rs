@@ -102,8 +102,20 @@ pub(super) fn session_config(who: &Who, links: u8, flows: UdpFlows) -> SessionCo
             run: u64::from(who.run),
             entropy: [who.key ^ who.run; 32],
             token: who.token.map(|byte| Token::from_bytes([byte; 16])),
+            next: None,
         }),
     }
+}
+
+/// The key of the invitation whose token has only this byte.
+pub(super) fn invitation(byte: u8) -> InvitationKey {
+    InvitationKey::new(&Token::from_bytes([byte; 16]))
+}
+
+/// As an invitation enrols it.
+pub(super) fn enrolled_by(byte: u8, key: u8) -> ClientConfig {
+    let [server, client] = [99, key].map(|key| PrivateKey::from_bytes([key; 32]).public());
+    ClientConfig { preshared: Some(invitation(byte).preshared(&server, &client)), ..enrolled(key, None) }
 }
 
 pub(super) fn enrolled(key: u8, psk: Option<u8>) -> ClientConfig {

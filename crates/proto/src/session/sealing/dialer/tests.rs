@@ -11,6 +11,7 @@ fn dialer() -> Dialer {
         run: 1,
         entropy: [3; 32],
         token: None,
+        next: None,
     };
     Dialer::new(sealing, 1, Instant::ZERO)
 }
