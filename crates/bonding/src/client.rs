@@ -7,6 +7,7 @@
 
 mod caps;
 mod diagnosis;
+mod identity;
 mod resolve;
 mod revival;
 mod tunnel;
@@ -21,7 +22,7 @@ use bonding_os::privileges::Rights;
 use bonding_os::signals::Signals;
 use bonding_os::undo::Journal;
 use bonding_proto::client::{Client, Server};
-use bonding_proto::config::{ClientSealing, LinkConfig, Role, Security, SessionConfig};
+use bonding_proto::config::{LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::event::Event;
 use bonding_proto::handshake::Refusal;
 use bonding_proto::trace::format::Side;
@@ -30,19 +31,20 @@ use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 
 use self::caps::Caps;
+use self::identity::Identity;
 use self::revival::Revival;
 use self::tunnel::Tunnel;
 use crate::config::Host;
 use crate::engine::clock::Clock;
-use crate::engine::command::{Command, Reply};
+use crate::engine::command::{Command, Rekeying, Reply};
 use crate::engine::event_loop::{Engine, Parts, Shell};
 use crate::engine::events::{EventLogger, why};
 use crate::engine::overhead::Overhead;
-use crate::engine::plan::{ClientPlan, LinkPlan, SealingPlan};
+use crate::engine::plan::{ClientPlan, LinkPlan};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
-use crate::engine::{RunError, Service, cipher};
-use crate::state::{keys, preshared, run};
+use crate::engine::{RunError, Service};
+use crate::state::keys;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
 /// The wait before names are looked up again. Chosen: a resolver that failed gets a pause.
@@ -55,7 +57,7 @@ pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let Ground { mut signals, mut journal, monitor, seed, epoch } =
         Ground::prepare(&plan.run.state_file, RIGHTS)?;
-    let sealing = plan.sealing.as_ref().map(sealing).transpose()?;
+    let (identity, sealing) = plan.sealing.as_ref().map(Identity::load).transpose()?.unzip();
     let Some(servers) = servers(plan, &monitor, &mut signals)? else { return Ok(()) };
     let mtu = tunnel_mtu(plan, &servers, &monitor);
     let tun = setup::tun(&plan.tunnel, mtu)?;
@@ -85,6 +87,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
     let mut shell = ClientShell::new(plan, tunnel, caps, hosts, clock.now());
+    shell.identity = identity;
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         machine.handle_socket_event(socket, event, clock.now());
     }
@@ -123,34 +126,6 @@ fn loosen_filters(links: &[LinkPlan], journal: &mut Journal) {
             ),
         }
     }
-}
-
-/// Reads the keys and begins a run.
-fn sealing(plan: &SealingPlan) -> Result<ClientSealing, RunError> {
-    let SealingPlan { server, private_key_file: file, preshared_key_file } = plan;
-    let identity = keys::load(file).map_err(RunError::NoIdentity)?;
-    let (preshared, origin) = match preshared_key_file {
-        // The configuration counts: the server has this client in its own.
-        Some(file) => (Some(keys::load_preshared(file)?), "configured"),
-        None => match preshared::load(&preshared::file(file), server)? {
-            Some(preshared) => (Some(preshared), "joined"),
-            None => (None, "none"),
-        },
-    };
-    tracing::info!(
-        public_key = keys::show(&identity.public()), file = %file.display(), preshared_key = origin,
-        "this client's key"
-    );
-    Ok(ClientSealing {
-        identity,
-        server: *server,
-        preshared,
-        aes_fast: cipher::aes_is_fast(),
-        run: run::next(&run::file(file), SystemTime::now())?,
-        entropy: setup::entropy()?,
-        token: None,
-        next: None,
-    })
 }
 
 /// The servers with their addresses for each link. Looks names up until one has an address; `None`:
@@ -246,6 +221,8 @@ struct ClientShell<'a> {
     /// The servers' names, as configured.
     hosts: Vec<String>,
     logger: EventLogger,
+    /// `None`: all links are plain.
+    identity: Option<Identity>,
     /// Why the server in use refused this client, if it did.
     refused: Option<&'static str>,
     revival: Revival,
@@ -256,7 +233,7 @@ impl<'a> ClientShell<'a> {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
         let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
-        Self { plan, tunnel, caps, hosts, logger, refused: None, revival }
+        Self { plan, tunnel, caps, hosts, logger, identity: None, refused: None, revival }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -272,6 +249,9 @@ impl<'a> ClientShell<'a> {
             self.refused = Some(why(Refusal::KeyExpired));
         } else if *event == Event::Connected {
             self.refused = None;
+        }
+        if let Some(identity) = &mut self.identity {
+            identity.on_event(event);
         }
         self.logger.on_event(event);
     }
@@ -295,7 +275,20 @@ impl Shell<Client> for ClientShell<'_> {
         self.caps.review(client, now)
     }
 
-    fn handle_command(&mut self, _: &mut Client, _: Command, _: Instant) -> Result<Reply, String> {
+    fn handle_command(
+        &mut self,
+        client: &mut Client,
+        command: Command,
+        now: Instant,
+    ) -> Result<Reply, String> {
+        if command == Command::Rekey {
+            let identity = self.identity.as_mut().ok_or("all links are plain: there is no key")?;
+            let next = identity.make_next().map_err(|error| error.to_string())?;
+            let public_key = keys::show(&next.public());
+            tracing::info!(public_key, "this client is to have a new key");
+            client.rotate(next, now);
+            return Ok(Reply::Rekeying(Rekeying { public_key }));
+        }
         Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
     }
 
@@ -342,6 +335,7 @@ impl Shell<Client> for ClientShell<'_> {
         }
         Snapshot {
             role: status::Role::Client,
+            key: self.identity.as_ref().map(Identity::status),
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.tunnel.addresses().to_vec(),
             mtu: self.tunnel.mtu(),

@@ -1,6 +1,7 @@
 //! Runs a server: its TUN device, a socket for each port, an endpoint with a session for each
 //! client, forwarding and NAT.
 
+mod expiry;
 mod place;
 mod roster;
 
@@ -20,16 +21,19 @@ use bonding_os::privileges::Rights;
 use bonding_os::throttle::Throttle;
 use bonding_os::undo::Journal;
 use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
-use bonding_proto::crypto::keys::PrivateKey;
+use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::handshake::{Claim, Refusal};
 use bonding_proto::stats::SessionStats;
 use bonding_proto::trace::format::Side;
 use bonding_proto::{Instant, LinkId};
 
+use self::expiry::Expiries;
 use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
-use crate::engine::command::{ClientsPage, Command, KnownClient, ListPlace, NextPage, Reply, Revoked};
+use crate::engine::command::{
+    ClientsPage, Command, Expiring, KnownClient, ListPlace, NextPage, Reply, Revoked,
+};
 use crate::engine::event_loop::{Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
@@ -89,6 +93,7 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
         shell.admit(&mut endpoint, entry, clock.now());
     }
     shell.tell_invitations(&mut endpoint);
+    shell.expire_due(&mut endpoint, clock.now());
     let trace = setup::trace(&plan.run, Side::Server, clock)?;
     setup::reduce_rights(RIGHTS)?;
     shell.roster.warn_if_read_only();
@@ -180,6 +185,8 @@ struct Tunnel {
 struct Member {
     entry: Entry,
     logger: EventLogger,
+    /// Its key has expired: it may not connect.
+    expired: bool,
 }
 
 /// A server, as the event loop drives it.
@@ -193,6 +200,7 @@ struct ServerShell<'a> {
     members: BTreeMap<SessionId, Member>,
     /// The members in the order of the list: configured ones first, then by their enrolment.
     list: BTreeSet<ListPlace>,
+    expiries: Expiries,
     refusal_log: Throttle,
     changes_log: Throttle,
 }
@@ -202,8 +210,8 @@ impl<'a> ServerShell<'a> {
         let log = || Throttle::new(Duration::from_secs(10));
         let (refusal_log, changes_log) = (log(), log());
         let homes = Homes::default();
-        let (members, list) = (BTreeMap::new(), BTreeSet::new());
-        Self { plan, roster, tunnel, nat, homes, members, list, refusal_log, changes_log }
+        let (members, list, expiries) = (BTreeMap::new(), BTreeSet::new(), Expiries::default());
+        Self { plan, roster, tunnel, nat, homes, members, list, expiries, refusal_log, changes_log }
     }
 
     /// Finds the interfaces of plain links' peers, and tells of peers that have none.
@@ -237,14 +245,17 @@ impl<'a> ServerShell<'a> {
     fn note(&mut self, id: SessionId, entry: Entry) {
         let known = self.forget(id);
         self.list.insert((entry.enrolled, id));
+        self.expiries.replace(id, None, entry.expires);
         let logger = || EventLogger::new(entry.config.name.clone(), entry.links.clone());
-        let logger = known.map_or_else(logger, |member| member.logger);
-        self.members.insert(id, Member { entry, logger });
+        let (logger, expired) =
+            known.map_or_else(|| (logger(), false), |member| (member.logger, member.expired));
+        self.members.insert(id, Member { entry, logger, expired });
     }
 
     fn forget(&mut self, id: SessionId) -> Option<Member> {
         let member = self.members.remove(&id)?;
         self.list.remove(&(member.entry.enrolled, id));
+        self.expiries.replace(id, member.entry.expires, None);
         Some(member)
     }
 
@@ -252,15 +263,15 @@ impl<'a> ServerShell<'a> {
         self.members.iter().find(|(_, member)| is_wanted(&member.entry)).map(|(id, _)| *id)
     }
 
-    /// A client shows an invitation. The register is on the disk before the answer leaves.
+    /// A client shows an invitation, or a new key. The register is on the disk before the answer
+    /// leaves.
     fn decide(&mut self, endpoint: &mut Endpoint, enrolment: &Enrolment, now: Instant) {
         let Enrolment { id, public_key, claim, remote } = enrolment;
-        let granted = match claim {
+        let (granted, done) = match claim {
             Claim::Invitation { id, proof } => {
-                self.roster.enrol(*public_key, (*id, *proof), SystemTime::now())
+                (self.roster.enrol(*public_key, (*id, *proof), SystemTime::now()), "enrolled a client")
             }
-            // No client of this version claims one.
-            Claim::Rotation { .. } => Err(Refused { error: EnrolError::Unknown, preshared: None }),
+            Claim::Rotation { old, .. } => (self.rotate(*old, *public_key), "a client has a new key"),
         };
         let entry = match granted {
             Ok(entry) => entry,
@@ -276,11 +287,57 @@ impl<'a> ServerShell<'a> {
         let answer = EnrolmentAnswer::Welcome(entry.config.clone());
         if let Some(session) = endpoint.answer_enrolment(*id, answer, now) {
             let name = &entry.config.name;
-            tracing::info!(client = name, %remote, public_key = keys::show(public_key), "enrolled a client");
+            tracing::info!(client = name, %remote, public_key = keys::show(public_key), "{done}");
             tracing::debug!(client = name, addresses = ?entry.addresses, "its addresses in the tunnel");
             self.note(session, entry);
             self.make_room_for_sealing();
         }
+    }
+
+    /// A client wants a new key in the place of its old one, and has proven the old one.
+    fn rotate(&mut self, old: PublicKey, new: PublicKey) -> Result<Entry, Refused> {
+        self.roster.rotate(old, new, SystemTime::now()).map_err(|error| {
+            let id = self.find(|entry| entry.config.public_key == Some(old));
+            let entry = id.and_then(|id| self.members.get(&id)).map(|member| &member.entry);
+            let preshared = entry.and_then(|entry| entry.config.preshared.clone());
+            let configured = entry.filter(|entry| entry.enrolled.is_none());
+            let error = configured.map_or(error, |entry| EnrolError::Configured(entry.config.name.clone()));
+            Refused { error, preshared }
+        })
+    }
+
+    /// Ends the sessions of clients whose keys have expired.
+    fn expire_due(&mut self, endpoint: &mut Endpoint, now: Instant) -> bool {
+        let expired = self.expiries.take_expired(SystemTime::now(), now);
+        for id in &expired {
+            let Some(member) = self.members.get_mut(id) else { continue };
+            member.expired = true;
+            tracing::warn!(client = member.entry.config.name, "the client's key has expired");
+            endpoint.expire_client(*id, now);
+        }
+        !expired.is_empty()
+    }
+
+    /// Sets when a client's key expires.
+    fn expire(
+        &mut self,
+        endpoint: &mut Endpoint,
+        name: &str,
+        after: Option<Duration>,
+        now: Instant,
+    ) -> Result<Expiring, String> {
+        let entry = self.roster.expire(name, after, SystemTime::now()).map_err(|error| error.to_string())?;
+        let expires = entry.expires.map(roster::time);
+        tracing::info!(client = name, expires, "the client's key expires then");
+        if let Some(id) = self.find(|entry| entry.enrolled.is_some() && entry.config.name == name) {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.expired = false;
+            }
+            endpoint.renew_client(id);
+            self.note(id, entry);
+            self.expire_due(endpoint, now);
+        }
+        Ok(Expiring { name: name.to_owned(), expires })
     }
 
     /// Without any invitation a token need not be looked up.
@@ -349,11 +406,17 @@ fn known_client(member: &Member, endpoint: &Endpoint, id: SessionId, now: Instan
     let entry = &member.entry;
     let stats = endpoint.session(id).map(|session| session.stats(now));
     let up = stats.as_ref().is_some_and(|stats| stats.connected);
+    let state = match (member.expired, up) {
+        (true, _) => "expired",
+        (false, true) => "up",
+        (false, false) => "down",
+    };
     KnownClient {
         name: entry.config.name.clone(),
-        state: if up { "up" } else { "down" }.to_owned(),
+        state: state.to_owned(),
         origin: if entry.enrolled.is_some() { "invited" } else { "configured" }.to_owned(),
         enrolled: entry.enrolled.map(roster::time),
+        expires: entry.expires.map(roster::time),
         public_key: entry.config.public_key.as_ref().map(keys::show),
         addresses: entry.addresses.clone(),
         peer: stats.as_ref().and_then(status::usable_remote).map(|remote| remote.to_string()),
@@ -366,8 +429,11 @@ fn refusal(refused: Refused) -> EnrolmentAnswer {
         EnrolError::Unknown => return EnrolmentAnswer::Ignore,
         EnrolError::Used(_) => Refusal::Used,
         EnrolError::Expired(_) => Refusal::Expired,
+        EnrolError::KeyExpired(_) => Refusal::KeyExpired,
         EnrolError::Enrolled(_)
         | EnrolError::NameTaken(_)
+        | EnrolError::Configured(_)
+        | EnrolError::KeyTaken(_)
         | EnrolError::Exhausted(_)
         | EnrolError::TooMany
         | EnrolError::State(_) => Refusal::Refused,
@@ -405,6 +471,11 @@ impl Shell<Endpoint> for ServerShell<'_> {
             }
             Command::Clients { after } => Ok(Reply::Clients(self.page(endpoint, after, now))),
             Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),
+            Command::Expire { name, after } => self.expire(endpoint, &name, after, now).map(Reply::Expiring),
+            Command::Rekey => Err(
+                "this is the server's socket; a client makes a new key: name its socket with --socket PATH"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -423,6 +494,14 @@ impl Shell<Endpoint> for ServerShell<'_> {
 
     fn due_in(&self) -> Option<Duration> {
         self.nat.due_in()
+    }
+
+    fn tend_at(&self) -> Option<Instant> {
+        self.expiries.look_at()
+    }
+
+    fn tend(&mut self, endpoint: &mut Endpoint, _: &mut Sockets, _: &Poller, now: Instant) -> bool {
+        self.expire_due(endpoint, now)
     }
 
     fn handle_due(&mut self) {
@@ -444,6 +523,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
         sockets.add_discards(&mut discards);
         Snapshot {
             role: status::Role::Server,
+            key: None,
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.plan.tunnel.addresses.clone(),
             mtu: self.tunnel.mtu,

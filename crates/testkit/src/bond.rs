@@ -218,6 +218,13 @@ impl<'lab> Bond<'lab> {
         run(command.args(arguments).arg("--socket").arg(file(Host::Server, "sock")))
     }
 
+    /// Runs `bondctl rekey` on the client's host.
+    pub fn rekey(&self) -> anyhow::Result<Output> {
+        let mut command = self.lab.host(Host::Client).command(self.programs.bondctl);
+        command.arg("rekey").arg("--socket").arg(file(Host::Client, "sock")).stdin(Stdio::null());
+        command.output().context("cannot start bondctl")
+    }
+
     /// Runs `client join` on the client's host, with a key file of that name.
     pub fn join(&self, line: &str, key: &str) -> anyhow::Result<Output> {
         let mut command = self.lab.host(Host::Client).command(self.programs.client);

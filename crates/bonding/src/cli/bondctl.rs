@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 
-use super::clients::{self, ClientsArguments, InviteArguments, RevokeArguments, Said};
+use super::clients::{self, ClientsArguments, ExpireArguments, InviteArguments, RevokeArguments, Said};
 use super::style::Style;
-use super::{Usage, check, keys, view};
+use super::{Usage, check, keys, rekey, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::status::{Role, Status};
@@ -50,6 +50,17 @@ const CLIENTS_EXAMPLES: &str = "\
 Examples:
   bondctl clients
   bondctl clients --json | jq '.clients[].name'";
+
+const EXPIRE_EXAMPLES: &str = "\
+Examples:
+  bondctl expire van 90d                                  rented for three months
+  bondctl expire van never                                its key is valid until it is revoked (as when it enrols)
+  bondctl expire van 0s                                   at once; its address stays its own";
+
+const REKEY_EXAMPLES: &str = "\
+Examples:
+  bondctl rekey                                           of the client on this machine
+  bondctl rekey --socket /run/bonding/second.sock         of an instance with another [status] socket";
 
 const REVOKE_EXAMPLES: &str = "\
 Examples:
@@ -100,6 +111,22 @@ pub enum Command {
     /// List the clients of the bonding-server that runs here, and open invitations
     #[command(after_help = CLIENTS_EXAMPLES)]
     Clients(ClientsArguments),
+    /// Set when the key of a client that was invited expires
+    ///
+    /// Asks the bonding-server that runs here. A client whose key has expired is refused, and told
+    /// so, until its key is made valid again.
+    #[command(after_help = EXPIRE_EXAMPLES)]
+    Expire(ExpireArguments),
+    /// Make a new key for the client that runs here, and have its server take it for the old one
+    ///
+    /// The session goes on meanwhile. The old key stays in use until the server has accepted the
+    /// new one, and is worthless afterwards. Exits 0 when that is so.
+    #[command(after_help = REKEY_EXAMPLES)]
+    Rekey {
+        /// Control socket of the client
+        #[arg(long, value_name = "PATH", default_value = config::CLIENT_SOCKET)]
+        socket: PathBuf,
+    },
     /// Forget a client's key and end its session at once, or void an invitation
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(RevokeArguments),
@@ -179,6 +206,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Clients(arguments) => {
             clients::clients(&arguments, Style::of_stdout(), &mut std::io::stdout().lock())?;
         }
+        Command::Expire(arguments) => say(clients::expire(arguments)?),
+        Command::Rekey { socket } => println!("{}", rekey::rekey(&socket)?),
         Command::Revoke(arguments) => say(clients::revoke(arguments)?),
         Command::Trace(arguments) => print::run(&arguments, std::io::stdout().lock())?,
         Command::Cleanup { target } => cleanup(&target.sockets())?,

@@ -1,4 +1,4 @@
-//! `bondctl invite`, `clients` and `revoke`: the clients of a running server.
+//! `bondctl invite`, `clients`, `expire` and `revoke`: the clients of a running server.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::style::{Colour, Style};
 use super::table::{Align, Cell, Table};
 use crate::config;
 use crate::control::{Ask, AskError, Request};
-use crate::engine::command::{Clients, Invited, Revoked};
+use crate::engine::command::{Clients, Expiring, Invited, Revoked};
 
 /// The server to ask.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,18 @@ pub struct ClientsArguments {
     /// One line of JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: ServerTarget,
+}
+
+/// Options of `bondctl expire`.
+#[derive(Debug, clap::Args)]
+pub struct ExpireArguments {
+    /// The client, which was invited
+    name: String,
+    /// How long its key is valid from now on (90d, 12h, 2weeks, 1year), or never
+    #[arg(value_name = "DURATION|never")]
+    after: String,
     #[command(flatten)]
     server: ServerTarget,
 }
@@ -96,6 +108,16 @@ pub(super) fn revoke(arguments: RevokeArguments) -> anyhow::Result<Said> {
     Ok(Said { result: format!("{}: {what}\n", revoked.name), notes: Vec::new() })
 }
 
+pub(super) fn expire(arguments: ExpireArguments) -> anyhow::Result<Said> {
+    let ExpireArguments { name, after, server } = arguments;
+    let Expiring { name, expires } = ask(&server, &Request::Expire { name, after })?;
+    let result = match expires {
+        Some(expires) => format!("{name}: its key expires at {expires}\n"),
+        None => format!("{name}: its key does not expire\n"),
+    };
+    Ok(Said { result, notes: Vec::new() })
+}
+
 /// Asks the server. Arguments that it would refuse are wrong usage, found before it is asked.
 fn ask<T: serde::de::DeserializeOwned>(server: &ServerTarget, request: &Request) -> anyhow::Result<T> {
     request.command().map_err(Usage)?;
@@ -132,18 +154,23 @@ fn said_of_invitation(invited: &Invited) -> Said {
 }
 
 fn render(clients: &Clients, style: Style) -> String {
-    let columns = ["CLIENT", "STATE", "ADDRESS", "ORIGIN", "ENROLLED", "PEER", "KEY"];
+    let columns = ["CLIENT", "STATE", "ADDRESS", "ORIGIN", "ENROLLED", "EXPIRES", "PEER", "KEY"];
     let mut table = Table::new(&columns.map(|title| (title, Align::Left)));
     let dash = || "–".to_owned();
     for client in &clients.clients {
         let addresses: Vec<String> = client.addresses.iter().map(ToString::to_string).collect();
-        let colour = if client.state == "up" { Colour::Green } else { Colour::Yellow };
+        let colour = match client.state.as_str() {
+            "up" => Colour::Green,
+            "expired" => Colour::Red,
+            _ => Colour::Yellow,
+        };
         table.push(vec![
             client.name.as_str().into(),
             Cell::coloured(client.state.as_str(), colour),
             addresses.join(" ").into(),
             client.origin.as_str().into(),
             client.enrolled.clone().unwrap_or_else(dash).into(),
+            client.expires.clone().unwrap_or_else(dash).into(),
             client.peer.clone().unwrap_or_else(dash).into(),
             client.public_key.clone().unwrap_or_else(dash).into(),
         ]);
@@ -193,6 +220,7 @@ mod tests {
                 state: "up".to_owned(),
                 origin: "invited".to_owned(),
                 enrolled: Some("2025-11-22T00:00:00Z".to_owned()),
+                expires: Some("2026-11-22T00:00:00Z".to_owned()),
                 public_key: Some("AAEC".to_owned()),
                 addresses: vec!["10.99.0.2".parse().unwrap(), "fd99::2".parse().unwrap()],
                 peer: Some("198.51.100.9:40000".to_owned()),
@@ -205,9 +233,9 @@ mod tests {
         assert_eq!(
             render(&clients, Style::PLAIN),
             "  CLIENT  STATE  ADDRESS            ORIGIN   ENROLLED\n\
-             \x20     PEER                KEY\n\
+             \x20     EXPIRES               PEER                KEY\n\
              \x20 home    up     10.99.0.2 fd99::2  invited  2025-11-22T00:00:00Z\n\
-             \x20     198.51.100.9:40000  AAEC\n\
+             \x20     2026-11-22T00:00:00Z  198.51.100.9:40000  AAEC\n\
              \x20 van is invited until 2025-11-23T00:00:00Z\n"
         );
         assert!(render(&Clients::default(), Style::PLAIN).contains("bondctl invite NAME"));

@@ -11,6 +11,7 @@ mod daemon;
 mod join;
 mod keys;
 pub mod layout;
+mod rekey;
 pub mod style;
 pub mod table;
 pub mod view;

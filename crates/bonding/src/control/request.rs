@@ -3,6 +3,8 @@
 //! A request without arguments is a word (`status`, `clients`); one with arguments is JSON on one
 //! line, such as `{"request":"invite","name":"home"}`. Every request may be JSON.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Host};
@@ -28,6 +30,15 @@ pub enum Request {
         #[serde(default)]
         ports: Option<String>,
     },
+    /// Set when a client's key expires.
+    Expire {
+        /// The name of the client.
+        name: String,
+        /// How long from now, such as `90d`, or `never`.
+        after: String,
+    },
+    /// Make a new key for this client.
+    Rekey,
     /// Remove a client.
     Revoke {
         /// Its name.
@@ -36,7 +47,8 @@ pub enum Request {
 }
 
 /// The requests that are a word.
-const WORDS: &[(&str, Request)] = &[("status", Request::Status), ("clients", Request::Clients)];
+const WORDS: &[(&str, Request)] =
+    &[("status", Request::Status), ("clients", Request::Clients), ("rekey", Request::Rekey)];
 
 impl Request {
     /// The line on the socket, without its end.
@@ -58,7 +70,8 @@ impl Request {
         }
         let word = WORDS.iter().find(|(word, _)| *word == line);
         word.map(|(_, request)| request.clone()).ok_or_else(|| {
-            let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).chain(["invite", "revoke"]).collect();
+            let words: Vec<&str> =
+                WORDS.iter().map(|(word, _)| *word).chain(["invite", "expire", "revoke"]).collect();
             let shown: String = line.chars().take(40).collect();
             format!("unknown request \"{shown}\"; known: {}", words.join(", "))
         })
@@ -77,9 +90,22 @@ impl Request {
                 hosts: parse_hosts(hosts)?,
                 ports: ports.as_deref().map(config::ports).transpose()?,
             },
+            Self::Expire { name, after } => {
+                Command::Expire { name: config::name(name)?, after: parse_after(after)? }
+            }
+            Self::Rekey => Command::Rekey,
             Self::Revoke { name } => Command::Revoke { name: config::name(name)? },
         }))
     }
+}
+
+/// `never` is `None`.
+fn parse_after(text: &str) -> Result<Option<Duration>, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let parsed = humantime::parse_duration(text).map(Some);
+    parsed.map_err(|_| format!("\"{text}\" is no duration: write 90d, 12h, 2weeks, 1year or never"))
 }
 
 fn parse_hosts(hosts: &[String]) -> Result<Vec<Host>, String> {
@@ -94,6 +120,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn expire(after: &str) -> Request {
+        Request::Expire { name: "home".to_owned(), after: after.to_owned() }
+    }
+
+    #[test]
+    fn a_key_expires_after_a_duration_or_never() {
+        for (text, after) in
+            [("90d", Some(Duration::from_secs(90 * 86_400))), ("0s", Some(Duration::ZERO)), ("never", None)]
+        {
+            assert_eq!(
+                expire(text).command(),
+                Ok(Some(Command::Expire { name: "home".to_owned(), after })),
+                "{text}"
+            );
+        }
+        for text in ["", "90", "soon", "-1d", "99999999999999y"] {
+            assert!(expire(text).command().is_err_and(|why| why.contains("is no duration")), "{text}");
+        }
+    }
 
     #[test]
     fn requests_are_words_or_json() {
@@ -111,6 +157,8 @@ mod tests {
                 r#"{"request":"invite","name":"home","hosts":["vps.example.net","[2001:db8::1]"],"ports":"9001-9005"}"#,
             ),
             (revoke, r#"{"request":"revoke","name":"home"}"#),
+            (expire("90d"), r#"{"request":"expire","name":"home","after":"90d"}"#),
+            (Request::Rekey, "rekey"),
         ] {
             assert_eq!(request.line(), line);
             assert_eq!(Request::parse(line), Ok(request));
@@ -122,7 +170,7 @@ mod tests {
     #[test]
     fn an_invalid_request_is_answered_with_the_reason() {
         let cases = [
-            ("", "unknown request \"\"; known: status, clients, invite, revoke"),
+            ("", "unknown request \"\"; known: status, clients, rekey, invite, expire, revoke"),
             ("invite home", "unknown request \"invite home\""),
             ("{", "malformed request: EOF"),
             (r#"{"request":"invite"}"#, "malformed request: missing field `name`"),

@@ -2,6 +2,7 @@
 //! user's contract.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,15 @@ pub enum Command {
         /// The place behind which the list goes on; `None`: its start.
         after: Option<ListPlace>,
     },
+    /// Set when the key of a client that was invited expires.
+    Expire {
+        /// The name of the client.
+        name: String,
+        /// How long from now; `None`: never.
+        after: Option<Duration>,
+    },
+    /// Make a new key for this client.
+    Rekey,
     /// Remove a client, or an invitation that is not used yet.
     Revoke {
         /// The name of the client or of the invitation.
@@ -43,6 +53,10 @@ pub enum Reply {
     Clients(ClientsPage),
     /// To [`Command::Revoke`].
     Revoked(Revoked),
+    /// To [`Command::Expire`].
+    Expiring(Expiring),
+    /// To [`Command::Rekey`].
+    Rekeying(Rekeying),
 }
 
 /// A place in the list of clients: when the client enrolled, in seconds since 1970, and its
@@ -93,12 +107,15 @@ pub struct Clients {
 pub struct KnownClient {
     /// Unique.
     pub name: String,
-    /// `up`, or `down` while no link is usable.
+    /// `up`, or `down` while no link is usable; `expired` once its key has.
     pub state: String,
     /// `configured` in server.toml, or `invited`.
     pub origin: String,
     /// When it enrolled, RFC 3339 in UTC.
     pub enrolled: Option<String>,
+    /// When its key expires, RFC 3339 in UTC.
+    #[serde(default)]
+    pub expires: Option<String>,
     /// In base64; a client with plain links only has none.
     pub public_key: Option<String>,
     /// In the tunnel.
@@ -123,4 +140,20 @@ pub struct Revoked {
     pub name: String,
     /// It was a client, not an open invitation.
     pub enrolled: bool,
+}
+
+/// A client's key expires, or does not any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expiring {
+    /// The client's name.
+    pub name: String,
+    /// When, RFC 3339 in UTC; `None`: never.
+    pub expires: Option<String>,
+}
+
+/// A client has a new key, which it shows to its server from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekeying {
+    /// The new public key, in base64.
+    pub public_key: String,
 }

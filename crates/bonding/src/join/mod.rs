@@ -95,6 +95,8 @@ pub fn join(order: &Order) -> Result<Joined, JoinError> {
     let key = InvitationKey::new(&invitation.token);
     let shared = key.preshared(&invitation.server, &identity.public());
     preshared::store(&preshared_file, &invitation.server, &shared)?;
+    // A next key was for the client that this key was before.
+    keys::discard(&keys::next_file(&order.private_key_file))?;
     let text = configuration::text(&invitation, &order.private_key_file, &links);
     let written = existing != Existing::Same;
     if written {

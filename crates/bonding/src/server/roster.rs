@@ -16,7 +16,9 @@ use crate::engine::RunError;
 use crate::engine::command::{Invited, OpenInvitation};
 use crate::engine::plan::ServerPlan;
 use crate::invitation::Invitation;
-use crate::state::register::{Client, Configured, EnrolError, InviteError, Register, RevokeError, Shown};
+use crate::state::register::{
+    Client, Configured, EnrolError, ExpireError, InviteError, Register, RevokeError, Shown,
+};
 use crate::state::{keys, lease};
 
 /// All clients that a server knows.
@@ -41,6 +43,8 @@ pub(super) struct Entry {
     pub(super) addresses: Vec<IpAddr>,
     /// When it enrolled, in seconds since 1970; `None`: it is configured.
     pub(super) enrolled: Option<u64>,
+    /// When its key expires, in seconds since 1970; `None`: never.
+    pub(super) expires: Option<u64>,
 }
 
 /// A claim that was not granted.
@@ -100,6 +104,7 @@ impl Roster {
                 links: client.links.clone(),
                 addresses: client.addresses.clone(),
                 enrolled: None,
+                expires: None,
             })
         };
         plan.clients.iter().map(one).collect()
@@ -119,6 +124,7 @@ impl Roster {
             links: Vec::new(),
             addresses: client.addresses.clone(),
             enrolled: Some(client.enrolled),
+            expires: client.expires,
         }
     }
 
@@ -167,6 +173,30 @@ impl Roster {
             Ok(client) => Ok(self.entry(&client)),
             Err(error) => Err(Refused { error, preshared: self.register.prove(&shown, now).ok() }),
         }
+    }
+
+    /// Puts a client's new key in the place of its old one.
+    pub(super) fn rotate(
+        &mut self,
+        old: PublicKey,
+        new: PublicKey,
+        now: SystemTime,
+    ) -> Result<Entry, EnrolError> {
+        let client = self.register.rotate(old, new, now)?.clone();
+        Ok(self.entry(&client))
+    }
+
+    /// Sets when a client's key expires: so long from now, or never.
+    pub(super) fn expire(
+        &mut self,
+        name: &str,
+        after: Option<Duration>,
+        now: SystemTime,
+    ) -> Result<Entry, ExpireError> {
+        let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expires = after.map(|after| since_1970.saturating_add(after).as_secs());
+        let client = self.register.expire(name, expires, &self.configured)?.clone();
+        Ok(self.entry(&client))
     }
 
     /// Forgets a client; gives its key if it had enrolled.

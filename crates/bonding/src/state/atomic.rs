@@ -49,6 +49,20 @@ pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, Existing::Keep, SECRET)
 }
 
+/// Gives the file `from` the name `to`, in the same folder.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    File::open(folder(to))?.sync_all()
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.and_then(|()| File::open(folder(path))?.sync_all()),
+    }
+}
+
 /// The content of `path`; `None`: there is no such file. More than `bytes_max` is an error.
 pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
     match File::open(path) {

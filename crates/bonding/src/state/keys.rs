@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -80,6 +80,28 @@ pub fn load_or_make(path: &Path) -> Result<(PrivateKey, bool), StateError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path).map(|key| (key, false)),
         Err(error) => Err(StateError::io("write", path)(error)),
     }
+}
+
+/// The file of the key that is to take the place of the one in `private_key`.
+pub fn next_file(private_key: &Path) -> PathBuf {
+    private_key.with_extension("next")
+}
+
+/// The key in `next`, which is there, is the one of `path` from now on. One of the two names it at
+/// any moment, and `path` is never missing.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn promote(next: &Path, path: &Path) -> Result<(), StateError> {
+    atomic::rename(next, path).map_err(StateError::io("write", path))
+}
+
+/// Removes the key in `next`, if there is one: it takes no place.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn discard(next: &Path) -> Result<(), StateError> {
+    atomic::remove(next).map_err(StateError::io("remove", next))
 }
 
 fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StateError> {

@@ -3,8 +3,8 @@
 //! It is the folder of the private key (`[identity] private_key_file`, by default in
 //! `/var/lib/bonding`), made with mode 0700 when it is missing. Beside a key `NAME.key` stand
 //! `NAME.run` (a client's run number), `NAME.psk` (what it shares with its server since it joined),
-//! `NAME.usage` (the bytes that its links with a data cap have carried) and `NAME.clients` (a
-//! server's register). All are files of mode 0600.
+//! `NAME.next` (a key that is to take the key's place), `NAME.usage` (the bytes that its links with
+//! a data cap have carried) and `NAME.clients` (a server's register). All are files of mode 0600.
 //!
 //! Contract: a file is replaced as a whole or not at all, whenever the process or the machine dies.
 //! A file that is damaged or that others can read is an error, which names the file and says what

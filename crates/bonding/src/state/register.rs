@@ -9,7 +9,8 @@
 //! invitation for some time after it was used or has expired, so that a late client is told the
 //! reason.
 //!
-//! A client without a pre-shared key enrolled before there were any.
+//! A client's key may be replaced by another, and may expire. A client without a pre-shared key
+//! enrolled before there were any.
 //!
 //! Contract: a change is on the disk before it takes effect. A token that changes nothing costs one
 //! look-up by its id, however large the register is: strangers can show any number of tokens. The
@@ -61,6 +62,14 @@ pub struct Client {
     pub addresses: Vec<IpAddr>,
     /// When it enrolled, in seconds since 1970.
     pub enrolled: u64,
+    /// When its key expires, in seconds since 1970; `None`: never.
+    pub expires: Option<u64>,
+}
+
+impl Client {
+    fn has_expired(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|at| at <= seconds(now))
+    }
 }
 
 /// A client that shows an invitation to a server.
@@ -132,8 +141,8 @@ pub enum InviteError {
 /// The reason why a key is not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// No invitation has this token, or it was too long ago.
-    #[error("the invitation is not known")]
+    /// No invitation has this token, or it was too long ago; or no client has this key.
+    #[error("the invitation or the key is not known")]
     Unknown,
     /// Another key used it, or its client was revoked since.
     #[error("the invitation \"{0}\" was used already")]
@@ -141,6 +150,15 @@ pub enum EnrolError {
     /// Too late.
     #[error("the invitation \"{0}\" has expired")]
     Expired(String),
+    /// The key is known and no longer valid.
+    #[error("the key of \"{0}\" has expired; `bondctl expire {0} never` makes it valid again")]
+    KeyExpired(String),
+    /// The key stands in the configuration.
+    #[error("\"{0}\" wants a new key, but is a [[client]] of the configuration: change its public_key there")]
+    Configured(String),
+    /// Another client has the key.
+    #[error("\"{0}\" wants the key of another client")]
+    KeyTaken(String),
     /// The key is a client's, which shares another pre-shared key with the server.
     #[error(
         "the key is that of the client \"{0}\" already; `bondctl revoke {0}` first if it is to join anew"
@@ -169,6 +187,22 @@ pub enum RevokeError {
     /// In the configuration.
     #[error(
         "\"{0}\" is a [[client]] of the server's configuration: remove its section and start the server again"
+    )]
+    Configured(String),
+    /// It cannot be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// The reason why a client's key cannot be made to expire.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpireError {
+    /// Not enrolled.
+    #[error("there is no client \"{0}\"; `bondctl clients` lists them")]
+    Unknown(String),
+    /// In the configuration.
+    #[error(
+        "\"{0}\" is a [[client]] of the server's configuration, where keys do not expire: remove its section"
     )]
     Configured(String),
     /// It cannot be written down.
@@ -336,9 +370,13 @@ impl Register {
             return Err(EnrolError::Expired(name));
         }
         let known = known();
-        let present = known.and_then(|index| self.content.clients.get(index));
-        if let Some(client) = present.filter(|client| client.preshared.is_some()) {
-            return Err(EnrolError::Enrolled(client.name.clone()));
+        if let Some(client) = known.and_then(|index| self.content.clients.get(index)) {
+            if client.has_expired(now) {
+                return Err(EnrolError::KeyExpired(client.name.clone()));
+            }
+            if client.preshared.is_some() {
+                return Err(EnrolError::Enrolled(client.name.clone()));
+            }
         }
         // One key is one client: a known one gets a pre-shared key, and the invitation is used.
         let mut content = self.content.clone();
@@ -355,6 +393,52 @@ impl Register {
         }
         self.store(content)?;
         self.client(index)
+    }
+
+    /// Puts a client's new key in the place of its old one. Its pre-shared key stays.
+    ///
+    /// # Errors
+    /// When no enrolled client has the old key, it has expired, or another has the new one.
+    pub fn rotate(&mut self, old: PublicKey, new: PublicKey, now: SystemTime) -> Result<&Client, EnrolError> {
+        let of = |key| self.content.clients.iter().position(|client| client.public_key == key);
+        let index = of(old).ok_or(EnrolError::Unknown)?;
+        let client = self.client(index)?;
+        if client.has_expired(now) {
+            return Err(EnrolError::KeyExpired(client.name.clone()));
+        }
+        if of(new).is_some() {
+            return Err(EnrolError::KeyTaken(client.name.clone()));
+        }
+        let mut content = self.content.clone();
+        if let Some(client) = content.clients.get_mut(index) {
+            client.public_key = new;
+        }
+        self.store(content)?;
+        self.client(index)
+    }
+
+    /// Sets when a client's key expires, in seconds since 1970; `None`: never.
+    ///
+    /// # Errors
+    /// When there is no such client, or the register cannot be written.
+    pub fn expire(
+        &mut self,
+        name: &str,
+        expires: Option<u64>,
+        configured: &Configured,
+    ) -> Result<&Client, ExpireError> {
+        let index = self.content.clients.iter().position(|client| client.name == name);
+        let Some(index) = index else {
+            let configured = configured.names.iter().any(|taken| taken == name);
+            let name = name.to_owned();
+            return Err(if configured { ExpireError::Configured(name) } else { ExpireError::Unknown(name) });
+        };
+        let mut content = self.content.clone();
+        if let Some(client) = content.clients.get_mut(index) {
+            client.expires = expires;
+        }
+        self.store(content)?;
+        self.content.clients.get(index).ok_or_else(|| ExpireError::Unknown(name.to_owned()))
     }
 
     /// Removes the client or the open invitation of this name; gives the client's key if there was
@@ -427,6 +511,7 @@ impl Content {
             preshared: None,
             addresses: Vec::new(),
             enrolled: seconds(now),
+            expires: None,
         });
         let addresses = self.addresses_of(index, configured)?;
         if let Some(client) = self.clients.last_mut() {

@@ -34,6 +34,9 @@ pub struct Status {
     pub role: Role,
     /// A server's is up when one of its clients' is.
     pub session: Session,
+    /// A client's key, where any link is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
     /// The TUN device.
     pub tunnel: Tunnel,
     /// All links.
@@ -70,6 +73,19 @@ pub struct Session {
     /// Why the server refused the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+}
+
+/// A client's key, which is its name to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The public key, in base64.
+    pub public_key: String,
+    /// The one that takes its place once the server knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Why the server refused the last one that was to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_refused: Option<String>,
 }
 
 /// The TUN device.

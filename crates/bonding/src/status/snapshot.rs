@@ -9,7 +9,7 @@ use bonding_proto::discard::DiscardCounts;
 use bonding_proto::link::Cause;
 use bonding_proto::stats::{ControlStats, LinkStats, SessionStats};
 
-use super::{Client, Control, Flows, Io, Link, Recovery, Reorder, Role, Session, Status, Tunnel};
+use super::{Client, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status, Tunnel};
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
 
@@ -18,6 +18,8 @@ use crate::report::{link_metrics, link_statistics, state_word};
 pub struct Snapshot {
     /// Which side.
     pub role: Role,
+    /// A client's key.
+    pub key: Option<Key>,
     /// The TUN device.
     pub interface: String,
     /// Its addresses.
@@ -122,6 +124,7 @@ impl Snapshot {
         Status {
             role: self.role,
             session: overall(&sessions, server),
+            key: self.key.clone(),
             tunnel: Tunnel {
                 interface: self.interface.clone(),
                 address: self.addresses.iter().map(|p| format!("{}/{}", p.address, p.length)).collect(),

@@ -78,6 +78,7 @@ pub(crate) fn snapshot(role: Role, sessions: Vec<SessionSnapshot>) -> Snapshot {
     let address = Prefix { address: "192.168.50.1".parse().unwrap(), length: 24 };
     Snapshot {
         role,
+        key: None,
         interface: "tun-bond".to_owned(),
         addresses: vec![address],
         mtu: 1_461,

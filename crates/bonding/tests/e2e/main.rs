@@ -69,6 +69,8 @@ const TESTS: &[(&str, Test)] = &[
         sealed::a_client_without_what_it_shares_gets_no_session,
     ),
     ("a_client_that_joined_before_goes_on", sealed::a_client_that_joined_before_goes_on),
+    ("a_client_gets_a_new_key", sealed::a_client_gets_a_new_key),
+    ("an_expired_client_is_refused_and_says_so", sealed::an_expired_client_is_refused_and_says_so),
     ("twenty_thousand_clients_are_listed", sealed::twenty_thousand_clients_are_listed),
     ("a_silent_server_is_passed_over", sealed::a_silent_server_is_passed_over),
     ("a_dead_family_is_passed_over", sealed::a_dead_family_is_passed_over),

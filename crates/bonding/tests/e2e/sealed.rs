@@ -198,6 +198,87 @@ pub(crate) fn a_client_that_joined_before_goes_on(lab: &Lab) -> anyhow::Result<(
     bond.stop()
 }
 
+fn known(bond: &Bond<'_>, key: &str) -> anyhow::Result<String> {
+    let clients: Value = serde_json::from_str(&bond.bondctl(&["clients", "--json"])?)?;
+    let value = clients.pointer(&format!("/clients/0/{key}")).and_then(Value::as_str);
+    Ok(value.with_context(|| format!("no {key}: {clients}"))?.to_owned())
+}
+
+/// A client gets a new key while its session goes on; both sides know the new one after a restart,
+/// and the old one is worthless.
+pub(crate) fn a_client_gets_a_new_key(lab: &Lab) -> anyhow::Result<()> {
+    let (mut bond, _) = joined(lab)?;
+    let old = known(&bond, "public_key")?;
+    let old_file = std::fs::read(client_state("client.key"))?;
+    let output = bond.rekey()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let new = known(&bond, "public_key")?;
+    ensure!(new != old && said.contains(&new), "{said}");
+    ensure!(std::fs::read(client_state("client.key"))? != old_file);
+    ensure!(!client_state("client.next").exists(), "the new key is the key");
+    let status = bond.status(Host::Client)?;
+    ensure!(status.pointer("/key/public_key") == Some(&Value::from(new)), "{status}");
+    ensure!(!bond.log(Host::Client).contains("disconnected"), "{}", bond.log(Host::Client));
+    traffic_flows(lab)?;
+    for host in [Host::Client, Host::Server] {
+        bond.kill(host)?;
+    }
+    bond.start_server()?;
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    traffic_flows(lab)?;
+    bond.kill(Host::Client)?;
+    // An image of the client from before.
+    std::fs::write(client_state("client.key"), old_file)?;
+    bond.start_joined()?;
+    eventually("the server does not know the old key", || {
+        let status = bond.status(Host::Server)?;
+        let unknown = status.pointer("/discards/unknown_client").and_then(Value::as_u64);
+        ensure!(unknown > Some(0), "{status}");
+        Ok(())
+    })?;
+    let status = bond.status(Host::Client)?;
+    ensure!(status.pointer("/session/state") != Some(&Value::from("up")), "{status}");
+    bond.stop()
+}
+
+/// A client whose key has expired loses its session, is told why, and comes back when its key is
+/// made valid again.
+pub(crate) fn an_expired_client_is_refused_and_says_so(lab: &Lab) -> anyhow::Result<()> {
+    let (mut bond, _) = joined(lab)?;
+    ensure!(bond.bondctl(&["expire", "home", "1h"])?.starts_with("home: its key expires at 20"));
+    ensure!(known(&bond, "expires")?.ends_with('Z') && known(&bond, "state")? == "up");
+    traffic_flows(lab)?;
+    bond.bondctl(&["expire", "home", "2s"])?;
+    let expired = |bond: &Bond<'_>| {
+        let status = bond.status(Host::Client)?;
+        ensure!(status.pointer("/session/state") == Some(&Value::from("refused")), "{status}");
+        let why = status.pointer("/session/refused").and_then(Value::as_str).unwrap_or_default();
+        ensure!(why.starts_with("this client's key has expired"), "{status}");
+        ensure!(known(bond, "state")? == "expired");
+        Ok(())
+    };
+    eventually("the client is refused", || expired(&bond))?;
+    ensure!(bond.bondctl(&["clients"])?.contains("expired"));
+    // Neither side's restart changes that.
+    for host in [Host::Server, Host::Client] {
+        bond.kill(host)?;
+        if host == Host::Client {
+            bond.start_joined()?
+        } else {
+            bond.start_server()?
+        }
+        eventually("the client is refused again", || expired(&bond))?;
+    }
+    ensure!(bond.bondctl(&["expire", "home", "never"])?.contains("does not expire"));
+    bond.kill(Host::Client)?;
+    bond.start_joined()?;
+    bond.wait_until_up()?;
+    traffic_flows(lab)?;
+    bond.stop()
+}
+
 /// A server's list of clients is told whole, however long it is.
 pub(crate) fn twenty_thousand_clients_are_listed(lab: &Lab) -> anyhow::Result<()> {
     const CLIENTS: u32 = 20_000;

@@ -15,8 +15,8 @@ use crate::state::keys::{decode, encode};
 
 /// 65,535 clients of some 500 bytes, and as many invitations of some 400.
 pub(super) const BYTES_MAX: u64 = 64 << 20;
-/// The number of this layout. The one before it had no pre-shared keys, and its clients go on
-/// without.
+/// The number of this layout. The one before it had neither pre-shared keys nor times at which keys
+/// expire, and its clients go on without.
 const VERSION: u32 = 2;
 const OLDEST_VERSION: u32 = 1;
 
@@ -43,6 +43,8 @@ struct WrittenClient {
     preshared_key: Option<String>,
     addresses: Vec<IpAddr>,
     enrolled: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +76,7 @@ pub(super) fn text(content: &Content) -> Vec<u8> {
         preshared_key: client.preshared.as_ref().map(|key| encode(key.bytes())),
         addresses: client.addresses.clone(),
         enrolled: client.enrolled,
+        expires: client.expires,
     });
     let invitations = content.invitations.values().map(|one| WrittenInvitation {
         name: one.name.clone(),
@@ -117,6 +120,7 @@ fn client(written: WrittenClient) -> Result<Client, String> {
         name: config::name(&written.name)?,
         addresses: written.addresses,
         enrolled: written.enrolled,
+        expires: written.expires,
     })
 }
 

@@ -148,7 +148,7 @@ fn a_register_of_the_layout_before_is_read() {
     };
     std::fs::write(state.file(), text(1)).unwrap();
     let mut register = state.open();
-    assert_eq!(register.clients()[0].preshared, None);
+    assert_eq!((register.clients()[0].preshared.clone(), register.clients()[0].expires), (None, None));
     register.enrol(&shown(2, 2), &configured(), at(0)).unwrap();
     drop(register);
     let register = state.open();
@@ -159,6 +159,52 @@ fn a_register_of_the_layout_before_is_read() {
     std::fs::write(state.file(), text(3)).unwrap();
     let error = Register::open(&state.key()).map(drop).unwrap_err().to_string();
     assert!(error.contains("another version of this program wrote it (layout 3)"), "{error}");
+}
+
+#[test]
+fn a_new_key_takes_the_place_of_the_old_one_and_nothing_else_changes() {
+    let state = State::new();
+    let mut register = state.open();
+    for number in 1..=2 {
+        register.invite(&format!("c{number}"), &token(number), &configured(), at(0)).unwrap();
+        register.enrol(&shown(number, number), &configured(), at(0)).unwrap();
+    }
+    let before = register.clients()[0].clone();
+    let after = register.rotate(key(1), key(7), at(5)).unwrap().clone();
+    assert_eq!(after, Client { public_key: key(7), ..before });
+    assert!(
+        matches!(register.rotate(key(1), key(8), at(5)), Err(EnrolError::Unknown)),
+        "the old key is gone"
+    );
+    assert!(matches!(register.rotate(key(7), key(2), at(5)), Err(EnrolError::KeyTaken(_))));
+    let used = register.enrol(&shown(1, 1), &configured(), at(6)).unwrap_err();
+    assert!(matches!(used, EnrolError::Used(_)), "the old key does not come back: {used}");
+    drop(register);
+    assert_eq!(state.open().clients()[0], after);
+}
+
+#[test]
+fn an_expired_key_neither_rotates_nor_enrols_until_it_is_renewed() {
+    let state = State::new();
+    let mut register = state.open();
+    for number in 1..=2 {
+        register.invite(&format!("c{number}"), &token(number), &configured(), at(0)).unwrap();
+    }
+    register.enrol(&shown(1, 1), &configured(), at(0)).unwrap();
+    assert_eq!(register.expire("c1", Some(START + 60), &configured()).unwrap().expires, Some(START + 60));
+    drop(register);
+    let mut register = state.open();
+    assert!(register.rotate(key(1), key(7), at(59)).is_ok());
+    let expired = register.rotate(key(7), key(8), at(60)).unwrap_err().to_string();
+    assert!(expired.contains("`bondctl expire c1 never`"), "{expired}");
+    let invited = register.enrol(&shown(7, 2), &configured(), at(60)).unwrap_err();
+    assert!(matches!(invited, EnrolError::KeyExpired(_)), "{invited}");
+    register.expire("c1", None, &configured()).unwrap();
+    assert!(register.rotate(key(7), key(8), at(60)).is_ok());
+    for (name, part) in [("c2", "there is no client \"c2\""), ("office", "is a [[client]]")] {
+        let error = register.expire(name, None, &configured()).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]
