@@ -82,21 +82,42 @@ pub(super) fn scale(bytes: &mut [u8], factor: u8) {
 
 #[cfg(test)]
 mod tests {
-    use reed_solomon_erasure::galois_8;
-
     use super::*;
 
-    #[test]
-    fn products_and_inverses_are_those_of_a_maintained_implementation() {
-        for a in 0..=255u8 {
-            for b in 0..=255u8 {
-                assert_eq!(mul(a, b), galois_8::mul(a, b));
-                if a != 0 {
-                    assert_eq!(mul(inverse(a), b), galois_8::div(b, a));
-                }
+    /// The logarithm of every element but 0 to the base x: its powers pass through all 255, which
+    /// shows that the polynomial is primitive.
+    fn logarithms() -> [Option<u8>; 256] {
+        let mut logarithms = [None; 256];
+        let mut power = 1u16;
+        for exponent in 0..255 {
+            assert_eq!(logarithms[usize::from(power)].replace(exponent), None, "x has a smaller order");
+            power <<= 1;
+            if power > 255 {
+                power ^= 0b1_0001_1101;
             }
         }
-        assert_eq!(inverse(0), 0);
+        assert_eq!(power, 1);
+        logarithms
+    }
+
+    #[test]
+    fn products_add_the_logarithms_and_inverses_negate_them() {
+        let logarithms = logarithms();
+        let log = |a: u8| logarithms[usize::from(a)].map(u16::from);
+        for a in 0..=255u8 {
+            for b in 0..=255u8 {
+                let sum = log(a).zip(log(b)).map(|(a, b)| (a + b) % 255);
+                assert_eq!(log(mul(a, b)), sum, "{a} times {b}");
+            }
+            assert_eq!(log(inverse(a)), log(a).map(|a| (255 - a) % 255), "the inverse of {a}");
+        }
+    }
+
+    /// The generator polynomial of the code with two symbols in the QR code's standard, ISO/IEC
+    /// 18004, which has this field: (x − α⁰)(x − α¹) = x² + α²⁵ x + α, so 1 + α = α²⁵.
+    #[test]
+    fn the_field_is_that_of_a_published_code() {
+        assert_eq!(logarithms()[3], Some(25));
     }
 
     #[test]
@@ -107,6 +128,7 @@ mod tests {
         add_multiple(&mut sum, &[4], 1);
         assert_eq!(sum, [1, 6]);
         scale(&mut sum, 0x80);
-        assert_eq!(sum, [0x80, galois_8::mul(0x80, 6)]);
+        // x⁷ · (x² + x) = x⁹ + x⁸, and x⁸ = x⁴ + x³ + x² + 1.
+        assert_eq!(sum, [0x80, 0b0010_0111]);
     }
 }

@@ -1,6 +1,5 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use super::*;
 use crate::Instant;
@@ -94,37 +93,6 @@ fn symbols_that_cannot_be_are_refused() {
     assert_eq!(says(2, &[1; 99]), Err(Refused), "shorter than what it covers");
     assert_eq!(says(2, &[1; 100]), Ok(1), "what it gives is no packet");
     assert_eq!(restored, []);
-}
-
-/// Ten packets of which two are lost, and two symbols: a maintained implementation of blocks
-/// restores them too.
-#[test]
-fn two_of_ten_are_restored_as_blocks_would() {
-    let packets: Vec<PacketBuf> = (0..10).map(|counter| packet(counter, 1_400)).collect();
-    let (mut encoder, mut decoder, mut restored) = (Encoder::default(), Decoder::default(), Vec::new());
-    for (counter, packet) in (0..).zip(&packets) {
-        encoder.push(counter, packet.clone(), Instant::ZERO);
-        if ![3, 7].contains(&counter) {
-            decoder.on_packet(counter, packet, &mut restored);
-        }
-    }
-    for _ in 0..2 {
-        let (cover, symbol) = encoder.symbol().unwrap();
-        decoder.on_symbol(cover, &symbol, &mut restored).unwrap();
-    }
-    restored.sort_by_key(|(counter, _)| *counter);
-
-    let blocks = ReedSolomon::new(10, 2).unwrap();
-    let mut shards: Vec<Vec<u8>> = packets.iter().map(|packet| packet.to_vec()).collect();
-    shards.resize(12, vec![0; 1_400]);
-    blocks.encode(&mut shards).unwrap();
-    let mut received: Vec<Option<Vec<u8>>> = shards.into_iter().map(Some).collect();
-    (received[3], received[7]) = (None, None);
-    blocks.reconstruct(&mut received).unwrap();
-    for ((counter, packet), lost) in restored.iter().zip([3, 7]) {
-        assert_eq!((*counter, Some(&**packet)), (lost as u64, received[lost].as_deref()));
-    }
-    assert_eq!(restored.len(), 2);
 }
 
 proptest! {
