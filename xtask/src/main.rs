@@ -1,9 +1,9 @@
-//! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`, `chaos`,
-//! `bench` and `trace`.
+//! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`,
+//! `dependencies`, `chaos`, `bench` and `trace`.
 //!
 //! A command checks which programs the machine lacks, installs or names them, builds with cargo's
-//! own progress on the terminal, and hands over to the program that does the work. Only `tidy` does
-//! its work here. This crate knows neither the protocol nor the emulator: it must build in seconds,
+//! own progress on the terminal, and hands over to the program that does the work. Only `tidy` and
+//! `dependencies` do their work here. This crate knows neither the protocol nor the emulator: it must build in seconds,
 //! since every `cargo xtask` builds it.
 //!
 //! Exit codes: 0 all is well, 1 something failed, 2 the command line was wrong.
@@ -12,6 +12,7 @@
 mod bench;
 mod chaos;
 mod demo;
+mod dependencies;
 mod prerequisites;
 mod process;
 mod sandbox;
@@ -28,6 +29,7 @@ Commands:
   demo         build the bond and show it: two hosts and five shaped links on this machine, a real download
   test         run every test, end-to-end ones included
   tidy         check the style rules that rustfmt and clippy do not know
+  dependencies check licences, second versions and sources of the dependencies, and that each is used
   chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench cpu    measure the cost of packets, beside WireGuard implementations and OpenVPN
@@ -60,14 +62,15 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "chaos" => chaos::run(rest),
         "tidy" => tidy::run(rest),
+        "dependencies" => dependencies::run(rest),
         "trace" => trace::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        other => {
-            Err(usage(format!("unknown command `{other}`: expected demo, test, tidy, chaos, bench or trace")))
-        }
+        other => Err(usage(format!(
+            "unknown command `{other}`: expected demo, test, tidy, dependencies, chaos, bench or trace"
+        ))),
     };
     match outcome {
         Ok(code) => code,
