@@ -1,19 +1,16 @@
-//! The fuzz targets as plain functions: `cargo fuzz` drives them with new inputs, `tests/corpus.rs`
-//! with the committed ones.
+//! The fuzz targets as plain functions: `cargo xtask fuzz` drives them with new inputs,
+//! `tests/corpus.rs` with the committed ones (`cargo xtask test fuzz`).
 //!
 //! A run is valid if no function panics: each asserts its invariants for any input, and `sealed`,
 //! `session` and `endpoint` that work and memory follow the bytes that came in. No function draws
 //! random numbers or reads a clock, so an input replays exactly.
 //!
-//! To fuzz (the engine needs switches that the stable compiler hides behind `RUSTC_BOOTSTRAP`):
-//! ```text
-//! cargo install cargo-fuzz
-//! RUSTC_BOOTSTRAP=1 cargo fuzz run frame -- -max_total_time=300
-//! ```
-//! The targets are `frame`, `handshake`, `session`, `endpoint`, `sealed`, `pair` and `sealed_pair`;
-//! for those behind a handshake `-max_len=4096` leaves room for one. `cargo fuzz cmin TARGET`
-//! shrinks a corpus before it is committed. An input that failed is committed once the fault is
+//! The targets are `frame`, `handshake`, `session`, `endpoint`, `sealed`, `pair` and `sealed_pair`.
+//! CI runs each for a minute. An input that failed is committed to `corpus` once the fault is
 //! repaired.
+//!
+//! cargo-fuzz works too (its switches need `RUSTC_BOOTSTRAP=1` with the stable compiler):
+//! `cargo fuzz cmin TARGET` shrinks a corpus before it is committed.
 
 mod handshake;
 mod input;

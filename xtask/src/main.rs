@@ -1,5 +1,5 @@
 //! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`,
-//! `dependencies`, `chaos`, `bench` and `trace`.
+//! `dependencies`, `fuzz`, `chaos`, `bench` and `trace`.
 //!
 //! A command checks which programs the machine lacks, installs or names them, builds with cargo's
 //! own progress on the terminal, and hands over to the program that does the work. Only `tidy` and
@@ -13,6 +13,7 @@ mod bench;
 mod chaos;
 mod demo;
 mod dependencies;
+mod fuzz;
 mod prerequisites;
 mod process;
 mod sandbox;
@@ -30,6 +31,7 @@ Commands:
   test         run every test, end-to-end ones included
   tidy         check the style rules that rustfmt and clippy do not know
   dependencies check licences, second versions and sources of the dependencies, and that each is used
+  fuzz         run the fuzz targets with new inputs
   chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench cpu    measure the cost of packets, beside WireGuard implementations and OpenVPN
@@ -63,13 +65,14 @@ fn main() -> ExitCode {
         "chaos" => chaos::run(rest),
         "tidy" => tidy::run(rest),
         "dependencies" => dependencies::run(rest),
+        "fuzz" => fuzz::run(rest),
         "trace" => trace::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
         other => Err(usage(format!(
-            "unknown command `{other}`: expected demo, test, tidy, dependencies, chaos, bench or trace"
+            "unknown command `{other}`: expected demo, test, tidy, dependencies, fuzz, model, chaos, bench or trace"
         ))),
     };
     match outcome {
