@@ -1,5 +1,5 @@
 //! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`,
-//! `dependencies`, `fuzz`, `chaos`, `bench` and `trace`.
+//! `dependencies`, `fuzz`, `model`, `chaos`, `bench` and `trace`.
 //!
 //! A command checks which programs the machine lacks, installs or names them, builds with cargo's
 //! own progress on the terminal, and hands over to the program that does the work. Only `tidy` and
@@ -14,6 +14,7 @@ mod chaos;
 mod demo;
 mod dependencies;
 mod fuzz;
+mod model;
 mod prerequisites;
 mod process;
 mod sandbox;
@@ -32,6 +33,7 @@ Commands:
   tidy         check the style rules that rustfmt and clippy do not know
   dependencies check licences, second versions and sources of the dependencies, and that each is used
   fuzz         run the fuzz targets with new inputs
+  model        check the symbolic models of the handshake
   chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
   bench cpu    measure the cost of packets, beside WireGuard implementations and OpenVPN
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(rest),
         "dependencies" => dependencies::run(rest),
         "fuzz" => fuzz::run(rest),
+        "model" => model::run(rest),
         "trace" => trace::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
