@@ -1,10 +1,10 @@
 //! The entry points for newcomers and developers: `cargo xtask demo`, `test`, `tidy`,
-//! `dependencies`, `fuzz`, `model`, `chaos`, `bench` and `trace`.
+//! `dependencies`, `fuzz`, `memory`, `model`, `chaos`, `bench` and `trace`.
 //!
 //! A command checks which programs the machine lacks, installs or names them, builds with cargo's
 //! own progress on the terminal, and hands over to the program that does the work. Only `tidy` and
-//! `dependencies` do their work here. This crate knows neither the protocol nor the emulator: it must build in seconds,
-//! since every `cargo xtask` builds it.
+//! `dependencies` do their work here. This crate knows neither the protocol nor the emulator: it
+//! must build in seconds, since every `cargo xtask` builds it.
 //!
 //! Exit codes: 0 all is well, 1 something failed, 2 the command line was wrong.
 #![expect(clippy::print_stdout, reason = "a command-line program: standard output is its interface")]
@@ -14,6 +14,7 @@ mod chaos;
 mod demo;
 mod dependencies;
 mod fuzz;
+mod memory;
 mod model;
 mod prerequisites;
 mod process;
@@ -33,6 +34,7 @@ Commands:
   tidy         check the style rules that rustfmt and clippy do not know
   dependencies check licences, second versions and sources of the dependencies, and that each is used
   fuzz         run the fuzz targets with new inputs
+  memory       run the tests beside the unsafe code under valgrind and Miri
   model        check the symbolic models of the handshake
   chaos        play the bond through random faults in virtual time, for as long as wanted
   bench lab    measure the bond over emulated links with kernel TCP, beside others, and judge it
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(rest),
         "dependencies" => dependencies::run(rest),
         "fuzz" => fuzz::run(rest),
+        "memory" => memory::run(rest),
         "model" => model::run(rest),
         "trace" => trace::run(rest),
         "help" | "--help" | "-h" => {
@@ -75,7 +78,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         other => Err(usage(format!(
-            "unknown command `{other}`: expected demo, test, tidy, dependencies, fuzz, model, chaos, bench or trace"
+            "unknown command `{other}`: expected demo, test, tidy, dependencies, fuzz, memory, model, chaos, bench or trace"
         ))),
     };
     match outcome {

@@ -191,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn a_session_leader_is_known() {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        // Behind the program's name, which may hold anything: state, parent, group, session.
+        let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap();
+        assert_eq!(leads_session(), session == std::process::id().to_string());
+    }
+
+    #[test]
     fn memory_is_hidden() {
         hide_memory().unwrap();
         assert_eq!(process::dumpable_behavior().unwrap(), process::DumpableBehavior::NotDumpable);

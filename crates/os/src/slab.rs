@@ -120,6 +120,17 @@ mod tests {
         }
     }
 
+    /// Also those that nothing wrote to, in a slab that is used again.
+    #[test]
+    fn every_byte_of_a_window_is_initialised() {
+        let mut pool = SlabPool::new(4096);
+        for _ in 0..3 {
+            assert!(pool.window(4096).iter().all(|byte| *byte == 0));
+            drop(pool.take(4000));
+        }
+        assert_eq!(pool.allocated(), 1);
+    }
+
     #[test]
     fn a_held_packet_keeps_its_bytes() {
         let mut pool = SlabPool::new(4096);

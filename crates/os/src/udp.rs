@@ -742,6 +742,21 @@ mod tests {
         }
     }
 
+    /// By the kernel's own calls: valgrind knows no `epoll_pwait2`.
+    #[test]
+    fn errors_are_told_only_while_they_are_asked_for() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let socket = Socket::from(socket);
+        for (on, expected) in [(true, io::ErrorKind::ConnectionRefused), (false, io::ErrorKind::WouldBlock)] {
+            set_receive_errors(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, on).unwrap();
+            socket.send_to(&[1], &closed.into()).unwrap();
+            assert_eq!(io::Read::read(&mut &socket, &mut [0; 8]).unwrap_err().kind(), expected);
+        }
+        assert!(set_receive_errors(&socket, libc::IPPROTO_IP, -1, true).is_err());
+    }
+
     #[test]
     fn a_missing_interface_is_an_error_at_bind() {
         let config =
