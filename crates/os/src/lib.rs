@@ -1,6 +1,6 @@
-//! Linux, as far as a bond needs it: a TUN device with offloads, UDP sockets with GSO and GRO bound
-//! to a link's interface, a monitor of interfaces, routes, forwarding and NAT, signals, and a
-//! poller with deadlines in nanoseconds.
+//! Linux, as far as a bond needs it: a TUN device with offloads, connections redirected from it to
+//! a listener ([`hairpin`]), UDP sockets with GSO and GRO bound to a link's interface, a monitor of
+//! interfaces, routes, forwarding and NAT, signals, and a poller with deadlines in nanoseconds.
 //!
 //! The modules are thin layers over the kernel or a maintained crate. They do not know frames,
 //! sessions or configuration files. The crate undoes its changes of the machine when their owner is
@@ -12,6 +12,7 @@
 pub mod address;
 mod checksum;
 pub mod coalesce;
+pub mod hairpin;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;

@@ -23,7 +23,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tun_rs::{DeviceBuilder, SyncDevice, VIRTIO_NET_HDR_LEN, VirtioNetHdr};
 
 use crate::address::Cidr;
@@ -118,12 +118,19 @@ pub struct TunCounters {
 /// A packet that was read.
 #[derive(Debug, Clone)]
 pub struct Inbound {
-    /// The whole packet.
-    pub bytes: Bytes,
+    /// The whole packet; its owner may rewrite it in place.
+    pub bytes: BytesMut,
     /// Whether its TCP or UDP checksum is not computed yet; the field is zero then.
     pub is_partial: bool,
     /// Whether it was split from the same super-packet as the packet before it.
     pub follows: bool,
+}
+
+impl Inbound {
+    /// The packet as [`Tun::send_batch`] takes it.
+    pub fn outbound(&self) -> Outbound<'_> {
+        Outbound { bytes: &self.bytes, is_partial: self.is_partial }
+    }
 }
 
 /// A TUN device owned by this process.
@@ -260,9 +267,9 @@ impl Tun {
                     self.small.reserve(SMALL_SLAB_BYTES);
                 }
                 self.small.extend_from_slice(packet);
-                self.small.split().freeze()
+                self.small.split()
             } else {
-                self.slots.take(count).freeze()
+                self.slots.take(count)
             };
             packets.push(Inbound { bytes, is_partial, follows: false });
             return Ok(());
@@ -281,7 +288,7 @@ impl Tun {
         self.lone_reads = 0;
         let shape = plan.shape().and_then(|(header, payload)| Layout::of(header, payload));
         self.layout = shape.unwrap_or(layout);
-        let mut slab = self.slots.take(used).freeze();
+        let mut slab = self.slots.take(used);
         packets.extend((0..segments).map(|index| {
             // All but the last are of the largest size.
             let bytes = slab.split_to(largest.min(slab.len()));

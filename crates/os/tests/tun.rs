@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bonding_os::coalesce::Outbound;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::tun::{Inbound, Tun, TunConfig, TunCounters};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 const MTU: u16 = 1461;
 
@@ -33,16 +32,12 @@ fn tun(offload: bool) -> Tun {
 
 /// Swapping source and destination leaves every checksum as it is: valid, or partial.
 fn swapped(Inbound { bytes, is_partial, follows }: &Inbound) -> Inbound {
-    let mut packet = BytesMut::from(&bytes[..]);
+    let mut packet = bytes.clone();
     let (source, length) = if packet[0] >> 4 == 4 { (12, 4) } else { (8, 16) };
     for position in source..source + length {
         packet.swap(position, position + length);
     }
-    Inbound { bytes: packet.freeze(), is_partial: *is_partial, follows: *follows }
-}
-
-fn outbound(Inbound { bytes, is_partial, .. }: &Inbound) -> Outbound<'_> {
-    Outbound { bytes, is_partial: *is_partial }
+    Inbound { bytes: packet, is_partial: *is_partial, follows: *follows }
 }
 
 /// Mirrors packets until `stop`, then gives the device's counters.
@@ -56,7 +51,7 @@ fn mirror(mut tun: Tun, stop: &AtomicBool) -> TunCounters {
         while packets.len() < 256 && tun.recv_batch(&mut packets).unwrap() {}
         assert!(packets.iter().all(|packet| packet.bytes.len() <= usize::from(MTU)));
         let back: Vec<_> = packets.iter().map(swapped).collect();
-        tun.send_batch(&back, outbound).unwrap();
+        tun.send_batch(&back, Inbound::outbound).unwrap();
     }
     tun.counters()
 }
@@ -155,11 +150,11 @@ fn a_bad_packet_does_not_lose_its_batch() {
         for is_partial in [false, true] {
             let mut batch: Vec<_> = noise
                 .iter()
-                .map(|noise| Inbound { bytes: Bytes::copy_from_slice(noise), is_partial, follows: false })
+                .map(|noise| Inbound { bytes: BytesMut::from(*noise), is_partial, follows: false })
                 .collect();
             batch.insert(3, good[0].clone());
             batch.push(good[1].clone());
-            tun.send_batch(&batch, outbound).unwrap();
+            tun.send_batch(&batch, Inbound::outbound).unwrap();
         }
         let mut buffer = [0; 16];
         for text in ["one", "two", "one", "two"] {

@@ -103,7 +103,7 @@ impl AsFd for Memory {
 impl Device for Memory {
     fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
         packets.extend(self.inbound.pop_front().map(|bytes| Inbound {
-            bytes,
+            bytes: bytes.into(),
             is_partial: false,
             follows: false,
         }));
