@@ -20,13 +20,18 @@ use bonding_proto::handshake::{
     Claim, Cookie, Hello, Initiator, InvitationKey, Mac1, Outcome, Refusal, Responder, Stamp, TransportKeys,
     Verdict,
 };
+use bonding_proto::position::{Position, StreamId};
+use bonding_proto::streams::{StreamEvent, StreamTarget};
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
 use bonding_proto::wire::feedback::{Feedback, Runs};
 use bonding_proto::wire::heartbeat::{Heartbeat, WantedFlows};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
+use bonding_proto::wire::stream::{StreamMessage, StreamRefusal};
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
-use bonding_proto::{Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine};
+use bonding_proto::{
+    Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, StreamHost,
+};
 use bytes::{Bytes, BytesMut};
 
 use crate::input::Input;
@@ -156,6 +161,7 @@ impl Peer {
                         );
                         feedback.put(&mut frames);
                     }
+                    choice @ 0x60..0xa0 => stream_frame(input, choice, &mut frames)?,
                     token => {
                         put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
                         Control::Challenge([token; 8]).put(&mut frames);
@@ -183,6 +189,7 @@ impl Peer {
             resends: false,
             partial: false,
             indirect_feedback: true,
+            streams: true,
             failed: 0,
             // Seldom more UDP flows.
             flows: (choice >= 0xf0).then_some(WantedFlows { count: choice % 16, is_fixed: choice & 1 != 0 }),
@@ -254,6 +261,73 @@ impl Peer {
     }
 }
 
+/// A piece of one of four streams, or a message about one, near where the input says.
+fn stream_frame(input: &mut Input<'_>, choice: u8, frames: &mut Vec<u8>) -> Option<()> {
+    let (number, place) = (u16::from(choice / 8 % 4) * 2, u64::from(input.number()?));
+    // Mostly near the beginning; seldom megabytes on, or at the end of what 48 bits name.
+    let offset = match choice {
+        0x9e => place << 8,
+        0x9f => u64::MAX - place,
+        _ => place,
+    };
+    let at = Position::new(StreamId::new(number)?, offset);
+    let to = SocketAddr::from(([198, 51, 100, choice], 443));
+    let message = match choice % 8 {
+        0 => StreamMessage::Open { at, credit: 1 << 20, dscp: choice % 64, to },
+        1 => StreamMessage::Opened { at, credit: u32::from(choice) << 12 },
+        2 => StreamMessage::Refused { at, reason: StreamRefusal::Refused },
+        3 => StreamMessage::Credit(at),
+        4 => StreamMessage::End(at),
+        5 => StreamMessage::Reset(at),
+        _ => {
+            let payload = input.chunk()?;
+            let length = u16::try_from(payload.len()).expect("a chunk is short");
+            put_frame_header(frames, at.seq_num(), Kind::Data, Modifiers::NONE, length);
+            frames.extend_from_slice(payload);
+            return Some(());
+        }
+    };
+    let control = Control::Stream(message);
+    put_frame_header(frames, 0, Kind::Control, Modifiers::NONE, control.payload_bytes());
+    control.put(frames);
+    Some(())
+}
+
+/// Serves the streams as an application would: accepts or refuses what is asked for, reads some of
+/// what is there, and answers it with as much. Whether anything happened.
+fn serve(host: &mut impl StreamHost, now: Instant) -> bool {
+    let mut any = false;
+    while let Some((session, event)) = host.poll_stream_event() {
+        any = true;
+        let Some(streams) = host.streams_mut(session, now) else { continue };
+        match event {
+            StreamEvent::Asked(id, target) if target.dscp.is_multiple_of(16) => {
+                streams.refuse(id, StreamRefusal::Unreachable);
+            }
+            StreamEvent::Asked(id, _) => streams.accept(id),
+            StreamEvent::Readable(id) => {
+                let bytes: usize = streams.ready(id).map(Bytes::len).sum();
+                let answer = vec![7; bytes.min(streams.room(id))];
+                streams.write(id, answer.into());
+                streams.consume(id, bytes - bytes / 4, now);
+                if streams.has_ended(id) {
+                    streams.consume(id, 0, now);
+                    streams.finish(id);
+                }
+            }
+            StreamEvent::Opened(id) => {
+                let hello = vec![1; streams.room(id).min(5_000)];
+                streams.write(id, hello.into());
+            }
+            StreamEvent::Refused(..)
+            | StreamEvent::Writable(_)
+            | StreamEvent::Finished(_)
+            | StreamEvent::Reset(_) => {}
+        }
+    }
+    any
+}
+
 /// Time passes: little, much, or until something is due.
 fn pass(machine: &impl StateMachine, input: &mut Input<'_>, now: Instant) -> Option<Instant> {
     let number = u64::from(input.number()?);
@@ -299,7 +373,11 @@ struct ToServer {
 impl ToServer {
     fn new(choice: u8) -> Self {
         Self {
-            endpoint: new_endpoint(choice, Security::Sealed, start()),
+            endpoint: {
+                let mut endpoint = new_endpoint(choice, Security::Sealed, start());
+                endpoint.set_streams(true, start());
+                endpoint
+            },
             now: start(),
             rng: SecretRng::new([choice; 32]),
             peer: Peer::default(),
@@ -317,6 +395,18 @@ impl ToServer {
         let (datagram, now) = (Datagram::new(path, BytesMut::from(data)), self.now);
         let _ = self.meter.take(data.len(), || self.endpoint.handle_datagram(datagram, now));
         self.drain();
+        if serve(&mut self.endpoint, self.now) {
+            self.drain();
+        }
+        self.check_streams();
+    }
+
+    /// What streams hold came over the network: they are read, but for a quarter of the last bytes.
+    fn check_streams(&self) {
+        let held: usize =
+            self.endpoint.figures(self.now).iter().map(|stats| stats.streams.unread_bytes).sum();
+        let came = self.meter.bytes();
+        assert!(held as u64 <= came, "{held} bytes of streams held, {came} came");
     }
 
     fn drain(&mut self) {
@@ -498,6 +588,9 @@ impl ToClient {
         let (datagram, now) = (Datagram::new(path, BytesMut::from(data)), self.now);
         let _ = self.meter.take(data.len(), || self.client.handle_datagram(datagram, now));
         self.drain();
+        if serve(&mut self.client, self.now) {
+            self.drain();
+        }
     }
 
     fn drain(&mut self) {
@@ -597,6 +690,13 @@ impl ToClient {
                 }
                 8 => {
                     let choice = input.byte()?;
+                    if choice & 0x40 != 0
+                        && let Some(session) = self.client.stream_session()
+                        && let Some(streams) = self.client.streams_mut(session, self.now)
+                    {
+                        let to = SocketAddr::from(([198, 51, 100, choice], 80));
+                        let _ = streams.open(StreamTarget { to, dscp: choice % 64 }, self.now);
+                    }
                     let event =
                         if choice & 0x80 == 0 { SocketEvent::CarrierLost } else { SocketEvent::CarrierFound };
                     self.client.handle_socket_event(SocketId(choice % (LINKS + 1)), event, self.now);
@@ -636,5 +736,18 @@ mod tests {
         let mut world = ToClient::new(1);
         let _ = world.play(&mut Input::new(&script));
         assert!(world.client.session().unwrap().is_connected());
+    }
+
+    #[test]
+    fn a_well_meant_input_opens_a_stream_and_is_answered() {
+        let mut script = vec![0, 0, 0, 0, 0, 2, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 3, 0, 0, 0, 9, 0, 41];
+        script.extend(PROOF.repeat(4));
+        // An open at offset 1, and a piece of four bytes there.
+        script.extend([2, 0, 0, 5, 0x68, 0, 1, 0, 0, 0]);
+        script.extend([2, 0, 0, 5, 0x6e, 0, 1, 4, 1, 2, 3, 4, 0, 0, 0]);
+        let mut world = ToServer::new(0);
+        let _ = world.play(&mut Input::new(&script));
+        let stats = world.endpoint.session(SessionId(0)).unwrap().stats(world.now).streams;
+        assert_eq!((stats.open, stats.bytes_in, stats.bytes_out, stats.unread_bytes), (1, 3, 4, 1));
     }
 }

@@ -90,6 +90,11 @@ impl Meter {
         result
     }
 
+    /// Bytes that came.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// A datagram was sent, or a packet taken from TUN.
     pub(crate) const fn on_sent(&mut self) {
         self.sent += 1;

@@ -60,6 +60,7 @@ pub mod limits;
 pub mod link;
 mod modifiers;
 pub mod packet;
+pub mod position;
 mod prefix;
 pub mod qos;
 mod recovery;
@@ -67,6 +68,7 @@ pub mod reorder;
 pub mod scheduler;
 pub mod session;
 pub mod stats;
+pub mod streams;
 pub mod time;
 pub mod timer;
 pub mod trace;
@@ -85,6 +87,24 @@ pub use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, Transmit, U
 pub use crate::session::Session;
 pub use crate::time::Instant;
 pub use crate::timer::Timer;
+
+/// What carries streams beside packets. A session is named by the number that its trace has: on a
+/// server the client's session, on a client the server. The defaults are those of a machine without
+/// streams.
+pub trait StreamHost {
+    /// The session's streams; `None`: there is no such session.
+    fn streams_mut(&mut self, _session: u16, _now: Instant) -> Option<&mut streams::Streams> {
+        None
+    }
+    /// The session that opens streams now, if its peer takes them.
+    fn stream_session(&self) -> Option<u16> {
+        None
+    }
+    /// What happened to a stream. To be asked after each drain.
+    fn poll_stream_event(&mut self) -> Option<(u16, streams::StreamEvent)> {
+        None
+    }
+}
 
 /// The contract with a driver: a client or a server's endpoint, or one session.
 pub trait StateMachine {

@@ -8,10 +8,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::limits::UDP_FLOWS_MAX;
 use crate::modifiers::Modifiers;
+use crate::position::{Position, StreamId};
 use crate::time::Instant;
 
 /// One inner IP packet, reference counted: the queue, the sender and the store of packets that may
-/// be sent again share one memory.
+/// be sent again share one memory. They handle pieces of streams in the same way.
 ///
 /// The packet's TCP or UDP checksum may be *partial* (the kernel's term): the field holds no
 /// checksum yet. It is computed before the packet leaves to a receiver that checks it. A sealed
@@ -19,23 +20,76 @@ use crate::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketBuf {
     bytes: Bytes,
-    is_partial: bool,
+    form: Form,
+}
+
+/// What the bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A packet with its checksum.
+    Complete,
+    /// A packet without it.
+    Partial,
+    /// Bytes of a stream.
+    Stream(Position),
+    /// A message about a stream.
+    Message(StreamId),
 }
 
 impl PacketBuf {
     /// A TCP or UDP packet, not a fragment, whose checksum is not computed yet.
     pub const fn partial(bytes: Bytes) -> Self {
-        Self { bytes, is_partial: true }
+        Self { bytes, form: Form::Partial }
+    }
+
+    /// Bytes of a stream, of which the first stands at `at`.
+    pub(crate) const fn of_stream(at: Position, bytes: Bytes) -> Self {
+        Self { bytes, form: Form::Stream(at) }
+    }
+
+    /// The payload of a control frame about a stream.
+    pub(crate) const fn message(stream: StreamId, bytes: Bytes) -> Self {
+        Self { bytes, form: Form::Message(stream) }
     }
 
     /// Whether the checksum is not computed yet.
     pub const fn is_partial(&self) -> bool {
-        self.is_partial
+        matches!(self.form, Form::Partial)
+    }
+
+    /// The stream that this is a piece of, or a message about; `None`: it is a packet.
+    pub(crate) const fn stream(&self) -> Option<StreamId> {
+        match self.form {
+            Form::Complete | Form::Partial => None,
+            Form::Stream(at) => Some(at.stream()),
+            Form::Message(stream) => Some(stream),
+        }
+    }
+
+    /// Where a piece of a stream stands; `None`: it is none.
+    pub(crate) const fn position(&self) -> Option<Position> {
+        match self.form {
+            Form::Stream(at) => Some(at),
+            Form::Complete | Form::Partial | Form::Message(_) => None,
+        }
+    }
+
+    /// Whether it goes as a control frame.
+    pub(crate) const fn is_message(&self) -> bool {
+        matches!(self.form, Form::Message(_))
+    }
+
+    /// Takes the first `bytes` of a piece of a stream off; `None`: it has no more, or is no piece.
+    pub(crate) fn split_to(&mut self, bytes: usize) -> Option<Self> {
+        let at = self.position().filter(|_| bytes < self.bytes.len())?;
+        let first = Self { bytes: self.bytes.split_to(bytes), form: self.form };
+        self.form = Form::Stream(Position::new(at.stream(), at.offset() + bytes as u64));
+        Some(first)
     }
 
     /// The packet with its checksum, written by `complete`; unchanged if it is not partial.
     pub(crate) fn completed_by(self, complete: impl FnOnce(&mut [u8])) -> Self {
-        if self.is_partial { Self { is_partial: false, ..self.edit(complete) } } else { self }
+        if self.is_partial() { Self { form: Form::Complete, ..self.edit(complete) } } else { self }
     }
 
     /// The packet after `change`. The bytes are copied first if another owner shares them.
@@ -43,14 +97,14 @@ impl PacketBuf {
         let shared = self.bytes;
         let mut bytes = shared.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
         change(&mut bytes);
-        Self { bytes: bytes.freeze(), is_partial: self.is_partial }
+        Self { bytes: bytes.freeze(), form: self.form }
     }
 }
 
 /// A packet whose checksum is final.
 impl From<Bytes> for PacketBuf {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, is_partial: false }
+        Self { bytes, form: Form::Complete }
     }
 }
 
@@ -122,9 +176,22 @@ impl KeptPacket {
         self.tries
     }
 
+    /// The stream that this is a piece of, or a message about; `None`: it is a packet.
+    pub(crate) const fn stream(&self) -> Option<StreamId> {
+        self.data.packet.stream()
+    }
+
+    /// Takes the first `bytes` of a piece of a stream off, to be sent again apart.
+    pub(crate) fn split_to(&mut self, bytes: usize) -> Option<Self> {
+        let packet = self.data.packet.split_to(bytes)?;
+        let first = Self { data: DataFrame { packet, ..self.data.clone() }, ..self.clone() };
+        self.data.seq_num += bytes as u64;
+        Some(first)
+    }
+
     /// Counts one more transmission.
     pub(crate) const fn on_try(&mut self) {
-        self.tries += 1;
+        self.tries = self.tries.saturating_add(1);
     }
 
     /// Memory that the kept packet takes, in bytes.

@@ -181,6 +181,31 @@ pub struct RecoveryStats {
     pub lost: u64,
 }
 
+/// Figures of a session's streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Streams that are open.
+    pub open: usize,
+    /// Streams opened so far.
+    pub opened: u64,
+    /// Streams refused so far, and reset.
+    pub refused: u64,
+    /// Streams reset so far, by either side.
+    pub reset: u64,
+    /// Bytes written so far, and read.
+    pub bytes_out: u64,
+    /// Bytes read so far.
+    pub bytes_in: u64,
+    /// Bytes that wait ahead of the links.
+    pub waiting_bytes: usize,
+    /// Bytes that were sent and not acknowledged, those that wait included.
+    pub under_way_bytes: usize,
+    /// Bytes that arrived and were not read.
+    pub unread_bytes: usize,
+    /// How often a writer found no credit.
+    pub credit_blocked: u64,
+}
+
 /// One session's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionStats {
@@ -222,6 +247,8 @@ pub struct SessionStats {
     pub fec_recovered: u64,
     /// Repair symbols refused: malformed, or contradicting the packets that they cover.
     pub fec_refused: u64,
+    /// Streams.
+    pub streams: StreamStats,
     /// Inner packets accepted for sending.
     pub packets_in: u64,
     /// Inner packets delivered.

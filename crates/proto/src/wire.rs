@@ -8,6 +8,7 @@ pub mod control;
 pub mod feedback;
 pub mod heartbeat;
 pub mod sealed;
+pub mod stream;
 
 use crate::discard::Discard;
 pub use crate::modifiers::Modifiers;

@@ -53,6 +53,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     // Why a packet is late.
     ("reorder", &["crypto", "wire", "inner", "handshake", "link", "view", "qos", "scheduler", "recovery"]),
     ("reorder", &["session", "endpoint", "client", "event"]),
+    // Links, keys, and when a piece is sent.
+    ("streams", &["crypto", "inner", "handshake", "link", "view", "qos", "scheduler", "recovery", "reorder"]),
+    ("streams", &["fec", "session", "endpoint", "client", "event", "config", "trace"]),
+    // Anything but numbers.
+    ("position", &["wire", "packet", "time", "link", "streams", "session"]),
     // IP, keys, and how a loss is found.
     (
         "recovery",

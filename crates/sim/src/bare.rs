@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
-use bonding_proto::{Datagram, Discard, Instant, LinkId, PacketBuf, Path, StateMachine, Timer, Transmit};
+use bonding_proto::{
+    Datagram, Discard, Instant, LinkId, PacketBuf, Path, StateMachine, StreamHost, Timer, Transmit,
+};
 use bytes::Bytes;
 
 use crate::world::Observed;
@@ -69,6 +71,8 @@ impl StateMachine for Bare {
         None
     }
 }
+
+impl StreamHost for Bare {}
 
 impl Observed for Bare {
     fn session_stats(&self, _now: Instant) -> Option<SessionStats> {

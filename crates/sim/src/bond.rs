@@ -70,6 +70,8 @@ pub struct Setup {
     pub flows: UdpFlows,
     /// A second client is enrolled, which attacks.
     pub has_intruder: bool,
+    /// The server takes streams.
+    pub takes_streams: bool,
 }
 
 /// The world of a bonded client and server.
@@ -101,6 +103,7 @@ impl Setup {
             rules: [].into(),
             flows: UdpFlows::Auto,
             has_intruder: false,
+            takes_streams: false,
         }
     }
 
@@ -245,7 +248,9 @@ impl Setup {
                 entropy: self.entropy(2, epoch),
             }),
         };
-        Endpoint::new(&config, now)
+        let mut endpoint = Endpoint::new(&config, now);
+        endpoint.set_streams(self.takes_streams, now);
+        endpoint
     }
 
     /// Client and server over the links, at the scenario's start.

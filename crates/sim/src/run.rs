@@ -18,6 +18,7 @@ use crate::host::Report;
 use crate::host::bulk::{BulkConfig, End};
 use crate::host::echo::{EchoClient, EchoServer};
 use crate::host::quic::{QuicApp, QuicControl};
+use crate::host::stream::StreamApp;
 use crate::host::tcp::{CongestionControl, TcpApp};
 use crate::outer::{client_path, server_path};
 use crate::trace::{Sample, Trace};
@@ -88,6 +89,8 @@ pub enum Transport {
     Tcp(CongestionControl),
     /// quinn-proto.
     Quic(QuicControl),
+    /// The bond's own streams.
+    Streams,
 }
 
 /// A bulk transfer beside the sparse flow.
@@ -113,6 +116,7 @@ impl Workload {
             Transport::Tcp(CongestionControl::None) => "tcp-none",
             Transport::Quic(QuicControl::Cubic) => "quic-cubic",
             Transport::Quic(QuicControl::Bbr) => "quic-bbr",
+            Transport::Streams => "stream-bond",
         };
         let direction = match self.direction {
             Direction::Up => "up",
@@ -142,6 +146,7 @@ impl Workload {
             "tcp-reno" => Transport::Tcp(CongestionControl::Reno),
             "quic-cubic" => Transport::Quic(QuicControl::Cubic),
             "quic-bbr" => Transport::Quic(QuicControl::Bbr),
+            "stream-bond" => Transport::Streams,
             _ => return None,
         };
         Some(Self { transport, direction, flows })
@@ -152,6 +157,7 @@ impl Workload {
         let headers = match self.transport {
             Transport::Tcp(_) => TCP_HEADERS,
             Transport::Quic(_) => QUIC_HEADERS,
+            Transport::Streams => 0,
         };
         f64::from(mtu - headers) / f64::from(OUTER_MTU)
     }
@@ -168,6 +174,10 @@ impl Workload {
             Transport::Quic(control) => {
                 world.client.host.add(Box::new(QuicApp::new(client, control, start)));
                 world.server.host.add(Box::new(QuicApp::new(server, control, start)));
+            }
+            Transport::Streams => {
+                world.client.host.add(Box::new(StreamApp::new(client, start)));
+                world.server.host.add(Box::new(StreamApp::new(server, start)));
             }
         }
     }
@@ -214,7 +224,8 @@ impl RunSpec {
             System::Single => Policy::default(),
         };
         let duration = scenario.duration;
-        let setup = Setup::new(scenario, policy, seed).sealed();
+        let mut setup = Setup::new(scenario, policy, seed).sealed();
+        setup.takes_streams = workload.transport == Transport::Streams;
         Self {
             setup,
             system,

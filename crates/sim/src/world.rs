@@ -380,6 +380,10 @@ impl<C: Observed, S: Observed> World<C, S> {
         while self.packet_to_host(side) {
             moved = true;
         }
+        moved |= match side {
+            Side::Client => self.client.handle_streams(self.now),
+            Side::Server => self.server.handle_streams(self.now),
+        };
         for _ in 0..PACKETS_AT_ONCE {
             if !self.packet_from_host(side) {
                 break;

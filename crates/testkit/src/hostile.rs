@@ -393,6 +393,7 @@ impl Hostile {
             resends: true,
             partial: true,
             indirect_feedback: true,
+            streams: false,
             failed: 0,
             flows: None,
         };

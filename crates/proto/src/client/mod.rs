@@ -19,7 +19,6 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::StateMachine;
 use crate::config::SessionConfig;
 use crate::crypto::keys::{PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
@@ -27,12 +26,14 @@ use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, SocketEvent};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::session::Session;
+use crate::streams::{StreamEvent, Streams};
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::trace;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{self, DatagramKind};
+use crate::{StateMachine, StreamHost};
 
 /// A server that is silent for this long is no longer contacted alone. Chosen: above the time in
 /// which a session's links fail and recover over one another.
@@ -81,6 +82,7 @@ pub struct Client {
     silent_since: Option<Instant>,
     review_at: Option<Instant>,
     events: std::collections::VecDeque<Event>,
+    stream_events: std::collections::VecDeque<(u16, StreamEvent)>,
     discards: DiscardCounts,
     /// The driver's full sockets, for sessions that begin.
     full: SocketSet,
@@ -114,6 +116,7 @@ impl Client {
             silent_since: Some(now),
             review_at: None,
             events: std::collections::VecDeque::new(),
+            stream_events: std::collections::VecDeque::new(),
             discards: DiscardCounts::default(),
             full: SocketSet::default(),
             trace: trace::Level::Off,
@@ -202,8 +205,10 @@ impl Client {
         session.set_trace(self.trace);
         // The first handshake is due at once.
         session.handle_timeout(now);
-        if let Some(over) = entry.session.replace(session) {
+        if let Some(mut over) = entry.session.replace(session) {
             retire(&mut self.past_bytes, &over);
+            over.end_streams(now);
+            collect_streams(at, &mut over, &mut self.stream_events);
         }
         entry.connected_since = None;
         entry.closing = false;
@@ -342,6 +347,16 @@ impl Client {
     }
 }
 
+/// Takes what happened to the streams of the session with the server at this place.
+fn collect_streams(
+    at: usize,
+    session: &mut Session,
+    into: &mut std::collections::VecDeque<(u16, StreamEvent)>,
+) {
+    let number = u16::try_from(at).unwrap_or(u16::MAX);
+    into.extend(std::iter::from_fn(|| session.poll_stream_event()).map(|event| (number, event)));
+}
+
 /// Keeps the byte counts of a session that has ended.
 fn retire(past_bytes: &mut Vec<u64>, session: &Session) {
     for (number, bytes) in session.links_bytes().enumerate() {
@@ -349,6 +364,29 @@ fn retire(past_bytes: &mut Vec<u64>, session: &Session) {
             Some(past) => *past += bytes,
             None => past_bytes.push(bytes),
         }
+    }
+}
+
+impl StreamHost for Client {
+    fn streams_mut(&mut self, session: u16, now: Instant) -> Option<&mut Streams> {
+        let session = self.servers.get_mut(usize::from(session))?.session.as_mut()?;
+        Some(session.streams_mut(now))
+    }
+
+    fn stream_session(&self) -> Option<u16> {
+        let takes = self.session().is_some_and(Session::takes_streams);
+        u16::try_from(self.active).ok().filter(|_| takes)
+    }
+
+    fn poll_stream_event(&mut self) -> Option<(u16, StreamEvent)> {
+        if self.stream_events.is_empty() {
+            for (at, entry) in self.servers.iter_mut().enumerate() {
+                if let Some(session) = &mut entry.session {
+                    collect_streams(at, session, &mut self.stream_events);
+                }
+            }
+        }
+        self.stream_events.pop_front()
     }
 }
 

@@ -32,7 +32,6 @@ use self::routes::RouteTable;
 pub use self::session_id::SessionId;
 use self::shares::{Memory, Work};
 use self::timers::Timers;
-use crate::StateMachine;
 use crate::config::{
     ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig, UdpFlows,
 };
@@ -45,6 +44,7 @@ use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Tran
 use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
 use crate::stats::SessionStats;
+use crate::streams::{StreamEvent, Streams};
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::trace;
@@ -52,6 +52,7 @@ use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{DatagramKind, SealedHeader};
+use crate::{StateMachine, StreamHost};
 
 /// A client's key is not replaced again before this. Chosen: the driver writes each change down,
 /// which takes the longer the more clients there are, and no client changes its key so often.
@@ -81,6 +82,7 @@ pub struct Endpoint {
     full: SocketSet,
     held_up: BTreeSet<SessionId>,
     events: VecDeque<(SessionId, Event)>,
+    stream_events: VecDeque<(u16, StreamEvent)>,
     released: VecDeque<PacketBuf>,
     discards: DiscardCounts,
     trace: trace::Collector,
@@ -95,6 +97,8 @@ struct Settings {
     mss_clamp: bool,
     recovery: crate::config::RecoveryConfig,
     rules: std::sync::Arc<[crate::qos::rule::Rule]>,
+    /// Sessions take streams.
+    streams: bool,
 }
 
 /// A session and the endpoint's own records about it.
@@ -159,6 +163,7 @@ impl Endpoint {
                 mss_clamp: config.mss_clamp,
                 recovery: config.recovery,
                 rules: config.rules.clone(),
+                streams: false,
             },
             rng: SecretRng::new(seed),
             slots: Vec::new(),
@@ -174,6 +179,7 @@ impl Endpoint {
             full: SocketSet::default(),
             held_up: BTreeSet::new(),
             events: VecDeque::new(),
+            stream_events: VecDeque::new(),
             released: VecDeque::new(),
             discards: DiscardCounts::default(),
             trace: trace::Collector::default(),
@@ -182,6 +188,14 @@ impl Endpoint {
             endpoint.add_session(client.clone(), config.epoch, now);
         }
         endpoint
+    }
+
+    /// From now on clients may open streams, or not any more.
+    pub fn set_streams(&mut self, are_taken: bool, now: Instant) {
+        self.settings.streams = are_taken;
+        for slot in self.slots.iter_mut().flatten() {
+            slot.session.streams_mut(now).set_accepting(are_taken);
+        }
     }
 
     /// Adds a client. `None`: another client has the same key, or there are 65,536 clients.
@@ -230,6 +244,7 @@ impl Endpoint {
         let mut session = Session::new(session_config(&self.settings, client, epoch, seed), now);
         session.set_tx_rates(client.tx_rates.clone());
         session.set_trace(self.trace.level());
+        session.streams_mut(now).set_accepting(self.settings.streams);
         session
     }
 
@@ -268,6 +283,11 @@ impl Endpoint {
             !peers.is_empty()
         });
         self.mark(id);
+    }
+
+    /// The client that packets to this inner address go to.
+    pub fn client_of(&mut self, address: IpAddr) -> Option<SessionId> {
+        self.routes.lookup(address)
     }
 
     #[cfg(test)]
@@ -478,6 +498,9 @@ impl Endpoint {
         }
         while let Some(event) = slot.session.poll_event() {
             self.events.push_back((id, event));
+        }
+        while let Some(event) = slot.session.poll_stream_event() {
+            self.stream_events.push_back((id.0, event));
         }
         while let Some(index) = slot.session.poll_freed_index() {
             self.indices.remove(index);
@@ -717,6 +740,17 @@ impl StateMachine for Endpoint {
         let (at, id) = self.timers.first()?;
         let slot = self.slots.get(usize::from(id.0))?.as_ref()?;
         Some((at, slot.timer.map_or(Timer::Session, |(_, timer)| timer)))
+    }
+}
+
+impl StreamHost for Endpoint {
+    fn streams_mut(&mut self, session: u16, now: Instant) -> Option<&mut Streams> {
+        self.mark(SessionId(session));
+        self.slot(SessionId(session)).map(|slot| slot.session.streams_mut(now))
+    }
+
+    fn poll_stream_event(&mut self) -> Option<(u16, StreamEvent)> {
+        self.stream_events.pop_front()
     }
 }
 

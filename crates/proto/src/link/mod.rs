@@ -411,6 +411,7 @@ impl Link {
             resends: false,
             partial: true,
             indirect_feedback: true,
+            streams: false,
             failed: 0,
             flows: self.wanted_flows(),
         };

@@ -77,6 +77,7 @@ fn a_sealed_link_without_a_path_waits_for_one() {
         resends: false,
         partial: true,
         indirect_feedback: true,
+        streams: false,
         failed: 0,
         flows: None,
     };

@@ -23,6 +23,8 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
+use crate::position::StreamId;
+
 pub(crate) use crate::inner::header::length;
 pub use crate::inner::header::{EXTENSION_HEADERS_MAX, InnerHeader, parse};
 
@@ -35,13 +37,17 @@ pub const FLOWS: u16 = 1024;
 /// queue nor sequence with packets that are kept in order.
 pub const FLOW_IDS: u16 = 2 * FLOWS;
 
+/// The number of queues: those of packets, and as many for streams as for flows that are kept in
+/// order, above the slots of acknowledgements.
+pub(super) const QUEUES: u16 = 4 * FLOWS;
+
 /// Names a flow's queue and its slot in the frame: `1..FLOWS`, plus [`FLOWS`] for a realtime flow.
 /// 0 is reserved for the one sequence of a peer without flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(pub u16);
 
 impl FlowId {
-    /// The flow's place in tables with [`FLOW_IDS`] entries.
+    /// The flow's place in tables.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -58,7 +64,20 @@ impl FlowId {
 
     /// Whether the flow is in the realtime class.
     pub const fn is_realtime(self) -> bool {
-        self.0 >= FLOWS
+        self.0 >= FLOWS && self.0 < FLOW_IDS
+    }
+
+    /// The queue of a stream. Its pieces have numbers of their own, and no slot.
+    pub(crate) const fn of_stream(stream: StreamId) -> Self {
+        Self(QUEUES - FLOWS + stream.number() / 2 % (FLOWS - 1))
+    }
+
+    /// The queue of messages about streams: none waits for a stream's bytes.
+    pub(crate) const MESSAGES: Self = Self(QUEUES - 1);
+
+    /// Whether it is a stream's queue.
+    pub const fn is_stream(self) -> bool {
+        self.0 >= QUEUES - FLOWS
     }
 
     /// The slot of the flow's pure acknowledgements. It is no flow's own slot: all of them are

@@ -3,28 +3,28 @@
 //! **Flows.** Each flow has its own FIFO. Within a tier, deficit round robin gives every flow with
 //! waiting packets the same number of bytes per round (RFC 8290 §4.1, §4.2).
 //!
-//! **Tiers.** The caller serves them in this order. Credit bounds the upper two
-//! (`credit`), so no tier starves the next.
+//! **Tiers.** The caller serves them in this order. Credit bounds the upper two (`credit`).
 //! - *Realtime*: flows of that class while their credit lasts.
 //! - *Sparse*: flows within their credit, of which at most one burst waits. *Fresh* flows go first:
 //!   the waiting packet of a fresh flow is the first since the flow had none.
-//! - *Bulk*: all other flows. A packet beyond credit or burst moves its flow here with all its
-//!   packets. The flow returns when its queue has run empty and it has earned half a burst, or
-//!   after a second without packets.
+//! - *Bulk*: all others. A packet beyond credit or burst moves its flow here with all its packets.
+//!   The flow returns when its queue has run empty and it has earned half a burst, or after a
+//!   second without packets.
 //! - *Far*: bulk flows that [`Queue::relocate`] moved, until a second goes by without packets.
 //!
-//! A flow is in one tier at a time, so a change of tier never reorders it.
+//! A flow is in one tier at a time: a change of tier reorders nothing.
 //!
 //! **Delay.** CoDel (RFC 8289) signals each flow; `delay` has its parameters. An ECT
 //! packet is marked CE instead of dropped (RFC 8290 §4.2, RFC 3168); a mark is not a discard.
 //!
-//! **Memory.** Beyond `bytes_max` the flow that holds most loses its oldest packets.
+//! **Memory.** Beyond `bytes_max` the flow that holds most loses its oldest packets. Pieces of
+//! streams are not dropped, and not counted: their writer is held back.
 //!
 //! # Contract
 //! [`Queue::head`] shows a packet and [`Queue::pop`] removes the packet that was shown. CoDel
-//! judges a packet once, when it becomes the head, as Linux does when a shaper peeks. After that,
-//! the head of a tier changes only through `pop`, or through a push that overflows the queue, makes
-//! the head's flow bulk, or makes a flow fresh.
+//! judges a packet once, when it becomes the head. After that, the head of a tier changes only
+//! through `pop`, or through a push that overflows the queue, makes the head's flow bulk, or makes
+//! a flow fresh.
 //!
 //! The queue knows no links, nor how a flow id is derived.
 //!
@@ -46,16 +46,17 @@ use super::table::{Flow, FlowTable, Waiting};
 use super::tier::Tiers;
 pub use super::tier::{Demand, Queued, Tier};
 use crate::discard::DiscardCounts;
+use crate::position::StreamId;
 use crate::units::BitRate;
 use crate::{Discard, Instant, PacketBuf};
 
-/// Memory of a waiting packet beside its bytes: 48 for its place in the flow's queue, twice that
+/// Memory of a waiting packet beside its bytes: 56 for its place in the flow's queue, twice that
 /// because a growing queue doubles, and 48 for the reference count and the allocator's headers.
 ///
 /// Packets cut from one larger buffer keep all of it alive until the last of them is gone, which is
 /// not counted. They belong to one flow and leave in order, so that is at most one such buffer per
 /// flow.
-pub const PACKET_OVERHEAD_BYTES: usize = 144;
+pub const PACKET_OVERHEAD_BYTES: usize = 160;
 
 const _: () = assert!(2 * size_of::<Waiting>() + 48 <= PACKET_OVERHEAD_BYTES);
 
@@ -74,6 +75,9 @@ pub struct Queue {
     /// Bytes of the sparse tier that belong to fresh flows.
     fresh_bytes: usize,
     count_pkts: usize,
+    /// Of what waits, pieces of streams.
+    stream_bytes: usize,
+    stream_pkts: usize,
     marked_pkts: u64,
     discards: DiscardCounts,
 }
@@ -90,6 +94,8 @@ impl Queue {
             tiers: Tiers::default(),
             fresh_bytes: 0,
             count_pkts: 0,
+            stream_bytes: 0,
+            stream_pkts: 0,
             marked_pkts: 0,
             discards: DiscardCounts::default(),
         }
@@ -103,7 +109,7 @@ impl Queue {
     /// [`Discard::QueueFull`], already counted here: the packet alone is larger than the queue.
     ///
     /// # Panics
-    /// When `flow` is not below [`super::flow::FLOW_IDS`].
+    /// When there is no such queue.
     pub fn push(
         &mut self,
         flow: FlowId,
@@ -112,7 +118,10 @@ impl Queue {
         now: Instant,
     ) -> Result<(), Discard> {
         let bytes = packet.len();
-        if bytes.saturating_add(PACKET_OVERHEAD_BYTES) > self.config.bytes_max {
+        if packet.stream().is_some() {
+            self.stream_bytes += bytes;
+            self.stream_pkts += 1;
+        } else if bytes.saturating_add(PACKET_OVERHEAD_BYTES) > self.config.bytes_max {
             self.discards.count(Discard::QueueFull);
             return Err(Discard::QueueFull);
         }
@@ -175,8 +184,9 @@ impl Queue {
     /// then, however slow the preferred link is. Returns the packet if it replaces none. Measured:
     /// docs/decisions/0074-acknowledgements.md.
     fn replace_ack(&mut self, id: FlowId, packet: PacketBuf, now: Instant) -> Option<PacketBuf> {
-        let flow =
-            self.table.flow_mut(id).filter(|flow| flow.packets.len() > 1 && packet.len() <= ACK_BYTES_MAX);
+        // The bytes of a stream may look like a packet.
+        let is_short = packet.len() <= ACK_BYTES_MAX && packet.stream().is_none();
+        let flow = self.table.flow_mut(id).filter(|flow| flow.packets.len() > 1 && is_short);
         let Some(flow) = flow else { return Some(packet) };
         let last = flow.packets.back_mut().filter(|last| supersedes(&packet, &last.packet));
         let Some(last) = last else { return Some(packet) };
@@ -245,6 +255,45 @@ impl Queue {
     /// Whether a flow was moved to far links, and had packets in the last second.
     pub fn is_far(&self, id: FlowId) -> bool {
         self.table.far_count() != 0 && self.table.flow(id).is_some_and(|flow| flow.tier == Tier::Far)
+    }
+
+    /// Cuts the piece of a stream at the head of `tier` so that its first part has `bytes`.
+    pub(crate) fn cut_head(&mut self, tier: Tier, bytes: usize, now: Instant) {
+        let Some(id) = self.choose_head(tier, now) else { return };
+        let flow = self.table.listed_mut(id);
+        let is_fresh = flow.is_fresh();
+        let Some(head) = flow.packets.front_mut() else { return };
+        let Some(first) = head.packet.split_to(bytes) else { return };
+        let arrived = head.arrived;
+        if is_fresh {
+            self.fresh_bytes -= head.packet.len();
+        }
+        flow.packets.push_front(Waiting { packet: first, arrived });
+        self.count_pkts += 1;
+        self.stream_pkts += 1;
+    }
+
+    /// Drops what waits of a stream.
+    pub(crate) fn forget_stream(&mut self, stream: StreamId, now: Instant) {
+        let id = FlowId::of_stream(stream);
+        let Some(flow) = self.table.flow_mut(id).filter(|flow| !flow.packets.is_empty()) else { return };
+        let waiting = flow.packets.len();
+        // In turn each: the order of the others stays.
+        for _ in 0..waiting {
+            let front = self.table.flow(id).and_then(|flow| flow.packets.front());
+            if front.is_some_and(|front| front.packet.stream() == Some(stream)) {
+                self.remove_first(id, now);
+            } else if let Some(flow) = self.table.flow_mut(id) {
+                flow.packets.rotate_left(1);
+            }
+        }
+    }
+
+    /// Drops the messages about streams that wait.
+    pub(crate) fn forget_messages(&mut self, now: Instant) {
+        while self.table.flow(FlowId::MESSAGES).is_some_and(|flow| !flow.packets.is_empty()) {
+            self.remove_first(FlowId::MESSAGES, now);
+        }
     }
 
     /// [`Self::pop`], then [`Self::head`] of the same tier if `shows_next`.
@@ -330,7 +379,8 @@ impl Queue {
 
     /// The memory that counts towards the bound.
     fn memory_bytes(&self) -> usize {
-        self.bytes() + self.count_pkts * PACKET_OVERHEAD_BYTES
+        let (bytes, pkts) = (self.bytes() - self.stream_bytes, self.count_pkts - self.stream_pkts);
+        bytes + pkts * PACKET_OVERHEAD_BYTES
     }
 
     /// Pays for a packet that is about to join `id`, and puts the flow on its list. Returns the
@@ -437,6 +487,9 @@ impl Queue {
         let params = self.delay.params(tier);
         let flow = self.table.listed_mut(id);
         let Some(waiting) = flow.packets.front() else { return true };
+        if waiting.packet.stream().is_some() {
+            return true;
+        }
         let waited = now.saturating_since(waiting.arrived);
         // Below the target the deliberate part of the wait does not matter.
         let on_purpose = if waited < params.target {
@@ -470,6 +523,10 @@ impl Queue {
         let flow = self.table.listed_mut(id);
         let packet = flow.packets.pop_front()?.packet;
         flow.bytes -= packet.len();
+        if packet.stream().is_some() {
+            self.stream_bytes -= packet.len();
+            self.stream_pkts -= 1;
+        }
         let (tier, was_fresh, is_last) = (flow.tier, flow.is_fresh(), flow.packets.is_empty());
         let is_first = self.table.first(tier) == Some(id);
         let state = self.tiers.of_mut(tier);
@@ -493,7 +550,8 @@ impl Queue {
     fn drop_from_fattest(&mut self, now: Instant) {
         let mut fattest = None;
         let mut most_bytes = 0;
-        for (id, flow) in Tier::ALL.into_iter().rev().flat_map(|tier| self.table.iter(tier)) {
+        let flows = Tier::ALL.into_iter().rev().flat_map(|tier| self.table.iter(tier));
+        for (id, flow) in flows.filter(|(id, _)| !id.is_stream()) {
             let held_bytes = flow.bytes + flow.packets.len() * PACKET_OVERHEAD_BYTES;
             if held_bytes > most_bytes {
                 (fattest, most_bytes) = (Some(id), held_bytes);

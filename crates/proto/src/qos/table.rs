@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::codel::CoDel;
 use super::credit::Credit;
-use super::flow::{FLOW_IDS, FlowId};
+use super::flow::{FlowId, QUEUES};
 use super::tier::Tier;
 use crate::{Instant, PacketBuf};
 
@@ -161,9 +161,9 @@ impl FlowTable {
     /// credit.
     ///
     /// # Panics
-    /// When `id` is not below [`FLOW_IDS`].
+    /// When `id` is not below [`QUEUES`].
     pub(super) fn flow_or_new(&mut self, id: FlowId, now: Instant) -> &mut Flow {
-        assert!(id.0 < FLOW_IDS, "flow ids are below FLOW_IDS");
+        assert!(id.0 < QUEUES, "a queue's number is below QUEUES");
         if self.flow(id).is_none() {
             let flow = Flow {
                 packets: VecDeque::new(),
@@ -180,7 +180,7 @@ impl FlowTable {
                 idle_since: now,
             };
             if self.slots.is_empty() {
-                self.slots.resize_with(usize::from(FLOW_IDS), || None);
+                self.slots.resize_with(usize::from(QUEUES), || None);
             }
             if let Some(slot) = self.slots.get_mut(id.index()) {
                 *slot = Some(Box::new(flow));

@@ -2,9 +2,9 @@
 //!
 //! A link's log of what it sent ([`crate::link`]) keeps each packet until feedback tells its fate.
 //! It gives the packet back when the link has lost it, when it was the end of what was sent and no
-//! feedback came in time, or when the link itself is given up with packets under way. All land in
-//! [`Recovery`]'s queue. A packet keeps its sequence number and gets a new counter on its new link,
-//! so the receiver's resequencer sees one packet.
+//! feedback came in time, or when the link is given up. All land in [`Recovery`]'s queue. A packet
+//! keeps its sequence number and gets a new counter on its new link, so the receiver's resequencer
+//! sees one packet.
 //!
 //! # Which link, and whether at all
 //! The link of the least arrival ([`arrival_us`]) carries it; that may be the first link again. The
@@ -13,12 +13,12 @@
 //! times, the last time over two links where there are two, and the first time too where the link
 //! is lossy: with independent losses `p`, what stays lost is `p⁴`, for `p + 2p²` of extra bytes, or
 //! `p⁵` for `2p + 2p³`. Resends go ahead of bulk and behind sparse traffic, and spend the link's
-//! pacing credit like all packets.
+//! pacing credit like all packets. Pieces of streams have no deadline, and no bound of tries.
 //!
 //! # Bounds
-//! Packets that are kept under way or wait to be resent are at most [`KEPT_BYTES_MAX`] together.
-//! What is sent beyond that is not kept, and the inner transport repairs its loss. A server counts
-//! kept packets among what its sessions may queue together.
+//! Packets that are kept are at most [`KEPT_BYTES_MAX`] together. What is sent beyond that is not
+//! kept, and the inner transport repairs its loss. A server counts kept packets among what its
+//! sessions may queue together.
 //!
 //! # What it does not know
 //! How a loss is found, what is inside a packet, keys. It sees links as a scheduler does.
@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use self::params::{RESENT_WITHIN, SECOND_WITHIN, STOPPING_PERMILLE};
 use crate::packet::{KeptPacket, LinkId};
+use crate::position::StreamId;
 use crate::scheduler::{Service, arrival_us, micros, of_first_role, serving};
 use crate::stats::RecoveryStats;
 use crate::time::Instant;
@@ -74,7 +75,7 @@ impl Recovery {
     }
 
     fn push(&mut self, frame: KeptPacket) -> bool {
-        if frame.tries() >= TRIES_MAX {
+        if frame.tries() >= TRIES_MAX && frame.stream().is_none() {
             self.stats.given_up += 1;
             return false;
         }
@@ -99,6 +100,14 @@ impl Recovery {
         self.queued_bytes = 0;
     }
 
+    /// What waits of this stream is not sent again.
+    pub(crate) fn forget_stream(&mut self, stream: StreamId) {
+        let is_piece =
+            |frame: &KeptPacket| frame.data().packet.position().is_some_and(|at| at.stream() == stream);
+        self.queue.retain(|frame| !is_piece(frame));
+        self.queued_bytes = self.queue.iter().map(KeptPacket::kept_bytes).sum();
+    }
+
     /// The way of the oldest packet that can still be in time; what cannot is given up. `None`:
     /// nothing waits, or no link is usable.
     pub(crate) fn next(&mut self, links: &[LinkView], now: Instant) -> Option<Way> {
@@ -107,10 +116,15 @@ impl Recovery {
         }
         Service::among(links)?;
         while let Some(frame) = self.queue.front() {
+            if frame.stream().is_some() && candidates(links, frame).next().is_none() {
+                self.cut_front(links)?;
+                continue;
+            }
             let best = candidates(links, frame).min_by_key(|link| (arrival_of(frame, link, now), link.id));
             let first_us = frame.first_arrival_us(now);
             let in_time = |link: &&LinkView| {
-                arrival_of(frame, link, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
+                frame.stream().is_some()
+                    || arrival_of(frame, link, now).saturating_sub(first_us) <= micros(RESENT_WITHIN)
             };
             if let Some(best) = best.filter(in_time) {
                 return Some(self.way(links, frame, best, now));
@@ -119,6 +133,15 @@ impl Recovery {
             self.stats.given_up += 1;
         }
         None
+    }
+
+    /// Cuts the piece of a stream at the front so that a link carries it; `None`: there is no link.
+    fn cut_front(&mut self, links: &[LinkView]) -> Option<()> {
+        let most = of_first_role(serving(links)).map(|link| link.mtu).max()?;
+        let first = self.queue.front_mut()?.split_to(most)?;
+        self.queued_bytes += first.kept_bytes() - first.data().packet.len();
+        self.queue.push_front(first);
+        Some(())
     }
 
     /// The best link, or, where it is busy, another link that delivers before the best alone had
@@ -155,8 +178,9 @@ impl Recovery {
 /// Whether a resend over this link goes over a second one too: a packet that is lost twice stops
 /// its flow for two more rounds, and with 5 % on each of three links that would be most of the
 /// time.
+/// A stream waits for nothing else than its own bytes: only a piece that was lost twice goes twice.
 pub(crate) const fn is_risky(frame: &KeptPacket, link: &LinkView) -> bool {
-    frame.tries() >= TRIES_MAX || link.is_lossy()
+    frame.tries() >= TRIES_MAX || (link.is_lossy() && frame.stream().is_none())
 }
 
 /// The link beside `first` that is to carry a resend too.

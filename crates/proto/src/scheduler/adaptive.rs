@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use super::distance::Distance;
+use super::earliest::earliest;
 use super::params::{RUN, TRICKLE_EVERY_PKTS};
 use super::placement::Placement;
 use super::policy::{Decision, Scheduler};
@@ -45,6 +46,9 @@ pub(super) struct Adaptive {
 
 impl Scheduler for Adaptive {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        if head.flow.is_stream() {
+            return self.select_for_stream(head, links, now);
+        }
         match head.tier {
             Tier::Realtime => self.realtime.select(head, links, now),
             Tier::Sparse => {
@@ -87,6 +91,18 @@ impl Scheduler for Adaptive {
 }
 
 impl Adaptive {
+    /// The decision for a piece of a stream: earliest arrival of all that waits, over any link. The
+    /// receiver waits for what is missing without a deadline, so neither distance nor loss leaves a
+    /// link out.
+    fn select_for_stream(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
+        self.ranking.refresh(links);
+        let decision = earliest(head, self.ranking.every(head, links, now), now);
+        if head.tier.is_bulk() {
+            self.trials.on_decision(head, decision, self.ranking.usual(head, links, now), now);
+        }
+        decision
+    }
+
     /// The decision for a bulk packet, near or far.
     fn select_bulk(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
         self.ranking.refresh_band(links);

@@ -6,8 +6,8 @@
 //! in which links are listed has no say. A link with a lower score is never passed over for a
 //! quicker one behind it: priorities are the user's. Nor are roles.
 //!
-//! Left out are links that lose too much ([`loses_too_much`]) and, for bulk, links outside its
-//! band: flows that are near take the near one of the [`Bands`], flows that are far the other. A
+//! Left out, but for streams, are links that lose too much ([`loses_too_much`]) and, for bulk,
+//! links outside its band: near flows take the near one of the [`Bands`], far flows the other. A
 //! link that is left out gives no reason for a wait to count as chosen
 //! ([`Decision::Hold`](super::Decision::Hold)): the queue behind it is a queue.
 //!
@@ -128,6 +128,8 @@ pub(super) struct Ranking {
     ranked: Vec<Ranked>,
     /// The same as positions.
     usual: Order,
+    /// Those that are left out for their loss included.
+    every: Order,
     /// Those of them in the near band and in the far one, once bulk has asked.
     near: Banded,
     far: Banded,
@@ -147,6 +149,9 @@ impl Ranking {
             || !self.seen.iter().zip(links).all(|(old, new)| *old == Rank::of(new))
         {
             self.rank(links);
+            self.every.fill(self.ranked.iter());
+            let lossy = self.lossy;
+            self.ranked.retain(|(.., id, _)| !lossy.contains(*id));
             self.usual.fill(self.ranked.iter());
         }
     }
@@ -172,6 +177,17 @@ impl Ranking {
         now: Instant,
     ) -> impl Iterator<Item = &'a LinkView> + Clone {
         viewed(self.usual.candidates(head, links, now), links)
+    }
+
+    /// The links that may carry what has no deadline now, in order: loss and distance leave none
+    /// out.
+    pub(super) fn every<'a>(
+        &'a self,
+        head: &Queued,
+        links: &'a [LinkView],
+        now: Instant,
+    ) -> impl Iterator<Item = &'a LinkView> + Clone {
+        viewed(self.every.candidates(head, links, now), links)
     }
 
     /// The links that may carry bulk of this reach now, in order.
@@ -220,7 +236,7 @@ impl Ranking {
         let is_lossy = |link: &LinkView| loses_too_much(link, serving().map(|(_, peer)| peer));
         let lossy = serving().filter(|(_, link)| is_lossy(link));
         self.lossy = lossy.map(|(_, link)| link.id).collect();
-        for (at, link) in serving().filter(|(_, link)| !is_lossy(link)) {
+        for (at, link) in serving() {
             let score = steady(&mut self.scores, link.id, score(link, Saturation::Ignored));
             self.ranked.push((link.role, score, link.id, at));
         }

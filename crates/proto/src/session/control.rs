@@ -25,10 +25,12 @@ use crate::handshake::{Outcome, Refusal, TransportKeys, Welcome};
 use crate::inner::header;
 use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
+use crate::position::Position;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::InnerHeader;
 use crate::reorder::{Origin, Trust};
 use crate::stats::SessionStats;
+use crate::streams::{StreamEvent, Streams};
 use crate::time::Instant;
 use crate::trace::{KeyChange, ResetCause, Tracer};
 use crate::units::BitRate;
@@ -51,6 +53,7 @@ pub struct Session {
     pub(super) outbox: Outbox,
     pub(super) redundancy: Redundancy,
     pub(super) inbox: Inbox,
+    pub(super) streams: Streams,
     pub(super) events: Events,
     pub(super) counters: Counters,
     pub(super) tracer: Tracer,
@@ -70,6 +73,7 @@ impl Session {
             outbox: Outbox::new(config.policy),
             redundancy: Redundancy::new(&config.recovery),
             inbox: Inbox::new(),
+            streams: Streams::new(),
             events: Events::default(),
             counters: Counters::default(),
             tracer: Tracer::default(),
@@ -122,7 +126,8 @@ impl Session {
     /// Bytes of packets that wait to be sent, are kept to be sent again or to restore others, or
     /// are held until others come.
     pub fn held_bytes(&self) -> usize {
-        self.ingress.queue.bytes() + self.redundancy.kept_bytes(&self.links) + self.inbox.held_bytes()
+        let sending = self.ingress.queue.bytes() + self.redundancy.kept_bytes(&self.links);
+        sending + self.inbox.held_bytes() + self.streams.held_bytes()
     }
 
     /// The session holds too much: it gives up what it waits for until no more than `bytes` are
@@ -130,6 +135,7 @@ impl Session {
     pub(crate) fn shed(&mut self, bytes: usize, now: Instant) {
         self.inbox.shed(bytes, self.links.delays(), now);
         self.redundancy.protection.forget_received();
+        self.streams.shed(bytes);
     }
 
     /// What the peer's datagrams made this side look at or move so far.
@@ -144,6 +150,7 @@ impl Session {
             || self.sealing.keyring.has_freed()
             || !self.inbox.is_empty()
             || self.ingress.has_answers()
+            || self.streams.has_events()
     }
 
     /// The next thing worth a log line.
@@ -154,6 +161,43 @@ impl Session {
     /// Whether [`Self::poll_event`] has something: it has when [`Self::is_connected`] changed.
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// The streams, to be read, written, opened and ended.
+    pub const fn streams_mut(&mut self, now: Instant) -> &mut Streams {
+        // What is written may go.
+        self.outbox.wait.wake(now);
+        &mut self.streams
+    }
+
+    /// Whether the peer takes streams: it says so, and every link keeps what it sends until it is
+    /// known to have arrived.
+    pub fn takes_streams(&self) -> bool {
+        self.is_connected() && self.peer.sealed.takes_streams() && self.links.are_sealed()
+    }
+
+    /// The session ends: so do its streams.
+    pub(crate) fn end_streams(&mut self, now: Instant) {
+        self.streams.clear();
+        self.move_pieces(now);
+        self.ingress.queue.forget_messages(now);
+    }
+
+    /// What happened to a stream.
+    pub fn poll_stream_event(&mut self) -> Option<StreamEvent> {
+        self.streams.poll_event()
+    }
+
+    /// Pieces of streams join the queue, and those of streams that are over leave it.
+    pub(super) fn move_pieces(&mut self, now: Instant) {
+        while let Some(stream) = self.streams.poll_abandoned() {
+            self.ingress.queue.forget_stream(stream, now);
+            self.redundancy.resend.forget_stream(stream);
+        }
+        while let Some(piece) = self.streams.poll_piece() {
+            self.ingress.push_piece(piece, now);
+        }
+        self.outbox.wait.wake(now);
     }
 
     /// Whether a link is usable.
@@ -266,6 +310,7 @@ impl Session {
 
     /// Ends the session: the peer is told over every link. Drain it, and use it no more.
     pub fn close(&mut self, reason: CloseReason, now: Instant) {
+        self.end_streams(now);
         self.sealing.hang_up();
         if self.sealing.keyring.can_seal(now) {
             self.links.push_close(reason);
@@ -280,6 +325,7 @@ impl Session {
             ingress: &self.ingress,
             redundancy: &self.redundancy,
             inbox: &self.inbox,
+            streams: &self.streams,
             counters: &self.counters,
             touched: self.touched(),
         };
@@ -302,8 +348,8 @@ impl Session {
             self.events.push(Event::LinkState { link, from, to });
             self.tracer.on_link_state(link, from, to, now);
             self.sealing.on_transition(*transition, &self.links, now);
-            let Self { redundancy, links, tracer, .. } = self;
-            redundancy.resend.on_transition(*transition, links, tracer, now);
+            let Self { redundancy, links, streams, tracer, .. } = self;
+            redundancy.resend.on_transition(*transition, links, streams, tracer, now);
         }
         self.links.give_back(transitions);
         if impact.has(Impact::USE) {
@@ -319,6 +365,10 @@ impl Session {
             let has_keys = self.sealing.keyring.can_seal(now);
             let delays = self.links.refresh_delays(has_keys, now);
             self.ingress.set_delays(delays, self.outbox.stripes_flows());
+        }
+        if impact.has(Impact::RATES) || impact.has(Impact::DELAYS) || impact.has(Impact::SIZES) {
+            let (round, backlog) = self.links.stream_backlog(now);
+            self.streams.set_links(self.ingress.stream_mtu(), round, backlog);
         }
         if impact.has(Impact::SIZES) {
             self.ingress.refresh_sizes(&self.links, &mut self.events);
@@ -430,6 +480,10 @@ impl Session {
                     let heartbeat = Heartbeat::parse(&payload)?;
                     self.on_heartbeat(id, (seq_num, &heartbeat), path, now)?;
                 }
+                Kind::Data if Position::parse(seq_num).is_some() => {
+                    arrival.asks = true;
+                    self.on_piece(id, seq_num, modifiers, payload, now)?;
+                }
                 Kind::Data => {
                     arrival.asks = true;
                     self.on_data(id, (seq_num, modifiers), payload, now)?;
@@ -437,8 +491,17 @@ impl Session {
                 Kind::Feedback => self.on_feedback(id, seq_num, &payload, now)?,
                 Kind::Control => {
                     let control = Control::parse(&payload)?;
-                    if let Control::Close(reason) = control {
-                        self.on_close(reason, now);
+                    match control {
+                        Control::Close(reason) => self.on_close(reason, now),
+                        Control::Stream(message) => {
+                            arrival.asks = true;
+                            self.streams.on_message(&message, now);
+                        }
+                        Control::Challenge(_)
+                        | Control::Response(_)
+                        | Control::Probe { .. }
+                        | Control::ProbeReceived { .. }
+                        | Control::Unknown => {}
                     }
                     let from = (flow, &path);
                     if let Some(path) = self.links.on_control(id, &control, from, arrival.bytes, now) {
@@ -517,6 +580,22 @@ impl Session {
         self.inbox.without_duplicates(result)
     }
 
+    /// Bytes of a stream came.
+    fn on_piece(
+        &mut self,
+        id: LinkId,
+        seq_num: u64,
+        modifiers: Modifiers,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let at = Position::parse(seq_num).filter(|_| modifiers.is_none());
+        let at = at.ok_or(Discard::KindUnsupported)?;
+        self.links.on_data(id, at.offset(), now)?;
+        self.streams.on_piece(at, payload);
+        Ok(())
+    }
+
     /// The peer tells what arrived, over the link that it is about or over another.
     pub(super) fn on_feedback(
         &mut self,
@@ -531,8 +610,8 @@ impl Session {
         self.events.extend(self.links.take_control_change(id));
         self.events.extend(self.links.take_flows_change(id));
         self.settle_changes(now);
-        let Self { redundancy, links, tracer, .. } = self;
-        if redundancy.resend.on_feedback(id, links, tracer, now) {
+        let Self { redundancy, links, streams, tracer, .. } = self;
+        if redundancy.resend.on_feedback(id, links, streams, tracer, now) {
             self.outbox.wait.wake(now);
         }
         self.trace_figures(id, now);
@@ -552,6 +631,7 @@ impl Session {
         self.sealing.keyring.clear();
         self.inbox.reset();
         self.redundancy.clear();
+        self.end_streams(now);
         self.links.on_close(now);
         // The dialer is told last: what it knows of links must not delay what the reason asks for.
         self.settle_changes(now);
@@ -619,6 +699,7 @@ impl Session {
     fn on_peer_restart(&mut self, now: Instant) {
         self.inbox.reset();
         self.redundancy.clear();
+        self.end_streams(now);
         self.links.on_peer_restart(&[Security::Sealed, Security::Plain], now);
         self.settle_changes(now);
         self.events.push(Event::PeerRestarted);

@@ -7,6 +7,7 @@ use super::link_table::LinkTable;
 use super::redundancy::Redundancy;
 use crate::packet::LinkId;
 use crate::stats::SessionStats;
+use crate::streams::Streams;
 use crate::time::Instant;
 use crate::trace::Figures;
 
@@ -18,6 +19,7 @@ pub(super) struct Parts<'a> {
     pub(super) ingress: &'a Ingress,
     pub(super) redundancy: &'a Redundancy,
     pub(super) inbox: &'a Inbox,
+    pub(super) streams: &'a Streams,
     pub(super) counters: &'a Counters,
     /// [`super::Session::touched`].
     pub(super) touched: u64,
@@ -47,6 +49,7 @@ pub(super) fn of(session: &Parts<'_>, now: Instant) -> SessionStats {
         fec_sent: session.redundancy.protection.sent,
         fec_recovered: session.redundancy.protection.recovered,
         fec_refused: session.redundancy.protection.refused,
+        streams: session.streams.stats(),
         packets_in: session.counters.packets_in,
         packets_out: session.counters.packets_out,
         bytes_out: session.counters.bytes_out,

@@ -66,6 +66,8 @@ pub(super) struct Run {
     at_once: bool,
     /// The peer takes packets whose checksum is yet to be computed.
     partial: bool,
+    /// The peer takes streams.
+    streams: bool,
     /// Links that the peer counts as failed, a bit each, and the peer's clock when it said so, µs.
     failed: (u32, u64),
 }
@@ -84,6 +86,11 @@ impl Run {
     /// Whether the peer takes packets whose checksum is yet to be computed.
     pub(super) const fn takes_partial(&self) -> bool {
         self.partial
+    }
+
+    /// Whether the peer takes streams.
+    pub(super) const fn takes_streams(&self) -> bool {
+        self.streams
     }
 
     /// The peer's run is `epoch`. `Ok(true)`: this run replaced another one. `Err`: that run is
@@ -121,6 +128,7 @@ impl Run {
     pub(super) const fn on_heartbeat(&mut self, heartbeat: &Heartbeat) {
         self.at_once = heartbeat.at_once;
         self.partial = heartbeat.partial;
+        self.streams = heartbeat.streams;
     }
 
     /// The links that failed according to this heartbeat and had not failed before, a bit each.

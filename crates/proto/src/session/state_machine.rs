@@ -7,17 +7,18 @@ use super::Session;
 use super::link_table::may_send;
 use super::outbox::{Greeting, Sources, transmit_due};
 use super::writer::DatagramWriter;
-use crate::StateMachine;
 use crate::config::Security;
 use crate::discard::Discard;
 use crate::event::SocketEvent;
 use crate::link::Link;
 use crate::packet::{Datagram, PacketBuf, SocketId, Transmit};
 use crate::qos::flow;
+use crate::streams::{StreamEvent, Streams};
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::trace::{self, KeyChange};
 use crate::wire::control::CloseReason;
+use crate::{StateMachine, StreamHost};
 
 impl StateMachine for Session {
     fn handle_packet(&mut self, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
@@ -81,7 +82,8 @@ impl StateMachine for Session {
         }
         self.links.on_probe_time(now);
         self.settle_changes(now);
-        if self.redundancy.resend.on_time(&mut self.links, &mut self.tracer, now) {
+        let Self { redundancy, links, streams, tracer, .. } = self;
+        if redundancy.resend.on_time(links, streams, tracer, now) {
             self.outbox.wait.wake(now);
         }
         self.redundancy.protection.sweep(now);
@@ -94,6 +96,9 @@ impl StateMachine for Session {
         max_segments: NonZeroUsize,
         now: Instant,
     ) -> Option<Transmit> {
+        if self.streams.has_work() {
+            self.move_pieces(now);
+        }
         // As a rule only data is to go, if anything.
         if let Some(handshake) = self.sealing.transmit_handshake(buf) {
             return Some(handshake);
@@ -103,6 +108,7 @@ impl StateMachine for Session {
             sealed_epoch: self.peer.sealed.epoch(),
             plain_epoch: self.peer.plain.epoch(),
             resends: self.redundancy.resend.is_on(),
+            streams: self.streams.is_accepting(),
         };
         let Self { links, tracer, sealing, .. } = self;
         let keyring = &mut sealing.keyring;
@@ -111,11 +117,12 @@ impl StateMachine for Session {
         // A probe may go over a new path: what waits is looked at with the sizes of that path.
         self.settle_changes(now);
         let transmit = due.or_else(|| {
-            let Self { peer, links, sealing, ingress, outbox, redundancy, counters, tracer, .. } = self;
+            let Self { peer, links, sealing, ingress, outbox, redundancy, .. } = self;
+            let (streams, counters, tracer) = (&mut self.streams, &mut self.counters, &mut self.tracer);
             let (keyring, discards) = (&mut sealing.keyring, &mut counters.discards);
             let mut writer = DatagramWriter { buf, links, keyring, tracer, max_segments, now };
             redundancy.transmit(&mut writer).or_else(|| {
-                outbox.transmit(&mut writer, &mut Sources { ingress, redundancy, peer, discards })
+                outbox.transmit(&mut writer, &mut Sources { ingress, redundancy, streams, peer, discards })
             })
         });
         // The first data on a link starts the search for its rate.
@@ -185,6 +192,20 @@ impl StateMachine for Session {
         first.offer(self.inbox.poll_timeout(), Timer::Reorder);
         first.offer(self.links.silence_timeout(), Timer::Silence);
         first.0
+    }
+}
+
+impl StreamHost for Session {
+    fn streams_mut(&mut self, _session: u16, now: Instant) -> Option<&mut Streams> {
+        Some(Self::streams_mut(self, now))
+    }
+
+    fn stream_session(&self) -> Option<u16> {
+        self.takes_streams().then_some(0)
+    }
+
+    fn poll_stream_event(&mut self) -> Option<(u16, StreamEvent)> {
+        Some((0, Self::poll_stream_event(self)?))
     }
 }
 

@@ -99,7 +99,8 @@ impl DatagramWriter<'_> {
         begin_datagram(security, self.buf);
         // The queue holds no packet over the MTU, which is a u16, and the link carries the packet.
         let len = u16::try_from(frame.packet.len()).unwrap_or(u16::MAX);
-        wire::put_frame_header(self.buf, frame.seq_num, Kind::Data, frame.modifiers, len);
+        let kind = if frame.packet.is_message() { Kind::Control } else { Kind::Data };
+        wire::put_frame_header(self.buf, frame.seq_num, kind, frame.modifiers, len);
         self.buf.extend_from_slice(&frame.packet);
         let sealed_as = match security {
             Security::Sealed => self.keyring.seal((link, batch.to.flow), self.buf, start, self.now),

@@ -8,11 +8,13 @@
 //!                   2: its key has expired)
 //!  4 MTU probe:      id 4B | padding of zeros
 //!  5 its answer:     the same id 4B | bytes of UDP payload received 2B
+//! 16 to 21: see [`super::stream`]
 //! ```
 //! `seq_num` is 0. A reader ignores bytes behind the fields that it knows, and ignores frames of
 //! unknown type: both are for later versions. A probe has the size of its datagram; the padding
 //! sets that size.
 
+use super::stream::StreamMessage;
 use crate::discard::Discard;
 
 /// Bytes of a challenge.
@@ -56,6 +58,8 @@ pub enum Control {
         /// UDP payload of the datagram that carried the probe, in bytes.
         bytes: u16,
     },
+    /// About a stream.
+    Stream(StreamMessage),
     /// A type of a later version.
     Unknown,
 }
@@ -83,7 +87,7 @@ impl Control {
                 let bytes = rest.first_chunk().ok_or(Discard::ControlMalformed)?;
                 Ok(Self::ProbeReceived { id: u32::from_be_bytes(*id), bytes: u16::from_be_bytes(*bytes) })
             }
-            _ => Ok(Self::Unknown),
+            _ => Ok(StreamMessage::parse(*kind, rest)?.map_or(Self::Unknown, Self::Stream)),
         }
     }
 
@@ -94,6 +98,7 @@ impl Control {
             Self::Close(_) => 2,
             Self::Probe { padding, .. } => PROBE_BYTES.saturating_add(*padding),
             Self::ProbeReceived { .. } => 7,
+            Self::Stream(message) => message.payload_bytes(),
             Self::Unknown => 1,
         }
     }
@@ -121,6 +126,7 @@ impl Control {
                 buf.extend_from_slice(&id.to_be_bytes());
                 buf.extend_from_slice(&bytes.to_be_bytes());
             }
+            Self::Stream(message) => message.put(buf),
             Self::Unknown => buf.push(0),
         }
     }

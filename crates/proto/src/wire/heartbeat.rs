@@ -43,6 +43,7 @@ const FLAG_AT_ONCE: u8 = 0x04;
 const FLAG_RESENDS: u8 = 0x08;
 const FLAG_PARTIAL: u8 = 0x10;
 const FLAG_INDIRECT: u8 = 0x20;
+const FLAG_STREAMS: u8 = 0x40;
 
 const FLOWS_COUNT: u8 = 0x0f;
 const FLOWS_FIXED: u8 = 0x80;
@@ -109,6 +110,8 @@ pub struct Heartbeat {
     pub partial: bool,
     /// The sender accepts indirect feedback: feedback about a link that comes over another link.
     pub indirect_feedback: bool,
+    /// The sender takes streams.
+    pub streams: bool,
     /// The session's links that the sender counts as failed, one bit for each.
     pub failed: u32,
     /// UDP flows of the link that the sender asks for.
@@ -146,6 +149,9 @@ impl Heartbeat {
         }
         if self.indirect_feedback {
             flags |= FLAG_INDIRECT;
+        }
+        if self.streams {
+            flags |= FLAG_STREAMS;
         }
         // At least 1: zero means "no limit".
         let ceiling = self
@@ -203,6 +209,7 @@ impl Heartbeat {
             resends: flags & FLAG_RESENDS != 0,
             partial: flags & FLAG_PARTIAL != 0,
             indirect_feedback: flags & FLAG_INDIRECT != 0,
+            streams: flags & FLAG_STREAMS != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
             flows: reader.take().ok().and_then(|[flows]| WantedFlows::of_byte(flows)),
@@ -249,6 +256,7 @@ mod tests {
             resends: true,
             partial: true,
             indirect_feedback: true,
+            streams: true,
             failed: 0x0000_0102,
             flows: None,
         }
@@ -280,7 +288,7 @@ mod tests {
         let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             text,
-            "013f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+            "017f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
              0000000000000007000000000000000900000000000000080000 271000000102"
                 .replace(' ', "")
         );

@@ -105,6 +105,11 @@ impl StreamSource {
         self.advance(out.len());
     }
 
+    /// Bytes produced so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Moves on by `count` bytes.
     pub fn advance(&mut self, count: usize) {
         self.offset += count as u64;

@@ -9,11 +9,12 @@ pub mod bulk;
 pub mod echo;
 pub mod quic;
 pub mod raw;
+pub mod stream;
 pub mod tcp;
 
 use std::time::Duration;
 
-use bonding_proto::{Instant, PacketBuf};
+use bonding_proto::{Instant, PacketBuf, StreamHost};
 use bytes::Bytes;
 
 use crate::inet::{self, FlowKey};
@@ -27,6 +28,8 @@ pub struct Report {
     pub flow_bytes: Vec<u64>,
     /// Connections or exchanges that were established.
     pub connected: usize,
+    /// Transfers that have ended at both sides.
+    pub finished: usize,
     /// Payloads that differ from the sent ones.
     pub corrupt: u64,
     /// Datagrams received more than once.
@@ -58,6 +61,10 @@ pub trait App: std::fmt::Debug {
     fn poll_packet(&mut self, now: Instant) -> Option<Vec<u8>>;
     /// When the application acts next, and the reason.
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
+    /// Serves the streams of its side of the bond. Whether there was anything to do.
+    fn handle_streams(&mut self, _streams: &mut dyn StreamHost, _now: Instant) -> bool {
+        false
+    }
     /// The measurements so far.
     fn report(&self) -> Report;
 }
@@ -107,6 +114,12 @@ impl Host {
         self.ident = self.ident.wrapping_add(1);
         inet::stamp_ident(&mut packet, self.ident);
         Some(PacketBuf::from(Bytes::from(packet)))
+    }
+
+    /// Lets the applications serve the streams. Whether there was anything to do.
+    pub fn handle_streams(&mut self, streams: &mut dyn StreamHost, now: Instant) -> bool {
+        // Each of them, not only the first that has something to do.
+        self.apps.iter_mut().map(|app| app.handle_streams(streams, now)).filter(|any| *any).count() > 0
     }
 
     /// When an application acts next, and the reason.

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use bonding_netem::Direction;
 use bonding_proto::stats::SessionStats;
-use bonding_proto::{Datagram, Instant, StateMachine, Timer, Transmit};
+use bonding_proto::{Datagram, Instant, StateMachine, StreamHost, Timer, Transmit};
 
 use crate::host::Host;
 use crate::ledger::Ledger;
@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
 /// A state machine with visible figures.
-pub trait Observed: StateMachine {
+pub trait Observed: StateMachine + StreamHost {
     /// The figures of its (only) session; `None` if it has no session.
     fn session_stats(&self, now: Instant) -> Option<SessionStats>;
 
@@ -110,6 +110,14 @@ impl<M: StateMachine> Node<M> {
     pub(super) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
         let taken = self.machine.handle_datagram(datagram, now);
         self.refused_datagrams += u64::from(taken.is_err());
+    }
+
+    /// Lets the hosts serve the streams. Whether there was anything to do.
+    pub(super) fn handle_streams(&mut self, now: Instant) -> bool
+    where
+        M: StreamHost,
+    {
+        self.host.handle_streams(&mut self.machine, now)
     }
 
     /// The next batch that the state machine sends; its bytes replace those of `buf`.

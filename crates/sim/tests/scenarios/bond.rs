@@ -257,6 +257,8 @@ impl StateMachine for GlobalSequence {
     }
 }
 
+impl bonding_proto::StreamHost for GlobalSequence {}
+
 impl Observed for GlobalSequence {
     fn session_stats(&self, now: Instant) -> Option<SessionStats> {
         Some(self.session.stats(now))

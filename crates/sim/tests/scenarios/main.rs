@@ -18,6 +18,7 @@ mod outage;
 mod realtime;
 mod roles;
 mod sealed;
+mod streams;
 mod thousand;
 mod trace;
 mod trials;

@@ -224,6 +224,8 @@ impl bonding_proto::StateMachine for Stuck {
     }
 }
 
+impl bonding_proto::StreamHost for Stuck {}
+
 impl bonding_sim::world::Observed for Stuck {
     fn session_stats(&self, _now: Instant) -> Option<bonding_proto::stats::SessionStats> {
         None

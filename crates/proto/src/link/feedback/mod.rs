@@ -152,7 +152,8 @@ impl Deliveries {
     pub(super) fn end_overdue_at(&self, rtt: &RttEstimator) -> Option<Instant> {
         let sent_at = self.data_at.filter(|_| self.log.kept_bytes() > 0)?;
         let round = rtt.srtt()? + (rtt.rttvar() * 4).max(END_VARIATION_MIN);
-        Some(sent_at + round + END_AFTER + END_SLACK).filter(|at| self.end_given_up_at < *at)
+        // What was given up may go over another link: nothing tells of the rest of this one's.
+        Some(sent_at.max(self.end_given_up_at) + round + END_AFTER + END_SLACK)
     }
 
     /// Those packets, where they are overdue.
@@ -178,6 +179,11 @@ impl Deliveries {
     /// The packets found lost since the last call, oldest first.
     pub(crate) fn take_lost(&mut self) -> Vec<KeptPacket> {
         self.log.take_lost()
+    }
+
+    /// The pieces of streams, and messages about them, that arrived since the last call.
+    pub(crate) fn take_arrived(&mut self) -> Vec<KeptPacket> {
+        self.log.take_arrived()
     }
 
     /// The packets whose fate is open, oldest first: the link is given up.

@@ -197,6 +197,9 @@ pub(in crate::link) struct SentLog {
     underway: u64,
     reordering: Reordering,
     lost_frames: Vec<KeptPacket>,
+    /// Pieces of streams, and messages about them, known to have arrived since they were last asked
+    /// for.
+    arrived_pieces: Vec<KeptPacket>,
     kept: Kept,
     counts: ResendCounts,
     bursts: Bursts,
@@ -342,6 +345,11 @@ impl SentLog {
         std::mem::take(&mut self.lost_frames)
     }
 
+    /// The pieces of streams, and messages about them, that arrived since the last call.
+    pub(in crate::link) fn take_arrived(&mut self) -> Vec<KeptPacket> {
+        std::mem::take(&mut self.arrived_pieces)
+    }
+
     /// The oldest packets whose fate is open, at most `count`: their end was not heard of.
     pub(in crate::link) fn take_end(&mut self, count: usize) -> Vec<KeptPacket> {
         let mut taken = Vec::new();
@@ -374,6 +382,7 @@ impl SentLog {
         self.marks.clear();
         self.keys.clear();
         self.lost_frames.clear();
+        self.arrived_pieces.clear();
         self.kept.clear();
         self.largest_delivered = None;
     }
@@ -424,6 +433,9 @@ impl SentLog {
             self.counts.spurious += u64::from(is_resent);
             if let Some(frame) = self.kept.take(number) {
                 self.counts.recovered += u64::from(frame.tries() > 0);
+                if frame.stream().is_some() {
+                    self.arrived_pieces.push(frame);
+                }
             }
         }
         self.reordering.on_arrived(arrived, now);

@@ -488,9 +488,9 @@ fn idle_flows_cost_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "flow ids are below FLOW_IDS")]
+#[should_panic(expected = "a queue's number is below QUEUES")]
 fn an_impossible_flow_is_a_broken_invariant() {
-    let _ = queue(None).push(FlowId(crate::qos::FLOW_IDS), None, packet(0, 100), at(0));
+    let _ = queue(None).push(FlowId(4 * crate::qos::FLOWS), None, packet(0, 100), at(0));
 }
 
 #[derive(Debug, Clone)]

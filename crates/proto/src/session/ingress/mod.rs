@@ -138,6 +138,16 @@ impl Ingress {
         self.queue.push(flow, class, packet, now)
     }
 
+    /// Takes a piece of a stream, or a message about one.
+    pub(super) fn push_piece(&mut self, piece: PacketBuf, now: Instant) {
+        let (flow, class) = match piece.position() {
+            Some(at) => (FlowId::of_stream(at.stream()), None),
+            None => (FlowId::MESSAGES, Some(Class::Interactive)),
+        };
+        // Nothing of a stream is refused.
+        let _ = self.queue.push(flow, class, piece, now);
+    }
+
     /// Acknowledgements that were held at a distance and are due go into the queue. When the next
     /// one is due.
     pub(super) fn release_acks(&mut self, discards: &mut DiscardCounts, now: Instant) -> Option<Instant> {
@@ -170,6 +180,10 @@ impl Ingress {
                 return None;
             }
             // It came in before a link went or its path became narrower.
+            if head.flow.is_stream() {
+                self.queue.cut_head(tier, most, now);
+                continue;
+            }
             let (_, packet) = self.queue.pop(tier, now)?;
             self.sizes.refuse(&packet, passes, discards, now);
         }
@@ -223,6 +237,11 @@ impl Ingress {
     /// The largest inner packet that the tunnel was configured for.
     pub(super) const fn packet_max(&self) -> usize {
         self.sizes.packet_max()
+    }
+
+    /// The largest piece of a stream that each link in use carries.
+    pub(super) fn stream_mtu(&self) -> usize {
+        self.sizes.stream_mtu()
     }
 
     /// What the tunnel's MTU should be.

@@ -58,8 +58,9 @@ pub(super) struct Sizes {
     packet_max: usize,
     /// The tunnel's MTU, as told.
     tunnel: u16,
-    /// What TCP segments are to fit in; `None`: connections are left alone.
-    tcp: Option<usize>,
+    /// What TCP segments are to fit in, where connections are told, and pieces of streams.
+    small: usize,
+    clamps: bool,
     /// For TUN.
     answers: VecDeque<PacketBuf>,
     /// When the bucket of answers is full again, less a burst.
@@ -73,7 +74,8 @@ impl Sizes {
         Self {
             packet_max: usize::from(mtu),
             tunnel: mtu,
-            tcp: mss_clamp.then_some(usize::from(mtu)),
+            small: usize::from(mtu),
+            clamps: mss_clamp,
             answers: VecDeque::new(),
             answer_at: Instant::ZERO,
             told: Vec::new(),
@@ -91,15 +93,17 @@ impl Sizes {
 
     /// The packet as TCP's ends should see it.
     pub(super) fn clamped(&self, packet: PacketBuf) -> PacketBuf {
-        match self.tcp {
-            Some(mtu) => mss::clamp(packet, mtu),
-            None => packet,
-        }
+        if self.clamps { mss::clamp(packet, self.small) } else { packet }
     }
 
     /// What TCP segments are to fit in; `None`: connections are left alone.
     pub(super) const fn tcp(&self) -> Option<usize> {
-        self.tcp
+        if self.clamps { Some(self.small) } else { None }
+    }
+
+    /// The largest piece of a stream that each link in use carries.
+    pub(super) const fn stream_mtu(&self) -> usize {
+        self.small
     }
 
     pub(super) fn poll_answer(&mut self) -> Option<PacketBuf> {
@@ -170,10 +174,8 @@ impl Sizes {
             }
         }
         let usable = || links.iter().filter(|link| is_in_use(link));
-        if let Some(tcp) = &mut self.tcp {
-            let known = usable().filter(|link| !link.path().is_opening());
-            *tcp = known.map(|link| link.path().packet_max()).fold(self.packet_max, usize::min);
-        }
+        let known = usable().filter(|link| !link.path().is_opening());
+        self.small = known.map(|link| link.path().packet_max()).fold(self.packet_max, usize::min);
         let settled =
             || usable().filter(|link| link.path().is_settled()).map(|link| link.path().packet_max());
         let Some(largest) = settled().max() else { return };

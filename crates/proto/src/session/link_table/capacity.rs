@@ -48,6 +48,23 @@ pub(super) fn dip(links: &[Link], now: Instant) -> Duration {
         + Duration::from_secs_f64((missing_bits / carried).min(1.0))
 }
 
+/// What streams keep waiting, beside the difference of the links' delays. Chosen: a few turns of
+/// the event loop, and of the sockets that the bytes come from.
+const BACKLOG: Duration = Duration::from_millis(20);
+
+/// The longest round trip of the links in use, and how many bytes keep all of them busy: a far link
+/// is worth its delay only where so much waits that the nearer ones would take longer.
+pub(super) fn stream_backlog(links: &[Link], now: Instant) -> (Duration, usize) {
+    let service = service(links);
+    let serves = |link: &&Link| service.is_some_and(|kind| kind.includes(link.state(), link.link_role()));
+    let rounds = links.iter().filter(serves).map(Link::rtt).filter(|rtt| !rtt.is_zero());
+    let (least, longest) = (rounds.clone().min().unwrap_or_default(), rounds.max().unwrap_or_default());
+    let span = BACKLOG + (longest - least) / 2;
+    let bps = drain_rate(links, now).0.map_or(0, BitRate::as_bps);
+    let bytes = u128::from(bps) / 8 * span.as_micros() / 1_000_000;
+    (longest, usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 fn service(links: &[Link]) -> Option<Service> {
     Service::of(links.iter().map(|link| (link.state(), link.link_role())))
 }

@@ -463,7 +463,7 @@ impl LinkTable {
                     self.changes.add(Impact::SIZES);
                 }
             }
-            Control::Close(_) | Control::Unknown => {}
+            Control::Close(_) | Control::Stream(_) | Control::Unknown => {}
         }
         None
     }
@@ -510,6 +510,17 @@ impl LinkTable {
     /// What the links in use carry together, and whether one of them is still finding out.
     pub(super) fn drain_rate(&self, now: Instant) -> (Option<BitRate>, bool) {
         capacity::drain_rate(&self.links, now)
+    }
+
+    /// Whether every link is sealed.
+    pub(super) fn are_sealed(&self) -> bool {
+        self.links.iter().all(|link| link.security() == Security::Sealed)
+    }
+
+    /// The longest round trip of the links in use, and how many bytes keep all of them busy until
+    /// the next ones come.
+    pub(super) fn stream_backlog(&self, now: Instant) -> (Duration, usize) {
+        capacity::stream_backlog(&self.links, now)
     }
 
     /// Brings views and receive delays up to date. Returns how long the queue may stand.

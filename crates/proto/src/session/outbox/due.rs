@@ -23,6 +23,8 @@ pub(in crate::session) struct Greeting {
     pub(in crate::session) plain_epoch: Option<u32>,
     /// This side sends again what is lost.
     pub(in crate::session) resends: bool,
+    /// This side takes streams.
+    pub(in crate::session) streams: bool,
 }
 
 /// What a link has to send besides data. As a rule there is nothing, and one check of each link
@@ -104,6 +106,7 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
         let (seq_num, mut heartbeat) = link.next_heartbeat(greeting.epoch, flow, *now);
         let is_ect = link.heartbeats().may_mark();
         heartbeat.resends = greeting.resends && link.security() == Security::Sealed;
+        heartbeat.streams = greeting.streams && link.security() == Security::Sealed;
         heartbeat.failed = failed;
         let peer_epoch = match link.security() {
             Security::Sealed => greeting.sealed_epoch,

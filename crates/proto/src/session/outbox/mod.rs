@@ -23,11 +23,13 @@ use crate::config::{Policy, Security};
 use crate::discard::DiscardCounts;
 use crate::inner::checksum;
 use crate::packet::{DataFrame, Destination, KeptPacket, LinkId, PacketBuf, Transmit};
+use crate::position::Position;
 use crate::qos::ack;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::FlowId;
 use crate::qos::queue::{Queued, Tier};
 use crate::scheduler::{self, Decision, Scheduler};
+use crate::streams::Streams;
 use crate::time::Instant;
 use crate::view::LinkView;
 use crate::wire::{self, Modifiers};
@@ -152,6 +154,7 @@ impl WaitTimes {
 pub(super) struct Sources<'a> {
     pub(super) ingress: &'a mut Ingress,
     pub(super) redundancy: &'a mut Redundancy,
+    pub(super) streams: &'a mut Streams,
     pub(super) peer: &'a Peer,
     pub(super) discards: &'a mut DiscardCounts,
 }
@@ -312,7 +315,8 @@ impl Outbox {
             state.pacer_mut().set_rate(rate, now);
         }
         let keeps = from.redundancy.may_keep(writer.links, security);
-        let kept_delay_us = view.filter(|_| keeps).map(|(_, delay_us)| delay_us);
+        let sent_delay_us = view.map(|(_, delay_us)| delay_us);
+        let kept_delay_us = sent_delay_us.filter(|_| keeps);
         let accepted = Accepted::of(from, security);
         let mut is_alone = self.goes_alone(head.tier, from);
         let mut batch = writer.batch(link, to, security);
@@ -322,8 +326,15 @@ impl Outbox {
             let shows_next = !batch.ends_with(head.bytes);
             let Some(taken) = from.ingress.queue.advance(head.tier, shows_next, now) else { break };
             let (flow, packet, next) = taken;
-            let frame = self.data_frame(head.tier, flow, packet, accepted);
-            let kept = kept_delay_us.map(|delay_us| KeptPacket::new(frame.clone(), delay_us, now));
+            let is_stream = packet.stream().is_some();
+            let frame = if is_stream {
+                from.streams.on_sent(&packet);
+                stream_frame(packet)
+            } else {
+                self.data_frame(head.tier, flow, packet, accepted)
+            };
+            let delay_us = kept_delay_us.or(sent_delay_us.filter(|_| is_stream));
+            let kept = delay_us.map(|delay_us| KeptPacket::new(frame.clone(), delay_us, now));
             let room = writer.put_data(&mut batch, &frame, kept);
             if !is_alone {
                 self.protect(writer, from, &head, (link, &frame), accepted.at_once);
@@ -396,4 +407,10 @@ impl Outbox {
         let asks = Asks { wanted, twice: from.ingress.goes_twice(head.flow), at_once };
         from.redundancy.protect(head, sent, asks, writer.links, now);
     }
+}
+
+/// A piece of a stream has its own number; a message has none.
+fn stream_frame(piece: PacketBuf) -> DataFrame {
+    let seq_num = piece.position().map_or(0, Position::seq_num);
+    DataFrame { seq_num, modifiers: Modifiers::NONE, packet: piece }
 }

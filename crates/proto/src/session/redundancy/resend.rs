@@ -1,13 +1,20 @@
 //! Sending again: packets that links lost, or still carried when they were given up, go out over
 //! another way. [`crate::recovery`] says which packets, and over which link.
 
-use crate::packet::LinkId;
+use crate::packet::{KeptPacket, LinkId};
+use crate::position::StreamId;
 use crate::recovery::Recovery;
 use crate::session::link_table::{LinkTable, Transition};
 use crate::stats::RecoveryStats;
+use crate::streams::Streams;
 use crate::time::Instant;
 use crate::trace::{LossTrigger, Tracer};
 use crate::view::LinkState;
+
+/// Leaves out what of streams need not be sent again.
+fn wanted(frames: &mut Vec<KeptPacket>, streams: &mut Streams) {
+    frames.retain(|frame| frame.stream().is_none() || streams.wants(&frame.data().packet));
+}
 
 /// The packets that are sent again.
 #[derive(Debug)]
@@ -41,11 +48,16 @@ impl Resend {
         &mut self,
         id: LinkId,
         links: &mut LinkTable,
+        streams: &mut Streams,
         tracer: &mut Tracer,
         now: Instant,
     ) -> bool {
         let Some(link) = links.get_mut(id) else { return false };
-        let lost = link.deliveries_mut().take_lost();
+        for piece in link.deliveries_mut().take_arrived() {
+            streams.on_arrived(&piece.data().packet);
+        }
+        let mut lost = link.deliveries_mut().take_lost();
+        wanted(&mut lost, streams);
         let is_any = !lost.is_empty();
         tracer.on_lost(id, LossTrigger::Passed, &lost, now);
         self.queue.on_lost(lost);
@@ -56,12 +68,15 @@ impl Resend {
     pub(in crate::session) fn on_time(
         &mut self,
         links: &mut LinkTable,
+        streams: &mut Streams,
         tracer: &mut Tracer,
         now: Instant,
     ) -> bool {
         let mut is_any = false;
         for link in links.iter_mut() {
-            let overdue = link.take_end(now);
+            let mut overdue = link.deliveries_mut().take_lost();
+            overdue.extend(link.take_end(now));
+            wanted(&mut overdue, streams);
             is_any |= !overdue.is_empty();
             tracer.on_lost(link.id(), LossTrigger::EndOverdue, &overdue, now);
             self.queue.on_lost(overdue);
@@ -74,6 +89,7 @@ impl Resend {
         &mut self,
         transition: Transition,
         links: &mut LinkTable,
+        streams: &mut Streams,
         tracer: &mut Tracer,
         now: Instant,
     ) {
@@ -81,10 +97,18 @@ impl Resend {
             return;
         }
         if let Some(link) = links.get_mut(transition.link) {
-            let underway = link.deliveries_mut().take_underway();
+            let deliveries = link.deliveries_mut();
+            let mut underway = deliveries.take_lost();
+            underway.extend(deliveries.take_underway());
+            wanted(&mut underway, streams);
             tracer.on_lost(link.id(), LossTrigger::LinkLost, &underway, now);
             self.queue.on_link_lost(underway);
         }
+    }
+
+    /// A stream is over: what waits of it is not sent again.
+    pub(in crate::session) fn forget_stream(&mut self, stream: StreamId) {
+        self.queue.forget_stream(stream);
     }
 
     /// What became of losses on these links.

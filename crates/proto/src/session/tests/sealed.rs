@@ -564,6 +564,7 @@ fn a_server_neither_spins_nor_forgets_a_path_for_a_heartbeat_of_another_run() {
         resends: false,
         partial: false,
         indirect_feedback: false,
+        streams: false,
         at_once: true,
         priority: 1,
         role: LinkRole::Primary,

@@ -37,6 +37,7 @@ pub(super) fn heartbeat(epoch: u32, now: Instant) -> Heartbeat {
         resends: false,
         partial: false,
         indirect_feedback: true,
+        streams: false,
         failed: 0,
         flows: None,
     }
