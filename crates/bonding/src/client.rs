@@ -10,10 +10,12 @@ mod diagnosis;
 mod identity;
 mod resolve;
 mod revival;
+pub(crate) mod splitter;
 mod tunnel;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime};
 
 use bonding_os::monitor::Monitor;
@@ -33,11 +35,12 @@ use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 use self::caps::Caps;
 use self::identity::Identity;
 use self::revival::Revival;
+use self::splitter::{SplitDevice, Splitter};
 use self::tunnel::Tunnel;
 use crate::config::Host;
 use crate::engine::clock::Clock;
 use crate::engine::command::{Command, Rekeying, Reply};
-use crate::engine::event_loop::{Engine, Parts, Shell};
+use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::{EventLogger, why};
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::{ClientPlan, LinkPlan};
@@ -86,7 +89,8 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
-    let mut shell = ClientShell::new(plan, tunnel, caps, hosts, clock.now());
+    let splitter = Splitter::new(plan.split, &tun)?;
+    let mut shell = ClientShell::new(plan, tunnel, (caps, splitter), hosts, clock.now());
     shell.identity = identity;
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         machine.handle_socket_event(socket, event, clock.now());
@@ -96,7 +100,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     setup::reduce_rights(RIGHTS)?;
     let parts = Parts {
         machine,
-        device: tun,
+        device: SplitDevice::new(tun),
         sockets,
         monitor: Some(monitor),
         signals,
@@ -226,14 +230,22 @@ struct ClientShell<'a> {
     /// Why the server in use refused this client, if it did.
     refused: Option<&'static str>,
     revival: Revival,
+    splitter: Splitter,
 }
 
 impl<'a> ClientShell<'a> {
-    fn new(plan: &'a ClientPlan, tunnel: Tunnel, caps: Caps, hosts: Vec<String>, now: Instant) -> Self {
+    fn new(
+        plan: &'a ClientPlan,
+        tunnel: Tunnel,
+        (caps, splitter): (Caps, Splitter),
+        hosts: Vec<String>,
+        now: Instant,
+    ) -> Self {
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
         let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
-        Self { plan, tunnel, caps, hosts, logger, identity: None, refused: None, revival }
+        let (identity, refused) = (None, None);
+        Self { plan, tunnel, caps, hosts, logger, identity, refused, revival, splitter }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -290,6 +302,14 @@ impl Shell<Client> for ClientShell<'_> {
             return Ok(Reply::Rekeying(Rekeying { public_key }));
         }
         Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
+    }
+
+    fn streams_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.splitter.descriptor())
+    }
+
+    fn attend(&mut self, client: &mut Client, device: &mut dyn Device, ready: bool, now: Instant) -> bool {
+        self.splitter.attend(client, device, self.tunnel.addresses(), ready, now)
     }
 
     fn tend_at(&self) -> Option<Instant> {

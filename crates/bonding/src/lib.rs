@@ -8,6 +8,7 @@ pub mod engine;
 pub mod invitation;
 pub mod join;
 pub mod logs;
+mod relay;
 pub mod report;
 pub mod server;
 pub mod state;

@@ -1,6 +1,7 @@
 //! Runs a server: its TUN device, a socket for each port, an endpoint with a session for each
 //! client, forwarding and NAT.
 
+mod dialer;
 mod expiry;
 mod place;
 mod roster;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bonding_os::Cidr;
 use bonding_os::monitor::Monitor;
-use bonding_os::nat::{Family, Masquerade, Nat, NatConfig};
+use bonding_os::nat::{Family, Masquerade, Nat, NatConfig, Reach};
 use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
 use bonding_os::privileges::Rights;
@@ -28,13 +29,14 @@ use bonding_proto::stats::SessionStats;
 use bonding_proto::trace::format::Side;
 use bonding_proto::{Instant, LinkId};
 
+use self::dialer::Dialer;
 use self::expiry::Expiries;
 use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{
     ClientsPage, Command, Expiring, KnownClient, ListPlace, NextPage, Reply, Revoked,
 };
-use crate::engine::event_loop::{Engine, Parts, Shell};
+use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::ServerPlan;
@@ -86,12 +88,15 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     // Its seed would give every key of this run.
     drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
-    let mut shell = ServerShell::new(plan, roster, tunnel, nat);
+    // Without NAT the host's rules say where packets go; a connection of this host passes by them.
+    let dialer = (plan.nat.is_some() && plan.takes_streams).then(Dialer::new).transpose()?;
+    let mut shell = ServerShell::new(plan, roster, tunnel, (nat, dialer));
     shell.settle_homes(&mut sockets);
     tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");
     for entry in entries {
         shell.admit(&mut endpoint, entry, clock.now());
     }
+    endpoint.set_streams(shell.dialer.is_some(), clock.now());
     shell.tell_invitations(&mut endpoint);
     shell.expire_due(&mut endpoint, clock.now());
     let trace = setup::trace(&plan.run, Side::Server, clock)?;
@@ -184,6 +189,8 @@ struct Tunnel {
 #[derive(Debug)]
 struct Member {
     entry: Entry,
+    /// What it may reach, if that is not what clients usually may.
+    reach: Option<Reach>,
     logger: EventLogger,
     /// Its key has expired: it may not connect.
     expired: bool,
@@ -196,6 +203,8 @@ struct ServerShell<'a> {
     roster: Roster,
     tunnel: Tunnel,
     nat: Nat,
+    /// Where clients' streams go; `None`: they may open none.
+    dialer: Option<Dialer>,
     homes: Homes,
     members: BTreeMap<SessionId, Member>,
     /// The members in the order of the list: configured ones first, then by their enrolment.
@@ -206,12 +215,17 @@ struct ServerShell<'a> {
 }
 
 impl<'a> ServerShell<'a> {
-    fn new(plan: &'a ServerPlan, roster: Roster, tunnel: Tunnel, nat: Nat) -> Self {
+    fn new(
+        plan: &'a ServerPlan,
+        roster: Roster,
+        tunnel: Tunnel,
+        (nat, dialer): (Nat, Option<Dialer>),
+    ) -> Self {
         let log = || Throttle::new(Duration::from_secs(10));
         let (refusal_log, changes_log) = (log(), log());
         let homes = Homes::default();
         let (members, list, expiries) = (BTreeMap::new(), BTreeSet::new(), Expiries::default());
-        Self { plan, roster, tunnel, nat, homes, members, list, expiries, refusal_log, changes_log }
+        Self { plan, roster, tunnel, nat, dialer, homes, members, list, expiries, refusal_log, changes_log }
     }
 
     /// Finds the interfaces of plain links' peers, and tells of peers that have none.
@@ -249,7 +263,9 @@ impl<'a> ServerShell<'a> {
         let logger = || EventLogger::new(entry.config.name.clone(), entry.links.clone());
         let (logger, expired) =
             known.map_or_else(|| (logger(), false), |member| (member.logger, member.expired));
-        self.members.insert(id, Member { entry, logger, expired });
+        let plan = self.plan.clients.iter().find(|plan| plan.config.name == entry.config.name);
+        let reach = plan.and_then(|plan| plan.reach);
+        self.members.insert(id, Member { entry, reach, logger, expired });
     }
 
     fn forget(&mut self, id: SessionId) -> Option<Member> {
@@ -496,8 +512,33 @@ impl Shell<Endpoint> for ServerShell<'_> {
         self.nat.due_in()
     }
 
+    fn streams_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.dialer.as_ref().map(Dialer::descriptor)
+    }
+
+    fn attend(
+        &mut self,
+        endpoint: &mut Endpoint,
+        _device: &mut dyn Device,
+        ready: bool,
+        now: Instant,
+    ) -> bool {
+        let Some(dialer) = &mut self.dialer else { return false };
+        let (nat, members, usual) = (&self.nat, &self.members, self.plan.reach);
+        let permits = |session: u16, address| {
+            let member = members.get(&SessionId(session));
+            let reach = member.map(|member| member.reach.unwrap_or(usual)).unwrap_or_default();
+            nat.permits(address, reach)
+        };
+        let any = dialer.handle_events(endpoint, permits, now);
+        // After the events: what is overdue may be over by now.
+        let given_up = dialer.handle_due(endpoint, now);
+        (ready && dialer.handle_ready(endpoint, now)) || any || given_up
+    }
+
     fn tend_at(&self) -> Option<Instant> {
-        self.expiries.look_at()
+        let connecting = self.dialer.as_ref().and_then(Dialer::due);
+        [self.expiries.look_at(), connecting].into_iter().flatten().min()
     }
 
     fn tend(&mut self, endpoint: &mut Endpoint, _: &mut Sockets, _: &Poller, now: Instant) -> bool {

@@ -52,6 +52,13 @@ pub fn check(rights: Rights) -> Result<(), Unprivileged> {
     if missing.is_empty() { Ok(()) } else { Err(Unprivileged { missing }) }
 }
 
+/// Lets this process open as many files as it may: each TCP connection that ends at the bond is
+/// one. The usual limit (1,024) is a default for programs that use select(2).
+pub fn raise_file_limit() -> io::Result<()> {
+    let limit = process::getrlimit(process::Resource::Nofile);
+    Ok(process::setrlimit(process::Resource::Nofile, process::Rlimit { current: limit.maximum, ..limit })?)
+}
+
 /// Keeps the memory of this process to itself: other processes of its user cannot look into it, and
 /// no core file is written, which would hold keys.
 pub fn hide_memory() -> io::Result<()> {
@@ -203,6 +210,9 @@ mod tests {
         hide_memory().unwrap();
         assert_eq!(process::dumpable_behavior().unwrap(), process::DumpableBehavior::NotDumpable);
         assert_eq!(process::getrlimit(process::Resource::Core).maximum, Some(0));
+        raise_file_limit().unwrap();
+        let files = process::getrlimit(process::Resource::Nofile);
+        assert_eq!(files.current, files.maximum);
     }
 
     #[test]

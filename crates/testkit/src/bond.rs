@@ -54,6 +54,8 @@ pub struct Options {
     pub recovery: bool,
     /// The server's `[routing] allow`.
     pub allow: &'static str,
+    /// `[tcp] split`, of the client and of the server.
+    pub split: [&'static str; 2],
 }
 
 impl Default for Options {
@@ -67,6 +69,7 @@ impl Default for Options {
             recovery: true,
             // Tests measure to services on the server's host.
             allow: "[\"internet\", \"server\"]",
+            split: ["auto", "auto"],
         }
     }
 }
@@ -523,6 +526,9 @@ fn identity_toml(text: &mut String, host: Host) -> anyhow::Result<()> {
 
 fn common_toml(text: &mut String, options: &Options, host: Host) -> anyhow::Result<()> {
     writeln!(text, "[scheduler]\npolicy = \"{}\"\n", options.policy)?;
+    let [client, server] = options.split;
+    let split = if host == Host::Client { client } else { server };
+    writeln!(text, "[tcp]\nsplit = \"{split}\"\n")?;
     if !options.recovery {
         writeln!(text, "[recovery]\nresend = false\nfec = \"off\"\n")?;
     }

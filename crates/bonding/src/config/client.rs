@@ -14,6 +14,7 @@ use super::section::{Located, Section};
 use super::value::{self, Host, Ports};
 use super::{CLIENT_KEY, CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
 use crate::engine::overhead::Overhead;
+use crate::engine::plan::Split;
 
 /// Chosen: a link with `priority = 0` still goes before the links that do not say.
 const PRIORITY_DEFAULT: u8 = 1;
@@ -39,6 +40,8 @@ pub struct Client {
     pub mtu: Mtu,
     /// `[routing] mss_clamp`.
     pub mss_clamp: bool,
+    /// `[tcp] split`.
+    pub split: Split,
     /// `[[link]]`: from 1 to [`LINKS_MAX`].
     pub links: Vec<Link>,
     /// How packets are sent.
@@ -119,6 +122,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     discovery(document.section("discovery", "[discovery]"));
     let sending = common::sending(&mut document);
     let mss_clamp = routing(document.section("routing", "[routing]"));
+    let split = common::split(document.section("tcp", "[tcp]"));
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
     if server.hosts.is_empty() || links.is_empty() {
@@ -134,6 +138,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
         addresses,
         mtu,
         mss_clamp,
+        split,
         links,
         sending,
         status,

@@ -12,6 +12,7 @@ use bonding_proto::qos::{Class, Rule, RuleProtocol};
 use super::section::{Item, Located, Section, shown};
 use super::value;
 use crate::engine::overhead::Overhead;
+use crate::engine::plan::Split;
 
 /// Bounds of the heartbeat. Chosen: faster heartbeats would be a load of their own, slower ones
 /// would notice a dead link too late.
@@ -134,6 +135,14 @@ pub(super) fn sending(document: &mut Section<'_, '_>) -> Sending {
     let rules = qos.sections("rule", "[[qos.rule]]").into_iter().filter_map(qos_rule).collect();
     qos.finish(&[]);
     Sending { policy, heartbeat_interval, recovery, rules }
+}
+
+/// Reads `[tcp]`: which connections end at the bond.
+pub(super) fn split(mut section: Section<'_, '_>) -> Split {
+    let choices = [("auto", Split::Auto), ("all", Split::All), ("off", Split::Off)];
+    let split = section.item("split").and_then(|item| item.choice(&choices));
+    section.finish(&[]);
+    split.unwrap_or_default()
 }
 
 fn scheduler(mut section: Section<'_, '_>) -> Policy {

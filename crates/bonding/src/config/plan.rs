@@ -7,7 +7,7 @@ use super::client::Client;
 use super::common::{Mtu, Sending, Status};
 use super::server::{Peer, PeerLink, Server};
 use crate::engine::plan::{
-    ClientPlan, Home, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, TunnelPlan,
+    ClientPlan, Home, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, Split, TunnelPlan,
 };
 use crate::state::usage;
 
@@ -41,6 +41,7 @@ impl Client {
                 preshared_key_file: self.preshared_key_file.clone(),
             }),
             links: self.links.iter().map(link).collect(),
+            split: self.split,
             usage_file: usage::file(&self.private_key_file),
             run: run(&self.sending, &self.status, self.mss_clamp),
         }
@@ -61,6 +62,7 @@ impl Server {
             private_key_file: self.private_key_file.clone(),
             clients: self.clients.iter().map(peer).collect(),
             nat: self.nat.as_ref().map(|nat| NatPlan { egress: nat.egress.clone() }),
+            takes_streams: self.split != Split::Off,
             reach: self.reach,
             run: run(&self.sending, &self.status, self.mss_clamp),
         }

@@ -13,6 +13,7 @@ use super::section::{Item, Located, Section, shown};
 use super::value::{self, Ports};
 use super::{LINKS_MAX, PLAIN_CLIENT_ADDRESS, SERVER_KEY, SERVER_SOCKET};
 use crate::engine::overhead::Overhead;
+use crate::engine::plan::Split;
 
 /// 10.99.0.1/24 and fd99::1/64.
 const ADDRESSES_DEFAULT: [Prefix; 2] = [
@@ -43,6 +44,8 @@ pub struct Server {
     pub mss_clamp: bool,
     /// `[routing] allow`.
     pub reach: Reach,
+    /// `[tcp] split`.
+    pub split: Split,
     /// `[nat]`; `None` when it is switched off.
     pub nat: Option<Nat>,
     /// `[[client]]`.
@@ -139,6 +142,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let mss_clamp = common::mss_clamp(&mut routing);
     let reach = allow(&mut routing).unwrap_or(REACH_DEFAULT);
     routing.finish(&[("capture", "client.toml"), ("lan", "client.toml")]);
+    let split = common::split(document.section("tcp", "[tcp]"));
     let sending = common::sending(&mut document);
     let status = common::status(&mut document, SERVER_SOCKET);
     document.finish(&[("server", "client.toml"), ("link", "client.toml"), ("discovery", "client.toml")]);
@@ -151,6 +155,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
         mtu,
         mss_clamp,
         reach,
+        split,
         nat,
         clients,
         sending,

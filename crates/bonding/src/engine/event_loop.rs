@@ -36,6 +36,7 @@ use super::gathering::Gathering;
 use super::moderation::{Moderation, Recency};
 use super::sockets::Sockets;
 use super::{Running, Service};
+use crate::client::splitter::Redirecting;
 use crate::status::{Io, Snapshot};
 use crate::trace::file::TraceFile;
 
@@ -45,11 +46,15 @@ const SIGNALS_TOKEN: u64 = 1;
 const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
 const SHELL_TOKEN: u64 = 4;
+const STREAMS_TOKEN: u64 = 5;
 /// Rounds of one wake-up. Chosen: a heartbeat and a signal wait for four rounds at most.
 pub(super) const ROUNDS_MAX: usize = 4;
 /// An input's share of a round, in packets; one system call may overshoot it. As many as one send
 /// takes: small packets come singly.
 pub(super) const PACKETS_PER_ROUND: usize = 64;
+/// Streams' share of a wake-up, in rounds of moving what can be moved. What is left is moved in the
+/// next one, at once.
+const STREAM_ROUNDS_MAX: usize = 4;
 /// And in system calls, since a call may give no packet of use. Chosen: a call for each packet.
 const CALLS_PER_ROUND: usize = 64;
 /// Released packets are written when there are this many, or at the end of the wake-up. Chosen:
@@ -77,6 +82,14 @@ pub(crate) trait Device: AsFd {
     fn send_batch(&mut self, packets: &[PacketBuf]) -> io::Result<()>;
     /// As [`Tun::counters`].
     fn counters(&self) -> TunCounters;
+    /// The connections that do not leave the device as packets; `None`: all do.
+    fn redirecting(&mut self) -> Option<&mut Option<Redirecting>> {
+        None
+    }
+    /// Writes the packets that go back into the device.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Device for Tun {
@@ -119,6 +132,15 @@ pub(crate) trait Shell<M> {
     }
     /// Does the work that is due now.
     fn handle_due(&mut self) {}
+    /// Readable when sockets of streams are ready.
+    fn streams_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Serves streams: the sockets if they are `ready`, and what happened to streams. `true`: the
+    /// machine was given an input.
+    fn attend(&mut self, _machine: &mut M, _device: &mut dyn Device, _ready: bool, _now: Instant) -> bool {
+        false
+    }
     /// When there is work for [`Self::tend`]; the past: at once.
     fn tend_at(&self) -> Option<Instant> {
         None
@@ -169,6 +191,9 @@ pub(crate) struct Engine<M, D> {
     tun_recency: Recency,
     /// Packets and datagrams of this wake-up.
     taken: usize,
+    /// Sockets of streams are ready; bytes were left to be moved at once.
+    streams_ready: bool,
+    streams_left: bool,
     moderation: Moderation,
     gathering: Gathering,
     trace: Option<TraceFile>,
@@ -245,6 +270,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             spin_log: Throttle::new(Duration::from_secs(10)),
             tun_recency: Recency::default(),
             taken: 0,
+            streams_ready: false,
+            streams_left: false,
             moderation: Moderation::default(),
             gathering: Gathering::default(),
             trace,
@@ -262,6 +289,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         }
         if let Some(descriptor) = shell.descriptor() {
             self.poller.add(descriptor, SHELL_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        }
+        if let Some(descriptor) = shell.streams_descriptor() {
+            self.poller.add(descriptor, STREAMS_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
         }
         if let Err(error) = bonding_os::poll::set_precise_timers() {
             tracing::debug!(%error, "timers stay 50 µs coarse");
@@ -290,7 +320,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
         let soonest = [retry, shell.tend_at()].into_iter().flatten().min();
         let mut wait = self.wait_for([Some(self.status_at), soonest, self.gathering.look_at()]);
-        let due = [shell.due_in(), service.due_in()].into_iter().flatten().min();
+        let unmoved = self.streams_left.then_some(Duration::ZERO);
+        let due = [shell.due_in(), service.due_in(), unmoved].into_iter().flatten().min();
         wait = wait.min(due.unwrap_or(Duration::MAX));
         if let Some(pause) = self.moderation.pause().filter(|pause| *pause < wait) {
             std::thread::sleep(pause);
@@ -306,6 +337,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         self.taken = 0;
         self.look(woke_at);
         self.work(tun_ready)?;
+        self.attend(shell)?;
         self.moderation.on_wake_up(self.taken, woke_at);
         let now = self.clock.now();
         let told = self.tell_no_route(now);
@@ -378,6 +410,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                     self.refresh_sockets();
                 }
                 SHELL_TOKEN => shell.handle_ready(&mut self.sockets),
+                STREAMS_TOKEN => self.streams_ready = true,
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
                     let device = self.device.counters();
@@ -396,6 +429,23 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             }
         }
         Ok(tun_ready)
+    }
+
+    /// Moves bytes between streams and their sockets. What leaves makes room for more.
+    fn attend(&mut self, shell: &mut dyn Shell<M>) -> Result<(), LoopError> {
+        self.streams_left = false;
+        for round in 0..STREAM_ROUNDS_MAX {
+            let now = self.clock.now();
+            let ready = std::mem::take(&mut self.streams_ready);
+            if !shell.attend(&mut self.machine, &mut self.device, ready, now) {
+                break;
+            }
+            self.device.flush().map_err(LoopError::Device)?;
+            self.drain(now)?;
+            self.write_released()?;
+            self.streams_left = round + 1 == STREAM_ROUNDS_MAX;
+        }
+        Ok(())
     }
 
     /// Adds the sockets that were left to gather, when it is time.
@@ -487,6 +537,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         while let Some(first) = packets.next() {
             let rest = std::iter::from_fn(|| packets.next_if(|packet| packet.follows));
             let mut run = std::iter::once(first).chain(rest).map(|Inbound { bytes, is_partial, .. }| {
+                let bytes = bytes.freeze();
                 if is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) }
             });
             self.machine.handle_run(&mut run, now);

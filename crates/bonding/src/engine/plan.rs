@@ -50,6 +50,18 @@ pub struct RunPlan {
     pub trace: Option<TracePlan>,
 }
 
+/// Which TCP connections end at the bond, so that their bytes cross it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Split {
+    /// All but those of services whose connections live long and carry little.
+    #[default]
+    Auto,
+    /// All.
+    All,
+    /// None: they cross the bond as packets.
+    Off,
+}
+
 /// A client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientPlan {
@@ -63,6 +75,8 @@ pub struct ClientPlan {
     pub sealing: Option<SealingPlan>,
     /// Its links, in the order of their numbers.
     pub links: Vec<LinkPlan>,
+    /// Which TCP connections end at the bond.
+    pub split: Split,
     /// The file with the bytes that links with a cap have carried.
     pub usage_file: PathBuf,
     /// The rest.
@@ -122,6 +136,8 @@ pub struct ServerPlan {
     pub clients: Vec<PeerPlan>,
     /// Forward and masquerade; `None`: neither.
     pub nat: Option<NatPlan>,
+    /// Whether clients' TCP connections may end at the bond.
+    pub takes_streams: bool,
     /// What clients may reach.
     pub reach: Reach,
     /// The rest.

@@ -119,6 +119,9 @@ impl Ground {
     pub(crate) fn prepare(state_file: &Path, rights: Rights) -> Result<Self, RunError> {
         privileges::check(rights)?;
         privileges::raise_priority();
+        if let Err(error) = privileges::raise_file_limit() {
+            tracing::debug!(%error, "the number of open files stays limited");
+        }
         // Before any key is read, and after the priority: the memory's secrecy takes /proc/self
         // from an ordinary user.
         privileges::hide_memory()?;

@@ -47,6 +47,9 @@ pub struct Status {
     pub reorder: Reorder,
     /// Packets sent again or restored.
     pub recovery: Recovery,
+    /// TCP connections that end at the bond.
+    #[serde(default)]
+    pub streams: Streams,
     /// Discarded packets, by reason.
     pub discards: BTreeMap<String, u64>,
     /// Packets and system calls, which tell the packets per call.
@@ -239,6 +242,31 @@ pub struct Recovery {
     pub fec_refused: u64,
     /// Packets of the other side that never came, or came out of order.
     pub lost: u64,
+}
+
+/// TCP connections that end at the bond, so that their bytes cross it; the sums over sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// Open now.
+    pub open: usize,
+    /// Opened so far.
+    pub opened: u64,
+    /// Refused so far, by the destination or by the server.
+    pub refused: u64,
+    /// Reset so far, by either side.
+    pub reset: u64,
+    /// Bytes sent so far.
+    pub tx_bytes: u64,
+    /// Bytes received so far, which the application took.
+    pub rx_bytes: u64,
+    /// Bytes that wait ahead of the links.
+    pub waiting_bytes: usize,
+    /// Bytes that were sent and not acknowledged, those that wait included.
+    pub unacknowledged_bytes: usize,
+    /// Bytes that came and wait for the application, or for others that are missing.
+    pub unread_bytes: usize,
+    /// How often the peer's reader was what this side waited for.
+    pub credit_blocked: u64,
 }
 
 /// Packets through the device and the sockets since the start, and their system calls.

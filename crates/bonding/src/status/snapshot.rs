@@ -7,9 +7,11 @@ use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::link::Cause;
-use bonding_proto::stats::{ControlStats, LinkStats, SessionStats};
+use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
 
-use super::{Client, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status, Tunnel};
+use super::{
+    Client, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status, Streams, Tunnel,
+};
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
 
@@ -92,6 +94,7 @@ impl Snapshot {
         let mut flows = Flows::default();
         let mut reorder = Reorder::default();
         let mut recovery = Recovery::default();
+        let mut streams = Streams::default();
         let mut links = Vec::new();
         for session in &self.sessions {
             let stats = &session.stats;
@@ -111,6 +114,7 @@ impl Snapshot {
             recovery.fec_sent += stats.fec_sent;
             recovery.fec_recovered += stats.fec_recovered;
             recovery.fec_refused += stats.fec_refused;
+            add(&mut streams, &stats.streams);
             for (index, figures) in stats.links.iter().enumerate() {
                 let label = session.links.get(index).cloned().unwrap_or_default();
                 links.push(link(label, figures, server.then(|| session.name.clone())));
@@ -134,6 +138,7 @@ impl Snapshot {
             flows,
             reorder,
             recovery,
+            streams,
             discards: discards.iter().map(|(reason, count)| (reason.key().to_owned(), count)).collect(),
             io: self.io,
             clients: if server { sessions } else { Vec::new() },
@@ -188,6 +193,20 @@ impl SessionSnapshot {
 pub(crate) fn usable_remote(stats: &SessionStats) -> Option<SocketAddr> {
     let usable = stats.links.iter().find(|link| link.rtt.is_some() && link.path.is_some());
     usable.and_then(|link| link.path).map(|path| path.remote)
+}
+
+/// Adds a session's streams to the sums.
+const fn add(sums: &mut Streams, stats: &StreamStats) {
+    sums.open += stats.open;
+    sums.opened += stats.opened;
+    sums.refused += stats.refused;
+    sums.reset += stats.reset;
+    sums.tx_bytes += stats.bytes_out;
+    sums.rx_bytes += stats.bytes_in;
+    sums.waiting_bytes += stats.waiting_bytes;
+    sums.unacknowledged_bytes += stats.under_way_bytes;
+    sums.unread_bytes += stats.unread_bytes;
+    sums.credit_blocked += stats.credit_blocked;
 }
 
 fn cipher_word(cipher: Option<Cipher>) -> &'static str {

@@ -64,6 +64,18 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
             fec_sent: 7,
             fec_recovered: 8,
             fec_refused: 9,
+            streams: bonding_proto::stats::StreamStats {
+                open: 2,
+                opened: 3,
+                refused: 1,
+                reset: 0,
+                bytes_out: 5,
+                bytes_in: 6,
+                waiting_bytes: 7,
+                under_way_bytes: 8,
+                unread_bytes: 9,
+                credit_blocked: 4,
+            },
             packets_in: 0,
             packets_out: 0,
             bytes_out: 0,
@@ -123,6 +135,10 @@ fn a_client_answers_in_the_documented_shape() {
             "recovery": {
                 "resent": 7, "reinjected": 2, "recovered": 6, "spurious": 1, "given_up": 1, "copies": 10, "fec_sent": 7,
                 "fec_recovered": 8, "fec_refused": 9, "lost": 3
+            },
+            "streams": {
+                "open": 2, "opened": 3, "refused": 1, "reset": 0, "tx_bytes": 5, "rx_bytes": 6, "waiting_bytes": 7,
+                "unacknowledged_bytes": 8, "unread_bytes": 9, "credit_blocked": 4
             },
             "discards": discards,
             "io": {

@@ -1,7 +1,9 @@
 //! What the server forwards, and for whom: beside the client there are a neighbour on the server's
 //! network (the internet host), a private network of the server's, and a second client in it.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,23 +14,24 @@ use bonding_proto::crypto::keys::PrivateKey;
 use bonding_testkit::bond::{Bond, CLIENT_V4, CLIENT_V6, FOLDER, Options, SERVER_V4, TUNNEL, run};
 use bonding_testkit::wait::eventually;
 use bonding_testkit::web::Web;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::PROGRAMS;
 
 /// The host in the private network, and its address.
-const LAN: &str = "lan";
-const LAN_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 77, 2));
+pub(crate) const LAN: &str = "lan";
+pub(crate) const LAN_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 77, 2));
 /// The address of the second client in the tunnel, which [`Options::enrolled`] gives it.
 const OTHER_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 1, 0));
 /// Where a cloud keeps its machines' credentials: here the host in the private network has it.
-const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+pub(crate) const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 const ALL: &str = "[\"internet\", \"server\", \"private\", \"clients\"]";
 
 /// A private network of the server, with one other host; gone when dropped.
-struct Lan;
+pub(crate) struct Lan;
 
 impl Lan {
-    fn start(lab: &Lab) -> anyhow::Result<Self> {
+    pub(crate) fn start(lab: &Lab) -> anyhow::Result<Self> {
         run(Command::new("ip").args(["netns", "add", LAN]))?;
         let lan = Self;
         for words in [
@@ -50,10 +53,8 @@ impl Lan {
     }
 
     /// A command on its host.
-    fn command(words: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", LAN]).args(words.split(' '));
-        command
+    pub(crate) fn command(words: &str) -> Command {
+        command_in(LAN, words)
     }
 }
 
@@ -64,6 +65,25 @@ impl Drop for Lan {
     }
 }
 
+/// Calls `work` on a thread of a host beside the lab's.
+pub(crate) fn run_in<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let namespace = File::open(Path::new("/run/netns").join(namespace))?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        });
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// A command on a host beside the lab's.
+pub(crate) fn command_in(namespace: &str, words: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).args(words.split(' '));
+    command
+}
+
 /// A command on a host of the lab.
 fn command(lab: &Lab, host: Host, words: &str) -> anyhow::Result<Command> {
     let mut words = words.split(' ');
@@ -72,7 +92,7 @@ fn command(lab: &Lab, host: Host, words: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn on(lab: &Lab, host: Host, words: &str) -> anyhow::Result<String> {
+pub(crate) fn on(lab: &Lab, host: Host, words: &str) -> anyhow::Result<String> {
     run(&mut command(lab, host, words)?)
 }
 
@@ -158,7 +178,7 @@ pub(crate) fn the_server_forwards_only_what_is_its_own(lab: &Lab) -> anyhow::Res
 
 /// Writes the configuration of the second client, which is the host in the private network, and
 /// starts it.
-fn start_other_client(lab: &Lab, key: &PrivateKey) -> anyhow::Result<bonding_lab::Process> {
+pub(crate) fn start_other_client(lab: &Lab, key: &PrivateKey) -> anyhow::Result<bonding_lab::Process> {
     let file = |name: &str| Path::new(FOLDER).join(name);
     bonding_testkit::bond::write_key(&file("other.key"), key)?;
     let server = bonding_testkit::bond::public_key(Host::Server);

@@ -12,6 +12,7 @@ mod lifecycle;
 mod obstacles;
 mod operation;
 mod sealed;
+mod streams;
 mod trace;
 mod traffic;
 
@@ -76,6 +77,17 @@ const TESTS: &[(&str, Test)] = &[
     ("a_dead_family_is_passed_over", sealed::a_dead_family_is_passed_over),
     ("configured_keys_and_mixed_links", sealed::configured_keys_and_mixed_links),
     ("sealed_sides_come_back_after_a_kill", sealed::sealed_sides_come_back_after_a_kill),
+    ("files_cross_as_streams", streams::files_cross_as_streams),
+    ("a_destination_answers_for_itself", streams::a_destination_answers_for_itself),
+    ("streams_go_nowhere_that_packets_may_not", streams::streams_go_nowhere_that_packets_may_not),
+    ("another_client_is_not_reached_by_a_stream", streams::another_client_is_not_reached_by_a_stream),
+    ("both_ends_are_told_of_an_end", streams::both_ends_are_told_of_an_end),
+    ("connections_do_not_hold_up_each_other", streams::connections_do_not_hold_up_each_other),
+    ("hosts_behind_the_client_are_served", streams::hosts_behind_the_client_are_served),
+    ("a_link_dies_under_a_stream", streams::a_link_dies_under_a_stream),
+    ("a_restart_resets_streams", streams::a_restart_resets_streams),
+    ("streams_of_a_revoked_client_end", streams::streams_of_a_revoked_client_end),
+    ("ssh_goes_as_packets", streams::ssh_goes_as_packets),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];

@@ -34,7 +34,7 @@ fn invite(bond: &Bond<'_>, name: &str) -> anyhow::Result<String> {
 }
 
 /// A running server and a client that joined it.
-fn joined(lab: &Lab) -> anyhow::Result<(Bond<'_>, String)> {
+pub(crate) fn joined(lab: &Lab) -> anyhow::Result<(Bond<'_>, String)> {
     route_over_all_links(lab)?;
     let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
     let line = invite(&bond, "home")?;

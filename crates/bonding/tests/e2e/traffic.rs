@@ -1,6 +1,6 @@
 //! What the bond carries: pings, TCP both ways, whole files, IPv6, packets of every size.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use bonding_testkit::web::{Web, noise};
 use crate::PROGRAMS;
 
 /// Size of the checked files: enough for every link to be needed.
-const FILE_BYTES: usize = 12 << 20;
+pub(crate) const FILE_BYTES: usize = 12 << 20;
 
 /// Pings `count` times from `host`, and expects every answer, once.
 pub(crate) fn all_answered(lab: &Lab, host: Host, ping: &Ping) -> anyhow::Result<()> {
@@ -66,14 +66,14 @@ fn transfer(lab: &Lab, iperf3: &Iperf3) -> anyhow::Result<Iperf3Report> {
     Ok(report)
 }
 
-/// curl on the client, through the tunnel, to the internet host.
-fn curl(lab: &Lab) -> Command {
+/// curl on the client, through the tunnel.
+pub(crate) fn curl(lab: &Lab) -> Command {
     let mut curl = lab.host(Host::Client).command("curl");
     curl.args(["--silent", "--show-error", "--fail", "--max-time", "60", "--interface", TUNNEL]);
     curl
 }
 
-fn sha256(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn sha256(file: &Path) -> anyhow::Result<String> {
     let printed = run(Command::new("sha256sum").arg(file))?;
     Ok(printed.split(' ').next().context("sha256sum printed nothing")?.to_owned())
 }
@@ -88,10 +88,18 @@ pub(crate) fn files_arrive_whole_through_the_nat(lab: &Lab) -> anyhow::Result<()
 
 pub(crate) fn files_arrive_whole(lab: &Lab) -> anyhow::Result<()> {
     let address = SocketAddr::from((addr::INTERNET_V4, 80));
+    let peers = files_cross(lab, Host::Internet, address)?;
+    ensure!(peers == [addr::SERVER_EGRESS_V4, addr::SERVER_EGRESS_V4], "seen by the web server: {peers:?}");
+    all_answered(lab, Host::Client, &Ping::new(addr::INTERNET_V4.into()))
+}
+
+/// A download from a web server at `address` on `host`, and an upload to it: every byte arrives.
+/// The peers that the web server saw.
+pub(crate) fn files_cross(lab: &Lab, host: Host, address: SocketAddr) -> anyhow::Result<Vec<IpAddr>> {
     let bytes = noise(FILE_BYTES);
     let (file, got, stored) = (folder("noise"), folder("got"), folder("stored"));
     std::fs::write(&file, &bytes)?;
-    let web = Web::start(lab.host(Host::Internet), address, bytes)?;
+    let web = Web::start(lab.host(host), address, bytes)?;
     let url = format!("http://{address}/noise");
 
     run(curl(lab).arg("--output").arg(&got).arg(&url))?;
@@ -101,12 +109,7 @@ pub(crate) fn files_arrive_whole(lab: &Lab) -> anyhow::Result<()> {
     let upload = seen.uploads.first().context("nothing was uploaded")?;
     std::fs::write(&stored, upload)?;
     ensure!(sha256(&stored)? == sha256(&file)?, "the upload differs from the file");
-
-    ensure!(
-        seen.peers == [addr::SERVER_EGRESS_V4, addr::SERVER_EGRESS_V4],
-        "seen by the web server: {seen:?}"
-    );
-    all_answered(lab, Host::Client, &Ping::new(addr::INTERNET_V4.into()))
+    Ok(seen.peers)
 }
 
 /// The largest packet that the tunnel's MTU allows passes whole, and one byte more is refused on
@@ -261,6 +264,6 @@ pub(crate) fn a_silent_link_costs_no_byte(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
-fn folder(name: &str) -> std::path::PathBuf {
+pub(crate) fn folder(name: &str) -> std::path::PathBuf {
     Path::new(FOLDER).join(name)
 }

@@ -17,17 +17,20 @@
 //! Masquerading knows the interface that a packet came from, which takes Linux 5.7.
 
 mod forwarding;
+mod reach;
 mod rules;
 mod tables;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::forwarding::claims;
+use self::reach::Target;
 use self::rules::{Conditions, ruleset};
 use self::tables::{Others, Watch};
 use crate::address::Cidr;
@@ -80,6 +83,17 @@ impl Reach {
             clients: self.clients || other.clients,
         }
     }
+}
+
+/// What a connection may do that this host makes for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    /// The client's packets may go there.
+    Allowed,
+    /// They may not.
+    Forbidden,
+    /// They are judged by the table, and by their source.
+    AsPackets,
 }
 
 /// The settings of the table.
@@ -215,6 +229,18 @@ impl Nat {
             forwarding::enable_interface(&mut self.journal, interface)?;
         }
         Ok(())
+    }
+
+    /// Whether this host may connect to the address for a client with this reach: its connections
+    /// leave without the table's rules.
+    pub fn permits(&self, address: IpAddr, reach: Reach) -> Permit {
+        let own = self.monitor.interfaces().flat_map(|interface| interface.addresses.iter().copied());
+        let tunnel = self.config.addresses.iter().copied();
+        match Target::of(address, own, tunnel) {
+            Some(Target::Clients) => Permit::AsPackets,
+            Some(target) if target.is_in(reach) => Permit::Allowed,
+            Some(_) | None => Permit::Forbidden,
+        }
     }
 
     /// The interfaces.

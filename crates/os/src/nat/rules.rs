@@ -1,21 +1,15 @@
 //! The nftables table as text.
 //!
-//! Sources: nft(8); RFC 1918, RFC 3927, RFC 4193, RFC 4291, RFC 6598 for the address ranges.
+//! Source: nft(8).
 
 use std::fmt::Write as _;
 
-use super::{Masquerade, NatConfig, NatError, Reach, interface, table_name};
+use super::reach::{METADATA, PRIVATE, Target};
+use super::{Masquerade, NatConfig, NatError, interface, table_name};
 use crate::address::Cidr;
 
 /// The kernel's range of ephemeral ports.
 const UNRESERVED: &str = "32768-60999";
-
-/// Where machines in a cloud ask for their credentials: link-local, and the addresses beyond it
-/// that the providers document (Azure, Alibaba; Amazon and Google over IPv6).
-const METADATA: [&str; 2] = ["169.254.0.0/16, 168.63.129.16, 100.100.100.200", "fd00:ec2::254, fd20:ce::254"];
-/// RFC 1918 and RFC 6598; RFC 4193 and RFC 4291 §2.5.6.
-const PRIVATE: [&str; 2] =
-    ["10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10", "fc00::/7, fe80::/10"];
 
 /// What the table takes into account beside its configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +36,7 @@ pub(super) fn ruleset(config: &NatConfig, conditions: Conditions) -> Result<Stri
     };
     // Chains stand before the rules that lead to them.
     for target in Target::ALL {
-        chain(target.chain(), "", &gate(config, target));
+        chain(chain_of(target), "", &gate(config, target));
     }
     chain("own", "", &own(config));
     chain("leaving", "", &leaving(tunnel));
@@ -66,34 +60,13 @@ pub(super) fn ruleset(config: &NatConfig, conditions: Conditions) -> Result<Stri
 /// The answer to what a client may not reach: a client is told, so that it need not wait.
 const REFUSE: &str = "reject with icmpx type admin-prohibited";
 
-/// Something that clients may or may not reach.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    Internet,
-    Server,
-    Private,
-    Clients,
-}
-
-impl Target {
-    const ALL: [Self; 4] = [Self::Internet, Self::Server, Self::Private, Self::Clients];
-
-    fn chain(self) -> &'static str {
-        match self {
-            Self::Internet => "to_internet",
-            Self::Server => "to_server",
-            Self::Private => "to_private",
-            Self::Clients => "to_clients",
-        }
-    }
-
-    fn is_in(self, reach: Reach) -> bool {
-        match self {
-            Self::Internet => reach.internet,
-            Self::Server => reach.server,
-            Self::Private => reach.private,
-            Self::Clients => reach.clients,
-        }
+/// The chain that says who may reach the target.
+const fn chain_of(target: Target) -> &'static str {
+    match target {
+        Target::Internet => "to_internet",
+        Target::Server => "to_server",
+        Target::Private => "to_private",
+        Target::Clients => "to_clients",
     }
 }
 
@@ -124,8 +97,8 @@ fn own(config: &NatConfig) -> Vec<String> {
 
 /// From the tunnel to anywhere else.
 fn leaving(tunnel: &str) -> Vec<String> {
-    let [metadata4, metadata6] = METADATA;
-    let [private4, private6] = PRIVATE;
+    let [metadata4, metadata6] = METADATA.map(|list| list.join(", "));
+    let [private4, private6] = PRIVATE.map(|list| list.join(", "));
     vec![
         "ct state established,related accept".to_owned(),
         format!("ip daddr {{ {metadata4} }} {REFUSE}"),
@@ -221,6 +194,7 @@ fn sets(prefixes: &[Cidr]) -> [Option<String>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nat::Reach;
 
     fn config() -> NatConfig {
         NatConfig {
