@@ -24,7 +24,7 @@
 //! address of any host and its route is the device. The listener is bound to the own address and to
 //! the device, and the owner closes accepted sockets that [`Hairpin::accept`] does not know.
 //! Packets from the tunnel's far end are written only if [`Hairpin::may_enter`]. Total on any
-//! bytes; memory is bounded ([`flows`]).
+//! bytes; memory is bounded (`flows`).
 //!
 //! What passes as packets: all but TCP, fragments, packets with IP options or extension headers,
 //! connections that began before or whose SYN names its addresses (MD5, TCP-AO, MPTCP), and any

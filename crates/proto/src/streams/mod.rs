@@ -19,7 +19,7 @@
 //!   that.
 //! - A peer that breaks the protocol has its stream reset. Memory of what it sends is bounded by
 //!   the credit that it was given, and work by the bytes that came.
-//! - What is written stays below [`UNDER_WAY_MAX`] until it is acknowledged.
+//! - What is written and not acknowledged is bounded, over all streams of a session.
 //!
 //! It knows no links, no sockets, and not when a piece is sent.
 //!
