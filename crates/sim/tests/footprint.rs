@@ -12,7 +12,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const CLIENTS: u16 = 40;
 const LINKS: u8 = 5;
 /// The limit for a session at either end, with its share of the endpoint.
-const IDLE_BYTES_MAX: usize = 69 << 10;
+const IDLE_BYTES_MAX: usize = 71 << 10;
 
 /// Bytes allocated and not freed.
 fn allocated() -> usize {
@@ -33,7 +33,7 @@ fn footprint(crowd: Crowd) -> [usize; 2] {
 /// After traffic, a minute without it, and a rekey: windows are full; keys and replay windows exist
 /// twice.
 #[test]
-fn an_idle_session_takes_less_than_69_kib() {
+fn an_idle_session_takes_less_than_71_kib() {
     let mut crowd = Crowd::new(CLIENTS, LINKS);
     crowd.run(1_000, false);
     crowd.assert_served();
