@@ -56,6 +56,8 @@ const LISTENERS: u64 = 1;
 pub(super) struct SplitDevice {
     tun: Tun,
     redirecting: Option<Redirecting>,
+    /// What one read gave, kept for its room.
+    read: Vec<Inbound>,
 }
 
 /// Connections that are split, as the device sees them.
@@ -72,7 +74,7 @@ pub(crate) struct Redirecting {
 
 impl SplitDevice {
     pub(super) const fn new(tun: Tun) -> Self {
-        Self { tun, redirecting: None }
+        Self { tun, redirecting: None, read: Vec::new() }
     }
 }
 
@@ -85,12 +87,10 @@ impl AsFd for SplitDevice {
 impl Device for SplitDevice {
     fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
         let Some(redirecting) = &mut self.redirecting else { return self.tun.recv_batch(packets) };
-        let known = packets.len();
-        let more = self.tun.recv_batch(packets)?;
-        let new = packets.split_off(known);
+        let more = self.tun.recv_batch(&mut self.read)?;
         let Redirecting { hairpin, split, is_active, now, back } = redirecting;
         let wants = |connection: &Connection| *is_active && split_wants(*split, connection);
-        packets.extend(new.into_iter().filter_map(|packet| hairpin.take(packet, *now, wants, back)));
+        packets.extend(self.read.drain(..).filter_map(|packet| hairpin.take(packet, *now, wants, back)));
         self.flush()?;
         Ok(more)
     }

@@ -52,11 +52,11 @@ pub(super) const ROUNDS_MAX: usize = 4;
 /// An input's share of a round, in packets; one system call may overshoot it. As many as one send
 /// takes: small packets come singly.
 pub(super) const PACKETS_PER_ROUND: usize = 64;
-/// Streams' share of a wake-up, in rounds of moving what can be moved. What is left is moved in the
-/// next one, at once.
-const STREAM_ROUNDS_MAX: usize = 4;
 /// And in system calls, since a call may give no packet of use. Chosen: a call for each packet.
 const CALLS_PER_ROUND: usize = 64;
+/// Streams' share of a wake-up, in rounds of moving what can be moved. What is left is moved in the
+/// next one, at once. Chosen: as many as other inputs have.
+const STREAM_ROUNDS_MAX: usize = 4;
 /// Released packets are written when there are this many, or at the end of the wake-up. Chosen:
 /// eight inputs' shares of a round.
 const RELEASED_MAX: usize = 512;

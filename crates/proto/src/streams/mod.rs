@@ -345,9 +345,7 @@ impl Streams {
     /// A piece came from the peer.
     pub(crate) fn on_piece(&mut self, at: Position, bytes: Bytes) {
         let id = at.stream();
-        let Some(stream) = self.stream_mut(id) else { return };
-        // Of a stream that had the number before.
-        let Some(_) = at.offset().checked_sub(stream.first) else { return };
+        let Some(stream) = self.owner(at) else { return };
         let held = stream.incoming.held_bytes();
         let result = stream.incoming.on_piece(at.offset(), bytes);
         self.stats.unread_bytes += self.stream(id).map_or(0, |stream| stream.incoming.held_bytes()) - held;
@@ -433,7 +431,7 @@ impl Streams {
 
     fn on_end(&mut self, at: Position) {
         let id = at.stream();
-        let Some(stream) = self.stream_mut(id).filter(|stream| stream.first <= at.offset()) else { return };
+        let Some(stream) = self.owner(at) else { return };
         let result = stream.incoming.on_end(at.offset());
         let is_over = stream.incoming.is_over();
         if result.is_err() {
@@ -553,7 +551,7 @@ impl Streams {
         }
     }
 
-    /// Bytes that are held: to be read, or to be sent and acknowledged.
+    /// Bytes that came and were not read. What is sent is held by the queue and the links.
     pub(crate) const fn held_bytes(&self) -> usize {
         self.stats.unread_bytes
     }
@@ -650,7 +648,7 @@ impl Streams {
         self.stream_mut(at.stream()).filter(|stream| stream.first == at.offset())
     }
 
-    /// The stream that this side's byte at this position is of, or was before its end.
+    /// The stream of a byte at this position; `None`: it was one that had the number before.
     fn owner(&mut self, at: Position) -> Option<&mut Stream> {
         self.stream_mut(at.stream()).filter(|stream| stream.first <= at.offset())
     }

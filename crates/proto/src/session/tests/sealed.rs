@@ -322,7 +322,7 @@ fn a_client_gets_a_new_key_within_its_session() {
     assert_eq!(world.states(), [LinkState::Up; 2]);
     world.traffic(3 * 60 * 1_000, 500);
     assert_eq!(world.states(), [LinkState::Up; 2], "later handshakes show the new key");
-    // The old key is nobody's now.
+    // The old key belongs to no client now.
     let before = world.server.discards().of(Discard::UnknownClient);
     world.client = session(&Who { psk: Some(6), run: 9, ..HOME }, 2, world.now);
     world.idle(2_000);
