@@ -104,6 +104,8 @@ pub struct Resequencer {
     load: Load,
     common: Common,
     review: Review,
+    /// Whether a slot was forgotten that its sender goes on counting.
+    has_evicted: bool,
     /// The time of the last sweep for slots that become dormant.
     swept: Instant,
     tracer: HoldTracer,
@@ -127,6 +129,7 @@ impl Resequencer {
                 spare: Vec::new(),
             },
             review: Review::default(),
+            has_evicted: false,
             swept: Instant::ZERO,
             tracer: HoldTracer::default(),
         }
@@ -281,6 +284,7 @@ impl Resequencer {
         self.idle.clear();
         self.holding.clear();
         self.load = Load::default();
+        self.has_evicted = false;
         self.common.spare = Vec::new();
         self.tracer.clear();
     }
@@ -299,7 +303,7 @@ impl Resequencer {
             if self.live.len() + self.dormant.len() >= self.limits.slots_max.max(1) {
                 self.evict(out);
             }
-            Slot::fresh(wire, self.common.stats.evictions > 0, now)
+            Slot::fresh(wire, self.has_evicted, now)
         };
         self.idle.insert((now, key));
         slot
@@ -309,6 +313,7 @@ impl Resequencer {
     /// the earliest deadline.
     fn evict(&mut self, out: &mut VecDeque<PacketBuf>) {
         self.common.stats.evictions += 1;
+        self.has_evicted = true;
         if let Some((_, key)) = self.ages.pop_first() {
             self.dormant.remove(&key);
             return;

@@ -18,7 +18,9 @@
 //! **Restart.** A packet more than the window ahead is [`Discard::OutOfWindow`]. Four misplaced
 //! packets without a packet in place between them, each above the one before and all within 1,024
 //! of the first, show that the sender started anew: the slot moves to the fourth. It moves back
-//! only after 2 s without progress, because until then such packets may be copies on a slow link.
+//! only after 2 s without progress, and only below every counter that it delivered: other packets
+//! from behind may be copies on a slow link. (A new epoch resets all slots. What remains are
+//! packets of the run before that come after it.)
 //!
 //! **Doubtful packets** ([`Trust::Plain`]) fill the order, and no more: an authentic packet is no
 //! copy of one that was delivered, and takes a held one's place. Where they led the slot away, the
@@ -119,6 +121,8 @@ pub(super) struct Slot {
     next: u64,
     /// Counters below this are not remembered.
     memory_from: u64,
+    /// No counter below this was delivered; 0 where that is not known.
+    lowest: u64,
     /// Whether a counter in `[next - MEMORY, next)` was delivered, at its index modulo [`MEMORY`].
     delivered: [u64; WORDS],
     /// The same for those that a doubtful packet had, where there were any.
@@ -138,18 +142,19 @@ impl Slot {
     pub(super) fn fresh(counter: u64, below_is_stale: bool, now: Instant) -> Self {
         let wide = WIDE | (counter & WIRE_MASK);
         let next = if counter < FRESH_START { WIDE } else { wide };
-        Self::at(next, if below_is_stale { next } else { next - MEMORY }, now)
+        if below_is_stale { Self::awake(next, now) } else { Self::at(next, (next - MEMORY, next), now) }
     }
 
     /// A slot that was dormant: only its position is known.
     pub(super) fn awake(next: u64, now: Instant) -> Self {
-        Self::at(next, next, now)
+        Self::at(next, (next, 0), now)
     }
 
-    fn at(next: u64, memory_from: u64, now: Instant) -> Self {
+    fn at(next: u64, (memory_from, lowest): (u64, u64), now: Instant) -> Self {
         Self {
             next,
             memory_from,
+            lowest,
             delivered: [0; WORDS],
             doubtful: None,
             misplaced: Misplaced::default(),
@@ -219,9 +224,7 @@ impl Slot {
         let is_doubtful = trust == Trust::Plain;
         let counter = self.placed((counter, trust), now, common, out)?;
         if counter < self.next {
-            self.remember(counter, is_doubtful);
-            common.stats.released_late += 1;
-            out.push_back(packet);
+            self.release_late(counter, is_doubtful, packet, now, common, out);
             return Ok(());
         }
         // A packet beyond the window pushes out the oldest gaps.
@@ -261,10 +264,7 @@ impl Slot {
             if self.is_marked(counter) {
                 return Err(Discard::Duplicate);
             }
-            self.remember(counter, is_doubtful);
-            self.seen = now;
-            common.stats.released_late += 1;
-            out.push_back(packet);
+            self.release_late(counter, is_doubtful, packet, now, common, out);
             return Ok(());
         }
         self.pass_over(counter - self.next, common);
@@ -272,6 +272,24 @@ impl Slot {
         self.advance(is_doubtful, now);
         self.hand_out_run(common, out, Hold::pop);
         Ok(())
+    }
+
+    /// Delivers a packet whose counter was given up. It shows that the sender goes on counting.
+    fn release_late(
+        &mut self,
+        counter: u64,
+        is_doubtful: bool,
+        packet: PacketBuf,
+        now: Instant,
+        common: &mut Common,
+        out: &mut VecDeque<PacketBuf>,
+    ) {
+        self.remember(counter, is_doubtful);
+        self.lowest = self.lowest.min(counter);
+        self.seen = now;
+        self.misplaced.count = 0;
+        common.stats.released_late += 1;
+        out.push_back(packet);
     }
 
     /// The counter of a packet that is to be delivered or held. The slot may restart there.
@@ -491,9 +509,9 @@ impl Slot {
             run.highest = counter;
             run.count = run.count.saturating_add(1);
         }
-        // Without any memory no packet was delivered since the slot was created or woken.
-        let is_quiet = self.memory_from == self.next || now.saturating_since(self.seen) >= RESTART_QUIET;
-        run.count >= RESTART_PACKETS && run.highest == counter && (counter >= self.next || is_quiet)
+        let is_quiet = now.saturating_since(self.seen) >= RESTART_QUIET;
+        let may_move = counter >= self.next || (is_quiet && counter < self.lowest);
+        run.count >= RESTART_PACKETS && run.highest == counter && may_move
     }
 
     /// Delivers all held packets and moves to `counter`. Returns the counter's new widened form.
@@ -506,12 +524,14 @@ impl Slot {
             self.delivered = [0; WORDS];
             self.doubtful = None;
             self.memory_from = counter.saturating_sub(MEMORY);
+            self.lowest = self.lowest.min(counter);
             self.next = counter;
         }
         // Backwards: returns to the first range of widened counters, so that jumps cannot add up
         // beyond 64 bits.
         let rebased = WIDE | (self.next & WIRE_MASK);
         self.memory_from = rebased - (self.next - self.memory_from).min(MEMORY);
+        self.lowest = rebased.saturating_sub(self.next - self.lowest);
         self.next = rebased;
         // Counters have another widened form from now on.
         self.authentic = None;
