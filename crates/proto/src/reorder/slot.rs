@@ -18,9 +18,8 @@
 //! **Restart.** A packet more than the window ahead is [`Discard::OutOfWindow`]. Four misplaced
 //! packets without a packet in place between them, each above the one before and all within 1,024
 //! of the first, show that the sender started anew: the slot moves to the fourth. It moves back
-//! only after 2 s without progress, and only below every counter that it delivered: other packets
-//! from behind may be copies on a slow link. (A new epoch resets all slots. What remains are
-//! packets of the run before that come after it.)
+//! only after 2 s without progress, and only below every counter that it delivered: others may be
+//! copies on a slow link. (A new epoch resets all slots; packets of the old run may come after it.)
 //!
 //! **Doubtful packets** ([`Trust::Plain`]) fill the order, and no more: an authentic packet is no
 //! copy of one that was delivered, and takes a held one's place. Where they led the slot away, the
