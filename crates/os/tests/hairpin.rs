@@ -91,11 +91,13 @@ struct Owner {
     epoch: Instant,
     back: Vec<Inbound>,
     done: (Sender<FlowKey>, Receiver<FlowKey>),
+    /// Told the families whose listener answers.
+    reachable: Sender<bool>,
     report: Report,
 }
 
 impl Owner {
-    fn new(tun: Tun) -> Self {
+    fn new(tun: Tun, reachable: Sender<bool>) -> Self {
         let listeners = [listener("10.99.0.2:0"), listener("[fd99::2]:0")];
         let [ipv4, ipv6] = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
         let redirects = Redirects {
@@ -114,7 +116,7 @@ impl Owner {
             Report { counters: tun.counters(), accepted: 0, passed: Vec::new(), left: 0, ticks: [0; 2] };
         let hairpin = Hairpin::new(redirects);
         let (epoch, back, done) = (Instant::now(), Vec::new(), channel());
-        Self { tun, listeners, hairpin, epoch, back, done, report }
+        Self { tun, listeners, hairpin, epoch, back, done, reachable, report }
     }
 
     /// Runs until `stop`; each accepted connection is served by a thread.
@@ -140,18 +142,21 @@ impl Owner {
             while let Ok(key) = self.done.1.try_recv() {
                 self.hairpin.forget(key, now);
             }
-            self.hairpin.handle_timeout(now);
+            self.hairpin.handle_timeout(now, &mut self.back);
         }
         self.report.ticks = ticks();
         for _ in 0..3 {
             self.epoch -= Duration::from_secs(1_000);
-            self.hairpin.handle_timeout(self.epoch.elapsed());
+            self.hairpin.handle_timeout(self.epoch.elapsed(), &mut self.back);
         }
         Report { counters: self.tun.counters(), left: self.hairpin.flows(), ..self.report }
     }
 
     fn decide(&mut self, now: Duration) {
         while let Some(event) = self.hairpin.poll_event() {
+            if let Event::Reachable { is_ipv6, is_reachable: true } = event {
+                let _ = self.reachable.send(is_ipv6);
+            }
             let Event::Requested(key, connection) = event else { continue };
             let (hairpin, back) = (&mut self.hairpin, &mut self.back);
             match connection.destination.port() {
@@ -185,8 +190,12 @@ impl Owner {
 fn hairpinned(offload: bool, serve: fn(TcpStream), traffic: impl FnOnce()) -> Report {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    let owner = Owner::new(tun(offload));
+    let (reachable, families) = channel();
+    let owner = Owner::new(tun(offload), reachable);
     let owner = thread::spawn(move || owner.run(&flag, serve));
+    for _ in 0..2 {
+        families.recv_timeout(Duration::from_secs(5)).expect("the listeners answer");
+    }
     traffic();
     stop.store(true, Ordering::Relaxed);
     owner.join().unwrap()

@@ -257,7 +257,7 @@ impl Splitter {
         let Some(redirecting) = device.redirecting().and_then(Option::as_mut) else { return false };
         redirecting.is_active = client.stream_session().is_some();
         redirecting.now = Duration::from_nanos(now.as_nanos());
-        redirecting.hairpin.handle_timeout(redirecting.now);
+        redirecting.hairpin.handle_timeout(redirecting.now, &mut redirecting.back);
         // What is over is known before anything is opened, which may get its number.
         let mut any = self.on_events(redirecting, client, now);
         any |= self.on_requests(redirecting, client, now);
@@ -303,6 +303,7 @@ impl Splitter {
                         None => pass(flow, redirecting, client, now),
                     }
                 }
+                Event::Reachable { is_ipv6, is_reachable } => self.on_reachable(is_ipv6, is_reachable),
                 Event::Abandoned(flow) => {
                     if let Some(key) = self.streams.remove(&flow) {
                         self.flows.remove(&key);
@@ -314,6 +315,20 @@ impl Splitter {
             }
         }
         any
+    }
+
+    /// Says whether connections can be split, or what a firewall of this host does to them.
+    fn on_reachable(&mut self, is_ipv6: bool, is_reachable: bool) {
+        let (interface, family) = (&self.interface, if is_ipv6 { "IPv6" } else { "IPv4" });
+        if is_reachable {
+            tracing::info!("TCP connections over {family} end here, and their bytes cross the bond");
+        } else {
+            tracing::warn!(
+                "a firewall of this host drops what comes in from {interface}: TCP connections over {family} \
+                 cross the bond as packets, so short downloads take longer; accept what comes in from \
+                 {interface}, for example by `iptables -I INPUT -i {interface} -j ACCEPT`"
+            );
+        }
     }
 
     /// Sockets of connections whose SYN went to a listener.

@@ -79,6 +79,7 @@ const TESTS: &[(&str, Test)] = &[
     ("sealed_sides_come_back_after_a_kill", sealed::sealed_sides_come_back_after_a_kill),
     ("files_cross_as_streams", streams::files_cross_as_streams),
     ("a_destination_answers_for_itself", streams::a_destination_answers_for_itself),
+    ("a_local_firewall_costs_no_connection", streams::a_local_firewall_costs_no_connection),
     ("streams_go_nowhere_that_packets_may_not", streams::streams_go_nowhere_that_packets_may_not),
     ("another_client_is_not_reached_by_a_stream", streams::another_client_is_not_reached_by_a_stream),
     ("both_ends_are_told_of_an_end", streams::both_ends_are_told_of_an_end),

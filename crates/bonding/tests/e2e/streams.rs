@@ -189,6 +189,38 @@ pub(crate) fn a_destination_answers_for_itself(lab: &Lab) -> anyhow::Result<()> 
     bond.stop()
 }
 
+/// A firewall of the client's host that lets in nothing but answers costs no connection: where it
+/// stands, connections cross as packets.
+pub(crate) fn a_local_firewall_costs_no_connection(lab: &Lab) -> anyhow::Result<()> {
+    let nft = |rules: &str| run(lab.host(Host::Client).command("nft").arg(rules));
+    nft("table inet firewall { chain input { type filter hook input priority 0; policy drop; \
+         iif lo accept; ct state established,related accept; }; }")?;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    let listener = listen(lab.host(Host::Internet), SERVICE)?;
+    pair(lab, &listener)?;
+    opened(&bond, 0).context("behind the firewall")?;
+
+    nft("add chain inet firewall input { policy accept; }")?;
+    eventually("connections are split again", || {
+        pair(lab, &listener)?;
+        ensure!(figure(&bond, Host::Client, "opened")? > 0);
+        Ok(())
+    })?;
+    let (near, mut far) = pair(lab, &listener)?;
+
+    nft("add chain inet firewall input { policy drop; }")?;
+    pair(lab, &listener).context("the firewall was shut meanwhile")?;
+    let opened = figure(&bond, Host::Client, "opened")?;
+    pair(lab, &listener)?;
+    ensure!(figure(&bond, Host::Client, "opened")? == opened, "it is known to be shut");
+    (&near).write_all(b"old")?;
+    let mut got = [0; 3];
+    far.read_exact(&mut got).context("a connection from before goes on")?;
+    drop((near, far, listener));
+    none_is_open(&bond)?;
+    bond.stop()
+}
+
 /// What packets of a client may not reach, its streams do not.
 pub(crate) fn streams_go_nowhere_that_packets_may_not(lab: &Lab) -> anyhow::Result<()> {
     let _lan = private_network(lab)?;

@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::segment::{Difference, Tuple};
 use crate::tun::Inbound;
 
-/// The lowest port that stands for a flow. Chosen: those below are privileged, and firewalls treat
-/// them as such.
-const PORT_MIN: u16 = 1024;
+/// The lowest port that stands for a flow. Chosen: those below 1024 are privileged, and firewalls
+/// treat them as such; 1024 is the probe's.
+const PORT_MIN: u16 = super::probe::PORT + 1;
 /// Ports that stand for flows.
 const PORTS: usize = (u16::MAX - PORT_MIN) as usize + 1;
 /// The most flows whose SYN is held. Chosen: a burst of a large office; 1 MiB, and 6 MiB if each

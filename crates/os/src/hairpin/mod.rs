@@ -19,12 +19,15 @@
 //! Held, Admitted ─ reset, or given up ► Abandoned is told
 //! ```
 //!
-//! Contract: the owner gives every packet of the device, in order, and polls the events after each
+//! Contract: the owner gives each packet of the device, in order, and polls events after each
 //! batch. `now` is a time since an epoch of the owner's that never runs back. The stand-in is no
 //! address of any host and its route is the device. The listener is bound to the own address and to
 //! the device, and the owner closes accepted sockets that [`Hairpin::accept`] does not know.
 //! Packets from the tunnel's far end are written only if [`Hairpin::may_enter`]. Total on any
 //! bytes; memory is bounded (`flows`).
+//!
+//! A firewall of this host may drop what is written back: SYNs are held only while `probe` finds
+//! that the listener answers.
 //!
 //! What passes as packets: all but TCP, fragments, packets with IP options or extension headers,
 //! connections that began before or whose SYN names its addresses (MD5, TCP-AO, MPTCP), and any
@@ -33,6 +36,8 @@
 //! It does not know streams, the peer, sockets, or which connections are worth it.
 
 mod flows;
+mod made;
+mod probe;
 mod quote;
 mod refusal;
 mod segment;
@@ -45,6 +50,7 @@ use bytes::BytesMut;
 
 pub use flows::FlowKey;
 use flows::{Ended, Flows, Held, State, Way};
+use probe::{Finding, Probe};
 use quote::Quote;
 pub use refusal::Unreachable;
 use segment::{Difference, Segment, Tuple, octets};
@@ -105,6 +111,14 @@ pub enum Event {
     Requested(FlowKey, Connection),
     /// The application gave up before the owner had the socket. The key is not valid any more.
     Abandoned(FlowKey),
+    /// Whether a firewall lets connections get to the listener changed: connections of this
+    /// family are held, or pass.
+    Reachable {
+        /// The family.
+        is_ipv6: bool,
+        /// The listener answers.
+        is_reachable: bool,
+    },
 }
 
 /// How a held SYN is answered.
@@ -127,6 +141,8 @@ enum Place {
     Elsewhere,
     /// It is ours, and goes nowhere.
     Dropped,
+    /// It is the listener's answer to a probe.
+    Probe,
     /// It is a SYN that begins something new.
     New,
 }
@@ -144,12 +160,19 @@ enum Fate {
 /// Redirects connections to a listener.
 #[derive(Debug)]
 pub struct Hairpin {
-    ipv4: Option<Redirect<[u8; 16]>>,
-    ipv6: Option<Redirect<[u8; 16]>>,
+    ipv4: Option<Listener>,
+    ipv6: Option<Listener>,
     flows: Flows,
     events: VecDeque<Event>,
     /// Where the packet before this one belonged: most packets come in runs.
     last: Option<(bool, Tuple, Place)>,
+}
+
+/// The listener of one family.
+#[derive(Debug)]
+struct Listener {
+    redirect: Redirect<[u8; 16]>,
+    probe: Probe,
 }
 
 impl Redirect<[u8; 16]> {
@@ -163,12 +186,18 @@ impl Redirect<[u8; 16]> {
     }
 }
 
+impl Listener {
+    fn of<A: Into<IpAddr>>(redirect: Redirect<A>) -> Self {
+        Self { redirect: Redirect::of(redirect), probe: Probe::default() }
+    }
+}
+
 impl Hairpin {
     /// Without flows.
     pub fn new(redirects: Redirects) -> Self {
         Self {
-            ipv4: redirects.ipv4.map(Redirect::of),
-            ipv6: redirects.ipv6.map(Redirect::of),
+            ipv4: redirects.ipv4.map(Listener::of),
+            ipv6: redirects.ipv6.map(Listener::of),
             flows: Flows::default(),
             events: VecDeque::new(),
             last: None,
@@ -203,6 +232,10 @@ impl Hairpin {
         match place {
             Place::Elsewhere => Some(packet),
             Place::Dropped => None,
+            Place::Probe => {
+                self.take_probe(&segment, &packet.bytes, back);
+                None
+            }
             Place::New => {
                 self.last = None;
                 self.request(packet, &segment, tuple, now, wants)
@@ -298,11 +331,18 @@ impl Hairpin {
 
     /// When [`Self::handle_timeout`] has work.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.flows.deadline()
+        let probes = [&self.ipv4, &self.ipv6].into_iter().flatten();
+        probes.filter_map(|listener| listener.probe.deadline()).chain(self.flows.deadline()).min()
     }
 
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Duration) {
+    /// Does what is due; what is to be written to the device is appended to `back`.
+    pub fn handle_timeout(&mut self, now: Duration, back: &mut Vec<Inbound>) {
+        for is_ipv6 in [false, true] {
+            let Some(redirect) = self.redirect(is_ipv6) else { continue };
+            let to = redirect.tuple(probe::PORT);
+            let finding = self.probe(is_ipv6).and_then(|probe| probe.handle_timeout(is_ipv6, &to, now, back));
+            self.on_finding(is_ipv6, finding);
+        }
         while let Some(key) = self.flows.pop_due(now) {
             let Some(flow) = self.flows.get(key) else { continue };
             let patience = if flow.is_over() || flow.is_retired { LINGER } else { SILENCE_MAX };
@@ -340,7 +380,41 @@ impl Hairpin {
     }
 
     fn redirect(&self, is_ipv6: bool) -> Option<Redirect<[u8; 16]>> {
-        if is_ipv6 { self.ipv6 } else { self.ipv4 }
+        let listener = if is_ipv6 { &self.ipv6 } else { &self.ipv4 };
+        listener.as_ref().map(|listener| listener.redirect)
+    }
+
+    fn probe(&mut self, is_ipv6: bool) -> Option<&mut Probe> {
+        let listener = if is_ipv6 { &mut self.ipv6 } else { &mut self.ipv4 };
+        listener.as_mut().map(|listener| &mut listener.probe)
+    }
+
+    /// Takes the listener's answer to a probe.
+    fn take_probe(&mut self, segment: &Segment, packet: &[u8], back: &mut Vec<Inbound>) {
+        let is_ipv6 = segment.is_ipv6;
+        let Some(redirect) = self.redirect(is_ipv6) else { return };
+        let to = redirect.tuple(probe::PORT);
+        let finding = self.probe(is_ipv6).and_then(|probe| probe.take(segment, packet, &to, back));
+        self.on_finding(is_ipv6, finding);
+    }
+
+    fn on_finding(&mut self, is_ipv6: bool, finding: Option<Finding>) {
+        let event = finding.map(|found| Event::Reachable { is_ipv6, is_reachable: found == Finding::Open });
+        self.events.extend(event);
+    }
+
+    /// An application repeats a SYN that the listener has, which the listener's kernel should have
+    /// answered. Whether the listener cannot be reached: the connection is the owner's no more, and
+    /// goes as packets.
+    fn give_back(&mut self, key: FlowKey, now: Duration) -> bool {
+        let Some(probe) = self.probe(key.is_ipv6()) else { return false };
+        if !probe.is_shut() {
+            probe.doubt(now);
+            return false;
+        }
+        self.events.push_back(Event::Abandoned(key));
+        self.flows.enter(key, State::Passed, Some(now + SET_ASIDE));
+        true
     }
 
     /// By the destination address alone, of any packet.
@@ -360,7 +434,7 @@ impl Hairpin {
         let place = *place;
         match place {
             Place::Flow(key, _) => self.flows.get(key).map(|_| place),
-            Place::Elsewhere | Place::Dropped | Place::New => Some(place),
+            Place::Elsewhere | Place::Dropped | Place::Probe | Place::New => Some(place),
         }
     }
 
@@ -371,6 +445,9 @@ impl Hairpin {
         let Some(redirect) = self.redirect(is_ipv6) else { return Place::Elsewhere };
         let is_of_listener = (tuple.source, tuple.source_port) == (redirect.own, redirect.port);
         if tuple.destination == redirect.stand_in {
+            if is_of_listener && tuple.destination_port == probe::PORT {
+                return Place::Probe;
+            }
             let flow = self.flows.by_port(tuple.destination_port, is_ipv6).filter(|_| is_of_listener);
             return flow.map_or(Place::Dropped, |key| Place::Flow(key, Way::Back));
         }
@@ -416,6 +493,7 @@ impl Hairpin {
         let is_ours = is_host(source.ip())
             && is_host(destination.ip())
             && !segment.is_bound_to_addresses(&packet.bytes)
+            && self.probe(is_ipv6).is_some_and(|probe| probe.is_open())
             && wants(&connection);
         if !is_ours {
             return Some(packet);
@@ -448,8 +526,14 @@ impl Hairpin {
             }
             State::Held(_) | State::Passed | State::Silent => return Fate::Dropped,
             State::Closing(heard_at) => *heard_at = now,
+            State::Admitted if segment.is_opening() => {
+                if self.give_back(key, now) {
+                    return Fate::Passed;
+                }
+            }
             State::Admitted | State::Open => {}
         }
+        let Some(flow) = self.flows.get(key) else { return Fate::Dropped };
         if flow.is_retired {
             return Fate::Dropped;
         }

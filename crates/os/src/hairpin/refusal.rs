@@ -7,26 +7,18 @@
 //!
 //! Sources: RFC 9293 §3.10.7.1 (RST), RFC 792 and RFC 1812 §5.2.7.1 (ICMP), RFC 4443 §3.1 (ICMPv6).
 
-use bytes::BytesMut;
-
-use super::segment::{Segment, Tuple};
-use crate::checksum::{fold, put, short, sum_bytes, transport_checksum};
+use super::made::{bare_segment, finish, ip_header};
+use super::segment::{ACK, RST, Segment, Tuple};
+use crate::checksum::{put, transport_checksum};
 use crate::coalesce::checksum_place;
 use crate::tun::Inbound;
 
-const TCP: u8 = 6;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-/// RFC 9293 §3.1.
-const RST_ACK: u8 = 0x14;
-/// A TCP header without options.
-const RESET_BYTES: usize = 20;
 /// RFC 1812 §4.3.2.3: an ICMP error is 576 bytes at most.
 const ICMP_QUOTED_MAX: usize = 576 - 28;
 /// RFC 4443 §2.4 (c): an ICMPv6 error fits the minimum IPv6 MTU.
 const ICMPV6_QUOTED_MAX: usize = 1_280 - 48;
-/// RFC 1700, "IP parameters": the recommended default.
-const HOPS: u8 = 64;
 
 /// The reason that an ICMP message gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +47,9 @@ impl Unreachable {
 
 /// The RST of the destination of `syn`, whose addresses are `tuple`.
 pub(crate) fn reset(syn: &[u8], segment: &Segment, tuple: &Tuple) -> Inbound {
-    let mut packet = ip_header(segment.is_ipv6, TCP, RESET_BYTES, tuple.destination, tuple.source);
-    let start = packet.len();
     // RFC 9293 §3.10.7.1: without an acknowledgement to go by, the sequence number is zero.
     let acknowledged = segment.sequence(syn).wrapping_add(segment.sequence_length(syn));
-    packet.extend_from_slice(&tuple.destination_port.to_be_bytes());
-    packet.extend_from_slice(&tuple.source_port.to_be_bytes());
-    packet.extend_from_slice(&[0; 4]);
-    packet.extend_from_slice(&acknowledged.to_be_bytes());
-    packet.extend_from_slice(&[5 << 4, RST_ACK, 0, 0, 0, 0, 0, 0]);
-    finish(packet, start, start + 16, TCP)
+    bare_segment(segment.is_ipv6, &tuple.reversed(), (0, acknowledged), RST | ACK)
 }
 
 /// The message of a router at `router` on the way of `syn`.
@@ -91,37 +76,4 @@ pub(crate) fn unreachable(
     packet.extend_from_slice(&[0; 6]);
     packet.extend_from_slice(&quoted);
     finish(packet, start, start + 2, protocol)
-}
-
-fn ip_header(is_ipv6: bool, protocol: u8, length: usize, from: [u8; 16], to: [u8; 16]) -> BytesMut {
-    let mut packet = BytesMut::with_capacity(40 + length);
-    if is_ipv6 {
-        packet.extend_from_slice(&[0x60, 0, 0, 0]);
-        packet.extend_from_slice(&short(length).to_be_bytes());
-        packet.extend_from_slice(&[protocol, HOPS]);
-        packet.extend_from_slice(&from);
-        packet.extend_from_slice(&to);
-        return packet;
-    }
-    packet.extend_from_slice(&[0x45, 0]);
-    packet.extend_from_slice(&short(20 + length).to_be_bytes());
-    // It is not to be fragmented, and so needs no identification (RFC 6864 §4.1).
-    packet.extend_from_slice(&[0, 0, 0x40, 0, HOPS, protocol, 0, 0]);
-    packet.extend_from_slice(from.get(..4).unwrap_or_default());
-    packet.extend_from_slice(to.get(..4).unwrap_or_default());
-    let sum = !fold(sum_bytes(&packet));
-    put(&mut packet, 10, &sum.to_be_bytes());
-    packet
-}
-
-/// Fills in the checksum at `at` of what begins at `start`.
-fn finish(mut packet: BytesMut, start: usize, at: usize, protocol: u8) -> Inbound {
-    let sum = if protocol == ICMP {
-        // RFC 792: without a pseudo header.
-        !fold(sum_bytes(packet.get(start..).unwrap_or_default()))
-    } else {
-        transport_checksum(&packet, start, protocol)
-    };
-    put(&mut packet, at, &sum.to_be_bytes());
-    Inbound { bytes: packet, is_partial: false, follows: false }
 }

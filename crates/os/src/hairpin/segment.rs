@@ -21,9 +21,9 @@ pub(crate) const TCP_CHECKSUM_AT: usize = 16;
 const TCP_HEADER_MIN: usize = 20;
 /// RFC 9293 §3.1.
 const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 /// Kinds of options (IANA): the signature of RFC 2385, RFC 5925, and multipath TCP (RFC 8684).
 const BOUND_TO_ADDRESSES: [u8; 3] = [19, 29, 30];
 
@@ -149,7 +149,16 @@ impl Segment {
     }
 
     pub(crate) fn sequence(&self, packet: &[u8]) -> u32 {
-        let field = packet.get(self.ip_bytes + 4..).and_then(<[u8]>::first_chunk);
+        self.number(packet, 4)
+    }
+
+    /// The sequence number that it expects next, if [`ACK`] is set.
+    pub(crate) fn acknowledged(&self, packet: &[u8]) -> u32 {
+        self.number(packet, 8)
+    }
+
+    fn number(&self, packet: &[u8], at: usize) -> u32 {
+        let field = packet.get(self.ip_bytes + at..).and_then(<[u8]>::first_chunk);
         field.map_or(0, |four| u32::from_be_bytes(*four))
     }
 

@@ -40,6 +40,7 @@ struct Sample {
     class: u8,
     hops: u8,
     sequence: u32,
+    acknowledged: u32,
     flags: u8,
     options: Vec<u8>,
     payload: Vec<u8>,
@@ -54,6 +55,7 @@ impl Sample {
             class: 0x28,
             hops: 61,
             sequence: 1_000,
+            acknowledged: 77,
             flags,
             options: OPTIONS.to_vec(),
             payload: Vec::new(),
@@ -79,6 +81,10 @@ impl Sample {
         Self { sequence, ..self }
     }
 
+    fn acknowledging(self, acknowledged: u32) -> Self {
+        Self { acknowledged, ..self }
+    }
+
     /// The same with other addresses.
     fn between(&self, from: SocketAddr, to: SocketAddr) -> Self {
         Self { from, to, ..self.clone() }
@@ -89,7 +95,7 @@ impl Sample {
         tcp.extend_from_slice(&self.from.port().to_be_bytes());
         tcp.extend_from_slice(&self.to.port().to_be_bytes());
         tcp.extend_from_slice(&self.sequence.to_be_bytes());
-        tcp.extend_from_slice(&[0, 0, 0, 77]);
+        tcp.extend_from_slice(&self.acknowledged.to_be_bytes());
         let words = u8::try_from((20 + self.options.len()) / 4).unwrap();
         tcp.extend_from_slice(&[words << 4, self.flags, 0x20, 0, 0, 0, 0, 0]);
         tcp.extend_from_slice(&self.options);
@@ -146,7 +152,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn untried() -> Self {
         let redirects = Redirects {
             ipv4: Some(Redirect {
                 own: OWN[0].parse().unwrap(),
@@ -160,6 +166,29 @@ impl World {
             }),
         };
         Self { hairpin: Hairpin::new(redirects), now: Duration::from_secs(1_000), back: Vec::new() }
+    }
+
+    /// One whose listener is known to answer.
+    fn new() -> Self {
+        let mut world = Self::untried();
+        world.hairpin.handle_timeout(world.now, &mut world.back);
+        for probe in std::mem::take(&mut world.back) {
+            world.answer(&probe);
+            let event = world.hairpin.poll_event();
+            assert!(matches!(event, Some(Event::Reachable { is_reachable: true, .. })), "{event:?}");
+        }
+        world.back.clear();
+        world
+    }
+
+    /// The kernel answers a probe.
+    fn answer(&mut self, probe: &Inbound) {
+        let segment = Segment::of(&probe.bytes).unwrap();
+        assert!(segment.is_opening() && is_right(&probe.bytes));
+        let (from, to) = segment.tuple(&probe.bytes).sockets(segment.is_ipv6);
+        let answer = Sample { from: to, to: from, ..Sample::syn(0) }.flags(SYN | ACK);
+        let acknowledged = segment.sequence(&probe.bytes) + 1;
+        assert!(self.give(answer.acknowledging(acknowledged).packet()).is_none());
     }
 
     /// Gives a packet, all connections being wanted.
@@ -181,7 +210,7 @@ impl World {
 
     fn wait(&mut self, seconds: f64) {
         self.now += Duration::from_secs_f64(seconds);
-        self.hairpin.handle_timeout(self.now);
+        self.hairpin.handle_timeout(self.now, &mut self.back);
     }
 
     /// Brings a connection to the owner, and gives the listener's view of it: the peer.
@@ -216,6 +245,7 @@ fn samples() -> impl Strategy<Value = Sample> {
             class,
             hops,
             sequence,
+            acknowledged: 77,
             flags,
             options: OPTIONS.to_vec(),
             payload,
@@ -755,7 +785,7 @@ fn held_flows_are_bounded_and_the_oldest_give_way() {
 
 #[test]
 fn ports_are_bounded_and_used_again_as_late_as_possible() {
-    const PORTS: u32 = 65_536 - 1_024;
+    const PORTS: u32 = 65_536 - 1_025;
     let mut world = World::new();
     let (_, first) = world.open(&numbered(0));
     let (aside, _) = {
@@ -784,7 +814,7 @@ fn ports_are_bounded_and_used_again_as_late_as_possible() {
     // The old key means nothing any more.
     world.hairpin.forget(key, world.now);
     assert_eq!(world.hairpin.poll_timeout(), None);
-    assert_eq!(first.port(), 1_024);
+    assert_eq!(first.port(), 1_025);
 }
 
 /// With the index and a deadline, a flow stays below 200 bytes.
@@ -903,6 +933,7 @@ proptest! {
                         prop_assert!(waiting.insert(key));
                     }
                     Event::Abandoned(key) => prop_assert!(waiting.remove(&key), "abandoned twice"),
+                    Event::Reachable { .. } => {}
                 }
             }
             for packet in world.back.drain(..) {
@@ -916,6 +947,98 @@ proptest! {
         for _ in 0..3 {
             world.wait(SILENCE_MAX.as_secs_f64());
         }
-        prop_assert_eq!((world.hairpin.flows(), world.hairpin.poll_timeout()), (0, None));
+        prop_assert_eq!(world.hairpin.flows(), 0);
+        // A listener that seems not to answer is tried again and again.
+        let next = world.hairpin.poll_timeout();
+        prop_assert!(next.is_none_or(|next| next > world.now), "{next:?}");
     }
+}
+
+#[test]
+fn connections_pass_until_the_listener_has_answered() {
+    let mut world = World::untried();
+    assert!(world.give(Sample::syn(0).packet()).is_some());
+    world.hairpin.handle_timeout(world.now, &mut world.back);
+    assert!(world.give(Sample::syn(1).packet()).is_some());
+    let probes = std::mem::take(&mut world.back);
+    assert_eq!(probes.len(), 2, "one of each family");
+    world.answer(&probes[0]);
+    // The kernel's half of a connection ends.
+    let reset = world.written();
+    let segment = Segment::of(&reset.bytes).unwrap();
+    assert!(segment.is_reset() && is_right(&reset.bytes));
+    let event = world.hairpin.poll_event();
+    assert_eq!(event, Some(Event::Reachable { is_ipv6: false, is_reachable: true }));
+    assert!(world.give(Sample::syn(0).at_port(7).packet()).is_none(), "held");
+    assert!(world.give(Sample::syn(1).at_port(7).packet()).is_some(), "the other family is not known yet");
+}
+
+#[test]
+fn only_the_answer_to_a_probe_shows_that_the_listener_answers() {
+    let mut world = World::untried();
+    world.hairpin.handle_timeout(world.now, &mut world.back);
+    let probe = world.back.swap_remove(0);
+    let segment = Segment::of(&probe.bytes).unwrap();
+    let (from, to) = segment.tuple(&probe.bytes).sockets(false);
+    let next = segment.sequence(&probe.bytes) + 1;
+    let answer = Sample { from: to, to: from, ..Sample::syn(0) }.flags(SYN | ACK);
+    for wrong in [
+        answer.clone().flags(RST | ACK).acknowledging(next),
+        answer.clone().flags(ACK).acknowledging(next),
+        answer.clone().acknowledging(next + 1),
+        Sample { from: socket(OWN[0], LISTENER + 1), ..answer.clone().acknowledging(next) },
+    ] {
+        assert!(world.give(wrong.packet()).is_none());
+        assert_eq!(world.hairpin.poll_event(), None);
+    }
+    assert!(world.give(answer.acknowledging(next).packet()).is_none());
+    assert!(world.hairpin.poll_event().is_some());
+}
+
+#[test]
+fn a_listener_behind_a_firewall_is_tried_again() {
+    let mut world = World::untried();
+    world.hairpin.handle_timeout(world.now, &mut world.back);
+    world.wait(0.5);
+    for is_ipv6 in [false, true] {
+        let event = world.hairpin.poll_event();
+        assert_eq!(event, Some(Event::Reachable { is_ipv6, is_reachable: false }));
+    }
+    assert!(world.give(Sample::syn(0).packet()).is_some());
+    world.back.clear();
+    world.wait(9.9);
+    assert!(world.back.is_empty());
+    world.wait(0.1);
+    let probes = std::mem::take(&mut world.back);
+    world.wait(0.5);
+    assert_eq!(world.hairpin.poll_event(), None, "it is told once");
+    world.wait(10.0);
+    world.answer(&probes[0]);
+    assert!(world.hairpin.poll_event().is_some());
+    assert!(world.give(Sample::syn(0).at_port(7).packet()).is_none());
+}
+
+/// A firewall was shut while the client ran.
+#[test]
+fn a_connection_that_the_listener_does_not_answer_goes_as_packets() {
+    let mut world = World::new();
+    let syn = Sample::syn(0);
+    assert!(world.give(syn.packet()).is_none());
+    let (key, _) = world.requested();
+    world.hairpin.admit(key, world.now, &mut world.back);
+    world.written();
+    world.wait(1.0);
+    assert!(world.give(syn.packet()).is_none(), "it goes to the listener once more");
+    world.written();
+    world.wait(0.0);
+    assert_eq!(world.back.len(), 1, "a probe");
+    world.wait(0.5);
+    world.back.clear();
+    let event = world.hairpin.poll_event();
+    assert_eq!(event, Some(Event::Reachable { is_ipv6: false, is_reachable: false }));
+    world.wait(1.5);
+    assert_eq!(world.give(syn.packet()).unwrap().bytes, syn.packet().bytes);
+    assert_eq!(world.hairpin.poll_event(), Some(Event::Abandoned(key)));
+    assert!(world.give(syn.flags(ACK).packet()).is_some());
+    assert_eq!(world.hairpin.poll_event(), None);
 }
