@@ -45,8 +45,8 @@ Options of lab:
   --row NAME        only this row, or all whose names begin with this, or match it where it has a `*`; may be repeated (`--list`
                     names them)
   --scenario NAME   only the rows of this scenario; may be repeated
-  --only CARRIER    only bond, round_robin, single, mptcp, reversed, plain or no_recovery; may be repeated. Without mptcp, mptcpize is not
-                    needed
+  --only CARRIER    only bond, round_robin, single, mptcp, reversed, plain, no_recovery or packets; may be repeated. Without
+                    mptcp, mptcpize is not needed
   --ceilings        configure the links' rates, for comparison
   --quick           one short run of each row instead of the median of several
   --runs N          runs of each row (default 3)
@@ -61,7 +61,7 @@ Options of lab:
 
 Options of cpu:
   --yes             install missing Debian packages, and boringtun-cli into target/bench/peers, without asking
-  --only CARRIER    only wire, bare, plain, bond, bond-4, bond-16, wireguard-go, boringtun or openvpn; may be repeated
+  --only CARRIER    only wire, bare, plain, bond, packets, bond-4, bond-16, wireguard-go, boringtun or openvpn; may be repeated
   --load LOAD       only bulk, paced, reference, small, small-1000, small-batch, latency or idle; may be repeated
   --runs N          alternating runs (default 5)
   --seconds N       measured length of one transfer (default 5)

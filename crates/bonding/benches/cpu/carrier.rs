@@ -24,6 +24,8 @@ pub(crate) enum Carrier {
     Plain,
     /// The bond over one sealed link
     Bond,
+    /// The same with TCP as packets (`[tcp] split = "off"`)
+    Packets,
     /// The bond over four sealed links
     #[value(name = "bond-4")]
     #[serde(rename = "bond-4")]
@@ -41,11 +43,12 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Wire,
         Self::Bare,
         Self::Plain,
         Self::Bond,
+        Self::Packets,
         Self::Bond4,
         Self::Bond16,
         Self::WireguardGo,
@@ -66,6 +69,7 @@ impl Carrier {
             | Self::Bare
             | Self::Plain
             | Self::Bond
+            | Self::Packets
             | Self::WireguardGo
             | Self::Boringtun
             | Self::Openvpn => 1,
@@ -75,7 +79,13 @@ impl Carrier {
     /// The first program that the carrier needs and the machine lacks.
     pub(crate) fn missing(self, folder: Option<&Path>) -> Option<&'static str> {
         let needed: &[&str] = match self {
-            Self::Wire | Self::Bare | Self::Plain | Self::Bond | Self::Bond4 | Self::Bond16 => &[],
+            Self::Wire
+            | Self::Bare
+            | Self::Plain
+            | Self::Bond
+            | Self::Packets
+            | Self::Bond4
+            | Self::Bond16 => &[],
             Self::WireguardGo => &["wireguard-go", "wg"],
             Self::Boringtun => &["boringtun-cli", "wg"],
             Self::Openvpn => &["openvpn", "openssl"],
@@ -101,9 +111,10 @@ impl<'lab> Running<'lab> {
         match carrier {
             Carrier::Wire => running.server = addr::SERVER_V4.into(),
             Carrier::Bare => running.processes = bare::start(lab)?,
-            Carrier::Plain | Carrier::Bond | Carrier::Bond4 | Carrier::Bond16 => {
+            Carrier::Plain | Carrier::Bond | Carrier::Packets | Carrier::Bond4 | Carrier::Bond16 => {
                 let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
-                let options = Options { security, rates: false, ..Options::default() };
+                let split = if carrier == Carrier::Packets { ["off"; 2] } else { Options::default().split };
+                let options = Options { security, rates: false, split, ..Options::default() };
                 running.bond = Some(Bond::start(lab, PROGRAMS, options)?);
             }
             Carrier::WireguardGo => running.processes = peers::wireguard(lab, "wireguard-go", folder)?,

@@ -163,7 +163,7 @@ impl Plan {
 /// The links of `reference`; a carrier over one link gets one that carries as much.
 fn emulated(carrier: Carrier) -> anyhow::Result<Scenario> {
     let mut scenario = scenario::builtin("reference")?;
-    if !matches!(carrier, Carrier::Plain | Carrier::Bond) {
+    if !matches!(carrier, Carrier::Plain | Carrier::Bond | Carrier::Packets) {
         let bps = |link: &LinkSpec| link.down.rate.mean_bps();
         let sum: u64 = scenario.links.iter().filter_map(bps).sum();
         scenario.links = scenario.links.split_off(scenario.links.len() - 1);

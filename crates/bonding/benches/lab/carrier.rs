@@ -64,13 +64,15 @@ impl<'lab> Running<'lab> {
         let policy = if carrier == Carrier::RoundRobin { "round_robin" } else { "adaptive" };
         let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
         let recovery = carrier != Carrier::NoRecovery;
-        let options = Options { policy, security, rates: ceilings, recovery, ..Options::default() };
+        let split = if carrier == Carrier::Packets { ["off"; 2] } else { Options::default().split };
+        let options = Options { policy, security, rates: ceilings, recovery, split, ..Options::default() };
         let mut running = Self { lab, carrier, bond: None, server: addr::SERVER_V4.into(), device: None };
         match carrier {
             Carrier::Bond
             | Carrier::Reversed
             | Carrier::Plain
             | Carrier::NoRecovery
+            | Carrier::Packets
             | Carrier::RoundRobin => {
                 let bond = Bond::start(lab, PROGRAMS, options)?;
                 running.bond = Some(bond);
@@ -119,6 +121,7 @@ impl<'lab> Running<'lab> {
             | Carrier::Reversed
             | Carrier::Plain
             | Carrier::NoRecovery
+            | Carrier::Packets
             | Carrier::RoundRobin
             | Carrier::Single => Iperf3Server::start(self.lab, host, IPERF_PORT),
         }

@@ -90,6 +90,8 @@ fn describe(figure: &str) -> (&str, &str, usize) {
         "turns_up_percent" => ("the slowest upload beside the first", " %", 1),
         "of_others_percent" => ("of attainable without the slowest link", " %", 1),
         "of_best_link" => ("beside the best link alone", "", 2),
+        "of_mptcp" => ("beside kernel MPTCP", "", 2),
+        "time_s" => ("time", " s", 2),
         "of_plain" => ("beside plain links", "", 3),
         "of_no_recovery" => ("beside the bond without recovery", "", 2),
         "difference_percent" => ("difference when links are listed in the opposite order", " %", 1),
@@ -394,8 +396,8 @@ impl Report {
         }
         text.push_str("\n### New connections\n");
         text.push_str(
-            "| row | load | best link alone | all links alone | round robin | kernel MPTCP | bond, Mbit/s | the first | seconds | of attainable | not finished |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            "| row | load | best link alone | all links alone | round robin | kernel MPTCP | TCP as packets | bond, Mbit/s | the first | seconds | of attainable | not finished |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for row in &self.rows {
             if let Some(line) = row.fetch_line() {
@@ -474,13 +476,14 @@ impl Measured {
         let goodput = |carrier: Carrier| cell(self.figure(carrier, "goodput_mbps"), 1);
         bond("time_s")?;
         Some(format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} % | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} % | {} |\n",
             self.name,
             self.about,
             goodput(Carrier::Single),
             cell(self.figure(Carrier::Single, "sum_mbps"), 1),
             goodput(Carrier::RoundRobin),
             goodput(Carrier::Mptcp),
+            goodput(Carrier::Packets),
             goodput(Carrier::Bond),
             cell(bond("first_mbps"), 1),
             cell(bond("time_s"), 2),

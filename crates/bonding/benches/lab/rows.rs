@@ -20,6 +20,8 @@ pub(crate) enum Carrier {
     Plain,
     /// The bond without resending and repair symbols.
     NoRecovery,
+    /// The bond with TCP as packets (`[tcp] split = "off"`).
+    Packets,
     /// The bond with the baseline policy.
     RoundRobin,
     /// The kernel over the best link alone.
@@ -41,6 +43,7 @@ impl Carrier {
             Self::Reversed => "bond, order reversed",
             Self::Plain => "bond, plain links",
             Self::NoRecovery => "bond, no recovery",
+            Self::Packets => "bond, TCP as packets",
             Self::RoundRobin => "round robin",
             Self::Single => "best link alone",
             Self::Mptcp => "kernel MPTCP",
@@ -83,10 +86,20 @@ pub(crate) struct Transfer {
     pub(crate) protocol: Protocol,
 }
 
-/// A download of a fixed size over a new connection.
+/// What is fetched over new connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work {
+    /// So many bytes over one connection.
+    File(u64),
+    /// 30 objects of 60 kB over 6 connections, those of each one after the other.
+    Page,
+}
+
+/// Transfers of a fixed size, each over new connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fetch {
-    pub(crate) bytes: u64,
+    pub(crate) work: Work,
+    pub(crate) direction: IperfDirection,
     pub(crate) protocol: Protocol,
 }
 
@@ -106,10 +119,15 @@ impl Transfer {
 
     /// The emulator's direction of the transfer.
     pub(crate) const fn way(self) -> Direction {
-        match self.direction {
-            IperfDirection::Download => Direction::Down,
-            IperfDirection::Upload => Direction::Up,
-        }
+        way(self.direction)
+    }
+}
+
+/// The emulator's direction.
+const fn way(direction: IperfDirection) -> Direction {
+    match direction {
+        IperfDirection::Download => Direction::Down,
+        IperfDirection::Upload => Direction::Up,
     }
 }
 
@@ -132,7 +150,7 @@ pub(crate) enum Load {
     Idle,
     /// Web pages, one after the other, with pauses.
     Pages,
-    /// Downloads of a fixed size, each over a new connection.
+    /// Transfers of a fixed size, each over new connections.
     Fetch(Fetch),
     /// Short downloads and uploads by turns, one flow each.
     Turns,
@@ -148,13 +166,10 @@ impl Load {
             | Self::Step(transfer)
             | Self::Competing(transfer)
             | Self::Outage(transfer) => transfer.way(),
-            Self::Echo
-            | Self::Call
-            | Self::Idle
-            | Self::Pages
-            | Self::Fetch(_)
-            | Self::Turns
-            | Self::Limited => Direction::Down,
+            Self::Fetch(fetch) => way(fetch.direction),
+            Self::Echo | Self::Call | Self::Idle | Self::Pages | Self::Turns | Self::Limited => {
+                Direction::Down
+            }
         }
     }
 }
@@ -229,8 +244,13 @@ impl Row {
             }
             Load::Idle => "pings and nothing else".to_owned(),
             Load::Pages => "web pages, one after the other".to_owned(),
-            Load::Fetch(load) => {
-                format!("{} over a new connection by {}", size(load.bytes), load.protocol.name())
+            Load::Fetch(Fetch { work, direction, protocol }) => {
+                let what = match work {
+                    Work::File(bytes) => format!("{} over a new connection", size(bytes)),
+                    Work::Page => "a page of 30 × 60 kB over 6 new connections".to_owned(),
+                };
+                let up = if direction == IperfDirection::Upload { ", up," } else { "" };
+                format!("{what}{up} by {}", protocol.name())
             }
             Load::Turns => "downloads and uploads of 5 s by turns, 1 flow by TCP cubic".to_owned(),
             Load::Limited => "4 downloads by TCP cubic over a wire that is limited meanwhile".to_owned(),
@@ -243,8 +263,10 @@ fn size(bytes: u64) -> String {
     const MEBI: u64 = 1 << 20;
     if bytes.is_multiple_of(MEBI) {
         format!("{} MiB", bytes / MEBI)
-    } else {
+    } else if bytes.is_multiple_of(1_000_000) {
         format!("{} MB", bytes / 1_000_000)
+    } else {
+        format!("{} kB", bytes / 1_000)
     }
 }
 

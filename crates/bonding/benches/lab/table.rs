@@ -5,7 +5,7 @@ use std::time::Duration;
 use bonding_lab::tools::IperfDirection;
 
 use crate::rows::{
-    BBR, CUBIC, Carrier, Fetch, Load, Protocol, QUIC, Row, Target, Transfer, at_least, at_most, between,
+    BBR, CUBIC, Carrier, Fetch, Load, Protocol, QUIC, Row, Target, Transfer, Work, at_least, at_most, between,
 };
 
 const DOWN: IperfDirection = IperfDirection::Download;
@@ -22,6 +22,7 @@ const RECOVERY_NO_TCP: &[Carrier] =
 const CALL: &[Carrier] = &[Carrier::Bond, Carrier::NoRecovery, Carrier::Single];
 const OVERHEAD: &[Carrier] = &[Carrier::Bond, Carrier::NoRecovery];
 const ORDER: &[Carrier] = &[Carrier::Bond, Carrier::Reversed];
+const SPLIT: &[Carrier] = &[Carrier::Bond, Carrier::Packets, Carrier::Single, Carrier::Mptcp];
 const SEALING: &[Carrier] = &[Carrier::Bond, Carrier::Plain];
 
 const fn transfer(direction: IperfDirection, flows: u16, protocol: Protocol) -> Load {
@@ -179,15 +180,61 @@ fn calls() -> Vec<Row> {
     ]
 }
 
-/// Short downloads over new connections: never slower than over the best link alone.
+/// Short transfers over new connections: never slower than over the best link alone.
 fn short() -> Vec<Row> {
-    let protocols = [("cubic", CUBIC), ("bbr", BBR), ("quic", QUIC)];
-    let sizes = [1, 10, 50];
+    let protocols = [("bbr", BBR), ("quic", QUIC)];
     let one = |(megabytes, (name, protocol)): (u64, (&str, Protocol))| {
-        let load = Load::Fetch(Fetch { bytes: megabytes * 1_000_000, protocol });
+        let load = Load::Fetch(file(megabytes * 1_000, DOWN, protocol));
         row(format!("short-{megabytes}-{name}"), "reference", load, NO_TCP, &[BEST])
     };
-    sizes.into_iter().flat_map(|size| protocols.map(|protocol| (size, protocol))).map(one).collect()
+    let others = [1, 10, 50].into_iter().flat_map(|size| protocols.map(|protocol| (size, protocol))).map(one);
+    short_by_tcp().into_iter().chain(others).collect()
+}
+
+const fn file(kilobytes: u64, direction: IperfDirection, protocol: Protocol) -> Fetch {
+    Fetch { work: Work::File(kilobytes * 1_000), direction, protocol }
+}
+
+/// A name, and the times that are wanted: seconds for 100 kB, 1, 10, 50 MB and a page.
+const SHORT: [(&str, &str, [f64; 5]); 7] = [
+    ("reference", "", [0.17, 0.25, 0.55, 1.7, 0.45]),
+    ("dual", "-dual", [f64::NAN, 0.19, 0.93, 4.3, f64::NAN]),
+    ("hetero", "-hetero", [f64::NAN, f64::NAN, 1.35, 6.1, f64::NAN]),
+    ("lossy", "-lossy", [f64::NAN; 5]),
+    ("lossy-3", "-lossy3", [f64::NAN; 5]),
+    ("satphone", "-satphone", [f64::NAN; 5]),
+    ("adsl-dish", "-dish", [f64::NAN; 5]),
+];
+
+/// By the kernel's cubic. No slower than the best link alone by more than 5 %, nor than Multipath
+/// TCP.
+fn short_by_tcp() -> Vec<Row> {
+    let targets = |wanted: f64| {
+        let wanted = (!wanted.is_nan()).then(|| at_most("time_s", wanted));
+        wanted
+            .into_iter()
+            .chain([at_least("of_best_link", 0.952), at_least("of_mptcp", 1.0)])
+            .collect::<Vec<_>>()
+    };
+    let mut rows = Vec::new();
+    for (scenario, suffix, wanted) in SHORT {
+        let works = [
+            ("100k", file(100, DOWN, CUBIC)),
+            ("1", file(1_000, DOWN, CUBIC)),
+            ("10", file(10_000, DOWN, CUBIC)),
+            ("50", file(50_000, DOWN, CUBIC)),
+            ("page", Fetch { work: Work::Page, ..file(0, DOWN, CUBIC) }),
+        ];
+        for ((name, fetch), wanted) in works.into_iter().zip(wanted) {
+            let name = format!("short-{name}-cubic{suffix}");
+            rows.push(row(name, scenario, Load::Fetch(fetch), SPLIT, &targets(wanted)));
+        }
+        for (name, kilobytes) in [("1", 1_000), ("10", 10_000)] {
+            let load = Load::Fetch(file(kilobytes, UP, CUBIC));
+            rows.push(row(format!("short-{name}-up{suffix}"), scenario, load, SPLIT, &targets(f64::NAN)));
+        }
+    }
+    rows
 }
 
 /// Links as radio and carriers have them.
@@ -289,7 +336,7 @@ fn sweep() -> Vec<Row> {
             fetched.push(share(85.0));
         }
         let long = [share(92.0), BEST];
-        let fetch = |protocol| Load::Fetch(Fetch { bytes: BYTES, protocol });
+        let fetch = |protocol| Load::Fetch(Fetch { work: Work::File(BYTES), direction: DOWN, protocol });
         let name = |kind: &str| format!("{scenario}-{kind}");
         [
             row(name("tcp"), scenario, fetch(CUBIC), ALONE_MPTCP, &fetched),

@@ -10,7 +10,7 @@
 //! listener, [`Hairpin::refuse`] answers it, [`Hairpin::release`] lets it go as a packet. The
 //! application sees its destination: all but addresses and ports stays (hops, marks,
 //! identifications, options), and a partial checksum stays partial, so that the device merges the
-//! packets again. ICMP errors about its packets are told to the listener's kernel.
+//! packets again. The listener's kernel is told ICMP errors about its packets.
 //!
 //! ```text
 //! Held ─ admit ► Admitted ─ accept ► Open ─ forget ► Closing ─ quiet ► (gone)
@@ -20,7 +20,7 @@
 //! ```
 //!
 //! Contract: the owner gives each packet of the device, in order, and polls events after each
-//! batch. `now` is a time since an epoch of the owner's that never runs back. The stand-in is no
+//! batch. `now` is a time since an epoch of the owner that never runs back. The stand-in is no
 //! address of any host and its route is the device. The listener is bound to the own address and to
 //! the device, and the owner closes accepted sockets that [`Hairpin::accept`] does not know.
 //! Packets from the tunnel's far end are written only if [`Hairpin::may_enter`]. Total on any
