@@ -152,7 +152,9 @@ impl<'lab> Running<'lab> {
         };
         let links = || self.lab.scenario().links.iter().map(|link| link.name.clone()).collect();
         let devices = if self.bond.is_some() {
-            vec![TUNNEL.to_owned()]
+            // Bytes of connections that end at the server do not come out of its tunnel.
+            let own = (host == Host::Server).then_some("lo");
+            own.into_iter().chain([TUNNEL]).map(str::to_owned).collect()
         } else {
             self.device.clone().map_or_else(links, |device| vec![device])
         };
