@@ -3,7 +3,7 @@
 //!
 //! A nonce is the link's number (4 bytes) and the counter on that link (8 bytes), as in
 //! draft-ietf-quic-multipath. The caller must never use a pair twice under one key;
-//! [`crate::session`] counts per link.
+//! [`crate::session`] counts per link, and obeys [`Usage`].
 
 use std::fmt;
 
@@ -43,6 +43,40 @@ impl Cipher {
             Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
         }
     }
+}
+
+/// How much one key may be used: docs/decisions/0065-limits-of-a-key.md. An attacker's advantage
+/// stays below 2^-57 at each bound, the target of RFC 9001, for datagrams of any size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// [Blocks](blocks) sealed after which new keys are to be made.
+    pub renew_blocks: u64,
+    /// [Blocks](blocks) sealed after which the key seals no more.
+    pub refuse_blocks: u64,
+    /// Datagrams that did not authenticate, after which the key opens no more.
+    pub forgeries: u64,
+}
+
+impl Usage {
+    /// The bounds for a cipher.
+    pub const fn of(cipher: Cipher) -> Self {
+        match cipher {
+            // draft-irtf-cfrg-aead-limits §5.1.1: the advantage of seeing a difference from random
+            // is at most blocks² / 2^129. RFC 9001 §6.6: 2^52 forgeries, datagrams of 2^16 bytes.
+            Cipher::Aes256Gcm => Self { renew_blocks: 1 << 35, refuse_blocks: 1 << 36, forgeries: 1 << 52 },
+            // The same draft, §5.2: no bound but the nonces', of which there is no end here; the
+            // number is WireGuard's (whitepaper §6). Forgeries: the advantage is at most v × (l +
+            // 1) / 2^103, with l = 4,096 blocks in a datagram of 2^16 bytes.
+            Cipher::ChaCha20Poly1305 => {
+                Self { renew_blocks: 1 << 60, refuse_blocks: (1 << 60) + (1 << 50), forgeries: 1 << 33 }
+            }
+        }
+    }
+}
+
+/// Blocks of a cipher that sealing so many bytes takes: one for each 16 bytes, and the tag's.
+pub const fn blocks(bytes: usize) -> u64 {
+    bytes.div_ceil(16) as u64 + 1
 }
 
 /// A key of one direction.
@@ -117,6 +151,32 @@ mod tests {
             assert_eq!(shown, expected, "{cipher:?}");
             assert_eq!(key(cipher).open(3, 42, &AAD, &mut bytes), Ok(FRAME.len()));
             assert_eq!(bytes[..FRAME.len()], FRAME);
+        }
+    }
+
+    /// The formulas of draft-irtf-cfrg-aead-limits, in powers of two. RFC 9001 has the target.
+    #[test]
+    fn limits_keep_the_advantage_below_the_target() {
+        let target = -57.0;
+        let largest = 4_096.0_f64;
+        let gcm = Usage::of(Cipher::Aes256Gcm);
+        assert!(2.0 * (gcm.refuse_blocks as f64).log2() - 129.0 <= target);
+        assert!(1.0 + (gcm.forgeries as f64 * (largest + 1.0)).log2() - 128.0 <= target);
+        let chacha = Usage::of(Cipher::ChaCha20Poly1305);
+        assert!((chacha.forgeries as f64 * (largest + 1.0)).log2() - 103.0 <= target);
+    }
+
+    /// New keys take a few seconds at worst. At 10 Gbit/s, in datagrams of whatever size, they are
+    /// not asked for too often nor too late.
+    #[test]
+    fn limits_leave_time_for_new_keys() {
+        for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+            let usage = Usage::of(cipher);
+            for bytes in [40, 100, 576, 1_424, 8_960, 65_450] {
+                let a_second = 10_000_000_000 / 8 / bytes as u64 * blocks(bytes);
+                assert!(usage.renew_blocks / a_second > 120, "{cipher:?}, {bytes}");
+                assert!((usage.refuse_blocks - usage.renew_blocks) / a_second > 120, "{cipher:?}, {bytes}");
+            }
         }
     }
 

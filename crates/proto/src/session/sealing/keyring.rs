@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use crate::crypto::aead::{AeadKey, Cipher, TAG_BYTES};
+use crate::crypto::aead::{self, AeadKey, Cipher, TAG_BYTES, Usage};
 use crate::crypto::replay::ReplayWindow;
 use crate::discard::Discard;
 use crate::handshake::TransportKeys;
@@ -33,26 +33,23 @@ pub(in crate::session) const SEALING_BYTES: usize = SEALED_HEADER_BYTES + TAG_BY
 /// open.
 const NEXT_MAX: usize = 3;
 
-/// How long keys serve. The values are WireGuard's.
+/// How long keys serve.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::session) struct KeyLimits {
     /// After this the client makes new keys.
     pub(in crate::session) rekey_after: Duration,
     /// After this the keys are refused.
     pub(in crate::session) refuse_after: Duration,
-    /// Datagrams sealed, on all links, after which the client makes new keys.
-    pub(in crate::session) rekey_datagrams: u64,
-    /// Datagrams sealed after which the keys are refused.
-    pub(in crate::session) refuse_datagrams: u64,
+    /// How much they may be used on all links, which their cipher says.
+    pub(in crate::session) usage: fn(Cipher) -> Usage,
 }
 
 impl KeyLimits {
-    /// WireGuard's limits (whitepaper §6).
+    /// The times are WireGuard's (whitepaper §6).
     pub(in crate::session) const DEFAULT: Self = Self {
         rekey_after: Duration::from_secs(120),
         refuse_after: Duration::from_secs(180),
-        rekey_datagrams: 1 << 60,
-        refuse_datagrams: (1 << 60) + (1 << 50),
+        usage: Usage::of,
     };
 }
 
@@ -74,12 +71,16 @@ struct KeySet {
     made_at: Instant,
     /// The peer's run that made them with us.
     peer_epoch: u32,
-    sealed: u64,
+    usage: Usage,
+    sealed_blocks: u64,
+    opened_blocks: u64,
+    /// Datagrams that did not authenticate.
+    forgeries: u64,
     lanes: Vec<Lane>,
 }
 
 impl KeySet {
-    fn new(keys: TransportKeys, peer_epoch: u32, now: Instant) -> Self {
+    fn new(keys: TransportKeys, usage: Usage, peer_epoch: u32, now: Instant) -> Self {
         Self {
             local_index: keys.local_index,
             remote_index: keys.remote_index,
@@ -88,9 +89,48 @@ impl KeySet {
             receive: keys.receive,
             made_at: now,
             peer_epoch,
-            sealed: 0,
+            usage,
+            sealed_blocks: 0,
+            opened_blocks: 0,
+            forgeries: 0,
             lanes: Vec::new(),
         }
+    }
+
+    /// Whether it may seal as far as its use goes.
+    const fn may_seal(&self) -> bool {
+        self.sealed_blocks < self.usage.refuse_blocks
+    }
+
+    /// Whether new keys are to be made because of its use. The peer counts what it seals as this
+    /// side does, and asks for nothing: what arrived of it stands for it.
+    const fn is_used_up(&self) -> bool {
+        let Usage { renew_blocks, forgeries, .. } = self.usage;
+        self.sealed_blocks >= renew_blocks
+            || self.opened_blocks >= renew_blocks
+            || self.forgeries >= forgeries / 2
+    }
+
+    /// Cheap checks first: nothing that was seen before costs an opening.
+    fn open(
+        &mut self,
+        header: &SealedHeader,
+        datagram: &mut [u8],
+        limits: KeyLimits,
+        now: Instant,
+    ) -> Result<(usize, bool), Discard> {
+        if now.saturating_since(self.made_at) >= limits.refuse_after {
+            return Err(Discard::Expired);
+        }
+        let lane = self.lanes.get(usize::from(header.link));
+        lane.map_or(Ok(()), |lane| lane.window.check(header.counter))?;
+        let (aad, sealed) =
+            datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>().ok_or(Discard::Truncated)?;
+        let opened = self.receive.open(header.link, header.counter, aad, sealed);
+        let size = opened.inspect_err(|_| self.forgeries += 1)?;
+        self.opened_blocks += aead::blocks(size);
+        let newest = self.lane(header.link).is_some_and(|lane| lane.window.accept(header.counter));
+        Ok((size, newest))
     }
 
     fn lane(&mut self, link: u8) -> Option<&mut Lane> {
@@ -152,7 +192,8 @@ impl Keyring {
 
     /// A client's handshake is done: its keys are used from now on.
     pub(in crate::session) fn install(&mut self, keys: TransportKeys, peer_epoch: u32, now: Instant) {
-        self.promote(KeySet::new(keys, peer_epoch, now));
+        let usage = (self.limits.usage)(keys.cipher);
+        self.promote(KeySet::new(keys, usage, peer_epoch, now));
     }
 
     /// A server's handshake is done: its keys are used when the client has used them.
@@ -161,7 +202,8 @@ impl Keyring {
             let oldest = self.next.remove(0);
             self.freed.push(oldest.local_index);
         }
-        self.next.push(KeySet::new(keys, peer_epoch, now));
+        let usage = (self.limits.usage)(keys.cipher);
+        self.next.push(KeySet::new(keys, usage, peer_epoch, now));
     }
 
     fn promote(&mut self, keys: KeySet) {
@@ -203,8 +245,22 @@ impl Keyring {
         self.current.iter().chain(&self.previous).chain(&self.next)
     }
 
-    /// Checks and opens a sealed datagram where it lies.
+    /// Checks and opens a sealed datagram where it lies. Keys that too many forgeries were tried on
+    /// are forgotten.
     pub(in crate::session) fn open(
+        &mut self,
+        header: &SealedHeader,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Result<Opened, Discard> {
+        let opened = self.open_with(header, datagram, now);
+        if opened == Err(Discard::Unauthenticated) {
+            self.drop_if(|keys| keys.forgeries >= keys.usage.forgeries);
+        }
+        opened
+    }
+
+    fn open_with(
         &mut self,
         header: &SealedHeader,
         datagram: &mut [u8],
@@ -217,7 +273,7 @@ impl Keyring {
         let is_current = self.current.as_ref().is_some_and(|keys| keys.local_index == index);
         let keys = if is_current { &mut self.current } else { &mut self.previous };
         let keys = keys.as_mut().filter(|keys| keys.local_index == index).ok_or(Discard::UnknownSession)?;
-        let (size, newest) = open_under(keys, header, datagram, self.limits, now)?;
+        let (size, newest) = keys.open(header, datagram, self.limits, now)?;
         Ok(Opened { size, newest: newest && is_current, is_current, confirmed: None })
     }
 
@@ -230,7 +286,7 @@ impl Keyring {
         now: Instant,
     ) -> Result<Opened, Discard> {
         let keys = self.next.get_mut(at).ok_or(Discard::UnknownSession)?;
-        let (size, newest) = open_under(keys, header, datagram, self.limits, now)?;
+        let (size, newest) = keys.open(header, datagram, self.limits, now)?;
         let keys = self.next.remove(at);
         let peer_epoch = keys.peer_epoch;
         // Handshakes begun before this one are over; the client may still come to use a later one.
@@ -242,19 +298,18 @@ impl Keyring {
     /// Whether there are keys to seal with.
     pub(in crate::session) fn can_seal(&self, now: Instant) -> bool {
         self.current.as_ref().is_some_and(|keys| {
-            now.saturating_since(keys.made_at) < self.limits.refuse_after
-                && keys.sealed < self.limits.refuse_datagrams
+            now.saturating_since(keys.made_at) < self.limits.refuse_after && keys.may_seal()
         })
     }
 
     /// Whether there are keys that may seal more, unless their time is over.
     pub(in crate::session) fn serves(&self) -> bool {
-        self.current.as_ref().is_some_and(|keys| keys.sealed < self.limits.refuse_datagrams)
+        self.current.as_ref().is_some_and(KeySet::may_seal)
     }
 
-    /// Whether so much was sealed that a client is to make new keys.
+    /// Whether the keys in use were used so much that a client is to make new ones.
     pub(in crate::session) fn is_used_up(&self) -> bool {
-        self.current.as_ref().is_some_and(|keys| keys.sealed >= self.limits.rekey_datagrams)
+        self.current.as_ref().is_some_and(KeySet::is_used_up)
     }
 
     /// Seals the datagram that begins at `start` of `buf` and ends with it. To be called only when
@@ -287,7 +342,6 @@ impl Keyring {
         now: Instant,
     ) -> Option<([u8; TAG_BYTES], SealedAs)> {
         let keys = self.current.as_mut()?;
-        keys.sealed += 1;
         let receiver_index = keys.remote_index;
         let lane = keys.lane(link)?;
         let counter = lane.next_counter;
@@ -296,6 +350,7 @@ impl Keyring {
             SealedHeader { link, flow, stamp: sealed::stamp(now), receiver_index, counter }.to_bytes();
         let (head, frames) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>()?;
         *head = header;
+        keys.sealed_blocks += aead::blocks(frames.len());
         Some((keys.send.seal(link, counter, &header, frames), SealedAs { key: receiver_index, counter }))
     }
 
@@ -331,10 +386,15 @@ impl Keyring {
 
     /// Forgets keys that are too old. Whether those in use are gone.
     pub(in crate::session) fn on_time(&mut self, now: Instant) -> bool {
-        let expired = |keys: &KeySet| now.saturating_since(keys.made_at) >= self.limits.refuse_after;
-        let current = self.current.take_if(|keys| expired(keys));
-        let previous = self.previous.take_if(|keys| expired(keys));
-        let next = self.next.extract_if(.., |keys| expired(keys));
+        let refuse_after = self.limits.refuse_after;
+        self.drop_if(|keys| now.saturating_since(keys.made_at) >= refuse_after)
+    }
+
+    /// Forgets some keys. Whether those in use are gone.
+    fn drop_if(&mut self, is_over: impl Fn(&KeySet) -> bool) -> bool {
+        let current = self.current.take_if(|keys| is_over(keys));
+        let previous = self.previous.take_if(|keys| is_over(keys));
+        let next = self.next.extract_if(.., |keys| is_over(keys));
         let gone = current.is_some();
         self.freed.extend(current.into_iter().chain(previous).chain(next).map(|keys| keys.local_index));
         gone
@@ -359,25 +419,6 @@ impl Keyring {
     pub(in crate::session) const fn rekeys(&self) -> u64 {
         self.rekeys
     }
-}
-
-/// Cheap checks first: nothing that was seen before costs an opening.
-fn open_under(
-    keys: &mut KeySet,
-    header: &SealedHeader,
-    datagram: &mut [u8],
-    limits: KeyLimits,
-    now: Instant,
-) -> Result<(usize, bool), Discard> {
-    if now.saturating_since(keys.made_at) >= limits.refuse_after {
-        return Err(Discard::Expired);
-    }
-    let lane = keys.lanes.get(usize::from(header.link));
-    lane.map_or(Ok(()), |lane| lane.window.check(header.counter))?;
-    let (aad, sealed) = datagram.split_first_chunk_mut::<SEALED_HEADER_BYTES>().ok_or(Discard::Truncated)?;
-    let size = keys.receive.open(header.link, header.counter, aad, sealed)?;
-    let newest = keys.lane(header.link).is_some_and(|lane| lane.window.accept(header.counter));
-    Ok((size, newest))
 }
 
 #[cfg(test)]

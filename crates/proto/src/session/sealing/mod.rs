@@ -9,8 +9,7 @@ use zeroize::Zeroizing;
 
 use self::dialer::Dialer;
 pub(super) use self::dialer::Shown;
-use self::keyring::KeyLimits;
-pub(super) use self::keyring::{Keyring, SEALING_BYTES, SealedAs};
+pub(super) use self::keyring::{KeyLimits, Keyring, SEALING_BYTES, SealedAs};
 use super::link_table::{LinkTable, Transition};
 use crate::config::ClientSealing;
 use crate::crypto::keys::PrivateKey;
@@ -82,7 +81,15 @@ impl Sealing {
         if !links.accepts_sealed(id, flow, &path) {
             return Err(Discard::UnknownPeer);
         }
-        let opened = self.keyring.open(&header, &mut data, now)?;
+        let had_keys = self.keyring.cipher().is_some();
+        let opened = self.keyring.open(&header, &mut data, now);
+        if had_keys
+            && self.keyring.cipher().is_none()
+            && let Some(dialer) = &mut self.dialer
+        {
+            dialer.on_keys_gone(now);
+        }
+        let opened = opened?;
         data.truncate(SEALED_HEADER_BYTES + opened.size);
         data.advance(SEALED_HEADER_BYTES);
         let arrival = Arrival {

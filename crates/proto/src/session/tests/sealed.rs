@@ -790,3 +790,33 @@ fn what_all_sessions_hold_for_gaps_is_bounded() {
     world.idle(500);
     assert!(world.up.iter().copied().eq(1..2_001), "all were delivered, in order");
 }
+
+/// An attacker on a link tries forgeries until the client's key ends: the client has new keys after
+/// a round trip, and does not wait until it finds its links silent.
+#[test]
+fn a_key_that_forgeries_ended_is_replaced_at_once() {
+    use crate::crypto::aead::Usage;
+    use crate::session::sealing::{KeyLimits, Keyring};
+
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    let usage = |_| Usage { renew_blocks: 1 << 35, refuse_blocks: 1 << 36, forgeries: 100 };
+    world.client.sealing.keyring = Keyring::new(KeyLimits { usage, ..KeyLimits::DEFAULT });
+    world.idle(500);
+    let to_client = |flight: &Flight| !flight.0 && flight.3[0] == 0x84;
+    while !world.flying.values().any(to_client) {
+        world.idle(1);
+    }
+    let (_, socket, remote, mut forged) =
+        world.flying.values().find(|flight| to_client(flight)).cloned().unwrap();
+    *forged.last_mut().unwrap() ^= 1;
+    for _ in 0..100 {
+        assert_eq!(world.give(false, socket, remote, &forged), Err(Discard::Unauthenticated));
+    }
+    assert_eq!(world.client.cipher(), None);
+    assert_eq!(world.give(false, socket, remote, &forged), Err(Discard::UnknownSession));
+    world.idle(50);
+    assert!(world.client.cipher().is_some());
+    let end = world.traffic(300, 0);
+    world.idle(100);
+    assert!(complete(&world.up, end) && complete(&world.down, end));
+}

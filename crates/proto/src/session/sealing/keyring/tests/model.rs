@@ -89,7 +89,7 @@ impl Side {
 
 /// One side's part of handshake `number`: each key is sealed with by one side and opened with by
 /// the other.
-fn keys(number: u32, client: bool) -> TransportKeys {
+pub(super) fn keys(number: u32, client: bool) -> TransportKeys {
     let [_, _, high, low] = number.to_be_bytes();
     let key = |up: bool| {
         AeadKey::new(
