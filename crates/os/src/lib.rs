@@ -11,6 +11,7 @@
 
 pub mod address;
 mod checksum;
+pub mod clocks;
 pub mod coalesce;
 pub mod hairpin;
 pub mod monitor;

@@ -2,8 +2,8 @@
 //!
 //! Inner IP packets and received datagrams go in; datagrams to send and inner packets in order come
 //! out. The core does no I/O, reads no clock and has no randomness of its own: time is an argument,
-//! seeds are configuration. The same code runs over TUN and UDP, and in a simulator where an hour
-//! passes in a second.
+//! seeds are configuration, and fresh entropy is an input. The same code runs over TUN and UDP, and
+//! in a simulator where an hour passes in a second.
 //!
 //! The contract with a driver is [`StateMachine`]: after every input, drain every output, then wait
 //! for the next input or [`StateMachine::poll_timeout`], whichever comes first.
@@ -138,6 +138,20 @@ pub trait StateMachine {
     /// Tells every peer that the session ends. Drain what is to be transmitted, and use the machine
     /// no more.
     fn close(&mut self, now: Instant);
+    /// Whether an input draws secrets: a datagram or, without one, [`Self::handle_timeout`].
+    fn draws_secrets(&self, _datagram: Option<&Datagram>, _now: Instant) -> bool {
+        false
+    }
+    /// Secrets depend on `entropy` as well from now on. A driver on a machine calls it right before
+    /// an input that [`Self::draws_secrets`], with random numbers of the system: the machine may be
+    /// one of several that were restored from one image, and then its memory is theirs. Without it
+    /// the same seeds give the same run.
+    fn mix_entropy(&mut self, _entropy: &[u8; 32]) {}
+    /// The machine slept, or is a copy of an earlier state. Nothing is sealed or opened under the
+    /// present keys any more, and a client asks for others at once. To its peers this is another
+    /// run, since they may have seen later counters than it knows of. `unseen` is time that passed
+    /// without passing in `now`. To be called after [`Self::mix_entropy`].
+    fn forget_keys(&mut self, _unseen: Duration, _now: Instant) {}
     /// The least round trip over a socket, where that is known.
     fn round_trip(&self, _socket: SocketId) -> Option<Duration> {
         None

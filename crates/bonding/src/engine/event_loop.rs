@@ -21,6 +21,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use bonding_os::clocks::Reading;
 use bonding_os::coalesce::Outbound;
 use bonding_os::monitor::{Monitor, MonitorError};
 use bonding_os::poll::{Interest, Poller, Ready};
@@ -29,13 +30,15 @@ use bonding_os::throttle::Throttle;
 use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_os::udp::{BATCH_BYTES_MAX, Received, UdpCounters};
 use bonding_proto::{Datagram, Instant, LinkId, PacketBuf, Path, SocketEvent, SocketId, StateMachine};
+use zeroize::Zeroizing;
 
 use super::clock::Clock;
 use super::command::{Command, Reply};
+use super::copies::{Gap, Watch};
 use super::gathering::Gathering;
 use super::moderation::{Moderation, Recency};
 use super::sockets::Sockets;
-use super::{Running, Service};
+use super::{Running, Service, setup};
 use crate::client::splitter::Redirecting;
 use crate::status::{Io, Snapshot};
 use crate::trace::file::TraceFile;
@@ -175,6 +178,7 @@ pub(crate) struct Engine<M, D> {
     signals: Signals,
     poller: Poller,
     clock: Clock,
+    watch: Watch,
     status_interval: Duration,
     status_at: Instant,
     retry_at: Instant,
@@ -257,6 +261,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             signals,
             poller,
             clock,
+            watch: Watch::new(Reading::now()),
             status_interval,
             status_at: clock.now() + status_interval,
             retry_at: clock.now(),
@@ -334,6 +339,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         shell.handle_due();
         service.handle_due();
         let woke_at = self.clock.now();
+        self.watch_clocks(Reading::now(), woke_at);
         self.taken = 0;
         self.look(woke_at);
         self.work(tun_ready)?;
@@ -475,6 +481,18 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         told
     }
 
+    /// Before anything is sealed: keys that may be a copy's go, and a log line says why.
+    pub(super) fn watch_clocks(&mut self, reading: Reading, now: Instant) {
+        let Some(gap) = self.watch.check(reading) else { return };
+        match gap {
+            Gap::Slept(time) => tracing::info!(?time, "the machine slept: new keys"),
+            Gap::Jumped(time) => tracing::info!(?time, "the system's clock jumped: new keys"),
+            Gap::SetBack(time) => tracing::info!(?time, "the system's clock was set back: new keys"),
+        }
+        mix_entropy(&mut self.machine);
+        self.machine.forget_keys(gap.unseen(), now);
+    }
+
     /// Rounds of input, time and output, until no input is ready or the last round is over.
     fn work(&mut self, mut tun_ready: bool) -> Result<(), LoopError> {
         for _ in 0..ROUNDS_MAX {
@@ -484,6 +502,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             }
             let now = self.clock.now();
             if self.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                if self.machine.draws_secrets(None, now) {
+                    mix_entropy(&mut self.machine);
+                }
                 self.machine.handle_timeout(now);
             }
             self.seen = now;
@@ -510,12 +531,19 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             *taken += datagrams.len();
             // Read after the receive: no datagram came later.
             let (system, now) = clock.system_and_now();
+            let mut is_mixed = false;
             for Received { remote, local, is_marked, arrived, data, .. } in datagrams.drain(..) {
                 let path = Path { socket: *id, remote, local };
                 let waited = arrived.and_then(|arrived| system.checked_sub(arrived));
                 let waited = waited.filter(|waited| *waited <= WAITED_MAX).unwrap_or_default();
+                let datagram = Datagram { path, data, waited, is_marked };
+                // Once for those that came together: a machine is not copied that often.
+                if !is_mixed && machine.draws_secrets(Some(&datagram), now) {
+                    mix_entropy(machine);
+                    is_mixed = true;
+                }
                 // Counted by the machine.
-                let _ = machine.handle_datagram(Datagram { path, data, waited, is_marked }, now);
+                let _ = machine.handle_datagram(datagram, now);
             }
             more
         });
@@ -581,6 +609,15 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let result = self.device.send_batch(&self.released).map_err(LoopError::Device);
         self.released.clear();
         result
+    }
+}
+
+/// Gives the machine random numbers of the system, which the kernel renews where it learns that the
+/// machine is a copy.
+fn mix_entropy(machine: &mut impl StateMachine) {
+    match setup::entropy() {
+        Ok(entropy) => machine.mix_entropy(&Zeroizing::new(entropy)),
+        Err(error) => tracing::warn!(%error, "no fresh random numbers"),
     }
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod cipher;
 pub(crate) mod clock;
 pub mod command;
+mod copies;
 pub(crate) mod event_loop;
 pub(crate) mod events;
 mod gathering;

@@ -37,6 +37,10 @@ struct Machine {
     taken_max: usize,
     /// How long it takes to send something.
     sending: Duration,
+    /// What it was given to draw from, and how much of it the last input found.
+    entropy: Vec<[u8; 32]>,
+    drawn: Vec<usize>,
+    forgotten: Vec<Duration>,
 }
 
 impl StateMachine for Machine {
@@ -50,12 +54,27 @@ impl StateMachine for Machine {
     }
 
     fn handle_datagram(&mut self, datagram: Datagram, _: Instant) -> Result<(), Discard> {
+        self.drawn.push(self.entropy.len());
         self.delivered.push_back(PacketBuf::from(datagram.data.freeze()));
         Ok(())
     }
 
+    fn draws_secrets(&self, datagram: Option<&Datagram>, now: Instant) -> bool {
+        datagram.map_or(self.tick_at <= now, |datagram| datagram.data.first() == Some(&0x81))
+    }
+
+    fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.entropy.push(*entropy);
+    }
+
+    fn forget_keys(&mut self, unseen: Duration, _: Instant) {
+        self.forgotten.push(unseen);
+        self.drawn.push(self.entropy.len());
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         if now >= self.tick_at {
+            self.drawn.push(self.entropy.len());
             self.tick_at = now + self.tick;
             self.ticks += 1;
             self.taken = 0;
@@ -179,6 +198,9 @@ impl World {
             taken: 0,
             taken_max: 0,
             sending: Duration::ZERO,
+            entropy: Vec::new(),
+            drawn: Vec::new(),
+            forgotten: Vec::new(),
         };
         let engine = Engine::new(Parts {
             machine,
@@ -289,6 +311,39 @@ fn a_deadline_that_passes_while_something_is_sent_is_not_stuck() {
     world.turn_once_at_least();
     // If the test was interrupted for 10 ms, the machine has ticked before.
     assert!(world.engine.machine.ticks == 1 || world.engine.wait_for([None; 3]).is_zero());
+}
+
+#[test]
+fn the_machine_has_fresh_entropy_before_each_input_that_draws() {
+    let mut world = World::new(LONG);
+    world.peer.send_to(&[1; 90], world.near).unwrap();
+    world.turn();
+    assert_eq!(world.engine.machine.drawn, [0], "this one draws nothing");
+    world.peer.send_to(&[0x81; 90], world.near).unwrap();
+    world.turn();
+    assert_eq!(world.engine.machine.drawn, [0, 1]);
+    world.engine.machine.tick_at = world.engine.seen() + Duration::from_nanos(1);
+    world.turn();
+    assert_eq!(world.engine.machine.drawn, [0, 1, 2]);
+    let given: std::collections::BTreeSet<_> = world.engine.machine.entropy.iter().collect();
+    assert_eq!(given.len(), 2, "each is another");
+}
+
+#[test]
+fn a_machine_that_slept_forgets_its_keys() {
+    use bonding_os::clocks::Reading;
+
+    let mut world = World::new(LONG);
+    world.turn_once_at_least();
+    assert!(world.engine.machine.forgotten.is_empty());
+    let now = Reading::now();
+    let slept = Duration::from_secs(100);
+    let woken = Reading { boottime: now.boottime + slept, realtime: now.realtime + slept, ..now };
+    let at = world.engine.seen();
+    world.engine.watch_clocks(woken, at);
+    let [unseen] = world.engine.machine.forgotten[..] else { panic!("once") };
+    assert!(unseen.abs_diff(slept) < Duration::from_millis(100), "{unseen:?}");
+    assert_eq!(world.engine.machine.drawn, [1], "it has fresh entropy first");
 }
 
 impl World {

@@ -76,6 +76,8 @@ pub struct Client {
     /// Bytes that each link carried in sessions that have ended.
     past_bytes: Vec<u64>,
     rng: SecretRng,
+    /// Time that passed without passing in `now`.
+    unseen: Duration,
     servers: Vec<ServerEntry>,
     active: usize,
     /// Since when the active server is silent; `None`: the server answers.
@@ -111,6 +113,7 @@ impl Client {
             opened: 0,
             past_bytes: Vec::new(),
             rng: SecretRng::new(entropy),
+            unseen: Duration::ZERO,
             servers: servers.into_iter().map(new_entry).collect(),
             active: 0,
             silent_since: Some(now),
@@ -203,6 +206,9 @@ impl Client {
         let mut session = Session::new(config, now);
         session.set_full(self.full);
         session.set_trace(self.trace);
+        if !self.unseen.is_zero() {
+            session.forget_keys(self.unseen, now);
+        }
         // The first handshake is due at once.
         session.handle_timeout(now);
         if let Some(mut over) = entry.session.replace(session) {
@@ -470,6 +476,28 @@ impl StateMachine for Client {
     fn close(&mut self, now: Instant) {
         for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
             session.close(CloseReason::Shutdown, now);
+        }
+    }
+
+    fn draws_secrets(&self, datagram: Option<&Datagram>, now: Instant) -> bool {
+        // A review may begin a session.
+        let reviews = self.review_at.is_some_and(|at| at <= now);
+        let mut sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
+        datagram.is_none() && (reviews || sessions.any(|session| session.draws_secrets(None, now)))
+    }
+
+    fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.mix_entropy(entropy);
+        }
+    }
+
+    fn forget_keys(&mut self, unseen: Duration, now: Instant) {
+        self.unseen += unseen;
+        self.template.epoch = self.rng.next_u64();
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.forget_keys(unseen, now);
         }
     }
 

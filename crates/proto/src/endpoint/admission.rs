@@ -179,6 +179,12 @@ impl Admission {
         self.rng.fill(seed);
     }
 
+    /// What is drawn depends on `entropy` as well.
+    pub(super) fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+        self.responder.mix_entropy(entropy);
+    }
+
     /// A random number for a new receiver index.
     pub(super) fn next_u32(&mut self) -> u32 {
         self.rng.next_u32()

@@ -92,7 +92,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone)]
 struct Settings {
     policy: crate::config::Policy,
-    heartbeat_interval: std::time::Duration,
+    heartbeat_interval: Duration,
     mtu: u16,
     mss_clamp: bool,
     recovery: crate::config::RecoveryConfig,
@@ -720,6 +720,31 @@ impl StateMachine for Endpoint {
             self.on_drained(id, now);
         }
         None
+    }
+
+    fn draws_secrets(&self, datagram: Option<&Datagram>, _now: Instant) -> bool {
+        let kind = datagram.and_then(|datagram| DatagramKind::of(&datagram.data));
+        kind == Some(DatagramKind::Initiation) && self.admission.is_some()
+    }
+
+    fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+        if let Some(admission) = &mut self.admission {
+            admission.mix_entropy(entropy);
+        }
+    }
+
+    fn forget_keys(&mut self, unseen: Duration, now: Instant) {
+        for number in 0..self.slots.len() {
+            let Ok(id) = u16::try_from(number).map(SessionId) else { break };
+            let mut entropy = [0; 32];
+            self.rng.fill(&mut entropy);
+            if let Some(slot) = self.slot(id) {
+                slot.session.mix_entropy(&entropy);
+                slot.session.forget_keys(unseen, now);
+                self.mark(id);
+            }
+        }
     }
 
     fn poll_packet(&mut self) -> Option<PacketBuf> {

@@ -105,6 +105,11 @@ impl Responder {
         }
     }
 
+    /// What is drawn depends on `entropy` as well.
+    pub fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+    }
+
     /// Decides whether to process an initiation. Cheap; keeps no memory for an unproven address
     /// beyond its budget.
     pub fn admit(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Result<Verdict, Discard> {

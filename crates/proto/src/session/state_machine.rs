@@ -139,6 +139,24 @@ impl StateMachine for Session {
         Self::close(self, CloseReason::Shutdown, now);
     }
 
+    fn draws_secrets(&self, datagram: Option<&Datagram>, now: Instant) -> bool {
+        datagram.is_none() && self.sealing.draws_secrets(now)
+    }
+
+    fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.sealing.mix_entropy(entropy);
+    }
+
+    fn forget_keys(&mut self, unseen: Duration, now: Instant) {
+        // The peer drops its ends of streams, and tells no more what arrived.
+        self.redundancy.clear();
+        self.streams.clear();
+        self.links.on_close(now);
+        self.settle_changes(now);
+        self.epoch = self.sealing.forget_keys(unseen, now);
+        self.tracer.on_keys(KeyChange::Expired, self.rekeys(), now);
+    }
+
     fn poll_packet(&mut self) -> Option<PacketBuf> {
         if let Some(answer) = self.ingress.poll_answer() {
             return Some(answer);

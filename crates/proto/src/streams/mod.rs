@@ -538,6 +538,8 @@ impl Streams {
                 self.free(id);
                 self.events.push_back(StreamEvent::Reset(id));
             }
+            // Of those that ended before, messages may wait.
+            self.abandoned.push(id);
         }
         self.entries.clear();
     }

@@ -101,6 +101,8 @@ pub(in crate::session) struct Dialer {
     /// When to begin the next attempt, and when the last one began, if there was one.
     due: Option<Instant>,
     begun_at: Instant,
+    /// Time that passed without passing in `now`.
+    unseen: Duration,
     /// Where the newest attempt is still to be sent.
     outbox: VecDeque<(LinkId, Path)>,
     sent: BTreeMap<(LinkId, SocketAddr), Sent>,
@@ -120,6 +122,7 @@ impl Dialer {
             tries: 0,
             due: Some(now),
             begun_at: Instant::ZERO,
+            unseen: Duration::ZERO,
             outbox: VecDeque::new(),
             sent: BTreeMap::new(),
             cookies: BTreeMap::new(),
@@ -129,6 +132,16 @@ impl Dialer {
     /// When [`Self::on_time`] has something to do.
     pub(in crate::session) fn poll_timeout(&self) -> Option<Instant> {
         if self.outbox.is_empty() { self.due } else { Some(Instant::ZERO) }
+    }
+
+    /// Whether [`Self::on_time`] begins an attempt.
+    pub(in crate::session) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// What is drawn depends on `entropy` as well.
+    pub(in crate::session) fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
     }
 
     /// Whether a response with this receiver index answers an attempt of ours.
@@ -175,6 +188,17 @@ impl Dialer {
         self.hasten(now);
     }
 
+    /// Keys and what was drawn for others may be those of a copy of this machine, which may have
+    /// used up the stamps of the time that this one did not see.
+    pub(in crate::session) fn on_keys_forgotten(&mut self, epoch: u32, unseen: Duration, now: Instant) {
+        self.epoch = epoch;
+        self.unseen += unseen;
+        self.attempts.clear();
+        self.outbox.clear();
+        self.tries = 0;
+        self.due = Some(now);
+    }
+
     /// The server ended the session.
     pub(in crate::session) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
         self.attempts.clear();
@@ -199,7 +223,7 @@ impl Dialer {
         targets: impl Iterator<Item = (LinkId, Path)>,
         now: Instant,
     ) {
-        if self.due.is_none_or(|due| due > now) {
+        if !self.is_due(now) {
             return;
         }
         let attempt = self.attempt(now);
@@ -234,7 +258,7 @@ impl Dialer {
         let hello = Hello {
             // The driver's clock, not this session's age: a later session with the same server must
             // be newer as well.
-            stamp: Stamp { run: self.sealing.run, elapsed_us: now.as_micros() },
+            stamp: Stamp { run: self.sealing.run, elapsed_us: (now + self.unseen).as_micros() },
             epoch: self.epoch,
             aes_fast: self.sealing.aes_fast,
             claim,

@@ -4,6 +4,8 @@
 mod dialer;
 mod keyring;
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes};
 use zeroize::Zeroizing;
 
@@ -121,6 +123,29 @@ impl Sealing {
     /// A token for a challenge.
     pub(super) fn token(&mut self) -> [u8; 8] {
         self.rng.next_u64().to_be_bytes()
+    }
+
+    /// Whether [`Self::on_time`] draws secrets.
+    pub(super) fn draws_secrets(&self, now: Instant) -> bool {
+        self.dialer.as_ref().is_some_and(|dialer| dialer.is_due(now)) || self.keyring.is_used_up()
+    }
+
+    /// What is drawn depends on `entropy` as well.
+    pub(super) fn mix_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+        if let Some(dialer) = &mut self.dialer {
+            dialer.mix_entropy(entropy);
+        }
+    }
+
+    /// The keys may be those of a copy of this machine: they serve no longer. Names another run.
+    pub(super) fn forget_keys(&mut self, unseen: Duration, now: Instant) -> u32 {
+        self.keyring.clear();
+        let epoch = self.rng.next_u32();
+        if let Some(dialer) = &mut self.dialer {
+            dialer.on_keys_forgotten(epoch, unseen, now);
+        }
+        epoch
     }
 
     /// A handshake is done: a client's keys, used from now on. Keys of another run of the peer go.

@@ -2,6 +2,7 @@
 //! and its server's endpoint.
 
 mod classes;
+mod copies;
 mod flows;
 mod mixed;
 mod pair;
