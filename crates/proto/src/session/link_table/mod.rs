@@ -480,7 +480,11 @@ impl LinkTable {
             if link.id() == path.socket.link() && link.state() == LinkState::Down {
                 link.path_mut().adopt(path);
             }
-            link.hasten_heartbeat(now);
+            // Those that are up have one soon, and keep the time at which it comes: echoes are the
+            // fresher the sooner after the peer's heartbeat this side's goes out.
+            if link.state() != LinkState::Up {
+                link.hasten_heartbeat(now);
+            }
         }
     }
 
