@@ -7,11 +7,13 @@
 use std::net::SocketAddr;
 
 use bonding_proto::Instant;
+use bonding_proto::crypto::kem::{self, KemKey};
 use bonding_proto::crypto::keys::PresharedKey;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::payload::{ANSWER_BYTES, Answer, HELLO_BYTES};
 use bonding_proto::handshake::{
-    CookieReply, Hello, INITIATION_BYTES, Initiation, Initiator, Outcome, Responder, Response, Verdict,
+    CookieReply, Hello, INITIATION_BYTES, Initiation, Initiator, Outcome, Responder, Response, SharedSecret,
+    Verdict,
 };
 
 use crate::input::Input;
@@ -70,6 +72,14 @@ fn damage(input: &mut Input<'_>, message: &mut [u8]) -> Option<Option<usize>> {
     Some((value != 0).then_some(place))
 }
 
+/// A secret that an exchange left.
+fn shared_secret() -> SharedSecret {
+    let mut rng = SecretRng::new([9; 32]);
+    let key = KemKey::generate(&mut rng).public();
+    let (ciphertext, shared) = kem::encapsulate(&key, &mut rng).expect("it is a key");
+    SharedSecret::new(None, &shared, &key, &ciphertext)
+}
+
 fn play(input: &mut Input<'_>) -> Option<()> {
     let choice = input.byte()?;
     let now = Instant::from_nanos(1_000_000_000);
@@ -79,6 +89,11 @@ fn play(input: &mut Input<'_>) -> Option<()> {
     let mut rng = SecretRng::new([choice; 32]);
     let (client, server) = (key(CLIENT_KEY), key(SERVER_KEY));
     let mut initiator = Initiator::new(&client, &server.public(), psk(1).as_ref(), 5, &hello, &mut rng);
+    // Either side may have a secret, or have lost it.
+    let secret = |bit: u8| (choice & bit != 0).then(shared_secret);
+    if let Some(secret) = secret(4) {
+        initiator = initiator.with_secret(&secret, psk(1).as_ref());
+    }
     let mut responder = Responder::new(server, [choice; 32], now);
 
     let mut cookie = None;
@@ -111,13 +126,14 @@ fn play(input: &mut Input<'_>) -> Option<()> {
     }
     let incoming = incoming?;
     assert_eq!((incoming.client, &incoming.hello, incoming.remote_index), (client.public(), &hello, 5));
+    let both = secret(8).map(|secret| secret.with(psk(2).as_ref())).or(psk(2));
     let answer = Answer::parse(&padded::<ANSWER_BYTES>(input.chunk()?)).ok()?;
     let (keys, response) = match &answer {
         Answer::Welcome { index, welcome } => {
-            let (keys, response) = incoming.welcome(welcome, psk(2).as_ref(), *index);
+            let (keys, response) = incoming.welcome(welcome, both.as_ref(), *index);
             (Some(keys), response)
         }
-        Answer::Refused(refusal) => (None, incoming.refuse(*refusal, psk(2).as_ref())),
+        Answer::Refused(refusal) => (None, incoming.refuse(*refusal, both.as_ref())),
     };
     let mut message = Vec::new();
     response.put(choice, &mut message);
@@ -125,7 +141,8 @@ fn play(input: &mut Input<'_>) -> Option<()> {
     if damage(input, &mut changed)?.is_some() {
         assert!(initiator.read_response(&changed).is_err(), "a changed response was read");
     }
-    let same_psk = (choice & 1 != 0) == (choice & 2 != 0);
+    // A server without the client's secret is answered without.
+    let same_psk = (choice & 1 != 0) == (choice & 2 != 0) && (choice & 4 != 0 || choice & 8 == 0);
     match (initiator.read_response(&message), answer) {
         (Ok(Outcome::Welcome(read, ours)), Answer::Welcome { welcome, index }) => {
             assert!(same_psk && read == welcome && ours.remote_index == index);

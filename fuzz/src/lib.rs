@@ -25,12 +25,13 @@ pub use pair::{pair, sealed_pair};
 pub use sealed::sealed;
 
 use bonding_proto::wire::control::Control;
+use bonding_proto::wire::exchange::ExchangeFrame;
 use bonding_proto::wire::heartbeat::Heartbeat;
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
 use bonding_proto::wire::{parse_frame, parse_plain, put_frame_header};
 
 /// Reads `data` as frames, one after another, as a plain datagram, as a heartbeat, as a sealed
-/// header and as control.
+/// header, as control and as a frame of an exchange.
 ///
 /// # Panics
 /// If a value that was read and written again differs.
@@ -64,6 +65,11 @@ pub fn frame(data: &[u8]) {
         control.put(&mut again);
         assert_eq!(again.len(), usize::from(control.payload_bytes()));
         assert_eq!(Control::parse(&again), Ok(control), "a control frame read and written again differs");
+    }
+    if let Ok(Some(frame)) = ExchangeFrame::parse(data) {
+        let mut again = Vec::new();
+        frame.put(&mut again);
+        assert_eq!(Some(again.as_slice()), data.get(..usize::from(frame.payload_bytes())));
     }
 }
 

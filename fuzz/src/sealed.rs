@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{ClientConfig, Security};
+use bonding_proto::crypto::kem::KemKey;
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::endpoint::{EnrolmentAnswer, SessionId};
 use bonding_proto::event::SocketEvent;
@@ -24,6 +25,7 @@ use bonding_proto::position::{Position, StreamId};
 use bonding_proto::streams::{StreamEvent, StreamTarget};
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
+use bonding_proto::wire::exchange::{CIPHERTEXT_BYTES, ExchangeFrame, PART_BYTES};
 use bonding_proto::wire::feedback::{Feedback, Runs};
 use bonding_proto::wire::heartbeat::{Heartbeat, WantedFlows};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
@@ -162,6 +164,8 @@ impl Peer {
                         feedback.put(&mut frames);
                     }
                     choice @ 0x60..0xa0 => stream_frame(input, choice, &mut frames)?,
+                    // Of an exchange: a part of a key, or of what is none, or a ciphertext.
+                    choice @ 0x40..0x60 => self.exchange(choice, &mut frames)?,
                     token => {
                         put_frame_header(&mut frames, 0, Kind::Control, Modifiers::NONE, 9);
                         Control::Challenge([token; 8]).put(&mut frames);
@@ -170,6 +174,27 @@ impl Peer {
             }
         }
         Some(frames)
+    }
+
+    /// A frame of an exchange, of the newest keys or of those before.
+    fn exchange(&self, choice: u8, frames: &mut Vec<u8>) -> Option<()> {
+        let age = 1 + usize::from(choice & 8 != 0);
+        let (keys, _) = self.keys.get(self.keys.len().checked_sub(age)?)?;
+        let part = choice % 2;
+        let mut key = KemKey::generate(&mut SecretRng::new([choice & 4; 32])).public();
+        if choice & 16 != 0 {
+            key.fill(0xff);
+        }
+        let half = key.get(usize::from(part) * PART_BYTES..)?.first_chunk()?;
+        let ciphertext = [choice; CIPHERTEXT_BYTES];
+        let frame = if choice & 2 == 0 {
+            ExchangeFrame::KeyPart { handshake: keys.local_index, part, bytes: half }
+        } else {
+            ExchangeFrame::Ciphertext { handshake: keys.remote_index, bytes: &ciphertext }
+        };
+        put_frame_header(frames, 0, Kind::Control, Modifiers::NONE, frame.payload_bytes());
+        frame.put(frames);
+        Some(())
     }
 
     /// A heartbeat that answers the last one received: proof, if it is not changed.
@@ -469,6 +494,7 @@ impl ToServer {
             epoch: 50 + u32::from(who % 4),
             aes_fast: who & 4 == 0,
             claim,
+            secret: None,
         };
         let attempt = Initiator::new(&identity, &server, None, index, &hello, &mut self.rng);
         let mut message = Vec::new();
@@ -726,6 +752,21 @@ mod tests {
         let mut world = ToServer::new(0);
         let _ = world.play(&mut Input::new(&script));
         assert!(world.endpoint.session(SessionId(0)).unwrap().is_connected());
+    }
+
+    /// Also in the corpus.
+    #[test]
+    fn a_key_in_two_parts_is_encapsulated_for() {
+        let mut script = vec![0, 0, 0, 0, 0, 2, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 3, 0, 0, 0, 9, 0, 41];
+        script.extend(PROOF.repeat(4));
+        let touched = |script: &[u8]| {
+            let mut world = ToServer::new(0);
+            let _ = world.play(&mut Input::new(script));
+            world.endpoint.touched(world.now)
+        };
+        let without = touched(&script);
+        script.extend([2, 0, 0, 5, 0x40, 0, 0, 0, 2, 0, 0, 5, 0x41, 0, 0, 0]);
+        assert!(touched(&script) >= without + 1_000, "the price of an encapsulation");
     }
 
     #[test]

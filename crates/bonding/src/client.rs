@@ -348,6 +348,7 @@ impl Shell<Client> for ClientShell<'_> {
                 since: self.logger.since,
                 links: (0..u8::MAX).zip(&self.plan.links).map(label).collect(),
                 cipher: session.cipher(),
+                hybrid: session.is_hybrid(),
                 rekeys: session.rekeys(),
                 refused: self.refused,
                 stats,

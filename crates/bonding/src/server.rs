@@ -27,7 +27,7 @@ use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::handshake::{Claim, Refusal};
 use bonding_proto::stats::SessionStats;
 use bonding_proto::trace::format::Side;
-use bonding_proto::{Instant, LinkId};
+use bonding_proto::{Instant, LinkId, Session};
 
 use self::dialer::Dialer;
 use self::expiry::Expiries;
@@ -410,6 +410,7 @@ impl<'a> ServerShell<'a> {
             since: logger.since,
             links: (0..stats.links.len()).map(label).collect(),
             cipher: endpoint.session(id).and_then(|session| session.cipher()),
+            hybrid: endpoint.session(id).is_some_and(Session::is_hybrid),
             rekeys: endpoint.session(id).map_or(0, |session| session.rekeys()),
             refused: None,
             stats,

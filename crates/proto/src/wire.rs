@@ -5,6 +5,7 @@
 //! state: the session decides whether a kind has a meaning on a link.
 
 pub mod control;
+pub mod exchange;
 pub mod feedback;
 pub mod heartbeat;
 pub mod sealed;

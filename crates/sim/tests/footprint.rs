@@ -11,8 +11,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CLIENTS: u16 = 40;
 const LINKS: u8 = 5;
-/// The limit for a session at either end, with its share of the endpoint.
-const IDLE_BYTES_MAX: usize = 71 << 10;
+/// The limit for a session at either end, with its share of the endpoint. A server's has the
+/// ciphertext of the last exchange.
+const IDLE_BYTES_MAX: usize = 73 << 10;
 
 /// Bytes allocated and not freed.
 fn allocated() -> usize {
@@ -30,16 +31,16 @@ fn footprint(crowd: Crowd) -> [usize; 2] {
     [(before - between) / count, (between - allocated()) / count]
 }
 
-/// After traffic, a minute without it, and a rekey: windows are full; keys and replay windows exist
+/// After traffic, a minute without it, and rekeys: windows are full; keys and replay windows exist
 /// twice.
 #[test]
-fn an_idle_session_takes_less_than_71_kib() {
+fn an_idle_session_takes_less_than_73_kib() {
     let mut crowd = Crowd::new(CLIENTS, LINKS);
     crowd.run(1_000, false);
     crowd.assert_served();
     crowd.run(130_000, false);
     assert_eq!(crowd.connected(), usize::from(CLIENTS));
-    assert!(crowd.clients.iter().all(|client| client.rekeys() == 1));
+    assert!(crowd.clients.iter().all(|client| client.rekeys() == 2));
     let [client, server] = footprint(crowd);
     println!(
         "an idle session of {LINKS} links takes {client} bytes at its client and {server} at its server"

@@ -323,6 +323,7 @@ impl Hostile {
             epoch: self.epoch,
             aes_fast: true,
             claim: None,
+            secret: None,
         };
         let index = self.rng.next_u32();
         let attempt = Initiator::new(&self.identity, &self.server, None, index, &hello, &mut self.rng);

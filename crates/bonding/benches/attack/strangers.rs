@@ -96,7 +96,13 @@ pub(crate) fn stranger(rng: &mut SecretRng) -> SocketAddrV4 {
 pub(crate) fn initiations(server: &PublicKey, count: u8, rng: &mut SecretRng) -> Vec<Vec<u8>> {
     let mut make = |number: u8| {
         let identity = PrivateKey::from_bytes([number; 32]);
-        let hello = Hello { stamp: Stamp { run: 1, elapsed_us: 0 }, epoch: 1, aes_fast: true, claim: None };
+        let hello = Hello {
+            stamp: Stamp { run: 1, elapsed_us: 0 },
+            epoch: 1,
+            aes_fast: true,
+            claim: None,
+            secret: None,
+        };
         let mut datagram = Vec::new();
         let index = rng.next_u32();
         Initiator::new(&identity, server, None, index, &hello, rng).put(0, None, &mut datagram);

@@ -12,11 +12,14 @@ use bonding::state::register::{Configured, EnrolError, Register, Shown};
 use bonding_proto::Instant;
 use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
+use bonding_proto::crypto::kem::{self, KemKey};
 use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, PublicKey, Token};
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::limiter::SourceLimiter;
 use bonding_proto::handshake::responder::{MAX_SOURCES, SOURCE_RATE};
-use bonding_proto::handshake::{Hello, Initiator, InvitationKey, Responder, Stamp, Verdict, Welcome};
+use bonding_proto::handshake::{
+    Hello, Initiator, InvitationKey, Responder, SharedSecret, Stamp, Verdict, Welcome,
+};
 
 /// Repetitions of a step.
 const ROUNDS: u32 = 3_000;
@@ -71,6 +74,7 @@ impl Sides {
             epoch: 0x0102_0304,
             aes_fast: true,
             claim: None,
+            secret: None,
         };
         let public = self.server_key.public();
         Initiator::new(&self.client_key, &public, Some(&self.psk), 1, &hello, &mut self.rng)
@@ -84,6 +88,7 @@ impl Sides {
             epoch: 0x0a0b_0c0d,
             mtu: Some(1_400),
             addresses: vec![prefix("10.9.0.2", 24), prefix("fd00::2", 64)],
+            exchanges: false,
         };
         let (_, message) = self.server.read(initiation).unwrap().welcome(&welcome, Some(&self.psk), 1);
         let mut response = Vec::new();
@@ -105,6 +110,7 @@ fn main() {
     admission(&mut sides.server, &datagram);
     server(&mut sides);
     let mut limiter = SourceLimiter::new(SOURCE_RATE, MAX_SOURCES);
+    exchange();
     measure("limiter: a new source", |round| {
         let [_, a, b, c] = round.to_be_bytes();
         assert!(limiter.try_spend(IpAddr::from([10, a, b, c]), at(1)));
@@ -163,6 +169,24 @@ fn client(sides: &mut Sides) {
     measure("initiator: read response", |round| {
         let index = usize::try_from(round).unwrap();
         drop(clients[index].read_response(&responses[index]).unwrap());
+    });
+}
+
+/// The exchange with ML-KEM after a handshake, at both ends.
+fn exchange() {
+    let mut rng = SecretRng::new([3; 32]);
+    measure("exchange: the client's key", |_| {
+        std::hint::black_box(KemKey::generate(&mut rng).public());
+    });
+    let key = KemKey::generate(&mut rng);
+    let public = key.public();
+    measure("exchange: the server's secret", |_| {
+        let (ciphertext, shared) = kem::encapsulate(&public, &mut rng).unwrap();
+        drop(SharedSecret::new(None, &shared, &public, &ciphertext));
+    });
+    let (ciphertext, _) = kem::encapsulate(&public, &mut rng).unwrap();
+    measure("exchange: the client's secret", |_| {
+        drop(SharedSecret::new(None, &key.decapsulate(&ciphertext), &public, &ciphertext));
     });
 }
 

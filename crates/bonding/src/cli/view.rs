@@ -122,6 +122,7 @@ fn session(session: &Session, now: SystemTime, style: Style) -> Vec<String> {
     let mut parts = vec![text];
     if session.cipher != "none" {
         parts.push(session.cipher.clone());
+        parts.push(if session.hybrid { "x25519+ml-kem-768" } else { "x25519" }.to_owned());
     }
     parts
 }
@@ -269,8 +270,12 @@ mod tests {
     fn a_sealed_session_says_with_what() {
         let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
         status.session.cipher = "aes-256-gcm".to_owned();
-        let text = render(&status, at(0), Style::PLAIN);
-        assert!(text.starts_with("client · up for 0 s with 10.200.0.1 · aes-256-gcm\ntun-bond"), "{text}");
+        for (hybrid, keys) in [(false, "x25519"), (true, "x25519+ml-kem-768")] {
+            status.session.hybrid = hybrid;
+            let text = render(&status, at(0), Style::PLAIN);
+            let line = format!("client · up for 0 s with 10.200.0.1 · aes-256-gcm · {keys}\ntun-bond");
+            assert!(text.starts_with(&line), "{text}");
+        }
         let without_clients = render(&snapshot(Role::Server, Vec::new()).status(), at(0), Style::PLAIN);
         assert!(without_clients.contains("bondctl invite NAME"), "{without_clients}");
     }

@@ -219,6 +219,7 @@ impl<'a> Asking<'a> {
             epoch: u32::from_ne_bytes([a, b, c, d]),
             aes_fast: cipher::aes_is_fast(),
             claim: Some(key.claim(server, &client)),
+            secret: None,
         };
         let index = u32::from_ne_bytes([e, f, g, h]);
         let preshared = key.preshared(server, &client);

@@ -71,6 +71,9 @@ pub struct Session {
     pub peer: Option<String>,
     /// `aes-256-gcm` or `chacha20-poly1305`; `none` on plain links, and before the first handshake.
     pub cipher: String,
+    /// Whether the present keys come from X25519 and ML-KEM-768, not from X25519 alone: what is
+    /// sent under them stays closed to quantum computers.
+    pub hybrid: bool,
     /// Keys changed so far.
     pub rekeys: u64,
     /// Why the server refused the client.

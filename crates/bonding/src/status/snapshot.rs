@@ -47,6 +47,8 @@ pub struct SessionSnapshot {
     pub links: Vec<LinkLabel>,
     /// The cipher of sealed links; `None`: no handshake yet, or all links are plain.
     pub cipher: Option<Cipher>,
+    /// Whether the keys come from ML-KEM-768 as well.
+    pub hybrid: bool,
     /// How often the keys were changed.
     pub rekeys: u64,
     /// Why the server refused this client, if it has.
@@ -183,6 +185,7 @@ impl SessionSnapshot {
                 .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
             peer: usable_remote(&self.stats).map(|remote| remote.ip().to_canonical().to_string()),
             cipher: cipher_word(self.cipher).to_owned(),
+            hybrid: self.hybrid,
             rekeys: self.rekeys,
             refused: self.refused.filter(|_| !self.stats.connected).map(str::to_owned),
         }
@@ -228,6 +231,7 @@ fn overall(sessions: &[Client], server: bool) -> Session {
             since: None,
             peer: None,
             cipher: "none".to_owned(),
+            hybrid: false,
             rekeys: 0,
             refused: None,
         },

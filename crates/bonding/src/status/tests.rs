@@ -36,6 +36,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
             trouble: None,
         }],
         cipher: None,
+        hybrid: false,
         rekeys: 0,
         refused: None,
         stats: SessionStats {
@@ -116,7 +117,7 @@ fn a_client_answers_in_the_documented_shape() {
             "role": "client",
             "session": {
                 "state": "up", "since": "2025-11-21T23:06:40Z", "peer": "10.200.0.1", "cipher": "none",
-                "rekeys": 0
+                "hybrid": false, "rekeys": 0
             },
             "tunnel": {"interface": "tun-bond", "address": ["192.168.50.1/24"], "mtu": 1461},
             "links": [{
@@ -152,9 +153,11 @@ fn a_client_answers_in_the_documented_shape() {
 
 #[test]
 fn a_sealed_session_says_how_and_a_refused_one_that_it_is() {
-    let sealed = SessionSnapshot { cipher: Some(Cipher::Aes256Gcm), rekeys: 3, ..session("vps", true) };
+    let sealed =
+        SessionSnapshot { cipher: Some(Cipher::Aes256Gcm), hybrid: true, rekeys: 3, ..session("vps", true) };
     let status = snapshot(Role::Client, vec![sealed]).status();
     assert_eq!((status.session.cipher.as_str(), status.session.rekeys), ("aes-256-gcm", 3));
+    assert!(status.session.hybrid);
     let refused = SessionSnapshot { refused: Some("this client's key has expired"), ..session("vps", false) };
     let status = snapshot(Role::Client, vec![refused.clone()]).status();
     assert_eq!(status.session.state, "refused");

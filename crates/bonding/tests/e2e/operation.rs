@@ -71,7 +71,7 @@ pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
     for host in [Host::Client, Host::Server] {
         let status = bond.status(host)?;
         has_keys(&status, "", "role session tunnel links flows reorder recovery discards")?;
-        has_keys(&status, "/session", "state since peer cipher rekeys")?;
+        has_keys(&status, "/session", "state since peer cipher hybrid rekeys")?;
         has_keys(&status, "/tunnel", "interface address mtu")?;
         has_keys(&status, "/flows", "active realtime")?;
         has_keys(&status, "/reorder", "held released_late duplicates")?;

@@ -64,6 +64,7 @@ pub(crate) fn an_invitation_is_all_it_takes(lab: &Lab) -> anyhow::Result<()> {
         let status = bond.status(host)?;
         let cipher = status.pointer("/session/cipher").and_then(Value::as_str).unwrap_or_default();
         ensure!(["aes-256-gcm", "chacha20-poly1305"].contains(&cipher), "{status}");
+        ensure!(status.pointer("/session/hybrid") == Some(&Value::from(true)), "{status}");
         // 1500 less 91: the server listens on IPv6, too.
         ensure!(status.pointer("/tunnel/mtu") == Some(&Value::from(1_409)), "{status}");
         let log = bond.log(host);

@@ -4,6 +4,7 @@
 //! stays in memory after use. It does not know datagrams, sessions or time.
 
 pub mod aead;
+pub mod kem;
 pub mod keys;
 pub mod replay;
 pub mod rng;

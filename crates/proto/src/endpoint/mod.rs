@@ -25,6 +25,8 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use self::admission::{Admission, Admitted};
 pub use self::admission::{Enrolment, EnrolmentAnswer};
 use self::indices::IndexTable;
@@ -39,7 +41,7 @@ use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, SocketEvent};
-use crate::handshake::{Claim, Refusal, Stamp, Welcome};
+use crate::handshake::{Claim, Refusal, SharedSecret, Stamp, TransportKeys, Welcome};
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, Transmit};
 use crate::qos::flow::{self, InnerHeader};
 use crate::session::Session;
@@ -446,10 +448,19 @@ impl Endpoint {
             epoch: slot.session.epoch(),
             mtu: Some(self.settings.mtu),
             addresses: slot.client.addresses.clone(),
+            exchanges: true,
         };
         let peer_epoch = admitted.incoming.hello.epoch;
-        let keys = admission.welcome(admitted, &welcome, slot.client.preshared.as_ref(), index, now);
-        slot.session.install(keys, peer_epoch, now);
+        // A secret that is not known here, after a restart, is done without.
+        let secret = admitted.incoming.hello.secret.and_then(|name| slot.session.secret(name));
+        let (name, preshared) = (secret.map(SharedSecret::name), slot.client.preshared.as_ref());
+        let both = secret.map(|secret| secret.with(preshared));
+        let keys = admission.welcome(admitted, &welcome, both.as_ref().or(preshared), index, now);
+        // What the session draws for the exchange after this handshake.
+        let mut entropy = Zeroizing::new([0; 32]);
+        admission.fill(entropy.as_mut_slice());
+        slot.session.mix_entropy(&entropy);
+        slot.session.install(TransportKeys { secret: name, ..keys }, peer_epoch, now);
         self.mark(id);
         Ok(())
     }

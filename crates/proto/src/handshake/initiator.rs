@@ -4,6 +4,8 @@
 //! number and macs, so the server recognises the attempt on whichever link it arrives first.
 //! Answers and cookies that do not authenticate change nothing: the attempt continues.
 
+use zeroize::Zeroizing;
+
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
@@ -14,6 +16,7 @@ use super::mac::{self, MAC_BYTES, Mac1};
 use super::message::{CookieReply, Header, MESSAGE_1_BYTES, Response};
 use super::noise::Noise;
 use super::payload::{ANSWER_BYTES, Answer, Hello, Refusal, Welcome};
+use super::secret::{SecretName, SharedSecret};
 use super::transport_keys::{Side, TransportKeys};
 
 /// The result of an attempt.
@@ -30,6 +33,8 @@ pub enum Outcome {
 pub struct Initiator {
     /// `None`: the server has answered.
     noise: Option<Noise>,
+    /// The secret that Hello names, and the pre-shared keys with it and without.
+    secret: Option<(SecretName, PresharedKey, Option<PresharedKey>)>,
     local_index: u32,
     message: [u8; MESSAGE_1_BYTES],
     mac1_key: [u8; 32],
@@ -53,12 +58,24 @@ impl Initiator {
         let message = noise.write(hello.to_bytes().as_slice());
         Self {
             noise: Some(noise),
+            secret: None,
             local_index,
             message,
             mac1_key: mac::mac1_key(server),
             cookie_key: mac::cookie_key(server),
             response_mac1_key: mac::mac1_key(&public),
         }
+    }
+
+    /// The secret that `hello` named. A server that does not have it answers without.
+    #[must_use]
+    pub fn with_secret(mut self, secret: &SharedSecret, psk: Option<&PresharedKey>) -> Self {
+        let both = secret.with(psk);
+        if let Some(noise) = &mut self.noise {
+            noise.set_psk(Some(&both));
+        }
+        self.secret = Some((secret.name(), both, psk.cloned()));
+        self
     }
 
     /// The client's index for the session, which answers to this attempt carry.
@@ -87,17 +104,37 @@ impl Initiator {
             return Err(Discard::UnknownSession);
         }
         response.verify_mac1(&self.response_mac1_key)?;
-        let noise = self.noise.as_mut().ok_or(Discard::UnknownSession)?;
-        let answer = noise.read::<ANSWER_BYTES>(response.message)?;
+        let (answer, secret) = self.read(response.message)?;
         let split = self.noise.take().map(Noise::split).ok_or(Discard::UnknownSession)?;
         Ok(match Answer::parse(answer.as_slice())? {
             Answer::Refused(refusal) => Outcome::Refused(refusal),
             Answer::Welcome { index, welcome } => {
                 let keys =
                     TransportKeys::new(Side::Initiator, welcome.cipher, &split, self.local_index, index);
-                Outcome::Welcome(welcome, keys)
+                Outcome::Welcome(welcome, TransportKeys { secret, ..keys })
             }
         })
+    }
+
+    /// Opens the answer, made with the secret or, by a server that lost it, without. The message of
+    /// a third party is neither.
+    fn read(
+        &mut self,
+        message: &[u8],
+    ) -> Result<(Zeroizing<[u8; ANSWER_BYTES]>, Option<SecretName>), Discard> {
+        let noise = self.noise.as_mut().ok_or(Discard::UnknownSession)?;
+        let Some((name, both, psk)) = &self.secret else {
+            return Ok((noise.read(message)?, None));
+        };
+        if let Ok(answer) = noise.read(message) {
+            return Ok((answer, Some(*name)));
+        }
+        noise.set_psk(psk.as_ref());
+        let answer = noise.read(message);
+        if answer.is_err() {
+            noise.set_psk(Some(both));
+        }
+        Ok((answer?, None))
     }
 
     /// Reads a cookie reply to the datagram with this mac1.

@@ -2,7 +2,8 @@
 
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput as _, Mac as _};
-use blake2::{Blake2s256, Blake2sMac, Digest as _};
+use blake2::{Blake2s256, Blake2sMac, Blake2sMac256, Digest as _};
+use zeroize::Zeroizing;
 
 use crate::crypto::keys::PublicKey;
 
@@ -27,6 +28,15 @@ pub(super) fn cookie_key(public: &PublicKey) -> [u8; 32] {
 /// BLAKE2s-256 of the concatenated parts.
 pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     parts.iter().fold(Blake2s256::new(), |hash, part| hash.chain_update(part)).finalize().into()
+}
+
+/// Keyed BLAKE2s with 32 bytes of output, over the concatenated parts.
+pub(super) fn keyed_hash(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut state = Blake2sMac256::new_from_slice(key).expect("a key of 32 bytes");
+    parts.iter().for_each(|part| state.update(part));
+    let mut bytes = Zeroizing::new([0; 32]);
+    state.finalize_into(bytes.as_mut_slice().into());
+    bytes
 }
 
 /// The MAC of the concatenated parts. `key` has at most 32 bytes.

@@ -26,6 +26,7 @@
 //! | `mac`, `cookie`, `limiter` | limits on the work that unauthenticated senders can cause |
 //! | `noise`, `primitives` | the Noise state, and its cryptographic primitives |
 //! | `initiator`, `responder` | the two sides |
+//! | `secret` | what an exchange with ML-KEM inside a session leaves for the next handshake |
 //! | `transport_keys` | the keys that both sides end with |
 //!
 //! Sources: The Noise Protocol Framework, revision 34; Donenfeld, "WireGuard: Next Generation
@@ -41,6 +42,7 @@ pub mod noise;
 pub mod payload;
 mod primitives;
 pub mod responder;
+pub mod secret;
 mod transport_keys;
 
 #[cfg(test)]
@@ -53,4 +55,5 @@ pub use mac::Mac1;
 pub use message::{COOKIE_BYTES, CookieReply, INITIATION_BYTES, Initiation, RESPONSE_BYTES, Response};
 pub use payload::{Hello, Refusal, Stamp, Welcome};
 pub use responder::{Incoming, Responder, ResponseMessage, Verdict};
+pub use secret::{SecretName, SharedSecret};
 pub use transport_keys::TransportKeys;

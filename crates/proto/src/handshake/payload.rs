@@ -14,6 +14,7 @@ use crate::discard::Discard;
 
 use super::claim::{Claim, InvitationId};
 use super::mac::MAC_BYTES;
+use super::secret::{SECRET_NAME_BYTES, SecretName};
 
 /// Bytes of [`Hello`].
 pub const HELLO_BYTES: usize = 80;
@@ -27,6 +28,7 @@ const FLAG_AES_FAST: u8 = 0x01;
 const FLAG_TOKEN: u8 = 0x02;
 const FLAG_INVITATION: u8 = 0x04;
 const FLAG_ROTATION: u8 = 0x08;
+const FLAG_EXCHANGES: u8 = 0x01;
 const STATUS_WELCOME: u8 = 0;
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
@@ -53,6 +55,8 @@ pub struct Hello {
     pub aes_fast: bool,
     /// Why the server should know the client's key, if it may not know it yet.
     pub claim: Option<Claim>,
+    /// The secret that the client wants the handshake to have beside the pre-shared key.
+    pub secret: Option<SecretName>,
 }
 
 impl Hello {
@@ -80,11 +84,16 @@ impl Hello {
             }
             None => {}
         }
+        if let (Some(name), Some(place)) = (self.secret, bytes.last_chunk_mut()) {
+            *place = name.0;
+        }
         bytes
     }
 
     /// Reads the opened payload.
     pub fn parse(mut bytes: &[u8]) -> Result<Self, Discard> {
+        let name = bytes.first_chunk::<HELLO_BYTES>().and_then(|bytes| bytes.last_chunk().copied());
+        let secret = name.filter(|name| *name != [0; SECRET_NAME_BYTES]).map(SecretName);
         let run = u64::from_be_bytes(take(&mut bytes)?);
         let elapsed_us = u64::from_be_bytes(take(&mut bytes)?);
         let epoch = u32::from_be_bytes(take(&mut bytes)?);
@@ -97,7 +106,8 @@ impl Hello {
             flags if flags & FLAG_TOKEN != 0 => return Err(Discard::TokenOutdated),
             _ => return Err(Discard::HandshakeMalformed),
         };
-        Ok(Self { stamp: Stamp { run, elapsed_us }, epoch, aes_fast: flags & FLAG_AES_FAST != 0, claim })
+        let aes_fast = flags & FLAG_AES_FAST != 0;
+        Ok(Self { stamp: Stamp { run, elapsed_us }, epoch, aes_fast, claim, secret })
     }
 }
 
@@ -113,6 +123,8 @@ pub struct Welcome {
     /// The client's inner addresses, with the prefix lengths of the tunnel's network. At most
     /// [`MAX_ADDRESSES`]: further ones are not sent.
     pub addresses: Vec<Prefix>,
+    /// Whether the server takes part in exchanges with ML-KEM.
+    pub exchanges: bool,
 }
 
 /// The reason why a server refuses a client.
@@ -158,7 +170,7 @@ impl Answer {
 
     /// Reads the opened payload.
     pub fn parse(mut bytes: &[u8]) -> Result<Self, Discard> {
-        let [status, cipher, count, _] = take(&mut bytes)?;
+        let [status, cipher, count, flags] = take(&mut bytes)?;
         match status {
             STATUS_WELCOME => {}
             1 => return Ok(Self::Refused(Refusal::Used)),
@@ -177,7 +189,8 @@ impl Answer {
         }
         let addresses = (0..count).map(|_| take_prefix(&mut bytes)).collect::<Result<_, _>>()?;
         let cipher = Cipher::from_number(cipher).ok_or(Discard::HandshakeMalformed)?;
-        let welcome = Welcome { cipher, epoch, mtu: (mtu != 0).then_some(mtu), addresses };
+        let exchanges = flags & FLAG_EXCHANGES != 0;
+        let welcome = Welcome { cipher, epoch, mtu: (mtu != 0).then_some(mtu), addresses, exchanges };
         Ok(Self::Welcome { index, welcome })
     }
 }
@@ -185,7 +198,8 @@ impl Answer {
 fn put_welcome(rest: &mut &mut [u8], index: u32, welcome: &Welcome) {
     let addresses = || welcome.addresses.iter().take(MAX_ADDRESSES);
     let count = addresses().fold(0, |count: u8, _| count + 1);
-    put(rest, &[STATUS_WELCOME, welcome.cipher as u8, count, 0]);
+    let flags = if welcome.exchanges { FLAG_EXCHANGES } else { 0 };
+    put(rest, &[STATUS_WELCOME, welcome.cipher as u8, count, flags]);
     put(rest, &index.to_be_bytes());
     put(rest, &welcome.epoch.to_be_bytes());
     put(rest, &welcome.mtu.unwrap_or(0).to_be_bytes());
@@ -248,6 +262,7 @@ mod tests {
             epoch: 0x0102_0304,
             aes_fast: true,
             claim: Some(Claim::Invitation { id: InvitationId([0xcd; 16]), proof: [0xab; 16] }),
+            secret: None,
         };
         let head = "000000006553f100 00000000001e8480 01020304";
         let (proof, id) = ("ab".repeat(16), "cd".repeat(16));
@@ -269,7 +284,12 @@ mod tests {
         let hello = Hello { claim: Some(Claim::Rotation { old, proof: [0xab; 16] }), ..hello };
         let bytes = hex(&format!("{head} 09 000000 {proof} {} {}", "ef".repeat(32), "00".repeat(8)));
         assert_eq!(hello.to_bytes().as_slice(), bytes);
-        assert_eq!(Hello::parse(&bytes), Ok(hello));
+        assert_eq!(Hello::parse(&bytes), Ok(hello.clone()));
+        let mut named = bytes.clone();
+        named[72..].fill(0xef);
+        let secret = Some(SecretName([0xef; 8]));
+        assert_eq!(Hello { secret, ..hello.clone() }.to_bytes().as_slice(), named);
+        assert_eq!(Hello::parse(&named), Ok(Hello { secret, ..hello }));
     }
 
     /// The vector of PROTOCOL.md.
@@ -283,6 +303,7 @@ mod tests {
                 Prefix { address: "10.9.0.2".parse().unwrap(), length: 24 },
                 Prefix { address: "fd00::2".parse().unwrap(), length: 64 },
             ],
+            exchanges: false,
         };
         let bytes = hex(&format!(
             "00 01 02 00 05060708 0a0b0c0d 0578 0000 04 18 0a090002{} 06 40 fd{}02 {}",
@@ -290,6 +311,10 @@ mod tests {
             "00".repeat(14),
             "00".repeat(44)
         ));
+        let mut exchanging = bytes.clone();
+        exchanging[3] = 1;
+        let both = Welcome { exchanges: true, ..welcome.clone() };
+        assert_eq!(Answer::Welcome { index: 0x0506_0708, welcome: both }.to_bytes().as_slice(), exchanging);
         let answer = Answer::Welcome { index: 0x0506_0708, welcome };
         assert_eq!(answer.to_bytes().as_slice(), bytes);
         assert_eq!(Answer::parse(&bytes), Ok(answer));
@@ -326,21 +351,23 @@ mod tests {
         #[test]
         fn a_hello_survives(
             run: u64, elapsed_us: u64, epoch: u32, aes_fast: bool, proof: [u8; 16], id: Option<[u8; 16]>, old: Option<[u8; 32]>,
+            name: [u8; 8],
         ) {
             let stamp = Stamp { run, elapsed_us };
             let invitation = id.map(|id| Claim::Invitation { id: InvitationId(id), proof });
             let claim = invitation.or(old.map(|old| Claim::Rotation { old: PublicKey(old), proof }));
-            let hello = Hello { stamp, epoch, aes_fast, claim };
+            let secret = Some(SecretName(name)).filter(|_| name != [0; 8]);
+            let hello = Hello { stamp, epoch, aes_fast, claim, secret };
             prop_assert_eq!(Hello::parse(hello.to_bytes().as_slice()), Ok(hello));
         }
 
         #[test]
         fn an_answer_survives(
-            index: u32, aes: bool, epoch: u32, mtu in 0u16..3, addresses in proptest::collection::vec(prefix(), 0..6),
+            index: u32, aes: bool, exchanges: bool, epoch: u32, mtu in 0u16..3, addresses in proptest::collection::vec(prefix(), 0..6),
         ) {
             let cipher = if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
             let mtu = (mtu != 0).then_some(mtu);
-            let mut welcome = Welcome { cipher, epoch, mtu, addresses };
+            let mut welcome = Welcome { cipher, epoch, mtu, addresses, exchanges };
             let bytes = Answer::Welcome { index, welcome: welcome.clone() }.to_bytes();
             welcome.addresses.truncate(MAX_ADDRESSES);
             prop_assert_eq!(Answer::parse(&bytes), Ok(Answer::Welcome { index, welcome }));

@@ -50,6 +50,7 @@ fn hello() -> Hello {
         epoch: 0x0102_0304,
         aes_fast: true,
         claim: Some(invitation.claim(&server_key().public(), &client_key().public())),
+        secret: None,
     }
 }
 
@@ -60,6 +61,7 @@ fn welcome() -> Welcome {
         epoch: 0x0a0b_0c0d,
         mtu: Some(1_400),
         addresses: vec![prefix("10.9.0.2", 24), prefix("fd00::2", 64)],
+        exchanges: false,
     }
 }
 
@@ -391,6 +393,54 @@ fn a_source_that_asks_too_often_must_show_a_cookie_and_costs_others_nothing() {
     client.put(3, Some(&cookie), &mut again);
     assert_eq!(server.admit(&again, source(1), at(9)), Ok(Verdict::Proceed));
     assert_eq!(server.admit(&datagram, source(2), at(9)), Ok(Verdict::Proceed));
+}
+
+/// A secret that an exchange left.
+fn secret() -> SharedSecret {
+    let (key, ciphertext, shared) = crate::crypto::kem::tests::vector();
+    SharedSecret::new(None, &shared, &key, &ciphertext)
+}
+
+/// Keys of a handshake in which each side has the secret or not; all else is the same each time.
+fn keys_with(client_has: bool, server_has: bool) -> Result<(TransportKeys, TransportKeys), Discard> {
+    let mut client = client(1);
+    if client_has {
+        client = client.with_secret(&secret(), Some(&psk()));
+    }
+    let incoming = server().read(&initiation(&client, 3)).unwrap();
+    let both = secret().with(Some(&psk()));
+    let psk = if server_has { both } else { psk() };
+    let (server_keys, message) = incoming.welcome(&welcome(), Some(&psk), 0x0506_0708);
+    let mut forged = response(&message, 3);
+    forged[100] ^= 1;
+    assert!(client.read_response(&forged).is_err());
+    // As a host that knows the client's public key can make it.
+    let (before, mac1) = forged.split_at_mut(RESPONSE_BYTES - 16);
+    mac1.copy_from_slice(&mac::mac(&mac::mac1_key(&client_key().public()), &[before]));
+    assert_eq!(client.read_response(&forged).err(), Some(Discard::Unauthenticated));
+    match client.read_response(&response(&message, 3))? {
+        Outcome::Welcome(_, keys) => Ok((keys, server_keys)),
+        Outcome::Refused(_) => panic!("welcome"),
+    }
+}
+
+/// Whoever knows both private keys, both ephemeral keys and the pre-shared key, as after breaking
+/// Diffie-Hellman, still lacks the secret.
+#[test]
+fn keys_depend_on_the_secret_beside_all_that_diffie_hellman_gives() {
+    let (without, _) = keys_with(false, false).unwrap();
+    let (client, server) = keys_with(true, true).unwrap();
+    assert!(match_up(&client, &server));
+    assert_eq!((client.secret, without.secret), (Some(secret().name()), None));
+    assert!(!match_up(&without, &server));
+}
+
+#[test]
+fn a_server_that_lost_the_secret_is_answered_without_and_no_other_side_is() {
+    let (client, server) = keys_with(true, false).unwrap();
+    assert!(match_up(&client, &server));
+    assert_eq!(client.secret, None);
+    assert_eq!(keys_with(false, true).err(), Some(Discard::Unauthenticated));
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! The keys that a handshake ends with.
 
 use super::noise::Split;
+use super::secret::SecretName;
 use crate::crypto::aead::{AeadKey, Cipher};
 
 /// The keys of a session, as one side holds them.
@@ -16,6 +17,9 @@ pub struct TransportKeys {
     pub local_index: u32,
     /// The peer's index for the session: the datagrams that we send carry it.
     pub remote_index: u32,
+    /// The secret that the handshake had beside the pre-shared key; `None`: the keys are those of
+    /// Diffie-Hellman alone.
+    pub secret: Option<SecretName>,
 }
 
 /// The side that holds the keys.
@@ -38,6 +42,6 @@ impl TransportKeys {
             Side::Responder => (&split.responder, &split.initiator),
         };
         let (send, receive) = (AeadKey::new(cipher, send), AeadKey::new(cipher, receive));
-        Self { cipher, send, receive, local_index, remote_index }
+        Self { cipher, send, receive, local_index, remote_index, secret: None }
     }
 }

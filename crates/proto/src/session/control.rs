@@ -21,7 +21,7 @@ use crate::crypto::aead::Cipher;
 use crate::crypto::keys::PrivateKey;
 use crate::discard::Discard;
 use crate::event::Event;
-use crate::handshake::{Outcome, Refusal, TransportKeys, Welcome};
+use crate::handshake::{Outcome, Refusal, SecretName, SharedSecret, TransportKeys, Welcome};
 use crate::inner::header;
 use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
@@ -36,6 +36,7 @@ use crate::trace::{KeyChange, ResetCause, Tracer};
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState};
 use crate::wire::control::{CloseReason, Control};
+use crate::wire::exchange::ExchangeFrame;
 use crate::wire::feedback::{self, Feedback};
 use crate::wire::heartbeat::Heartbeat;
 use crate::wire::sealed::DatagramKind;
@@ -141,7 +142,8 @@ impl Session {
     /// What the peer's datagrams made this side look at or move so far.
     pub(crate) fn touched(&self) -> u64 {
         let restoring = self.redundancy.protection.touched();
-        self.counters.touched + self.links.touched() + self.inbox.touched() + restoring
+        let exchanging = self.sealing.touched();
+        self.counters.touched + self.links.touched() + self.inbox.touched() + restoring + exchanging
     }
 
     /// Whether it has events, indices that are free again, or packets to give.
@@ -218,6 +220,16 @@ impl Session {
     /// Whether one of a client's links accepts its server's datagrams from `path`.
     pub fn accepts_from(&self, path: &Path) -> bool {
         self.links.get(path.socket.link()).is_some_and(|link| link.path().accepts_from(path))
+    }
+
+    /// The secret that a client's handshake names, if its exchange is known here.
+    pub fn secret(&self, name: SecretName) -> Option<&SharedSecret> {
+        self.sealing.secret(name)
+    }
+
+    /// Whether the keys in use are closed to an observer with a quantum computer.
+    pub fn is_hybrid(&self) -> bool {
+        self.sealing.keyring.secret().is_some()
     }
 
     /// A server's handshake is done: its keys serve from the client's first datagram under them on.
@@ -447,10 +459,7 @@ impl Session {
     ) -> Result<(), Discard> {
         if let Some(epoch) = opened.confirmed {
             self.tracer.on_keys(KeyChange::Confirmed, self.rekeys(), now);
-            if self.peer.sealed.epoch() != Some(epoch) {
-                // A client that was restarted may come with other links over other ways.
-                self.sealing.keyring.drop_previous();
-            }
+            self.sealing.on_confirmed(self.peer.sealed.epoch() == Some(epoch));
             self.on_proven_epoch(epoch, now);
         }
         let Self { links, sealing, .. } = self;
@@ -490,6 +499,10 @@ impl Session {
                 }
                 Kind::Feedback => self.on_feedback(id, seq_num, &payload, now)?,
                 Kind::Control => {
+                    if let Some(frame) = ExchangeFrame::parse(&payload)? {
+                        self.sealing.on_exchange(id, &frame, now)?;
+                        continue;
+                    }
                     let control = Control::parse(&payload)?;
                     match control {
                         Control::Close(reason) => self.on_close(reason, now),
@@ -659,7 +672,7 @@ impl Session {
     /// The first answer wins: its keys serve from now on, and every link tells the server at once.
     fn on_welcome(&mut self, path: Path, welcome: Welcome, keys: TransportKeys, now: Instant) {
         let is_same_run = self.peer.sealed.epoch() == Some(welcome.epoch);
-        self.sealing.install(keys, welcome.epoch, is_same_run, now);
+        self.sealing.install(keys, &welcome, is_same_run, now);
         self.tracer.on_keys(KeyChange::Installed, self.rekeys(), now);
         self.on_proven_epoch(welcome.epoch, now);
         self.links.on_welcome(path, now);

@@ -100,7 +100,7 @@ impl StateMachine for Session {
             self.move_pieces(now);
         }
         // As a rule only data is to go, if anything.
-        if let Some(handshake) = self.sealing.transmit_handshake(buf) {
+        if let Some(handshake) = self.sealing.transmit_handshake(buf, &mut self.links, now) {
             return Some(handshake);
         }
         let greeting = Greeting {

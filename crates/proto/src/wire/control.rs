@@ -8,7 +8,7 @@
 //!                   2: its key has expired)
 //!  4 MTU probe:      id 4B | padding of zeros
 //!  5 its answer:     the same id 4B | bytes of UDP payload received 2B
-//! 16 to 21: see [`super::stream`]
+//! 6, 7: see [`super::exchange`]; 16 to 21: see [`super::stream`]
 //! ```
 //! `seq_num` is 0. A reader ignores bytes behind the fields that it knows, and ignores frames of
 //! unknown type: both are for later versions. A probe has the size of its datagram; the padding

@@ -54,7 +54,7 @@ fn whole_transfers_arrive_whatever_the_links_do() {
 }
 
 /// Where packets of one flow have a part of what the links carry, a stream has it all: far apart,
-/// with loss, with jitter.
+/// with loss, with jitter. The median of three runs: what is lost, and when, differs between them.
 #[test]
 fn one_stream_has_all_that_the_links_carry() {
     let least = [
@@ -70,8 +70,12 @@ fn one_stream_has_all_that_the_links_carry() {
     for (scenario, least) in least {
         let workload = Workload { transport: Transport::Streams, direction: Direction::Down, flows: 1 };
         let system = System::Bond(Policy::Adaptive);
-        let row = run(&RunSpec::new(built_in(scenario), system, workload, 1), None);
-        assert!(row.problems.is_empty(), "{scenario}: {:?}", row.problems);
-        assert!(row.share >= least, "{scenario}: {} of what the links carry", row.share);
+        let mut shares = [1, 2, 3].map(|seed| {
+            let row = run(&RunSpec::new(built_in(scenario), system, workload, seed), None);
+            assert!(row.problems.is_empty(), "{scenario}: {:?}", row.problems);
+            row.share
+        });
+        shares.sort_by(f64::total_cmp);
+        assert!(shares[1] >= least, "{scenario}: {shares:?} of what the links carry");
     }
 }

@@ -74,7 +74,11 @@ fn states_rates_flows_and_keys_are_recorded_in_the_order_of_time_and_the_file_ho
         let count = |is: fn(&TraceEvent) -> bool| records.iter().filter(|record| is(&record.event)).count();
         let up = count(|event| matches!(event, TraceEvent::LinkState { to: LinkState::Up, .. }));
         assert!(up >= 3, "{side:?}: {up}");
-        assert_eq!(count(|event| matches!(event, TraceEvent::KeysChanged { .. })), 1, "{side:?}");
+        assert_eq!(
+            count(|event| matches!(event, TraceEvent::KeysChanged { .. })),
+            2,
+            "{side:?}: of X25519, and of ML-KEM too"
+        );
         assert!(count(|event| matches!(event, TraceEvent::FlowLinks { .. })) >= 2, "{side:?}");
         let mut decoder = Decoder::default();
         decoder.push(&trace.decisions_file(side));

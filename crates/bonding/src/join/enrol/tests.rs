@@ -41,7 +41,13 @@ fn preshared() -> PresharedKey {
 
 fn welcome() -> Welcome {
     let address = Prefix { address: "10.99.0.2".parse().unwrap(), length: 24 };
-    Welcome { cipher: Cipher::ChaCha20Poly1305, epoch: 1, mtu: Some(1_409), addresses: vec![address] }
+    Welcome {
+        cipher: Cipher::ChaCha20Poly1305,
+        epoch: 1,
+        mtu: Some(1_409),
+        addresses: vec![address],
+        exchanges: false,
+    }
 }
 
 /// A busy server: the first datagrams get a cookie, then `answer` decides.

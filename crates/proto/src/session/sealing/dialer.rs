@@ -24,7 +24,7 @@ use crate::crypto::keys::PrivateKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{
-    Claim, Cookie, Hello, Initiator, InvitationKey, Mac1, Outcome, Refusal, Response, Stamp,
+    Claim, Cookie, Hello, Initiator, InvitationKey, Mac1, Outcome, Refusal, Response, SharedSecret, Stamp,
 };
 use crate::packet::{LinkId, Path};
 use crate::time::Instant;
@@ -139,6 +139,16 @@ impl Dialer {
         self.due.is_some_and(|due| due <= now)
     }
 
+    /// Whether an attempt may still be answered.
+    pub(in crate::session) fn is_open(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
+    /// Whether the server asked for a cookie lately: it has many handshakes to answer.
+    pub(in crate::session) fn has_cookie(&self) -> bool {
+        !self.cookies.is_empty()
+    }
+
     /// What is drawn depends on `entropy` as well.
     pub(in crate::session) fn mix_entropy(&mut self, entropy: &[u8; 32]) {
         self.rng.mix(entropy);
@@ -217,16 +227,18 @@ impl Dialer {
         }
     }
 
-    /// Begins an attempt if one is due, to be sent to `targets`.
+    /// Begins an attempt if one is due, to be sent to `targets`, with the secret that the last
+    /// exchange left.
     pub(in crate::session) fn on_time(
         &mut self,
         targets: impl Iterator<Item = (LinkId, Path)>,
+        secret: Option<&SharedSecret>,
         now: Instant,
     ) {
         if !self.is_due(now) {
             return;
         }
-        let attempt = self.attempt(now);
+        let attempt = self.attempt(secret, now);
         if self.attempts.len() == ATTEMPTS_MAX {
             self.attempts.pop_front();
         }
@@ -241,7 +253,7 @@ impl Dialer {
         self.cookies.retain(|_, (_, since)| now.saturating_since(*since) < COOKIE_LIFE);
     }
 
-    fn attempt(&mut self, now: Instant) -> Attempt {
+    fn attempt(&mut self, secret: Option<&SharedSecret>, now: Instant) -> Attempt {
         let ClientSealing { identity, server, preshared, token, next, .. } = &self.sealing;
         let invitation = token.as_ref().map(InvitationKey::new);
         let next = next.as_ref().filter(|_| self.tries.is_multiple_of(2)).and_then(|next| {
@@ -262,9 +274,13 @@ impl Dialer {
             epoch: self.epoch,
             aes_fast: self.sealing.aes_fast,
             claim,
+            secret: secret.map(SharedSecret::name),
         };
         let index = self.rng.next_u32();
-        let initiator = Initiator::new(identity, server, psk, index, &hello, &mut self.rng);
+        let mut initiator = Initiator::new(identity, server, psk, index, &hello, &mut self.rng);
+        if let Some(secret) = secret {
+            initiator = initiator.with_secret(secret, psk);
+        }
         Attempt { initiator, shown }
     }
 

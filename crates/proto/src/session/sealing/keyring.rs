@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::crypto::aead::{self, AeadKey, Cipher, TAG_BYTES, Usage};
 use crate::crypto::replay::ReplayWindow;
 use crate::discard::Discard;
-use crate::handshake::TransportKeys;
+use crate::handshake::{SecretName, TransportKeys};
 use crate::packet::{LinkId, UdpFlow};
 use crate::time::Instant;
 use crate::wire::feedback::{Range, Runs};
@@ -69,6 +69,7 @@ struct KeySet {
     send: AeadKey,
     receive: AeadKey,
     made_at: Instant,
+    secret: Option<SecretName>,
     /// The peer's run that made them with us.
     peer_epoch: u32,
     usage: Usage,
@@ -88,6 +89,7 @@ impl KeySet {
             send: keys.send,
             receive: keys.receive,
             made_at: now,
+            secret: keys.secret,
             peer_epoch,
             usage,
             sealed_blocks: 0,
@@ -408,6 +410,16 @@ impl Keyring {
             oldest = Some(oldest.map_or(keys.made_at, |at| at.min(keys.made_at)));
         }
         Some(oldest? + self.limits.refuse_after)
+    }
+
+    /// This side's and the peer's index of the keys in use.
+    pub(in crate::session) fn indices(&self) -> Option<(u32, u32)> {
+        self.current.as_ref().map(|keys| (keys.local_index, keys.remote_index))
+    }
+
+    /// The secret that the keys in use have beside Diffie-Hellman.
+    pub(in crate::session) fn secret(&self) -> Option<SecretName> {
+        self.current.as_ref().and_then(|keys| keys.secret)
     }
 
     /// What seals now.

@@ -1,7 +1,8 @@
-//! What only sealed links have: keys, a client's handshakes, and the random draws that both sides'
-//! challenges need. It knows links by their states and addresses.
+//! What only sealed links have: keys, a client's handshakes, the exchanges after them, and the
+//! random draws that both sides' challenges need. It knows links by their states and addresses.
 
 mod dialer;
+mod exchange;
 mod keyring;
 
 use std::time::Duration;
@@ -11,19 +12,27 @@ use zeroize::Zeroizing;
 
 use self::dialer::Dialer;
 pub(super) use self::dialer::Shown;
+use self::exchange::Exchange;
 pub(super) use self::keyring::{KeyLimits, Keyring, SEALING_BYTES, SealedAs};
 use super::link_table::{LinkTable, Transition};
 use crate::config::ClientSealing;
 use crate::crypto::keys::PrivateKey;
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
-use crate::handshake::{Outcome, TransportKeys, Welcome};
+use crate::handshake::{Outcome, SecretName, SharedSecret, TransportKeys, Welcome};
 use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, Transmit, UdpFlow};
 use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire::control::CloseReason;
+use crate::wire::exchange::ExchangeFrame;
 use crate::wire::sealed::{SEALED_HEADER_BYTES, SealedHeader};
+
+/// Where the server asked for a cookie, keys are renewed for a secret's sake so much later, and up
+/// to [`LOADED_JITTER_MAX_US`] µs more. Chosen: a thousand clients that come at once have keys by
+/// then.
+const LOADED_PAUSE: Duration = Duration::from_secs(2);
+const LOADED_JITTER_MAX_US: u64 = 8_000_000;
 
 /// What opening a datagram told.
 #[derive(Debug)]
@@ -46,6 +55,8 @@ pub(super) struct Sealing {
     dialer: Option<Dialer>,
     /// Draws challenges and what else must not be guessed.
     rng: SecretRng,
+    /// Secrets for later handshakes.
+    exchange: Exchange,
     /// What the server leased to this client.
     lease: Option<Welcome>,
 }
@@ -60,7 +71,13 @@ impl Sealing {
             rng.fill(&mut client.entropy);
             Dialer::new(client, epoch, now)
         });
-        Self { keyring: Keyring::new(KeyLimits::DEFAULT), dialer, rng, lease: None }
+        Self {
+            keyring: Keyring::new(KeyLimits::DEFAULT),
+            dialer,
+            rng,
+            exchange: Exchange::default(),
+            lease: None,
+        }
     }
 
     /// Whether a sealed datagram or a response with this receiver index is for this session.
@@ -127,7 +144,8 @@ impl Sealing {
 
     /// Whether [`Self::on_time`] draws secrets.
     pub(super) fn draws_secrets(&self, now: Instant) -> bool {
-        self.dialer.as_ref().is_some_and(|dialer| dialer.is_due(now)) || self.keyring.is_used_up()
+        let is_due = self.dialer.as_ref().is_some_and(|dialer| dialer.is_due(now));
+        is_due || self.keyring.is_used_up() || self.exchange.renews(now)
     }
 
     /// What is drawn depends on `entropy` as well.
@@ -141,6 +159,7 @@ impl Sealing {
     /// The keys may be those of a copy of this machine: they serve no longer. Names another run.
     pub(super) fn forget_keys(&mut self, unseen: Duration, now: Instant) -> u32 {
         self.keyring.clear();
+        self.exchange.abandon();
         let epoch = self.rng.next_u32();
         if let Some(dialer) = &mut self.dialer {
             dialer.on_keys_forgotten(epoch, unseen, now);
@@ -149,11 +168,58 @@ impl Sealing {
     }
 
     /// A handshake is done: a client's keys, used from now on. Keys of another run of the peer go.
-    pub(super) fn install(&mut self, keys: TransportKeys, epoch: u32, is_same_run: bool, now: Instant) {
+    pub(super) fn install(
+        &mut self,
+        keys: TransportKeys,
+        welcome: &Welcome,
+        is_same_run: bool,
+        now: Instant,
+    ) {
         if !is_same_run {
             self.keyring.drop_previous();
         }
-        self.keyring.install(keys, epoch, now);
+        self.exchange.begin(keys.secret, keys.local_index, welcome.exchanges, now);
+        self.keyring.install(keys, welcome.epoch, now);
+    }
+
+    /// The client used a server's keys for the first time. They may be of another run of it.
+    pub(super) fn on_confirmed(&mut self, is_same_run: bool) {
+        if !is_same_run {
+            // A client that was restarted may come with other links over other ways.
+            self.keyring.drop_previous();
+        }
+        self.exchange.keep(self.keyring.secret());
+    }
+
+    /// The secret that a client's handshake names, if this side still has it.
+    pub(super) fn secret(&self, name: SecretName) -> Option<&SharedSecret> {
+        self.exchange.secret(name)
+    }
+
+    /// A frame of an exchange.
+    pub(super) fn on_exchange(
+        &mut self,
+        link: LinkId,
+        frame: &ExchangeFrame<'_>,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        // A client offers, its server answers.
+        let is_for_client = matches!(frame, ExchangeFrame::Ciphertext { .. });
+        if is_for_client != self.dialer.is_some() {
+            return Err(Discard::KindUnsupported);
+        }
+        self.exchange.on_frame(link, frame, &self.keyring, &mut self.rng, now)?;
+        let is_loaded = self.dialer.as_ref().is_some_and(Dialer::has_cookie);
+        if is_for_client && is_loaded {
+            let jitter = Duration::from_micros(self.rng.next_u64() % LOADED_JITTER_MAX_US);
+            self.exchange.postpone_renewal(LOADED_PAUSE + jitter);
+        }
+        Ok(())
+    }
+
+    /// What the peer's exchanges cost, in places of 100 ns.
+    pub(super) const fn touched(&self) -> u64 {
+        self.exchange.touched()
     }
 
     /// This side ends the session: no handshake begins any more.
@@ -161,8 +227,9 @@ impl Sealing {
         self.dialer = None;
     }
 
-    /// The peer ended the session.
+    /// The peer ended the session, and forgot its secrets.
     pub(super) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
+        self.exchange.forget();
         if let Some(dialer) = &mut self.dialer {
             dialer.on_closed(reason, now);
         }
@@ -172,14 +239,14 @@ impl Sealing {
     pub(super) fn on_time(&mut self, links: &LinkTable, now: Instant) -> bool {
         let gone = self.keyring.on_time(now);
         let Some(dialer) = &mut self.dialer else { return gone };
-        if gone || self.keyring.is_used_up() {
+        if gone || self.keyring.is_used_up() || self.exchange.renews(now) {
             dialer.on_keys_gone(now);
         }
         let targets = links.sealed().flat_map(|link| {
             let id = link.id();
             link.path().candidates().iter().map(move |path| (id, *path))
         });
-        dialer.on_time(targets, now);
+        dialer.on_time(targets, self.exchange.newest(), now);
         gone
     }
 
@@ -232,9 +299,17 @@ impl Sealing {
         }
     }
 
-    /// The due handshake message, if any.
-    pub(super) fn transmit_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
-        let dialer = self.dialer.as_mut().filter(|dialer| dialer.has_output())?;
+    /// The due message of a handshake, or of the exchange after it, if any.
+    pub(super) fn transmit_handshake(
+        &mut self,
+        buf: &mut Vec<u8>,
+        links: &mut LinkTable,
+        now: Instant,
+    ) -> Option<Transmit> {
+        let Self { dialer, keyring, exchange, rng, .. } = self;
+        let Some(dialer) = dialer.as_mut().filter(|dialer| dialer.has_output()) else {
+            return exchange.transmit(buf, (links, keyring), rng, now);
+        };
         let start = buf.len();
         let (link, path) = dialer.poll_transmit(buf)?;
         let size = buf.len() - start;
@@ -250,7 +325,12 @@ impl Sealing {
     ) -> Result<(Outcome, Shown), Discard> {
         let link = links.get(datagram.path.socket.link());
         link.filter(|link| link.path().accepts_from(&datagram.path)).ok_or(Discard::UnknownPeer)?;
-        self.dialer.as_mut().ok_or(Discard::KindUnsupported)?.on_response(&datagram.data, now)
+        let dialer = self.dialer.as_mut().ok_or(Discard::KindUnsupported)?;
+        let (outcome, shown) = dialer.on_response(&datagram.data, now)?;
+        if matches!(outcome, Outcome::Refused(_)) {
+            self.exchange.cancel_renewal();
+        }
+        Ok((outcome, shown))
     }
 
     /// A server under load asks for the handshake again, with a cookie.
@@ -269,9 +349,15 @@ impl Sealing {
         dialer.on_cookie(&datagram.data, id, known.unwrap_or(path), now)
     }
 
-    /// When the next handshake is due.
+    /// When the next handshake is due, or something of the exchange after it.
     pub(super) fn handshake_timeout(&self) -> Option<Instant> {
-        self.dialer.as_ref().and_then(Dialer::poll_timeout)
+        let dialer = self.dialer.as_ref().and_then(Dialer::poll_timeout);
+        // With an attempt under way the renewal waits for it.
+        let renewal = self
+            .exchange
+            .renewal_at()
+            .filter(|_| self.dialer.as_ref().is_some_and(|dialer| !dialer.is_open()));
+        [dialer, self.exchange.poll_timeout(), renewal].into_iter().flatten().min()
     }
 }
 

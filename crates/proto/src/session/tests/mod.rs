@@ -3,6 +3,7 @@
 
 mod classes;
 mod copies;
+mod exchange;
 mod flows;
 mod mixed;
 mod pair;

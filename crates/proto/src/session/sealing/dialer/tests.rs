@@ -22,7 +22,7 @@ fn attempts(dialer: &mut Dialer, end: Instant) -> Vec<Instant> {
     let target = (LinkId(0), Path { socket: SocketId(0), remote, local: None });
     let mut begun = Vec::new();
     while let Some(due) = dialer.poll_timeout().filter(|due| *due <= end) {
-        dialer.on_time(std::iter::once(target), due);
+        dialer.on_time(std::iter::once(target), None, due);
         while dialer.poll_transmit(&mut Vec::new()).is_some() {}
         begun.push(due);
     }

@@ -104,6 +104,7 @@ pub(super) fn keys(number: u32, client: bool) -> TransportKeys {
         receive: key(!client),
         local_index: ours,
         remote_index: theirs,
+        secret: None,
     }
 }
 
