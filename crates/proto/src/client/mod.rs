@@ -480,10 +480,10 @@ impl StateMachine for Client {
     }
 
     fn draws_secrets(&self, datagram: Option<&Datagram>, now: Instant) -> bool {
-        // A review may begin a session.
+        // A review may begin a session, and a datagram may bring it about.
         let reviews = self.review_at.is_some_and(|at| at <= now);
         let mut sessions = self.servers.iter().filter_map(|entry| entry.session.as_ref());
-        datagram.is_none() && (reviews || sessions.any(|session| session.draws_secrets(None, now)))
+        reviews || (datagram.is_none() && sessions.any(|session| session.draws_secrets(None, now)))
     }
 
     fn mix_entropy(&mut self, entropy: &[u8; 32]) {

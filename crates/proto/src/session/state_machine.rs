@@ -72,12 +72,13 @@ impl StateMachine for Session {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        let may_draw = self.sealing.draws_secrets(now);
         self.links.on_time(now);
         self.settle_changes(now);
         if self.links.silence_timeout().is_some_and(|due| due <= now) {
             self.links.check_silence(now);
         }
-        if self.sealing.on_time(&self.links, now) {
+        if self.sealing.on_time(&self.links, may_draw, now) {
             self.tracer.on_keys(KeyChange::Expired, self.rekeys(), now);
         }
         self.links.on_probe_time(now);

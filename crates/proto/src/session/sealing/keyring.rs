@@ -386,6 +386,12 @@ impl Keyring {
         self.current.as_ref().map(|keys| keys.made_at + self.limits.rekey_after)
     }
 
+    /// Whether [`Self::on_time`] forgets the keys in use.
+    pub(in crate::session) fn is_over(&self, now: Instant) -> bool {
+        let age = self.current.as_ref().map(|keys| now.saturating_since(keys.made_at));
+        age.is_some_and(|age| age >= self.limits.refuse_after)
+    }
+
     /// Forgets keys that are too old. Whether those in use are gone.
     pub(in crate::session) fn on_time(&mut self, now: Instant) -> bool {
         let refuse_after = self.limits.refuse_after;

@@ -142,10 +142,10 @@ impl Sealing {
         self.rng.next_u64().to_be_bytes()
     }
 
-    /// Whether [`Self::on_time`] draws secrets.
+    /// Whether [`Self::on_time`] may draw secrets.
     pub(super) fn draws_secrets(&self, now: Instant) -> bool {
         let is_due = self.dialer.as_ref().is_some_and(|dialer| dialer.is_due(now));
-        is_due || self.keyring.is_used_up() || self.exchange.renews(now)
+        is_due || self.keyring.is_over(now) || self.keyring.is_used_up() || self.exchange.renews(now)
     }
 
     /// What is drawn depends on `entropy` as well.
@@ -235,12 +235,17 @@ impl Sealing {
         }
     }
 
-    /// Time has passed: keys expire, handshakes begin. Whether the keys in use expired.
-    pub(super) fn on_time(&mut self, links: &LinkTable, now: Instant) -> bool {
+    /// Time has passed: keys expire, handshakes begin. Whether the keys in use expired. Without
+    /// `may_draw`, which [`Self::draws_secrets`] told before this input, a handshake that is due
+    /// waits for the next one: the driver has given no entropy for it.
+    pub(super) fn on_time(&mut self, links: &LinkTable, may_draw: bool, now: Instant) -> bool {
         let gone = self.keyring.on_time(now);
         let Some(dialer) = &mut self.dialer else { return gone };
         if gone || self.keyring.is_used_up() || self.exchange.renews(now) {
             dialer.on_keys_gone(now);
+        }
+        if !may_draw {
+            return gone;
         }
         let targets = links.sealed().flat_map(|link| {
             let id = link.id();

@@ -171,3 +171,33 @@ fn streams_end_at_both_sides_with_the_keys() {
         assert_eq!(stream_events(&mut world), [vec![], vec![]], "case {case}: no byte of another stream");
     }
 }
+
+/// Messages that begin a handshake of the client are new at this moment only if the driver was told
+/// to give entropy for them before.
+#[test]
+fn no_handshake_begins_that_the_driver_was_not_told_of() {
+    let mut world = World::new(&HOME, vec![enrolled(1, None)], 2);
+    let mut known = std::collections::BTreeSet::new();
+    let (mut begun, mut told) = (0, true);
+    let mut watch = |world: &mut World| {
+        let firsts = world.seen.drain(..).filter(|(_, bytes)| bytes[0] == 0x81);
+        let new = firsts.filter(|(_, bytes)| known.insert(bytes[8..40].to_vec())).count();
+        assert!(new == 0 || told, "at {:?}", world.now);
+        begun += new;
+        told = world.client.draws_secrets(None, world.now);
+    };
+    world.run(130_000, &mut watch);
+    // The server is silent until the keys are over, and later.
+    world.cut = vec![true; 2];
+    world.run(200_000, &mut watch);
+    assert_eq!(world.client.cipher(), None);
+    world.cut = vec![false; 2];
+    world.run(20_000, &mut watch);
+    assert!(world.client.is_hybrid());
+    // The last keys are over between attempts, which are a minute apart: the server refuses them.
+    world.server = endpoint(vec![enrolled(1, None)], 8, world.now);
+    world.server.expire_client(SessionId(0), world.now);
+    world.run(200_000, &mut watch);
+    assert_eq!(world.client.cipher(), None);
+    assert!(begun > 10, "{begun}");
+}
