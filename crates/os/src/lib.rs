@@ -13,6 +13,7 @@ pub mod address;
 mod checksum;
 pub mod clocks;
 pub mod coalesce;
+pub mod generation;
 pub mod hairpin;
 pub mod monitor;
 pub mod nat;

@@ -2,7 +2,8 @@
 //!
 //! Two machines that were restored from one image of memory have the same keys and counters. Each
 //! would seal other bytes under the same nonces. A machine that slept has keys that are older than
-//! its clock says. Both show in the distances of the kernel's clocks:
+//! its clock says. Both show in the distances of the kernel's clocks, and a copy in the virtual
+//! machine's generation where the kernel tells of it:
 //!
 //! - `CLOCK_BOOTTIME` went on and `CLOCK_MONOTONIC` did not: the machine slept, or hibernated.
 //! - `CLOCK_REALTIME` jumped: after a restore something sets it right (the hypervisor's agent, the
@@ -10,13 +11,15 @@
 //!
 //! Between two readings that are at most a status interval apart clocks drift by milliseconds.
 //!
-//! What it cannot see: a restore after which nothing sets the clock, or from an image that is
-//! younger than [`JUMP_MIN`]. The kernel may know of such restores (vmgenid), but shows them in no
-//! file. SECURITY.md says so. Reasons: docs/decisions/0066-copies-of-a-machine.md.
+//! What it cannot see without a generation: a restore after which nothing sets the clock, or from
+//! an image that is younger than [`JUMP_MIN`]. SECURITY.md says so. Reasons:
+//! docs/decisions/0066-copies-of-a-machine.md.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use bonding_os::clocks::Reading;
+use bonding_os::generation::Generation;
 
 /// The least difference that counts. Chosen: above a leap second.
 pub(super) const JUMP_MIN: Duration = Duration::from_secs(2);
@@ -30,6 +33,8 @@ pub(super) enum Gap {
     Jumped(Duration),
     /// The system's clock went back.
     SetBack(Duration),
+    /// The hypervisor says that it is a copy.
+    Copied,
 }
 
 impl Gap {
@@ -37,40 +42,75 @@ impl Gap {
     pub(super) const fn unseen(self) -> Duration {
         match self {
             Self::Slept(time) | Self::Jumped(time) => time,
-            Self::SetBack(_) => Duration::ZERO,
+            // If clocks stood still for a copy, they have not been set yet.
+            Self::SetBack(_) | Self::Copied => Duration::ZERO,
         }
     }
 }
 
-/// The last reading.
+/// What was read last of the clocks, and what tells of generations.
 #[derive(Debug)]
-pub(super) struct Watch(Reading);
+pub(super) struct Watch {
+    before: Reading,
+    /// `None`: there is no socket for it.
+    generation: Option<Generation>,
+    is_copied: bool,
+}
 
 impl Watch {
-    pub(super) const fn new(reading: Reading) -> Self {
-        Self(reading)
+    pub(super) fn open() -> Self {
+        let generation = Generation::open()
+            .inspect_err(|error| tracing::debug!(%error, "the machine's generation is not watched"));
+        Self { generation: generation.ok(), ..Self::new(Reading::now()) }
+    }
+
+    const fn new(before: Reading) -> Self {
+        Self { before, generation: None, is_copied: false }
+    }
+
+    /// Readable when there is work for [`Self::handle_ready`].
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.generation.as_ref().map(Generation::as_fd)
+    }
+
+    /// Takes what the kernel tells of devices.
+    pub(super) fn handle_ready(&mut self) {
+        let Some(generation) = &mut self.generation else { return };
+        match generation.has_changed() {
+            Ok(changed) => self.is_copied |= changed,
+            Err(error) => {
+                tracing::warn!(%error, "the machine's generation is watched no longer");
+                self.generation = None;
+            }
+        }
     }
 
     /// What happened since the last reading.
     pub(super) fn check(&mut self, reading: Reading) -> Option<Gap> {
-        let before = std::mem::replace(&mut self.0, reading);
-        let passed = |now: Duration, before: Duration| now.saturating_sub(before);
-        let ran = passed(reading.monotonic, before.monotonic);
-        let booted = passed(reading.boottime, before.boottime);
-        let slept = booted.saturating_sub(ran);
-        if slept >= JUMP_MIN {
-            return Some(Gap::Slept(slept));
-        }
-        let forward = passed(reading.realtime, before.realtime).saturating_sub(booted);
-        // Where it stood still or went back, the time that it should have gone on counts, too.
-        let back = (before.realtime + booted).saturating_sub(reading.realtime);
-        if forward >= JUMP_MIN {
-            Some(Gap::Jumped(forward))
-        } else if back >= JUMP_MIN {
-            Some(Gap::SetBack(back))
-        } else {
-            None
-        }
+        let before = std::mem::replace(&mut self.before, reading);
+        let is_copied = std::mem::take(&mut self.is_copied);
+        between(before, reading).or_else(|| is_copied.then_some(Gap::Copied))
+    }
+}
+
+/// What the clocks tell.
+fn between(before: Reading, reading: Reading) -> Option<Gap> {
+    let passed = |now: Duration, before: Duration| now.saturating_sub(before);
+    let ran = passed(reading.monotonic, before.monotonic);
+    let booted = passed(reading.boottime, before.boottime);
+    let slept = booted.saturating_sub(ran);
+    if slept >= JUMP_MIN {
+        return Some(Gap::Slept(slept));
+    }
+    let forward = passed(reading.realtime, before.realtime).saturating_sub(booted);
+    // Where it stood still or went back, the time that it should have gone on counts, too.
+    let back = (before.realtime + booted).saturating_sub(reading.realtime);
+    if forward >= JUMP_MIN {
+        Some(Gap::Jumped(forward))
+    } else if back >= JUMP_MIN {
+        Some(Gap::SetBack(back))
+    } else {
+        None
     }
 }
 
@@ -119,5 +159,17 @@ mod tests {
         let back = watch.check(reading(1_300, 1_300, 1_700_000_000_300));
         assert_eq!((back, back.unwrap().unseen()), (Some(Gap::SetBack(86_400 * SECOND)), Duration::ZERO));
         assert_eq!(watch.check(reading(1_400, 1_400, 1_700_000_000_400)), None);
+    }
+
+    #[test]
+    fn another_generation_counts_once_and_the_clocks_say_more() {
+        let mut watch = Watch { is_copied: true, ..Watch::new(reading(1_000, 1_000, 1_700_000_000_000)) };
+        let copied = watch.check(reading(1_100, 1_100, 1_700_000_000_100));
+        assert_eq!((copied, copied.unwrap().unseen()), (Some(Gap::Copied), Duration::ZERO));
+        assert_eq!(watch.check(reading(1_200, 1_200, 1_700_000_000_200)), None);
+        watch.is_copied = true;
+        let jumped = watch.check(reading(1_300, 1_300, 1_700_086_400_300));
+        assert_eq!(jumped, Some(Gap::Jumped(86_400 * SECOND)));
+        assert_eq!(watch.check(reading(1_400, 1_400, 1_700_086_400_400)), None);
     }
 }

@@ -50,6 +50,7 @@ const MONITOR_TOKEN: u64 = 2;
 const SERVICE_TOKEN: u64 = 3;
 const SHELL_TOKEN: u64 = 4;
 const STREAMS_TOKEN: u64 = 5;
+const GENERATION_TOKEN: u64 = 6;
 /// Rounds of one wake-up. Chosen: a heartbeat and a signal wait for four rounds at most.
 pub(super) const ROUNDS_MAX: usize = 4;
 /// An input's share of a round, in packets; one system call may overshoot it. As many as one send
@@ -253,6 +254,10 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if let Some(monitor) = &monitor {
             poller.add(monitor, MONITOR_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
         }
+        let watch = Watch::open();
+        if let Some(descriptor) = watch.descriptor() {
+            poller.add(descriptor, GENERATION_TOKEN, Interest::Readable).map_err(LoopError::Poll)?;
+        }
         Ok(Self {
             machine,
             device,
@@ -261,7 +266,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             signals,
             poller,
             clock,
-            watch: Watch::new(Reading::now()),
+            watch,
             status_interval,
             status_at: clock.now() + status_interval,
             retry_at: clock.now(),
@@ -417,6 +422,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 }
                 SHELL_TOKEN => shell.handle_ready(&mut self.sockets),
                 STREAMS_TOKEN => self.streams_ready = true,
+                GENERATION_TOKEN => self.watch.handle_ready(),
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
                     let device = self.device.counters();
@@ -488,6 +494,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             Gap::Slept(time) => tracing::info!(?time, "the machine slept: new keys"),
             Gap::Jumped(time) => tracing::info!(?time, "the system's clock jumped: new keys"),
             Gap::SetBack(time) => tracing::info!(?time, "the system's clock was set back: new keys"),
+            Gap::Copied => tracing::info!("this machine is a copy of an earlier state: new keys"),
         }
         mix_entropy(&mut self.machine);
         self.machine.forget_keys(gap.unseen(), now);

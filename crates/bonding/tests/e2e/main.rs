@@ -77,6 +77,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_dead_family_is_passed_over", sealed::a_dead_family_is_passed_over),
     ("configured_keys_and_mixed_links", sealed::configured_keys_and_mixed_links),
     ("sealed_sides_come_back_after_a_kill", sealed::sealed_sides_come_back_after_a_kill),
+    ("a_copied_machine_makes_new_keys", sealed::a_copied_machine_makes_new_keys),
     ("files_cross_as_streams", streams::files_cross_as_streams),
     ("a_destination_answers_for_itself", streams::a_destination_answers_for_itself),
     ("a_local_firewall_costs_no_connection", streams::a_local_firewall_costs_no_connection),

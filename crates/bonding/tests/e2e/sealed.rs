@@ -7,6 +7,8 @@ use bonding_lab::tools::Ping;
 use bonding_lab::{Host, Lab, addr};
 use bonding_testkit::bond::{Bond, FOLDER, SERVER_V4, SERVER_V6, run};
 use bonding_testkit::wait::eventually;
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
 use serde_json::Value;
 
 use crate::PROGRAMS;
@@ -386,6 +388,28 @@ pub(crate) fn sealed_sides_come_back_after_a_kill(lab: &Lab) -> anyhow::Result<(
             bond.start_server()?
         }
         bond.wait_until_up().with_context(|| format!("after the {} was killed", host.name()))?;
+        traffic_flows(lab)?;
+    }
+    bond.stop()
+}
+
+/// The hypervisor gives the machine another generation, and the kernel tells so: either side drops
+/// its keys, and the session goes on under others. The kernel's notification is sent by hand.
+pub(crate) fn a_copied_machine_makes_new_keys(lab: &Lab) -> anyhow::Result<()> {
+    const NOTIFICATION: &[u8] = b"change@/devices/platform/VMGENCTR:00\0ACTION=change\0NEW_VMGENID=1\0";
+    let (bond, _) = joined(lab)?;
+    for host in [Host::Client, Host::Server] {
+        let said = "this machine is a copy of an earlier state: new keys";
+        ensure!(!bond.log(host).contains(said));
+        lab.host(host).run(|| {
+            let socket = socket(AddressFamily::NETLINK, SocketType::DGRAM, Some(KOBJECT_UEVENT))?;
+            sendto(&socket, NOTIFICATION, SendFlags::empty(), &SocketAddrNetlink::new(0, 1))
+        })??;
+        eventually("the keys go", || {
+            ensure!(bond.log(host).contains(said), "{}", bond.log(host));
+            Ok(())
+        })?;
+        bond.wait_until_up()?;
         traffic_flows(lab)?;
     }
     bond.stop()
