@@ -12,8 +12,10 @@
 //!
 //! It does not know what the models mean: docs/handshake-model.md says so.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
@@ -51,27 +53,64 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
     let files = if files.is_empty() { models()? } else { files.into_iter().map(PathBuf::from).collect() };
     let verifpal = verifpal(!options.is_empty() || std::env::var_os("CI").is_some_and(|it| it == "true"))?;
-    let (mut count, mut failed) = (0, 0);
-    for file in &files {
+    let texts = files.iter().map(|file| {
         let text = std::fs::read_to_string(process::root().join(file));
-        let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-        let name = file.file_stem().unwrap_or_default().display();
-        println!("{}", file.display());
-        for (number, run) in (1..).zip(runs(&text).with_context(|| file.display().to_string())?) {
-            let started = Instant::now();
-            let path = process::root().join(format!("target/model/{name}-{number}.vp"));
-            let found = check(&verifpal, &path, &instance(&text, &run))?;
-            let verdict = if found == run.verdicts { "as expected" } else { "UNEXPECTED" };
-            println!("  {} ({:.0} s): {verdict}: {found}", run.shows, started.elapsed().as_secs_f64());
-            if found != run.verdicts {
-                println!("    expected: {}; the model: {}", run.verdicts, path.display());
-                failed += 1;
-            }
-            count += 1;
-        }
+        text.with_context(|| format!("cannot read {}", file.display()))
+    });
+    let texts = texts.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut jobs = VecDeque::new();
+    for (file, text) in files.iter().zip(&texts) {
+        let runs = runs(text).with_context(|| file.display().to_string())?;
+        jobs.extend((1..).zip(runs).map(|(number, run)| Job { file, text, number, run }));
     }
+    let count = jobs.len();
+    let failed = check_all(&verifpal, Mutex::new(jobs))?;
     println!("{count} runs of {} models, {failed} unexpected", files.len());
     Ok(if failed == 0 && count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A run of a model that is to be checked.
+struct Job<'a> {
+    file: &'a Path,
+    text: &'a str,
+    number: usize,
+    run: Run<'a>,
+}
+
+/// Checks all runs, one on each processor at a time; gives how many were unexpected.
+fn check_all(verifpal: &Path, jobs: Mutex<VecDeque<Job<'_>>>) -> anyhow::Result<usize> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut failed = 0;
+        while let Some(job) = jobs.lock().ok().and_then(|mut jobs| jobs.pop_front()) {
+            failed += usize::from(!job.check(verifpal)?);
+        }
+        anyhow::Ok(failed)
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let failed =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked")));
+        failed.sum()
+    })
+}
+
+impl Job<'_> {
+    /// Checks the run and prints what was found; whether that was expected.
+    fn check(&self, verifpal: &Path) -> anyhow::Result<bool> {
+        let Self { file, text, number, run } = self;
+        let started = Instant::now();
+        let name = file.file_stem().unwrap_or_default().display();
+        let path = process::root().join(format!("target/model/{name}-{number}.vp"));
+        let found = check(verifpal, &path, &instance(text, run))?;
+        let is_expected = found == run.verdicts;
+        let verdict = if is_expected { "as expected" } else { "UNEXPECTED" };
+        println!("{name}: {} ({:.0} s): {verdict}: {found}", run.shows, started.elapsed().as_secs_f64());
+        if !is_expected {
+            println!("    expected: {}; the model: {}", run.verdicts, path.display());
+        }
+        Ok(is_expected)
+    }
 }
 
 fn models() -> anyhow::Result<Vec<PathBuf>> {
