@@ -6,6 +6,7 @@
 //! instance are fatal, with a message that says so.
 
 mod caps;
+mod choice;
 mod diagnosis;
 mod identity;
 mod resolve;
@@ -33,6 +34,7 @@ use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
 
 use self::caps::Caps;
+use self::choice::Choice;
 use self::identity::Identity;
 use self::revival::Revival;
 use self::splitter::{SplitDevice, Splitter};
@@ -89,7 +91,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
-    let splitter = Splitter::new(plan.split, &tun)?;
+    let splitter = Splitter::new(Choice::new(plan.split, plan.run.rules.clone()), &tun)?;
     let mut shell = ClientShell::new(plan, tunnel, (caps, splitter), hosts, clock.now());
     shell.identity = identity;
     for (socket, event) in sockets.refresh(&monitor, &poller) {

@@ -56,6 +56,8 @@ pub struct Options {
     pub allow: &'static str,
     /// `[tcp] split`, of the client and of the server.
     pub split: [&'static str; 2],
+    /// The client's `[[qos.rule]]` sections, as the file has them.
+    pub rules: &'static str,
 }
 
 impl Default for Options {
@@ -70,6 +72,7 @@ impl Default for Options {
             // Tests measure to services on the server's host.
             allow: "[\"internet\", \"server\"]",
             split: ["auto", "auto"],
+            rules: "",
         }
     }
 }
@@ -529,6 +532,9 @@ fn common_toml(text: &mut String, options: &Options, host: Host) -> anyhow::Resu
     let [client, server] = options.split;
     let split = if host == Host::Client { client } else { server };
     writeln!(text, "[tcp]\nsplit = \"{split}\"\n")?;
+    if host == Host::Client {
+        writeln!(text, "{}\n", options.rules)?;
+    }
     if !options.recovery {
         writeln!(text, "[recovery]\nresend = false\nfec = \"off\"\n")?;
     }

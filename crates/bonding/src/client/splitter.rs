@@ -29,8 +29,8 @@ use bonding_proto::wire::stream::StreamRefusal;
 use bonding_proto::{Client, Instant, PacketBuf, StateMachine as _, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::choice::Choice;
 use crate::engine::event_loop::Device;
-use crate::engine::plan::Split;
 use crate::engine::setup;
 use crate::relay::{Relay, StreamKey};
 
@@ -38,11 +38,6 @@ use crate::relay::{Relay, StreamKey};
 const STAND_IN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// The same for IPv6, of RFC 6666's prefix that is routed nowhere.
 const STAND_IN_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 8);
-
-/// Services whose connections live long, carry little and miss their end when a process restarts:
-/// ssh, telnet, BGP, RDP, VNC.
-const LONG_LIVED: [std::ops::RangeInclusive<u16>; 5] =
-    [22..=23, 179..=179, 3_389..=3_389, 5_900..=5_909, 2_222..=2_222];
 
 /// Connections that the kernel keeps ready to be accepted.
 const BACKLOG: i32 = 1_024;
@@ -64,7 +59,7 @@ pub(super) struct SplitDevice {
 #[derive(Debug)]
 pub(crate) struct Redirecting {
     hairpin: Hairpin,
-    split: Split,
+    choice: Choice,
     /// The server takes streams now.
     is_active: bool,
     now: Duration,
@@ -88,8 +83,8 @@ impl Device for SplitDevice {
     fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
         let Some(redirecting) = &mut self.redirecting else { return self.tun.recv_batch(packets) };
         let more = self.tun.recv_batch(&mut self.read)?;
-        let Redirecting { hairpin, split, is_active, now, back } = redirecting;
-        let wants = |connection: &Connection| *is_active && split_wants(*split, connection);
+        let Redirecting { hairpin, choice, is_active, now, back } = redirecting;
+        let wants = |connection: &Connection| *is_active && choice.as_packets(connection).is_none();
         packets.extend(self.read.drain(..).filter_map(|packet| hairpin.take(packet, *now, wants, back)));
         self.flush()?;
         Ok(more)
@@ -128,20 +123,10 @@ impl Device for SplitDevice {
     }
 }
 
-/// Whether a connection is to be split.
-fn split_wants(split: Split, connection: &Connection) -> bool {
-    let port = connection.destination.port();
-    match split {
-        Split::Off => false,
-        Split::All => true,
-        Split::Auto => !LONG_LIVED.iter().any(|ports| ports.contains(&port)),
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Splitter {
-    split: Split,
+    choice: Choice,
     interface: String,
     index: u32,
     relay: Relay,
@@ -155,11 +140,11 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    pub(super) fn new(split: Split, tun: &Tun) -> io::Result<Self> {
+    pub(super) fn new(choice: Choice, tun: &Tun) -> io::Result<Self> {
         let (relay, both) = (Relay::new()?, Poller::new()?);
         both.add(relay.descriptor(), RELAY, Interest::Readable)?;
         Ok(Self {
-            split,
+            choice,
             interface: tun.name().to_owned(),
             index: tun.index(),
             relay,
@@ -181,7 +166,7 @@ impl Splitter {
     fn listen(&mut self, client: &mut Client, device: &mut dyn Device, addresses: &[Prefix], now: Instant) {
         let wanted: Vec<IpAddr> = addresses.iter().map(|prefix| prefix.address).collect();
         let Some(redirecting) = device.redirecting() else { return };
-        if self.split == Split::Off || wanted == self.addresses {
+        if self.choice.is_off() || wanted == self.addresses {
             return;
         }
         self.relay.clear(client, now);
@@ -216,7 +201,7 @@ impl Splitter {
         self.addresses = wanted;
         *redirecting = Some(Redirecting {
             hairpin: Hairpin::new(redirects),
-            split: self.split,
+            choice: self.choice.clone(),
             is_active: false,
             now: Duration::ZERO,
             back: Vec::new(),

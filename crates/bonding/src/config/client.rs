@@ -120,9 +120,9 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(&server.hosts, &links));
     tunnel.finish(&[]);
     discovery(document.section("discovery", "[discovery]"));
-    let sending = common::sending(&mut document);
-    let mss_clamp = routing(document.section("routing", "[routing]"));
     let split = common::split(document.section("tcp", "[tcp]"));
+    let sending = common::sending(&mut document, Some(split));
+    let mss_clamp = routing(document.section("routing", "[routing]"));
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
     if server.hosts.is_empty() || links.is_empty() {

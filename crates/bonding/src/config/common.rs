@@ -126,13 +126,15 @@ impl Status {
 }
 
 /// Reads `[scheduler]`, `[heartbeat]`, `[recovery]`, `[compression]` and `[[qos.rule]]`.
-pub(super) fn sending(document: &mut Section<'_, '_>) -> Sending {
+/// `splits`: on a client, `[tcp] split`; a server's rules say nothing about that.
+pub(super) fn sending(document: &mut Section<'_, '_>, splits: Option<Split>) -> Sending {
     let policy = scheduler(document.section("scheduler", "[scheduler]"));
     let heartbeat_interval = heartbeat(document.section("heartbeat", "[heartbeat]"));
     let recovery = recovery(document.section("recovery", "[recovery]"));
     compression(document.section("compression", "[compression]"));
     let mut qos = document.section("qos", "[qos]");
-    let rules = qos.sections("rule", "[[qos.rule]]").into_iter().filter_map(qos_rule).collect();
+    let rules = qos.sections("rule", "[[qos.rule]]").into_iter();
+    let rules = rules.filter_map(|rule| qos_rule(rule, splits)).collect();
     qos.finish(&[]);
     Sending { policy, heartbeat_interval, recovery, rules }
 }
@@ -190,8 +192,8 @@ fn compression(mut section: Section<'_, '_>) {
     section.finish(&[]);
 }
 
-/// `None`: the class is missing or unknown, which is reported.
-fn qos_rule(mut section: Section<'_, '_>) -> Option<Rule> {
+/// `None`: the rule says nothing, or its class is unknown, which is reported.
+fn qos_rule(mut section: Section<'_, '_>, splits: Option<Split>) -> Option<Rule> {
     let protocols = [("tcp", RuleProtocol::Tcp), ("udp", RuleProtocol::Udp), ("icmp", RuleProtocol::Icmp)];
     let protocol = section.item("protocol").and_then(|item| item.choice(&protocols));
     let ports_item = section.item("ports");
@@ -213,20 +215,45 @@ fn qos_rule(mut section: Section<'_, '_>) -> Option<Rule> {
     };
     let (source, destination) = (prefixes("source"), prefixes("destination"));
     let dscp = section.item("dscp").and_then(dscp);
+    let split = section.item("split");
     let class = match section.item("class") {
-        Some(item) => item.choice(&[
-            ("realtime", Class::Realtime),
-            ("interactive", Class::Interactive),
-            ("bulk", Class::Bulk),
-        ]),
+        Some(item) => {
+            let classes = [Class::Realtime, Class::Interactive, Class::Bulk];
+            Some(item.choice(&classes.map(|class| (class.name(), class)))?)
+        }
+        None if split.is_some() => None,
         None => {
-            section.fail("a [[qos.rule]] without `class`: say \"realtime\", \"interactive\" or \"bulk\"");
-            None
+            section.fail(
+                "a [[qos.rule]] without `class`: say \"realtime\", \"interactive\" or \"bulk\"; only a rule that says \
+                 `split` needs none",
+            );
+            return None;
         }
     };
+    let split = split.and_then(|item| rule_split(item, protocol, splits));
     let duplicate = section.item("duplicate").and_then(Item::boolean).unwrap_or(false);
     section.finish(&[]);
-    Some(Rule { protocol, ports, source, destination, dscp, class: class?, duplicate })
+    Some(Rule { protocol, ports, source, destination, dscp, class, duplicate, split })
+}
+
+/// `split` of a rule, where it can have an effect.
+fn rule_split(item: Item<'_, '_>, protocol: Option<RuleProtocol>, splits: Option<Split>) -> Option<bool> {
+    let is_split = item.boolean()?;
+    if !matches!(protocol, None | Some(RuleProtocol::Tcp)) {
+        item.fail("`split` in [[qos.rule]]: only TCP connections can end at the bond; write protocol = \"tcp\"");
+    }
+    match splits {
+        None => item.fail(
+            "`split` in [[qos.rule]] belongs in client.toml: the client chooses the connections that end at the bond; a \
+             server takes them all, or none with [tcp] split = \"off\"",
+        ),
+        Some(Split::Off) if is_split => item.warn(
+            "[[qos.rule]] split = true has no effect: [tcp] split is \"off\"; to split nothing else, write \"auto\" there and \
+             add a last rule with protocol = \"tcp\" and split = false",
+        ),
+        Some(Split::Off | Split::Auto | Split::All) => {}
+    }
+    Some(is_split)
 }
 
 /// A DSCP as a number of 6 bits or by its name (RFC 2474, RFC 2597, RFC 3246, RFC 5865, RFC 8622).

@@ -234,14 +234,30 @@ fn rules_are_read_in_their_order() {
         (game.protocol, game.ports.as_slice()),
         (Some(RuleProtocol::Udp), &[(27_000, 27_100), (53, 53)][..])
     );
-    assert_eq!((game.class, game.duplicate, game.dscp), (Class::Realtime, true, None));
+    assert_eq!((game.class, game.duplicate, game.dscp), (Some(Class::Realtime), true, None));
     assert_eq!((video.source.len(), video.destination.len(), video.dscp), (1, 1, Some(34)));
-    assert_eq!((video.class, video.duplicate, video.protocol), (Class::Bulk, false, None));
+    assert_eq!((video.class, video.duplicate, video.protocol), (Some(Class::Bulk), false, None));
     assert_eq!(
         (ping.protocol, ping.dscp, ping.class),
-        (Some(RuleProtocol::Icmp), Some(7), Class::Interactive)
+        (Some(RuleProtocol::Icmp), Some(7), Some(Class::Interactive))
     );
     assert_eq!(*config.plan().run.rules, *config.sending.rules);
+}
+
+#[test]
+fn a_rule_says_which_connections_are_split() {
+    let text = format!(
+        "{CLIENT}[[qos.rule]]\nprotocol = \"tcp\"\nports = [\"22\"]\nsplit = true\n\
+         [[qos.rule]]\nports = [\"8080\"]\nclass = \"bulk\"\nsplit = false\n"
+    );
+    let config = client(&text);
+    assert_eq!(config.warnings, []);
+    let said: Vec<_> = config.config.sending.rules.iter().map(|rule| (rule.class, rule.split)).collect();
+    assert_eq!(said, [(None, Some(true)), (Some(Class::Bulk), Some(false))]);
+    let off = client(&format!("{text}[tcp]\nsplit = \"off\"\n"));
+    let [warning] = off.warnings.as_slice() else { panic!("{:?}", off.warnings) };
+    assert_eq!(warning.line, 13);
+    assert!(warning.message.starts_with("[[qos.rule]] split = true has no effect"), "{warning:?}");
 }
 
 #[test]

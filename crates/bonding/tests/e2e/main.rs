@@ -90,6 +90,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_restart_resets_streams", streams::a_restart_resets_streams),
     ("streams_of_a_revoked_client_end", streams::streams_of_a_revoked_client_end),
     ("ssh_goes_as_packets", streams::ssh_goes_as_packets),
+    ("rules_say_what_ends_at_the_bond", streams::rules_say_what_ends_at_the_bond),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];

@@ -620,3 +620,15 @@ pub(crate) fn ssh_goes_as_packets(lab: &Lab) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A rule splits what lives long, and has others go as packets.
+pub(crate) fn rules_say_what_ends_at_the_bond(lab: &Lab) -> anyhow::Result<()> {
+    let rules = "[[qos.rule]]\nprotocol = \"tcp\"\nports = [\"22\"]\nsplit = true\n\
+                 [[qos.rule]]\nports = [\"8080\"]\nsplit = false\n";
+    let bond = Bond::start(lab, PROGRAMS, Options { rules, ..Options::default() })?;
+    for (port, count) in [(22, 2), (PORT, 2), (80, 4)] {
+        files_cross(lab, Host::Internet, SocketAddr::from((addr::INTERNET_V4, port)))?;
+        opened(&bond, count).with_context(|| format!("port {port}"))?;
+    }
+    bond.stop()
+}

@@ -10,3 +10,14 @@ pub enum Class {
     /// Never urgent.
     Bulk,
 }
+
+impl Class {
+    /// The word for configuration, logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Realtime => "realtime",
+            Self::Interactive => "interactive",
+            Self::Bulk => "bulk",
+        }
+    }
+}

@@ -8,7 +8,8 @@
 //! - *bulk*: only by rule. Any other packet has no class: its flow's traffic decides its tier.
 //!
 //! # Realtime flows
-//! The first configured rule that matches decides. Without one, any of these is evidence:
+//! The first configured rule that matches decides. Without one, or its class, any of these is
+//! evidence:
 //! 1. the DSCP: EF, VA (RFC 5865), CS5, AF41 to AF43, NQB (draft-ietf-tsvwg-nqb);
 //! 2. the traffic: UDP, and in the last second, in four quarters, 10 to 130 packets, less than 1
 //!    Mbit/s, a mean packet below 600 bytes, and in each quarter between half and twice the
@@ -208,8 +209,8 @@ impl Classifier {
         let hash = self.hash(header);
         let flow = FlowHasher::flow_of(hash);
         let rule = self.rules.iter().find(|rule| rule.matches(header));
-        let class = match rule {
-            Some(rule) => Some(rule.class),
+        let class = match rule.and_then(|rule| rule.class) {
+            Some(class) => Some(class),
             None if REALTIME_DSCPS.contains(&header.dscp) => Some(Class::Realtime),
             None => None,
         };
@@ -255,7 +256,8 @@ impl Classifier {
     /// realtime too.
     pub fn on_realtime_received(&mut self, header: &InnerHeader, now: Instant) {
         let header = header.reversed();
-        if self.rules.iter().any(|rule| rule.matches(&header)) {
+        let rule = self.rules.iter().find(|rule| rule.matches(&header));
+        if rule.is_some_and(|rule| rule.class.is_some()) {
             return;
         }
         let hash = self.hasher.hash(&header);

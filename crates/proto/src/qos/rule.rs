@@ -1,4 +1,4 @@
-//! The configured rules for classes: the first rule that matches a packet decides.
+//! The configured rules: the first rule that matches a packet decides.
 //!
 //! A rule matches if all its conditions match: the protocol, either port, the source, the
 //! destination, the DSCP. An absent condition matches everything. A port names a service on either
@@ -45,10 +45,13 @@ pub struct Rule {
     pub destination: Vec<Prefix>,
     /// The DSCP.
     pub dscp: Option<u8>,
-    /// The class of a packet that matches.
-    pub class: Class,
+    /// The class of a packet that matches; `None`: its mark and its flow's traffic decide.
+    pub class: Option<Class>,
     /// Whether a copy of the packet goes over a second link.
     pub duplicate: bool,
+    /// Whether a TCP connection that matches ends at the bond or crosses it as packets; `None`: as
+    /// usual. The driver decides that; the core carries both.
+    pub split: Option<bool>,
 }
 
 impl Rule {
@@ -89,8 +92,9 @@ mod tests {
             source: Vec::new(),
             destination: Vec::new(),
             dscp: None,
-            class: Class::Bulk,
+            class: Some(Class::Bulk),
             duplicate: false,
+            split: None,
         }
     }
 

@@ -150,6 +150,19 @@ fn mistakes_of_the_other_client_sections_are_named() {
             "client.toml:12:9: `ports` in [[qos.rule]]: ICMP has no ports, so this rule would match no packet",
         ),
         (
+            format!("{CLIENT}[[qos.rule]]\nprotocol = \"udp\"\nsplit = false"),
+            "client.toml:12:9: `split` in [[qos.rule]]: only TCP connections can end at the bond; write protocol = \"tcp\"",
+        ),
+        (
+            format!("{CLIENT}[[qos.rule]]\nsplit = \"auto\""),
+            "client.toml:11:9: `split` in [[qos.rule]] is a string; expected true or false",
+        ),
+        (
+            format!("{CLIENT}[[qos.rule]]\nprotocol = \"tcp\""),
+            "client.toml:10:1: a [[qos.rule]] without `class`: say \"realtime\", \"interactive\" or \"bulk\"; only a rule that \
+             says `split` needs none",
+        ),
+        (
             format!("{CLIENT}[routing]\nlan = [\"192.168.1.5/24\"]"),
             "client.toml:11:8: `lan` in [routing]: \"192.168.1.5/24\" has bits beyond its length; write \"192.168.1.0/24\"",
         ),
@@ -236,6 +249,11 @@ fn mistakes_of_server_sections_are_named() {
         (
             "[routing]\nallow = [\"internet\", \"lan\"]".to_owned(),
             "server.toml:2:22: `allow` in [routing]: \"lan\" is none of \"internet\", \"server\", \"private\", \"clients\"",
+        ),
+        (
+            "[[qos.rule]]\nprotocol = \"tcp\"\nsplit = false".to_owned(),
+            "server.toml:3:9: `split` in [[qos.rule]] belongs in client.toml: the client chooses the connections that end at \
+             the bond; a server takes them all, or none with [tcp] split = \"off\"",
         ),
         ("[[nat]]\n".to_owned(), "server.toml:1:1: [nat] exists once: write it with single brackets"),
         (

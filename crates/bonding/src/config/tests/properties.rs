@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Keys of both files, and one that neither has.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "host",
     "public_key",
     "ports",
@@ -30,6 +30,7 @@ const KEYS: [&str; 33] = [
     "protocol",
     "dscp",
     "class",
+    "split",
     "capture",
     "lan",
     "mss_clamp",
@@ -42,7 +43,7 @@ const KEYS: [&str; 33] = [
 ];
 
 /// Titles of sections, right and wrong.
-const TITLES: [&str; 16] = [
+const TITLES: [&str; 17] = [
     "[server]",
     "[tunnel]",
     "[[link]]",
@@ -51,6 +52,7 @@ const TITLES: [&str; 16] = [
     "[heartbeat]",
     "[recovery]",
     "[[qos.rule]]",
+    "[tcp]",
     "[routing]",
     "[status]",
     "[listen]",

@@ -33,8 +33,9 @@ fn rule(class: Class) -> Rule {
         source: Vec::new(),
         destination: Vec::new(),
         dscp: None,
-        class,
+        class: Some(class),
         duplicate: false,
+        split: None,
     }
 }
 
@@ -138,6 +139,19 @@ fn the_first_rule_that_matches_decides() {
     assert_eq!((said.class, said.flow.is_realtime()), (Some(Class::Realtime), true));
     assert!(classifier.goes_twice(said.flow));
     assert_eq!(stream(&mut classifier, &udp(1, 46), 200, 20, (0, 3_000)), [], "nor is it looked for");
+}
+
+#[test]
+fn a_rule_without_a_class_leaves_it_to_mark_and_traffic() {
+    let about_split = Rule { class: None, split: Some(false), ..rule(Class::Bulk) };
+    let rules = vec![about_split, rule(Class::Interactive)];
+    let mut classifier = classifier(rules);
+    let said = classifier.classify(&udp(1, 46), &[0; 100], at(0));
+    assert_eq!((said.class, said.flow.is_realtime()), (Some(Class::Realtime), true));
+    assert_ne!(stream(&mut classifier, &udp(2, 0), 200, 20, (0, 3_000)), [], "it is looked for");
+    let answer = udp(3, 0);
+    classifier.on_realtime_received(&answer.reversed(), at(0));
+    assert!(classifier.classify(&answer, &[0; 100], at(1)).flow.is_realtime(), "and inherited");
 }
 
 #[test]

@@ -86,8 +86,9 @@ fn what_a_rule_doubles_survives_the_end_of_a_link() {
         source: Vec::new(),
         destination: Vec::new(),
         dscp: None,
-        class: Class::Realtime,
+        class: Some(Class::Realtime),
         duplicate: true,
+        split: None,
     };
     let config = SessionConfig { rules: [rule].into(), ..config(Role::Client, 1, &LINKS) };
     pair.sides[0] = Session::new(config, pair.now);
