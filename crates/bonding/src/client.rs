@@ -28,10 +28,11 @@ use bonding_proto::client::{Client, Server};
 use bonding_proto::config::{LinkConfig, Role, Security, SessionConfig};
 use bonding_proto::event::Event;
 use bonding_proto::handshake::Refusal;
+use bonding_proto::qos::InnerHeader;
 use bonding_proto::trace::format::Side;
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::CloseReason;
-use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _};
+use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _, StreamHost as _};
 
 use self::caps::Caps;
 use self::choice::Choice;
@@ -41,7 +42,7 @@ use self::splitter::{SplitDevice, Splitter};
 use self::tunnel::Tunnel;
 use crate::config::Host;
 use crate::engine::clock::Clock;
-use crate::engine::command::{Command, Rekeying, Reply};
+use crate::engine::command::{Command, FlowsPage, Rekeying, Reply};
 use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::{EventLogger, why};
 use crate::engine::overhead::Overhead;
@@ -49,6 +50,7 @@ use crate::engine::plan::{ClientPlan, LinkPlan};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service};
+use crate::flows::{Namer, Top};
 use crate::state::keys;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
@@ -295,6 +297,14 @@ impl Shell<Client> for ClientShell<'_> {
         command: Command,
         now: Instant,
     ) -> Result<Reply, String> {
+        if let Command::Flows { wanted, .. } = command {
+            let mut top = Top::new(wanted);
+            let namer = Named { shell: self, takes_streams: client.stream_session().is_some() };
+            if let Some(session) = client.session() {
+                session.each_flow(now, &mut |figures| top.offer(&figures, &namer));
+            }
+            return Ok(Reply::Flows(FlowsPage { top, next: None }));
+        }
         if command == Command::Rekey {
             let identity = self.identity.as_mut().ok_or("all links are plain: there is no key")?;
             let next = identity.make_next().map_err(|error| error.to_string())?;
@@ -366,6 +376,31 @@ impl Shell<Client> for ClientShell<'_> {
             discards: client.discards().clone(),
             io: Io::default(),
         }
+    }
+}
+
+/// What a client adds to the figures of its flows.
+#[derive(Debug)]
+struct Named<'a> {
+    shell: &'a ClientShell<'a>,
+    takes_streams: bool,
+}
+
+impl Namer for Named<'_> {
+    fn role(&self) -> status::Role {
+        status::Role::Client
+    }
+
+    fn client(&self) -> Option<&str> {
+        None
+    }
+
+    fn link(&self, link: LinkId) -> String {
+        self.shell.logger.link_name(link.index())
+    }
+
+    fn packets_by(&self, header: &InnerHeader) -> String {
+        self.shell.splitter.packets_by(header, self.takes_streams)
     }
 }
 

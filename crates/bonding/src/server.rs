@@ -25,6 +25,7 @@ use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::handshake::{Claim, Refusal};
+use bonding_proto::qos::InnerHeader;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::trace::format::Side;
 use bonding_proto::{Instant, LinkId, Session};
@@ -34,7 +35,7 @@ use self::expiry::Expiries;
 use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{
-    ClientsPage, Command, Expiring, KnownClient, ListPlace, NextPage, Reply, Revoked,
+    ClientsPage, Command, Expiring, FlowsPage, KnownClient, ListPlace, NextPage, Reply, Revoked,
 };
 use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
@@ -43,12 +44,15 @@ use crate::engine::plan::ServerPlan;
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{Homes, SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
+use crate::flows::{Namer, Top, Wanted};
 use crate::state::keys;
 use crate::state::register::EnrolError;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
 /// Clients of one page of the list. Chosen: a page takes a fraction of a millisecond.
 const PAGE_CLIENTS: usize = 64;
+/// Flows after which a page of sessions is full. Chosen: a session has at most twice as many.
+const PAGE_FLOWS: u64 = 1_024;
 
 /// A server needs these for its whole life.
 pub const RIGHTS: Rights = Rights::Network;
@@ -402,6 +406,29 @@ impl<'a> ServerShell<'a> {
         ClientsPage { clients: places().filter_map(known).collect(), next }
     }
 
+    /// The flows of the sessions behind one.
+    fn flows(
+        &self,
+        endpoint: &Endpoint,
+        (after, wanted): (Option<SessionId>, Wanted),
+        now: Instant,
+    ) -> FlowsPage {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut top = Top::new(wanted);
+        let mut last = None;
+        for (number, (id, member)) in self.members.range((start, Bound::Unbounded)).enumerate() {
+            if number == PAGE_CLIENTS || top.active() >= PAGE_FLOWS {
+                return FlowsPage { top, next: last };
+            }
+            let namer = Named { logger: &member.logger, takes_streams: self.dialer.is_some() };
+            if let Some(session) = endpoint.session(*id) {
+                session.each_flow(now, &mut |figures| top.offer(&figures, &namer));
+            }
+            last = Some(*id);
+        }
+        FlowsPage { top, next: None }
+    }
+
     fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
         let logger = &self.members.get(&id)?.logger;
         let label = |at| LinkLabel { name: logger.link_name(at), ..LinkLabel::default() };
@@ -415,6 +442,31 @@ impl<'a> ServerShell<'a> {
             refused: None,
             stats,
         })
+    }
+}
+
+/// What a server adds to the figures of a client's flows.
+#[derive(Debug)]
+struct Named<'a> {
+    logger: &'a EventLogger,
+    takes_streams: bool,
+}
+
+impl Namer for Named<'_> {
+    fn role(&self) -> status::Role {
+        status::Role::Server
+    }
+
+    fn client(&self) -> Option<&str> {
+        Some(&self.logger.peer)
+    }
+
+    fn link(&self, link: LinkId) -> String {
+        self.logger.link_name(link.index())
+    }
+
+    fn packets_by(&self, _: &InnerHeader) -> String {
+        if self.takes_streams { "the client's choice" } else { "split is off" }.to_owned()
     }
 }
 
@@ -487,6 +539,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
                 invited.map(Reply::Invited)
             }
             Command::Clients { after } => Ok(Reply::Clients(self.page(endpoint, after, now))),
+            Command::Flows { after, wanted } => Ok(Reply::Flows(self.flows(endpoint, (after, wanted), now))),
             Command::Revoke { name } => self.revoke(endpoint, name, now).map(Reply::Revoked),
             Command::Expire { name, after } => self.expire(endpoint, &name, after, now).map(Reply::Expiring),
             Command::Rekey => Err(

@@ -146,7 +146,8 @@ fn wrong_usage_is_exit_code_2_and_help_is_0() {
         assert_eq!(help.status.code(), Some(0));
         assert!(stdout(&help).contains("Examples:"), "{}", stdout(&help));
     }
-    for command in ["genkey", "pubkey", "check", "status", "invite", "clients", "revoke", "cleanup"] {
+    for command in ["genkey", "pubkey", "check", "status", "flows", "invite", "clients", "revoke", "cleanup"]
+    {
         assert!(stdout(&run(BONDCTL, &[command, "--help"])).contains("Examples:"), "{command}");
     }
     assert_eq!(run(BONDCTL, &[]).status.code(), Some(2));

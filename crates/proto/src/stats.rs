@@ -204,6 +204,8 @@ pub struct StreamStats {
     pub unread_bytes: usize,
     /// How often a writer found no credit.
     pub credit_blocked: u64,
+    /// For how long writers had none, summed up over streams.
+    pub credit_blocked_for: Duration,
 }
 
 /// One session's figures at one moment.

@@ -45,6 +45,12 @@ impl BitRate {
         u64::try_from(u128::from(self.0) * span.as_nanos() / 8_000_000_000).unwrap_or(u64::MAX)
     }
 
+    /// Both rates together.
+    #[must_use]
+    pub const fn saturating_add(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+
     /// This rate times `permille` / 1000.
     pub fn permille(self, permille: u64) -> Self {
         Self(quotient(self.0, permille, 1_000))

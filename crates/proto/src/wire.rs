@@ -122,6 +122,11 @@ pub const fn data_seq_num(slot: u16, counter: u64) -> u64 {
     ((slot as u64) << COUNTER_BITS) | (counter & ((1 << COUNTER_BITS) - 1))
 }
 
+/// The slot of such a number.
+pub const fn flow_slot(seq_num: u64) -> u16 {
+    (seq_num >> COUNTER_BITS) as u16
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -220,8 +220,13 @@ impl<'lab> Bond<'lab> {
 
     /// Runs a `bondctl` command about clients on the server's host; gives its standard output.
     pub fn bondctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.lab.host(Host::Server).command(self.programs.bondctl);
-        run(command.args(arguments).arg("--socket").arg(file(Host::Server, "sock")))
+        self.bondctl_of(Host::Server, arguments)
+    }
+
+    /// Runs a `bondctl` command that asks the side on `host`; gives its standard output.
+    pub fn bondctl_of(&self, host: Host, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.lab.host(host).command(self.programs.bondctl);
+        run(command.args(arguments).arg("--socket").arg(file(host, "sock")))
     }
 
     /// Runs `bondctl rekey` on the client's host.

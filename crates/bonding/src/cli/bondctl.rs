@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 
 use super::clients::{self, ClientsArguments, ExpireArguments, InviteArguments, RevokeArguments, Said};
+use super::flows::FlowsArguments;
 use super::style::Style;
-use super::{Usage, check, keys, rekey, view};
+use super::{Usage, check, flows, keys, rekey, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::status::{Role, Status};
@@ -33,6 +34,13 @@ Examples:
   bondctl status --watch                                  again every second
   bondctl status --json | jq '.links[] | .name, .state'
   bondctl status --role server                            where a client runs beside it";
+
+const FLOWS_EXAMPLES: &str = "\
+Examples:
+  bondctl flows                                           the 50 that carry most
+  bondctl flows --sort delay --limit 5                    those that wait longest here
+  bondctl flows --json | jq '.flows[] | select(.split | not) | .destination, .packets_by'
+  bondctl flows --role server                             of all clients, where a client runs beside the server";
 
 const CLEANUP_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +105,22 @@ pub enum Command {
         /// Show it again every second, until interrupted
         #[arg(long)]
         watch: bool,
+        /// The client or server to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show the flows that cross the bond: their rates, class, links, and how they go
+    ///
+    /// Shows flows that had packets in the last 10 s, of the client or of all clients of the server
+    /// that runs here. UP is from the client to the server. WAITS is how long the first packet of
+    /// the flow has waited here. CLASS names the class and why it is that (rule N, dscp, traffic,
+    /// peer, service), or else the tier. GOES AS says whether a TCP connection ends at the bond
+    /// (split) or why it goes as packets. LINKS has each link's share of the last second or two.
+    #[command(after_help = FLOWS_EXAMPLES)]
+    Flows {
+        /// Which flows, and how.
+        #[command(flatten)]
+        arguments: FlowsArguments,
         /// The client or server to ask.
         #[command(flatten)]
         target: Target,
@@ -202,6 +226,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             print!("{description}");
         }
         Command::Status { json, watch, target } => return status(json, watch, &target.sockets()),
+        Command::Flows { arguments, target } => flows(arguments, &target.sockets())?,
         Command::Invite(arguments) => say(clients::invite(arguments)?),
         Command::Clients(arguments) => {
             clients::clients(&arguments, Style::of_stdout(), &mut std::io::stdout().lock())?;
@@ -244,14 +269,28 @@ fn connect(sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
     }
 }
 
-fn status(json: bool, watch: bool, sockets: &[PathBuf]) -> anyhow::Result<ExitCode> {
-    let mut asks = connect(sockets)?;
+/// The same; for JSON, which is of one side, only one may answer.
+fn connect_for(json: bool, sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
+    let asks = connect(sockets)?;
     if json && asks.len() > 1 {
         return Err(Usage(
             "a client and a server run here: choose with --role client or --role server".into(),
         )
         .into());
     }
+    Ok(asks)
+}
+
+fn flows(arguments: FlowsArguments, sockets: &[PathBuf]) -> anyhow::Result<()> {
+    arguments.request().command().map_err(Usage)?;
+    for ask in &mut connect_for(arguments.is_json(), sockets)? {
+        flows::flows(ask, arguments, Style::of_stdout(), &mut std::io::stdout().lock())?;
+    }
+    Ok(())
+}
+
+fn status(json: bool, watch: bool, sockets: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let mut asks = connect_for(json, sockets)?;
     let style = Style::of_stdout();
     let redraw = watch && std::io::stdout().is_terminal();
     loop {

@@ -8,6 +8,7 @@ pub mod bondctl;
 mod check;
 mod clients;
 mod daemon;
+mod flows;
 mod join;
 mod keys;
 pub mod layout;

@@ -200,7 +200,7 @@ pub fn state_colour(word: &str) -> Colour {
 }
 
 /// An amount with one decimal and a decimal unit.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     for (size, unit) in units {
         if count >= size {

@@ -3,6 +3,7 @@
 //! The first rule that matches the connection's first packet decides if it says `split`. Otherwise
 //! `[tcp] split` does. With `off` no rule is asked.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bonding_os::hairpin::Connection;
@@ -30,6 +31,17 @@ pub(super) enum AsPackets {
     LongLived(u16),
 }
 
+impl fmt::Display for AsPackets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("split is off"),
+            // Counted from 1, as a person does.
+            Self::Rule(at) => write!(f, "rule {}", at + 1),
+            Self::LongLived(port) => write!(f, "port {port} lives long"),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Choice {
@@ -50,22 +62,26 @@ impl Choice {
     /// Why a connection crosses the bond as packets; `None`: it ends at the bond.
     pub(super) fn as_packets(&self, connection: &Connection) -> Option<AsPackets> {
         let (source, destination) = (connection.source, connection.destination);
-        let header = InnerHeader {
+        self.of_header(&InnerHeader {
             source: source.ip(),
             destination: destination.ip(),
             protocol: TCP,
             ports: Some((source.port(), destination.port())),
             ecn: 0,
             dscp: connection.dscp,
-        };
+        })
+    }
+
+    /// The same, by the header of a packet of the connection.
+    pub(super) fn of_header(&self, header: &InnerHeader) -> Option<AsPackets> {
         if self.is_off() {
             return Some(AsPackets::Off);
         }
-        let rule = self.rules.iter().enumerate().find(|(_, rule)| rule.matches(&header));
+        let rule = self.rules.iter().enumerate().find(|(_, rule)| rule.matches(header));
         if let Some((at, Rule { split: Some(split), .. })) = rule {
             return (!split).then_some(AsPackets::Rule(at));
         }
-        let port = destination.port();
+        let (_, port) = header.ports?;
         let is_long_lived = self.split == Split::Auto && LONG_LIVED.iter().any(|ports| ports.contains(&port));
         is_long_lived.then_some(AsPackets::LongLived(port))
     }

@@ -24,6 +24,7 @@ use bonding_os::netlink::Requests;
 use bonding_os::poll::{Interest, Poller};
 use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_proto::config::Prefix;
+use bonding_proto::qos::InnerHeader;
 use bonding_proto::streams::{StreamEvent, StreamTarget};
 use bonding_proto::wire::stream::StreamRefusal;
 use bonding_proto::{Client, Instant, PacketBuf, StateMachine as _, StreamHost as _};
@@ -161,6 +162,18 @@ impl Splitter {
         self.both.as_fd()
     }
 
+    /// Why a TCP connection whose packets have this header crosses the bond as packets, for
+    /// figures. `is_taken`: the server takes streams now.
+    pub(super) fn packets_by(&self, header: &InnerHeader, is_taken: bool) -> String {
+        match self.choice.of_header(header) {
+            Some(why) => why.to_string(),
+            None if !is_taken => "peer takes no streams".to_owned(),
+            // Before it could be split, at the other side, with options of its own, or since the
+            // server wants it.
+            None => "began as packets".to_owned(),
+        }
+    }
+
     /// The device has these addresses from now on: listeners are bound to them. Connections over
     /// the old ones end.
     fn listen(&mut self, client: &mut Client, device: &mut dyn Device, addresses: &[Prefix], now: Instant) {
@@ -278,7 +291,10 @@ impl Splitter {
                     let target = StreamTarget { to: connection.destination, dscp: connection.dscp };
                     let session = client.stream_session();
                     let opened = session.and_then(|session| {
-                        Some((session, client.streams_mut(session, now)?.open(target, now)?))
+                        let streams = client.streams_mut(session, now)?;
+                        let id = streams.open(target, now)?;
+                        streams.set_source(id, connection.source);
+                        Some((session, id))
                     });
                     match opened {
                         Some(key) => {

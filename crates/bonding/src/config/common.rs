@@ -240,7 +240,9 @@ fn qos_rule(mut section: Section<'_, '_>, splits: Option<Split>) -> Option<Rule>
 fn rule_split(item: Item<'_, '_>, protocol: Option<RuleProtocol>, splits: Option<Split>) -> Option<bool> {
     let is_split = item.boolean()?;
     if !matches!(protocol, None | Some(RuleProtocol::Tcp)) {
-        item.fail("`split` in [[qos.rule]]: only TCP connections can end at the bond; write protocol = \"tcp\"");
+        item.fail(
+            "`split` in [[qos.rule]]: only TCP connections can end at the bond; write protocol = \"tcp\"",
+        );
     }
     match splits {
         None => item.fail(

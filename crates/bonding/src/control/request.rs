@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Host};
 use crate::engine::command::Command;
+use crate::flows::{LIMIT_DEFAULT, LIMIT_MAX, Sort, Wanted};
 use crate::invitation::HOSTS_MAX;
 
 /// A request.
@@ -19,6 +20,15 @@ pub enum Request {
     Status,
     /// The clients of a server.
     Clients,
+    /// The flows that had packets in the last 10 s.
+    Flows {
+        /// How many at most.
+        #[serde(default = "limit")]
+        limit: usize,
+        /// What they are sorted by.
+        #[serde(default)]
+        sort: Sort,
+    },
     /// Invite a client.
     Invite {
         /// The name of the client.
@@ -47,8 +57,16 @@ pub enum Request {
 }
 
 /// The requests that are a word.
-const WORDS: &[(&str, Request)] =
-    &[("status", Request::Status), ("clients", Request::Clients), ("rekey", Request::Rekey)];
+const WORDS: &[(&str, Request)] = &[
+    ("status", Request::Status),
+    ("clients", Request::Clients),
+    ("flows", Request::Flows { limit: LIMIT_DEFAULT, sort: Sort::Rate }),
+    ("rekey", Request::Rekey),
+];
+
+const fn limit() -> usize {
+    LIMIT_DEFAULT
+}
 
 impl Request {
     /// The line on the socket, without its end.
@@ -85,6 +103,12 @@ impl Request {
         Ok(Some(match self {
             Self::Status => return Ok(None),
             Self::Clients => Command::Clients { after: None },
+            Self::Flows { limit, sort } => {
+                if !(1..=LIMIT_MAX).contains(limit) {
+                    return Err(format!("a limit of {limit} flows is not from 1 to {LIMIT_MAX}"));
+                }
+                Command::Flows { after: None, wanted: Wanted { limit: *limit, sort: *sort } }
+            }
             Self::Invite { name, hosts, ports } => Command::Invite {
                 name: config::name(name)?,
                 hosts: parse_hosts(hosts)?,
@@ -159,10 +183,17 @@ mod tests {
             (revoke, r#"{"request":"revoke","name":"home"}"#),
             (expire("90d"), r#"{"request":"expire","name":"home","after":"90d"}"#),
             (Request::Rekey, "rekey"),
+            (Request::Flows { limit: LIMIT_DEFAULT, sort: Sort::Rate }, "flows"),
+            (
+                Request::Flows { limit: 7, sort: Sort::Delay },
+                r#"{"request":"flows","limit":7,"sort":"delay"}"#,
+            ),
         ] {
             assert_eq!(request.line(), line);
             assert_eq!(Request::parse(line), Ok(request));
         }
+        let by_bytes = Request::Flows { limit: LIMIT_DEFAULT, sort: Sort::Bytes };
+        assert_eq!(Request::parse(r#"{"request":"flows","sort":"bytes"}"#), Ok(by_bytes));
         let short = Request::Invite { name: "home".to_owned(), hosts: Vec::new(), ports: None };
         assert_eq!(Request::parse(r#"{"request":"invite","name":"home"}"#), Ok(short));
     }
@@ -170,7 +201,7 @@ mod tests {
     #[test]
     fn an_invalid_request_is_answered_with_the_reason() {
         let cases = [
-            ("", "unknown request \"\"; known: status, clients, rekey, invite, expire, revoke"),
+            ("", "unknown request \"\"; known: status, clients, flows, rekey, invite, expire, revoke"),
             ("invite home", "unknown request \"invite home\""),
             ("{", "malformed request: EOF"),
             (r#"{"request":"invite"}"#, "malformed request: missing field `name`"),
@@ -188,6 +219,10 @@ mod tests {
         assert!(invite("my home", "vps", "1").contains("not usable as a name"));
         assert!(invite("home", "vps:9001", "1").contains("has a port"));
         assert!(invite("home", "vps", "9005-9001").contains("reversed"));
+        for limit in [0, LIMIT_MAX + 1, usize::MAX] {
+            let why = Request::Flows { limit, sort: Sort::Rate }.command().unwrap_err();
+            assert!(why.contains("is not from 1 to 1000"), "{why}");
+        }
         let many = vec!["vps".to_owned(); HOSTS_MAX + 1];
         let many = Request::Invite { name: "home".to_owned(), hosts: many, ports: None };
         assert!(many.command().unwrap_err().contains("at most 8 hosts"));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use bonding_proto::endpoint::SessionId;
 
 use crate::config::{Host, Ports};
+use crate::flows::{Top, Wanted};
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,13 @@ pub enum Command {
         /// The place behind which the list goes on; `None`: its start.
         after: Option<ListPlace>,
     },
+    /// Look at the flows of the next sessions.
+    Flows {
+        /// The session behind which it goes on; `None`: the first.
+        after: Option<SessionId>,
+        /// Those that are wanted.
+        wanted: Wanted,
+    },
     /// Set when the key of a client that was invited expires.
     Expire {
         /// The name of the client.
@@ -44,13 +52,16 @@ pub enum Command {
 }
 
 /// The answer to a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Reply {
     /// To [`Command::Invite`].
     Invited(Invited),
     /// To [`Command::Clients`].
     Clients(ClientsPage),
+    /// To [`Command::Flows`].
+    #[serde(skip)]
+    Flows(FlowsPage),
     /// To [`Command::Revoke`].
     Revoked(Revoked),
     /// To [`Command::Expire`].
@@ -80,6 +91,15 @@ pub enum NextPage {
     After(ListPlace),
     /// Not at all; these are the invitations that are not used yet.
     End(Vec<OpenInvitation>),
+}
+
+/// The wanted flows of some sessions, few enough to be looked at between two packets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FlowsPage {
+    /// The first of their flows.
+    pub top: Top,
+    /// The session behind which it goes on; `None`: these were the last.
+    pub next: Option<SessionId>,
 }
 
 /// An invitation was made.

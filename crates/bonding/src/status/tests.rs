@@ -4,7 +4,7 @@ use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::link::{Cause, PhaseKind};
-use bonding_proto::stats::{ControlStats, LinkStats, SessionStats};
+use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
 
 use super::*;
 use crate::report::tests::link as figures;
@@ -19,6 +19,22 @@ fn control() -> ControlStats {
         noise: Duration::from_millis(2),
         volatility_permille: 12,
         capacity: None,
+    }
+}
+
+const fn streams() -> StreamStats {
+    StreamStats {
+        open: 2,
+        opened: 3,
+        refused: 1,
+        reset: 0,
+        bytes_out: 5,
+        bytes_in: 6,
+        waiting_bytes: 7,
+        under_way_bytes: 8,
+        unread_bytes: 9,
+        credit_blocked: 4,
+        credit_blocked_for: Duration::from_millis(1_234),
     }
 }
 
@@ -65,18 +81,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
             fec_sent: 7,
             fec_recovered: 8,
             fec_refused: 9,
-            streams: bonding_proto::stats::StreamStats {
-                open: 2,
-                opened: 3,
-                refused: 1,
-                reset: 0,
-                bytes_out: 5,
-                bytes_in: 6,
-                waiting_bytes: 7,
-                under_way_bytes: 8,
-                unread_bytes: 9,
-                credit_blocked: 4,
-            },
+            streams: streams(),
             packets_in: 0,
             packets_out: 0,
             bytes_out: 0,

@@ -8,6 +8,7 @@
 //! `cargo test -p bonding --test e2e -- NAME` runs the tests whose name contains NAME.
 
 mod fence;
+mod flows;
 mod lifecycle;
 mod obstacles;
 mod operation;
@@ -91,6 +92,7 @@ const TESTS: &[(&str, Test)] = &[
     ("streams_of_a_revoked_client_end", streams::streams_of_a_revoked_client_end),
     ("ssh_goes_as_packets", streams::ssh_goes_as_packets),
     ("rules_say_what_ends_at_the_bond", streams::rules_say_what_ends_at_the_bond),
+    ("flows_are_shown_with_class_and_reason", flows::flows_are_shown_with_class_and_reason),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];

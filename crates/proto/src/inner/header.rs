@@ -50,7 +50,8 @@ impl InnerHeader {
     }
 
     /// The header of a packet in the opposite direction.
-    pub(crate) fn reversed(&self) -> Self {
+    #[must_use]
+    pub fn reversed(&self) -> Self {
         Self {
             source: self.destination,
             destination: self.source,

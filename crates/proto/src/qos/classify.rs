@@ -84,6 +84,21 @@ pub struct Classified {
     pub class: Option<Class>,
 }
 
+/// Why a flow's packets have their class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassReason {
+    /// The configured rule with this place in the list says so.
+    Rule(usize),
+    /// Their DSCP.
+    Mark,
+    /// The flow's traffic is that of a call or a game.
+    Traffic,
+    /// The peer sends the other direction as realtime.
+    Peer,
+    /// DNS and ICMP: a user waits for the answer.
+    Service,
+}
+
 /// Packets and bytes of a quarter of a second.
 #[derive(Debug, Clone, Copy, Default)]
 struct Quarter {
@@ -99,6 +114,8 @@ struct Watch {
     seen: Instant,
     /// The flow is realtime until then.
     until: Instant,
+    /// The last evidence was the peer's direction.
+    is_inherited: bool,
     /// A rule or DSCP made it realtime until then.
     told_until: Instant,
     barred_until: Instant,
@@ -116,6 +133,7 @@ impl Watch {
             hash,
             seen: now,
             until: Instant::ZERO,
+            is_inherited: false,
             told_until: Instant::ZERO,
             barred_until: Instant::ZERO,
             past: [Quarter::default(); QUARTERS],
@@ -147,6 +165,7 @@ impl Watch {
             self.whole = (self.whole + 1).min(QUARTERS);
             if now >= self.barred_until && self.is_steady() {
                 self.until = self.until.max(now + HOLD);
+                self.is_inherited = false;
             }
         }
         self.seen = now;
@@ -263,9 +282,38 @@ impl Classifier {
         let hash = self.hasher.hash(&header);
         let watch = self.watch(FlowHasher::flow_of(hash), hash, now);
         if let Some(watch) = watch.filter(|watch| now >= watch.barred_until) {
+            watch.is_inherited |= !watch.is_realtime(now);
             watch.seen = now;
             watch.until = watch.until.max(now + HOLD);
         }
+    }
+
+    /// The hash of the header that was classified last: it tells flows with one id apart.
+    pub(crate) fn latest_hash(&self) -> u64 {
+        self.latest.map_or(0, |(_, hash)| hash)
+    }
+
+    /// The flow of packets with this header, outside the realtime class; their class, and why they
+    /// have it. Without a class the flow's traffic decides its tier. For figures.
+    pub(crate) fn explain(
+        &self,
+        header: &InnerHeader,
+        now: Instant,
+    ) -> (FlowId, Option<(Class, ClassReason)>) {
+        let hash = self.hasher.hash(header);
+        let flow = FlowHasher::flow_of(hash);
+        let rule = self.rules.iter().position(|rule| rule.matches(header));
+        let said = rule.and_then(|at| Some((self.rules.get(at)?.class?, ClassReason::Rule(at))));
+        let watch = self.known(flow, hash).filter(|watch| watch.is_realtime(now));
+        let learnt = watch.map(|watch| match watch {
+            Watch { told_until, .. } if now < *told_until => ClassReason::Mark,
+            Watch { is_inherited: true, .. } => ClassReason::Peer,
+            Watch { .. } => ClassReason::Traffic,
+        });
+        let is_marked = REALTIME_DSCPS.contains(&header.dscp);
+        let realtime = is_marked.then_some(ClassReason::Mark).or(learnt);
+        let asks = || is_asking(header).then_some((Class::Interactive, ClassReason::Service));
+        (flow, said.or_else(|| realtime.map(|why| (Class::Realtime, why))).or_else(asks))
     }
 
     /// Whether a rule duplicates any flow over a second link.
@@ -345,12 +393,16 @@ impl Classifier {
 
 /// Whether the packet itself shows that a user waits for the answer.
 fn is_interactive(header: &InnerHeader, packet: &[u8]) -> bool {
+    is_asking(header) || (header.protocol == TCP && is_bare(packet) == Some(true))
+}
+
+/// The same, shown by the header alone.
+fn is_asking(header: &InnerHeader) -> bool {
     match header.protocol {
         1 | 58 => true,
         UDP => {
             header.ports.is_some_and(|(source, destination)| source == DNS_PORT || destination == DNS_PORT)
         }
-        TCP => is_bare(packet) == Some(true),
         _ => false,
     }
 }

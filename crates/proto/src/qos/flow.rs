@@ -39,7 +39,7 @@ pub const FLOW_IDS: u16 = 2 * FLOWS;
 
 /// The number of queues: those of packets, and as many for streams as for flows that are kept in
 /// order, above the slots of acknowledgements.
-pub(super) const QUEUES: u16 = 4 * FLOWS;
+pub(crate) const QUEUES: u16 = 4 * FLOWS;
 
 /// Names a flow's queue and its slot in the frame: `1..FLOWS`, plus [`FLOWS`] for a realtime flow.
 /// 0 is reserved for the one sequence of a peer without flows.

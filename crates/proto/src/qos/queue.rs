@@ -366,6 +366,14 @@ impl Queue {
             .unwrap_or_default()
     }
 
+    /// A flow's tier, how long its first packet has waited, and how many bytes wait; `None`: it has
+    /// had none for a second. For figures.
+    pub(crate) fn waiting_of(&self, id: FlowId, now: Instant) -> Option<(Tier, Duration, usize)> {
+        let flow = self.table.flow(id)?;
+        let waited = flow.packets.front().map(|first| now.saturating_since(first.arrived));
+        Some((flow.tier, waited.unwrap_or_default(), flow.bytes))
+    }
+
     /// Packets marked CE so far.
     pub fn marked_pkts(&self) -> u64 {
         self.marked_pkts

@@ -7,6 +7,7 @@ use bytes::{Buf as _, Bytes};
 use super::counters::Counters;
 use super::events::Events;
 use super::figures::{self, Parts};
+use super::flows::{self, FlowFigures};
 use super::inbox::Inbox;
 use super::inbox::frames::{self, PlainFrame, SealedFrame};
 use super::inbox::quota::Quota;
@@ -27,7 +28,7 @@ use crate::link::Arrival;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpFlow};
 use crate::position::Position;
 use crate::qos::classify::needs_order;
-use crate::qos::flow::InnerHeader;
+use crate::qos::flow::{FlowId, InnerHeader};
 use crate::reorder::{Origin, Trust};
 use crate::stats::SessionStats;
 use crate::streams::{StreamEvent, Streams};
@@ -169,6 +170,7 @@ impl Session {
     pub const fn streams_mut(&mut self, now: Instant) -> &mut Streams {
         // What is written may go.
         self.outbox.wait.wake(now);
+        self.streams.set_time(now);
         &mut self.streams
     }
 
@@ -197,7 +199,8 @@ impl Session {
             self.redundancy.resend.forget_stream(stream);
         }
         while let Some(piece) = self.streams.poll_piece() {
-            self.ingress.push_piece(piece, now);
+            let name = piece.position().and_then(|at| self.streams.name(at.stream()));
+            self.ingress.push_piece(piece, name, now);
         }
         self.outbox.wait.wake(now);
     }
@@ -342,6 +345,12 @@ impl Session {
             touched: self.touched(),
         };
         figures::of(&parts, now)
+    }
+
+    /// Shows each flow that had packets in the last 10 s.
+    pub fn each_flow(&self, now: Instant, show: &mut dyn FnMut(FlowFigures)) {
+        let Self { ingress, inbox, streams, .. } = self;
+        flows::each(ingress, &inbox.meters, streams, now).for_each(show);
     }
 
     /// Brings up to date what is derived from links, if a link changed.
@@ -605,6 +614,9 @@ impl Session {
         let at = Position::parse(seq_num).filter(|_| modifiers.is_none());
         let at = at.ok_or(Discard::KindUnsupported)?;
         self.links.on_data(id, at.offset(), now)?;
+        let meters = &mut self.inbox.meters;
+        meters.note_stream(at.stream(), self.streams.name(at.stream()), now);
+        meters.count(FlowId::of_stream(at.stream()), id, payload.len(), now);
         self.streams.on_piece(at, payload);
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::ingress::Ingress;
 use super::link_table::LinkTable;
 use super::redundancy::Redundancy;
 use crate::packet::LinkId;
-use crate::stats::SessionStats;
+use crate::stats::{SessionStats, StreamStats};
 use crate::streams::Streams;
 use crate::time::Instant;
 use crate::trace::Figures;
@@ -49,7 +49,10 @@ pub(super) fn of(session: &Parts<'_>, now: Instant) -> SessionStats {
         fec_sent: session.redundancy.protection.sent,
         fec_recovered: session.redundancy.protection.recovered,
         fec_refused: session.redundancy.protection.refused,
-        streams: session.streams.stats(),
+        streams: StreamStats {
+            credit_blocked_for: session.streams.credit_blocked_for(now),
+            ..session.streams.stats()
+        },
         packets_in: session.counters.packets_in,
         packets_out: session.counters.packets_out,
         bytes_out: session.counters.bytes_out,

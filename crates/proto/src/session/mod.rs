@@ -11,6 +11,7 @@
 //! - `sealing`: keys, and a client's handshakes.
 //! - `ingress`, `outbox`, `inbox`, `redundancy`: the ways of packets.
 //! - `writer`: datagrams in the driver's buffer, for `outbox` and `redundancy`.
+//! - `meters`: what each flow carries; `flows`: figures of each flow.
 //! - `control`: [`Session`] itself; `state_machine`: how a driver drives it.
 //!
 //! Contract: each part owns its state; [`Session`] calls it with what it needs of the others, and
@@ -25,9 +26,11 @@ mod control;
 mod counters;
 mod events;
 mod figures;
+pub mod flows;
 mod inbox;
 mod ingress;
 mod link_table;
+mod meters;
 mod outbox;
 mod peer;
 mod redundancy;

@@ -171,7 +171,7 @@ impl Incoming {
     }
 
     /// The offset of the first byte that was not read.
-    const fn read(&self) -> u64 {
+    pub(super) const fn read(&self) -> u64 {
         self.next - self.ready_bytes as u64
     }
 

@@ -86,6 +86,22 @@ struct Outgoing {
     /// The writer ends here; and the peer knows.
     has_ended: bool,
     end_arrived: bool,
+    /// Since when the writer has no credit; and for how long it had none before that.
+    starved_at: Option<Instant>,
+    starved: Duration,
+}
+
+impl Outgoing {
+    /// For how long the writer had no credit.
+    fn starved(&self, now: Instant) -> Duration {
+        self.starved + self.starved_at.map_or(Duration::ZERO, |at| now.saturating_since(at))
+    }
+
+    /// There is credit again.
+    fn on_credit(&mut self, now: Instant) {
+        self.starved = self.starved(now);
+        self.starved_at = None;
+    }
 }
 
 /// How far a stream's opening is.
@@ -103,6 +119,7 @@ enum Stage {
 struct Stream {
     /// The first offset of both directions.
     first: u64,
+    ends: StreamEnds,
     stage: Stage,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -113,7 +130,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn new((first, stage): (u64, Stage), credit: u64, window: u64, now: Instant) -> Self {
+    fn new((first, to, stage): (u64, SocketAddr, Stage), credit: u64, window: u64, now: Instant) -> Self {
         let outgoing = Outgoing {
             next: first,
             limit: first + credit,
@@ -121,9 +138,12 @@ impl Stream {
             under_way: 0,
             has_ended: false,
             end_arrived: false,
+            starved_at: None,
+            starved: Duration::ZERO,
         };
         let incoming = Incoming::new(first, window, now);
-        Self { first, stage, outgoing, incoming, is_blocked: false, is_told: false }
+        let ends = StreamEnds { from: None, to };
+        Self { first, ends, stage, outgoing, incoming, is_blocked: false, is_told: false }
     }
 
     /// No offset up to this one is used again.
@@ -170,6 +190,27 @@ pub struct Streams {
     abandoned: Vec<StreamId>,
     events: VecDeque<StreamEvent>,
     stats: StreamStats,
+    /// The time of the newest input, for figures.
+    seen: Instant,
+}
+
+/// The ends of a stream's connection, for figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamEnds {
+    /// Where it began, if this side knows it.
+    pub from: Option<SocketAddr>,
+    /// Its destination.
+    pub to: SocketAddr,
+}
+
+/// Figures of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamFigures {
+    /// Bytes written and read so far.
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    /// For how long the writer had no credit.
+    pub(crate) credit_blocked: Duration,
 }
 
 impl Streams {
@@ -190,7 +231,13 @@ impl Streams {
             abandoned: Vec::new(),
             events: VecDeque::new(),
             stats: StreamStats::default(),
+            seen: Instant::ZERO,
         }
+    }
+
+    /// The time of what follows.
+    pub(crate) const fn set_time(&mut self, now: Instant) {
+        self.seen = now;
     }
 
     /// This side takes streams that the peer opens, or not any more.
@@ -223,7 +270,7 @@ impl Streams {
             last => last + WINDOW_MAX + 1,
         };
         let window = self.first_window();
-        self.put(id, Stream::new((first, Stage::Opening), 0, window, now));
+        self.put(id, Stream::new((first, target.to, Stage::Opening), 0, window, now));
         self.say(
             id,
             StreamMessage::Open {
@@ -256,7 +303,7 @@ impl Streams {
     /// How many bytes may be written now. If there are none, a `Writable` follows when there are.
     pub fn room(&mut self, id: StreamId) -> usize {
         let (backlog, under_way) = (self.backlog_max, UNDER_WAY_MAX.saturating_sub(self.under_way));
-        let waiting = self.waiting;
+        let (waiting, seen) = (self.waiting, self.seen);
         let Some(stream) = self.stream_mut(id) else { return 0 };
         let Outgoing { next, limit, waiting: own, has_ended, .. } = stream.outgoing;
         if has_ended || stream.stage != Stage::Open {
@@ -270,6 +317,7 @@ impl Streams {
         }
         let was_blocked = std::mem::replace(&mut stream.is_blocked, true);
         if credit < WRITE_MIN {
+            stream.outgoing.starved_at.get_or_insert(seen);
             self.stats.credit_blocked += u64::from(!was_blocked);
         } else if !was_blocked {
             self.blocked.push_back(id);
@@ -358,6 +406,7 @@ impl Streams {
 
     /// A message came from the peer.
     pub(crate) fn on_message(&mut self, message: &StreamMessage, now: Instant) {
+        self.seen = now;
         match *message {
             StreamMessage::Open { at, credit, dscp, to } => {
                 self.on_open(at, credit, StreamTarget { to, dscp }, now);
@@ -411,18 +460,20 @@ impl Streams {
         };
         if is_news {
             let window = self.first_window();
-            self.put(id, Stream::new((at.offset(), Stage::Asked), credit.into(), window, now));
+            let begin = (at.offset(), target.to, Stage::Asked);
+            self.put(id, Stream::new(begin, credit.into(), window, now));
             self.stats.opened += 1;
             self.events.push_back(StreamEvent::Asked(id, target));
         }
     }
 
     fn on_credit(&mut self, at: Position) {
-        let id = at.stream();
+        let (id, seen) = (at.stream(), self.seen);
         let Some(stream) = self.stream_mut(id) else { return };
         // Credit for a stream that had the number before is below this one's.
         if at.offset() > stream.outgoing.limit {
             stream.outgoing.limit = at.offset();
+            stream.outgoing.on_credit(seen);
             if std::mem::take(&mut stream.is_blocked) {
                 self.events.push_back(StreamEvent::Writable(id));
             }
@@ -567,6 +618,35 @@ impl Streams {
         }
     }
 
+    /// For how long writers had no credit, summed up over streams.
+    pub(crate) fn credit_blocked_for(&self, now: Instant) -> Duration {
+        let open = self.ids().filter_map(|id| self.stream(id));
+        open.map(|stream| stream.outgoing.starved(now))
+            .fold(self.stats.credit_blocked_for, |sum, of| sum + of)
+    }
+
+    /// Notes where the connection of a stream began.
+    pub fn set_source(&mut self, id: StreamId, from: SocketAddr) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.ends.from = Some(from);
+        }
+    }
+
+    /// What tells a stream from others of its number, and its ends.
+    pub(crate) fn name(&self, id: StreamId) -> Option<(u64, StreamEnds)> {
+        self.stream(id).map(|stream| (stream.first, stream.ends))
+    }
+
+    /// Figures of the stream of this number that begins there, while it is open.
+    pub(crate) fn figures(&self, id: StreamId, first: u64, now: Instant) -> Option<StreamFigures> {
+        let stream = self.stream(id).filter(|stream| stream.first == first)?;
+        Some(StreamFigures {
+            sent_bytes: stream.outgoing.next - first,
+            received_bytes: stream.incoming.read() - first,
+            credit_blocked: stream.outgoing.starved(now),
+        })
+    }
+
     /// A `Writable` for the streams that wait for room, in turn, while there is some.
     fn wake(&mut self) {
         let has_room = self.waiting < self.backlog_max / 4 * 3 && self.under_way < UNDER_WAY_MAX / 4 * 3;
@@ -673,6 +753,7 @@ impl Streams {
             self.promised -= stream.incoming.promised();
             self.used -= 1;
             self.stats.unread_bytes -= stream.incoming.held_bytes();
+            self.stats.credit_blocked_for += stream.outgoing.starved(self.seen);
             if stream.outgoing.waiting > 0 {
                 self.pieces.retain(|piece| piece.position().is_none_or(|at| at.stream() != id));
                 self.abandoned.push(id);

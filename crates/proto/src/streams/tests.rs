@@ -124,6 +124,7 @@ fn a_side_that_takes_no_streams_ignores_them() {
 fn a_writer_without_credit_waits_until_the_reader_reads() {
     let (mut client, mut server, id) = open();
     let mut written = 0;
+    client.set_time(at(1));
     loop {
         let room = client.room(id);
         if room == 0 {
@@ -137,10 +138,32 @@ fn a_writer_without_credit_waits_until_the_reader_reads() {
     assert_eq!(written, WINDOW_FIRST, "the reader has read nothing");
     assert_eq!(client.stats().credit_blocked, 1);
     assert_eq!(server.held_bytes() as u64, WINDOW_FIRST);
-    read(&mut server, id, at(1));
-    exchange(&mut client, &mut server, at(1));
+    let blocked = |client: &Streams, ms| client.credit_blocked_for(at(ms)).as_millis();
+    assert_eq!([blocked(&client, 1), blocked(&client, 4)], [0, 3], "while it lasts");
+    read(&mut server, id, at(5));
+    exchange(&mut client, &mut server, at(5));
     assert_eq!(events(&mut client), [StreamEvent::Writable(id)]);
     assert!(client.room(id) > 0);
+    let (first, ends) = client.name(id).unwrap();
+    let figures = client.figures(id, first, at(9)).unwrap();
+    assert_eq!((blocked(&client, 9), figures.credit_blocked.as_millis()), (4, 4), "and no longer");
+    assert_eq!((figures.sent_bytes, figures.received_bytes, ends.to), (WINDOW_FIRST, 0, target().to));
+    assert_eq!(server.figures(id, first, at(9)).unwrap().received_bytes, WINDOW_FIRST);
+    assert_eq!(client.figures(id, first + 1, at(9)), None, "another stream of the number");
+
+    client.set_time(at(9));
+    loop {
+        let room = client.room(id);
+        if room == 0 {
+            break;
+        }
+        client.write(id, Bytes::from(vec![0; room]));
+        exchange(&mut client, &mut server, at(9));
+        events(&mut client);
+    }
+    client.set_time(at(12));
+    client.reset(id);
+    assert_eq!(blocked(&client, 50), 7, "what is over counts, and ends");
 }
 
 #[test]

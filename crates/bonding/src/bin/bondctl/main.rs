@@ -33,6 +33,7 @@ Examples:
   bondctl check /etc/bonding/client.toml     what a file says, or every mistake in it
   bondctl status                             the links of what runs here
   bondctl status --json | jq .links          the same for programs
+  bondctl flows                              what crosses the bond, over which links, and how
   bondctl invite home                        (on the server) the line that enrols a client
   bondctl genkey | tee private | bondctl pubkey";
 

@@ -6,12 +6,14 @@ pub(super) mod quota;
 
 use std::collections::VecDeque;
 
+use super::meters::Meters;
 use crate::discard::Discard;
 use crate::packet::PacketBuf;
+use crate::qos::flow::FlowId;
 use crate::reorder::{Limits, LinkDelay, Origin, ReorderStats, Resequencer, Trust};
 use crate::time::Instant;
 use crate::trace::HoldTracer;
-use crate::wire::Modifiers;
+use crate::wire::{self, Modifiers};
 
 /// What arrived and was not given to TUN yet.
 #[derive(Debug)]
@@ -20,11 +22,14 @@ pub(super) struct Inbox {
     released: VecDeque<PacketBuf>,
     /// Packets that had come over another link before.
     duplicates: u64,
+    /// What each flow brings.
+    pub(super) meters: Meters,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { reorder: Resequencer::new(Limits::default()), released: VecDeque::new(), duplicates: 0 }
+        let (reorder, meters) = (Resequencer::new(Limits::default()), Meters::default());
+        Self { reorder, released: VecDeque::new(), duplicates: 0, meters }
     }
 
     /// A data frame's packet arrived over the link. `Err(Discard::Duplicate)`: another copy of it
@@ -37,11 +42,17 @@ impl Inbox {
         delays: &[LinkDelay],
         now: Instant,
     ) -> Result<(), Discard> {
-        if modifiers.has(Modifiers::AT_ONCE) {
+        let (slot, bytes) = (FlowId(wire::flow_slot(seq_num)), packet.len());
+        self.meters.check(slot, &packet, now);
+        let result = if modifiers.has(Modifiers::AT_ONCE) {
             self.reorder.on_urgent_packet(seq_num, origin.trust, packet, now, &mut self.released)
         } else {
             self.reorder.on_packet(seq_num, origin, packet, delays, now, &mut self.released)
+        };
+        if result.is_ok() {
+            self.meters.count(slot, origin.link, bytes, now);
         }
+        result
     }
 
     /// A packet was restored from others.
@@ -86,6 +97,7 @@ impl Inbox {
     /// A batch of inputs is over: changes of links may release packets.
     pub(super) fn on_drained(&mut self, delays: &[LinkDelay], now: Instant) {
         self.reorder.review(delays, now, &mut self.released);
+        self.meters.forget_idle(now);
     }
 
     /// Time has passed: gaps may be given up.

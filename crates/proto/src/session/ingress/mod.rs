@@ -10,18 +10,22 @@
 mod sizes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::sizes::Sizes;
 use super::events::Events;
 use super::link_table::{LinkTable, QueueDelays};
+use super::meters::{Meters, Name};
 use crate::discard::{Discard, DiscardCounts};
 use crate::inner::{checksum, fragment, mss, too_big};
 use crate::packet::PacketBuf;
+use crate::position::StreamId;
 use crate::qos::Rule;
-use crate::qos::classify::{Class, Classified, Classifier};
+use crate::qos::classify::{Class, ClassReason, Classified, Classifier};
 use crate::qos::flow::{self, FlowId, InnerHeader};
 use crate::qos::queue::{Queue, QueueConfig, Queued, Tier};
 use crate::qos::spacing::AckSpacing;
+use crate::streams::StreamEnds;
 use crate::time::Instant;
 use crate::units::BitRate;
 use crate::view::{LinkRole, LinkView};
@@ -29,12 +33,17 @@ use crate::view::{LinkRole, LinkView};
 /// IANA's protocol number.
 const TCP: u8 = 6;
 
+/// A flow's tier, how long its first packet has waited, and how many bytes wait.
+pub(super) type Waits = Option<(Tier, Duration, usize)>;
+
 /// What waits to be sent.
 #[derive(Debug)]
 pub(super) struct Ingress {
     classes: Classifier,
     acks: AckSpacing,
     pub(super) queue: Queue,
+    /// What each flow sends.
+    pub(super) meters: Meters,
     sizes: Sizes,
 }
 
@@ -45,6 +54,7 @@ impl Ingress {
             classes: Classifier::new(seed, rules),
             acks: AckSpacing::default(),
             queue: Queue::new(QueueConfig::default()),
+            meters: Meters::default(),
             sizes: Sizes::new(mtu, mss_clamp),
         }
     }
@@ -125,6 +135,7 @@ impl Ingress {
     /// Puts a packet that some link carries into the queue of its flow and class.
     fn enqueue(&mut self, header: &InnerHeader, packet: PacketBuf, now: Instant) -> Result<(), Discard> {
         let Classified { flow, class } = self.classes.classify(header, &packet, now);
+        self.meters.note(flow, self.classes.latest_hash(), || Name::Packets(*header), now);
         let [waiting, packet] = self.acks.pass(flow, packet, now);
         if let Some(waiting) = waiting {
             self.queue.push(flow, Some(Class::Interactive), waiting, now)?;
@@ -139,9 +150,13 @@ impl Ingress {
     }
 
     /// Takes a piece of a stream, or a message about one.
-    pub(super) fn push_piece(&mut self, piece: PacketBuf, now: Instant) {
+    /// `name`: as [`crate::streams::Streams::name`] has it.
+    pub(super) fn push_piece(&mut self, piece: PacketBuf, name: Option<(u64, StreamEnds)>, now: Instant) {
         let (flow, class) = match piece.position() {
-            Some(at) => (FlowId::of_stream(at.stream()), None),
+            Some(at) => {
+                self.meters.note_stream(at.stream(), name, now);
+                (FlowId::of_stream(at.stream()), None)
+            }
             None => (FlowId::MESSAGES, Some(Class::Interactive)),
         };
         // Nothing of a stream is refused.
@@ -192,6 +207,25 @@ impl Ingress {
     /// Nothing waits: flows that have been idle are forgotten. The queue forgets its own.
     pub(super) fn on_idle(&mut self, now: Instant) {
         self.classes.forget_idle(now);
+        self.meters.forget_idle(now);
+    }
+
+    /// Figures of what waits of a flow with this header: its class and why, and its tier, wait and
+    /// bytes.
+    pub(super) fn explain(
+        &self,
+        header: &InnerHeader,
+        now: Instant,
+    ) -> (Option<(Class, ClassReason)>, Waits) {
+        let (flow, class) = self.classes.explain(header, now);
+        // It may have packets in both queues when its class changes.
+        let queues = [flow, flow.realtime()].map(|flow| self.queue.waiting_of(flow, now));
+        (class, queues.into_iter().flatten().max_by_key(|(_, waited, _)| *waited))
+    }
+
+    /// The same of a stream.
+    pub(super) fn waits_of(&self, stream: StreamId, now: Instant) -> Waits {
+        self.queue.waiting_of(FlowId::of_stream(stream), now)
     }
 
     /// The peer sent this packet as realtime: what goes back is realtime too.

@@ -322,10 +322,17 @@ impl Outbox {
         let mut batch = writer.batch(link, to, security);
         // Where the present run begins: at the packet that was decided last.
         let mut run_from = writer.buf.len();
+        // Bytes of one flow, counted together.
+        let mut metered = (head.flow, 0);
         loop {
             let shows_next = !batch.ends_with(head.bytes);
             let Some(taken) = from.ingress.queue.advance(head.tier, shows_next, now) else { break };
             let (flow, packet, next) = taken;
+            if flow != metered.0 {
+                from.ingress.meters.count(metered.0, link, metered.1, now);
+                metered = (flow, 0);
+            }
+            metered.1 += packet.len();
             let is_stream = packet.stream().is_some();
             let frame = if is_stream {
                 from.streams.on_sent(&packet);
@@ -354,6 +361,7 @@ impl Outbox {
             }
             head = next;
         }
+        from.ingress.meters.count(metered.0, link, metered.1, now);
         batch.transmit(writer.buf.len())
     }
 

@@ -4,7 +4,9 @@ use super::pair::{Pair, config, packet};
 use super::*;
 use crate::config::Fec;
 use crate::inner::samples;
-use crate::qos::{Class, Rule, RuleProtocol};
+use crate::qos::classify::ClassReason;
+use crate::qos::{Class, Rule, RuleProtocol, Tier};
+use crate::session::flows::FlowKind;
 
 const LINKS: [(u64, u64); 2] = [(10, 10), (70, 40)];
 
@@ -218,4 +220,52 @@ fn what_may_be_restored_is_sent_with_its_checksum() {
         assert!(!came.is_partial());
         assert_eq!(samples::transport_sum(&came, 17, 20), 0xffff);
     }
+}
+
+/// Both sides show a call as one flow, each with its own reason and what came back.
+#[test]
+fn a_call_is_one_flow_on_both_sides_with_its_reason() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
+    let mut step = 0;
+    pair.run(5_000, |pair| {
+        if step % 20 == 0 {
+            pair.send(packet(1, step, 200)).unwrap();
+        }
+        // A word in return now and then.
+        if step % 200 == 0 {
+            let bytes = packet(0, step, 100).to_vec();
+            let mut back = bytes.clone();
+            (back[12..16]).copy_from_slice(&bytes[16..20]);
+            (back[16..20]).copy_from_slice(&bytes[12..16]);
+            (back[20..24]).copy_from_slice(&[0, 0, 0, 1]);
+            pair.sides[1].handle_packet(Bytes::from(back).into(), pair.now).unwrap();
+        }
+        step += 1;
+    });
+    let now = pair.now;
+    let shown = [0, 1].map(|side: usize| {
+        let mut flows = Vec::new();
+        pair.sides[side].each_flow(now, &mut |flow| flows.push(flow));
+        let [flow] = <[_; 1]>::try_from(flows).unwrap();
+        flow
+    });
+    let [client, server] = &shown;
+    let FlowKind::Packets(header) = client.kind else { panic!("{client:?}") };
+    assert_eq!((header.ports, server.kind), (Some((1, 0)), FlowKind::Packets(header.reversed())));
+    assert_eq!(client.class, Some((Class::Realtime, ClassReason::Traffic)));
+    assert_eq!(server.class, Some((Class::Realtime, ClassReason::Peer)));
+    assert_eq!((client.tier, server.tier), (Some(Tier::Realtime), Some(Tier::Realtime)));
+    assert_eq!((client.sent.bytes, server.sent.bytes), (50_200, 2_600));
+    // The rest is on its way.
+    assert!(server.received.bytes > 49_000 && client.received.bytes >= 2_500, "{shown:?}");
+    assert!((75..85).contains(&(client.sent.rate.as_bps() / 1_000)), "{client:?}");
+    let links: Vec<LinkId> = client.sent.links.iter().map(|(link, _)| *link).collect();
+    assert_eq!(links, [LinkId(0)], "the one that delivers first");
+    assert_eq!(server.received.links.len(), 1);
+
+    pair.run(11_000, |_| ());
+    let mut count = 0;
+    pair.sides[0].each_flow(pair.now, &mut |_| count += 1);
+    assert_eq!(count, 0, "nothing for 10 s");
 }
