@@ -374,6 +374,7 @@ impl Shell<Client> for ClientShell<'_> {
             mtu: self.tunnel.mtu(),
             sessions,
             discards: client.discards().clone(),
+            as_packets: self.splitter.as_packets(),
             io: Io::default(),
         }
     }

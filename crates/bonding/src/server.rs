@@ -624,6 +624,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
             mtu: self.tunnel.mtu,
             sessions: sessions.filter_map(|(id, stats)| self.session(endpoint, id, stats)).collect(),
             discards,
+            as_packets: self.dialer.as_ref().map(Dialer::as_packets).unwrap_or_default(),
             io: Io::default(),
         }
     }

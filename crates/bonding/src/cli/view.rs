@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::layout::wrap;
 use super::style::{Colour, Style};
 use super::table::{Align, Cell, Table};
-use crate::status::{Client, Link, Role, Session, Status};
+use crate::status::{Client, Link, Role, Session, Status, Streams};
 
 /// Between two things said in one line.
 const BETWEEN: &str = " · ";
@@ -24,7 +24,23 @@ pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
     text.push_str(&caps(&status.links));
     text.push('\n');
     text.push_str(&counts(status));
+    text.push_str(&streams(&status.streams));
     text
+}
+
+/// A line about streams, once there was any, or a connection that was none.
+fn streams(streams: &Streams) -> String {
+    let as_packets = streams.as_packets.sum();
+    if streams.opened + streams.refused + as_packets == 0 {
+        return String::new();
+    }
+    let mut parts = vec![
+        format!("streams {}", streams.open),
+        format!("sent {}", bytes(streams.tx_bytes)),
+        format!("received {}", bytes(streams.rx_bytes)),
+    ];
+    parts.extend((as_packets > 0).then(|| format!("as packets {as_packets}")));
+    wrap(&parts, BETWEEN, 2)
 }
 
 /// Each client of a server with its links.
@@ -216,6 +232,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::status::AsPackets;
     use crate::status::tests::{session, snapshot};
 
     fn at(seconds: u64) -> SystemTime {
@@ -234,8 +251,24 @@ mod tests {
              \x20 adsl  1492   2 B   18.4 MB  10.200.0.1:54321\n\n\
              \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6\n\
              \x20 sent again 7 · repairs sent 7, restored 8 · lost 3\n\
-             \x20 discarded stale 2, unknown_peer 1\n"
+             \x20 discarded stale 2, unknown_peer 1\n\
+             \x20 streams 2 · sent 5 B · received 6 B · as packets 6\n"
         );
+    }
+
+    #[test]
+    fn streams_are_one_line_and_none_while_there_was_none() {
+        let figures = Streams {
+            open: 4_096,
+            opened: 99_999,
+            tx_bytes: 999_900_000_000,
+            rx_bytes: 999_900_000_000,
+            as_packets: AsPackets { port: 99_999, ..AsPackets::default() },
+            ..Streams::default()
+        };
+        let text = streams(&figures);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(streams(&Streams::default()), "");
     }
 
     #[test]

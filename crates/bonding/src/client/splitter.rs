@@ -30,10 +30,11 @@ use bonding_proto::wire::stream::StreamRefusal;
 use bonding_proto::{Client, Instant, PacketBuf, StateMachine as _, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::choice::Choice;
+use super::choice::{AsPackets as Why, Choice};
 use crate::engine::event_loop::Device;
 use crate::engine::setup;
 use crate::relay::{Relay, StreamKey};
+use crate::status::AsPackets;
 
 /// The address that stands for destinations: RFC 7600's dummy address, which no host has.
 const STAND_IN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
@@ -63,6 +64,8 @@ pub(crate) struct Redirecting {
     choice: Choice,
     /// The server takes streams now.
     is_active: bool,
+    /// Connections that went as packets.
+    as_packets: AsPackets,
     now: Duration,
     /// Packets to be written to the device.
     back: Vec<Inbound>,
@@ -84,9 +87,9 @@ impl Device for SplitDevice {
     fn recv_batch(&mut self, packets: &mut Vec<Inbound>) -> io::Result<bool> {
         let Some(redirecting) = &mut self.redirecting else { return self.tun.recv_batch(packets) };
         let more = self.tun.recv_batch(&mut self.read)?;
-        let Redirecting { hairpin, choice, is_active, now, back } = redirecting;
-        let wants = |connection: &Connection| *is_active && choice.as_packets(connection).is_none();
-        packets.extend(self.read.drain(..).filter_map(|packet| hairpin.take(packet, *now, wants, back)));
+        let Redirecting { hairpin, choice, is_active, as_packets, now, back } = redirecting;
+        let mut wants = |connection: &Connection| wants(choice, *is_active, as_packets, connection);
+        packets.extend(self.read.drain(..).filter_map(|packet| hairpin.take(packet, *now, &mut wants, back)));
         self.flush()?;
         Ok(more)
     }
@@ -124,6 +127,19 @@ impl Device for SplitDevice {
     }
 }
 
+/// Whether a connection is to be split; otherwise it is counted by the reason.
+fn wants(choice: &Choice, is_active: bool, counts: &mut AsPackets, connection: &Connection) -> bool {
+    let count = match choice.as_packets(connection) {
+        Some(Why::Rule(_)) => &mut counts.rule,
+        Some(Why::LongLived(_)) => &mut counts.port,
+        None if !is_active => &mut counts.peer,
+        None => return true,
+        Some(Why::Off) => return false,
+    };
+    *count += 1;
+    false
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Splitter {
@@ -138,6 +154,8 @@ pub(super) struct Splitter {
     /// Streams that the server was asked for, and those that are open.
     flows: BTreeMap<StreamKey, FlowKey>,
     streams: BTreeMap<FlowKey, StreamKey>,
+    /// As the device has counted them.
+    as_packets: AsPackets,
 }
 
 impl Splitter {
@@ -154,12 +172,18 @@ impl Splitter {
             both,
             flows: BTreeMap::new(),
             streams: BTreeMap::new(),
+            as_packets: AsPackets::default(),
         })
     }
 
     /// Readable when a socket is ready.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.both.as_fd()
+    }
+
+    /// Connections that went as packets so far.
+    pub(super) const fn as_packets(&self) -> AsPackets {
+        self.as_packets
     }
 
     /// Why a TCP connection whose packets have this header crosses the bond as packets, for
@@ -216,6 +240,7 @@ impl Splitter {
             hairpin: Hairpin::new(redirects),
             choice: self.choice.clone(),
             is_active: false,
+            as_packets: self.as_packets,
             now: Duration::ZERO,
             back: Vec::new(),
         });
@@ -258,6 +283,7 @@ impl Splitter {
         redirecting.hairpin.handle_timeout(redirecting.now, &mut redirecting.back);
         // What is over is known before anything is opened, which may get its number.
         let mut any = self.on_events(redirecting, client, now);
+        self.as_packets = redirecting.as_packets;
         any |= self.on_requests(redirecting, client, now);
         if ready {
             self.accept(redirecting, client, now);
@@ -301,7 +327,10 @@ impl Splitter {
                             self.flows.insert(key, flow);
                             self.streams.insert(flow, key);
                         }
-                        None => pass(flow, redirecting, client, now),
+                        None => {
+                            redirecting.as_packets.full += 1;
+                            pass(flow, redirecting, client, now);
+                        }
                     }
                 }
                 Event::Reachable { is_ipv6, is_reachable } => self.on_reachable(is_ipv6, is_reachable),
@@ -372,6 +401,7 @@ impl Splitter {
                         StreamRefusal::AsPackets => {
                             self.streams.remove(&flow);
                             self.flows.remove(&(session, id));
+                            redirecting.as_packets.server += 1;
                             return pass(flow, redirecting, client, at);
                         }
                     };

@@ -21,6 +21,7 @@ use bonding_proto::{Endpoint, Instant, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::relay::{Relay, StreamKey, key_of, token};
+use crate::status::AsPackets;
 
 /// A destination that is silent for this long does not answer. Chosen: programs give up by then.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +47,7 @@ pub(super) struct Dialer {
     attempts: Poller,
     both: Poller,
     ready: Vec<Ready>,
+    as_packets: AsPackets,
 }
 
 impl Dialer {
@@ -53,7 +55,13 @@ impl Dialer {
         let (relay, attempts, both) = (Relay::new()?, Poller::new()?, Poller::new()?);
         both.add(relay.descriptor(), RELAY, Interest::Readable)?;
         both.add(&attempts, CONNECTING, Interest::Readable)?;
-        Ok(Self { relay, connecting: BTreeMap::new(), attempts, both, ready: Vec::new() })
+        let (connecting, as_packets) = (BTreeMap::new(), AsPackets::default());
+        Ok(Self { relay, connecting, attempts, both, ready: Vec::new(), as_packets })
+    }
+
+    /// Connections that clients were told to have as packets.
+    pub(super) const fn as_packets(&self) -> AsPackets {
+        self.as_packets
     }
 
     /// Readable when there is work for [`Self::handle_ready`].
@@ -109,8 +117,14 @@ impl Dialer {
     ) {
         let result = match permit {
             Permit::Forbidden => Err(StreamRefusal::Forbidden),
-            Permit::AsPackets => Err(StreamRefusal::AsPackets),
-            Permit::Allowed if self.connecting.len() >= CONNECTING_MAX => Err(StreamRefusal::AsPackets),
+            Permit::AsPackets => {
+                self.as_packets.server += 1;
+                Err(StreamRefusal::AsPackets)
+            }
+            Permit::Allowed if self.connecting.len() >= CONNECTING_MAX => {
+                self.as_packets.full += 1;
+                Err(StreamRefusal::AsPackets)
+            }
             Permit::Allowed => begin(target).map_err(|error| refusal(&error)),
         };
         let watched = result.and_then(|socket| {

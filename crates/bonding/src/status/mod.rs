@@ -270,6 +270,35 @@ pub struct Streams {
     pub unread_bytes: usize,
     /// How often the peer's reader was what this side waited for.
     pub credit_blocked: u64,
+    /// For how long, in ms, summed up over streams.
+    #[serde(default)]
+    pub credit_blocked_ms: u64,
+    /// TCP connections that crossed the bond as packets.
+    #[serde(default)]
+    pub as_packets: AsPackets,
+}
+
+/// TCP connections that crossed the bond as packets while `[tcp] split` is on, by reason. A client
+/// counts their first packets, and so each copy of one; a server those that it was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsPackets {
+    /// A rule says so.
+    pub rule: u64,
+    /// A service whose connections live long has the port.
+    pub port: u64,
+    /// The peer takes no streams, or none is connected.
+    pub peer: u64,
+    /// They go to another client, or whatever else the server wants as packets.
+    pub server: u64,
+    /// There are too many connections.
+    pub full: u64,
+}
+
+impl AsPackets {
+    /// All of them.
+    pub const fn sum(&self) -> u64 {
+        self.rule + self.port + self.peer + self.server + self.full
+    }
 }
 
 /// Packets through the device and the sockets since the start, and their system calls.

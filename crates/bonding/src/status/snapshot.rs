@@ -10,7 +10,8 @@ use bonding_proto::link::Cause;
 use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
 
 use super::{
-    Client, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status, Streams, Tunnel,
+    AsPackets, Client, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status, Streams,
+    Tunnel,
 };
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub sessions: Vec<SessionSnapshot>,
     /// Packets discarded before they belonged to a session.
     pub discards: DiscardCounts,
+    /// TCP connections that crossed the bond as packets.
+    pub as_packets: AsPackets,
     /// Filled in by the event loop, which alone knows it.
     pub io: Io,
 }
@@ -96,7 +99,7 @@ impl Snapshot {
         let mut flows = Flows::default();
         let mut reorder = Reorder::default();
         let mut recovery = Recovery::default();
-        let mut streams = Streams::default();
+        let mut streams = Streams { as_packets: self.as_packets, ..Streams::default() };
         let mut links = Vec::new();
         for session in &self.sessions {
             let stats = &session.stats;
@@ -199,7 +202,7 @@ pub(crate) fn usable_remote(stats: &SessionStats) -> Option<SocketAddr> {
 }
 
 /// Adds a session's streams to the sums.
-const fn add(sums: &mut Streams, stats: &StreamStats) {
+fn add(sums: &mut Streams, stats: &StreamStats) {
     sums.open += stats.open;
     sums.opened += stats.opened;
     sums.refused += stats.refused;
@@ -210,6 +213,7 @@ const fn add(sums: &mut Streams, stats: &StreamStats) {
     sums.unacknowledged_bytes += stats.under_way_bytes;
     sums.unread_bytes += stats.unread_bytes;
     sums.credit_blocked += stats.credit_blocked;
+    sums.credit_blocked_ms += whole_millis(stats.credit_blocked_for);
 }
 
 fn cipher_word(cipher: Option<Cipher>) -> &'static str {
@@ -293,6 +297,10 @@ fn control(figures: &ControlStats) -> Control {
 
 fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn whole_millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn millis(span: Duration) -> f64 {

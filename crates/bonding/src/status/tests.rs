@@ -102,6 +102,7 @@ pub(crate) fn snapshot(role: Role, sessions: Vec<SessionSnapshot>) -> Snapshot {
         mtu: 1_461,
         sessions,
         discards,
+        as_packets: AsPackets { rule: 1, port: 3, peer: 0, server: 2, full: 0 },
         io: Io { tun_packets_in: 1, udp_send_calls: 8, ..Io::default() },
     }
 }
@@ -144,7 +145,9 @@ fn a_client_answers_in_the_documented_shape() {
             },
             "streams": {
                 "open": 2, "opened": 3, "refused": 1, "reset": 0, "tx_bytes": 5, "rx_bytes": 6, "waiting_bytes": 7,
-                "unacknowledged_bytes": 8, "unread_bytes": 9, "credit_blocked": 4
+                "unacknowledged_bytes": 8, "unread_bytes": 9, "credit_blocked": 4,
+                "credit_blocked_ms": 1_234,
+                "as_packets": {"rule": 1, "port": 3, "peer": 0, "server": 2, "full": 0}
             },
             "discards": discards,
             "io": {

@@ -76,6 +76,8 @@ pub(crate) fn status_has_its_documented_shape(lab: &Lab) -> anyhow::Result<()> {
         has_keys(&status, "/flows", "active realtime")?;
         has_keys(&status, "/reorder", "held released_late duplicates")?;
         has_keys(&status, "/recovery", "resent recovered fec_recovered lost")?;
+        has_keys(&status, "/streams", "open opened refused tx_bytes rx_bytes credit_blocked_ms as_packets")?;
+        has_keys(&status, "/streams/as_packets", "rule port peer server full")?;
         ensure!(status.pointer("/role") == Some(&Value::from(host.name())), "{status}");
         let links = status.pointer("/links").and_then(Value::as_array).context("links is no array")?;
         ensure!(links.len() == lab.scenario().links.len(), "{status}");
