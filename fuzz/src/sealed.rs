@@ -29,7 +29,7 @@ use bonding_proto::wire::exchange::{CIPHERTEXT_BYTES, ExchangeFrame, PART_BYTES}
 use bonding_proto::wire::feedback::{Feedback, Runs};
 use bonding_proto::wire::heartbeat::{Heartbeat, WantedFlows};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
-use bonding_proto::wire::stream::{StreamMessage, StreamRefusal};
+use bonding_proto::wire::stream::{StreamForm, StreamMessage, StreamRefusal};
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
 use bonding_proto::{
     Datagram, Endpoint, Instant, LinkId, PacketBuf, Path, SocketId, StateMachine, StreamHost,
@@ -286,6 +286,11 @@ impl Peer {
     }
 }
 
+/// Every other stream has blocks.
+const fn form(choice: u8) -> StreamForm {
+    if choice & 8 == 0 { StreamForm::Plain } else { StreamForm::Blocks }
+}
+
 /// A piece of one of four streams, or a message about one, near where the input says.
 fn stream_frame(input: &mut Input<'_>, choice: u8, frames: &mut Vec<u8>) -> Option<()> {
     let (number, place) = (u16::from(choice / 8 % 4) * 2, u64::from(input.number()?));
@@ -298,8 +303,8 @@ fn stream_frame(input: &mut Input<'_>, choice: u8, frames: &mut Vec<u8>) -> Opti
     let at = Position::new(StreamId::new(number)?, offset);
     let to = SocketAddr::from(([198, 51, 100, choice], 443));
     let message = match choice % 8 {
-        0 => StreamMessage::Open { at, credit: 1 << 20, dscp: choice % 64, to },
-        1 => StreamMessage::Opened { at, credit: u32::from(choice) << 12 },
+        0 => StreamMessage::Open { at, credit: 1 << 20, dscp: choice % 64, to, form: form(choice) },
+        1 => StreamMessage::Opened { at, credit: u32::from(choice) << 12, form: form(choice) },
         2 => StreamMessage::Refused { at, reason: StreamRefusal::Refused },
         3 => StreamMessage::Credit(at),
         4 => StreamMessage::End(at),
@@ -329,7 +334,7 @@ fn serve(host: &mut impl StreamHost, now: Instant) -> bool {
             StreamEvent::Asked(id, target) if target.dscp.is_multiple_of(16) => {
                 streams.refuse(id, StreamRefusal::Unreachable);
             }
-            StreamEvent::Asked(id, _) => streams.accept(id),
+            StreamEvent::Asked(id, _) => streams.accept(id, StreamForm::Blocks),
             StreamEvent::Readable(id) => {
                 let bytes: usize = streams.ready(id).map(Bytes::len).sum();
                 let answer = vec![7; bytes.min(streams.room(id))];
@@ -721,7 +726,7 @@ impl ToClient {
                         && let Some(streams) = self.client.streams_mut(session, self.now)
                     {
                         let to = SocketAddr::from(([198, 51, 100, choice], 80));
-                        let _ = streams.open(StreamTarget { to, dscp: choice % 64 }, self.now);
+                        let _ = streams.open(StreamTarget { to, dscp: choice % 64 }, form(choice), self.now);
                     }
                     let event =
                         if choice & 0x80 == 0 { SocketEvent::CarrierLost } else { SocketEvent::CarrierFound };

@@ -26,7 +26,7 @@ use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_proto::config::Prefix;
 use bonding_proto::qos::InnerHeader;
 use bonding_proto::streams::{StreamEvent, StreamTarget};
-use bonding_proto::wire::stream::StreamRefusal;
+use bonding_proto::wire::stream::{StreamForm, StreamRefusal};
 use bonding_proto::{Client, Instant, PacketBuf, StateMachine as _, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -318,7 +318,7 @@ impl Splitter {
                     let session = client.stream_session();
                     let opened = session.and_then(|session| {
                         let streams = client.streams_mut(session, now)?;
-                        let id = streams.open(target, now)?;
+                        let id = streams.open(target, StreamForm::Plain, now)?;
                         streams.set_source(id, connection.source);
                         Some((session, id))
                     });

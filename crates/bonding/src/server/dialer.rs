@@ -16,7 +16,7 @@ use std::time::Duration;
 use bonding_os::nat::Permit;
 use bonding_os::poll::{Interest, Poller, Ready};
 use bonding_proto::streams::{StreamEvent, StreamTarget};
-use bonding_proto::wire::stream::StreamRefusal;
+use bonding_proto::wire::stream::{StreamForm, StreamRefusal};
 use bonding_proto::{Endpoint, Instant, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -153,7 +153,7 @@ impl Dialer {
             match attempt.socket.take_error() {
                 Ok(None) => {
                     if let Some(streams) = endpoint.streams_mut(key.0, now) {
-                        streams.accept(key.1);
+                        streams.accept(key.1, StreamForm::Plain);
                     }
                     self.relay.join(key, attempt.socket, endpoint, now);
                 }

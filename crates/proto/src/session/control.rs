@@ -388,8 +388,8 @@ impl Session {
             self.ingress.set_delays(delays, self.outbox.stripes_flows());
         }
         if impact.has(Impact::RATES) || impact.has(Impact::DELAYS) || impact.has(Impact::SIZES) {
-            let (round, backlog) = self.links.stream_backlog(now);
-            self.streams.set_links(self.ingress.stream_mtu(), round, backlog);
+            let (backlog, rate) = (self.links.stream_backlog(now), self.links.drain_rate(now).0);
+            self.streams.set_links(self.ingress.stream_mtu(), backlog, rate);
         }
         if impact.has(Impact::SIZES) {
             self.ingress.refresh_sizes(&self.links, &mut self.events);

@@ -43,8 +43,9 @@ use crate::packet::PacketBuf;
 use crate::position::{Position, StreamId};
 use crate::stats::StreamStats;
 use crate::time::Instant;
+use crate::units::BitRate;
 use crate::wire::control::Control;
-use crate::wire::stream::{StreamMessage, StreamRefusal};
+use crate::wire::stream::{StreamForm, StreamMessage, StreamRefusal};
 
 /// Where a stream goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,8 @@ struct Stream {
     first: u64,
     ends: StreamEnds,
     stage: Stage,
+    /// What the peer said that it takes, and once the stream is open what both do.
+    form: StreamForm,
     outgoing: Outgoing,
     incoming: Incoming,
     /// A `Writable` is owed.
@@ -142,13 +145,20 @@ impl Stream {
             starved: Duration::ZERO,
         };
         let incoming = Incoming::new(first, window, now);
-        let ends = StreamEnds { from: None, to };
-        Self { first, ends, stage, outgoing, incoming, is_blocked: false, is_told: false }
+        let (ends, form) = (StreamEnds { from: None, to }, StreamForm::Plain);
+        Self { first, ends, stage, form, outgoing, incoming, is_blocked: false, is_told: false }
     }
 
     /// No offset up to this one is used again.
     fn last(&self) -> u64 {
         self.outgoing.limit.max(self.incoming.limit())
+    }
+
+    /// One side said which form it takes: blocks are only where the other one said so, too.
+    const fn agree(&mut self, form: StreamForm) {
+        if matches!(form, StreamForm::Plain) {
+            self.form = form;
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -174,6 +184,7 @@ pub struct Streams {
     piece_bytes: usize,
     round: Duration,
     backlog_max: usize,
+    rate: Option<BitRate>,
     /// Sums over the streams.
     waiting: usize,
     under_way: usize,
@@ -221,6 +232,7 @@ impl Streams {
             piece_bytes: PIECE_BYTES_MIN,
             round: Duration::ZERO,
             backlog_max: BACKLOG_MIN,
+            rate: None,
             waiting: 0,
             under_way: 0,
             promised: 0,
@@ -251,16 +263,28 @@ impl Streams {
     }
 
     /// The links changed: the largest piece that each of them carries, their longest round trip,
-    /// and how many bytes keep all of them busy.
-    pub(crate) fn set_links(&mut self, piece_bytes: usize, round: Duration, backlog: usize) {
+    /// how many bytes keep all of them busy, and what they carry together.
+    pub(crate) fn set_links(
+        &mut self,
+        piece_bytes: usize,
+        (round, backlog): (Duration, usize),
+        rate: Option<BitRate>,
+    ) {
         self.piece_bytes = piece_bytes.max(PIECE_BYTES_MIN);
         self.round = round;
         self.backlog_max = backlog.clamp(BACKLOG_MIN, BACKLOG_MAX);
+        self.rate = rate;
         self.wake();
     }
 
-    /// Asks the peer to open a stream. `None`: there are too many.
-    pub fn open(&mut self, target: StreamTarget, now: Instant) -> Option<StreamId> {
+    /// What the links in use carry together towards the peer, as far as that is known.
+    pub const fn rate(&self) -> Option<BitRate> {
+        self.rate
+    }
+
+    /// Asks the peer to open a stream, whose bytes have this form if the peer takes it. `None`:
+    /// there are too many.
+    pub fn open(&mut self, target: StreamTarget, form: StreamForm, now: Instant) -> Option<StreamId> {
         let is_free = |entry: &Entry| matches!(entry, Entry::Free(last) if *last < OFFSETS_MAX);
         let at = self.entries.iter().position(is_free).unwrap_or(self.entries.len());
         let id = u16::try_from(at * 2).ok().and_then(StreamId::new).filter(|_| at < STREAMS_MAX)?;
@@ -270,7 +294,8 @@ impl Streams {
             last => last + WINDOW_MAX + 1,
         };
         let window = self.first_window();
-        self.put(id, Stream::new((first, target.to, Stage::Opening), 0, window, now));
+        let stream = Stream::new((first, target.to, Stage::Opening), 0, window, now);
+        self.put(id, Stream { form, ..stream });
         self.say(
             id,
             StreamMessage::Open {
@@ -278,18 +303,26 @@ impl Streams {
                 credit: wire_credit(window),
                 dscp: target.dscp,
                 to: target.to,
+                form,
             },
         );
         Some(id)
     }
 
-    /// The connection that the peer asked for stands.
-    pub fn accept(&mut self, id: StreamId) {
+    /// The connection that the peer asked for stands. The stream's bytes have this form if the peer
+    /// takes it.
+    pub fn accept(&mut self, id: StreamId, form: StreamForm) {
         let Some(stream) = self.stream_mut(id).filter(|stream| stream.stage == Stage::Asked) else { return };
         stream.stage = Stage::Open;
-        let at = Position::new(id, stream.first);
+        stream.agree(form);
+        let (at, form) = (Position::new(id, stream.first), stream.form);
         let credit = wire_credit(stream.incoming.limit() - stream.first);
-        self.say(id, StreamMessage::Opened { at, credit });
+        self.say(id, StreamMessage::Opened { at, credit, form });
+    }
+
+    /// The form of an open stream's bytes, which both sides agreed upon.
+    pub fn form(&self, id: StreamId) -> StreamForm {
+        self.stream(id).map_or(StreamForm::Plain, |stream| stream.form)
     }
 
     /// The connection that the peer asked for does not stand: the stream is over.
@@ -408,15 +441,16 @@ impl Streams {
     pub(crate) fn on_message(&mut self, message: &StreamMessage, now: Instant) {
         self.seen = now;
         match *message {
-            StreamMessage::Open { at, credit, dscp, to } => {
-                self.on_open(at, credit, StreamTarget { to, dscp }, now);
+            StreamMessage::Open { at, credit, dscp, to, form } => {
+                self.on_open(at, (credit, form), StreamTarget { to, dscp }, now);
             }
-            StreamMessage::Opened { at, credit } => {
+            StreamMessage::Opened { at, credit, form } => {
                 let Some(stream) = self.named(at).filter(|stream| stream.stage == Stage::Opening) else {
                     return;
                 };
                 stream.stage = Stage::Open;
                 stream.outgoing.limit = stream.first + u64::from(credit);
+                stream.agree(form);
                 self.stats.opened += 1;
                 self.events.push_back(StreamEvent::Opened(at.stream()));
             }
@@ -442,7 +476,13 @@ impl Streams {
         }
     }
 
-    fn on_open(&mut self, at: Position, credit: u32, target: StreamTarget, now: Instant) {
+    fn on_open(
+        &mut self,
+        at: Position,
+        (credit, form): (u32, StreamForm),
+        target: StreamTarget,
+        now: Instant,
+    ) {
         let id = at.stream();
         // A peer that asks and takes no answers is asked for nothing more.
         if !self.is_accepting || self.messages >= MESSAGES_MAX {
@@ -461,7 +501,8 @@ impl Streams {
         if is_news {
             let window = self.first_window();
             let begin = (at.offset(), target.to, Stage::Asked);
-            self.put(id, Stream::new(begin, credit.into(), window, now));
+            let stream = Stream::new(begin, credit.into(), window, now);
+            self.put(id, Stream { form, ..stream });
             self.stats.opened += 1;
             self.events.push_back(StreamEvent::Asked(id, target));
         }

@@ -19,7 +19,7 @@ fn at(ms: u64) -> Instant {
 fn side(is_accepting: bool) -> Streams {
     let mut streams = Streams::new();
     streams.set_accepting(is_accepting);
-    streams.set_links(1_400, ROUND, 1 << 20);
+    streams.set_links(1_400, (ROUND, 1 << 20), None);
     streams
 }
 
@@ -59,10 +59,10 @@ fn exchange(client: &mut Streams, server: &mut Streams, now: Instant) {
 /// An open stream at both sides.
 fn open() -> (Streams, Streams, StreamId) {
     let (mut client, mut server) = (side(false), side(true));
-    let id = client.open(target(), at(0)).unwrap();
+    let id = client.open(target(), StreamForm::Plain, at(0)).unwrap();
     exchange(&mut client, &mut server, at(0));
     assert_eq!(server.poll_event(), Some(StreamEvent::Asked(id, target())));
-    server.accept(id);
+    server.accept(id, StreamForm::Plain);
     exchange(&mut client, &mut server, at(0));
     assert_eq!(client.poll_event(), Some(StreamEvent::Opened(id)));
     (client, server, id)
@@ -101,9 +101,29 @@ fn bytes_go_both_ways_and_both_ends_are_seen() {
 }
 
 #[test]
+fn the_bytes_have_the_form_that_both_sides_take() {
+    use StreamForm::{Blocks, Plain};
+    for (offered, taken, form) in [(Plain, Blocks, Plain), (Blocks, Plain, Plain), (Blocks, Blocks, Blocks)] {
+        let (mut client, mut server) = (side(false), side(true));
+        let id = client.open(target(), offered, at(0)).unwrap();
+        exchange(&mut client, &mut server, at(0));
+        server.accept(id, taken);
+        exchange(&mut client, &mut server, at(0));
+        assert_eq!((client.form(id), server.form(id)), (form, form), "{offered:?}, {taken:?}");
+    }
+    // An answer that takes what was not offered.
+    let mut client = side(false);
+    let id = client.open(target(), Plain, at(0)).unwrap();
+    let opened = StreamMessage::Opened { at: Position::new(id, 1), credit: 1_000, form: Blocks };
+    client.on_message(&opened, at(0));
+    assert_eq!(client.poll_event(), Some(StreamEvent::Opened(id)));
+    assert_eq!(client.form(id), Plain);
+}
+
+#[test]
 fn a_refusal_ends_the_stream_on_both_sides() {
     let (mut client, mut server) = (side(false), side(true));
-    let id = client.open(target(), at(0)).unwrap();
+    let id = client.open(target(), StreamForm::Plain, at(0)).unwrap();
     exchange(&mut client, &mut server, at(0));
     server.refuse(id, StreamRefusal::Forbidden);
     exchange(&mut client, &mut server, at(0));
@@ -115,7 +135,7 @@ fn a_refusal_ends_the_stream_on_both_sides() {
 #[test]
 fn a_side_that_takes_no_streams_ignores_them() {
     let (mut client, mut server) = (side(false), side(false));
-    client.open(target(), at(0)).unwrap();
+    client.open(target(), StreamForm::Plain, at(0)).unwrap();
     exchange(&mut client, &mut server, at(0));
     assert_eq!((events(&mut server), server.stats().open), (vec![], 0));
 }
@@ -211,11 +231,11 @@ fn a_number_is_used_again_and_old_frames_do_nothing_to_the_new_stream() {
     client.reset(id);
     // The reset is late; what opens the next stream is not.
     let reset: Vec<PacketBuf> = std::iter::from_fn(|| client.poll_piece()).collect();
-    let again = client.open(target(), at(1)).unwrap();
+    let again = client.open(target(), StreamForm::Plain, at(1)).unwrap();
     assert_eq!(again, id);
     exchange(&mut client, &mut server, at(1));
     assert_eq!(events(&mut server), [StreamEvent::Reset(id), StreamEvent::Asked(id, target())]);
-    server.accept(id);
+    server.accept(id, StreamForm::Plain);
     exchange(&mut client, &mut server, at(1));
     for late in old.iter().chain(&reset) {
         deliver(late, &mut server, at(2));
@@ -237,7 +257,7 @@ fn a_number_is_used_again_though_the_last_credit_did_not_come() {
     client.reset(id);
     exchange(&mut client, &mut server, at(2));
     events(&mut server);
-    assert_eq!(client.open(target(), at(2)), Some(id));
+    assert_eq!(client.open(target(), StreamForm::Plain, at(2)), Some(id));
     exchange(&mut client, &mut server, at(2));
     assert_eq!(events(&mut server), [StreamEvent::Asked(id, target())]);
 }
@@ -250,7 +270,10 @@ fn answers_that_are_not_acknowledged_are_bounded() {
     for number in 1..20_000 {
         let at_first = Position::new(StreamId::new(0).unwrap(), number * 2 * WINDOW_FIRST);
         let StreamTarget { to, dscp } = target();
-        server.on_message(&StreamMessage::Open { at: at_first, credit: 0, dscp, to }, at(0));
+        server.on_message(
+            &StreamMessage::Open { at: at_first, credit: 0, dscp, to, form: StreamForm::Plain },
+            at(0),
+        );
         for event in events(&mut server) {
             if let StreamEvent::Asked(id, _) = event {
                 server.refuse(id, StreamRefusal::Forbidden);
@@ -264,7 +287,7 @@ fn answers_that_are_not_acknowledged_are_bounded() {
 #[test]
 fn a_copy_of_what_opened_a_stream_opens_no_other_one() {
     let (mut client, mut server) = (side(false), side(true));
-    let id = client.open(target(), at(0)).unwrap();
+    let id = client.open(target(), StreamForm::Plain, at(0)).unwrap();
     let open = client.poll_piece().unwrap();
     deliver(&open, &mut server, at(0));
     deliver(&open, &mut server, at(0));
@@ -274,7 +297,7 @@ fn a_copy_of_what_opened_a_stream_opens_no_other_one() {
     assert_eq!(events(&mut server), []);
     // A reset that overtakes what opens the stream.
     client.reset(id);
-    let id = client.open(target(), at(0)).unwrap();
+    let id = client.open(target(), StreamForm::Plain, at(0)).unwrap();
     let open: Vec<PacketBuf> = std::iter::from_fn(|| client.poll_piece()).collect();
     client.reset(id);
     deliver(&client.poll_piece().unwrap(), &mut server, at(0));
@@ -387,7 +410,7 @@ proptest! {
         };
         let mut wanted = BTreeMap::new();
         for lengths in &lengths {
-            wanted.insert(client.open(target(), at(0)).unwrap(), *lengths);
+            wanted.insert(client.open(target(), StreamForm::Plain, at(0)).unwrap(), *lengths);
         }
         let mut written: BTreeMap<(StreamId, bool), usize> = BTreeMap::new();
         let mut got: BTreeMap<(StreamId, bool), Vec<u8>> = BTreeMap::new();
@@ -402,7 +425,7 @@ proptest! {
             for (is_client, streams) in [(true, &mut client), (false, &mut server)] {
                 for event in events(streams) {
                     match event {
-                        StreamEvent::Asked(id, _) => streams.accept(id),
+                        StreamEvent::Asked(id, _) => streams.accept(id, StreamForm::Plain),
                         StreamEvent::Finished(_) => finished += 1,
                         StreamEvent::Opened(_) | StreamEvent::Readable(_) | StreamEvent::Writable(_) => {}
                         StreamEvent::Refused(..) | StreamEvent::Reset(_) => {
@@ -452,7 +475,7 @@ fn a_peer_that_starts_anew_opens_streams_again() {
     assert_eq!(events(&mut server), [StreamEvent::Readable(id), StreamEvent::Reset(id)]);
 
     let mut client = side(false);
-    assert_eq!(client.open(target(), at(2)), Some(id));
+    assert_eq!(client.open(target(), StreamForm::Plain, at(2)), Some(id));
     exchange(&mut client, &mut server, at(2));
     assert_eq!(events(&mut server), [StreamEvent::Asked(id, target())]);
 }

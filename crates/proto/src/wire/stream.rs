@@ -3,8 +3,8 @@
 //! ```text
 //!  0 type 1B
 //!  1 position 8B: bit 63 set | stream 15 bits | offset 48 bits
-//! 16 open:    the stream's first offset | credit 4B | DSCP 1B | port 2B | address 4B or 16B
-//! 17 opened:  the stream's first offset | credit 4B
+//! 16 open:    the stream's first offset | credit 4B | DSCP 1B | port 2B | address 4B, 16B | form
+//! 17 opened:  the stream's first offset | credit 4B | form
 //! 18 refused: the stream's first offset | reason 1B
 //! 19 credit:  the peer may send bytes below this offset
 //! 20 end:     the sender's bytes end below this offset
@@ -13,6 +13,7 @@
 //! The position is also the `seq_num` of the data frames that carry a stream's bytes: there the
 //! offset is that of the payload's first byte. A stream's number is used again after its end; its
 //! first offset is then above all that were used before, so old frames are told from new ones.
+//! Form: 1 byte, absent if zero; bit 0: the bytes of both directions are blocks.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,6 +41,42 @@ pub enum StreamRefusal {
     AsPackets = 4,
 }
 
+/// The meaning of a stream's bytes to the two sides that read and write them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StreamForm {
+    /// They are the connection's.
+    #[default]
+    Plain,
+    /// They are blocks, some of which are compressed, in both directions.
+    Blocks,
+}
+
+/// Bit 0 of the form's byte.
+const FORM_BLOCKS: u8 = 0x01;
+
+impl StreamForm {
+    /// What stands behind the known fields; nothing: an earlier version, or plain.
+    fn of(reader: &mut Reader<'_>) -> Self {
+        match reader.take() {
+            Ok([form]) if form & FORM_BLOCKS != 0 => Self::Blocks,
+            Ok(_) | Err(_) => Self::Plain,
+        }
+    }
+
+    const fn bytes(self) -> u16 {
+        match self {
+            Self::Plain => 0,
+            Self::Blocks => 1,
+        }
+    }
+
+    fn put(self, buf: &mut Vec<u8>) {
+        if self == Self::Blocks {
+            buf.push(FORM_BLOCKS);
+        }
+    }
+}
+
 /// What a control frame says about a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamMessage {
@@ -53,6 +90,8 @@ pub enum StreamMessage {
         dscp: u8,
         /// Where the connection goes.
         to: SocketAddr,
+        /// The form that the sender reads and writes as well.
+        form: StreamForm,
     },
     /// The connection stands.
     Opened {
@@ -60,6 +99,8 @@ pub enum StreamMessage {
         at: Position,
         /// The peer may send so many bytes.
         credit: u32,
+        /// The form of both directions: blocks only if the peer reads and writes them.
+        form: StreamForm,
     },
     /// The connection does not stand.
     Refused {
@@ -88,13 +129,17 @@ impl StreamMessage {
                 let credit = u32::from_be_bytes(reader.take()?);
                 let [dscp] = reader.take()?;
                 let port = u16::from_be_bytes(reader.take()?);
-                let address = match reader.rest.first_chunk::<16>() {
-                    Some(address) => IpAddr::from(*address),
-                    None => IpAddr::from(reader.take::<4>()?),
+                let address = match reader.take::<16>() {
+                    Ok(address) => IpAddr::from(address),
+                    Err(_) => IpAddr::from(reader.take::<4>()?),
                 };
-                Self::Open { at, credit, dscp, to: SocketAddr::new(address, port) }
+                let form = StreamForm::of(&mut reader);
+                Self::Open { at, credit, dscp, to: SocketAddr::new(address, port), form }
             }
-            1 => Self::Opened { at, credit: u32::from_be_bytes(reader.take()?) },
+            1 => {
+                let credit = u32::from_be_bytes(reader.take()?);
+                Self::Opened { at, credit, form: StreamForm::of(&mut reader) }
+            }
             2 => {
                 let [reason] = reader.take()?;
                 Self::Refused { at, reason: refusal(reason) }
@@ -108,9 +153,9 @@ impl StreamMessage {
     /// Bytes of the payload, the type included.
     pub(super) const fn payload_bytes(&self) -> u16 {
         match self {
-            Self::Open { to: SocketAddr::V4(_), .. } => 20,
-            Self::Open { to: SocketAddr::V6(_), .. } => 32,
-            Self::Opened { .. } => 13,
+            Self::Open { to: SocketAddr::V4(_), form, .. } => 20 + form.bytes(),
+            Self::Open { to: SocketAddr::V6(_), form, .. } => 32 + form.bytes(),
+            Self::Opened { form, .. } => 13 + form.bytes(),
             Self::Refused { .. } => 10,
             Self::Credit(_) | Self::End(_) | Self::Reset(_) => 9,
         }
@@ -129,7 +174,7 @@ impl StreamMessage {
         buf.push(OPEN + kind);
         buf.extend_from_slice(&at.seq_num().to_be_bytes());
         match self {
-            Self::Open { credit, dscp, to, .. } => {
+            Self::Open { credit, dscp, to, form, .. } => {
                 buf.extend_from_slice(&credit.to_be_bytes());
                 buf.push(*dscp);
                 buf.extend_from_slice(&to.port().to_be_bytes());
@@ -137,8 +182,12 @@ impl StreamMessage {
                     IpAddr::V4(address) => buf.extend_from_slice(&address.octets()),
                     IpAddr::V6(address) => buf.extend_from_slice(&address.octets()),
                 }
+                form.put(buf);
             }
-            Self::Opened { credit, .. } => buf.extend_from_slice(&credit.to_be_bytes()),
+            Self::Opened { credit, form, .. } => {
+                buf.extend_from_slice(&credit.to_be_bytes());
+                form.put(buf);
+            }
             Self::Refused { reason, .. } => buf.push(*reason as u8),
             Self::Credit(_) | Self::End(_) | Self::Reset(_) => {}
         }
@@ -185,16 +234,28 @@ mod tests {
     #[test]
     fn vectors() {
         let at = position(0x102, 0x0304_0506_0708);
-        let open =
-            |to: &str| StreamMessage::Open { at, credit: 0x20_0000, dscp: 46, to: to.parse().unwrap() };
+        let open = |to: &str, form| StreamMessage::Open {
+            at,
+            credit: 0x20_0000,
+            dscp: 46,
+            to: to.parse().unwrap(),
+            form,
+        };
+        let (plain, blocks) = (StreamForm::Plain, StreamForm::Blocks);
         let refused = |reason| StreamMessage::Refused { at, reason };
         let cases = [
-            (open("192.0.2.1:443"), "10 8102030405060708 00200000 2e 01bb c0000201"),
+            (open("192.0.2.1:443", plain), "10 8102030405060708 00200000 2e 01bb c0000201"),
+            (open("192.0.2.1:443", blocks), "10 8102030405060708 00200000 2e 01bb c0000201 01"),
             (
-                open("[2001:db8::1]:443"),
+                open("[2001:db8::1]:443", plain),
                 "10 8102030405060708 00200000 2e 01bb 20010db8000000000000000000000001",
             ),
-            (StreamMessage::Opened { at, credit: 0x1_0000 }, "11 8102030405060708 00010000"),
+            (
+                open("[2001:db8::1]:443", blocks),
+                "10 8102030405060708 00200000 2e 01bb 20010db8000000000000000000000001 01",
+            ),
+            (StreamMessage::Opened { at, credit: 0x1_0000, form: plain }, "11 8102030405060708 00010000"),
+            (StreamMessage::Opened { at, credit: 0x1_0000, form: blocks }, "11 8102030405060708 00010000 01"),
             (refused(StreamRefusal::Refused), "12 8102030405060708 00"),
             (refused(StreamRefusal::Unreachable), "12 8102030405060708 01"),
             (refused(StreamRefusal::TimedOut), "12 8102030405060708 02"),
@@ -211,8 +272,14 @@ mod tests {
             assert_eq!(Control::parse(&expected), Ok(Control::Stream(message)));
             for length in 1..expected.len() {
                 let result = Control::parse(&expected[..length]);
-                // An IPv6 address that is cut is an IPv4 address with something behind it.
+                // An IPv6 address that is cut is an IPv4 address with something behind it, and a
+                // form that is cut is plain.
                 match (message, result) {
+                    (message, Ok(Control::Stream(read)))
+                        if length == expected.len() - 1 && is_blocks(message) =>
+                    {
+                        assert_eq!(written(read), expected[..length], "{message:?}");
+                    }
                     (StreamMessage::Open { to, .. }, Ok(Control::Stream(read))) if to.is_ipv6() => {
                         assert!((20..32).contains(&length), "{length} bytes");
                         let address = "32.1.13.184:443".parse().unwrap();
@@ -225,6 +292,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    const fn is_blocks(message: StreamMessage) -> bool {
+        matches!(
+            message,
+            StreamMessage::Open { form: StreamForm::Blocks, .. }
+                | StreamMessage::Opened { form: StreamForm::Blocks, .. }
+        )
     }
 
     #[test]
@@ -273,7 +348,14 @@ mod tests {
         let later = [
             ("12 8102030405060708 05", StreamMessage::Refused { at, reason: StreamRefusal::Unreachable }),
             ("12 8102030405060708 ff", StreamMessage::Refused { at, reason: StreamRefusal::Unreachable }),
-            ("11 8102030405060708 00010000 ff", StreamMessage::Opened { at, credit: 0x1_0000 }),
+            (
+                "11 8102030405060708 00010000 fe",
+                StreamMessage::Opened { at, credit: 0x1_0000, form: StreamForm::Plain },
+            ),
+            (
+                "11 8102030405060708 00010000 ff ff",
+                StreamMessage::Opened { at, credit: 0x1_0000, form: StreamForm::Blocks },
+            ),
             ("14 8102030405060708 ffff", StreamMessage::End(at)),
         ];
         for (bytes, expected) in later {
@@ -292,10 +374,11 @@ mod tests {
     }
 
     fn any_message() -> impl Strategy<Value = StreamMessage> {
-        let open = (any_position(), any::<u32>(), any::<u8>(), any_address())
-            .prop_map(|(at, credit, dscp, to)| StreamMessage::Open { at, credit, dscp, to });
-        let opened =
-            (any_position(), any::<u32>()).prop_map(|(at, credit)| StreamMessage::Opened { at, credit });
+        let form = || prop_oneof![Just(StreamForm::Plain), Just(StreamForm::Blocks)];
+        let open = (any_position(), any::<u32>(), any::<u8>(), any_address(), form())
+            .prop_map(|(at, credit, dscp, to, form)| StreamMessage::Open { at, credit, dscp, to, form });
+        let opened = (any_position(), any::<u32>(), form())
+            .prop_map(|(at, credit, form)| StreamMessage::Opened { at, credit, form });
         let refused = (any_position(), any::<u8>())
             .prop_map(|(at, number)| StreamMessage::Refused { at, reason: refusal(number % 5) });
         let others = (any_position(), 0..3).prop_map(|(at, kind)| match kind {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bonding_proto::position::StreamId;
 use bonding_proto::streams::{StreamEvent, StreamTarget};
+use bonding_proto::wire::stream::StreamForm;
 use bonding_proto::{Instant, StreamHost};
 use bytes::Bytes;
 
@@ -117,7 +118,9 @@ impl App for StreamApp {
             };
             let flow = u16::try_from(self.flows.len()).unwrap_or(u16::MAX);
             let target = StreamTarget { to: (End::Listener.address(), PORT + flow).into(), dscp: 0 };
-            let opened = streams.streams_mut(session, now).and_then(|streams| streams.open(target, now));
+            let opened = streams
+                .streams_mut(session, now)
+                .and_then(|streams| streams.open(target, StreamForm::Plain, now));
             let Some(id) = opened else { break };
             self.add(session, id, flow);
             any = true;
@@ -127,7 +130,7 @@ impl App for StreamApp {
             match event {
                 StreamEvent::Asked(id, target) => {
                     if let Some(streams) = streams.streams_mut(session, now) {
-                        streams.accept(id);
+                        streams.accept(id, StreamForm::Plain);
                     }
                     self.add(session, id, target.to.port() - PORT);
                     self.connected += 1;

@@ -5,6 +5,7 @@ use super::*;
 use crate::StreamHost as _;
 use crate::position::StreamId;
 use crate::streams::{StreamEvent, StreamTarget};
+use crate::wire::stream::StreamForm;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -126,10 +127,10 @@ fn stream_events(world: &mut World) -> [Vec<StreamEvent>; 2] {
 /// Opens a stream at the client; the server is asked for it.
 fn open_stream(world: &mut World) -> StreamId {
     let target = StreamTarget { to: "198.51.100.1:80".parse().unwrap(), dscp: 0 };
-    let id = world.client.streams_mut(world.now).open(target, world.now).unwrap();
+    let id = world.client.streams_mut(world.now).open(target, StreamForm::Plain, world.now).unwrap();
     world.idle(100);
     assert_eq!(stream_events(world), [vec![], vec![StreamEvent::Asked(id, target)]]);
-    world.server.streams_mut(0, world.now).unwrap().accept(id);
+    world.server.streams_mut(0, world.now).unwrap().accept(id, StreamForm::Plain);
     world.idle(100);
     assert_eq!(stream_events(world), [vec![StreamEvent::Opened(id)], vec![]]);
     id
