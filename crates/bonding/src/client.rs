@@ -93,7 +93,8 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
-    let splitter = Splitter::new(Choice::new(plan.split, plan.run.rules.clone()), &tun)?;
+    let choice = Choice::new(plan.split, plan.run.rules.clone());
+    let splitter = Splitter::new(choice, plan.run.compression, &tun)?;
     let mut shell = ClientShell::new(plan, tunnel, (caps, splitter), hosts, clock.now());
     shell.identity = identity;
     for (socket, event) in sockets.refresh(&monitor, &poller) {
@@ -325,7 +326,7 @@ impl Shell<Client> for ClientShell<'_> {
     }
 
     fn tend_at(&self) -> Option<Instant> {
-        self.revival.due()
+        [self.revival.due(), self.splitter.due()].into_iter().flatten().min()
     }
 
     fn tend(&mut self, client: &mut Client, sockets: &mut Sockets, poller: &Poller, now: Instant) -> bool {
@@ -375,6 +376,7 @@ impl Shell<Client> for ClientShell<'_> {
             sessions,
             discards: client.discards().clone(),
             as_packets: self.splitter.as_packets(),
+            compression: self.splitter.figures(),
             io: Io::default(),
         }
     }

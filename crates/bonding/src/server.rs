@@ -93,7 +93,8 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
     // Without NAT the host's rules say where packets go; a connection of this host passes by them.
-    let dialer = (plan.nat.is_some() && plan.takes_streams).then(Dialer::new).transpose()?;
+    let dialer =
+        (plan.nat.is_some() && plan.takes_streams).then(|| Dialer::new(plan.run.compression)).transpose()?;
     let mut shell = ServerShell::new(plan, roster, tunnel, (nat, dialer));
     shell.settle_homes(&mut sockets);
     tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");
@@ -625,6 +626,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
             sessions: sessions.filter_map(|(id, stats)| self.session(endpoint, id, stats)).collect(),
             discards,
             as_packets: self.dialer.as_ref().map(Dialer::as_packets).unwrap_or_default(),
+            compression: self.dialer.as_ref().map(Dialer::figures).unwrap_or_default(),
             io: Io::default(),
         }
     }

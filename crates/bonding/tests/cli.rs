@@ -128,13 +128,13 @@ fn all_mistakes_come_at_once_on_standard_error_with_exit_code_2() {
 fn warnings_do_not_fail_a_check() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("server.toml");
-    std::fs::write(&file, "[compression]\nmode = \"on\"\n").unwrap();
+    std::fs::write(&file, "[status]\nmetrics = \"127.0.0.1:9400\"\n").unwrap();
     let name = file.to_str().unwrap();
     let output = run(SERVER, &["--check", "-c", name]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         stderr(&output),
-        format!("{name}:2:1: warning: [compression] mode = \"on\" has no effect in this version\n")
+        format!("{name}:2:1: warning: [status] metrics = \"127.0.0.1:9400\" has no effect in this version\n")
     );
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bonding_lab::tools::Ping;
-use bonding_lab::{Direction, Host, Lab, Process, addr};
+use bonding_lab::{Direction, Host, Lab, Process, Scenario, addr};
 use bonding_proto::config::Security;
 use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use rustix::process::Signal;
@@ -58,6 +58,8 @@ pub struct Options {
     pub split: [&'static str; 2],
     /// The client's `[[qos.rule]]` sections, as the file has them.
     pub rules: &'static str,
+    /// `[compression] mode`, of the client and of the server.
+    pub compression: [&'static str; 2],
 }
 
 impl Default for Options {
@@ -73,6 +75,7 @@ impl Default for Options {
             allow: "[\"internet\", \"server\"]",
             split: ["auto", "auto"],
             rules: "",
+            compression: ["auto", "auto"],
         }
     }
 }
@@ -82,6 +85,13 @@ impl Options {
     pub fn plain() -> Self {
         Self { security: Security::Plain, ..Self::default() }
     }
+}
+
+/// Two links of 2 Mbit/s, over which compression is worth its while.
+pub fn slow_pair() -> anyhow::Result<Scenario> {
+    let link = |name: &str| format!("[[link]]\nname = \"{name}\"\nrate = \"2mbit\"\nrtt = \"40ms\"\n");
+    let text = format!("name = \"slow-pair\"\ndescription = \"2 x 2 Mbit/s\"\n{}{}", link("a"), link("b"));
+    Ok(Scenario::parse(&text, "slow-pair", None)?)
 }
 
 /// The private key of the process on `host`.
@@ -540,6 +550,9 @@ fn common_toml(text: &mut String, options: &Options, host: Host) -> anyhow::Resu
     if host == Host::Client {
         writeln!(text, "{}\n", options.rules)?;
     }
+    let [client, server] = options.compression;
+    let mode = if host == Host::Client { client } else { server };
+    writeln!(text, "[compression]\nmode = \"{mode}\"\n")?;
     if !options.recovery {
         writeln!(text, "[recovery]\nresend = false\nfec = \"off\"\n")?;
     }

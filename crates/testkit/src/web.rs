@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -140,4 +141,33 @@ pub fn noise(bytes: usize) -> Vec<u8> {
     }
     noise.truncate(bytes);
     noise
+}
+
+/// So many bytes of text, as it is: the project's sources and documents, in the order of their
+/// names, again from the first one on where they are not enough.
+pub fn text(bytes: usize) -> anyhow::Result<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = Vec::new();
+    for folder in ["crates", "docs"] {
+        collect(&root.join(folder), &mut files)?;
+    }
+    files.sort();
+    let mut all = Vec::new();
+    for file in &files {
+        all.extend(std::fs::read(file).with_context(|| file.display().to_string())?);
+    }
+    anyhow::ensure!(!all.is_empty(), "no text in {}", root.display());
+    Ok(all.iter().cycle().take(bytes).copied().collect())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "md") {
+            files.push(path);
+        }
+    }
+    Ok(())
 }

@@ -26,15 +26,16 @@ use bonding_os::tun::{Inbound, Tun, TunCounters};
 use bonding_proto::config::Prefix;
 use bonding_proto::qos::InnerHeader;
 use bonding_proto::streams::{StreamEvent, StreamTarget};
-use bonding_proto::wire::stream::{StreamForm, StreamRefusal};
+use bonding_proto::wire::stream::StreamRefusal;
 use bonding_proto::{Client, Instant, PacketBuf, StateMachine as _, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::choice::{AsPackets as Why, Choice};
 use crate::engine::event_loop::Device;
+use crate::engine::plan::Compression;
 use crate::engine::setup;
 use crate::relay::{Relay, StreamKey};
-use crate::status::AsPackets;
+use crate::status::{self, AsPackets};
 
 /// The address that stands for destinations: RFC 7600's dummy address, which no host has.
 const STAND_IN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
@@ -159,8 +160,8 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    pub(super) fn new(choice: Choice, tun: &Tun) -> io::Result<Self> {
-        let (relay, both) = (Relay::new()?, Poller::new()?);
+    pub(super) fn new(choice: Choice, compression: Compression, tun: &Tun) -> io::Result<Self> {
+        let (relay, both) = (Relay::new(compression)?, Poller::new()?);
         both.add(relay.descriptor(), RELAY, Interest::Readable)?;
         Ok(Self {
             choice,
@@ -196,6 +197,16 @@ impl Splitter {
             // server wants it.
             None => "began as packets".to_owned(),
         }
+    }
+
+    /// What was compressed and expanded so far.
+    pub(super) fn figures(&self) -> status::Compression {
+        self.relay.figures()
+    }
+
+    /// When [`Self::attend`] has work, whatever is ready.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.relay.due()
     }
 
     /// The device has these addresses from now on: listeners are bound to them. Connections over
@@ -285,6 +296,7 @@ impl Splitter {
         let mut any = self.on_events(redirecting, client, now);
         self.as_packets = redirecting.as_packets;
         any |= self.on_requests(redirecting, client, now);
+        any |= self.relay.handle_due(client, now);
         if ready {
             self.accept(redirecting, client, now);
             any |= self.relay.handle_ready(client, now);
@@ -318,7 +330,7 @@ impl Splitter {
                     let session = client.stream_session();
                     let opened = session.and_then(|session| {
                         let streams = client.streams_mut(session, now)?;
-                        let id = streams.open(target, StreamForm::Plain, now)?;
+                        let id = streams.open(target, self.relay.form(), now)?;
                         streams.set_source(id, connection.source);
                         Some((session, id))
                     });

@@ -121,7 +121,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     tunnel.finish(&[]);
     discovery(document.section("discovery", "[discovery]"));
     let split = common::split(document.section("tcp", "[tcp]"));
-    let sending = common::sending(&mut document, Some(split));
+    let sending = common::sending(&mut document, split, true);
     let mss_clamp = routing(document.section("routing", "[routing]"));
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);

@@ -12,7 +12,7 @@ use bonding_proto::qos::{Class, Rule, RuleProtocol};
 use super::section::{Item, Located, Section, shown};
 use super::value;
 use crate::engine::overhead::Overhead;
-use crate::engine::plan::Split;
+use crate::engine::plan::{Compression, Split};
 
 /// Bounds of the heartbeat. Chosen: faster heartbeats would be a load of their own, slower ones
 /// would notice a dead link too late.
@@ -105,6 +105,8 @@ pub struct Sending {
     pub heartbeat_interval: Duration,
     /// `[recovery]`.
     pub recovery: RecoveryConfig,
+    /// `[compression] mode`.
+    pub compression: Compression,
     /// The `[[qos.rule]]` sections, in their order.
     pub rules: Vec<Rule>,
 }
@@ -125,18 +127,19 @@ impl Status {
     }
 }
 
-/// Reads `[scheduler]`, `[heartbeat]`, `[recovery]`, `[compression]` and `[[qos.rule]]`.
-/// `splits`: on a client, `[tcp] split`; a server's rules say nothing about that.
-pub(super) fn sending(document: &mut Section<'_, '_>, splits: Option<Split>) -> Sending {
+/// Reads `[scheduler]`, `[heartbeat]`, `[recovery]`, `[compression]` and `[[qos.rule]]`. `split`:
+/// which connections end at the bond, as `[tcp]` says; only rules of a client can say more.
+pub(super) fn sending(document: &mut Section<'_, '_>, split: Split, is_client: bool) -> Sending {
     let policy = scheduler(document.section("scheduler", "[scheduler]"));
     let heartbeat_interval = heartbeat(document.section("heartbeat", "[heartbeat]"));
     let recovery = recovery(document.section("recovery", "[recovery]"));
-    compression(document.section("compression", "[compression]"));
+    let compression = compression(document.section("compression", "[compression]"), split);
     let mut qos = document.section("qos", "[qos]");
     let rules = qos.sections("rule", "[[qos.rule]]").into_iter();
+    let splits = is_client.then_some(split);
     let rules = rules.filter_map(|rule| qos_rule(rule, splits)).collect();
     qos.finish(&[]);
-    Sending { policy, heartbeat_interval, recovery, rules }
+    Sending { policy, heartbeat_interval, recovery, compression, rules }
 }
 
 /// Reads `[tcp]`: which connections end at the bond.
@@ -183,13 +186,22 @@ fn recovery(mut section: Section<'_, '_>) -> RecoveryConfig {
     RecoveryConfig { resend, fec: fec.unwrap_or(default.fec) }
 }
 
-fn compression(mut section: Section<'_, '_>) {
-    if let Some(item) = section.item("mode")
-        && item.choice(&[("auto", false), ("off", false), ("on", true)]) == Some(true)
+fn compression(mut section: Section<'_, '_>, split: Split) -> Compression {
+    let choices = [("auto", Compression::Auto), ("on", Compression::On), ("off", Compression::Off)];
+    let item = section.item("mode");
+    let mode = item.and_then(|item| item.choice(&choices));
+    if let Some(item) = item
+        && mode == Some(Compression::On)
+        && split == Split::Off
     {
-        item.no_effect("");
+        item.warn(
+            "[compression] mode = \"on\" has no effect with [tcp] split = \"off\": only the bytes of connections \
+             that end at the bond are compressed"
+                .to_owned(),
+        );
     }
     section.finish(&[]);
+    mode.unwrap_or_default()
 }
 
 /// `None`: the rule says nothing, or its class is unknown, which is reported.

@@ -98,6 +98,7 @@ fn run(sending: &Sending, status: &Status, mss_clamp: bool) -> RunPlan {
         policy: sending.policy,
         heartbeat_interval: sending.heartbeat_interval,
         recovery: sending.recovery,
+        compression: sending.compression,
         rules: sending.rules.as_slice().into(),
         mss_clamp,
         status_interval: status.interval,

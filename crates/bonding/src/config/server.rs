@@ -143,7 +143,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let reach = allow(&mut routing).unwrap_or(REACH_DEFAULT);
     routing.finish(&[("capture", "client.toml"), ("lan", "client.toml")]);
     let split = common::split(document.section("tcp", "[tcp]"));
-    let sending = common::sending(&mut document, None);
+    let sending = common::sending(&mut document, split, false);
     let status = common::status(&mut document, SERVER_SOCKET);
     document.finish(&[("server", "client.toml"), ("link", "client.toml"), ("discovery", "client.toml")]);
     Server {

@@ -13,6 +13,7 @@ use bonding_proto::qos::{Class, RuleProtocol};
 use bonding_proto::view::LinkRole;
 
 use super::*;
+use crate::engine::plan::Compression;
 
 const CLIENT: &str = r#"[server]
 host = "10.200.0.2"
@@ -269,13 +270,32 @@ fn recovery_is_read() {
 }
 
 #[test]
+fn compression_is_read_on_both_sides() {
+    for (text, mode) in [
+        ("", Compression::Auto),
+        ("[compression]\nmode = \"auto\"", Compression::Auto),
+        ("[compression]\nmode = \"on\"", Compression::On),
+        ("[compression]\nmode = \"off\"", Compression::Off),
+    ] {
+        let loaded = client(&format!("{CLIENT}{text}\n"));
+        assert_eq!((loaded.config.plan().run.compression, loaded.warnings.len()), (mode, 0), "{text}");
+        let loaded = server_from_text("server.toml", text).unwrap();
+        assert_eq!((loaded.config.plan().run.compression, loaded.warnings.len()), (mode, 0), "{text}");
+    }
+}
+
+#[test]
 fn an_unsupported_setting_is_a_warning_and_the_defaults_give_no_warning() {
     let silent = "[discovery]\nenabled = false\n[scheduler]\npolicy = \"redundant\"\n[recovery]\nresend = true\nfec = \"auto\"\n\
                   [compression]\nmode = \"auto\"\n[routing]\ncapture = \"none\"\nmss_clamp = true\n\
                   [status]\nmetrics = \"off\"\n[identity]\nprivate_key_file = \"/var/lib/bonding/client.key\"\n";
     assert_eq!(client(&format!("{CLIENT}{silent}")).warnings, []);
     let cases = [
-        ("[compression]\nmode = \"on\"", "[compression] mode = \"on\" has no effect in this version"),
+        (
+            "[compression]\nmode = \"on\"\n[tcp]\nsplit = \"off\"",
+            "[compression] mode = \"on\" has no effect with [tcp] split = \"off\": only the bytes of connections that \
+             end at the bond are compressed",
+        ),
         (
             "[discovery]\nenabled = true",
             "[discovery] enabled = true has no effect in this version: the client uses the [[link]] sections only",

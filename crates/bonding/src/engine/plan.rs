@@ -37,6 +37,8 @@ pub struct RunPlan {
     pub heartbeat_interval: Duration,
     /// The repair of losses.
     pub recovery: RecoveryConfig,
+    /// Whether the bytes of connections that end here are compressed.
+    pub compression: Compression,
     /// Which class packets belong to.
     pub rules: Arc<[Rule]>,
     /// Whether TCP connections are told to send segments that the links carry.
@@ -48,6 +50,18 @@ pub struct RunPlan {
     pub state_file: PathBuf,
     /// The trace to write; the command line asks for it.
     pub trace: Option<TracePlan>,
+}
+
+/// Whether the bytes of connections that end at the bond are compressed where they shrink.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Over links that together are slow.
+    #[default]
+    Auto,
+    /// Over any links, as far as the processor has time.
+    On,
+    /// Never, in neither direction.
+    Off,
 }
 
 /// Which TCP connections end at the bond, so that their bytes cross it.

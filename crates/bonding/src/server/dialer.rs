@@ -16,12 +16,13 @@ use std::time::Duration;
 use bonding_os::nat::Permit;
 use bonding_os::poll::{Interest, Poller, Ready};
 use bonding_proto::streams::{StreamEvent, StreamTarget};
-use bonding_proto::wire::stream::{StreamForm, StreamRefusal};
+use bonding_proto::wire::stream::StreamRefusal;
 use bonding_proto::{Endpoint, Instant, StreamHost as _};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::engine::plan::Compression;
 use crate::relay::{Relay, StreamKey, key_of, token};
-use crate::status::AsPackets;
+use crate::status::{self, AsPackets};
 
 /// A destination that is silent for this long does not answer. Chosen: programs give up by then.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,8 +52,8 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new() -> io::Result<Self> {
-        let (relay, attempts, both) = (Relay::new()?, Poller::new()?, Poller::new()?);
+    pub(super) fn new(compression: Compression) -> io::Result<Self> {
+        let (relay, attempts, both) = (Relay::new(compression)?, Poller::new()?, Poller::new()?);
         both.add(relay.descriptor(), RELAY, Interest::Readable)?;
         both.add(&attempts, CONNECTING, Interest::Readable)?;
         let (connecting, as_packets) = (BTreeMap::new(), AsPackets::default());
@@ -153,7 +154,7 @@ impl Dialer {
             match attempt.socket.take_error() {
                 Ok(None) => {
                     if let Some(streams) = endpoint.streams_mut(key.0, now) {
-                        streams.accept(key.1, StreamForm::Plain);
+                        streams.accept(key.1, self.relay.form());
                     }
                     self.relay.join(key, attempt.socket, endpoint, now);
                 }
@@ -165,9 +166,15 @@ impl Dialer {
         self.relay.handle_ready(endpoint, now) || any
     }
 
-    /// When the first connection has been waited for long enough.
+    /// What was compressed and expanded so far.
+    pub(super) fn figures(&self) -> status::Compression {
+        self.relay.figures()
+    }
+
+    /// When the first connection has been waited for long enough, or codecs are idle.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.connecting.values().map(|attempt| attempt.until).min()
+        let attempts = self.connecting.values().map(|attempt| attempt.until);
+        attempts.chain(self.relay.due()).min()
     }
 
     /// Gives up what is overdue. Whether anything was.
@@ -178,7 +185,7 @@ impl Dialer {
             self.connecting.remove(key);
             refuse(*key, StreamRefusal::TimedOut, endpoint, now);
         }
-        !overdue.is_empty()
+        self.relay.handle_due(endpoint, now) || !overdue.is_empty()
     }
 }
 

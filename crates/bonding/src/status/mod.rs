@@ -50,6 +50,9 @@ pub struct Status {
     /// TCP connections that end at the bond.
     #[serde(default)]
     pub streams: Streams,
+    /// Their bytes that were compressed.
+    #[serde(default)]
+    pub compression: Compression,
     /// Discarded packets, by reason.
     pub discards: BTreeMap<String, u64>,
     /// Packets and system calls, which tell the packets per call.
@@ -299,6 +302,19 @@ impl AsPackets {
     pub const fn sum(&self) -> u64 {
         self.rule + self.port + self.peer + self.server + self.full
     }
+}
+
+/// The bytes of connections that were compressed, or were expanded, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compression {
+    /// Bytes that connections here gave and that were sent compressed.
+    pub tx_plain_bytes: u64,
+    /// Bytes that these became.
+    pub tx_bytes: u64,
+    /// Bytes that came compressed, as connections here get them.
+    pub rx_plain_bytes: u64,
+    /// Bytes that these were.
+    pub rx_bytes: u64,
 }
 
 /// Packets through the device and the sockets since the start, and their system calls.

@@ -10,8 +10,8 @@ use bonding_proto::link::Cause;
 use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
 
 use super::{
-    AsPackets, Client, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status, Streams,
-    Tunnel,
+    AsPackets, Client, Compression, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status,
+    Streams, Tunnel,
 };
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub discards: DiscardCounts,
     /// TCP connections that crossed the bond as packets.
     pub as_packets: AsPackets,
+    /// The bytes of streams that were compressed.
+    pub compression: Compression,
     /// Filled in by the event loop, which alone knows it.
     pub io: Io,
 }
@@ -144,6 +146,7 @@ impl Snapshot {
             reorder,
             recovery,
             streams,
+            compression: self.compression,
             discards: discards.iter().map(|(reason, count)| (reason.key().to_owned(), count)).collect(),
             io: self.io,
             clients: if server { sessions } else { Vec::new() },

@@ -103,6 +103,7 @@ pub(crate) fn snapshot(role: Role, sessions: Vec<SessionSnapshot>) -> Snapshot {
         sessions,
         discards,
         as_packets: AsPackets { rule: 1, port: 3, peer: 0, server: 2, full: 0 },
+        compression: Compression { tx_plain_bytes: 30, tx_bytes: 10, rx_plain_bytes: 40, rx_bytes: 20 },
         io: Io { tun_packets_in: 1, udp_send_calls: 8, ..Io::default() },
     }
 }
@@ -149,6 +150,7 @@ fn a_client_answers_in_the_documented_shape() {
                 "credit_blocked_ms": 1_234,
                 "as_packets": {"rule": 1, "port": 3, "peer": 0, "server": 2, "full": 0}
             },
+            "compression": {"tx_plain_bytes": 30, "tx_bytes": 10, "rx_plain_bytes": 40, "rx_bytes": 20},
             "discards": discards,
             "io": {
                 "tun_packets_in": 1, "tun_reads": 0, "tun_packets_out": 0, "tun_writes": 0, "udp_received": 0,

@@ -19,17 +19,24 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use bonding_lab::{Lab, LabOptions, sandbox};
+use bonding_lab::{Lab, LabOptions, Scenario, sandbox};
+use bonding_testkit::bond::slow_pair;
 use bonding_testkit::programs::Programs;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The programs under test.
 const PROGRAMS: Programs = bonding_testkit::programs!();
 
-/// The links of every test: the reference set-up, an ADSL line and four satellite links.
+/// The links of most tests: the reference set-up, an ADSL line and four satellite links.
 const SCENARIO: &str = "reference";
 
 type Test = fn(&Lab) -> anyhow::Result<()>;
+
+/// Tests over links of another kind, see [`bonding_testkit::bond::slow_pair`].
+const SLOW_TESTS: &[(&str, Test)] = &[
+    ("what_shrinks_is_compressed_over_slow_links", streams::what_shrinks_is_compressed_over_slow_links),
+    ("a_side_without_compression_gets_none", streams::a_side_without_compression_gets_none),
+];
 
 const TESTS: &[(&str, Test)] = &[
     ("a_wrong_configuration_is_exit_code_2", operation::a_wrong_configuration_is_exit_code_2),
@@ -107,17 +114,19 @@ fn main() -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
-    let trials = TESTS.iter().map(|(name, test)| Trial::test(*name, || run(*test))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let usual = || Ok(bonding_netem::scenario::builtin(SCENARIO)?);
+    let trials = TESTS.iter().map(|(name, test)| Trial::test(*name, move || run(*test, usual)));
+    let slow = SLOW_TESTS.iter().map(|(name, test)| Trial::test(*name, || run(*test, slow_pair)));
+    libtest_mimic::run(&arguments, trials.chain(slow).collect()).exit_code()
 }
 
 /// Runs one test on its own hosts.
-fn run(test: Test) -> Result<(), Failed> {
+fn run(test: Test, scenario: impl Fn() -> anyhow::Result<Scenario>) -> Result<(), Failed> {
     let missing = bonding_lab::requirements();
     if let Some(first) = missing.first() {
         return Err(format!("{} is missing: apt-get install {}", first.program, first.package).into());
     }
-    let scenario = bonding_netem::scenario::builtin(SCENARIO)?;
+    let scenario = scenario().map_err(|error| format!("{error:#}"))?;
     let lab = Lab::start(&scenario, LabOptions::default())?;
     test(&lab).map_err(|error| format!("{error:#}").into())
 }

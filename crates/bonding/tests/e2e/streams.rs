@@ -7,18 +7,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use bonding_lab::{Host, HostRef, Lab, addr};
+use bonding_lab::{Direction, Host, HostRef, Lab, addr};
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_testkit::bond::{Bond, CLIENT_V4, Options, SERVER_V4, SERVER_V6, TUNNEL, run};
 use bonding_testkit::wait::{PATIENCE, eventually};
-use bonding_testkit::web::{Web, noise};
+use bonding_testkit::web::{Web, noise, text};
 use serde_json::Value;
 use socket2::SockRef;
 
 use crate::PROGRAMS;
 use crate::fence::{self, LAN, LAN_HOST, Lan, METADATA, on};
 use crate::sealed::joined;
-use crate::traffic::{FILE_BYTES, curl, files_arrive_whole, files_cross, folder};
+use crate::traffic::{FILE_BYTES, curl, files_arrive_whole, files_cross, folder, sha256};
 
 /// A port of the internet host that no service of the lab has.
 const PORT: u16 = 8_080;
@@ -631,4 +631,90 @@ pub(crate) fn rules_say_what_ends_at_the_bond(lab: &Lab) -> anyhow::Result<()> {
         opened(&bond, count).with_context(|| format!("port {port}"))?;
     }
     bond.stop()
+}
+
+/// The bytes that the links carried so far.
+fn carried(lab: &Lab, direction: Direction) -> u64 {
+    (0..lab.scenario().links.len()).map(|link| lab.counters(link, direction).carried_bytes).sum()
+}
+
+/// A figure of compression in the status of `host`.
+fn compressed(bond: &Bond<'_>, host: Host, key: &str) -> anyhow::Result<u64> {
+    let status = bond.status(host)?;
+    let figure = status.pointer(&format!("/compression/{key}")).and_then(Value::as_u64);
+    figure.with_context(|| format!("no {key}: {status}"))
+}
+
+/// A download and an upload of these bytes by real TCP, which arrive whole: what the links carried
+/// for each.
+fn cross(lab: &Lab, bytes: &[u8]) -> anyhow::Result<[u64; 2]> {
+    let (file, got, stored) = (folder("file"), folder("got"), folder("stored"));
+    std::fs::write(&file, bytes)?;
+    let web = Web::start(lab.host(Host::Internet), SERVICE, bytes.to_vec())?;
+    let url = format!("http://{SERVICE}/file");
+    let before = carried(lab, Direction::Down);
+    run(curl(lab).arg("--output").arg(&got).arg(&url))?;
+    let down = carried(lab, Direction::Down) - before;
+    ensure!(sha256(&got)? == sha256(&file)?, "the download differs from the file");
+    let before = carried(lab, Direction::Up);
+    run(curl(lab).arg("--upload-file").arg(&file).arg(&url))?;
+    let up = carried(lab, Direction::Up) - before;
+    std::fs::write(&stored, web.seen().uploads.first().context("nothing was uploaded")?)?;
+    ensure!(sha256(&stored)? == sha256(&file)?, "the upload differs from the file");
+    Ok([down, up])
+}
+
+/// Over two links of 2 Mbit/s text takes less than a half of its bytes on the links, in both
+/// directions, and bytes that do not shrink take no more than they do without compression.
+pub(crate) fn what_shrinks_is_compressed_over_slow_links(lab: &Lab) -> anyhow::Result<()> {
+    let (text, noise) = (text(3 << 19)?, noise(1 << 20));
+    let whole = |bytes: &[u8]| u64::try_from(bytes.len());
+    let mut noises = Vec::new();
+    for mode in ["off", "auto"] {
+        let bond = Bond::start(lab, PROGRAMS, Options { compression: [mode; 2], ..Options::default() })?;
+        let sums = |keys: [&str; 2]| -> anyhow::Result<[u64; 2]> {
+            Ok([compressed(&bond, Host::Client, keys[0])?, compressed(&bond, Host::Server, keys[1])?])
+        };
+        let texts = cross(lab, &text)?;
+        if mode == "off" {
+            ensure!(texts.iter().all(|bytes| *bytes > whole(&text).unwrap_or(0)), "without: {texts:?}");
+            ensure!(sums(["tx_plain_bytes", "tx_plain_bytes"])? == [0, 0], "compressed although it is off");
+        } else {
+            ensure!(texts.iter().all(|bytes| *bytes * 2 < whole(&text).unwrap_or(0)), "with: {texts:?}");
+            let (plain, sent) = (sums(["tx_plain_bytes"; 2])?, sums(["tx_bytes"; 2])?);
+            for (plain, sent) in plain.into_iter().zip(sent) {
+                ensure!(plain > whole(&text)? * 9 / 10 && sent * 5 < plain * 2, "{plain} became {sent}");
+            }
+            ensure!(sums(["rx_plain_bytes"; 2])? == [plain[1], plain[0]], "the peer counts otherwise");
+        }
+        noises.push(cross(lab, &noise)?);
+        // Bytes of streams, of which the peer read all: less than a hundredth is added.
+        let all = whole(&text)? + whole(&noise)?;
+        let streams = figure(&bond, Host::Server, "tx_bytes")?;
+        ensure!(streams <= all + all / 100, "{streams} bytes of streams for {all}");
+        ensure!(figure(&bond, Host::Server, "reset")? == 0, "streams were reset");
+        bond.stop()?;
+    }
+    let [off, auto] = noises.as_slice() else { bail!("two modes") };
+    // Heartbeats and what was sent again differ between two runs.
+    let is_near = off.iter().zip(auto).all(|(off, auto)| auto * 20 <= off * 21);
+    ensure!(is_near, "noise took {off:?} bytes without compression, and {auto:?} with");
+    Ok(())
+}
+
+/// A connection is compressed only if both sides want it so.
+pub(crate) fn a_side_without_compression_gets_none(lab: &Lab) -> anyhow::Result<()> {
+    let text = text(1 << 18)?;
+    for compression in [["auto", "off"], ["off", "on"]] {
+        let bond = Bond::start(lab, PROGRAMS, Options { compression, ..Options::default() })?;
+        cross(lab, &text)?;
+        opened(&bond, 2)?;
+        for host in [Host::Client, Host::Server] {
+            for key in ["tx_bytes", "rx_bytes"] {
+                ensure!(compressed(&bond, host, key)? == 0, "{compression:?}: {key} of the {}", host.name());
+            }
+        }
+        bond.stop()?;
+    }
+    Ok(())
 }
