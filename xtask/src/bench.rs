@@ -1,5 +1,5 @@
-//! `cargo xtask bench lab`, `cpu`, `instructions`, `handshake`, `attack` and `plot`: builds with
-//! the release profile and hands over to `crates/bonding/benches`, and for plots to
+//! `cargo xtask bench lab`, `cpu`, `instructions`, `handshake`, `attack`, `compression` and `plot`:
+//! builds with the release profile and hands over to `crates/bonding/benches`, and for plots to
 //! `crates/sim/examples/plot.rs`.
 
 use std::path::Path;
@@ -15,6 +15,7 @@ Usage: cargo xtask bench lab [--yes] [OPTIONS]
        cargo xtask bench instructions [--yes] [--update] [STEP...]
        cargo xtask bench handshake
        cargo xtask bench attack [--yes] [--quick] [--flood | --hostile]
+       cargo xtask bench compression [--yes]
        cargo xtask bench plot [--out FOLDER] [--stacked] [SCENARIO...]
        cargo xtask bench plot --lab [--yes] [ROW...]
 
@@ -29,6 +30,9 @@ handshake measures the time of each step of a handshake, at both ends. Some seco
 
 attack measures a loaded tunnel under attack: forged and repeated datagrams, a flood of handshakes, a client with keys; then 100 sessions
 on one server. --quick sends a tenth, --flood measures only the handshakes, --hostile only the client with keys.
+
+compression measures downloads of text and of random bytes over 2 × 2 Mbit/s, with and without compression. Half a minute, once
+built.
 
 plot draws rate, round-trip time and queue of each link over time, or with --stacked one download as the sum of its links and a
 game's delay beside it. Without --lab the data is the simulator's, the same on every machine; the plots of reference, varying and
@@ -88,11 +92,11 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
     let Some((which, rest)) = arguments.split_first() else {
         return Err(crate::usage(
-            "bench: say which: `cargo xtask bench lab`, `cpu`, `instructions`, `handshake`, `attack` or `plot`".into(),
+            "bench: say which: `cargo xtask bench lab`, `cpu`, `instructions`, `handshake`, `attack`, `compression` or `plot`".into(),
         ));
     };
     match which.as_str() {
-        "attack" | "lab" => measure(which, rest),
+        "attack" | "compression" | "lab" => measure(which, rest),
         "cpu" => cpu(rest),
         "instructions" => {
             prerequisites::ensure_with(prerequisites::INSTRUCTIONS, wants_yes(rest))?;
@@ -101,7 +105,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         "handshake" => run_bench(which, rest),
         "plot" => plot(rest),
         _ => Err(crate::usage(format!(
-            "bench: unknown benchmark `{which}`: expected lab, cpu, instructions, handshake, attack or plot"
+            "bench: unknown benchmark `{which}`: expected lab, cpu, instructions, handshake, attack, compression or plot"
         ))),
     }
 }

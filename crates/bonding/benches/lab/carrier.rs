@@ -65,7 +65,10 @@ impl<'lab> Running<'lab> {
         let security = if carrier == Carrier::Plain { Security::Plain } else { Security::Sealed };
         let recovery = carrier != Carrier::NoRecovery;
         let split = if carrier == Carrier::Packets { ["off"; 2] } else { Options::default().split };
-        let options = Options { policy, security, rates: ceilings, recovery, split, ..Options::default() };
+        // The loads are not what users have: iperf3's shrink to nothing.
+        let compression = ["off"; 2];
+        let usual = Options { policy, security, rates: ceilings, recovery, ..Options::default() };
+        let options = Options { split, compression, ..usual };
         let mut running = Self { lab, carrier, bond: None, server: addr::SERVER_V4.into(), device: None };
         match carrier {
             Carrier::Bond
