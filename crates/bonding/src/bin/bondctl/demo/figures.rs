@@ -87,7 +87,10 @@ pub(crate) const FIRST_HEADING: &str = "FIRST 4 s";
 pub(crate) struct Outcome {
     /// The fastest link.
     pub(crate) best_link: String,
-    /// It alone, with a download of its own.
+    /// The time of a file of 10 MB over a new connection: over that link alone, and over the bond.
+    /// `None`: it did not arrive in time.
+    pub(crate) files: [Option<Duration>; 2],
+    /// That link alone, with a download of its own.
     pub(crate) alone: Measured,
     /// The game over the bond, nothing else on it.
     pub(crate) idle_game: Option<Latency>,
@@ -128,6 +131,16 @@ impl Outcome {
                 "the bond ({bond_mbps:.1} Mbit/s) was not faster than {} alone ({alone_mbps:.1} Mbit/s)",
                 self.best_link
             ));
+        }
+        match self.files {
+            [_, None] => failures.push("the file did not arrive over the bond".to_owned()),
+            [Some(alone), Some(bond)] if bond > alone => failures.push(format!(
+                "the file took {:.2} s over the bond, and {:.2} s over {} alone",
+                bond.as_secs_f64(),
+                alone.as_secs_f64(),
+                self.best_link
+            )),
+            [_, Some(_)] => {}
         }
         if self.cut_slowest_mbps <= 0.0 {
             failures.push(format!("the download stopped when {} was cut", self.cut_link));
@@ -196,6 +209,7 @@ pub(crate) mod tests {
             |median_ms, p99_ms| Some(Latency { median_ms, p99_ms, lost_percent: 0.0, longest_gap: at(120) });
         Outcome {
             best_link: "sat1".to_owned(),
+            files: [Some(at(1_720)), Some(at(400))],
             alone: Measured { first_mbps: 42.0, then_mbps: 66.0, game: latency(175.0, 182.0) },
             idle_game: latency(20.2, 20.9),
             bond: Measured { first_mbps: 120.0, then_mbps: 252.0, game: latency(22.5, 31.0) },
@@ -214,6 +228,9 @@ pub(crate) mod tests {
         let bond = Measured { then_mbps: 60.0, ..outcome().bond };
         let slow = Outcome { bond, ..outcome() };
         assert_eq!(slow.failures(), ["the bond (60.0 Mbit/s) was not faster than sat1 alone (66.0 Mbit/s)"]);
+        let files = [Some(at(1_000)), Some(at(1_100))];
+        let late = Outcome { files, ..outcome() };
+        assert_eq!(late.failures(), ["the file took 1.10 s over the bond, and 1.00 s over sat1 alone"]);
         let stopped = Outcome { cut_slowest_mbps: 0.0, ..outcome() };
         assert_eq!(stopped.failures(), ["the download stopped when adsl was cut"]);
         let bond = Measured { game: None, ..outcome().bond };

@@ -16,7 +16,7 @@ use bonding_os::signals::Signals;
 use super::bond::{Bond, Files, Interrupted};
 use super::closing::table;
 use super::download::Download;
-use super::figures::{FIRST, Latency, Measured, Outcome, Readings, STOP_WINDOW, payload_share};
+use super::figures::{FIRST, Latency, Measured, Outcome, Readings, STOP_WINDOW, mbps, payload_share};
 use super::screen::{LinkView, Screen, View};
 
 /// The steps that the picture counts.
@@ -24,6 +24,13 @@ const STEPS: usize = 5;
 /// How long a download is measured, over a single link as over the bond. Chosen: more than three
 /// times the seconds in which TCP looks for its rate.
 const DOWNLOAD: Duration = Duration::from_secs(14);
+/// A file of this size is fetched over a new connection, over a single link as over the bond.
+/// Chosen: a large photograph, an update of an application.
+const FILE_BYTES: u64 = 10_000_000;
+/// A file that takes longer counts as not fetched.
+const FILE_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks whether the file is there. Chosen: a hundredth of the time that it takes.
+const FILE_POLL: Duration = Duration::from_millis(3);
 /// The other steps. Chosen: the game's percentiles need some hundred packets, and all steps
 /// together take less than a minute.
 const IDLE: Duration = Duration::from_secs(4);
@@ -42,6 +49,7 @@ const OVERHEAD: Overhead = Overhead { sealed: true, ipv6: false };
 const GAME_PORT: u16 = 7;
 /// IANA: http-alt.
 const DOWNLOAD_PORT: u16 = 8_080;
+const FILE_PORT: u16 = 8_081;
 /// The folder goes with the sandbox.
 const FOLDER: &str = "/run/bonding-demo";
 
@@ -80,6 +88,7 @@ pub(crate) fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
 
 fn course(lab: &Lab, show: &mut Show) -> anyhow::Result<Outcome> {
     let best_link = fastest(lab.scenario());
+    let file_alone = file_alone(lab, show, &best_link)?;
     let alone = alone(lab, show, &best_link)?;
     let game_ms = alone.game.map(|game| game.median_ms);
     show.view.best = Some((best_link.clone(), alone.then_mbps, game_ms));
@@ -93,6 +102,9 @@ fn course(lab: &Lab, show: &mut Show) -> anyhow::Result<Outcome> {
     let idle = show.play(IDLE, &mut Sources { bond: Some(&mut bond), game: Some(&game), download: None })?;
     let idle_game = Latency::of(&game.within(idle.from + Duration::from_secs(1), idle.to));
 
+    show.begin(2, "A file of 10 MB over a new connection");
+    let mut sources = Sources { bond: Some(&mut bond), game: Some(&game), download: None };
+    let file = fetch(lab, show, (Host::Internet, IpAddr::V4(INTERNET_V4), None), &mut sources)?;
     let address = SocketAddr::new(IpAddr::V4(INTERNET_V4), DOWNLOAD_PORT);
     let download = Download::start(lab.host(Host::Internet), lab.host(Host::Client), address, None)?;
     show.restart_readings();
@@ -115,6 +127,7 @@ fn course(lab: &Lab, show: &mut Show) -> anyhow::Result<Outcome> {
 
     Ok(Outcome {
         best_link,
+        files: [file_alone, file],
         alone,
         idle_game,
         bond: measured(show, full),
@@ -182,6 +195,44 @@ fn fastest(scenario: &Scenario) -> String {
 fn sum_mbps(scenario: &Scenario) -> Option<f64> {
     let rates: Option<Vec<u64>> = scenario.links.iter().map(|link| link.down.rate.mean_bps()).collect();
     rates.map(|rates| rates.iter().sum::<u64>() as f64 / 1e6)
+}
+
+/// The file over the fastest link, without the bond.
+fn file_alone(lab: &Lab, show: &mut Show, name: &str) -> anyhow::Result<Option<Duration>> {
+    show.begin(1, format!("To compare: a file of 10 MB over the fastest link, {name}, alone"));
+    show.view.alone = Some(name.to_owned());
+    fetch(lab, show, (Host::Server, IpAddr::V4(SERVER_V4), Some(name)), &mut Sources::none())
+}
+
+/// Fetches a file over a new connection from a host's address, over a device if one is given; gives
+/// the time from the connect to the last byte.
+fn fetch(
+    lab: &Lab,
+    show: &mut Show,
+    (host, address, device): (Host, IpAddr, Option<&str>),
+    sources: &mut Sources<'_>,
+) -> anyhow::Result<Option<Duration>> {
+    let start = Instant::now();
+    let address = SocketAddr::new(address, FILE_PORT);
+    let file = Download::start(lab.host(host), lab.host(Host::Client), address, device)?;
+    let mut next = start;
+    let time = loop {
+        let time = start.elapsed();
+        if file.received_bytes() >= FILE_BYTES {
+            break Some(time);
+        }
+        if time > FILE_PATIENCE {
+            break None;
+        }
+        if Instant::now() >= next {
+            show.view.mbps = mbps(file.received_bytes(), time);
+            show.tick(sources)?;
+            next += TICK;
+        }
+        std::thread::sleep(FILE_POLL);
+    };
+    show.restart_readings();
+    Ok(time)
 }
 
 /// The same download and the same game over the fastest link, without the bond.
