@@ -10,6 +10,7 @@
 //! function, with a SAFETY comment.
 
 pub mod address;
+pub mod capture;
 mod checksum;
 pub mod clocks;
 pub mod coalesce;

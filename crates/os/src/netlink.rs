@@ -198,13 +198,18 @@ impl Requests {
     }
 
     /// Sends one request and waits for its acknowledgement.
-    fn order(&mut self, what: String, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+    pub(crate) fn order(
+        &mut self,
+        what: String,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
         self.talk(message, NLM_F_REQUEST | NLM_F_ACK | flags)
             .map(drop)
             .map_err(|source| NetlinkError { what, source })
     }
 
-    fn dump(
+    pub(crate) fn dump(
         &mut self,
         what: &str,
         message: RouteNetlinkMessage,

@@ -6,9 +6,10 @@
 //! undoes the changes of a running one. A journal of another network namespace is discarded unread:
 //! the namespace is gone, and with it the changes.
 //!
-//! There are three kinds of change only: a setting of forwarding under `/proc/sys/net`, the
-//! reverse-path filter of an interface there, and one of our nftables tables. Devices, addresses
-//! and routes through them disappear with the process. A setting stays as it is if another program
+//! There are four kinds of change only: a setting of forwarding under `/proc/sys/net`, the
+//! reverse-path filter of an interface there, one of our nftables tables, and the rules that
+//! capture traffic ([`capture`]), which a next start may take over. Devices, addresses and routes
+//! through them disappear with the process. A setting stays as it is if another program
 //! came to need forwarding since it was changed, or changed the filter itself.
 
 use std::collections::BTreeSet;
@@ -19,8 +20,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::capture;
 use crate::monitor::MonitorError;
 use crate::nat;
+use crate::netlink::NetlinkError;
 use crate::reverse_path;
 
 /// The settings that may be changed.
@@ -56,6 +59,9 @@ pub enum UndoError {
     /// The interfaces cannot be watched.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
+    /// The kernel refused a rule or route.
+    #[error("cannot set up routes: {0}")]
+    Routes(#[from] NetlinkError),
 }
 
 /// One change, with what it takes to undo it.
@@ -67,6 +73,8 @@ enum Change {
     Filter { path: String, previous: String },
     /// An nftables table of family `inet`.
     Table(String),
+    /// Rules that capture traffic, by their first priority.
+    Capture(u32),
 }
 
 impl Change {
@@ -78,6 +86,7 @@ impl Change {
             }
             Self::Filter { path, previous } => format!("filter {path} {previous}\n"),
             Self::Table(name) => format!("table {name}\n"),
+            Self::Capture(priority) => format!("capture {priority}\n"),
         }
     }
 
@@ -97,6 +106,7 @@ impl Change {
                 reverse_path::is_setting(path)
                     .then(|| Self::Filter { path: path.to_owned(), previous: previous.to_owned() })
             }
+            "capture" => rest.parse().ok().map(Self::Capture),
             "table" => nat::is_own_table(rest).then(|| Self::Table(rest.to_owned())),
             _ => None,
         }
@@ -122,6 +132,7 @@ impl Change {
                 if is_ours { put_back(path, previous) } else { Ok(()) }
             }
             Self::Table(name) => Ok(nat::delete_table(name)?),
+            Self::Capture(priority) => Ok(capture::undo(*priority)?),
         }
     }
 }
@@ -132,12 +143,24 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     changes: Vec<Change>,
+    /// The file stays for the next owner.
+    is_left: bool,
 }
 
 impl Journal {
     /// Opens the journal at `path`, after undoing what a crash left in it. Its directory is made if
     /// it is missing.
     pub fn open(path: &Path) -> Result<Self, UndoError> {
+        Self::open_keeping(path, |_| false)
+    }
+
+    /// The same; a capture with the first priority `kept` stays as it is, as a change of this
+    /// journal.
+    pub fn open_capturing(path: &Path, kept: Option<u32>) -> Result<Self, UndoError> {
+        Self::open_keeping(path, |change| matches!(change, Change::Capture(found) if kept == Some(*found)))
+    }
+
+    fn open_keeping(path: &Path, is_kept: impl Fn(&Change) -> bool) -> Result<Self, UndoError> {
         let failed = |source| UndoError::Journal { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(failed)?;
@@ -155,14 +178,18 @@ impl Journal {
             .map_err(|_| UndoError::Busy(path.to_owned()))?;
         let mut text = String::new();
         (&mut file).take(JOURNAL_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-        let mut journal = Self { path: path.to_owned(), file, changes: leftovers(&text) };
+        let (kept, changes) = leftovers(&text).into_iter().partition(is_kept);
+        let mut journal = Self { path: path.to_owned(), file, changes, is_left: false };
         for change in &journal.changes {
             tracing::info!(change = change.line().trim_end(), "undoing what an earlier run left");
         }
         journal.undo_all();
         journal.file.set_len(0).map_err(failed)?;
         journal.file.rewind().map_err(failed)?;
-        journal.append(&format!("namespace {}\n", namespace()))?;
+        let kept: Vec<Change> = kept;
+        let lines: String = kept.iter().map(Change::line).collect();
+        journal.append(&format!("namespace {}\n{lines}", namespace()))?;
+        journal.changes = kept;
         Ok(journal)
     }
 
@@ -206,6 +233,12 @@ impl Journal {
         self.record(Change::Table(name.to_owned()))
     }
 
+    /// Records that the rules that capture traffic are to be removed at the end. To be called
+    /// before they are made.
+    pub(crate) fn record_capture(&mut self, priority: u32) -> Result<(), UndoError> {
+        self.record(Change::Capture(priority))
+    }
+
     /// The first change of a setting knows its value before. An interface that comes and goes is
     /// written down once.
     fn record(&mut self, change: Change) -> Result<(), UndoError> {
@@ -242,6 +275,9 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.undo_all();
+        if self.is_left {
+            return;
+        }
         // While the lock is held, no other process can be using this file.
         let _ = fs::remove_file(&self.path);
     }
@@ -254,6 +290,21 @@ pub fn cleanup(path: &Path) -> Result<bool, UndoError> {
         return Ok(false);
     }
     Journal::open(path).map(|_| true)
+}
+
+/// As [`cleanup`]; but what a crash captured stays captured, and in the journal, for the next
+/// start.
+pub fn cleanup_holding(path: &Path) -> Result<bool, UndoError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let mut journal = Journal::open_keeping(path, |change| matches!(change, Change::Capture(_)))?;
+    if !journal.changes.is_empty() {
+        // The file stays.
+        journal.changes.clear();
+        journal.is_left = true;
+    }
+    Ok(true)
 }
 
 /// The changes in a journal, if they were made in this network namespace.
@@ -320,6 +371,24 @@ mod tests {
         assert_eq!(leftovers(&text(namespace())).len(), 1);
         assert_eq!(leftovers(&text(namespace() ^ 1)), []);
         assert_eq!(leftovers("table bonding-a\n"), []);
+    }
+
+    #[test]
+    fn a_capture_stays_for_the_next_start() {
+        let directory = std::env::temp_dir().join(format!("bonding-undo-capture-{}", std::process::id()));
+        let path = directory.join("a.state");
+        fs::create_dir_all(&directory).unwrap();
+        let text = format!("namespace {}\ncapture 20000\n", namespace());
+        fs::write(&path, &text).unwrap();
+        assert!(cleanup_holding(&path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        let mut journal = Journal::open_capturing(&path, Some(20_000)).unwrap();
+        assert_eq!(journal.changes, [Change::Capture(20_000)]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        // The routing of this host is not the test's to change.
+        journal.changes.clear();
+        drop(journal);
+        fs::remove_dir(directory).unwrap();
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Family {
     }
 
     /// Whether any interface forwards.
-    pub(super) fn is_forwarded(self) -> bool {
+    pub(crate) fn is_forwarded(self) -> bool {
         let interfaces = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         interfaces
             .map(|interface| interface.path().join("forwarding"))
@@ -57,7 +57,7 @@ pub(super) fn claims_among(family: Family, others: &Others) -> BTreeSet<String> 
 }
 
 /// Switches forwarding on between `tunnel` and the networks of the host.
-pub(super) fn enable(journal: &mut Journal, tunnel: &str, families: &[Family]) -> Result<(), UndoError> {
+pub(crate) fn enable(journal: &mut Journal, tunnel: &str, families: &[Family]) -> Result<(), UndoError> {
     if families.contains(&Family::V4) {
         set(journal, &Family::V4.switch(tunnel), "1")?;
     }
@@ -69,7 +69,7 @@ pub(super) fn enable(journal: &mut Journal, tunnel: &str, families: &[Family]) -
 }
 
 /// Lets an interface take part: answers come in by it.
-pub(super) fn enable_interface(journal: &mut Journal, interface: &Interface) -> Result<(), UndoError> {
+pub(crate) fn enable_interface(journal: &mut Journal, interface: &Interface) -> Result<(), UndoError> {
     let has_ipv4 = interface.addresses.iter().any(|address| address.address().is_ipv4());
     if !has_ipv4 || interface.name == "lo" {
         return Ok(());

@@ -16,7 +16,7 @@
 //!
 //! Masquerading knows the interface that a packet came from, which takes Linux 5.7.
 
-mod forwarding;
+pub(crate) mod forwarding;
 mod reach;
 mod rules;
 mod tables;
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::forwarding::claims;
 use self::reach::Target;
 use self::rules::{Conditions, ruleset};
-use self::tables::{Others, Watch};
+pub(crate) use self::tables::{Others, Watch};
 use crate::address::Cidr;
 use crate::monitor::Monitor;
 use crate::poll::{Interest, Poller};
@@ -57,6 +57,11 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// IPv4 first.
+    pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
 /// What clients may reach.
@@ -127,7 +132,7 @@ pub struct Masquerade {
 #[derive(Debug, thiserror::Error)]
 pub enum NatError {
     /// nft(8) is not installed.
-    #[error("the server needs the program `nft` (Debian: apt-get install nftables): {0}")]
+    #[error("forwarding needs the program `nft` (Debian: apt-get install nftables): {0}")]
     Missing(io::Error),
     /// nft(8) refused the rules.
     #[error("nftables refused the rules: {0}")]
@@ -354,7 +359,7 @@ impl AsFd for Nat {
 }
 
 /// The claims on forwarding but those of the table `own`.
-fn claims_of_others(family: Family, others: &Others, own: &str) -> BTreeSet<String> {
+pub(crate) fn claims_of_others(family: Family, others: &Others, own: &str) -> BTreeSet<String> {
     let mut claims = forwarding::claims_among(family, others);
     claims.retain(|claim| claim.split('/').nth(1) != Some(own));
     claims
@@ -373,13 +378,13 @@ pub(crate) fn is_own_table(name: &str) -> bool {
     })
 }
 
-fn table_name(tunnel: &str) -> String {
+pub(crate) fn table_name(tunnel: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '_' };
     TABLE_PREFIX.chars().chain(tunnel.chars().map(plain)).collect()
 }
 
 /// What may stand between quotes in a rule. Longer than a kernel name: no interface's.
-fn interface(name: &str) -> Result<&str, NatError> {
+pub(crate) fn interface(name: &str) -> Result<&str, NatError> {
     let fine = !name.is_empty()
         && name.len() < libc::IFNAMSIZ
         && name.chars().all(|c| c.is_ascii_graphic() && !"\"\\*/".contains(c));
@@ -387,7 +392,7 @@ fn interface(name: &str) -> Result<&str, NatError> {
 }
 
 /// Runs one transaction.
-fn nft(rules: &str) -> Result<(), NatError> {
+pub(crate) fn nft(rules: &str) -> Result<(), NatError> {
     let places = PROGRAM_FOLDERS.iter().map(|folder| Path::new(folder).join("nft"));
     let found = places.into_iter().find(|place| place.is_file());
     let program = found.ok_or_else(|| NatError::Missing(io::ErrorKind::NotFound.into()))?;

@@ -59,20 +59,20 @@ const IPV6: u8 = 10;
 
 /// What happened in the tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Our table changed.
-    pub(super) own: bool,
+    pub(crate) own: bool,
     /// The last change of our table took something out of it.
-    pub(super) own_less: bool,
+    pub(crate) own_less: bool,
     /// Other rules, or the switches of forwarding.
-    pub(super) others: bool,
+    pub(crate) others: bool,
     /// Notifications were lost.
-    pub(super) lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// Tells of changes in the tables and in the switches of IPv4 forwarding.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     tables: Socket,
     switches: Socket,
     both: Poller,
@@ -82,7 +82,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn open(own: &str) -> io::Result<Self> {
+    pub(crate) fn open(own: &str) -> io::Result<Self> {
         let open = |protocol, group| {
             let mut socket = Socket::new(protocol)?;
             socket.bind(&SocketAddr::new(0, 0))?;
@@ -99,7 +99,7 @@ impl Watch {
     }
 
     /// Reads what there is, without waiting.
-    pub(super) fn read(&mut self) -> io::Result<Seen> {
+    pub(crate) fn read(&mut self) -> io::Result<Seen> {
         let mut seen = Seen::default();
         while receive(&self.tables, &mut self.buffer, &mut seen.lost)? {
             note(&self.buffer, &self.own, &mut seen);
@@ -151,18 +151,18 @@ fn note(bytes: &[u8], own: &str, seen: &mut Seen) {
 
 /// What the rules on this host need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Others {
+pub(crate) struct Others {
     /// Rules beside our tables need connection tracking.
-    pub(super) track: bool,
+    pub(crate) track: bool,
     /// The chains in the way of forwarded packets, ours as well, with their family.
     forward: BTreeSet<(u8, String)>,
     /// Those of them that drop what no rule of theirs accepts, as nft(8) names them.
-    pub(super) dropping: BTreeSet<String>,
+    pub(crate) dropping: BTreeSet<String>,
 }
 
 impl Others {
     /// Looks at the tables of this moment.
-    pub(super) fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> io::Result<Self> {
         let mut others = Self { track: legacy().is_some(), ..Self::default() };
         ask(ASK_CHAINS, |message| {
             if message.kind == NEW_CHAIN {
@@ -178,7 +178,7 @@ impl Others {
     }
 
     /// The chains that forwarded packets of `family` pass, and older tables of the same use.
-    pub(super) fn forward_chains(&self, family: Family) -> BTreeSet<String> {
+    pub(crate) fn forward_chains(&self, family: Family) -> BTreeSet<String> {
         let own = if family == Family::V4 { IPV4 } else { IPV6 };
         let of_family = self.forward.iter().filter(|(family, _)| [INET, own].contains(family));
         let legacy = legacy().filter(|tables| tables.lines().any(|table| table == "filter"));
