@@ -6,6 +6,7 @@
 //! instance are fatal, with a message that says so.
 
 mod caps;
+mod capturing;
 mod choice;
 mod diagnosis;
 mod identity;
@@ -35,6 +36,7 @@ use bonding_proto::wire::control::CloseReason;
 use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _, StreamHost as _};
 
 use self::caps::Caps;
+use self::capturing::Capturing;
 use self::choice::Choice;
 use self::identity::Identity;
 use self::revival::Revival;
@@ -62,12 +64,15 @@ pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
 
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
-    let Ground { mut signals, mut journal, monitor, seed, epoch } =
-        Ground::prepare(&plan.run.state_file, RIGHTS)?;
+    let kept = plan.capture.as_ref().map(|capture| capture.priority);
+    let Ground { mut signals, journal, monitor, seed, epoch } =
+        Ground::prepare(&plan.run.state_file, RIGHTS, kept)?;
+    let mut capturing = Capturing::hold(plan, journal, &monitor)?;
     let (identity, sealing) = plan.sealing.as_ref().map(Identity::load).transpose()?.unzip();
     let Some(servers) = servers(plan, &monitor, &mut signals)? else { return Ok(()) };
     let mtu = tunnel_mtu(plan, &servers, &monitor);
     let tun = setup::tun(&plan.tunnel, mtu)?;
+    capturing.start(tun.index(), &plan.tunnel.addresses)?;
     let clock = Clock::start();
     let caps = Caps::load(&plan.links, plan.usage_file.clone(), SystemTime::now(), clock.now())?;
     let links = (0..u8::MAX).zip(&plan.links).map(|(number, link)| LinkConfig {
@@ -95,13 +100,13 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
     let choice = Choice::new(plan.split, plan.run.rules.clone());
     let splitter = Splitter::new(choice, plan.run.compression, &tun)?;
-    let mut shell = ClientShell::new(plan, tunnel, (caps, splitter), hosts, clock.now());
+    let mut shell = ClientShell::new(plan, tunnel, (caps, splitter, capturing), hosts, clock.now());
     shell.identity = identity;
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         machine.handle_socket_event(socket, event, clock.now());
     }
     let trace = setup::trace(&plan.run, Side::Client, clock)?;
-    loosen_filters(&plan.links, &mut journal);
+    loosen_filters(&plan.links, shell.capturing.journal());
     setup::reduce_rights(RIGHTS)?;
     let parts = Parts {
         machine,
@@ -236,13 +241,14 @@ struct ClientShell<'a> {
     refused: Option<&'static str>,
     revival: Revival,
     splitter: Splitter,
+    capturing: Capturing,
 }
 
 impl<'a> ClientShell<'a> {
     fn new(
         plan: &'a ClientPlan,
         tunnel: Tunnel,
-        (caps, splitter): (Caps, Splitter),
+        (caps, splitter, capturing): (Caps, Splitter, Capturing),
         hosts: Vec<String>,
         now: Instant,
     ) -> Self {
@@ -250,7 +256,7 @@ impl<'a> ClientShell<'a> {
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
         let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
         let (identity, refused) = (None, None);
-        Self { plan, tunnel, caps, hosts, logger, identity, refused, revival, splitter }
+        Self { plan, tunnel, caps, hosts, logger, identity, refused, revival, splitter, capturing }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -289,6 +295,8 @@ impl Shell<Client> for ClientShell<'_> {
                 self.tunnel.resize(session.lease().and_then(|lease| lease.mtu), session.tunnel_mtu());
             }
         }
+        let is_up = client.session().is_some_and(bonding_proto::Session::is_connected);
+        self.capturing.follow(is_up, self.tunnel.addresses());
         self.caps.review(client, now)
     }
 
@@ -315,6 +323,22 @@ impl Shell<Client> for ClientShell<'_> {
             return Ok(Reply::Rekeying(Rekeying { public_key }));
         }
         Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.capturing.descriptor()
+    }
+
+    fn handle_ready(&mut self, _: &mut Sockets) {
+        self.capturing.handle_ready();
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.capturing.due_in()
+    }
+
+    fn handle_due(&mut self) {
+        self.capturing.handle_due();
     }
 
     fn streams_descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -370,6 +394,7 @@ impl Shell<Client> for ClientShell<'_> {
         Snapshot {
             role: status::Role::Client,
             key: self.identity.as_ref().map(Identity::status),
+            routing: self.capturing.status(),
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.tunnel.addresses().to_vec(),
             mtu: self.tunnel.mtu(),

@@ -59,7 +59,8 @@ pub const RIGHTS: Rights = Rights::Network;
 
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError> {
-    let Ground { signals, journal, monitor, seed, epoch } = Ground::prepare(&plan.run.state_file, RIGHTS)?;
+    let Ground { signals, journal, monitor, seed, epoch } =
+        Ground::prepare(&plan.run.state_file, RIGHTS, None)?;
     let identity = identity(&plan.private_key_file)?;
     let public_key = identity.public();
     let (roster, entries) = Roster::open(plan, public_key)?;
@@ -620,6 +621,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
         Snapshot {
             role: status::Role::Server,
             key: None,
+            routing: None,
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.plan.tunnel.addresses.clone(),
             mtu: self.tunnel.mtu,

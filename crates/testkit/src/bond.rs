@@ -239,6 +239,14 @@ impl<'lab> Bond<'lab> {
         run(command.args(arguments).arg("--socket").arg(file(host, "sock")))
     }
 
+    /// Runs `bondctl cleanup` on the client's host as the service manager does after the client
+    /// ended with this result.
+    pub fn clean_up_client(&self, service_result: &str) -> anyhow::Result<()> {
+        let mut command = self.lab.host(Host::Client).command(self.programs.bondctl);
+        command.arg("cleanup").arg("--socket").arg(file(Host::Client, "sock"));
+        run(command.env("SERVICE_RESULT", service_result)).map(drop)
+    }
+
     /// Runs `bondctl rekey` on the client's host.
     pub fn rekey(&self) -> anyhow::Result<Output> {
         let mut command = self.lab.host(Host::Client).command(self.programs.bondctl);
@@ -306,9 +314,15 @@ impl<'lab> Bond<'lab> {
         Ok(())
     }
 
+    /// Starts the client; the routes of its host stay as they are.
+    pub fn start_client_alone(&mut self) -> anyhow::Result<()> {
+        self.client = Some(self.spawn(self.programs.client, Host::Client)?);
+        Ok(())
+    }
+
     /// Starts the client and sends all of its host's traffic into the tunnel.
     pub fn start_client(&mut self) -> anyhow::Result<()> {
-        self.client = Some(self.spawn(self.programs.client, Host::Client)?);
+        self.start_client_alone()?;
         // The user chooses the routes into the tunnel: here the default route.
         eventually("the client's tunnel", || {
             self.alive()?;

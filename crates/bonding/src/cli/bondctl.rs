@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use bonding_os::undo;
 use clap::{Subcommand, ValueEnum};
 
 use super::clients::{self, ClientsArguments, ExpireArguments, InviteArguments, RevokeArguments, Said};
@@ -164,7 +165,8 @@ pub enum Command {
     /// Undo the changes that a crashed client or server left on this machine
     ///
     /// Both do the same at their start; this command is for machines where they will not start
-    /// again.
+    /// again. Where a service manager says that the service failed (SERVICE_RESULT), what
+    /// `[routing] capture` holds stays held until the next start.
     #[command(after_help = CLEANUP_EXAMPLES)]
     Cleanup {
         /// The client or server to ask.
@@ -333,7 +335,11 @@ fn cleanup(sockets: &[PathBuf]) -> anyhow::Result<()> {
     let mut any = false;
     for socket in sockets {
         let file = config::state_file(socket);
-        any |= bonding_os::undo::cleanup(&file)?;
+        // systemd.exec(5): after a failure the service manager starts the client anew, and what is
+        // captured must not leave meanwhile.
+        let has_failed = std::env::var("SERVICE_RESULT").is_ok_and(|result| result != "success");
+        let cleanup = if has_failed { undo::cleanup_holding } else { undo::cleanup };
+        any |= cleanup(&file)?;
         any |= remove_socket(socket)?;
     }
     println!("{}", if any { "cleaned up what was left behind" } else { "nothing was left behind" });

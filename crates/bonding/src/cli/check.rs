@@ -8,7 +8,9 @@ use bonding_proto::config::{Policy, Prefix};
 use bonding_proto::units::BitRate;
 
 use super::Usage;
-use crate::config::{self, Client, Kind, Loaded, Mtu, Security, Sending, Server, Status, role_word};
+use crate::config::{
+    self, Client, Kind, Loaded, Mtu, Security, Sending, Server, Status, capture_words, role_word,
+};
 use crate::engine::overhead::Overhead;
 use crate::state::keys;
 
@@ -113,6 +115,11 @@ fn describe_client(loaded: &Loaded<Client>) -> String {
             }
         );
         lines.add(&format!("link {index}"), &value);
+    }
+    if let Some(capture) = &config.capture {
+        let way = if capture.fallback { "directly while it is down" } else { "never beside it" };
+        let (what, priority) = (capture_words(capture), capture.priority);
+        lines.add("routing", &format!("the bond takes {what}, {way}; ip rules from {priority} on"));
     }
     lines.sending(&config.sending);
     lines.status(&config.status);

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::layout::wrap;
 use super::style::{Colour, Style};
 use super::table::{Align, Cell, Table};
-use crate::status::{Client, Link, Role, Session, Status, Streams};
+use crate::status::{Client, Link, Role, Routing, Session, Status, Streams};
 
 /// Between two things said in one line.
 const BETWEEN: &str = " · ";
@@ -15,6 +15,7 @@ const NAME_COLUMNS: usize = 16;
 /// The status as a heading and tables of links, in lines of at most 80 columns.
 pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
     let mut text = heading(status, now, style);
+    text.push_str(&status.routing.as_ref().map(routing).unwrap_or_default());
     text.push('\n');
     match status.role {
         Role::Client => text.push_str(&links(&status.links.iter().collect::<Vec<_>>(), style)),
@@ -41,6 +42,18 @@ fn streams(streams: &Streams) -> String {
     ];
     parts.extend((as_packets > 0).then(|| format!("as packets {as_packets}")));
     wrap(&parts, BETWEEN, 2)
+}
+
+/// What is captured, and by which rules.
+fn routing(routing: &Routing) -> String {
+    let [first, last] = routing.rules;
+    let way = match (routing.fallback, routing.active) {
+        (true, true) => "directly if the bond is down",
+        (true, false) => "directly now, as the bond is down",
+        (false, _) => "never beside the bond",
+    };
+    let rules = format!("ip rules {first} to {last}, table {}", routing.table);
+    wrap(&[format!("takes {}", routing.what), way.to_owned(), rules], BETWEEN, 2)
 }
 
 /// Each client of a server with its links.
@@ -269,6 +282,30 @@ mod tests {
         let text = streams(&figures);
         assert_eq!(text.lines().count(), 1, "{text}");
         assert_eq!(streams(&Streams::default()), "");
+    }
+
+    #[test]
+    fn what_is_captured_stands_below_the_heading() {
+        let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
+        let lan = Routing {
+            capture: "lan".to_owned(),
+            what: "what comes from 192.168.1.0/24".to_owned(),
+            active: true,
+            fallback: false,
+            rules: [20_000, 20_003],
+            table: 20_000,
+        };
+        assert_eq!(
+            routing(&lan),
+            "  takes what comes from 192.168.1.0/24 · never beside the bond\n\
+             \x20 ip rules 20000 to 20003, table 20000\n"
+        );
+        status.routing = Some(Routing { fallback: true, active: false, ..lan });
+        let text = render(&status, at(75), Style::PLAIN);
+        assert!(
+            text.contains("MTU 1461\n  takes what comes from 192.168.1.0/24 · directly now, as"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use bonding_os::capture::Scope;
 use bonding_proto::config::{Prefix, Security, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::limits::UDP_FLOWS_MAX;
@@ -14,10 +15,15 @@ use super::section::{Located, Section};
 use super::value::{self, Host, Ports};
 use super::{CLIENT_KEY, CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
 use crate::engine::overhead::Overhead;
-use crate::engine::plan::Split;
+use crate::engine::plan::{CapturePlan, Split};
 
 /// Chosen: a link with `priority = 0` still goes before the links that do not say.
 const PRIORITY_DEFAULT: u8 = 1;
+
+/// Chosen: room for a user's rules before it, and behind it up to the main table's (32766).
+const RULE_PRIORITY_DEFAULT: u32 = 20_000;
+/// Above the numbers of the kernel's own tables (up to 255), and four below the main table's rule.
+const RULE_PRIORITIES: std::ops::RangeInclusive<i64> = 256..=32_762;
 
 /// The content of client.toml.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub struct Client {
     pub mtu: Mtu,
     /// `[routing] mss_clamp`.
     pub mss_clamp: bool,
+    /// `[routing]` beyond that, if it captures anything.
+    pub capture: Option<CapturePlan>,
     /// `[tcp] split`.
     pub split: Split,
     /// `[[link]]`: from 1 to [`LINKS_MAX`].
@@ -122,7 +130,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     discovery(document.section("discovery", "[discovery]"));
     let split = common::split(document.section("tcp", "[tcp]"));
     let sending = common::sending(&mut document, split, true);
-    let mss_clamp = routing(document.section("routing", "[routing]"));
+    let (mss_clamp, capture) = routing(document.section("routing", "[routing]"), &links);
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
     if server.hosts.is_empty() || links.is_empty() {
@@ -138,6 +146,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
         addresses,
         mtu,
         mss_clamp,
+        capture,
         split,
         links,
         sending,
@@ -375,17 +384,70 @@ fn discovery(mut section: Section<'_, '_>) {
     section.finish(&[]);
 }
 
-/// Whether TCP's segment sizes are clamped.
-fn routing(mut section: Section<'_, '_>) -> bool {
-    if let Some(item) = section.item("capture")
-        && item.choice(&[("none", false), ("lan", true), ("all", true)]) == Some(true)
-    {
-        item.no_effect(": route what is meant for the bond to the tunnel's interface");
+/// Whether TCP's segment sizes are clamped, and what is captured.
+fn routing(mut section: Section<'_, '_>, links: &[Link]) -> (bool, Option<CapturePlan>) {
+    const SCOPES: [(&str, Option<Scope>); 3] =
+        [("none", None), ("lan", Some(Scope::Lan)), ("all", Some(Scope::All))];
+    let mut scope = None;
+    if let Some(item) = section.item("capture") {
+        let at = item.at();
+        scope = item.choice(&SCOPES).flatten();
+        let loose = links.iter().find(|link| link.interface.is_none() && link.source.is_none());
+        if let (Some(Scope::All), Some(link)) = (scope, loose) {
+            section.fail_at(
+                at,
+                format!(
+                    "capture = \"all\" would send the datagrams of [[link]] \"{}\" into the tunnel that they \
+                     carry: give it its `interface`, or `source`",
+                    link.name
+                ),
+            );
+        }
     }
+    let mut lan = Vec::new();
     if let Some(item) = section.item("lan") {
-        item.list(value::PREFIX, value::prefix);
+        if scope == Some(Scope::All) {
+            item.warn("[routing] lan has no effect with capture = \"all\", which captures every network");
+        } else if scope.is_none() {
+            item.warn("[routing] lan has no effect without capture = \"lan\"");
+        } else if item.is_empty_array() {
+            item.fail(
+                "`lan` in [routing] is empty; leave it out to capture what comes in by every interface that \
+                 is no link",
+            );
+        }
+        lan = item.list(value::PREFIX, value::prefix).into_iter().map(|one| one.value).collect();
     }
+    let mut flag = |key: &'static str, default: bool| {
+        let item = section.item(key)?;
+        let at = item.at();
+        let value = item.boolean().filter(|value| *value != default)?;
+        if scope.is_none() {
+            section.warn_at(at, format!("[routing] {key} has no effect without `capture`"));
+        }
+        Some(value)
+    };
+    let fallback = flag("fallback", false).is_some();
+    let masquerade = flag("masquerade", true).is_none();
+    let priority = section.item("rule_priority").and_then(|item| item.integer(RULE_PRIORITIES, ""));
+    let priority = priority.and_then(|number| u32::try_from(number).ok()).unwrap_or(RULE_PRIORITY_DEFAULT);
     let mss_clamp = common::mss_clamp(&mut section);
     section.finish(&[("allow", "server.toml")]);
-    mss_clamp
+    if scope != Some(Scope::Lan) {
+        lan.clear();
+    }
+    (mss_clamp, scope.map(|scope| CapturePlan { scope, lan, fallback, masquerade, priority }))
+}
+
+/// What is captured, for a person.
+pub fn capture_words(capture: &CapturePlan) -> String {
+    let prefix = |one: &Prefix| format!("{}/{}", one.address, one.length);
+    match capture.scope {
+        Scope::All => "all that this host sends and forwards".to_owned(),
+        Scope::Lan if capture.lan.is_empty() => "what comes in by interfaces that are no links".to_owned(),
+        Scope::Lan => {
+            let prefixes: Vec<String> = capture.lan.iter().map(prefix).collect();
+            format!("what comes from {}", prefixes.join(", "))
+        }
+    }
 }

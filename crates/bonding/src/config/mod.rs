@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use bonding_proto::config::Prefix;
 use toml::de::DeTable;
 
-pub use self::client::{Client, Link, role_word};
+pub use self::client::{Client, Link, capture_words, role_word};
 pub use self::common::{Mtu, Sending, Status};
 pub use self::problem::{Problem, Problems};
 pub use self::server::{Nat, Peer, PeerLink, Server};

@@ -42,6 +42,7 @@ impl Client {
             }),
             links: self.links.iter().map(link).collect(),
             split: self.split,
+            capture: self.capture.clone(),
             usage_file: usage::file(&self.private_key_file),
             run: run(&self.sending, &self.status, self.mss_clamp),
         }

@@ -141,7 +141,8 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let mut routing = document.section("routing", "[routing]");
     let mss_clamp = common::mss_clamp(&mut routing);
     let reach = allow(&mut routing).unwrap_or(REACH_DEFAULT);
-    routing.finish(&[("capture", "client.toml"), ("lan", "client.toml")]);
+    let clients_keys = ["capture", "lan", "fallback", "masquerade", "rule_priority"];
+    routing.finish(&clients_keys.map(|key| (key, "client.toml")));
     let split = common::split(document.section("tcp", "[tcp]"));
     let sending = common::sending(&mut document, split, false);
     let status = common::status(&mut document, SERVER_SOCKET);

@@ -12,8 +12,10 @@ use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::qos::{Class, RuleProtocol};
 use bonding_proto::view::LinkRole;
 
+use bonding_os::capture::Scope;
+
 use super::*;
-use crate::engine::plan::Compression;
+use crate::engine::plan::{CapturePlan, Compression};
 
 const CLIENT: &str = r#"[server]
 host = "10.200.0.2"
@@ -304,9 +306,11 @@ fn an_unsupported_setting_is_a_warning_and_the_defaults_give_no_warning() {
             "[status]\nmetrics = \"127.0.0.1:9400\"",
             "[status] metrics = \"127.0.0.1:9400\" has no effect in this version",
         ),
+        ("[routing]\nlan = [\"10.0.0.0/8\"]", "[routing] lan has no effect without capture = \"lan\""),
+        ("[routing]\nfallback = true", "[routing] fallback has no effect without `capture`"),
         (
-            "[routing]\ncapture = \"all\"",
-            "[routing] capture = \"all\" has no effect in this version: route what is meant for the bond to the tunnel's interface",
+            "[routing]\ncapture = \"all\"\nlan = [\"10.0.0.0/8\"]",
+            "[routing] lan has no effect with capture = \"all\", which captures every network",
         ),
         (
             "[tunnel]\nmtu = 1500",
@@ -328,6 +332,25 @@ fn an_unsupported_setting_is_a_warning_and_the_defaults_give_no_warning() {
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert_eq!((warnings[0].line, warnings[0].message.as_str()), (7, expected));
     }
+}
+
+#[test]
+fn what_is_captured_has_defaults() {
+    let capture = |text: &str| client(&format!("{CLIENT}[routing]\n{text}\n")).config.capture;
+    assert_eq!(capture("capture = \"none\""), None);
+    let lan = CapturePlan {
+        scope: Scope::Lan,
+        lan: Vec::new(),
+        fallback: false,
+        masquerade: true,
+        priority: 20_000,
+    };
+    assert_eq!(capture("capture = \"lan\""), Some(lan.clone()));
+    assert_eq!(capture_words(&lan), "what comes in by interfaces that are no links");
+    let all = capture("capture = \"all\"\nfallback = true\nmasquerade = false\nrule_priority = 256").unwrap();
+    assert_eq!((all.scope, all.fallback, all.masquerade, all.priority), (Scope::All, true, false, 256));
+    let named = capture("capture = \"lan\"\nlan = [\"192.168.1.0/24\", \"fd01::/64\"]").unwrap();
+    assert_eq!(capture_words(&named), "what comes from 192.168.1.0/24, fd01::/64");
 }
 
 #[test]

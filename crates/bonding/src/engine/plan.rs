@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bonding_os::capture::Scope;
 use bonding_os::nat::Reach;
 use bonding_proto::config::{ClientConfig, Policy, Prefix, RecoveryConfig, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
@@ -91,10 +92,27 @@ pub struct ClientPlan {
     pub links: Vec<LinkPlan>,
     /// Which TCP connections end at the bond.
     pub split: Split,
+    /// What is sent into the bond; `None`: what the host's own routes lead there.
+    pub capture: Option<CapturePlan>,
     /// The file with the bytes that links with a cap have carried.
     pub usage_file: PathBuf,
     /// The rest.
     pub run: RunPlan,
+}
+
+/// What a client sends into the bond.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturePlan {
+    /// From where.
+    pub scope: Scope,
+    /// With [`Scope::Lan`] only from these prefixes, of the families that they name.
+    pub lan: Vec<Prefix>,
+    /// It goes directly while the bond is down.
+    pub fallback: bool,
+    /// It gets the tunnel's address.
+    pub masquerade: bool,
+    /// The first priority of the rules, and the number of the table.
+    pub priority: u32,
 }
 
 /// Keys of a client's sealed links.

@@ -116,7 +116,8 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) fn prepare(state_file: &Path, rights: Rights) -> Result<Self, RunError> {
+    /// A capture with the first priority `kept` that a crash left stays.
+    pub(crate) fn prepare(state_file: &Path, rights: Rights, kept: Option<u32>) -> Result<Self, RunError> {
         privileges::check(rights)?;
         privileges::raise_priority();
         if let Err(error) = privileges::raise_file_limit() {
@@ -127,7 +128,7 @@ impl Ground {
         privileges::hide_memory()?;
         Ok(Self {
             signals: Signals::install()?,
-            journal: Journal::open(state_file)?,
+            journal: Journal::open_capturing(state_file, kept)?,
             monitor: Monitor::open()?,
             seed: bonding_os::random()?,
             epoch: bonding_os::random()?,

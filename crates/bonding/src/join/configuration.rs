@@ -78,9 +78,14 @@ pub(super) fn text(invitation: &Invitation, private_key_file: &Path, links: &[St
             ),
         );
     }
+    text.push_str(ROUTING_HINTS);
     text
 }
 
+const ROUTING_HINTS: &str = "\n[routing]\n\
+    # What goes into the bond: \"none\": what your routes lead there; \"lan\": what comes in by interfaces that are no links;\n\
+    # \"all\": what this machine sends, too.\n\
+    #capture = \"lan\"\n";
 const LINK_HINTS: &str = "#priority = 1\n#up = \"10mbit\"\n#down = \"50mbit\"\n";
 
 fn append(text: &mut String, line: std::fmt::Arguments<'_>) {

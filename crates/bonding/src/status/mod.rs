@@ -39,6 +39,9 @@ pub struct Status {
     pub key: Option<Key>,
     /// The TUN device.
     pub tunnel: Tunnel,
+    /// What a client sends into the bond by itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// All links.
     pub links: Vec<Link>,
     /// Flows with packets queued.
@@ -106,6 +109,23 @@ pub struct Tunnel {
     pub address: Vec<String>,
     /// In bytes.
     pub mtu: u16,
+}
+
+/// What a client captures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routing {
+    /// `lan` or `all`.
+    pub capture: String,
+    /// The same, for a person.
+    pub what: String,
+    /// Whether it goes into the bond now.
+    pub active: bool,
+    /// Whether it goes directly while the bond is down.
+    pub fallback: bool,
+    /// The priorities of the first and the last rule (`ip rule`).
+    pub rules: [u32; 2],
+    /// The routing table.
+    pub table: u32,
 }
 
 /// A link.

@@ -10,8 +10,8 @@ use bonding_proto::link::Cause;
 use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
 
 use super::{
-    AsPackets, Client, Compression, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Session, Status,
-    Streams, Tunnel,
+    AsPackets, Client, Compression, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Routing, Session,
+    Status, Streams, Tunnel,
 };
 use crate::config::role_word;
 use crate::report::{link_metrics, link_statistics, state_word};
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub role: Role,
     /// A client's key.
     pub key: Option<Key>,
+    /// What a client captures.
+    pub routing: Option<Routing>,
     /// The TUN device.
     pub interface: String,
     /// Its addresses.
@@ -141,6 +143,7 @@ impl Snapshot {
                 address: self.addresses.iter().map(|p| format!("{}/{}", p.address, p.length)).collect(),
                 mtu: self.mtu,
             },
+            routing: self.routing.clone(),
             links,
             flows,
             reorder,

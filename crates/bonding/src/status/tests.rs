@@ -97,6 +97,7 @@ pub(crate) fn snapshot(role: Role, sessions: Vec<SessionSnapshot>) -> Snapshot {
     Snapshot {
         role,
         key: None,
+        routing: None,
         interface: "tun-bond".to_owned(),
         addresses: vec![address],
         mtu: 1_461,

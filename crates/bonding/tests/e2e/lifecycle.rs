@@ -54,7 +54,7 @@ fn traffic_flows(lab: &Lab) -> anyhow::Result<()> {
 
 /// Everything that a bond could leave on a host: devices, addresses, routes, rules, firewall
 /// tables, switches.
-fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
+pub(crate) fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
     let mut text = String::new();
     for words in [
         "ip -oneline link show",

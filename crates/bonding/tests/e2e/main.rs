@@ -7,6 +7,7 @@
 //!
 //! `cargo test -p bonding --test e2e -- NAME` runs the tests whose name contains NAME.
 
+mod capture;
 mod fence;
 mod flows;
 mod lifecycle;
@@ -100,6 +101,10 @@ const TESTS: &[(&str, Test)] = &[
     ("ssh_goes_as_packets", streams::ssh_goes_as_packets),
     ("rules_say_what_ends_at_the_bond", streams::rules_say_what_ends_at_the_bond),
     ("flows_are_shown_with_class_and_reason", flows::flows_are_shown_with_class_and_reason),
+    ("the_lan_goes_into_the_bond_and_nowhere_else", capture::the_lan_goes_into_the_bond_and_nowhere_else),
+    ("all_goes_into_the_bond_but_its_own_datagrams", capture::all_goes_into_the_bond_but_its_own_datagrams),
+    ("a_family_that_the_tunnel_lacks_does_not_leak", capture::a_family_that_the_tunnel_lacks_does_not_leak),
+    ("captured_traffic_falls_back_where_it_may", capture::captured_traffic_falls_back_where_it_may),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];

@@ -3,12 +3,11 @@
 //! Per family, with the first priority P (rules of one priority select different packets or have
 //! the same action, so that their order does not matter):
 //!
-//! | priority | packets | action |
-//! | --- | --- | --- |
-//! | P | the bond's own, what comes in by a link or the tunnel, answers that leave where the question came in; without `All` the host's own | go to P + 3 |
-//! | P + 1 | what is captured | the main table without its default routes |
-//! | P + 2 | what is captured | our table |
-//! | P + 3 | | nothing: the other rules of the host follow |
+//! - P: the bond's own packets, what comes in by a link or out of the tunnel, answers that leave
+//!   where their question came in, and without [`Scope::All`] the host's own packets go to P + 3.
+//! - P + 1: what is captured asks the main table, without its default routes.
+//! - P + 2: what is captured asks our table.
+//! - P + 3: nothing. The other rules of the host follow.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;

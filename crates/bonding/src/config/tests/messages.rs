@@ -57,6 +57,26 @@ fn misspelt_keys_and_values_of_links_are_named() {
 }
 
 #[test]
+fn contradictions_of_routing_are_named() {
+    client_has(&[
+        (
+            client_with("interface = \"wg0\"", "") + "[routing]\ncapture = \"all\"\n",
+            "client.toml:11:1: capture = \"all\" would send the datagrams of [[link]] \"adsl\" into the tunnel that \
+             they carry: give it its `interface`, or `source`",
+        ),
+        (
+            format!("{CLIENT}[routing]\ncapture = \"lan\"\nlan = []\n"),
+            "client.toml:12:7: `lan` in [routing] is empty; leave it out to capture what comes in by every \
+             interface that is no link",
+        ),
+        (
+            format!("{CLIENT}[routing]\ncapture = \"lan\"\nrule_priority = 255\n"),
+            "client.toml:12:17: `rule_priority` in [routing] is 255; expected an integer from 256 to 32762",
+        ),
+    ]);
+}
+
+#[test]
 fn impossible_values_of_links_are_named() {
     client_has(&[
         (

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Keys of both files, and one that neither has.
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 37] = [
     "host",
     "public_key",
     "ports",
@@ -33,6 +33,9 @@ const KEYS: [&str; 34] = [
     "split",
     "capture",
     "lan",
+    "fallback",
+    "masquerade",
+    "rule_priority",
     "mss_clamp",
     "socket",
     "metrics",
