@@ -290,6 +290,7 @@ impl Shell<Client> for ClientShell<'_> {
                 && let Some(lease) = session.lease()
             {
                 self.tunnel.lease(lease);
+                self.capturing.route(&lease.routes);
             }
             if matches!(event, Event::Leased | Event::TunnelMtu(_)) {
                 self.tunnel.resize(session.lease().and_then(|lease| lease.mtu), session.tunnel_mtu());

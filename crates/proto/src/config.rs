@@ -238,6 +238,14 @@ pub struct ClientConfig {
     pub tx_rates: Vec<Option<BitRate>>,
 }
 
+impl ClientConfig {
+    /// The networks behind the client: its prefixes but for its own addresses.
+    pub fn routes_behind(&self) -> impl Iterator<Item = &Prefix> {
+        let is_own = |prefix: &Prefix| self.addresses.iter().any(|own| own.address == prefix.address);
+        self.prefixes.iter().filter(move |prefix| !is_own(prefix))
+    }
+}
+
 /// A server's endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointConfig {

@@ -88,6 +88,7 @@ impl Sides {
             epoch: 0x0a0b_0c0d,
             mtu: Some(1_400),
             addresses: vec![prefix("10.9.0.2", 24), prefix("fd00::2", 64)],
+            routes: Vec::new(),
             exchanges: false,
         };
         let (_, message) = self.server.read(initiation).unwrap().welcome(&welcome, Some(&self.psk), 1);

@@ -83,6 +83,18 @@ impl Capturing {
         }
     }
 
+    /// The server routes these networks to this client.
+    pub(super) fn route(&mut self, routes: &[Prefix]) {
+        let Self::On(_, capture) = self else { return };
+        if !routes.is_empty() {
+            tracing::info!(
+                networks = routes.len(),
+                "the server knows networks behind this client: they keep their addresses"
+            );
+        }
+        capture.set_routed(routes.iter().filter_map(|prefix| setup::cidr(*prefix).ok()).collect());
+    }
+
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Off(_) => None,

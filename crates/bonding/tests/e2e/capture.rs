@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::{Host, Lab, addr};
-use bonding_testkit::bond::{Bond, Options, TUNNEL, run};
+use bonding_testkit::bond::{Bond, Options, SERVER_V4, TUNNEL, run};
 use bonding_testkit::wait::eventually;
 use bonding_testkit::web::{Web, noise};
 
@@ -269,6 +269,35 @@ pub(crate) fn a_family_that_the_tunnel_lacks_does_not_leak(lab: &Lab) -> anyhow:
     let beside = home.beside()?;
     ensure!(beside == 0, "{beside} packets left beside the bond");
     Ok(())
+}
+
+/// Hosts behind the client keep their addresses where the server routes their network to it, and
+/// are reached from there.
+pub(crate) fn a_network_that_the_server_knows_keeps_its_addresses(lab: &Lab) -> anyhow::Result<()> {
+    let home = Home::start(lab)?;
+    let mut bond = configure(lab, "capture = \"lan\"")?;
+    let file = bond.configuration(Host::Server);
+    let text = std::fs::read_to_string(&file)?;
+    let routed = text.replace("name = \"home\"", "name = \"home\"\nroutes = [\"192.168.9.0/24\"]");
+    std::fs::write(&file, routed)?;
+    on(lab, Host::Server, "nft add table inet seen")?;
+    on(lab, Host::Server, "nft add chain inet seen in { type filter hook prerouting priority 0 ; }")?;
+    on(lab, Host::Server, &format!("nft add rule inet seen in iifname {TUNNEL} ip saddr {HOME_V4} counter"))?;
+    bond.start_server()?;
+    bond.start_client_alone()?;
+    home.reaches(SERVER_V4)?;
+    eventually("the server sees the address of the host behind the client", || {
+        home.ping(SERVER_V4)?;
+        let rules = on(lab, Host::Server, "nft list table inet seen")?;
+        ensure!(!rules.contains("packets 0"), "{rules}");
+        Ok(())
+    })?;
+    let mut ping = lab.host(Host::Server).command("ping");
+    let (is_answered, said) =
+        pinged(ping.args(["-n", "-c", "3", "-i", "0.2", "-W", "1"]).arg(HOME_V4.to_string()))?;
+    ensure!(is_answered, "{said}");
+    home.downloads()?;
+    bond.stop()
 }
 
 /// With `fallback = true` packets go directly while the bond is down, and into it while it is up.

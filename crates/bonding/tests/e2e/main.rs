@@ -104,6 +104,10 @@ const TESTS: &[(&str, Test)] = &[
     ("the_lan_goes_into_the_bond_and_nowhere_else", capture::the_lan_goes_into_the_bond_and_nowhere_else),
     ("all_goes_into_the_bond_but_its_own_datagrams", capture::all_goes_into_the_bond_but_its_own_datagrams),
     ("a_family_that_the_tunnel_lacks_does_not_leak", capture::a_family_that_the_tunnel_lacks_does_not_leak),
+    (
+        "a_network_that_the_server_knows_keeps_its_addresses",
+        capture::a_network_that_the_server_knows_keeps_its_addresses,
+    ),
     ("captured_traffic_falls_back_where_it_may", capture::captured_traffic_falls_back_where_it_may),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),

@@ -70,7 +70,8 @@ pub struct CaptureConfig {
     pub priority: u32,
     /// While the bond is down, what is captured goes as without a bond.
     pub fallback: bool,
-    /// What enters the tunnel has its address. Otherwise the other end knows the prefixes.
+    /// What enters the tunnel has its address, but for [`Capture::set_routed`]. Otherwise the other
+    /// end knows the prefixes.
     pub masquerade: bool,
 }
 
@@ -90,6 +91,8 @@ pub struct Capture {
     /// The device's index, once it is made.
     tunnel: Option<u32>,
     has_ipv6: bool,
+    /// Networks behind this host that the other end knows.
+    routed: Vec<Cidr>,
     /// The bond is up.
     is_up: bool,
     watch: Watch,
@@ -128,6 +131,7 @@ impl Capture {
             families: Family::BOTH.into_iter().filter(|one| *one == Family::V4 || has_ipv6).collect(),
             tunnel: None,
             has_ipv6: false,
+            routed: Vec::new(),
             is_up: false,
             watch,
             monitor,
@@ -201,6 +205,15 @@ impl Capture {
         }
         self.has_ipv6 = has_ipv6;
         if self.is_active() { self.install_routes() } else { Ok(()) }
+    }
+
+    /// The other end knows these networks behind this host: they keep their addresses.
+    pub fn set_routed(&mut self, routed: Vec<Cidr>) {
+        if routed != self.routed {
+            self.routed = routed;
+            self.is_broken = true;
+            self.look_at = Some(Instant::now());
+        }
     }
 
     fn install(&mut self, scope: Scope) -> Result<(), NetlinkError> {
@@ -306,7 +319,7 @@ impl Capture {
         if !self.is_broken && only_tunnel == self.only_tunnel {
             return Ok(());
         }
-        nat::nft(&ruleset(&self.config, only_tunnel)?)?;
+        nat::nft(&ruleset(&self.config, &self.routed, only_tunnel)?)?;
         self.only_tunnel = only_tunnel;
         // The notifications of our own transaction.
         let seen = self.watch.read()?;

@@ -5,11 +5,16 @@
 
 use super::CaptureConfig;
 use super::rules::DIRECT;
-use crate::nat::{NatError, interface, table_name};
+use crate::address::Cidr;
+use crate::nat::{NatError, interface, per_family, table_name};
 
 /// One transaction that makes the table, or replaces it. `only_tunnel`: nothing was forwarded
-/// before, so nothing beside the tunnel is.
-pub(super) fn ruleset(config: &CaptureConfig, only_tunnel: bool) -> Result<String, NatError> {
+/// before, so nothing beside the tunnel is. `routed`: networks that keep their addresses.
+pub(super) fn ruleset(
+    config: &CaptureConfig,
+    routed: &[Cidr],
+    only_tunnel: bool,
+) -> Result<String, NatError> {
     let tunnel = interface(&config.tunnel)?;
     let name = table_name(tunnel);
     let links = config.links.iter().filter_map(|link| link.interface.as_deref());
@@ -18,6 +23,8 @@ pub(super) fn ruleset(config: &CaptureConfig, only_tunnel: bool) -> Result<Strin
     let lines = (!links.is_empty()).then(|| links.join(", "));
     let mut forward = vec![format!("oifname \"{tunnel}\" accept")];
     if config.masquerade {
+        let behind = per_family(routed, "daddr", "accept");
+        forward.extend(behind.iter().map(|rule| format!("iifname \"{tunnel}\" {rule}")));
         let entering = ["ct state established,related accept", "ct status dnat accept", "drop"];
         forward.extend(entering.map(|verdict| format!("iifname \"{tunnel}\" {verdict}")));
     } else {
@@ -28,6 +35,8 @@ pub(super) fn ruleset(config: &CaptureConfig, only_tunnel: bool) -> Result<Strin
     }
     let mut postrouting = Vec::new();
     if config.masquerade {
+        let behind = per_family(routed, "saddr", "accept");
+        postrouting.extend(behind.iter().map(|rule| format!("oifname \"{tunnel}\" {rule}")));
         postrouting.push(format!("oifname \"{tunnel}\" masquerade"));
     }
     let (mut arriving, mut leaving) = (Vec::new(), Vec::new());
@@ -75,21 +84,31 @@ mod tests {
 
     #[test]
     fn masquerades_into_the_tunnel_and_over_lines_only_to_fall_back() {
-        let text = ruleset(&config(), true).unwrap();
+        let text = ruleset(&config(), &[], true).unwrap();
         assert!(text.contains("oifname \"tun-bond\" masquerade") && text.contains("nfproto ipv4 drop"));
         assert!(text.contains("iifname { \"a\", \"b\" } ct state new ct mark set"), "{text}");
         assert!(!text.contains("oifname { \"a\", \"b\" } masquerade"), "{text}");
-        let falls_back = ruleset(&CaptureConfig { fallback: true, ..config() }, true).unwrap();
+        let falls_back = ruleset(&CaptureConfig { fallback: true, ..config() }, &[], true).unwrap();
         assert!(falls_back.contains("oifname { \"a\", \"b\" } masquerade"), "{falls_back}");
         assert!(!falls_back.contains("nfproto"), "what goes directly is forwarded");
-        let routed = ruleset(&CaptureConfig { masquerade: false, ..config() }, false).unwrap();
+        let routed = ruleset(&CaptureConfig { masquerade: false, ..config() }, &[], false).unwrap();
         assert!(!routed.contains("masquerade") && !routed.contains("drop"), "{routed}");
+    }
+
+    #[test]
+    fn networks_that_the_server_knows_keep_their_addresses() {
+        let text = ruleset(&config(), &["192.168.1.7/24".parse().unwrap()], true).unwrap();
+        let place = |rule: &str| text.find(rule).unwrap_or_else(|| panic!("{rule}: {text}"));
+        let kept = place("oifname \"tun-bond\" ip saddr { 192.168.1.0/24 } accept");
+        assert!(kept < place("oifname \"tun-bond\" masquerade"));
+        let entering = place("iifname \"tun-bond\" ip daddr { 192.168.1.0/24 } accept");
+        assert!(entering < place("iifname \"tun-bond\" drop"));
     }
 
     #[test]
     fn nothing_but_an_interface_gets_into_a_rule() {
         let link = LinkEnd { interface: Some("a\" accept".to_owned()), source: None };
-        assert!(ruleset(&CaptureConfig { links: vec![link], ..config() }, true).is_err());
-        assert!(ruleset(&CaptureConfig { tunnel: "t\"".to_owned(), ..config() }, true).is_err());
+        assert!(ruleset(&CaptureConfig { links: vec![link], ..config() }, &[], true).is_err());
+        assert!(ruleset(&CaptureConfig { tunnel: "t\"".to_owned(), ..config() }, &[], true).is_err());
     }
 }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::forwarding::claims;
 use self::reach::Target;
+pub(crate) use self::rules::per_family;
 use self::rules::{Conditions, ruleset};
 pub(crate) use self::tables::{Others, Watch};
 use crate::address::Cidr;

@@ -171,7 +171,7 @@ fn hosts(addresses: &[Cidr]) -> Vec<Cidr> {
 }
 
 /// A rule for each family that has a prefix.
-fn per_family(prefixes: &[Cidr], field: &str, verdict: &str) -> Vec<String> {
+pub(crate) fn per_family(prefixes: &[Cidr], field: &str, verdict: &str) -> Vec<String> {
     let rule = |(family, set)| format!("{family} {field} {set} {verdict}");
     let [ipv4, ipv6] = sets(prefixes);
     [ipv4.map(|set| ("ip", set)), ipv6.map(|set| ("ip6", set))].into_iter().flatten().map(rule).collect()

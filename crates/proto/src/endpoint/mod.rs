@@ -448,6 +448,7 @@ impl Endpoint {
             epoch: slot.session.epoch(),
             mtu: Some(self.settings.mtu),
             addresses: slot.client.addresses.clone(),
+            routes: slot.client.routes_behind().copied().collect(),
             exchanges: true,
         };
         let peer_epoch = admitted.incoming.hello.epoch;

@@ -20,7 +20,7 @@ use super::secret::{SECRET_NAME_BYTES, SecretName};
 pub const HELLO_BYTES: usize = 80;
 /// Bytes of an answer, [`Welcome`] or [`Refusal`].
 pub const ANSWER_BYTES: usize = 96;
-/// The most addresses of a [`Welcome`].
+/// The most addresses and routes of a [`Welcome`].
 pub const MAX_ADDRESSES: usize = 4;
 
 const FLAG_AES_FAST: u8 = 0x01;
@@ -123,6 +123,9 @@ pub struct Welcome {
     /// The client's inner addresses, with the prefix lengths of the tunnel's network. At most
     /// [`MAX_ADDRESSES`]: further ones are not sent.
     pub addresses: Vec<Prefix>,
+    /// The networks behind the client that the server routes to it, as many as there is room for
+    /// beside the addresses: [`MAX_ADDRESSES`] in all.
+    pub routes: Vec<Prefix>,
     /// Whether the server takes part in exchanges with ML-KEM.
     pub exchanges: bool,
 }
@@ -182,29 +185,31 @@ impl Answer {
         let index = u32::from_be_bytes(take(&mut bytes)?);
         let epoch = u32::from_be_bytes(take(&mut bytes)?);
         let mtu = u16::from_be_bytes(take(&mut bytes)?);
-        let [_, _] = take(&mut bytes)?;
-        let count = usize::from(count);
-        if count > MAX_ADDRESSES {
+        let [route_count, _] = take(&mut bytes)?;
+        if usize::from(count) + usize::from(route_count) > MAX_ADDRESSES {
             return Err(Discard::HandshakeMalformed);
         }
-        let addresses = (0..count).map(|_| take_prefix(&mut bytes)).collect::<Result<_, _>>()?;
+        let mut prefixes = |count| (0..count).map(|_| take_prefix(&mut bytes)).collect::<Result<_, _>>();
+        let (addresses, routes) = (prefixes(count)?, prefixes(route_count)?);
         let cipher = Cipher::from_number(cipher).ok_or(Discard::HandshakeMalformed)?;
         let exchanges = flags & FLAG_EXCHANGES != 0;
-        let welcome = Welcome { cipher, epoch, mtu: (mtu != 0).then_some(mtu), addresses, exchanges };
+        let welcome = Welcome { cipher, epoch, mtu: (mtu != 0).then_some(mtu), addresses, routes, exchanges };
         Ok(Self::Welcome { index, welcome })
     }
 }
 
 fn put_welcome(rest: &mut &mut [u8], index: u32, welcome: &Welcome) {
     let addresses = || welcome.addresses.iter().take(MAX_ADDRESSES);
-    let count = addresses().fold(0, |count: u8, _| count + 1);
+    let routes = || welcome.routes.iter().take(MAX_ADDRESSES - addresses().count());
+    let count = |prefixes: &mut dyn Iterator<Item = &Prefix>| prefixes.fold(0, |count: u8, _| count + 1);
+    let (count, route_count) = (count(&mut addresses()), count(&mut routes()));
     let flags = if welcome.exchanges { FLAG_EXCHANGES } else { 0 };
     put(rest, &[STATUS_WELCOME, welcome.cipher as u8, count, flags]);
     put(rest, &index.to_be_bytes());
     put(rest, &welcome.epoch.to_be_bytes());
     put(rest, &welcome.mtu.unwrap_or(0).to_be_bytes());
-    put(rest, &[0, 0]);
-    for prefix in addresses() {
+    put(rest, &[route_count, 0]);
+    for prefix in addresses().chain(routes()) {
         let (family, address) = match prefix.address {
             IpAddr::V4(address) => {
                 let [a, b, c, d] = address.octets();
@@ -303,6 +308,7 @@ mod tests {
                 Prefix { address: "10.9.0.2".parse().unwrap(), length: 24 },
                 Prefix { address: "fd00::2".parse().unwrap(), length: 64 },
             ],
+            routes: Vec::new(),
             exchanges: false,
         };
         let bytes = hex(&format!(
@@ -318,7 +324,7 @@ mod tests {
         let answer = Answer::Welcome { index: 0x0506_0708, welcome };
         assert_eq!(answer.to_bytes().as_slice(), bytes);
         assert_eq!(Answer::parse(&bytes), Ok(answer));
-        for (place, value) in [(0, 5), (1, 0), (1, 3), (2, 5), (16, 5), (17, 33), (35, 129)] {
+        for (place, value) in [(0, 5), (1, 0), (1, 3), (2, 5), (14, 3), (16, 5), (17, 33), (35, 129)] {
             let mut wrong = bytes.clone();
             wrong[place] = value;
             assert_eq!(Answer::parse(&wrong), Err(Discard::HandshakeMalformed), "{place}: {value}");
@@ -364,12 +370,14 @@ mod tests {
         #[test]
         fn an_answer_survives(
             index: u32, aes: bool, exchanges: bool, epoch: u32, mtu in 0u16..3, addresses in proptest::collection::vec(prefix(), 0..6),
+            routes in proptest::collection::vec(prefix(), 0..6),
         ) {
             let cipher = if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
             let mtu = (mtu != 0).then_some(mtu);
-            let mut welcome = Welcome { cipher, epoch, mtu, addresses, exchanges };
+            let mut welcome = Welcome { cipher, epoch, mtu, addresses, routes, exchanges };
             let bytes = Answer::Welcome { index, welcome: welcome.clone() }.to_bytes();
             welcome.addresses.truncate(MAX_ADDRESSES);
+            welcome.routes.truncate(MAX_ADDRESSES - welcome.addresses.len());
             prop_assert_eq!(Answer::parse(&bytes), Ok(Answer::Welcome { index, welcome }));
         }
 

@@ -46,6 +46,7 @@ fn welcome() -> Welcome {
         epoch: 1,
         mtu: Some(1_409),
         addresses: vec![address],
+        routes: Vec::new(),
         exchanges: false,
     }
 }
