@@ -14,6 +14,7 @@ use bonding_testkit::web::{Web, noise};
 use crate::PROGRAMS;
 use crate::fence::{command_in, on};
 use crate::lifecycle::traces;
+use crate::sealed::{invite, route_over_all_links};
 use crate::traffic::{FILE_BYTES, folder, sha256};
 
 /// The host in the network behind the client, and its addresses.
@@ -200,6 +201,26 @@ pub(crate) fn the_lan_goes_into_the_bond_and_nowhere_else(lab: &Lab) -> anyhow::
     ensure!(beside == 0, "{beside} packets left beside the bond");
     bond.stop()?;
     is_as_before(lab, &before)
+}
+
+/// The configuration that `join` writes, with one line of it switched on, serves a network behind
+/// the client: no route, rule or address is made by hand.
+pub(crate) fn an_invitation_and_one_line_serve_a_lan(lab: &Lab) -> anyhow::Result<()> {
+    let home = Home::start(lab)?;
+    route_over_all_links(lab)?;
+    let mut bond = Bond::start_defaults(lab, PROGRAMS)?;
+    let joined = bond.join(&invite(&bond, "home")?, "joined.key")?;
+    ensure!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let file = bond.configuration(Host::Client);
+    let text = std::fs::read_to_string(&file)?;
+    let captured = text.replace("#capture = \"lan\"", "capture = \"lan\"");
+    ensure!(captured != text, "join does not write the line: {text}");
+    let socket = folder("client.sock");
+    std::fs::write(&file, format!("{captured}[status]\nsocket = \"{}\"\n", socket.display()))?;
+    bond.start_client_alone()?;
+    home.reaches(INTERNET_V4)?;
+    home.downloads()?;
+    bond.stop()
 }
 
 /// With `capture = "all"` the router's own packets use the bond, too, of both families; the bond's

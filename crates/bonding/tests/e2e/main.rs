@@ -102,6 +102,7 @@ const TESTS: &[(&str, Test)] = &[
     ("rules_say_what_ends_at_the_bond", streams::rules_say_what_ends_at_the_bond),
     ("flows_are_shown_with_class_and_reason", flows::flows_are_shown_with_class_and_reason),
     ("the_lan_goes_into_the_bond_and_nowhere_else", capture::the_lan_goes_into_the_bond_and_nowhere_else),
+    ("an_invitation_and_one_line_serve_a_lan", capture::an_invitation_and_one_line_serve_a_lan),
     ("all_goes_into_the_bond_but_its_own_datagrams", capture::all_goes_into_the_bond_but_its_own_datagrams),
     ("a_family_that_the_tunnel_lacks_does_not_leak", capture::a_family_that_the_tunnel_lacks_does_not_leak),
     (

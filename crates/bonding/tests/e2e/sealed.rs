@@ -19,7 +19,7 @@ const LEASED_V4: &str = "10.99.0.2";
 const LEASED_V6: &str = "fd99::2";
 
 /// Default routes over every link, the first preferred, as on a router with several lines.
-fn route_over_all_links(lab: &Lab) -> anyhow::Result<()> {
+pub(crate) fn route_over_all_links(lab: &Lab) -> anyhow::Result<()> {
     for (index, link) in lab.scenario().links.iter().enumerate() {
         let metric = (100 + index).to_string();
         let mut command = lab.host(Host::Client).command("ip");
@@ -29,7 +29,7 @@ fn route_over_all_links(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// An invitation for a client called `name`.
-fn invite(bond: &Bond<'_>, name: &str) -> anyhow::Result<String> {
+pub(crate) fn invite(bond: &Bond<'_>, name: &str) -> anyhow::Result<String> {
     let printed = bond.bondctl(&["invite", name, "--host", &addr::SERVER_V4.to_string()])?;
     ensure!(printed.lines().count() == 1 && printed.starts_with("bond://"), "{printed}");
     Ok(printed.trim().to_owned())
