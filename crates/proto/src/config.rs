@@ -86,6 +86,17 @@ impl Default for RecoveryConfig {
     }
 }
 
+/// How a side sends. All of it may change while sessions run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    /// The rule that picks the link for a packet.
+    pub policy: Policy,
+    /// The response to losses.
+    pub recovery: RecoveryConfig,
+    /// Rules for the class of packets: the first rule that matches decides.
+    pub rules: Arc<[Rule]>,
+}
+
 /// One link of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkConfig {

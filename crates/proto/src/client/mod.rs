@@ -19,7 +19,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::config::SessionConfig;
+use crate::config::{Sending, SessionConfig};
 use crate::crypto::keys::{PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -30,6 +30,7 @@ use crate::streams::{StreamEvent, Streams};
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::trace;
+use crate::units::BitRate;
 use crate::view::LinkRole;
 use crate::wire::control::CloseReason;
 use crate::wire::sealed::{self, DatagramKind};
@@ -153,6 +154,36 @@ impl Client {
             session.set_link_role(link, role, now);
         }
         self.review(now);
+    }
+
+    /// Changes how this side sends, with every server.
+    pub fn set_sending(&mut self, sending: &Sending, now: Instant) {
+        let Sending { policy, recovery, rules } = sending.clone();
+        (self.template.policy, self.template.recovery, self.template.rules) = (policy, recovery, rules);
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.set_sending(sending, now);
+        }
+    }
+
+    /// Changes a link's priority, with every server.
+    pub fn set_link_priority(&mut self, link: LinkId, priority: u8, now: Instant) {
+        if let Some(config) = self.template.links.get_mut(link.index()) {
+            config.priority = priority;
+        }
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.set_link_priority(link, priority, now);
+        }
+    }
+
+    /// Changes a link's ceilings, with every server: of what is sent on it, and of what each server
+    /// is to send.
+    pub fn set_link_rates(&mut self, link: LinkId, rates: [Option<BitRate>; 2], now: Instant) {
+        if let Some(config) = self.template.links.get_mut(link.index()) {
+            [config.tx_rate, config.rx_rate] = rates;
+        }
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.set_link_rates(link, rates, now);
+        }
     }
 
     /// A link that is down sends to this port of each server from now on, whatever the old one

@@ -35,7 +35,7 @@ pub use self::session_id::SessionId;
 use self::shares::{Memory, Work};
 use self::timers::Timers;
 use crate::config::{
-    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, SessionConfig, UdpFlows,
+    ClientConfig, EndpointConfig, LinkConfig, PlainPeer, Role, Security, Sending, SessionConfig, UdpFlows,
 };
 use crate::crypto::keys::PublicKey;
 use crate::crypto::rng::SecretRng;
@@ -93,12 +93,10 @@ pub struct Endpoint {
 /// The settings common to all sessions.
 #[derive(Debug, Clone)]
 struct Settings {
-    policy: crate::config::Policy,
+    sending: Sending,
     heartbeat_interval: Duration,
     mtu: u16,
     mss_clamp: bool,
-    recovery: crate::config::RecoveryConfig,
-    rules: std::sync::Arc<[crate::qos::rule::Rule]>,
     /// Sessions take streams.
     streams: bool,
 }
@@ -159,12 +157,14 @@ impl Endpoint {
         }
         let mut endpoint = Self {
             settings: Settings {
-                policy: config.policy,
+                sending: Sending {
+                    policy: config.policy,
+                    recovery: config.recovery,
+                    rules: config.rules.clone(),
+                },
                 heartbeat_interval: config.heartbeat_interval,
                 mtu: config.mtu,
                 mss_clamp: config.mss_clamp,
-                recovery: config.recovery,
-                rules: config.rules.clone(),
                 streams: false,
             },
             rng: SecretRng::new(seed),
@@ -198,6 +198,30 @@ impl Endpoint {
         for slot in self.slots.iter_mut().flatten() {
             slot.session.streams_mut(now).set_accepting(are_taken);
         }
+    }
+
+    /// Changes how this side sends, to every client.
+    pub fn set_sending(&mut self, sending: &Sending, now: Instant) {
+        self.settings.sending = sending.clone();
+        for number in 0..self.slots.len() {
+            let Ok(id) = u16::try_from(number).map(SessionId) else { break };
+            if let Some(slot) = self.slot(id) {
+                slot.session.set_sending(sending, now);
+                self.mark(id);
+            }
+        }
+    }
+
+    /// Changes the ceilings of what is sent to a client: on its links by number, plain ones
+    /// included.
+    pub fn set_client_rates(&mut self, id: SessionId, rates: &[Option<BitRate>], now: Instant) {
+        let Some(slot) = self.slot(id) else { return };
+        for peer in &mut slot.client.plain {
+            peer.tx_rate = rates.get(peer.link.index()).copied().flatten();
+        }
+        slot.client.tx_rates = rates.to_vec();
+        slot.session.set_tx_rates(tx_rates(&slot.client), now);
+        self.mark(id);
     }
 
     /// Adds a client. `None`: another client has the same key, or there are 65,536 clients.
@@ -244,7 +268,7 @@ impl Endpoint {
     fn new_session(&mut self, client: &ClientConfig, epoch: u64, now: Instant) -> Session {
         let seed = self.rng.next_u64();
         let mut session = Session::new(session_config(&self.settings, client, epoch, seed), now);
-        session.set_tx_rates(client.tx_rates.clone());
+        session.set_tx_rates(tx_rates(client), now);
         session.set_trace(self.trace.level());
         session.streams_mut(now).set_accepting(self.settings.streams);
         session
@@ -272,9 +296,18 @@ impl Endpoint {
     /// Removes a client that may no longer connect: its session ends at once, and the client is
     /// told.
     pub fn remove_client(&mut self, id: SessionId, now: Instant) {
+        self.remove(id, CloseReason::Revoked, now);
+    }
+
+    /// Removes a client that is added again with other settings: it is told to come back soon.
+    pub fn dismiss_client(&mut self, id: SessionId, now: Instant) {
+        self.remove(id, CloseReason::Shutdown, now);
+    }
+
+    fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(slot) = self.slot(id) else { return };
         (slot.closing, slot.stays) = (true, false);
-        slot.session.close(CloseReason::Revoked, now);
+        slot.session.close(reason, now);
         let key = slot.client.public_key;
         if let Some(key) = key {
             self.by_key.remove(&key);
@@ -791,6 +824,19 @@ impl StreamHost for Endpoint {
     }
 }
 
+/// The ceilings of what is sent to a client, by link number.
+fn tx_rates(client: &ClientConfig) -> Vec<Option<BitRate>> {
+    let mut rates = client.tx_rates.clone();
+    for peer in &client.plain {
+        let at = peer.link.index();
+        rates.resize(rates.len().max(at + 1), None);
+        if let Some(rate) = rates.get_mut(at) {
+            *rate = peer.tx_rate;
+        }
+    }
+    rates
+}
+
 /// The configuration of a client's session on the server.
 fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: u64) -> SessionConfig {
     let links = client.plain.iter().map(|peer| usize::from(peer.link.0) + 1).max().unwrap_or(0);
@@ -800,12 +846,12 @@ fn session_config(settings: &Settings, client: &ClientConfig, epoch: u64, seed: 
         links: (0..links)
             .map(|at| link_config(link(at), client.tx_rates.get(at).copied().flatten()))
             .collect(),
-        policy: settings.policy,
+        policy: settings.sending.policy,
         heartbeat_interval: settings.heartbeat_interval,
         mtu: settings.mtu,
         mss_clamp: settings.mss_clamp,
-        recovery: settings.recovery,
-        rules: settings.rules.clone(),
+        recovery: settings.sending.recovery,
+        rules: settings.sending.rules.clone(),
         seed,
         epoch,
         sealing: None,

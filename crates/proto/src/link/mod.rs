@@ -137,6 +137,29 @@ impl Link {
         self.hasten_heartbeat(now);
     }
 
+    /// The link is preferred like this from now on; the peer is to know at once. Whether that is
+    /// another priority than before.
+    pub const fn set_priority(&mut self, priority: u8, now: Instant) -> bool {
+        let changes = self.profile.priority() != priority;
+        if changes {
+            self.profile.set_priority(priority);
+            self.hasten_heartbeat(now);
+        }
+        changes
+    }
+
+    /// At most so much is sent from now on.
+    pub fn set_tx_ceiling(&mut self, ceiling: Option<BitRate>, now: Instant) {
+        self.congestion.set_ceiling(ceiling, now);
+        self.pacer.forget_rate();
+    }
+
+    /// At most so much is to be received from now on; the peer is to know at once.
+    pub const fn set_rx_ceiling(&mut self, ceiling: Option<BitRate>, now: Instant) {
+        self.profile.set_rx_ceiling(ceiling);
+        self.hasten_heartbeat(now);
+    }
+
     /// Whether the peer sends again what it learns was lost on the link.
     pub const fn peer_resends(&self) -> bool {
         self.profile.peer_resends()

@@ -72,6 +72,10 @@ impl Profile {
         self.priority
     }
 
+    pub(super) const fn set_priority(&mut self, priority: u8) {
+        self.priority = priority;
+    }
+
     /// What the link is used for.
     pub(super) const fn link_role(&self) -> LinkRole {
         self.link_role
@@ -89,6 +93,10 @@ impl Profile {
     /// What the peer is to send at most.
     pub(super) const fn rx_ceiling(&self) -> Option<BitRate> {
         self.rx_ceiling
+    }
+
+    pub(super) const fn set_rx_ceiling(&mut self, ceiling: Option<BitRate>) {
+        self.rx_ceiling = ceiling;
     }
 
     /// Whether the peer sends again what it learns was lost on the link.

@@ -222,6 +222,14 @@ impl Classifier {
         }
     }
 
+    /// These rules decide from now on. Flows keep their ids; a flow that was realtime by a rule is
+    /// so for [`HOLD`] more.
+    pub fn set_rules(&mut self, rules: Arc<[Rule]>) {
+        self.rules = rules;
+        // The next packet of each flow says whether a rule duplicates it.
+        self.twice = Vec::new();
+    }
+
     /// The flow and class of a packet that is about to be queued.
     pub fn classify(&mut self, header: &InnerHeader, packet: &[u8], now: Instant) -> Classified {
         self.forget_idle(now);

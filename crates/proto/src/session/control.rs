@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::peer::Peer;
 use super::redundancy::Redundancy;
 use super::sealing::{OpenedDatagram, Sealing, Shown};
-use crate::config::{Security, SessionConfig};
+use crate::config::{Security, Sending, SessionConfig};
 use crate::crypto::aead::Cipher;
 use crate::crypto::keys::PrivateKey;
 use crate::discard::Discard;
@@ -265,9 +265,33 @@ impl Session {
         self.ingress.tunnel_mtu()
     }
 
-    /// Ceilings for links that are yet to be added, by number.
-    pub fn set_tx_rates(&mut self, rates: Vec<Option<BitRate>>) {
-        self.links.set_tx_rates(rates);
+    /// From now on this side sends so. What waits or is under way goes on.
+    pub fn set_sending(&mut self, sending: &Sending, now: Instant) {
+        self.outbox.set_policy(sending.policy);
+        self.redundancy.set_config(&sending.recovery);
+        self.links.set_recovers(sending.recovery.resend);
+        self.ingress.set_rules(sending.rules.clone());
+        self.settle_changes(now);
+        self.outbox.wait.wake(now);
+    }
+
+    /// A server's ceilings of what it sends, by link number, also for links yet to be added.
+    pub fn set_tx_rates(&mut self, rates: Vec<Option<BitRate>>, now: Instant) {
+        self.links.set_tx_rates(rates, now);
+        self.settle_changes(now);
+    }
+
+    /// A client's link has this priority from now on. A server's links follow their client's.
+    pub fn set_link_priority(&mut self, link: LinkId, priority: u8, now: Instant) {
+        self.links.set_priority(link, priority, now);
+        self.settle_changes(now);
+    }
+
+    /// A client's link has these ceilings from now on: of what is sent on it, and of what the peer
+    /// is to send.
+    pub fn set_link_rates(&mut self, link: LinkId, rates: [Option<BitRate>; 2], now: Instant) {
+        self.links.set_rates(link, rates, now);
+        self.settle_changes(now);
     }
 
     /// A link is used for something else from now on. A server's links follow their client's.

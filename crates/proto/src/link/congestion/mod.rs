@@ -49,7 +49,7 @@ pub use crate::stats::{Cause, PhaseKind};
 
 use self::competing::Competing;
 use self::evidence::Evidence;
-use self::model::{bps, rate};
+use self::model::{Model, bps, rate};
 pub(super) use self::observation::Observation;
 use self::params::{CONTROL_S, GAIN_MIN, PACING_PERMILLE, RATE_MIN_BPS};
 use self::startup::Startup;
@@ -135,7 +135,25 @@ impl CongestionControl {
 
     /// The peer told what it wants to be sent at most.
     pub(super) fn on_peer_ceiling(&mut self, ceiling: Option<BitRate>, now: Instant) {
-        self.evidence.model.set_peer_ceiling(ceiling);
+        self.change_ceiling(|model| model.set_peer_ceiling(ceiling), now);
+    }
+
+    /// This side's configuration allows another rate from now on.
+    pub(super) fn set_ceiling(&mut self, ceiling: Option<BitRate>, now: Instant) {
+        self.change_ceiling(|model| model.set_own_ceiling(ceiling), now);
+    }
+
+    /// A link that the ceiling held back may carry more under a higher one: that is searched at
+    /// once.
+    fn change_ceiling(&mut self, change: impl FnOnce(&mut Model), now: Instant) {
+        let was_held = self.estimate().is_at_ceiling;
+        let before = self.evidence.model.ceiling();
+        change(&mut self.evidence.model);
+        let after = self.evidence.model.ceiling();
+        let is_higher = after.is_none_or(|after| before.is_some_and(|before| after > before));
+        if was_held && is_higher {
+            self.search_again(now);
+        }
         self.take_hint(now);
     }
 
@@ -214,11 +232,15 @@ impl CongestionControl {
 
     /// What the link is taken for.
     pub(super) fn estimate(&self) -> RateEstimate {
+        let ceiling = self.evidence.model.ceiling();
         let capacity = match self.phase {
             Phase::Startup(_) => None,
-            Phase::Steady(_) | Phase::Competing(_) => Some(rate(self.evidence.model.rate_bps())),
+            Phase::Steady(_) | Phase::Competing(_) => {
+                // C may be from before the ceiling.
+                let found = rate(self.evidence.model.rate_bps());
+                Some(ceiling.map_or(found, |ceiling| found.min(ceiling)))
+            }
         };
-        let ceiling = self.evidence.model.ceiling();
         RateEstimate {
             capacity,
             is_competing: matches!(self.phase, Phase::Competing(_)),

@@ -131,6 +131,10 @@ impl Model {
         self.set(allowed, cause, now);
     }
 
+    pub(super) const fn set_own_ceiling(&mut self, ceiling: Option<BitRate>) {
+        self.ceiling.configured = ceiling;
+    }
+
     pub(super) const fn set_peer_ceiling(&mut self, ceiling: Option<BitRate>) {
         self.ceiling.peer = ceiling;
     }

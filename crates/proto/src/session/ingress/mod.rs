@@ -59,6 +59,11 @@ impl Ingress {
         }
     }
 
+    /// These rules decide about classes from now on.
+    pub(super) fn set_rules(&mut self, rules: Arc<[Rule]>) {
+        self.classes.set_rules(rules);
+    }
+
     /// Takes one packet whose header the caller has read. What is refused for its size is counted.
     pub(super) fn handle_packet(
         &mut self,

@@ -290,9 +290,37 @@ impl LinkTable {
         self.changes.add(Impact::ALL);
     }
 
-    /// Ceilings of links that are yet to be added, by number.
-    pub(super) fn set_tx_rates(&mut self, rates: Vec<Option<BitRate>>) {
+    /// The link has another priority from now on.
+    pub(super) fn set_priority(&mut self, id: LinkId, priority: u8, now: Instant) {
+        if let Some(link) = self.links.get_mut(id.index())
+            && link.set_priority(priority, now)
+        {
+            self.changes.add(Impact::ALL);
+        }
+    }
+
+    /// The link has these ceilings from now on: of what is sent, and of what is received.
+    pub(super) fn set_rates(&mut self, id: LinkId, [tx, rx]: [Option<BitRate>; 2], now: Instant) {
+        if let Some(link) = self.links.get_mut(id.index()) {
+            link.set_tx_ceiling(tx, now);
+            link.set_rx_ceiling(rx, now);
+            self.changes.add(Impact::RATES);
+        }
+    }
+
+    /// Losses on sealed links are sent again from now on, or not any more.
+    pub(super) fn set_recovers(&mut self, recovers: bool) {
+        self.recovers = recovers;
+        self.changes.add(Impact::ALL);
+    }
+
+    /// Ceilings of what is sent, by number, also of links that are yet to be added.
+    pub(super) fn set_tx_rates(&mut self, rates: Vec<Option<BitRate>>, now: Instant) {
         self.new_links.tx_rates = rates;
+        for (at, link) in self.links.iter_mut().enumerate() {
+            link.set_tx_ceiling(self.new_links.tx_rate(at), now);
+        }
+        self.changes.add(Impact::RATES);
     }
 
     /// A server adds its client's links when a datagram of them authenticates.

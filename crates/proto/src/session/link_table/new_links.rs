@@ -24,13 +24,18 @@ impl NewLinks {
         Self { role, heartbeat_interval, tx_rates: Vec::new() }
     }
 
+    /// The ceiling of what is sent on the link with this number.
+    pub(super) fn tx_rate(&self, number: usize) -> Option<BitRate> {
+        self.tx_rates.get(number).copied().flatten()
+    }
+
     /// The sealed link with this number.
     pub(super) fn make(&self, number: usize, now: Instant) -> Link {
         let config = LinkConfig {
             security: Security::Sealed,
             priority: 1,
             role: LinkRole::Primary,
-            tx_rate: self.tx_rates.get(number).copied().flatten(),
+            tx_rate: self.tx_rate(number),
             rx_rate: None,
             mtu: u16::MAX,
             path: None,

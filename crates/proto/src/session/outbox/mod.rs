@@ -41,8 +41,8 @@ const COUNTERS: usize = 32;
 /// Where data gets its link and its number.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    policy: Policy,
     scheduler: Box<dyn Scheduler>,
-    stripes_flows: bool,
     numbers: FlowNumbers,
     pub(super) wait: WaitTimes,
 }
@@ -179,16 +179,25 @@ impl Accepted {
 impl Outbox {
     pub(super) fn new(policy: Policy) -> Self {
         Self {
+            policy,
             scheduler: scheduler::of(policy),
-            stripes_flows: policy == Policy::Adaptive,
             numbers: FlowNumbers::default(),
             wait: WaitTimes::default(),
         }
     }
 
+    /// Links are picked by this rule from now on. The numbers of flows go on.
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        if policy != self.policy {
+            self.policy = policy;
+            self.scheduler = scheduler::of(policy);
+            self.wait.forget_saving();
+        }
+    }
+
     /// Whether a flow grows from link to link.
     pub(super) const fn stripes_flows(&self) -> bool {
-        self.stripes_flows
+        matches!(self.policy, Policy::Adaptive)
     }
 
     /// A batch of data for one link.
@@ -268,7 +277,12 @@ impl Outbox {
         let now = writer.now;
         loop {
             let head = from.ingress.head(tier, writer.links, from.discards, now)?;
-            let decision = self.scheduler.select(&head, writer.links.views.fitting(head.bytes), now);
+            // Another policy knew far links, and moved the flow there.
+            let decision = if tier == Tier::Far && !self.stripes_flows() {
+                Decision::MoveNear
+            } else {
+                self.scheduler.select(&head, writer.links.views.fitting(head.bytes), now)
+            };
             match decision {
                 Decision::MoveFar => from.ingress.queue.relocate(head.flow, Tier::Far),
                 Decision::MoveNear => {

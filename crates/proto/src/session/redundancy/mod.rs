@@ -64,6 +64,12 @@ impl Redundancy {
         }
     }
 
+    /// Losses are answered in this way from now on. What waits to be sent again still is.
+    pub(super) const fn set_config(&mut self, config: &RecoveryConfig) {
+        self.resend.set_on(config.resend);
+        self.protection.set_fec(config.fec, config.resend);
+    }
+
     /// The peer knows nothing of what was sent.
     pub(super) fn clear(&mut self) {
         self.resend.clear();

@@ -129,12 +129,17 @@ pub(in crate::session) struct Protection {
     pub(in crate::session) refused: u64,
 }
 
+/// `resends`: what is lost is sent again too.
+const fn redundancy_per_loss(resends: bool) -> u32 {
+    if resends { REDUNDANCY_PER_LOSS_RESENT } else { REDUNDANCY_PER_LOSS }
+}
+
 impl Protection {
     /// `resends`: what is lost is sent again too.
     pub(super) fn new(fec: Fec, resends: bool) -> Self {
         Self {
             fec,
-            redundancy_per_loss: if resends { REDUNDANCY_PER_LOSS_RESENT } else { REDUNDANCY_PER_LOSS },
+            redundancy_per_loss: redundancy_per_loss(resends),
             senders: Slots::new(),
             sender_bytes: 0,
             receivers: Slots::new(),
@@ -148,6 +153,11 @@ impl Protection {
             recovered: 0,
             refused: 0,
         }
+    }
+
+    /// What is sent is protected in this way from now on.
+    pub(super) const fn set_fec(&mut self, fec: Fec, resends: bool) {
+        (self.fec, self.redundancy_per_loss) = (fec, redundancy_per_loss(resends));
     }
 
     /// The peer began anew: what came and what was sent has other numbers.

@@ -29,6 +29,11 @@ impl Resend {
         Self { is_on, queue: Recovery::default() }
     }
 
+    /// Losses are sent again from now on, or not any more.
+    pub(super) const fn set_on(&mut self, is_on: bool) {
+        self.is_on = is_on;
+    }
+
     /// Whether losses are sent again.
     pub(in crate::session) const fn is_on(&self) -> bool {
         self.is_on

@@ -9,6 +9,7 @@ mod mixed;
 mod pair;
 mod plain;
 mod sealed;
+mod sending;
 mod sizes;
 mod sockets;
 mod world;
