@@ -237,6 +237,26 @@ impl Nat {
         Ok(())
     }
 
+    /// What clients may reach, and the exceptions.
+    pub fn reach(&self) -> (Reach, Vec<(Cidr, Reach)>) {
+        (self.config.reach, self.config.exceptions.clone())
+    }
+
+    /// Clients may reach something else from now on. The table is made anew in one transaction if
+    /// it differs; on an error it stays as it was.
+    ///
+    /// # Errors
+    /// Why the rules are not changed.
+    pub fn set_reach(&mut self, (reach, exceptions): (Reach, Vec<(Cidr, Reach)>)) -> Result<(), NatError> {
+        if (reach, &exceptions) == (self.config.reach, &self.config.exceptions) {
+            return Ok(());
+        }
+        let config = NatConfig { reach, exceptions, ..self.config.clone() };
+        nft(&ruleset(&config, self.installed)?)?;
+        self.config = config;
+        self.settle()
+    }
+
     /// Whether this host may connect to the address for a client with this reach: its connections
     /// leave without the table's rules.
     pub fn permits(&self, address: IpAddr, reach: Reach) -> Permit {
