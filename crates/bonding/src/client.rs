@@ -9,6 +9,7 @@ mod caps;
 mod capturing;
 mod choice;
 mod diagnosis;
+mod duties;
 mod identity;
 mod resolve;
 mod revival;
@@ -38,17 +39,19 @@ use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _, StreamHost as 
 use self::caps::Caps;
 use self::capturing::Capturing;
 use self::choice::Choice;
+use self::duties::Duties;
 use self::identity::Identity;
 use self::revival::Revival;
 use self::splitter::{SplitDevice, Splitter};
 use self::tunnel::Tunnel;
-use crate::config::Host;
+use crate::config::{Host, role_word};
 use crate::engine::clock::Clock;
-use crate::engine::command::{Command, FlowsPage, Rekeying, Reply};
+use crate::engine::command::{Command, FlowsPage, LinkOrder, Ordered, Rekeying, Reloaded, Reply};
 use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::{EventLogger, why};
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::{ClientPlan, LinkPlan};
+use crate::engine::reload::{self, NewPlan, Outcome};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service};
@@ -76,18 +79,18 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let clock = Clock::start();
     let caps = Caps::load(&plan.links, plan.usage_file.clone(), SystemTime::now(), clock.now())?;
     let links = (0..u8::MAX).zip(&plan.links).map(|(number, link)| LinkConfig {
-        role: caps.role(LinkId(number)).unwrap_or(link.role),
+        role: Duties::default().role(LinkId(number), link, caps.is_used_up(LinkId(number))),
         ..link_config(link, &monitor)
     });
     let config = SessionConfig {
         role: Role::Client,
         links: links.collect(),
-        policy: plan.run.policy,
+        policy: plan.run.sending.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
         mss_clamp: plan.run.mss_clamp,
-        recovery: plan.run.recovery,
-        rules: plan.run.rules.clone(),
+        recovery: plan.run.sending.recovery,
+        rules: plan.run.sending.rules.clone(),
         seed,
         epoch,
         sealing,
@@ -98,7 +101,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
-    let choice = Choice::new(plan.split, plan.run.rules.clone());
+    let choice = Choice::new(plan.split, plan.run.sending.rules.clone());
     let splitter = Splitter::new(choice, plan.run.compression, &tun)?;
     let mut shell = ClientShell::new(plan, tunnel, (caps, splitter, capturing), hosts, clock.now());
     shell.identity = identity;
@@ -116,7 +119,6 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         signals,
         poller,
         clock,
-        status_interval: plan.run.status_interval,
         trace,
     };
     let result = Engine::new(parts)?.run(&mut shell, service);
@@ -228,10 +230,12 @@ fn spec(link: &LinkPlan, at: usize, servers: &[(Host, Server)]) -> SocketSpec {
 
 /// A client, as the event loop drives it.
 #[derive(Debug)]
-struct ClientShell<'a> {
-    plan: &'a ClientPlan,
+struct ClientShell {
+    /// What it runs on now.
+    plan: ClientPlan,
     tunnel: Tunnel,
     caps: Caps,
+    duties: Duties,
     /// The servers' names, as configured.
     hosts: Vec<String>,
     logger: EventLogger,
@@ -244,9 +248,9 @@ struct ClientShell<'a> {
     capturing: Capturing,
 }
 
-impl<'a> ClientShell<'a> {
+impl ClientShell {
     fn new(
-        plan: &'a ClientPlan,
+        plan: &ClientPlan,
         tunnel: Tunnel,
         (caps, splitter, capturing): (Caps, Splitter, Capturing),
         hosts: Vec<String>,
@@ -256,7 +260,75 @@ impl<'a> ClientShell<'a> {
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
         let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
         let (identity, refused) = (None, None);
-        Self { plan, tunnel, caps, hosts, logger, identity, refused, revival, splitter, capturing }
+        let (plan, duties) = (plan.clone(), Duties::default());
+        Self { plan, tunnel, caps, duties, hosts, logger, identity, refused, revival, splitter, capturing }
+    }
+
+    /// Brings what links are for to the core, which ignores what it knows.
+    fn settle_duties(&self, client: &mut Client, now: Instant) {
+        for (id, link) in (0..u8::MAX).map(LinkId).zip(&self.plan.links) {
+            client.set_link_role(id, self.duties.role(id, link, self.caps.is_used_up(id)), now);
+            client.set_link_priority(id, self.duties.priority(id, link), now);
+        }
+    }
+
+    /// Runs on another plan, as far as that can be while it runs.
+    fn reload(&mut self, client: &mut Client, next: ClientPlan, now: Instant) -> Result<Reloaded, String> {
+        let Outcome { plan, mut changed, at_next_start } = reload::client(&self.plan, next);
+        // First what may fail, so that nothing is changed then.
+        for ((id, link), before) in (0..u8::MAX).map(LinkId).zip(&plan.links).zip(&self.plan.links) {
+            if link.cap != before.cap {
+                let carried = client.link_bytes(id);
+                self.caps.set((id, &link.name), link.cap, carried).map_err(|error| error.to_string())?;
+            }
+        }
+        let before = std::mem::replace(&mut self.plan, plan);
+        if self.plan.run.sending != before.run.sending {
+            client.set_sending(&self.plan.run.sending, now);
+        }
+        for ((id, link), before) in (0..u8::MAX).map(LinkId).zip(&self.plan.links).zip(&before.links) {
+            let rates = |link: &LinkPlan| [link.tx_rate, link.rx_rate];
+            if rates(link) != rates(before) {
+                client.set_link_rates(id, rates(link), now);
+            }
+        }
+        self.splitter.set_choice(Choice::new(self.plan.split, self.plan.run.sending.rules.clone()));
+        for id in self.duties.forget() {
+            let name = self.plan.links.get(id.index()).map_or("", |link| &link.name);
+            changed.push(format!("[[link]] \"{name}\": as the file says, no longer as set by hand"));
+        }
+        self.settle_duties(client, now);
+        Ok(Reloaded { changed, at_next_start, warnings: Vec::new() })
+    }
+
+    /// Makes a new key, which the server is shown from now on.
+    fn rekey(&mut self, client: &mut Client, now: Instant) -> Result<Rekeying, String> {
+        let identity = self.identity.as_mut().ok_or("all links are plain: there is no key")?;
+        let next = identity.make_next().map_err(|error| error.to_string())?;
+        let public_key = keys::show(&next.public());
+        tracing::info!(public_key, "this client is to have a new key");
+        client.rotate(next, now);
+        Ok(Rekeying { public_key })
+    }
+
+    /// Uses a link for something else.
+    fn order(
+        &mut self,
+        client: &mut Client,
+        (name, order): (String, LinkOrder),
+        now: Instant,
+    ) -> Result<Ordered, String> {
+        let mut links = (0..u8::MAX).map(LinkId).zip(&self.plan.links);
+        let Some((id, link)) = links.find(|(_, link)| link.name == name) else {
+            let names: Vec<&str> = self.plan.links.iter().map(|link| link.name.as_str()).collect();
+            return Err(format!("there is no link \"{name}\"; known: {}", names.join(", ")));
+        };
+        self.duties.order(id, link, order);
+        let role = role_word(self.duties.role(id, link, self.caps.is_used_up(id)));
+        let (priority, by_hand) = (self.duties.priority(id, link), self.duties.is_by_hand(id));
+        tracing::info!(link = name, role, priority, by_hand, "set by hand");
+        self.settle_duties(client, now);
+        Ok(Ordered { name, role: role.to_owned(), priority, by_hand })
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -280,7 +352,7 @@ impl<'a> ClientShell<'a> {
     }
 }
 
-impl Shell<Client> for ClientShell<'_> {
+impl Shell<Client> for ClientShell {
     fn handle_events(&mut self, client: &mut Client, now: Instant) -> bool {
         while let Some(event) = client.poll_event() {
             self.on_event(&event);
@@ -298,32 +370,43 @@ impl Shell<Client> for ClientShell<'_> {
         }
         let is_up = client.session().is_some_and(bonding_proto::Session::is_connected);
         self.capturing.follow(is_up, self.tunnel.addresses());
-        self.caps.review(client, now)
+        let changed = self.caps.review(client, now);
+        if changed {
+            self.settle_duties(client, now);
+        }
+        changed
     }
 
     fn handle_command(
         &mut self,
         client: &mut Client,
+        _: &mut Sockets,
         command: Command,
         now: Instant,
     ) -> Result<Reply, String> {
-        if let Command::Flows { wanted, .. } = command {
-            let mut top = Top::new(wanted);
-            let namer = Named { shell: self, takes_streams: client.stream_session().is_some() };
-            if let Some(session) = client.session() {
-                session.each_flow(now, &mut |figures| top.offer(&figures, &namer));
+        match command {
+            Command::Flows { wanted, .. } => {
+                let mut top = Top::new(wanted);
+                let namer = Named { shell: self, takes_streams: client.stream_session().is_some() };
+                if let Some(session) = client.session() {
+                    session.each_flow(now, &mut |figures| top.offer(&figures, &namer));
+                }
+                Ok(Reply::Flows(FlowsPage { top, next: None }))
             }
-            return Ok(Reply::Flows(FlowsPage { top, next: None }));
+            Command::Rekey => self.rekey(client, now).map(Reply::Rekeying),
+            Command::Reload(NewPlan::Client(plan)) => self.reload(client, *plan, now).map(Reply::Reloaded),
+            Command::Reload(NewPlan::Server(_)) => Err("that is a server's plan".to_owned()),
+            Command::Link { name, order } => self.order(client, (name, order), now).map(Reply::Ordered),
+            Command::Invite { .. } | Command::Clients { .. } | Command::Expire { .. } | Command::Revoke { .. } => {
+                Err("this is the client's socket; invitations and clients are the server's: name its socket with \
+                     --socket PATH"
+                    .to_owned())
+            }
         }
-        if command == Command::Rekey {
-            let identity = self.identity.as_mut().ok_or("all links are plain: there is no key")?;
-            let next = identity.make_next().map_err(|error| error.to_string())?;
-            let public_key = keys::show(&next.public());
-            tracing::info!(public_key, "this client is to have a new key");
-            client.rotate(next, now);
-            return Ok(Reply::Rekeying(Rekeying { public_key }));
-        }
-        Err("this is the client's socket; invitations and clients are the server's: name its socket with --socket PATH".to_owned())
+    }
+
+    fn status_interval(&self) -> Duration {
+        self.plan.run.status_interval
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -379,6 +462,7 @@ impl Shell<Client> for ClientShell<'_> {
                 interface: link.interface.clone(),
                 local: sockets.address(SocketId(id), remote(id)),
                 cap: self.caps.of(LinkId(id)),
+                by_hand: self.duties.is_by_hand(LinkId(id)),
                 trouble: self.revival.sentence(LinkId(id), client.has_path(LinkId(id)), sockets, now),
             };
             sessions.push(SessionSnapshot {
@@ -394,6 +478,7 @@ impl Shell<Client> for ClientShell<'_> {
         }
         Snapshot {
             role: status::Role::Client,
+            policy: self.plan.run.sending.policy,
             key: self.identity.as_ref().map(Identity::status),
             routing: self.capturing.status(),
             interface: self.plan.tunnel.interface.clone(),
@@ -411,7 +496,7 @@ impl Shell<Client> for ClientShell<'_> {
 /// What a client adds to the figures of its flows.
 #[derive(Debug)]
 struct Named<'a> {
-    shell: &'a ClientShell<'a>,
+    shell: &'a ClientShell,
     takes_streams: bool,
 }
 

@@ -35,12 +35,13 @@ use self::expiry::Expiries;
 use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{
-    ClientsPage, Command, Expiring, FlowsPage, KnownClient, ListPlace, NextPage, Reply, Revoked,
+    ClientsPage, Command, Expiring, FlowsPage, KnownClient, ListPlace, NextPage, Reloaded, Reply, Revoked,
 };
 use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
 use crate::engine::overhead::Overhead;
-use crate::engine::plan::ServerPlan;
+use crate::engine::plan::{PeerPlan, ServerPlan};
+use crate::engine::reload::{self, NewPlan, Outcome};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{Homes, SocketSpec, Sockets};
 use crate::engine::{RunError, Service, cipher};
@@ -70,17 +71,17 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     let tun = setup::tun(&plan.tunnel, tunnel_mtu(plan, &entries, &monitor))?;
     let prefixes: Vec<Prefix> =
         entries.iter().flat_map(|entry| entry.config.prefixes.iter().copied()).collect();
-    setup::routes(&tun, &plan.tunnel.addresses, &prefixes)?;
+    setup::routes(tun.index(), &plan.tunnel.addresses, &prefixes)?;
     let nat = forward(journal, plan, monitor)?;
     let clock = Clock::start();
     let config = EndpointConfig {
         clients: Vec::new(),
-        policy: plan.run.policy,
+        policy: plan.run.sending.policy,
         heartbeat_interval: plan.run.heartbeat_interval,
         mtu: tun.mtu(),
         mss_clamp: plan.run.mss_clamp,
-        recovery: plan.run.recovery,
-        rules: plan.run.rules.clone(),
+        recovery: plan.run.sending.recovery,
+        rules: plan.run.sending.rules.clone(),
         seed,
         epoch,
         sealing: Some(ServerSealing {
@@ -94,31 +95,21 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     drop(config);
     let tunnel = Tunnel { index: tun.index(), mtu: tun.mtu(), fixed: plan.tunnel.mtu.is_some() };
     // Without NAT the host's rules say where packets go; a connection of this host passes by them.
-    let dialer =
-        (plan.nat.is_some() && plan.takes_streams).then(|| Dialer::new(plan.run.compression)).transpose()?;
+    let dialer = plan.nat.is_some().then(|| Dialer::new(plan.run.compression)).transpose()?;
     let mut shell = ServerShell::new(plan, roster, tunnel, (nat, dialer));
     shell.settle_homes(&mut sockets);
     tracing::info!(address = %plan.listen, ports = %plan.ports, clients = entries.len(), "listening");
     for entry in entries {
         shell.admit(&mut endpoint, entry, clock.now());
     }
-    endpoint.set_streams(shell.dialer.is_some(), clock.now());
+    endpoint.set_streams(shell.takes_streams(), clock.now());
     shell.tell_invitations(&mut endpoint);
     shell.expire_due(&mut endpoint, clock.now());
     let trace = setup::trace(&plan.run, Side::Server, clock)?;
     setup::reduce_rights(RIGHTS)?;
     shell.roster.warn_if_read_only();
-    let parts = Parts {
-        machine: endpoint,
-        device: tun,
-        sockets,
-        monitor: None,
-        signals,
-        poller,
-        clock,
-        status_interval: plan.run.status_interval,
-        trace,
-    };
+    let parts =
+        Parts { machine: endpoint, device: tun, sockets, monitor: None, signals, poller, clock, trace };
     Ok(Engine::new(parts)?.run(&mut shell, service)?)
 }
 
@@ -160,16 +151,11 @@ fn forward(journal: Journal, plan: &ServerPlan, monitor: Monitor) -> Result<Nat,
     let cidrs =
         |prefixes: &[Prefix]| prefixes.iter().map(|one| setup::cidr(*one)).collect::<Result<Vec<Cidr>, _>>();
     let addresses = cidrs(&plan.tunnel.addresses)?;
-    let mut exceptions = Vec::new();
-    for client in &plan.clients {
-        let Some(reach) = client.reach else { continue };
-        exceptions.extend(cidrs(&client.config.prefixes)?.into_iter().map(|source| (source, reach)));
-    }
     let config = NatConfig {
         tunnel: plan.tunnel.interface.clone(),
         addresses,
         reach: plan.reach,
-        exceptions,
+        exceptions: exceptions(&plan.clients)?,
         masquerade: plan.nat.as_ref().map(|nat| Masquerade { egress: nat.egress.clone() }),
         listeners: plan.ports.range(),
     };
@@ -180,6 +166,14 @@ fn forward(journal: Journal, plan: &ServerPlan, monitor: Monitor) -> Result<Nat,
         tracing::info!(egress, ipv4, ipv6, "forwarding and NAT are on");
     }
     Ok(nat)
+}
+
+/// Clients that may reach something else than clients usually may, by their prefixes.
+fn exceptions(clients: &[PeerPlan]) -> Result<Vec<(Cidr, Reach)>, RunError> {
+    let of = |client: &PeerPlan| client.reach.map(|reach| (client.config.prefixes.clone(), reach));
+    let each = clients.iter().filter_map(of);
+    let each = each.flat_map(|(prefixes, reach)| prefixes.into_iter().map(move |prefix| (prefix, reach)));
+    each.map(|(prefix, reach)| Ok((setup::cidr(prefix)?, reach))).collect()
 }
 
 /// The TUN device, as far as it changes while the server runs.
@@ -204,12 +198,14 @@ struct Member {
 
 /// A server, as the event loop drives it.
 #[derive(Debug)]
-struct ServerShell<'a> {
-    plan: &'a ServerPlan,
+struct ServerShell {
+    /// What it runs on now.
+    plan: ServerPlan,
     roster: Roster,
     tunnel: Tunnel,
     nat: Nat,
-    /// Where clients' streams go; `None`: they may open none.
+    /// Where clients' streams go; `None`: the host's rules say where packets go, and streams would
+    /// pass by them.
     dialer: Option<Dialer>,
     homes: Homes,
     members: BTreeMap<SessionId, Member>,
@@ -220,16 +216,11 @@ struct ServerShell<'a> {
     changes_log: Throttle,
 }
 
-impl<'a> ServerShell<'a> {
-    fn new(
-        plan: &'a ServerPlan,
-        roster: Roster,
-        tunnel: Tunnel,
-        (nat, dialer): (Nat, Option<Dialer>),
-    ) -> Self {
+impl ServerShell {
+    fn new(plan: &ServerPlan, roster: Roster, tunnel: Tunnel, (nat, dialer): (Nat, Option<Dialer>)) -> Self {
         let log = || Throttle::new(Duration::from_secs(10));
         let (refusal_log, changes_log) = (log(), log());
-        let homes = Homes::default();
+        let (plan, homes) = (plan.clone(), Homes::default());
         let (members, list, expiries) = (BTreeMap::new(), BTreeSet::new(), Expiries::default());
         Self { plan, roster, tunnel, nat, dialer, homes, members, list, expiries, refusal_log, changes_log }
     }
@@ -267,8 +258,9 @@ impl<'a> ServerShell<'a> {
         self.list.insert((entry.enrolled, id));
         self.expiries.replace(id, None, entry.expires);
         let logger = || EventLogger::new(entry.config.name.clone(), entry.links.clone());
-        let (logger, expired) =
+        let (mut logger, expired) =
             known.map_or_else(|| (logger(), false), |member| (member.logger, member.expired));
+        logger.links.clone_from(&entry.links);
         let plan = self.plan.clients.iter().find(|plan| plan.config.name == entry.config.name);
         let reach = plan.and_then(|plan| plan.reach);
         self.members.insert(id, Member { entry, reach, logger, expired });
@@ -370,7 +362,7 @@ impl<'a> ServerShell<'a> {
     /// A tunnel that was made for plain links only becomes narrower when the first sealed client
     /// comes.
     fn make_room_for_sealing(&mut self) {
-        let mtu = sealed_mtu(self.plan);
+        let mtu = sealed_mtu(&self.plan);
         if self.tunnel.fixed || self.tunnel.mtu <= mtu {
             return;
         }
@@ -394,6 +386,92 @@ impl<'a> ServerShell<'a> {
             tracing::info!(client = name, "revoked a client");
         }
         Ok(Revoked { name, enrolled: key.is_some() })
+    }
+
+    /// Whether clients may open streams.
+    fn takes_streams(&self) -> bool {
+        self.dialer.is_some() && self.plan.takes_streams
+    }
+
+    /// Runs on another plan, as far as that can be while it runs.
+    fn reload(
+        &mut self,
+        endpoint: &mut Endpoint,
+        sockets: &mut Sockets,
+        next: ServerPlan,
+        now: Instant,
+    ) -> Result<Reloaded, String> {
+        let Outcome { plan, changed, at_next_start } = reload::server(&self.plan, next);
+        // First what may fail, so that nothing is changed then.
+        let exceptions = exceptions(&plan.clients).map_err(|error| error.to_string())?;
+        let prefixes = |clients: &[PeerPlan]| -> BTreeSet<Prefix> {
+            clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect()
+        };
+        let new: Vec<Prefix> =
+            prefixes(&plan.clients).difference(&prefixes(&self.plan.clients)).copied().collect();
+        setup::routes(self.tunnel.index, &plan.tunnel.addresses, &new).map_err(|error| error.to_string())?;
+        let reached = self.nat.reach();
+        self.nat.set_reach((plan.reach, exceptions)).map_err(|error| error.to_string())?;
+        let entries = match self.roster.reload(&plan) {
+            Ok(entries) => entries,
+            Err(why) => {
+                // The table that was there a moment ago.
+                self.nat.set_reach(reached).map_err(|error| error.to_string())?;
+                return Err(why);
+            }
+        };
+        let before = std::mem::replace(&mut self.plan, plan);
+        if self.plan.run.sending != before.run.sending {
+            endpoint.set_sending(&self.plan.run.sending, now);
+        }
+        endpoint.set_streams(self.takes_streams(), now);
+        self.replace_clients(endpoint, &before.clients, entries, now);
+        self.settle_homes(sockets);
+        Ok(Reloaded { changed, at_next_start, warnings: Vec::new() })
+    }
+
+    /// The configuration has these clients from now on, and had those `before`.
+    fn replace_clients(
+        &mut self,
+        endpoint: &mut Endpoint,
+        before: &[PeerPlan],
+        entries: Vec<Entry>,
+        now: Instant,
+    ) {
+        let id_of = |shell: &Self, name: &str| {
+            shell.find(|entry| entry.enrolled.is_none() && entry.config.name == name)
+        };
+        let goes_on = |shell: &Self, old: &PeerPlan| {
+            let next = shell.plan.clients.iter().find(|next| next.config.name == old.config.name);
+            next.filter(|next| reload::keeps_session(old, next)).cloned()
+        };
+        for old in before {
+            let Some(id) = id_of(self, &old.config.name) else { continue };
+            match goes_on(self, old) {
+                None => {
+                    let key = old.config.public_key;
+                    if self.plan.clients.iter().any(|next| next.config.public_key == key) {
+                        endpoint.dismiss_client(id, now);
+                    } else {
+                        endpoint.remove_client(id, now);
+                    }
+                    self.forget(id);
+                }
+                Some(next) if reload::rates(old) != reload::rates(&next) => {
+                    endpoint.set_client_rates(id, &reload::rates(&next), now);
+                }
+                Some(_) => {}
+            }
+        }
+        for entry in entries {
+            match id_of(self, &entry.config.name) {
+                Some(id) => self.note(id, entry),
+                None => {
+                    self.admit(endpoint, entry, now);
+                    self.make_room_for_sealing();
+                }
+            }
+        }
     }
 
     /// The clients behind a place of the list.
@@ -422,7 +500,7 @@ impl<'a> ServerShell<'a> {
             if number == PAGE_CLIENTS || top.active() >= PAGE_FLOWS {
                 return FlowsPage { top, next: last };
             }
-            let namer = Named { logger: &member.logger, takes_streams: self.dialer.is_some() };
+            let namer = Named { logger: &member.logger, takes_streams: self.takes_streams() };
             if let Some(session) = endpoint.session(*id) {
                 session.each_flow(now, &mut |figures| top.offer(&figures, &namer));
             }
@@ -512,7 +590,7 @@ fn refusal(refused: Refused) -> EnrolmentAnswer {
     EnrolmentAnswer::Refuse(refusal, refused.preshared)
 }
 
-impl Shell<Endpoint> for ServerShell<'_> {
+impl Shell<Endpoint> for ServerShell {
     fn handle_events(&mut self, endpoint: &mut Endpoint, now: Instant) -> bool {
         let mut given = false;
         while let Some(enrolment) = endpoint.poll_enrolment() {
@@ -531,10 +609,19 @@ impl Shell<Endpoint> for ServerShell<'_> {
     fn handle_command(
         &mut self,
         endpoint: &mut Endpoint,
+        sockets: &mut Sockets,
         command: Command,
         now: Instant,
     ) -> Result<Reply, String> {
         match command {
+            Command::Reload(NewPlan::Server(plan)) => {
+                self.reload(endpoint, sockets, *plan, now).map(Reply::Reloaded)
+            }
+            Command::Reload(NewPlan::Client(_)) => Err("that is a client's plan".to_owned()),
+            Command::Link { .. } => {
+                Err("this is the server's socket; links are the client's: name its socket with --socket PATH"
+                    .to_owned())
+            }
             Command::Invite { name, hosts, ports } => {
                 let invited = self.roster.invite(&name, hosts, ports, SystemTime::now());
                 self.tell_invitations(endpoint);
@@ -549,6 +636,10 @@ impl Shell<Endpoint> for ServerShell<'_> {
                     .to_owned(),
             ),
         }
+    }
+
+    fn status_interval(&self) -> Duration {
+        self.plan.run.status_interval
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -620,6 +711,7 @@ impl Shell<Endpoint> for ServerShell<'_> {
         sockets.add_discards(&mut discards);
         Snapshot {
             role: status::Role::Server,
+            policy: self.plan.run.sending.policy,
             key: None,
             routing: None,
             interface: self.plan.tunnel.interface.clone(),

@@ -249,8 +249,13 @@ impl<'lab> Bond<'lab> {
 
     /// Runs `bondctl rekey` on the client's host.
     pub fn rekey(&self) -> anyhow::Result<Output> {
-        let mut command = self.lab.host(Host::Client).command(self.programs.bondctl);
-        command.arg("rekey").arg("--socket").arg(file(Host::Client, "sock")).stdin(Stdio::null());
+        self.bondctl_on(Host::Client, &["rekey"])
+    }
+
+    /// Runs a `bondctl` command about the process on `host`, there.
+    pub fn bondctl_on(&self, host: Host, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.lab.host(host).command(self.programs.bondctl);
+        command.args(arguments).arg("--socket").arg(file(host, "sock")).stdin(Stdio::null());
         command.output().context("cannot start bondctl")
     }
 

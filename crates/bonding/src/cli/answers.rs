@@ -11,6 +11,7 @@ use std::vec;
 use bonding_proto::endpoint::SessionId;
 use serde::Serialize;
 
+use super::reload::Configuration;
 use crate::control::{self, Answers, Portion, Request};
 use crate::engine::Running;
 use crate::engine::command::{ClientsPage, Command, FlowsPage, ListPlace, NextPage, Reply};
@@ -31,14 +32,20 @@ pub(super) enum Listing {
 }
 
 /// Answers from the running engine.
-pub(super) struct Answering<'a>(pub(super) &'a mut dyn Running);
+pub(super) struct Answering<'a> {
+    pub(super) running: &'a mut dyn Running,
+    pub(super) configuration: &'a Configuration,
+}
 
 impl Answers for Answering<'_> {
     type Rest = Listing;
 
     fn answer(&mut self, request: Request) -> Portion<Listing> {
         let result = match request.command() {
-            Ok(None) => whole(&self.0.snapshot().status()),
+            Ok(None) if request == Request::Reload => {
+                self.configuration.reload(self.running).and_then(|done| whole(&done))
+            }
+            Ok(None) => whole(&self.running.snapshot().status()),
             Ok(Some(Command::Flows { after, wanted })) => self.search(after, Top::new(wanted)),
             Ok(Some(command)) => self.carry_out(command),
             Err(why) => Err(why),
@@ -59,14 +66,15 @@ impl Answers for Answering<'_> {
 impl Answering<'_> {
     fn carry_out(&mut self, command: Command) -> Result<Portion<Listing>, String> {
         let is_first = matches!(command, Command::Clients { after: None });
-        let reply = self.0.command(command)?;
+        let reply = self.running.command(command)?;
         if let Reply::Clients(page) = &reply { page_text(page, is_first) } else { whole(&reply) }
     }
 
     /// Looks at the flows of some sessions more.
     fn search(&mut self, after: Option<SessionId>, mut top: Top) -> Result<Portion<Listing>, String> {
         let wanted: Wanted = top.wanted();
-        let Reply::Flows(FlowsPage { top: more, next }) = self.0.command(Command::Flows { after, wanted })?
+        let Reply::Flows(FlowsPage { top: more, next }) =
+            self.running.command(Command::Flows { after, wanted })?
         else {
             return Err("the engine answers another question".to_owned());
         };
@@ -137,6 +145,7 @@ fn json(answer: &impl Serialize) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Loaded;
     use crate::flows::tests::offered;
     use crate::flows::{Flows, Sort};
     use crate::status::Snapshot;
@@ -161,7 +170,9 @@ mod tests {
     #[test]
     fn flows_come_in_portions_and_no_more_than_the_limit_is_kept() {
         let mut sessions = Sessions(300);
-        let mut answering = Answering(&mut sessions);
+        let loaded = Loaded { config: (), file: String::new(), warnings: Vec::new() };
+        let configuration = Configuration::new(&loaded, |_| unreachable!("it has no file"));
+        let mut answering = Answering { running: &mut sessions, configuration: &configuration };
         let mut portion = answering.answer(Request::Flows { limit: 200, sort: Sort::Bytes });
         let (mut text, mut portions, mut largest) = (String::new(), 0, 0);
         while let Some(rest) = portion.rest {

@@ -13,9 +13,10 @@ use clap::{Subcommand, ValueEnum};
 use super::clients::{self, ClientsArguments, ExpireArguments, InviteArguments, RevokeArguments, Said};
 use super::flows::FlowsArguments;
 use super::style::Style;
-use super::{Usage, check, flows, keys, rekey, view};
+use super::{Usage, check, flows, keys, rekey, reload, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
+use crate::engine::command::{LinkOrder, Reloaded};
 use crate::status::{Role, Status};
 use crate::trace::print::{self, TraceArguments};
 
@@ -70,6 +71,19 @@ const REKEY_EXAMPLES: &str = "\
 Examples:
   bondctl rekey                                           of the client on this machine
   bondctl rekey --socket /run/bonding/second.sock         of an instance with another [status] socket";
+
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  bondctl reload                                          what runs here reads its file again
+  bondctl reload --role client                            where a server runs beside it
+  systemctl reload bonding-client                         the same by SIGHUP; the log says what changed";
+
+const LINK_EXAMPLES: &str = "\
+Examples:
+  bondctl link lte demote                                 a backup from now on: the tariff is used up
+  bondctl link lte enable                                 what the file says again; serves if that is a backup or never
+  bondctl link adsl priority 9                            after the links with lower numbers
+  bondctl reload                                          all links as the file says";
 
 const REVOKE_EXAMPLES: &str = "\
 Examples:
@@ -152,6 +166,31 @@ pub enum Command {
         #[arg(long, value_name = "PATH", default_value = config::CLIENT_SOCKET)]
         socket: PathBuf,
     },
+    /// Read the configuration file again, and say what changed
+    ///
+    /// What can change while the client or server runs does, without losing a packet of what
+    /// stays; keys that cannot are named, and take effect at the next start. A file with a mistake
+    /// changes nothing: every mistake is shown, and the exit code is 1. SIGHUP does the same.
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload {
+        /// The client or server to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Use a link of the client that runs here for something else
+    ///
+    /// It holds until a reload or the next start, which both put back what the file says.
+    #[command(after_help = LINK_EXAMPLES)]
+    Link {
+        /// The link's name
+        name: String,
+        /// What it is for from now on.
+        #[command(subcommand)]
+        order: LinkCommand,
+        /// Control socket of the client
+        #[arg(long, global = true, value_name = "PATH", default_value = config::CLIENT_SOCKET)]
+        socket: PathBuf,
+    },
     /// Forget a client's key and end its session at once, or void an invitation
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(RevokeArguments),
@@ -172,6 +211,20 @@ pub enum Command {
         /// The client or server to ask.
         #[command(flatten)]
         target: Target,
+    },
+}
+
+/// What a link is to be.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum LinkCommand {
+    /// A backup: it carries data while no better link is up
+    Demote,
+    /// What the file says; primary if that is a backup or never
+    Enable,
+    /// Preferred before links with higher numbers
+    Priority {
+        /// From 0 to 255; lower is preferred
+        number: u8,
     },
 }
 
@@ -235,6 +288,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Expire(arguments) => say(clients::expire(arguments)?),
         Command::Rekey { socket } => println!("{}", rekey::rekey(&socket)?),
+        Command::Reload { target } => reload(&target.sockets())?,
+        Command::Link { name, order, socket } => print!("{}", link(name, order, &socket)?),
         Command::Revoke(arguments) => say(clients::revoke(arguments)?),
         Command::Trace(arguments) => print::run(&arguments, std::io::stdout().lock())?,
         Command::Cleanup { target } => cleanup(&target.sockets())?,
@@ -322,6 +377,30 @@ fn status(json: bool, watch: bool, sockets: &[PathBuf]) -> anyhow::Result<ExitCo
         }
         std::thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// The running program's answer cannot be read.
+const OTHER_VERSION: &str = "the running program is of another version than this bondctl";
+
+fn reload(sockets: &[PathBuf]) -> anyhow::Result<()> {
+    for ask in &mut connect(sockets)? {
+        let done: Reloaded = serde_json::from_str(&ask.ask(&Request::Reload)?).context(OTHER_VERSION)?;
+        for warning in &done.warnings {
+            eprintln!("{warning}");
+        }
+        print!("{}", reload::render(&done));
+    }
+    Ok(())
+}
+
+fn link(name: String, order: LinkCommand, socket: &Path) -> anyhow::Result<String> {
+    let order = match order {
+        LinkCommand::Demote => LinkOrder::Demote,
+        LinkCommand::Enable => LinkOrder::Enable,
+        LinkCommand::Priority { number } => LinkOrder::Priority(number),
+    };
+    let answer = Ask::connect(socket)?.ask(&Request::Link { name, order })?;
+    Ok(reload::render_order(&serde_json::from_str(&answer).context(OTHER_VERSION)?))
 }
 
 fn is_well(status: &Status) -> bool {

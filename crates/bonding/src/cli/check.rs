@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bonding_os::nat::Reach;
-use bonding_proto::config::{Policy, Prefix};
+use bonding_proto::config::Prefix;
 use bonding_proto::units::BitRate;
 
 use super::Usage;
@@ -58,12 +58,7 @@ impl Lines {
     }
 
     fn sending(&mut self, sending: &Sending) {
-        let policy = match sending.policy {
-            Policy::Adaptive => "adaptive",
-            Policy::Score => "score",
-            Policy::Redundant => "redundant",
-            Policy::RoundRobin => "round_robin",
-        };
+        let policy = config::policy_word(sending.policy);
         self.add(
             "scheduler",
             &format!("{policy}, a heartbeat every {:?} on each link", sending.heartbeat_interval),

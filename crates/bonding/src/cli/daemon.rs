@@ -18,8 +18,10 @@ use clap::{Parser, Subcommand};
 
 use super::answers::{Answering, Listing};
 use super::join::JoinArguments;
+use super::reload::{Configuration, Read};
 use crate::config::{self, Loaded, Problems, Security};
 use crate::control::Control;
+use crate::engine::reload::NewPlan;
 use crate::engine::{Running, Service};
 use crate::status::{Role, SessionSnapshot, Snapshot};
 use crate::trace::options::TraceOptions;
@@ -119,8 +121,8 @@ fn run_client(options: &ClientOptions) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     let plain = config.links.iter().filter(|link| link.security == Security::Plain);
     let names = plain.map(|link| link.name.as_str());
-    let recheck = |path: &Path| config::load_client(path).map(drop);
-    let mut daemon = Daemon::start(&loaded, &config.status.socket, client::RIGHTS, names.collect(), recheck)?;
+    let mut daemon =
+        Daemon::start(&loaded, &config.status.socket, client::RIGHTS, names.collect(), read_client)?;
     let mut plan = config.plan();
     plan.run.trace = options.trace.plan();
     client::run(&plan, &mut daemon)?;
@@ -140,12 +142,24 @@ fn run_server(options: &ServerOptions) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     let plain = config.clients.iter().flat_map(|client| &client.links).filter(|link| link.remote.is_some());
     let names = plain.map(|link| link.name.as_str());
-    let recheck = |path: &Path| config::load_server(path).map(drop);
-    let mut daemon = Daemon::start(&loaded, &config.status.socket, server::RIGHTS, names.collect(), recheck)?;
+    let mut daemon =
+        Daemon::start(&loaded, &config.status.socket, server::RIGHTS, names.collect(), read_server)?;
     let mut plan = config.plan();
     plan.run.trace = options.trace.plan();
     server::run(&plan, &mut daemon)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a client's file again.
+fn read_client(file: &Path) -> Result<Read, Problems> {
+    let loaded = config::load_client(file)?;
+    Ok((NewPlan::Client(Box::new(loaded.config.plan())), loaded.warning_lines().collect()))
+}
+
+/// Reads a server's file again.
+fn read_server(file: &Path) -> Result<Read, Problems> {
+    let loaded = config::load_server(file)?;
+    Ok((NewPlan::Server(Box::new(loaded.config.plan())), loaded.warning_lines().collect()))
 }
 
 /// The answer to `--check` for a file that is valid.
@@ -161,9 +175,7 @@ fn checked<T>(loaded: &Loaded<T>) -> ExitCode {
 /// The work beside the engine.
 struct Daemon {
     control: Control<Listing>,
-    /// The file and how to check it again; `None` on defaults.
-    file: Option<PathBuf>,
-    recheck: fn(&Path) -> Result<(), Problems>,
+    configuration: Configuration,
     /// Reports in a row without a session.
     silent_reports: u32,
     /// Where a service manager waits.
@@ -181,7 +193,7 @@ impl Daemon {
         socket: &Path,
         rights: Rights,
         plain_links: Vec<&str>,
-        recheck: fn(&Path) -> Result<(), Problems>,
+        read: fn(&Path) -> Result<Read, Problems>,
     ) -> anyhow::Result<Self> {
         logs::init()?;
         bonding_os::privileges::check(rights)?;
@@ -193,9 +205,9 @@ impl Daemon {
         if !plain_links.is_empty() {
             tracing::warn!(links = plain_links.join(", "), "{PLAIN_NOTICE}");
         }
-        let file = (!loaded.file.is_empty()).then(|| PathBuf::from(&loaded.file));
+        let configuration = Configuration::new(loaded, read);
         let notifier = Notifier::from_environment().context("NOTIFY_SOCKET")?;
-        Ok(Self { control, file, recheck, silent_reports: 0, notifier })
+        Ok(Self { control, configuration, silent_reports: 0, notifier })
     }
 }
 
@@ -223,7 +235,7 @@ impl Service for Daemon {
     }
 
     fn handle_ready(&mut self, running: &mut dyn Running) {
-        self.control.handle_ready(&mut Answering(running));
+        self.control.handle_ready(&mut Answering { running, configuration: &self.configuration });
     }
 
     fn handle_interval(&mut self, snapshot: &Snapshot) {
@@ -249,22 +261,8 @@ impl Service for Daemon {
         }
     }
 
-    fn handle_reload(&mut self) {
-        let Some(file) = &self.file else {
-            tracing::warn!("the server runs without a configuration file: there is none to read again");
-            return;
-        };
-        match (self.recheck)(file) {
-            Ok(()) => tracing::warn!(
-                "{}: valid, but this version applies a changed file only at its next start; nothing was changed",
-                file.display()
-            ),
-            Err(problems) => {
-                for problem in &problems.list {
-                    tracing::error!("{}:{}: {}", problems.file, problem.line, problem.message);
-                }
-                tracing::error!("{}: not valid; nothing was changed", file.display());
-            }
-        }
+    fn handle_reload(&mut self, running: &mut dyn Running) {
+        // It is in the log.
+        let _ = self.configuration.reload(running);
     }
 }

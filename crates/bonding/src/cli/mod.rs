@@ -13,6 +13,7 @@ mod join;
 mod keys;
 pub mod layout;
 mod rekey;
+mod reload;
 pub mod style;
 pub mod table;
 pub mod view;

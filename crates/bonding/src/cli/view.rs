@@ -23,6 +23,7 @@ pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
     }
     text.push_str(&troubles(&status.links));
     text.push_str(&caps(&status.links));
+    text.push_str(&by_hand(&status.links));
     text.push('\n');
     text.push_str(&counts(status));
     text.push_str(&streams(&status.streams));
@@ -113,6 +114,16 @@ fn caps(links: &[Link]) -> String {
         Some(format!("\n  {} has used {} of {} this month", link.name, bytes(used), bytes(cap)))
     };
     let lines: String = links.iter().filter_map(of).collect();
+    if lines.is_empty() { lines } else { lines + "\n" }
+}
+
+/// Links that an operator uses for something else.
+fn by_hand(links: &[Link]) -> String {
+    let of = |link: &Link| {
+        let text = format!("{} by hand: {}, priority {}", link.name, link.role, link.priority);
+        format!("\n  {text}, until a reload")
+    };
+    let lines: String = links.iter().filter(|link| link.by_hand).map(of).collect();
     if lines.is_empty() { lines } else { lines + "\n" }
 }
 
@@ -332,6 +343,18 @@ mod tests {
         let text = render(&status, at(0), Style::PLAIN);
         assert!(
             text.contains("10.200.0.1:54321\n\n  adsl has used 80.1 GB of 100.0 GB this month\n\n  flows"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_was_set_by_hand_stands_below_the_links() {
+        let mut status = snapshot(Role::Client, vec![session("vps", true)]).status();
+        assert_eq!(by_hand(&status.links), "");
+        status.links[0].by_hand = true;
+        let text = render(&status, at(0), Style::PLAIN);
+        assert!(
+            text.contains("\n\n  adsl by hand: primary, priority 1, until a reload\n\n  flows"),
             "{text}"
         );
     }

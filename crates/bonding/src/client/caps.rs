@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bonding_proto::client::Client;
-use bonding_proto::view::LinkRole;
 use bonding_proto::{Instant, LinkId};
 
 use crate::engine::plan::LinkPlan;
@@ -36,18 +35,10 @@ struct Capped {
     link: LinkId,
     name: String,
     cap_bytes: u64,
-    /// As configured.
-    role: LinkRole,
     /// The core's count when it was read last.
     seen_bytes: u64,
     unsaved_bytes: u64,
     used_up: bool,
-}
-
-impl Capped {
-    fn role_now(&self) -> LinkRole {
-        if self.used_up { self.role.max(LinkRole::Backup) } else { self.role }
-    }
 }
 
 /// The caps of a client's links.
@@ -74,7 +65,6 @@ impl Caps {
                 link: LinkId(number),
                 name: link.name.clone(),
                 cap_bytes,
-                role: link.role,
                 seen_bytes: 0,
                 unsaved_bytes: 0,
                 used_up: false,
@@ -93,9 +83,43 @@ impl Caps {
         Ok(caps)
     }
 
-    /// The role of a link; `None`: as configured.
-    pub(super) fn role(&self, link: LinkId) -> Option<LinkRole> {
-        self.links.iter().find(|capped| capped.link == link).map(Capped::role_now)
+    /// Whether a link has a cap that is used up.
+    pub(super) fn is_used_up(&self, link: LinkId) -> bool {
+        self.links.iter().any(|capped| capped.link == link && capped.used_up)
+    }
+
+    /// A link has another cap from now on, or none. What it has used of the month counts on, as far
+    /// as it was counted.
+    ///
+    /// # Errors
+    /// When what was used before cannot be read.
+    pub(super) fn set(
+        &mut self,
+        (link, name): (LinkId, &str),
+        cap: Option<u64>,
+        carried_bytes: u64,
+    ) -> Result<(), StateError> {
+        let Some(cap_bytes) = cap else {
+            self.links.retain(|capped| capped.link != link);
+            return Ok(());
+        };
+        if self.links.is_empty() {
+            self.usage = Usage::load(&self.file)?;
+            self.usage.turn(SystemTime::now());
+        }
+        let used_up = self.usage.of(name) >= cap_bytes;
+        match self.links.iter_mut().find(|capped| capped.link == link) {
+            Some(capped) => (capped.cap_bytes, capped.used_up) = (cap_bytes, used_up),
+            None => self.links.push(Capped {
+                link,
+                name: name.to_owned(),
+                cap_bytes,
+                seen_bytes: carried_bytes,
+                unsaved_bytes: 0,
+                used_up,
+            }),
+        }
+        Ok(())
     }
 
     /// A link's cap, and how much of it is used.
@@ -104,44 +128,40 @@ impl Caps {
         Some(Cap { used_bytes: self.usage.of(&capped.name), cap_bytes: capped.cap_bytes })
     }
 
-    /// Once a second, counts the bytes since the last time. `true`: a link's role changed.
-    pub(super) fn review(&mut self, client: &mut Client, now: Instant) -> bool {
+    /// Once a second, counts the bytes since the last time. `true`: a cap is used up, or free
+    /// again.
+    pub(super) fn review(&mut self, client: &Client, now: Instant) -> bool {
         if self.links.is_empty() || now < self.review_at {
             return false;
         }
         self.review_at = now + REVIEW_INTERVAL;
         let changes = self.count(|link| client.link_bytes(link), SystemTime::now());
-        for (link, role) in &changes {
-            client.set_link_role(*link, *role, now);
-        }
         let since = now.saturating_since(self.saved_at);
         let much = self.links.iter().any(|link| link.unsaved_bytes >= (link.cap_bytes / SAVE_SHARE).max(1));
-        if !changes.is_empty() || since >= SAVE_INTERVAL_MAX || (since >= SAVE_INTERVAL_MIN && much) {
+        if changes || since >= SAVE_INTERVAL_MAX || (since >= SAVE_INTERVAL_MIN && much) {
             self.saved_at = now;
             self.save();
         }
-        !changes.is_empty()
+        changes
     }
 
-    /// The roles that change, by the bytes that the links have carried in all.
-    fn count(&mut self, carried: impl Fn(LinkId) -> u64, time: SystemTime) -> Vec<(LinkId, LinkRole)> {
+    /// Whether caps are used up or free again, by the bytes that the links have carried in all.
+    fn count(&mut self, carried: impl Fn(LinkId) -> u64, time: SystemTime) -> bool {
         let new_month = self.usage.turn(time);
-        let mut changes = Vec::new();
+        let mut changes = false;
         for link in &mut self.links {
             let bytes = carried(link.link);
             let more = bytes.saturating_sub(link.seen_bytes);
             link.seen_bytes = bytes;
             link.unsaved_bytes += more;
             self.usage.add(&link.name, more);
-            let before = (link.used_up, link.role_now());
+            let before = link.used_up;
             link.used_up = self.usage.of(&link.name) >= link.cap_bytes;
-            if link.used_up && !before.0 {
+            changes |= link.used_up != before;
+            if link.used_up && !before {
                 note_used_up(link);
-            } else if new_month && before.0 {
+            } else if new_month && before {
                 tracing::info!(link = link.name, "a new month: the link's data cap is free again");
-            }
-            if link.role_now() != before.1 {
-                changes.push((link.link, link.role_now()));
             }
         }
         changes
@@ -179,12 +199,13 @@ fn note_used_up(link: &Capped) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bonding_proto::config::{Security, UdpFlows};
+    use bonding_proto::view::LinkRole;
 
     use super::*;
 
-    fn plan(name: &str, role: LinkRole, cap: Option<u64>) -> LinkPlan {
+    pub(crate) fn plan(name: &str, role: LinkRole, cap: Option<u64>) -> LinkPlan {
         LinkPlan {
             name: name.to_owned(),
             interface: None,
@@ -218,25 +239,42 @@ mod tests {
         ];
         let load = |time| Caps::load(&links, file.clone(), at(time), Instant::ZERO).unwrap();
         let mut caps = load(NOVEMBER);
-        assert_eq!(caps.count(|_| 999, at(NOVEMBER)), []);
-        assert_eq!((caps.of(LinkId(0)), caps.role(LinkId(0))), (None, None));
+        assert!(caps.count(|_| 999, at(NOVEMBER)), "the spare one's is used up");
+        assert_eq!((caps.of(LinkId(0)), caps.is_used_up(LinkId(0))), (None, false));
         assert_eq!(caps.of(LinkId(1)), Some(Cap { used_bytes: 999, cap_bytes: 1_000 }));
-        assert_eq!(caps.role(LinkId(2)), Some(LinkRole::Never), "that is less than a backup");
+        assert!(caps.is_used_up(LinkId(2)));
         caps.save();
 
         // Another run, whose core counts from nothing.
         let mut caps = load(NOVEMBER);
-        assert_eq!(caps.count(|_| 0, at(NOVEMBER)), []);
-        assert_eq!(caps.count(|_| 1, at(NOVEMBER)), [(LinkId(1), LinkRole::Backup)]);
-        assert_eq!(caps.count(|_| 5, at(NOVEMBER)), [], "once");
+        assert!(!caps.count(|_| 0, at(NOVEMBER)) && !caps.is_used_up(LinkId(1)));
+        assert!(caps.count(|_| 1, at(NOVEMBER)) && caps.is_used_up(LinkId(1)));
+        assert!(!caps.count(|_| 5, at(NOVEMBER)), "once");
         assert_eq!(caps.of(LinkId(1)).unwrap().used_bytes, 1_004);
         caps.save();
 
         let mut caps = load(NOVEMBER);
-        assert_eq!(caps.role(LinkId(1)), Some(LinkRole::Backup), "from the start");
-        assert_eq!(caps.count(|_| 7, at(DECEMBER)), [(LinkId(1), LinkRole::Secondary)]);
+        assert!(caps.is_used_up(LinkId(1)), "from the start");
+        assert!(caps.count(|_| 7, at(DECEMBER)) && !caps.is_used_up(LinkId(1)));
         assert_eq!(caps.of(LinkId(1)).unwrap().used_bytes, 7);
-        assert_eq!(load(DECEMBER).role(LinkId(1)), Some(LinkRole::Secondary));
+        assert!(!load(DECEMBER).is_used_up(LinkId(1)));
+    }
+
+    #[test]
+    fn a_cap_that_is_set_later_counts_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("client.usage");
+        let mut caps =
+            Caps::load(&[plan("lte", LinkRole::Primary, None)], file, SystemTime::now(), Instant::ZERO)
+                .unwrap();
+        let link = (LinkId(0), "lte");
+        caps.set(link, Some(1_000), 70_000).unwrap();
+        assert!(!caps.count(|_| 70_500, SystemTime::now()));
+        assert_eq!(caps.of(LinkId(0)), Some(Cap { used_bytes: 500, cap_bytes: 1_000 }));
+        caps.set(link, Some(400), 70_500).unwrap();
+        assert!(caps.is_used_up(LinkId(0)), "at once");
+        caps.set(link, None, 70_500).unwrap();
+        assert_eq!((caps.of(LinkId(0)), caps.is_used_up(LinkId(0))), (None, false));
     }
 
     #[test]
@@ -244,7 +282,7 @@ mod tests {
         let file = PathBuf::from("/nonexistent/client.usage");
         let mut caps =
             Caps::load(&[plan("adsl", LinkRole::Primary, None)], file, at(NOVEMBER), Instant::ZERO).unwrap();
-        assert_eq!(caps.count(|_| 1, at(NOVEMBER)), []);
+        assert!(!caps.count(|_| 1, at(NOVEMBER)));
         caps.save();
         assert!(!caps.complained);
     }

@@ -54,6 +54,11 @@ impl Choice {
         Self { split, rules }
     }
 
+    /// Whether it is made from the same settings as another, which costs no look at the rules.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.split == other.split && Arc::ptr_eq(&self.rules, &other.rules)
+    }
+
     /// Whether no connection ends at the bond.
     pub(super) fn is_off(&self) -> bool {
         self.split == Split::Off

@@ -182,6 +182,11 @@ impl Splitter {
         self.both.as_fd()
     }
 
+    /// These say from now on which connections are split. Those that are go on.
+    pub(super) fn set_choice(&mut self, choice: Choice) {
+        self.choice = choice;
+    }
+
     /// Connections that went as packets so far.
     pub(super) const fn as_packets(&self) -> AsPackets {
         self.as_packets
@@ -290,6 +295,9 @@ impl Splitter {
         self.listen(client, device, addresses, now);
         let Some(redirecting) = device.redirecting().and_then(Option::as_mut) else { return false };
         redirecting.is_active = client.stream_session().is_some();
+        if !redirecting.choice.is(&self.choice) {
+            redirecting.choice = self.choice.clone();
+        }
         redirecting.now = Duration::from_nanos(now.as_nanos());
         redirecting.hairpin.handle_timeout(redirecting.now, &mut redirecting.back);
         // What is over is known before anything is opened, which may get its number.

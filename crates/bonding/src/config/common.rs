@@ -151,15 +151,21 @@ pub(super) fn split(mut section: Section<'_, '_>) -> Split {
 }
 
 fn scheduler(mut section: Section<'_, '_>) -> Policy {
-    let choices = [
-        ("adaptive", Policy::Adaptive),
-        ("score", Policy::Score),
-        ("redundant", Policy::Redundant),
-        ("round_robin", Policy::RoundRobin),
-    ];
+    let policies = [Policy::Adaptive, Policy::Score, Policy::Redundant, Policy::RoundRobin];
+    let choices = policies.map(|policy| (policy_word(policy), policy));
     let policy = section.item("policy").and_then(|item| item.choice(&choices));
     section.finish(&[]);
     policy.unwrap_or_default()
+}
+
+/// A policy as it is written.
+pub fn policy_word(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Adaptive => "adaptive",
+        Policy::Score => "score",
+        Policy::Redundant => "redundant",
+        Policy::RoundRobin => "round_robin",
+    }
 }
 
 fn heartbeat(mut section: Section<'_, '_>) -> Duration {

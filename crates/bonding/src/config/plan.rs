@@ -96,11 +96,13 @@ fn peer(peer: &Peer) -> PeerPlan {
 
 fn run(sending: &Sending, status: &Status, mss_clamp: bool) -> RunPlan {
     RunPlan {
-        policy: sending.policy,
+        sending: bonding_proto::config::Sending {
+            policy: sending.policy,
+            recovery: sending.recovery,
+            rules: sending.rules.as_slice().into(),
+        },
         heartbeat_interval: sending.heartbeat_interval,
-        recovery: sending.recovery,
         compression: sending.compression,
-        rules: sending.rules.as_slice().into(),
         mss_clamp,
         status_interval: status.interval,
         state_file: status.state_file(),

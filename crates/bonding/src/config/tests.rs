@@ -244,7 +244,7 @@ fn rules_are_read_in_their_order() {
         (ping.protocol, ping.dscp, ping.class),
         (Some(RuleProtocol::Icmp), Some(7), Some(Class::Interactive))
     );
-    assert_eq!(*config.plan().run.rules, *config.sending.rules);
+    assert_eq!(*config.plan().run.sending.rules, *config.sending.rules);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Host};
-use crate::engine::command::Command;
+use crate::engine::command::{Command, LinkOrder};
 use crate::flows::{LIMIT_DEFAULT, LIMIT_MAX, Sort, Wanted};
 use crate::invitation::HOSTS_MAX;
 
@@ -49,6 +49,15 @@ pub enum Request {
     },
     /// Make a new key for this client.
     Rekey,
+    /// Read the configuration file again.
+    Reload,
+    /// Use a client's link for something else.
+    Link {
+        /// Its name.
+        name: String,
+        /// `"demote"`, `"enable"` or `{"priority":N}`.
+        order: LinkOrder,
+    },
     /// Remove a client.
     Revoke {
         /// Its name.
@@ -62,6 +71,7 @@ const WORDS: &[(&str, Request)] = &[
     ("clients", Request::Clients),
     ("flows", Request::Flows { limit: LIMIT_DEFAULT, sort: Sort::Rate }),
     ("rekey", Request::Rekey),
+    ("reload", Request::Reload),
 ];
 
 const fn limit() -> usize {
@@ -89,19 +99,21 @@ impl Request {
         let word = WORDS.iter().find(|(word, _)| *word == line);
         word.map(|(_, request)| request.clone()).ok_or_else(|| {
             let words: Vec<&str> =
-                WORDS.iter().map(|(word, _)| *word).chain(["invite", "expire", "revoke"]).collect();
+                WORDS.iter().map(|(word, _)| *word).chain(["link", "invite", "expire", "revoke"]).collect();
             let shown: String = line.chars().take(40).collect();
             format!("unknown request \"{shown}\"; known: {}", words.join(", "))
         })
     }
 
-    /// The engine's command for it; `None`: the status, which needs no command.
+    /// The engine's command for it; `None`: the status, which needs no command, or a reload, for
+    /// which the file is read first.
     ///
     /// # Errors
     /// The mistake in an argument.
     pub fn command(&self) -> Result<Option<Command>, String> {
         Ok(Some(match self {
-            Self::Status => return Ok(None),
+            Self::Status | Self::Reload => return Ok(None),
+            Self::Link { name, order } => Command::Link { name: config::name(name)?, order: *order },
             Self::Clients => Command::Clients { after: None },
             Self::Flows { limit, sort } => {
                 if !(1..=LIMIT_MAX).contains(limit) {
@@ -183,6 +195,15 @@ mod tests {
             (revoke, r#"{"request":"revoke","name":"home"}"#),
             (expire("90d"), r#"{"request":"expire","name":"home","after":"90d"}"#),
             (Request::Rekey, "rekey"),
+            (Request::Reload, "reload"),
+            (
+                Request::Link { name: "adsl".to_owned(), order: LinkOrder::Priority(3) },
+                r#"{"request":"link","name":"adsl","order":{"priority":3}}"#,
+            ),
+            (
+                Request::Link { name: "adsl".to_owned(), order: LinkOrder::Demote },
+                r#"{"request":"link","name":"adsl","order":"demote"}"#,
+            ),
             (Request::Flows { limit: LIMIT_DEFAULT, sort: Sort::Rate }, "flows"),
             (
                 Request::Flows { limit: 7, sort: Sort::Delay },
@@ -201,7 +222,10 @@ mod tests {
     #[test]
     fn an_invalid_request_is_answered_with_the_reason() {
         let cases = [
-            ("", "unknown request \"\"; known: status, clients, flows, rekey, invite, expire, revoke"),
+            (
+                "",
+                "unknown request \"\"; known: status, clients, flows, rekey, reload, link, invite, expire, revoke",
+            ),
             ("invite home", "unknown request \"invite home\""),
             ("{", "malformed request: EOF"),
             (r#"{"request":"invite"}"#, "malformed request: missing field `name`"),

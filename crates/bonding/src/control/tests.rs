@@ -131,7 +131,7 @@ fn requests_may_come_in_pieces_and_unknown_ones_are_answered() {
     });
     assert_eq!(
         answers,
-        "{\"hello\":1}\n{\"hello\":1}\n{\"error\":\"unknown request \\\"what\\\"; known: status, clients, flows, rekey, invite, expire, revoke\"}\n"
+        "{\"hello\":1}\n{\"hello\":1}\n{\"error\":\"unknown request \\\"what\\\"; known: status, clients, flows, rekey, reload, link, invite, expire, revoke\"}\n"
     );
 }
 

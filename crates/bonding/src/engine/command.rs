@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use bonding_proto::endpoint::SessionId;
 
 use crate::config::{Host, Ports};
+use crate::engine::reload::NewPlan;
 use crate::flows::{Top, Wanted};
 
 /// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Invite a client.
     Invite {
@@ -44,11 +45,32 @@ pub enum Command {
     },
     /// Make a new key for this client.
     Rekey,
+    /// Use a client's link for something else.
+    Link {
+        /// The link's name.
+        name: String,
+        /// What for.
+        order: LinkOrder,
+    },
+    /// Run on the plan of a file that was read again.
+    Reload(NewPlan),
     /// Remove a client, or an invitation that is not used yet.
     Revoke {
         /// The name of the client or of the invitation.
         name: String,
     },
+}
+
+/// What a client's link is to be from now on, until the next reload or the end of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkOrder {
+    /// A backup.
+    Demote,
+    /// What it is by the file; primary if it is not to serve by it.
+    Enable,
+    /// Preferred like this: lower before higher.
+    Priority(u8),
 }
 
 /// The answer to a command.
@@ -68,6 +90,10 @@ pub enum Reply {
     Expiring(Expiring),
     /// To [`Command::Rekey`].
     Rekeying(Rekeying),
+    /// To [`Command::Link`].
+    Ordered(Ordered),
+    /// To [`Command::Reload`].
+    Reloaded(Reloaded),
 }
 
 /// A place in the list of clients: when the client enrolled, in seconds since 1970, and its
@@ -176,4 +202,29 @@ pub struct Expiring {
 pub struct Rekeying {
     /// The new public key, in base64.
     pub public_key: String,
+}
+
+/// A file was read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// A line for each change that took effect.
+    pub changed: Vec<String>,
+    /// The keys whose change takes effect at the next start.
+    pub at_next_start: Vec<String>,
+    /// What the file says without effect, each with its place.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// A link is for something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Its name.
+    pub name: String,
+    /// What it is for now.
+    pub role: String,
+    /// Lower is preferred.
+    pub priority: u8,
+    /// It is for something else than the file says.
+    pub by_hand: bool,
 }

@@ -119,7 +119,15 @@ pub(crate) trait Shell<M> {
     ///
     /// # Errors
     /// The reason why it is not done, for a person.
-    fn handle_command(&mut self, machine: &mut M, command: Command, now: Instant) -> Result<Reply, String>;
+    fn handle_command(
+        &mut self,
+        machine: &mut M,
+        sockets: &mut Sockets,
+        command: Command,
+        now: Instant,
+    ) -> Result<Reply, String>;
+    /// How often the service is given a snapshot.
+    fn status_interval(&self) -> Duration;
     /// Tells the names of links and, without a link, of sessions' peers.
     fn tell_names(&self, _name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {}
     /// Everything known now.
@@ -180,8 +188,8 @@ pub(crate) struct Engine<M, D> {
     poller: Poller,
     clock: Clock,
     watch: Watch,
-    status_interval: Duration,
-    status_at: Instant,
+    /// When the service was given a snapshot last.
+    status_from: Instant,
     retry_at: Instant,
     /// Up to this moment the machine has done its due work. Work that becomes due while the machine
     /// is drained, which may take a while, is not late.
@@ -217,7 +225,6 @@ pub(crate) struct Parts<M, D> {
     pub(crate) poller: Poller,
     /// The one that the machine was made with.
     pub(crate) clock: Clock,
-    pub(crate) status_interval: Duration,
     /// The file that records the machine's decisions.
     pub(crate) trace: Option<TraceFile>,
 }
@@ -225,7 +232,7 @@ pub(crate) struct Parts<M, D> {
 /// The engine as a service sees it.
 struct Window<'a, M> {
     machine: &'a mut M,
-    sockets: &'a Sockets,
+    sockets: &'a mut Sockets,
     device: TunCounters,
     shell: &'a mut dyn Shell<M>,
     now: Instant,
@@ -238,14 +245,13 @@ impl<M> Running for Window<'_, M> {
     }
 
     fn command(&mut self, command: Command) -> Result<Reply, String> {
-        self.shell.handle_command(self.machine, command, self.now)
+        self.shell.handle_command(self.machine, self.sockets, command, self.now)
     }
 }
 
 impl<M: StateMachine, D: Device> Engine<M, D> {
     pub(crate) fn new(parts: Parts<M, D>) -> Result<Self, LoopError> {
-        let Parts { mut machine, device, sockets, monitor, signals, poller, clock, status_interval, trace } =
-            parts;
+        let Parts { mut machine, device, sockets, monitor, signals, poller, clock, trace } = parts;
         if let Some(trace) = &trace {
             machine.set_trace(trace.level());
         }
@@ -267,8 +273,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             poller,
             clock,
             watch,
-            status_interval,
-            status_at: clock.now() + status_interval,
+            status_from: clock.now(),
             retry_at: clock.now(),
             seen: Instant::ZERO,
             ready: Vec::new(),
@@ -329,7 +334,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
         let soonest = [retry, shell.tend_at()].into_iter().flatten().min();
-        let mut wait = self.wait_for([Some(self.status_at), soonest, self.gathering.look_at()]);
+        let status_at = self.status_from + shell.status_interval();
+        let mut wait = self.wait_for([Some(status_at), soonest, self.gathering.look_at()]);
         let unmoved = self.streams_left.then_some(Duration::ZERO);
         let due = [shell.due_in(), service.due_in(), unmoved].into_iter().flatten().min();
         wait = wait.min(due.unwrap_or(Duration::MAX));
@@ -362,12 +368,9 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if let Some(trace) = &mut self.trace {
             trace.take(&mut self.machine, &|name| shell.tell_names(name), now);
         }
-        if now >= self.status_at {
-            self.status_at = now + self.status_interval;
-            let device = self.device.counters();
-            let (machine, sockets) = (&mut self.machine, &self.sockets);
-            let window = Window { machine, sockets, device, shell: &mut *shell, now };
-            service.handle_interval(&window.snapshot());
+        if now >= self.status_from + shell.status_interval() {
+            self.status_from = now;
+            service.handle_interval(&self.window(shell, now).snapshot());
         }
         if retry.is_some_and(|at| now >= at) {
             self.retry_at = now + RETRY_INTERVAL;
@@ -397,6 +400,12 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         own.min(wait)
     }
 
+    /// This engine as a service sees it.
+    fn window<'a>(&'a mut self, shell: &'a mut dyn Shell<M>, now: Instant) -> Window<'a, M> {
+        let device = self.device.counters();
+        Window { machine: &mut self.machine, sockets: &mut self.sockets, device, shell, now }
+    }
+
     /// Serves the rare inputs and notes the ready sockets; gives whether TUN is ready.
     fn dispatch(
         &mut self,
@@ -411,7 +420,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 TUN_TOKEN => tun_ready = true,
                 SIGNALS_TOKEN => {
                     if self.signals.poll_signal() == Some(Signal::Reload) {
-                        service.handle_reload();
+                        let now = self.clock.now();
+                        service.handle_reload(&mut self.window(shell, now));
                     }
                 }
                 MONITOR_TOKEN => {
@@ -425,9 +435,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 GENERATION_TOKEN => self.watch.handle_ready(),
                 SERVICE_TOKEN => {
                     let now = self.clock.now();
-                    let device = self.device.counters();
-                    let (machine, sockets) = (&mut self.machine, &self.sockets);
-                    service.handle_ready(&mut Window { machine, sockets, device, shell: &mut *shell, now });
+                    service.handle_ready(&mut self.window(shell, now));
                 }
                 token => {
                     let Some(id) = self.sockets.id(token) else { continue };

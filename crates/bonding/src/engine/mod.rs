@@ -13,6 +13,7 @@ mod gathering;
 mod moderation;
 pub mod overhead;
 pub mod plan;
+pub mod reload;
 pub(crate) mod setup;
 pub(crate) mod sockets;
 #[cfg(test)]
@@ -38,7 +39,7 @@ pub trait Service {
     /// The status interval has passed.
     fn handle_interval(&mut self, snapshot: &Snapshot);
     /// SIGHUP.
-    fn handle_reload(&mut self);
+    fn handle_reload(&mut self, running: &mut dyn Running);
     /// The loop begins.
     fn handle_start(&mut self) {}
     /// How long until there is work for [`Self::handle_due`].

@@ -3,14 +3,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bonding_os::capture::Scope;
 use bonding_os::nat::Reach;
-use bonding_proto::config::{ClientConfig, Policy, Prefix, RecoveryConfig, UdpFlows};
+use bonding_proto::config::{ClientConfig, Prefix, Sending, UdpFlows};
 use bonding_proto::crypto::keys::PublicKey;
-use bonding_proto::qos::Rule;
 use bonding_proto::units::BitRate;
 use bonding_proto::view::LinkRole;
 
@@ -32,16 +30,12 @@ pub struct TunnelPlan {
 /// How the session sends, and how often it reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunPlan {
-    /// Link selection.
-    pub policy: Policy,
+    /// Link selection, the repair of losses, and which class packets belong to.
+    pub sending: Sending,
     /// How often each link is measured.
     pub heartbeat_interval: Duration,
-    /// The repair of losses.
-    pub recovery: RecoveryConfig,
     /// Whether the bytes of connections that end here are compressed.
     pub compression: Compression,
-    /// Which class packets belong to.
-    pub rules: Arc<[Rule]>,
     /// Whether TCP connections are told to send segments that the links carry.
     pub mss_clamp: bool,
     /// How often [`super::Service::handle_interval`] is called.

@@ -171,14 +171,15 @@ pub(crate) fn tun(plan: &TunnelPlan, auto: u16) -> Result<Tun, RunError> {
     Ok(tun)
 }
 
-/// Routes the prefixes through the device that its own addresses do not route there already.
-pub(crate) fn routes(tun: &Tun, own: &[Prefix], prefixes: &[Prefix]) -> Result<(), RunError> {
+/// Routes the prefixes through the device with this index that its own addresses do not route there
+/// already.
+pub(crate) fn routes(index: u32, own: &[Prefix], prefixes: &[Prefix]) -> Result<(), RunError> {
     let own = own.iter().map(|prefix| cidr(*prefix)).collect::<Result<Vec<_>, _>>()?;
     let mut requests = Requests::open()?;
     for prefix in prefixes {
         let prefix = cidr(*prefix)?;
         if !own.iter().any(|own| own.contains(prefix)) {
-            requests.add_route(tun.index(), prefix)?;
+            requests.add_route(index, prefix)?;
         }
     }
     Ok(())

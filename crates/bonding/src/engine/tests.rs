@@ -150,8 +150,17 @@ impl Shell<Machine> for Quiet {
         machine.packets.extend(self.events.take());
         !machine.packets.is_empty()
     }
-    fn handle_command(&mut self, _: &mut Machine, _: Command, _: Instant) -> Result<Reply, String> {
+    fn handle_command(
+        &mut self,
+        _: &mut Machine,
+        _: &mut Sockets,
+        _: Command,
+        _: Instant,
+    ) -> Result<Reply, String> {
         unreachable!("the service has no descriptor")
+    }
+    fn status_interval(&self) -> Duration {
+        Duration::from_secs(3600)
     }
     fn snapshot(&self, _: &Machine, _: &Sockets, _: Instant) -> Snapshot {
         unreachable!("the status interval is an hour")
@@ -164,7 +173,7 @@ impl Service for Quiet {
     }
     fn handle_ready(&mut self, _: &mut dyn Running) {}
     fn handle_interval(&mut self, _: &Snapshot) {}
-    fn handle_reload(&mut self) {}
+    fn handle_reload(&mut self, _: &mut dyn Running) {}
 }
 
 struct World {
@@ -210,7 +219,6 @@ impl World {
             signals: Signals::install().unwrap(),
             poller,
             clock,
-            status_interval: Duration::from_secs(3600),
             trace: None,
         })
         .unwrap();

@@ -60,21 +60,8 @@ impl Roster {
     /// Reads the register beside the server's private key. Gives every client as well.
     pub(super) fn open(plan: &ServerPlan, public_key: PublicKey) -> Result<(Self, Vec<Entry>), RunError> {
         let mut register = Register::open(&plan.private_key_file)?;
-        let configured = Configured {
-            networks: plan.tunnel.addresses.clone(),
-            taken: plan.clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect(),
-            names: plan.clients.iter().map(|client| client.config.name.clone()).collect(),
-        };
-        let named_twice = register.clients().iter().find(|client| configured.names.contains(&client.name));
-        if let Some(client) = named_twice {
-            return Err(RunError::NameTaken(client.name.clone()));
-        }
-        let known = |client: &&Client| {
-            plan.clients.iter().any(|other| other.config.public_key == Some(client.public_key))
-        };
-        if let Some(client) = register.clients().iter().find(known) {
-            return Err(RunError::KeyTaken(client.name.clone()));
-        }
+        let configured = configured(plan);
+        check_taken(&register, plan)?;
         for name in register.fit(&configured)? {
             tracing::warn!(
                 client = name,
@@ -85,6 +72,25 @@ impl Roster {
         let mut entries = roster.configured_entries(plan)?;
         entries.extend(roster.register.clients().iter().map(|client| roster.entry(client)));
         Ok((roster, entries))
+    }
+
+    /// The configuration has these clients from now on; gives them. Nothing is changed on an error.
+    pub(super) fn reload(&mut self, plan: &ServerPlan) -> Result<Vec<Entry>, String> {
+        check_taken(&self.register, plan).map_err(|error| error.to_string())?;
+        let configured = configured(plan);
+        let is_taken =
+            |address: &IpAddr| configured.taken.iter().any(|prefix| lease::contains(*prefix, *address));
+        let moved = self.register.clients().iter().find(|client| client.addresses.iter().any(is_taken));
+        if let Some(client) = moved {
+            return Err(format!(
+                "a [[client]] takes an address of \"{}\", a client that was invited, which gets another one only at \
+                 the next start",
+                client.name
+            ));
+        }
+        let entries = self.configured_entries(plan).map_err(|error| error.to_string())?;
+        self.configured = configured;
+        Ok(entries)
     }
 
     /// Without root's other rights the server cannot write another user's folder. The warning comes
@@ -215,6 +221,27 @@ impl Roster {
     pub(super) fn has_invitations(&self, now: SystemTime) -> bool {
         self.register.has_invitations(now)
     }
+}
+
+fn configured(plan: &ServerPlan) -> Configured {
+    Configured {
+        networks: plan.tunnel.addresses.clone(),
+        taken: plan.clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect(),
+        names: plan.clients.iter().map(|client| client.config.name.clone()).collect(),
+    }
+}
+
+/// A client that was invited has neither the name nor the key of a configured one.
+fn check_taken(register: &Register, plan: &ServerPlan) -> Result<(), RunError> {
+    for client in register.clients() {
+        if plan.clients.iter().any(|other| other.config.name == client.name) {
+            return Err(RunError::NameTaken(client.name.clone()));
+        }
+        if plan.clients.iter().any(|other| other.config.public_key == Some(client.public_key)) {
+            return Err(RunError::KeyTaken(client.name.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn host(address: IpAddr) -> Prefix {

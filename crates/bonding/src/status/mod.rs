@@ -32,6 +32,9 @@ pub enum Role {
 pub struct Status {
     /// Which side.
     pub role: Role,
+    /// `[scheduler] policy` of what this side sends.
+    #[serde(default)]
+    pub policy: String,
     /// A server's is up when one of its clients' is.
     pub session: Session,
     /// A client's key, where any link is sealed.
@@ -187,6 +190,9 @@ pub struct Link {
     /// The bytes of that it has carried in this month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap_used_bytes: Option<u64>,
+    /// On a client: an operator has set its role or its priority, until a reload or the next start.
+    #[serde(default)]
+    pub by_hand: bool,
     /// On a client: why it is down, as far as that is known, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

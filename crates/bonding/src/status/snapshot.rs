@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use bonding_proto::config::Prefix;
+use bonding_proto::config::{Policy, Prefix};
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::link::Cause;
@@ -13,7 +13,7 @@ use super::{
     AsPackets, Client, Compression, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Routing, Session,
     Status, Streams, Tunnel,
 };
-use crate::config::role_word;
+use crate::config::{policy_word, role_word};
 use crate::report::{link_metrics, link_statistics, state_word};
 
 /// The figures of one moment.
@@ -21,6 +21,8 @@ use crate::report::{link_metrics, link_statistics, state_word};
 pub struct Snapshot {
     /// Which side.
     pub role: Role,
+    /// The rule that picks links.
+    pub policy: Policy,
     /// A client's key.
     pub key: Option<Key>,
     /// What a client captures.
@@ -75,6 +77,8 @@ pub struct LinkLabel {
     pub local: Option<IpAddr>,
     /// Its data cap, if it has one.
     pub cap: Option<Cap>,
+    /// It is for something else than the file says.
+    pub by_hand: bool,
     /// Why it is down, as far as that is known.
     pub trouble: Option<String>,
 }
@@ -136,6 +140,7 @@ impl Snapshot {
             .collect();
         Status {
             role: self.role,
+            policy: policy_word(self.policy).to_owned(),
             session: overall(&sessions, server),
             key: self.key.clone(),
             tunnel: Tunnel {
@@ -283,6 +288,7 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         queue_ms: queue.map(millis),
         cap_bytes: label.cap.map(|cap| cap.cap_bytes),
         cap_used_bytes: label.cap.map(|cap| cap.used_bytes),
+        by_hand: label.by_hand,
         trouble: label.trouble,
         control: control(&figures.control),
     }

@@ -49,6 +49,7 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
             interface: Some("wg0".to_owned()),
             local: Some("10.200.0.1".parse().unwrap()),
             cap: None,
+            by_hand: false,
             trouble: None,
         }],
         cipher: None,
@@ -96,6 +97,7 @@ pub(crate) fn snapshot(role: Role, sessions: Vec<SessionSnapshot>) -> Snapshot {
     let address = Prefix { address: "192.168.50.1".parse().unwrap(), length: 24 };
     Snapshot {
         role,
+        policy: bonding_proto::config::Policy::Adaptive,
         key: None,
         routing: None,
         interface: "tun-bond".to_owned(),
@@ -122,7 +124,7 @@ fn a_client_answers_in_the_documented_shape() {
     assert_eq!(
         json,
         serde_json::json!({
-            "role": "client",
+            "role": "client", "policy": "adaptive",
             "session": {
                 "state": "up", "since": "2025-11-21T23:06:40Z", "peer": "10.200.0.1", "cipher": "none",
                 "hybrid": false, "rekeys": 0
@@ -133,7 +135,7 @@ fn a_client_answers_in_the_documented_shape() {
                 "remote": "10.200.0.1:54321", "state": "SATURATED", "role": "primary", "priority": 1,
                 "score": 1225, "rtt_ms": 22.5, "rtt_min_ms": 11.25, "mtu": 1492, "flows": 1, "loss_permille": 0, "tx_mbps": 8.2,
                 "rx_mbps": 4.1, "capacity_mbps": 10.0, "utilisation": 0.82, "tx_bytes": 2, "tx_marked": 0,
-                "rx_bytes": 18432156, "queue_ms": 11.25,
+                "rx_bytes": 18432156, "queue_ms": 11.25, "by_hand": false,
                 "control": {
                     "phase": "steady", "cause": "own_queue", "caused_ago_ms": 1500.0, "capacity_mbps": null,
                     "queue_ms": 3.25, "base_delay_ms": -1.5, "noise_ms": 2.0, "volatility_permille": 12

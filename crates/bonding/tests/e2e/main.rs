@@ -13,6 +13,7 @@ mod flows;
 mod lifecycle;
 mod obstacles;
 mod operation;
+mod reload;
 mod sealed;
 mod streams;
 mod trace;
@@ -110,6 +111,9 @@ const TESTS: &[(&str, Test)] = &[
         capture::a_network_that_the_server_knows_keeps_its_addresses,
     ),
     ("captured_traffic_falls_back_where_it_may", capture::captured_traffic_falls_back_where_it_may),
+    ("no_ping_is_lost_by_a_reload", reload::no_ping_is_lost_by_a_reload),
+    ("a_link_is_used_otherwise_by_hand", reload::a_link_is_used_otherwise_by_hand),
+    ("clients_of_the_file_come_and_go", reload::clients_of_the_file_come_and_go),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];
