@@ -222,8 +222,8 @@ impl Classifier {
         }
     }
 
-    /// These rules decide from now on. Flows keep their ids; a flow that was realtime by a rule is
-    /// so for [`HOLD`] more.
+    /// These rules decide from now on. Flows keep their ids; a flow that was realtime by a rule
+    /// stays so for two seconds.
     pub fn set_rules(&mut self, rules: Arc<[Rule]>) {
         self.rules = rules;
         // The next packet of each flow says whether a rule duplicates it.
