@@ -425,8 +425,8 @@ fn keys_with(client_has: bool, server_has: bool) -> Result<(TransportKeys, Trans
     }
 }
 
-/// Whoever knows both private keys, both ephemeral keys and the pre-shared key, as after breaking
-/// Diffie-Hellman, still lacks the secret.
+/// An attacker that knows both private keys, both ephemeral keys and the pre-shared key, as after
+/// breaking Diffie-Hellman, still lacks the secret.
 #[test]
 fn keys_depend_on_the_secret_beside_all_that_diffie_hellman_gives() {
     let (without, _) = keys_with(false, false).unwrap();

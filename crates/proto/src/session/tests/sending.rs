@@ -21,11 +21,9 @@ fn capacities(pair: &Pair) -> [u64; 2] {
     [of(&pair.sides[0]), of(&pair.sides[1])]
 }
 
-#[test]
-fn no_change_of_sending_loses_or_reorders_a_packet() {
-    let mut pair = Pair::new(&LINKS);
-    pair.run(500, |_| ());
-    let rule = Rule {
+/// A rule that sends each packet of UDP twice.
+fn doubled() -> Rule {
+    Rule {
         protocol: Some(RuleProtocol::Udp),
         ports: Vec::new(),
         source: Vec::new(),
@@ -34,12 +32,18 @@ fn no_change_of_sending_loses_or_reorders_a_packet() {
         class: Some(Class::Bulk),
         duplicate: true,
         split: None,
-    };
+    }
+}
+
+#[test]
+fn no_change_of_sending_loses_or_reorders_a_packet() {
+    let mut pair = Pair::new(&LINKS);
+    pair.run(500, |_| ());
     let recovery = RecoveryConfig { resend: false, fec: Fec::Fixed(100) };
     let changes = [
         sending(Policy::RoundRobin),
         sending(Policy::Redundant),
-        Sending { rules: [rule].into(), ..sending(Policy::Score) },
+        Sending { rules: [doubled()].into(), ..sending(Policy::Score) },
         Sending { recovery, ..sending(Policy::Adaptive) },
         sending(Policy::Adaptive),
     ];
@@ -63,20 +67,10 @@ fn no_change_of_sending_loses_or_reorders_a_packet() {
 
 #[test]
 fn a_rule_that_is_gone_duplicates_nothing_more() {
-    let rule = Rule {
-        protocol: Some(RuleProtocol::Udp),
-        ports: Vec::new(),
-        source: Vec::new(),
-        destination: Vec::new(),
-        dscp: None,
-        class: Some(Class::Bulk),
-        duplicate: true,
-        split: None,
-    };
     let mut pair = Pair::new(&LINKS);
     pair.run(500, |_| ());
     let mut copies = Vec::new();
-    for rules in [vec![rule], Vec::new()] {
+    for rules in [vec![doubled()], Vec::new()] {
         let change = Sending { rules: rules.into(), ..sending(Policy::Adaptive) };
         let now = pair.now;
         pair.sides[0].set_sending(&change, now);
