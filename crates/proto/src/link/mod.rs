@@ -376,6 +376,17 @@ impl Link {
         }
     }
 
+    /// It failed and is proven again, but must wait, for it flaps.
+    pub fn only_waits(&self) -> bool {
+        self.liveness.health.only_waits()
+    }
+
+    /// It need not wait any longer.
+    pub fn end_wait(&mut self, now: Instant) {
+        self.liveness.health.end_wait(now);
+        self.forget_delivery(now);
+    }
+
     // Heartbeats.
 
     /// The heartbeat that is due may not go yet.

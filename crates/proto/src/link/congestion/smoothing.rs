@@ -11,14 +11,17 @@
 //!   same weights, so that delays, rates and the dead time of the control stay consistent, whatever
 //!   the lag.
 //!
+//! Chance makes no delay that is lower than the average by five deviations: a queue is gone, and what
+//! it did to both values with it. Measured: docs/decisions/0020-what-an-outage-leaves.md.
+//!
 //! Without jitter the average is the newest delay, and nothing lags.
 
 use std::time::Duration;
 
 use super::observation::Observation;
 use super::params::{
-    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, EMPTY_S, KNOWN_AFTER, LEAST_COUNT,
-    LEAST_GAIN, LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
+    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, DRAIN_DEVIATIONS, EMPTY_S, KNOWN_AFTER,
+    LEAST_COUNT, LEAST_GAIN, LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
 };
 use crate::time::Instant;
 
@@ -80,6 +83,12 @@ impl Deviation {
         self.last = Some((now, value_s, last_s));
     }
 
+    /// A long queue is gone, and what it added to the deviation with it.
+    fn on_queue_gone(&mut self) {
+        self.s = self.least.value().map_or(self.s, |least_s| self.s.min(least_s));
+        self.last = None;
+    }
+
     /// What of it counts, seconds.
     fn value_s(&self) -> f64 {
         self.least.value().map_or(self.s, |least_s| self.s.min(least_s * LEAST_GAIN))
@@ -132,7 +141,13 @@ impl Smoothing {
     /// Takes an observation; `delay_us` is its delay less the datagram's own time.
     pub(super) fn on_observation(&mut self, seen: &Observation, delay_us: i64, now: Instant) {
         self.single.on_value(delay_us as f64 / 1e6, Duration::ZERO, now);
-        let most = (self.single.value_s() / EMPTY_S).powi(2).clamp(1.0, AVERAGE_MAX);
+        let single_s = self.single.value_s();
+        let most = (single_s / EMPTY_S).powi(2).clamp(1.0, AVERAGE_MAX);
+        if self.average.delay_s - seen.delay_us as f64 / 1e6 > single_s * DRAIN_DEVIATIONS {
+            self.average = Average { at: self.average.at, ..Average::default() };
+            self.single.on_queue_gone();
+            self.slow.on_queue_gone();
+        }
         self.average.push(seen, most, now);
         self.slow.on_value(self.average.delay_s, SLOW, now);
     }

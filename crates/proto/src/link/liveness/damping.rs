@@ -3,7 +3,8 @@
 //! Such a link is suspect from its first proof, so it carries where no other can, and up after
 //! three. One that failed again within [`STABLE`] of coming up must besides be proven for a second,
 //! then two, four, up to [`DAMPING_MAX`]: what flaps is left alone, and each [`STABLE`] that it
-//! stays up halves that.
+//! stays up halves that. A bond without another link does not wait: it would wait with its only
+//! link.
 
 use std::time::Duration;
 
@@ -33,6 +34,11 @@ impl Damping {
         self.has_failed
     }
 
+    /// It is proven as a failed link must be, and has to wait.
+    pub(super) const fn only_waits(&self) -> bool {
+        self.has_failed && self.proofs >= PROOFS_AFTER_FAILURE
+    }
+
     /// The link is to be asked: more proof may bring it back, not only time.
     pub(super) const fn wants_proof(&self) -> bool {
         !self.has_failed || self.proofs < PROOFS_AFTER_FAILURE
@@ -54,12 +60,17 @@ impl Damping {
             self.returned_at = now;
         }
         let waited = now.saturating_since(self.returned_at) >= self.wait();
-        let is_back = waited && self.proofs >= PROOFS_AFTER_FAILURE;
+        let is_back = waited && self.only_waits();
         if is_back {
-            self.has_failed = false;
-            self.since = now;
+            self.end_wait(now);
         }
         is_back
+    }
+
+    /// The link is back.
+    pub(super) const fn end_wait(&mut self, now: Instant) {
+        self.has_failed = false;
+        self.since = now;
     }
 
     /// The link fails; `was_down`: it was down before.

@@ -57,6 +57,8 @@ pub(in crate::link) struct Health {
     noticed_at: Option<Instant>,
     /// While suspect: when it is down.
     down_at: Option<Instant>,
+    /// The peer said that it failed, and this side did not find that itself.
+    is_told: bool,
     carrier: bool,
     damping: Damping,
 }
@@ -74,6 +76,7 @@ impl Health {
             tried_at: Instant::ZERO,
             noticed_at: None,
             down_at: None,
+            is_told: false,
             carrier: true,
             damping: Damping::new(),
         }
@@ -94,9 +97,21 @@ impl Health {
         self.proven_at
     }
 
-    /// It was up once, and is down for a reason.
+    /// It was up once, and is down for a reason that this side found. What the peer told is not
+    /// told back: the peer would take it for another failure.
     pub(in crate::link) fn has_failed(&self) -> bool {
-        self.damping.has_failed() && self.state == LinkState::Down
+        self.damping.has_failed() && self.state == LinkState::Down && !self.is_told
+    }
+
+    /// It failed and is proven again, but must wait, for it flaps.
+    pub(in crate::link) fn only_waits(&self) -> bool {
+        self.state == LinkState::Suspect && self.damping.only_waits()
+    }
+
+    /// It need not wait any longer.
+    pub(in crate::link) fn end_wait(&mut self, now: Instant) {
+        self.damping.end_wait(now);
+        self.state = LinkState::Up;
     }
 
     /// Whether news of what arrived counts that came over another link: it keeps a link, and brings
@@ -165,6 +180,7 @@ impl Health {
         }
         if is_down {
             self.state = LinkState::Suspect;
+            self.is_told = false;
         }
         let is_back = self.damping.try_return(is_down, now);
         if is_back {
@@ -231,7 +247,10 @@ impl Health {
 
     /// The peer says that the link failed.
     pub(in crate::link) fn on_peer_failure(&mut self, now: Instant) {
+        let was_down = self.state == LinkState::Down;
+        let was_told = self.is_told;
         self.fail(now);
+        self.is_told = was_told || !was_down;
     }
 
     /// The peer was restarted: what was proven is void, but nothing failed.
@@ -280,6 +299,7 @@ impl Health {
         self.unproven_at = None;
         self.damping.on_failure(self.state == LinkState::Down, now);
         self.state = LinkState::Down;
+        self.is_told = false;
     }
 
     /// When an answer is late enough to ask for one.

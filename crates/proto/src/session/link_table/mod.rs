@@ -219,8 +219,7 @@ impl LinkTable {
         let Some(link) = self.links.get_mut(id.index()) else { return };
         let before = link.state();
         change(link);
-        let after = link.state();
-        self.note_state(id, before, after, now);
+        self.note_state(id, before, now);
     }
 
     fn update_all(&mut self, now: Instant, mut change: impl FnMut(&mut Link)) {
@@ -229,7 +228,10 @@ impl LinkTable {
         }
     }
 
-    fn note_state(&mut self, link: LinkId, before: LinkState, after: LinkState, now: Instant) {
+    /// A link's state, which was `before`, may have changed.
+    fn note_state(&mut self, link: LinkId, before: LinkState, now: Instant) {
+        self.end_wait(link, now);
+        let Some(after) = self.links.get(link.index()).map(Link::state) else { return };
         if before == after {
             return;
         }
@@ -240,6 +242,17 @@ impl LinkTable {
             });
         }
         self.changes.add_transition(Transition { link, before, after });
+    }
+
+    /// A proven link that waits because it flaps is used where there is no other.
+    fn end_wait(&mut self, id: LinkId, now: Instant) {
+        if !self.links.get(id.index()).is_some_and(Link::only_waits) {
+            return;
+        }
+        let has_other = self.links.iter().any(|link| link.state() == LinkState::Up && is_in_use(link));
+        if let Some(link) = self.links.get_mut(id.index()).filter(|_| !has_other) {
+            link.end_wait(now);
+        }
     }
 
     /// Time has passed: states may change.
@@ -348,10 +361,9 @@ impl LinkTable {
         let (before, role_before) = (link.state(), link.link_role());
         let known = link.path().current().is_some();
         let moved = link.on_heartbeat(seq_num, heartbeat, path, epoch, now)?;
-        let after = link.state();
         let impact = if role_before == link.link_role() { Impact::MEASURED } else { Impact::ALL };
         self.changes.add(impact);
-        self.note_state(id, before, after, now);
+        self.note_state(id, before, now);
         Ok(moved.filter(|_| known))
     }
 
@@ -394,9 +406,8 @@ impl LinkTable {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         let before = link.state();
         link.on_feedback(feedback, indirect, now)?;
-        let after = link.state();
         self.changes.add(Impact::RATES);
-        self.note_state(id, before, after, now);
+        self.note_state(id, before, now);
         Ok(())
     }
 

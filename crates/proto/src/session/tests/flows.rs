@@ -204,3 +204,20 @@ fn a_peer_that_asks_for_too_many_flows_gets_what_there_is() {
     let known: Vec<_> = world.to.keys().collect();
     assert_eq!(known.len(), 8, "{known:?}");
 }
+
+#[test]
+fn the_only_link_is_used_at_once_when_it_is_back_however_often_it_failed() {
+    let mut world = world(UdpFlows::Auto);
+    world.idle(1_000);
+    for _ in 0..4 {
+        world.cut[0] = true;
+        world.idle(2_500);
+        world.cut[0] = false;
+        world.run(600, |_| ());
+        assert_eq!(world.states(), [LinkState::Up]);
+    }
+    // Each side fails once for each cut, and neither for what the other tells.
+    let is_down = |event: &&Event| matches!(event, Event::LinkState { to: LinkState::Down, .. });
+    assert_eq!(world.events.iter().filter(is_down).count(), 4, "{:?}", world.events);
+    assert_eq!(world.server_events.iter().filter(is_down).count(), 4, "{:?}", world.server_events);
+}

@@ -29,6 +29,8 @@ struct Test {
     from: Instant,
     /// The newest send time seen since then; `None`: none yet.
     at: Option<Instant>,
+    /// It began since a queue stood.
+    stood: bool,
     /// What was delivered before, bit/s.
     delivered_bps: f64,
     /// The queue before, and by how much it should have become shorter, seconds.
@@ -165,7 +167,14 @@ impl DrainTest {
         let before = test.at.replace(seen.sent_at).unwrap_or(test.from);
         let sent_s = seen.sent_at.saturating_since(before).as_secs_f64();
         test.expected_s += sent_s.min(SAMPLE_GAP_MAX_S) * DRAIN_SHARE;
-        if test.expected_s < DRAIN_LEAST_S.max(seen.deviation_s * DRAIN_DEVIATIONS) {
+        let told_s = DRAIN_LEAST_S.max(seen.deviation_s * DRAIN_DEVIATIONS);
+        let is_gone = test.stood && test.before_s <= seen.limit_s;
+        if is_gone || test.before_s - seen.queue_s > test.expected_s + told_s {
+            // It became faster.
+            (self.test, self.mean_s) = (None, seen.queue_s);
+            return None;
+        }
+        if test.expected_s < told_s {
             return None;
         }
         let ended = *test;
@@ -189,7 +198,8 @@ impl DrainTest {
         if !seen.is_searching && (stands || since >= DRAIN_EVERY) {
             let delivered_bps = delivered_bps.min(seen.rate_bps);
             let (from, before_s) = (now, seen.queue_s);
-            self.test = Some(Test { from, at: None, delivered_bps, before_s, expected_s: 0.0 });
+            let test = Test { from, at: None, stood: stands, delivered_bps, before_s, expected_s: 0.0 };
+            self.test = Some(test);
         }
     }
 

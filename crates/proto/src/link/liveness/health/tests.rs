@@ -250,6 +250,22 @@ fn a_link_that_flaps_is_used_less_and_less() {
 }
 
 #[test]
+fn a_link_that_flaps_need_not_wait_once_three_proofs_are_there() {
+    let mut health = Health::new(INTERVAL);
+    prove(&mut health, 900);
+    flap(&mut health, 1_000, 1_000, 4);
+    pass(&mut health, 9_000, 12_000);
+    for (sent, waits) in [(12_000, false), (12_050, false), (12_100, true)] {
+        prove(&mut health, sent);
+        assert_eq!((health.state(), health.only_waits()), (LinkState::Suspect, waits), "{sent}");
+    }
+    health.end_wait(ms(12_120));
+    assert_eq!((health.state(), health.only_waits()), (LinkState::Up, false));
+    // It is a link like others again.
+    assert_eq!(pass(&mut health, 12_120, 12_300), []);
+}
+
+#[test]
 fn what_flapped_is_forgiven_when_it_stays() {
     let mut health = Health::new(INTERVAL);
     prove(&mut health, 900);
@@ -288,7 +304,11 @@ fn what_the_peer_gave_up_is_down() {
     let mut health = Health::new(INTERVAL);
     prove(&mut health, 100);
     health.on_peer_failure(ms(130));
-    assert_eq!((health.state(), health.has_failed()), (LinkState::Down, true));
+    assert_eq!(health.state(), LinkState::Down);
+    assert!(!health.has_failed(), "told back, it would be another failure there");
+    // What this side finds itself is told.
+    health.on_carrier(false, ms(140));
+    assert!(health.has_failed());
     // One that was never up has not failed: its peer is no wiser.
     let mut fresh = Health::new(INTERVAL);
     fresh.on_peer_failure(ms(130));
