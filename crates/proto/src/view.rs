@@ -65,6 +65,11 @@ pub struct LinkView {
     pub loss_permille: u16,
     /// The same without the losses of a standing queue.
     pub random_loss_permille: u16,
+    /// Whether its datagrams are sealed.
+    pub is_sealed: bool,
+    /// Whether its packets have other numbers than those of the links that are preferred, so that
+    /// no flow may use both.
+    pub is_apart: bool,
     /// Whether packets that the link loses are sent again.
     pub recovers: bool,
     /// Mean number of datagrams lost in a row, tenths; 10 where nothing is known.

@@ -137,6 +137,8 @@ fn schedule(count: usize) {
         rtt: Duration::from_millis(20 + 20 * u64::from(number)),
         loss_permille: 0,
         random_loss_permille: 0,
+        is_sealed: true,
+        is_apart: false,
         recovers: true,
         burst_tenths: 10,
         is_competing: false,

@@ -768,8 +768,8 @@ impl Link {
             && self.deliveries.sent_data(self.delays.srtt() + START_SLACK, now)
     }
 
-    /// What the scheduler sees of the link itself. Whether it is usable, and whether its losses are
-    /// sent again, is for the session to set: no is the answer here.
+    /// What the scheduler sees of the link itself. Whether it is usable or apart, and whether its
+    /// losses are sent again, is for the session to set: no is the answer here.
     pub fn view(&self, now: Instant) -> LinkView {
         let estimate = self.congestion.estimate();
         LinkView {
@@ -781,6 +781,8 @@ impl Link {
             rtt: self.delays.srtt(),
             loss_permille: self.losses.permille(),
             random_loss_permille: self.losses.random_permille(),
+            is_sealed: self.security() == Security::Sealed,
+            is_apart: false,
             recovers: false,
             burst_tenths: self.deliveries.log.burst_tenths(),
             is_competing: estimate.is_competing,

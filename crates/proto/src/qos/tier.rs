@@ -14,8 +14,8 @@ pub enum Tier {
     Sparse,
     /// All other flows.
     Bulk,
-    /// Bulk flows that the scheduler has moved to links far away. They wait apart, as near links
-    /// are free at other times than far ones.
+    /// Bulk flows that the scheduler has moved to links far away, or apart. They wait in a tier of
+    /// their own, as near links are free at other times than far ones.
     Far,
 }
 

@@ -114,7 +114,7 @@ impl Recovery {
         if self.queue.is_empty() {
             return None;
         }
-        Service::among(links)?;
+        sealed(links).next()?;
         while let Some(frame) = self.queue.front() {
             if frame.stream().is_some() && candidates(links, frame).next().is_none() {
                 self.cut_front(links)?;
@@ -137,7 +137,7 @@ impl Recovery {
 
     /// Cuts the piece of a stream at the front so that a link carries it; `None`: there is no link.
     fn cut_front(&mut self, links: &[LinkView]) -> Option<()> {
-        let most = of_first_role(serving(links)).map(|link| link.mtu).max()?;
+        let most = of_first_role(sealed(links)).map(|link| link.mtu).max()?;
         let first = self.queue.front_mut()?.split_to(most)?;
         self.queued_bytes += first.kept_bytes() - first.data().packet.len();
         self.queue.push_front(first);
@@ -203,10 +203,17 @@ pub(crate) fn longest_stop(links: &[LinkView]) -> Duration {
     stops.map(|link| link.rtt).max().unwrap_or_default()
 }
 
+/// The sealed links that serve: what is sent again has its number, which is one of sealed links.
+fn sealed(links: &[LinkView]) -> impl Iterator<Item = &LinkView> + Clone {
+    let usable = links.iter().filter(|link| link.usable && link.is_sealed);
+    let service = Service::of(usable.clone().map(|link| (link.state, link.role)));
+    usable.filter(move |link| service.is_some_and(|kind| kind.includes_view(link)))
+}
+
 /// The links that may carry it.
 fn candidates<'a>(links: &'a [LinkView], frame: &KeptPacket) -> impl Iterator<Item = &'a LinkView> + Clone {
     let bytes = bytes_of(frame);
-    of_first_role(serving(links).filter(move |link| link.mtu >= bytes))
+    of_first_role(sealed(links).filter(move |link| link.mtu >= bytes))
 }
 
 /// When it would arrive over the link, µs from now.

@@ -30,6 +30,27 @@ pub struct ReorderStats {
     pub touched: u64,
 }
 
+impl std::ops::Add for ReorderStats {
+    type Output = Self;
+
+    /// The figures of two resequencers together.
+    fn add(self, other: Self) -> Self {
+        Self {
+            held: self.held + other.held,
+            held_bytes: self.held_bytes + other.held_bytes,
+            held_max: self.held_max.max(other.held_max),
+            known_losses: self.known_losses + other.known_losses,
+            timeouts: self.timeouts + other.timeouts,
+            overflows: self.overflows + other.overflows,
+            lost: self.lost + other.lost,
+            released_late: self.released_late + other.released_late,
+            restarts: self.restarts + other.restarts,
+            evictions: self.evictions + other.evictions,
+            touched: self.touched + other.touched,
+        }
+    }
+}
+
 /// The memory and content of holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Load {

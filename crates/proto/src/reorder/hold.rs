@@ -197,13 +197,13 @@ impl Hold {
     }
 
     /// Takes the packet of `next`, if it is there and there is credit for it.
-    pub(super) fn pop_granted(&mut self, next: u64) -> Option<(PacketBuf, bool)> {
+    pub(super) fn pop_granted(&mut self, next: u64) -> Option<PacketBuf> {
         if self.credit_bytes == 0 {
             return None;
         }
-        let (packet, is_doubtful) = self.pop(next)?;
+        let packet = self.pop(next)?;
         self.credit_bytes = self.credit_bytes.saturating_sub(packet.len() as u64);
-        Some((packet, is_doubtful))
+        Some(packet)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -235,12 +235,12 @@ impl Hold {
     pub(super) fn insert(
         &mut self,
         counter: u64,
-        (link, is_doubtful): (Option<LinkId>, bool),
+        link: Option<LinkId>,
         packet: &PacketBuf,
         now: Instant,
     ) -> Option<usize> {
         let (data, is_partial) = (|| Box::from(&**packet), packet.is_partial());
-        let make = || Held { data: data(), is_partial, is_doubtful, link, at: now };
+        let make = || Held { data: data(), is_partial, link, at: now };
         let moved = self.places.insert(counter, make)?;
         self.payload_bytes += packet.len();
         self.came.on_packet(packet.len(), now);
@@ -256,26 +256,15 @@ impl Hold {
         self.records += usize::from(added);
     }
 
-    /// An authentic packet takes the place of a held one that may be forged. `None`: the
-    /// held one is authentic.
-    pub(super) fn replace(&mut self, counter: u64, packet: &PacketBuf) -> Option<()> {
-        let held = self.places.get_mut(counter).filter(|held| held.is_doubtful)?;
-        self.payload_bytes = self.payload_bytes - held.data.len() + packet.len();
-        (held.data, held.is_partial) = (Box::from(&**packet), packet.is_partial());
-        held.is_doubtful = false;
-        Some(())
-    }
-
-    /// Takes the packet of `next`, if it is there, and whether it may be forged.
-    pub(super) fn pop(&mut self, next: u64) -> Option<(PacketBuf, bool)> {
+    /// Takes the packet of `next`, if it is there.
+    pub(super) fn pop(&mut self, next: u64) -> Option<PacketBuf> {
         if !self.is_leaving(next) {
             return None;
         }
         let held = self.places.pop_first()?;
         self.payload_bytes -= held.data.len();
         let bytes = Bytes::from(held.data);
-        let packet = if held.is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) };
-        Some((packet, held.is_doubtful))
+        Some(if held.is_partial { PacketBuf::partial(bytes) } else { PacketBuf::from(bytes) })
     }
 
     /// When the gap from `next` to the first held packet is lost, by the rules in the module's

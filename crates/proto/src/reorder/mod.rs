@@ -32,7 +32,6 @@
 mod delay;
 mod figures;
 mod hold;
-mod origin;
 mod places;
 mod review;
 mod slot;
@@ -48,7 +47,6 @@ use crate::trace::{HoldTracer, Input};
 pub use delay::LinkDelay;
 use figures::Load;
 pub use figures::ReorderStats;
-pub use origin::{Origin, Trust};
 use review::Review;
 use slot::{Common, Filed, Slot};
 
@@ -148,14 +146,13 @@ impl Resequencer {
     pub fn on_packet(
         &mut self,
         seq: u64,
-        origin: impl Into<Origin>,
+        link: LinkId,
         packet: PacketBuf,
         links: &[LinkDelay],
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        let Origin { link, trust } = origin.into();
-        self.take(seq, packet, trust, Some((Some(link), links)), now, out)
+        self.take(seq, packet, Some((Some(link), links)), now, out)
     }
 
     /// Handles a packet that is to be delivered at once. The packets held before it leave first: a
@@ -163,12 +160,11 @@ impl Resequencer {
     pub fn on_urgent_packet(
         &mut self,
         seq: u64,
-        trust: Trust,
         packet: PacketBuf,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        self.take(seq, packet, trust, None, now, out)
+        self.take(seq, packet, None, now, out)
     }
 
     /// `arrival`: the link that carried the packet, if any, and all links; `None`: the packet is
@@ -177,7 +173,6 @@ impl Resequencer {
         &mut self,
         seq: u64,
         packet: PacketBuf,
-        trust: Trust,
         arrival: Option<(Option<LinkId>, &[LinkDelay])>,
         now: Instant,
         out: &mut VecDeque<PacketBuf>,
@@ -191,17 +186,15 @@ impl Resequencer {
             }
         };
         let counter = slot.widen(wire);
-        if trust == Trust::Alike && slot.advance_in_order(counter, now) {
+        if slot.advance_in_order(counter, now) {
             out.push_back(packet);
             return Ok(());
         }
         let before = slot.load();
         let traced = self.tracer.before(|| slot.present(&self.common.stats));
         let result = match arrival {
-            Some((link, links)) => {
-                slot.accept((counter, trust), (link, now), packet, links, &mut self.common, out)
-            }
-            None => slot.accept_urgent((counter, trust), packet, now, &mut self.common, out),
+            Some((link, links)) => slot.accept(counter, (link, now), packet, links, &mut self.common, out),
+            None => slot.accept_urgent(counter, packet, now, &mut self.common, out),
         };
         self.load.replace(before, slot.load());
         refile(key, slot, &mut self.idle, &mut self.holding);
@@ -230,7 +223,7 @@ impl Resequencer {
         if !self.live.contains_key(&split(seq).0) {
             return Err(Discard::Stale);
         }
-        self.take(seq, packet, Trust::Alike, Some((None, links)), now, out)
+        self.take(seq, packet, Some((None, links)), now, out)
     }
 
     /// A link became usable or unusable, or its delay changed: a failed link releases its gaps, by
@@ -459,8 +452,6 @@ fn refile(
     slot.filed = filed;
 }
 
-#[cfg(test)]
-mod doubtful_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -20,8 +20,6 @@ const PER_PAGE: u64 = 16;
 pub(super) struct Held {
     pub(super) data: Box<[u8]>,
     pub(super) is_partial: bool,
-    /// It may be forged ([`super::Trust::Plain`]).
-    pub(super) is_doubtful: bool,
     /// `None`: no link carried it.
     pub(super) link: Option<LinkId>,
     pub(super) at: Instant,
@@ -106,13 +104,6 @@ impl Places {
         }
         self.packets += 1;
         Some(moved)
-    }
-
-    /// The packet of this counter.
-    pub(super) fn get_mut(&mut self, counter: u64) -> Option<&mut Held> {
-        let (number, place) = split(counter);
-        let at = self.find(number).ok()?;
-        self.pages.get_mut(at)?.slots.get_mut(place)?.as_mut()
     }
 
     /// Takes the packet with the lowest counter.

@@ -21,14 +21,9 @@
 //! only after 2 s without progress, and only below every counter that it delivered: others may be
 //! copies on a slow link. (A new epoch resets all slots; packets of the old run may come after it.)
 //!
-//! **Doubtful packets** ([`Trust::Plain`]) fill the order, and no more: an authentic packet is no
-//! copy of one that was delivered, and takes a held one's place. Where they led the slot away, the
-//! next authentic packet that is misplaced moves it back.
-//!
-//! Contract: delivers every counter at most once (and one doubtful packet of it), in ascending
-//! order except late ones. Counters have 48 bits on the wire; here they are widened so that plain
-//! comparison orders them ([`Slot::widen`]). A slot does not know other slots or the bounds over
-//! all of them.
+//! Contract: delivers every counter at most once, in ascending order except late ones. Counters
+//! have 48 bits on the wire; here they are widened so that plain comparison orders them
+//! ([`Slot::widen`]). A slot does not know other slots or the bounds over all of them.
 //!
 //! Sources: RFC 1982; RFC 4303 appendix A2 (windowed duplicate memory).
 
@@ -38,7 +33,6 @@ use std::time::Duration;
 use super::delay::LinkDelay;
 use super::figures::{Load, ReorderStats};
 use super::hold::Hold;
-use super::origin::Trust;
 use crate::discard::Discard;
 use crate::packet::{LinkId, PacketBuf};
 use crate::time::Instant;
@@ -62,10 +56,6 @@ const RESTART_SPREAD: u64 = 1_024;
 /// that is in flight on a usable link, so that a slow link's copies are never taken for a new
 /// sequence.
 const RESTART_QUIET: Duration = Duration::from_secs(2);
-
-/// An authentic packet may be so far behind the highest one for it to move the slot back. Chosen:
-/// half of the memory; links reorder by less.
-const BACK_MAX: u64 = MEMORY / 2;
 
 /// Bits of a counter on the wire.
 const WIRE_BITS: u32 = 48;
@@ -124,12 +114,8 @@ pub(super) struct Slot {
     lowest: u64,
     /// Whether a counter in `[next - MEMORY, next)` was delivered, at its index modulo [`MEMORY`].
     delivered: [u64; WORDS],
-    /// The same for those that a doubtful packet had, where there were any.
-    doubtful: Option<Box<[u64; WORDS]>>,
     misplaced: Misplaced,
     hold: Option<Box<Hold>>,
-    /// The counter above the highest authentic one, where packets of both kinds come.
-    authentic: Option<u64>,
     /// Last progress: a packet in order or held.
     pub seen: Instant,
     pub filed: Filed,
@@ -155,10 +141,8 @@ impl Slot {
             memory_from,
             lowest,
             delivered: [0; WORDS],
-            doubtful: None,
             misplaced: Misplaced::default(),
             hold: None,
-            authentic: None,
             seen: now,
             filed: Filed::Idle(now),
         }
@@ -205,14 +189,14 @@ impl Slot {
         if counter != self.next || self.hold.is_some() {
             return false;
         }
-        self.advance(false, now);
+        self.advance(now);
         true
     }
 
     /// Handles one packet and delivers the packets that are now in order. `counter` is widened.
     pub(super) fn accept(
         &mut self,
-        (counter, trust): (u64, Trust),
+        counter: u64,
         arrival: (Option<LinkId>, Instant),
         packet: PacketBuf,
         links: &[LinkDelay],
@@ -220,10 +204,9 @@ impl Slot {
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
         let (link, now) = arrival;
-        let is_doubtful = trust == Trust::Plain;
-        let counter = self.placed((counter, trust), now, common, out)?;
+        let counter = self.placed(counter, now, common, out)?;
         if counter < self.next {
-            self.release_late(counter, is_doubtful, packet, now, common, out);
+            self.release_late(counter, packet, now, common, out);
             return Ok(());
         }
         // A packet beyond the window pushes out the oldest gaps.
@@ -233,10 +216,10 @@ impl Slot {
         }
         let result = if counter == self.next && !self.is_leaving() {
             out.push_back(packet);
-            self.advance(is_doubtful, now);
+            self.advance(now);
             Ok(())
         } else {
-            self.keep(counter, (link, is_doubtful), &packet, now, common)
+            self.keep(counter, link, &packet, now, common)
         };
         self.release_lost(links, now, common, out);
         result
@@ -245,14 +228,13 @@ impl Slot {
     /// Handles one urgent packet. `counter` is widened.
     pub(super) fn accept_urgent(
         &mut self,
-        (counter, trust): (u64, Trust),
+        counter: u64,
         packet: PacketBuf,
         now: Instant,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<(), Discard> {
-        let is_doubtful = trust == Trust::Plain;
-        let counter = self.placed((counter, trust), now, common, out)?;
+        let counter = self.placed(counter, now, common, out)?;
         while counter > self.next
             && self.hold.as_ref().is_some_and(|hold| self.next + hold.gap(self.next) <= counter)
         {
@@ -263,12 +245,12 @@ impl Slot {
             if self.is_marked(counter) {
                 return Err(Discard::Duplicate);
             }
-            self.release_late(counter, is_doubtful, packet, now, common, out);
+            self.release_late(counter, packet, now, common, out);
             return Ok(());
         }
         self.pass_over(counter - self.next, common);
         out.push_back(packet);
-        self.advance(is_doubtful, now);
+        self.advance(now);
         self.hand_out_run(common, out, Hold::pop);
         Ok(())
     }
@@ -277,13 +259,12 @@ impl Slot {
     fn release_late(
         &mut self,
         counter: u64,
-        is_doubtful: bool,
         packet: PacketBuf,
         now: Instant,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) {
-        self.remember(counter, is_doubtful);
+        self.remember(counter);
         self.lowest = self.lowest.min(counter);
         self.seen = now;
         self.misplaced.count = 0;
@@ -294,27 +275,16 @@ impl Slot {
     /// The counter of a packet that is to be delivered or held. The slot may restart there.
     fn placed(
         &mut self,
-        (counter, trust): (u64, Trust),
+        counter: u64,
         now: Instant,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
     ) -> Result<u64, Discard> {
-        let is_newest = self.authentic.is_none_or(|end| counter + BACK_MAX >= end);
-        let counter = match self.place(counter, common.window) {
-            Ok(()) if trust == Trust::Plain && counter < self.next && self.had_doubtful(counter) => {
-                return Err(Discard::Duplicate);
-            }
-            Ok(()) => counter,
-            Err(Discard::Stale | Discard::OutOfWindow) if trust == Trust::Sealed && is_newest => {
-                self.restart(counter, common, out)
-            }
-            Err(_) if self.starts_anew(counter, now) => self.restart(counter, common, out),
-            Err(reason) => return Err(reason),
-        };
-        if trust == Trust::Sealed {
-            self.authentic = Some(self.authentic.map_or(counter + 1, |end| end.max(counter + 1)));
+        match self.place(counter, common.window) {
+            Ok(()) => Ok(counter),
+            Err(_) if self.starts_anew(counter, now) => Ok(self.restart(counter, common, out)),
+            Err(reason) => Err(reason),
         }
-        Ok(counter)
     }
 
     /// Whether a packet is to be delivered or held; otherwise the reason for its discard.
@@ -333,7 +303,7 @@ impl Slot {
     fn keep(
         &mut self,
         counter: u64,
-        (link, is_doubtful): (Option<LinkId>, bool),
+        link: Option<LinkId>,
         packet: &PacketBuf,
         now: Instant,
         common: &mut Common,
@@ -342,11 +312,8 @@ impl Slot {
         if let Some(link) = link {
             hold.note_arrival(link, counter, now);
         }
-        match hold.insert(counter, (link, is_doubtful), packet, now) {
-            Some(moved) => common.stats.touched += moved as u64,
-            None if is_doubtful => return Err(Discard::Duplicate),
-            None => hold.replace(counter, packet).ok_or(Discard::Duplicate)?,
-        }
+        let moved = hold.insert(counter, link, packet, now).ok_or(Discard::Duplicate)?;
+        common.stats.touched += moved as u64;
         self.seen = now;
         self.misplaced.count = 0;
         Ok(())
@@ -420,12 +387,12 @@ impl Slot {
         &mut self,
         common: &mut Common,
         out: &mut VecDeque<PacketBuf>,
-        mut pop: impl FnMut(&mut Hold, u64) -> Option<(PacketBuf, bool)>,
+        mut pop: impl FnMut(&mut Hold, u64) -> Option<PacketBuf>,
     ) {
         let Some(mut hold) = self.hold.take() else { return };
-        while let Some((packet, is_doubtful)) = pop(&mut hold, self.next) {
+        while let Some(packet) = pop(&mut hold, self.next) {
             out.push_back(packet);
-            self.remember(self.next, is_doubtful);
+            self.remember(self.next);
             self.next += 1;
             common.stats.touched += 1;
         }
@@ -436,8 +403,8 @@ impl Slot {
         }
     }
 
-    fn advance(&mut self, is_doubtful: bool, now: Instant) {
-        self.remember(self.next, is_doubtful);
+    fn advance(&mut self, now: Instant) {
+        self.remember(self.next);
         self.next += 1;
         self.seen = now;
         self.misplaced.count = 0;
@@ -448,7 +415,6 @@ impl Slot {
         let end = self.next + count;
         if count >= MEMORY {
             self.delivered = [0; WORDS];
-            self.doubtful = None;
             self.next = end;
             common.stats.touched += WORDS as u64;
         }
@@ -459,39 +425,18 @@ impl Slot {
             if let Some(word) = self.delivered.get_mut(word) {
                 *word &= kept;
             }
-            if let Some(word) = self.doubtful.as_mut().and_then(|words| words.get_mut(word)) {
-                *word &= kept;
-            }
             self.next += bits;
             common.stats.touched += 1;
         }
     }
 
-    /// The counter was delivered, by a doubtful packet or by an authentic one.
+    /// The counter was delivered.
     #[inline]
-    fn remember(&mut self, counter: u64, is_doubtful: bool) {
+    fn remember(&mut self, counter: u64) {
         let (word, bit) = place_of(counter);
         if let Some(delivered) = self.delivered.get_mut(word) {
             *delivered |= bit;
         }
-        if is_doubtful || self.doubtful.is_some() {
-            self.remember_kind(word, bit, is_doubtful);
-        }
-    }
-
-    /// Apart, as only bonds with both kinds of links have doubtful packets.
-    #[cold]
-    fn remember_kind(&mut self, word: usize, bit: u64, is_doubtful: bool) {
-        let doubtful = self.doubtful.get_or_insert_default();
-        if let (Some(doubtful), Some(delivered)) = (doubtful.get_mut(word), self.delivered.get_mut(word)) {
-            *doubtful = if is_doubtful { *doubtful | bit } else { *doubtful & !bit };
-            *delivered = if is_doubtful { *delivered & !bit } else { *delivered | bit };
-        }
-    }
-
-    fn had_doubtful(&self, counter: u64) -> bool {
-        let (word, bit) = place_of(counter);
-        self.doubtful.as_ref().and_then(|words| words.get(word)).is_some_and(|word| word & bit != 0)
     }
 
     fn is_marked(&self, counter: u64) -> bool {
@@ -521,7 +466,6 @@ impl Slot {
             self.pass_over(counter - self.next, common);
         } else {
             self.delivered = [0; WORDS];
-            self.doubtful = None;
             self.memory_from = counter.saturating_sub(MEMORY);
             self.lowest = self.lowest.min(counter);
             self.next = counter;
@@ -532,8 +476,6 @@ impl Slot {
         self.memory_from = rebased - (self.next - self.memory_from).min(MEMORY);
         self.lowest = rebased.saturating_sub(self.next - self.lowest);
         self.next = rebased;
-        // Counters have another widened form from now on.
-        self.authentic = None;
         common.stats.restarts += 1;
         rebased
     }

@@ -77,7 +77,7 @@ impl Bench {
         self.bytes += FRAME_BYTES + packet.len();
         let Self { reorder, links, now, out, .. } = self;
         let taken = if is_urgent {
-            reorder.on_urgent_packet(seq, Trust::Alike, packet, *now, out)
+            reorder.on_urgent_packet(seq, packet, *now, out)
         } else {
             reorder.on_packet(seq, LinkId(link), packet, links, *now, out)
         };

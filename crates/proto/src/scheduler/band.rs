@@ -9,7 +9,8 @@
 //! where losses are sent again, as the receiver waits longer there. A link that is left alone would
 //! stay as long as it is, and the competitor would keep all of it.
 //!
-//! Of the links outside that band those that carry most together are a second one ([`Bands`]). A
+//! Of the links outside that band those that carry most together are a second one ([`Bands`]).
+//! Where links are apart ([`LinkView::is_apart`]) these are the second one, whatever their delay. A
 //! flow keeps to one of the two.
 
 use std::cmp::Reverse;
@@ -73,6 +74,8 @@ pub(super) struct Bands {
     main: DelayBand,
     /// Of the other links of the first role, the band that carries most.
     other: Option<DelayBand>,
+    /// The other band is that of the links that are apart.
+    is_apart: bool,
 }
 
 impl Bands {
@@ -82,10 +85,16 @@ impl Bands {
         links: impl Iterator<Item = &'a LinkView> + Clone,
         present: Option<LinkId>,
     ) -> Option<Self> {
-        let main = DelayBand::of(links.clone(), present)?;
         let leading = links.clone().map(|link| link.role).min();
+        let is_apart = links.clone().any(|link| link.is_apart) && !links.clone().all(|link| link.is_apart);
+        if is_apart {
+            let main = DelayBand::of(links.clone().filter(|link| !link.is_apart), present)?;
+            let others = links.filter(|link| link.is_apart && Some(link.role) == leading);
+            return Some(Self { main, other: DelayBand::of(others, None), is_apart });
+        }
+        let main = DelayBand::of(links.clone(), present)?;
         let others = links.filter(|link| !main.includes(link) && Some(link.role) == leading);
-        Some(Self { main, other: DelayBand::of(others, None) })
+        Some(Self { main, other: DelayBand::of(others, None), is_apart })
     }
 
     /// The link that the main band begins with.
@@ -93,22 +102,27 @@ impl Bands {
         self.main.first()
     }
 
-    /// Whether `link` is in the band of shorter delays.
+    /// Whether `link` is in the band of shorter delays, and not apart.
     pub(super) fn is_near(self, link: &LinkView) -> bool {
-        if self.is_main_far() { self.is_other(link) } else { self.main.includes(link) }
+        if self.is_main_far() { self.is_other(link) } else { self.is_main(link) }
     }
 
-    /// Whether `link` is in the band of longer delays.
+    /// Whether `link` is in the band of longer delays, or of the links that are apart.
     pub(super) fn is_far(self, link: &LinkView) -> bool {
-        if self.is_main_far() { self.main.includes(link) } else { self.is_other(link) }
+        if self.is_main_far() { self.is_main(link) } else { self.is_other(link) }
     }
 
     fn is_main_far(self) -> bool {
-        self.other.is_some_and(|other| other.least_us < self.main.least_us)
+        !self.is_apart && self.other.is_some_and(|other| other.least_us < self.main.least_us)
+    }
+
+    fn is_main(self, link: &LinkView) -> bool {
+        self.main.includes(link) && !(self.is_apart && link.is_apart)
     }
 
     fn is_other(self, link: &LinkView) -> bool {
-        self.other.is_some_and(|other| other.includes(link)) && !self.main.includes(link)
+        let is_outside = if self.is_apart { link.is_apart } else { !self.main.includes(link) };
+        is_outside && self.other.is_some_and(|other| other.includes(link))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Far links: whole flows go there, where that is more than the near ones carry for them.
 //!
 //! Links further apart than a receiver waits cannot share a flow
-//! ([`Bands`](super::band::Bands)). A flow over far links alone is in order, and sees one step of
-//! its round trip.
+//! ([`Bands`](super::band::Bands)), nor can sealed links and plain ones. A flow over far links
+//! alone is in order, and sees one step of its round trip.
 //!
 //! # The rule
 //! - A bulk flow begins near. It *goes* far when what waits takes the near links longer than

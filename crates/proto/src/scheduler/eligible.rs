@@ -74,6 +74,14 @@ pub(crate) fn serving(links: &[LinkView]) -> impl Iterator<Item = &LinkView> + C
     links.iter().filter(move |link| service.is_some_and(|kind| kind.includes_view(link)))
 }
 
+/// The links that serve, without those that are apart. A flow may use all of these. Where a packet
+/// fits only links that are apart, these.
+pub(super) fn together(links: &[LinkView]) -> impl Iterator<Item = &LinkView> + Clone {
+    let serving = serving(links);
+    let is_any = serving.clone().any(|link| !link.is_apart);
+    serving.filter(move |link| !(is_any && link.is_apart))
+}
+
 /// Those of `links` that have the first role that any of them has.
 pub(crate) fn of_first_role<'a>(
     links: impl Iterator<Item = &'a LinkView> + Clone,
@@ -105,7 +113,7 @@ pub(super) fn candidates<'a>(
     head: &Queued,
     now: Instant,
 ) -> impl Iterator<Item = &'a LinkView> + Clone {
-    let serving = serving(links);
+    let serving = together(links);
     let full = are_full(serving.clone().filter(|link| link.role == LinkRole::Primary), head, now);
     serving.filter(move |link| full || link.role != LinkRole::Secondary)
 }

@@ -129,6 +129,8 @@ pub(crate) mod tests {
             rtt: Duration::from_millis(rtt_ms),
             loss_permille: 0,
             random_loss_permille: 0,
+            is_sealed: true,
+            is_apart: false,
             recovers: false,
             burst_tenths: 10,
             is_competing: false,
@@ -212,6 +214,32 @@ pub(crate) mod tests {
             links[1].role = LinkRole::Never;
             links[1].state = LinkState::Up;
             assert_eq!(select(&links), Decision::NoLink, "{policy:?}: never");
+        }
+    }
+
+    #[test]
+    fn only_far_flows_use_links_that_are_apart() {
+        let mut links = [link(0, 10, 80), link(1, 70, 20)];
+        links[1].is_apart = true;
+        links[0].free_at = NOW + Duration::from_millis(1);
+        for policy in [Policy::Adaptive, Policy::Score, Policy::RoundRobin, Policy::Redundant] {
+            for tier in [Tier::Realtime, Tier::Sparse, Tier::Bulk] {
+                // 10 Mbit/s carry it within the time after which a flow may go far.
+                let head = Queued { tier, ..head(12_000) };
+                let decision = of(policy).select(&head, &links, NOW);
+                assert!(matches!(decision, Decision::Wait(_)), "{policy:?}, {tier:?}: {decision:?}");
+            }
+        }
+        let far = Queued { tier: Tier::Far, ..head(20_000) };
+        assert_eq!(of(Policy::Adaptive).select(&far, &links, NOW), Decision::Send(LinkId(1)));
+        let demand = Demand { bulk_bytes: 1_000_000, near_flows: 2, ..Demand::default() };
+        let bulk = Queued { demand, ..head(100_000) };
+        assert_eq!(of(Policy::Adaptive).select(&bulk, &links, NOW), Decision::MoveFar);
+        assert_eq!(second(&bulk, LinkId(0), &links, NOW), None, "no copy");
+        // A packet that fits no other link takes them.
+        links[0].usable = false;
+        for policy in [Policy::Adaptive, Policy::Score, Policy::RoundRobin, Policy::Redundant] {
+            assert_eq!(of(policy).select(&head(1_400), &links, NOW), Decision::Send(LinkId(1)));
         }
     }
 

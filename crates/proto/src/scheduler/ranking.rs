@@ -7,9 +7,9 @@
 //! quicker one behind it: priorities are the user's. Nor are roles.
 //!
 //! Left out, but for streams, are links that lose too much ([`loses_too_much`]) and, for bulk,
-//! links outside its band: near flows take the near one of the [`Bands`], far flows the other. A
-//! link that is left out gives no reason for a wait to count as chosen
-//! ([`Decision::Hold`](super::Decision::Hold)): the queue behind it is a queue.
+//! links outside its band: near flows take the near one of the [`Bands`], far flows the other. All
+//! but far flows leave out links that are apart. A link that is left out gives no reason for a wait
+//! to count as chosen ([`Decision::Hold`](super::Decision::Hold)): the queue behind it is a queue.
 //!
 //! The order stands until a figure that decides it changes: when a link is free does not, nor its
 //! load. Measured: docs/decisions/0030-order-of-the-links.md.
@@ -38,6 +38,7 @@ struct Rank {
     priority: u8,
     recovers: bool,
     is_competing: bool,
+    is_apart: bool,
     loss_permille: u16,
     random_loss_permille: u16,
     rtt: Duration,
@@ -54,6 +55,7 @@ impl Rank {
             priority: view.priority,
             recovers: view.recovers,
             is_competing: view.is_competing,
+            is_apart: view.is_apart,
             loss_permille: view.loss_permille,
             random_loss_permille: view.random_loss_permille,
             rtt: view.rtt,
@@ -126,7 +128,7 @@ pub(super) struct Ranking {
     seen: Vec<Rank>,
     /// The links that may carry something.
     ranked: Vec<Ranked>,
-    /// The same as positions.
+    /// The same as positions, without those that are apart.
     usual: Order,
     /// Those that are left out for their loss included.
     every: Order,
@@ -152,7 +154,9 @@ impl Ranking {
             self.every.fill(self.ranked.iter());
             let lossy = self.lossy;
             self.ranked.retain(|(.., id, _)| !lossy.contains(*id));
-            self.usual.fill(self.ranked.iter());
+            let is_apart = |(.., at): &Ranked| links.get(usize::from(*at)).is_some_and(|link| link.is_apart);
+            let any_together = !self.ranked.iter().all(is_apart);
+            self.usual.fill(self.ranked.iter().filter(|ranked| !(any_together && is_apart(ranked))));
         }
     }
 
@@ -162,7 +166,8 @@ impl Ranking {
         if self.is_banded {
             return;
         }
-        let bands = Bands::of(viewed(&self.usual.at, links), self.band_first);
+        let ranked = self.ranked.iter().filter_map(|(.., at)| links.get(usize::from(*at)));
+        let bands = Bands::of(ranked, self.band_first);
         self.band_first = bands.map(Bands::first).or(self.band_first);
         self.near.fill(&self.ranked, links, |link| bands.is_some_and(|bands| bands.is_near(link)));
         self.far.fill(&self.ranked, links, |link| bands.is_some_and(|bands| bands.is_far(link)));

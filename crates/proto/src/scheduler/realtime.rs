@@ -13,7 +13,7 @@
 //! link.
 
 use super::arrival::arrival_us;
-use super::eligible::{Service, of_first_role, serving};
+use super::eligible::{Service, of_first_role, together};
 use super::params::{KEEP_US, LOSS_COST_US};
 use super::policy::Decision;
 use crate::limits::BURST;
@@ -30,7 +30,7 @@ pub(super) struct Realtime {
 
 impl Realtime {
     pub(super) fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
-        let first = of_first_role(serving(links));
+        let first = of_first_role(together(links));
         let bonus = |link: &LinkView| if Some(link.id) == self.present { KEEP_US } else { 0 };
         let best = first.clone().min_by_key(|link| (cost_us(link, head, now) - bonus(link), link.id));
         let Some(best) = best else { return Decision::NoLink };
@@ -50,8 +50,10 @@ impl Realtime {
 /// serves; a proven link is better than one that is not.
 pub(crate) fn second(head: &Queued, first: LinkId, links: &[LinkView], now: Instant) -> Option<LinkId> {
     let service = Service::among(links)?;
+    let is_apart = links.get(first.index()).is_some_and(|link| link.is_apart);
     let may = |link: &&LinkView| {
         link.id != first
+            && link.is_apart == is_apart
             && link.usable
             && link.free_at <= now + BURST
             && match link.role {

@@ -16,7 +16,7 @@
 use std::cmp::Reverse;
 
 use super::band::DelayBand;
-use super::eligible::{of_first_role, serving};
+use super::eligible::{of_first_role, together};
 use super::policy::{Decision, Scheduler};
 use crate::packet::LinkId;
 use crate::qos::queue::{Queued, Tier};
@@ -34,7 +34,7 @@ pub(super) struct Redundant {
 
 impl Scheduler for Redundant {
     fn select(&mut self, head: &Queued, links: &[LinkView], now: Instant) -> Decision {
-        let first = of_first_role(serving(links));
+        let first = of_first_role(together(links));
         let band = DelayBand::of(first.clone(), self.band_first).filter(|_| head.tier.is_bulk());
         if let Some(band) = band {
             self.band_first = Some(band.first());

@@ -29,7 +29,6 @@ use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, SocketSet, UdpF
 use crate::position::Position;
 use crate::qos::classify::needs_order;
 use crate::qos::flow::{FlowId, InnerHeader};
-use crate::reorder::{Origin, Trust};
 use crate::stats::SessionStats;
 use crate::streams::{StreamEvent, Streams};
 use crate::time::Instant;
@@ -609,16 +608,17 @@ impl Session {
         self.links.on_data(id, seq_num & ((1 << COUNTER_BITS) - 1), now)?;
         // The resequencer reads what is derived from links.
         self.settle_changes(now);
-        // Beside sealed links, what a plain one brings restores nothing and teaches no class.
-        let trust = self.links.trust(id, self.peer.sealed.epoch().is_some());
-        let restores = trust != Trust::Plain && self.redundancy.protection.restores(seq_num);
+        let security = self.links.security(id).ok_or(Discard::UnknownPeer)?;
+        let is_sealed = security == Security::Sealed;
+        // What a plain link brings restores nothing and, beside sealed links, teaches no class.
+        let restores = is_sealed && self.redundancy.protection.restores(seq_num);
         let restores = restores.then(|| packet.clone());
+        let teaches = is_sealed || self.peer.sealed.epoch().is_none();
         // TCP's acknowledgements come at once, too.
-        if trust != Trust::Plain && modifiers.has(Modifiers::AT_ONCE) && !needs_order(&packet) {
+        if teaches && modifiers.has(Modifiers::AT_ONCE) && !needs_order(&packet) {
             self.ingress.on_realtime_received(&packet, now);
         }
-        let origin = Origin { link: id, trust };
-        let result = self.inbox.on_packet(frame, origin, packet, self.links.delays(), now);
+        let result = self.inbox.on_packet(frame, (id, security), packet, self.links.delays(), now);
         if let Some(packet) = restores {
             let (inbox, links) = (&mut self.inbox, &self.links);
             self.redundancy.protection.restore_with(frame, &packet, inbox, links, now);
@@ -738,6 +738,7 @@ impl Session {
         if is_other && self.peer.sealed.epoch().is_none() {
             self.on_peer_restart(now);
         } else if is_other {
+            self.inbox.reset_plain();
             self.links.on_peer_restart(&[Security::Plain], now);
             self.settle_changes(now);
         }

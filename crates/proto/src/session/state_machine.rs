@@ -174,11 +174,11 @@ impl StateMachine for Session {
 
     fn set_trace(&mut self, level: trace::Level) {
         self.tracer.set_level(level);
-        self.inbox.tracer().set_level(level);
+        self.inbox.tracers().into_iter().for_each(|tracer| tracer.set_level(level));
     }
 
     fn drain_trace(&mut self, out: &mut Vec<trace::Record>) {
-        self.tracer.drain(self.inbox.tracer(), out);
+        self.tracer.drain(self.inbox.tracers(), out);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Timer)> {

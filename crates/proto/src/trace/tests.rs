@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::packet::{DataFrame, KeptPacket, LinkId, PacketBuf};
-use crate::reorder::{Limits, LinkDelay, Resequencer, Trust};
+use crate::reorder::{Limits, LinkDelay, Resequencer};
 use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire;
@@ -18,7 +18,7 @@ fn at(ms: u64) -> Instant {
 
 fn drained(tracer: &mut Tracer) -> Vec<TraceEvent> {
     let mut records = Vec::new();
-    tracer.drain(&mut HoldTracer::default(), &mut records);
+    tracer.drain([&mut HoldTracer::default(), &mut HoldTracer::default()], &mut records);
     records.into_iter().map(|record| record.event).collect()
 }
 
@@ -132,7 +132,7 @@ impl Slot {
     fn drained(&mut self) -> Vec<TraceEvent> {
         let mut records = Vec::new();
         let mut tracer = tracer(Level::Decisions);
-        tracer.drain(self.reorder.tracer(), &mut records);
+        tracer.drain([self.reorder.tracer(), &mut HoldTracer::default()], &mut records);
         records.into_iter().map(|record| record.event).collect()
     }
 }
@@ -183,6 +183,6 @@ fn a_gap_that_is_given_up_says_by_what_and_a_late_packet_is_recorded() {
     assert_eq!(slot.drained(), [opened(8, 1, 0), closed(GapEnd::Time, None, 8, 1, 30, 0)]);
     // Delivered at once, across a gap with a packet held behind it.
     slot.take(11, 0, 100);
-    slot.reorder.on_urgent_packet(12, Trust::Alike, Slot::packet(), at(101), &mut slot.out).unwrap();
+    slot.reorder.on_urgent_packet(12, Slot::packet(), at(101), &mut slot.out).unwrap();
     assert_eq!(slot.drained(), [opened(10, 1, 0), closed(GapEnd::Urgent, None, 10, 1, 1, 0)]);
 }

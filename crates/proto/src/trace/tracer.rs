@@ -194,11 +194,11 @@ impl Tracer {
     }
 
     /// Appends the records of the session and of its resequencer, in the order of time.
-    pub(crate) fn drain(&mut self, holds: &mut HoldTracer, out: &mut Vec<Record>) {
+    pub(crate) fn drain(&mut self, holds: [&mut HoldTracer; 2], out: &mut Vec<Record>) {
         let Some(trace) = &mut self.0 else { return };
         let from = out.len();
         trace.ring.drain(out);
-        holds.drain(out);
+        holds.into_iter().for_each(|holds| holds.drain(out));
         sort(out, from);
     }
 

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use crate::config::Security;
 use crate::limits::{HOLD_MAX, RESEND_HOLD_MAX};
 use crate::link::Link;
+use crate::packet::LinkId;
 use crate::recovery::TRIES_MAX;
 use crate::reorder::LinkDelay;
 use crate::scheduler::Service;
@@ -21,8 +23,49 @@ const RESEND_SLACK: Duration = Duration::from_millis(40);
 /// that a person takes for one flow.
 const CARRIES: Duration = Duration::from_secs(1);
 
+/// What the resequencers are told about the links.
+#[derive(Debug, Default)]
+pub(in crate::session) struct ReceiveDelays {
+    all: Vec<LinkDelay>,
+    /// Where links of both kinds are: the same with those of the other kind not usable, for sealed
+    /// links and for plain ones.
+    apart: Option<(Vec<LinkDelay>, Vec<LinkDelay>)>,
+}
+
+impl ReceiveDelays {
+    /// One for each link, for the resequencer of links of this kind.
+    pub(in crate::session) fn of(&self, security: Security) -> &[LinkDelay] {
+        match (&self.apart, security) {
+            (None, _) => &self.all,
+            (Some((sealed, _)), Security::Sealed) => sealed,
+            (Some((_, plain)), Security::Plain) => plain,
+        }
+    }
+
+    /// Whether a resequencer may wait for what comes over the link.
+    pub(super) fn waits_for(&self, id: LinkId) -> bool {
+        self.all.get(id.index()).is_some_and(|delay| delay.usable)
+    }
+
+    /// Brings them up to date.
+    pub(super) fn refresh(&mut self, links: &[Link], now: Instant) {
+        refresh(&mut self.all, links, now);
+        let is_sealed = |link: &Link| link.security() == Security::Sealed;
+        if !links.iter().any(is_sealed) || links.iter().all(is_sealed) {
+            self.apart = None;
+            return;
+        }
+        let (sealed, plain) = self.apart.get_or_insert_default();
+        for (delays, sealed) in [(sealed, true), (plain, false)] {
+            delays.clone_from(&self.all);
+            let others = delays.iter_mut().zip(links).filter(|(_, link)| is_sealed(link) != sealed);
+            others.for_each(|(delay, _)| delay.usable = false);
+        }
+    }
+}
+
 /// Fills `delays`, one for each link.
-pub(super) fn refresh(delays: &mut Vec<LinkDelay>, links: &[Link], now: Instant) {
+fn refresh(delays: &mut Vec<LinkDelay>, links: &[Link], now: Instant) {
     delays.clear();
     delays.extend(links.iter().map(|link| {
         let (delay_us, jitter_us) = link.rx_delay_us(now);

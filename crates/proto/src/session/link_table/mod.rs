@@ -20,6 +20,7 @@ mod views;
 
 use self::changes::Changes;
 pub(super) use self::changes::{Impact, Transition};
+pub(super) use self::delays::ReceiveDelays;
 use self::new_links::NewLinks;
 use self::silence::SilenceChecks;
 use self::views::Views;
@@ -30,7 +31,6 @@ use crate::link::{Link, Outgoing};
 use crate::packet::{LinkId, Path, SocketId, UdpFlow};
 use crate::qos::queue::Delays;
 use crate::recovery;
-use crate::reorder::{LinkDelay, Trust};
 use crate::scheduler;
 use crate::time::Instant;
 use crate::units::BitRate;
@@ -52,7 +52,7 @@ pub(super) struct LinkTable {
     recovers: bool,
     /// Made anew for each batch of data; credit spent since is charged.
     pub(super) views: Views,
-    delays: Vec<LinkDelay>,
+    delays: ReceiveDelays,
     silence: SilenceChecks,
     changes: Changes,
 }
@@ -81,7 +81,7 @@ impl LinkTable {
             new_links: NewLinks::new(config),
             recovers: config.recovery.resend,
             views: Views::default(),
-            delays: Vec::new(),
+            delays: ReceiveDelays::default(),
             silence: SilenceChecks::default(),
             changes: Changes::default(),
         };
@@ -110,15 +110,6 @@ impl LinkTable {
     /// How the link is protected; `None`: there is no such link.
     pub(super) fn security(&self, id: LinkId) -> Option<Security> {
         self.get(id).map(Link::security)
-    }
-
-    /// How far data of this link is to be trusted; `has_keys`: sealed links are in use, or were.
-    pub(super) fn trust(&self, id: LinkId, has_keys: bool) -> Trust {
-        match self.security(id) {
-            _ if !self.has_plain || !has_keys => Trust::Alike,
-            Some(Security::Sealed) => Trust::Sealed,
-            Some(Security::Plain) | None => Trust::Plain,
-        }
     }
 
     /// Whether a plain datagram of the link may come on this path. A client accepts the address
@@ -427,8 +418,7 @@ impl LinkTable {
     pub(super) fn on_data(&mut self, id: LinkId, counter: u64, now: Instant) -> Result<(), Discard> {
         let link = self.links.get_mut(id.index()).ok_or(Discard::UnknownPeer)?;
         link.traffic_mut().on_data(counter, now);
-        let waited_for = self.delays.get(id.index()).is_some_and(|delay| delay.usable);
-        if !waited_for && link.state() != LinkState::Down {
+        if !self.delays.waits_for(id) && link.state() != LinkState::Down {
             self.changes.add(Impact::DELAYS);
         }
         Ok(())
@@ -569,7 +559,7 @@ impl LinkTable {
     /// Brings views and receive delays up to date. Returns how long the queue may stand.
     pub(super) fn refresh_delays(&mut self, has_keys: bool, now: Instant) -> QueueDelays {
         self.refresh_views(has_keys, now);
-        delays::refresh(&mut self.delays, &self.links, now);
+        self.delays.refresh(&self.links, now);
         let stop = recovery::longest_stop(self.views.all());
         let dip = capacity::dip(&self.links, now);
         let [near, far] = scheduler::bulk_delays(self.views.all()).map(|delays| Delays {
@@ -583,10 +573,13 @@ impl LinkTable {
     /// The links as the scheduler sees them now; `has_keys`: sealed links may send.
     pub(super) fn refresh_views(&mut self, has_keys: bool, now: Instant) {
         self.views.refresh(&self.links, self.recovers, has_keys, now);
+        if self.has_plain {
+            self.views.set_apart();
+        }
     }
 
     /// What the resequencer knows of each link.
-    pub(super) fn delays(&self) -> &[LinkDelay] {
+    pub(super) const fn delays(&self) -> &ReceiveDelays {
         &self.delays
     }
 }

@@ -3,9 +3,9 @@
 //! [`LinkView::usable`] is set here and nowhere else: a link is usable if its path is trusted, it
 //! is not down, and it has keys if it is sealed; for one packet, also if the packet fits.
 
-use crate::config::Security;
 use crate::link::Link;
 use crate::packet::{LinkId, SocketId, SocketSet};
+use crate::scheduler;
 use crate::time::Instant;
 use crate::view::{LinkState, LinkView};
 
@@ -26,15 +26,25 @@ impl Views {
         self.all.clear();
         self.all.extend(links.iter().map(|link| {
             let mut view = link.view(now);
-            let is_sealed = link.security() == Security::Sealed;
-            view.recovers = recovers && is_sealed;
+            view.recovers = recovers && view.is_sealed;
             view.usable =
-                link.path().is_trusted() && link.state() != LinkState::Down && (has_keys || !is_sealed);
+                link.path().is_trusted() && link.state() != LinkState::Down && (has_keys || !view.is_sealed);
             view
         }));
         if !self.full.is_empty() {
             self.wait_for_room(links, now);
         }
+    }
+
+    /// Of links of both kinds, those of the other kind than the one that is preferred carry flows
+    /// of their own: sealed links and plain ones count apart. Of the links that serve the one of
+    /// the best role and priority is preferred, of those that are alike a sealed one.
+    #[inline(never)]
+    pub(super) fn set_apart(&mut self) {
+        let preferred =
+            scheduler::serving(&self.all).min_by_key(|view| (view.role, view.priority, !view.is_sealed));
+        let Some(is_sealed) = preferred.map(|view| view.is_sealed) else { return };
+        self.all.iter_mut().for_each(|view| view.is_apart = view.is_sealed != is_sealed);
     }
 
     /// Links over full sockets have no credit. Apart, as it is rare.

@@ -4,7 +4,8 @@
 //! GSO batch.
 //!
 //! Sequence numbers are given here, at the moment of sending: within a flow slot their order is the
-//! order of sending over all links, which the receiver's resequencer relies on.
+//! order of sending over all links, which the receiver's resequencer relies on. Sealed links and
+//! plain ones count apart, and a flow goes over one kind at a time ([`LinkView::is_apart`]).
 //!
 //! Contract: [`Outbox::transmit`] is called again until it gives nothing; then [`WaitTimes`] says
 //! when to come back. Other parts are arguments: the writer with links and keys, the queue, the
@@ -43,7 +44,9 @@ const COUNTERS: usize = 32;
 pub(super) struct Outbox {
     policy: Policy,
     scheduler: Box<dyn Scheduler>,
-    numbers: FlowNumbers,
+    /// Of what goes over sealed links, and over plain ones.
+    sealed_numbers: FlowNumbers,
+    plain_numbers: FlowNumbers,
     pub(super) wait: WaitTimes,
 }
 
@@ -181,7 +184,8 @@ impl Outbox {
         Self {
             policy,
             scheduler: scheduler::of(policy),
-            numbers: FlowNumbers::default(),
+            sealed_numbers: FlowNumbers::default(),
+            plain_numbers: FlowNumbers::default(),
             wait: WaitTimes::default(),
         }
     }
@@ -352,7 +356,7 @@ impl Outbox {
                 from.streams.on_sent(&packet);
                 stream_frame(packet)
             } else {
-                self.data_frame(head.tier, flow, packet, accepted)
+                self.data_frame((head.tier, security), flow, packet, accepted)
             };
             let delay_us = kept_delay_us.or(sent_delay_us.filter(|_| is_stream));
             let kept = delay_us.map(|delay_us| KeptPacket::new(frame.clone(), delay_us, now));
@@ -401,7 +405,13 @@ impl Outbox {
     /// The packet with its number. A realtime packet is to be delivered at once if it may overtake
     /// others and the peer knows how, and so are acknowledgements. The checksum of a packet that
     /// may be restored from others is complete.
-    fn data_frame(&mut self, tier: Tier, flow: FlowId, packet: PacketBuf, accepted: Accepted) -> DataFrame {
+    fn data_frame(
+        &mut self,
+        (tier, security): (Tier, Security),
+        flow: FlowId,
+        packet: PacketBuf,
+        accepted: Accepted,
+    ) -> DataFrame {
         let is_ack = accepted.at_once && ack::is_pure(&packet);
         let flow = if is_ack { flow.acks() } else { flow };
         let at_once = is_ack || (tier == Tier::Realtime && accepted.at_once && !needs_order(&packet));
@@ -411,7 +421,11 @@ impl Outbox {
         if packet.is_partial() {
             modifiers = modifiers.with(Modifiers::PARTIAL);
         }
-        DataFrame { seq_num: self.numbers.next(flow), modifiers, packet }
+        let numbers = match security {
+            Security::Sealed => &mut self.sealed_numbers,
+            Security::Plain => &mut self.plain_numbers,
+        };
+        DataFrame { seq_num: numbers.next(flow), modifiers, packet }
     }
 
     /// The head went over a link: the scheduler, a rule or its class may ask for copies; a packet

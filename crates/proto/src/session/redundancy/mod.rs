@@ -151,8 +151,7 @@ impl Redundancy {
             // What is likely to be lost again, or may not be, goes over a second link too.
             let risky = writer.links.views.get(link).is_some_and(|view| is_risky(&frame, view));
             let second = risky.then(|| second_link(writer.links.views.all(), &frame, link, now)).flatten();
-            let is_alike = |id: &LinkId| writer.links.security(*id) == Some(security);
-            if let Some(second) = second.filter(is_alike) {
+            if let Some(second) = second {
                 self.copies.add_one(frame.data(), second, writer.links, now);
                 self.waits = true;
                 writer.tracer.on_resent(second, &frame, true, now);

@@ -90,6 +90,94 @@ fn capabilities_in_a_plain_heartbeat_count_for_plain_links_alone() {
     assert_eq!(takes(Security::Plain), (false, false));
 }
 
+/// A forged plain datagram with a packet of this number in that slot.
+fn forged_data(slot: u16, counter: u64, number: u32) -> Vec<u8> {
+    let (mut bytes, packet) = (Vec::new(), packet(true, number));
+    let len = u16::try_from(packet.len()).unwrap();
+    wire::put_frame_header(&mut bytes, wire::data_seq_num(slot, counter), Kind::Data, Modifiers::NONE, len);
+    bytes.extend_from_slice(&packet);
+    bytes
+}
+
+/// Takes the datagram with data that is on its way to the server.
+fn take_data(world: &mut World) -> Flight {
+    let is_data = |(_, flight): &(&(Instant, u64), &Flight)| flight.0 && flight.3.len() > 200;
+    let key = *world.flying.iter().find(is_data).unwrap().0;
+    world.flying.remove(&key).unwrap()
+}
+
+/// The forged packets have every number that fills the gap, and more slots than a receiver knows.
+#[test]
+fn forged_plain_data_changes_no_slot_of_sealed_links() {
+    const FORGED: u32 = u32::MAX;
+    let mut world = mixed_world(2);
+    world.client.handle_packet(packet(true, 0), world.now).unwrap();
+    world.drain();
+    let (_, socket, from, first) = take_data(&mut world);
+    world.client.handle_packet(packet(true, 1), world.now).unwrap();
+    world.drain();
+    world.idle(21);
+    assert_eq!(world.up, [], "the second packet is held");
+    for slot in 1..6_000 {
+        for counter in 0..2 {
+            forge(&mut world, 1, &forged_data(slot, counter, FORGED));
+        }
+    }
+    world.up.retain(|number| *number != FORGED);
+    assert_eq!(world.up, [], "what is forged fills no gap");
+    world.give(true, socket, from, &first).unwrap();
+    world.drain();
+    assert_eq!(world.up, [0, 1]);
+    assert_eq!(world.server.session(SessionId(0)).unwrap().stats(world.now).released_late, 0);
+}
+
+/// A packet of one of some bulk flows.
+fn bulk(flow: u8, number: u32) -> PacketBuf {
+    let mut bytes = packet(true, number).to_vec();
+    bytes.resize(1_200, 0);
+    bytes[2..4].copy_from_slice(&1_200_u16.to_be_bytes());
+    bytes[21] = flow;
+    bytes[24..26].copy_from_slice(&1_180_u16.to_be_bytes());
+    bytes[28] = flow;
+    PacketBuf::from(Bytes::from(bytes))
+}
+
+/// Whole flows go over the plain link, which is another 30 ms away: each keeps its order.
+#[test]
+fn several_flows_use_both_kinds_of_links_in_order() {
+    let mut world = mixed_world(2);
+    world.extra[1] = Duration::from_millis(30);
+    let mut next = 0;
+    world.run(3_000, |world| {
+        for flow in (1..=4).flat_map(|flow| [flow; 4]) {
+            world.client.handle_packet(bulk(flow, next), world.now).unwrap();
+            next += 1;
+        }
+    });
+    world.idle(300);
+    let bytes: Vec<u64> = world.addresses.iter().map(|address| world.from[address]).collect();
+    assert!(bytes.iter().all(|bytes| *bytes > 9_000_000), "three seconds of 50 Mbit/s are 18 MB: {bytes:?}");
+    for flow in 1..=4 {
+        let of_flow = world.up.iter().filter(|number| *number >> 24 == flow);
+        assert!(of_flow.clone().count() > 1_000);
+        assert!(of_flow.is_sorted(), "flow {flow}");
+    }
+    assert_eq!(world.server.session(SessionId(0)).unwrap().stats(world.now).released_late, 0);
+}
+
+/// The sealed link has gone for good.
+#[test]
+fn plain_links_go_on_alone_once_sealed_ones_are_dead() {
+    let mut world = mixed_world(2);
+    let end = world.traffic(300, 0);
+    world.cut[0] = true;
+    world.idle(3_000);
+    let end = world.traffic(300, end);
+    world.idle(300);
+    assert_eq!((world.up.len(), world.down.len()), (end as usize, end as usize));
+    assert_eq!(world.server.session(SessionId(0)).unwrap().stats(world.now).reorder_held, 0);
+}
+
 #[test]
 fn a_restarted_client_is_found_over_both_kinds_of_links() {
     let mut world = mixed_world(2);

@@ -161,6 +161,8 @@ pub(super) struct World {
     pub(super) server: Endpoint,
     pub(super) now: Instant,
     pub(super) delay: Duration,
+    /// What each link takes beyond that.
+    pub(super) extra: Vec<Duration>,
     /// The client's address on each link as the server sees it.
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) cut: Vec<bool>,
@@ -195,6 +197,7 @@ impl World {
             server: endpoint(clients, 7, now),
             now,
             delay: Duration::from_millis(20),
+            extra: vec![Duration::ZERO; usize::from(links)],
             addresses: (0..links).map(|link| SocketAddr::from(([192, 0, 2, link], 40_000))).collect(),
             cut: vec![false; usize::from(links)],
             cut_flows: Vec::new(),
@@ -226,7 +229,8 @@ impl World {
         let limit = self.limits[usize::from(link)][usize::from(!flight.0)];
         let too_big = flight.3.len() + 28 > limit;
         if !self.cut[usize::from(link)] && !lost && !too_big {
-            self.flying.insert((self.now + self.delay, self.order), flight);
+            let delay = self.delay + self.extra[usize::from(link)];
+            self.flying.insert((self.now + delay, self.order), flight);
         }
     }
 
