@@ -32,6 +32,7 @@ use bonding_proto::{Instant, LinkId, Session};
 
 use self::dialer::Dialer;
 use self::expiry::Expiries;
+pub(crate) use self::roster::check_taken;
 use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{
@@ -69,10 +70,11 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     let mut sockets = Sockets::new(plan.ports.iter().map(|port| spec(plan, port)));
     sockets.open_all(&poller).map_err(|(address, source)| RunError::Listen { address, source })?;
     let tun = setup::tun(&plan.tunnel, tunnel_mtu(plan, &entries, &monitor))?;
-    let prefixes: Vec<Prefix> =
-        entries.iter().flat_map(|entry| entry.config.prefixes.iter().copied()).collect();
+    let enrolled = entries.iter().flat_map(|entry| entry.config.prefixes.iter().copied());
+    let prefixes: BTreeSet<Prefix> = enrolled.chain(roster::prefixes(plan)).collect();
+    let prefixes: Vec<Prefix> = prefixes.into_iter().collect();
     setup::routes(tun.index(), &plan.tunnel.addresses, &prefixes)?;
-    let nat = forward(journal, plan, monitor)?;
+    let nat = forward(journal, plan, &entries, monitor)?;
     let clock = Clock::start();
     let config = EndpointConfig {
         clients: Vec::new(),
@@ -147,7 +149,12 @@ fn sealed_mtu(plan: &ServerPlan) -> u16 {
 }
 
 /// The table that says what clients may reach, and forwarding and NAT if they are on.
-fn forward(journal: Journal, plan: &ServerPlan, monitor: Monitor) -> Result<Nat, RunError> {
+fn forward(
+    journal: Journal,
+    plan: &ServerPlan,
+    entries: &[Entry],
+    monitor: Monitor,
+) -> Result<Nat, RunError> {
     let cidrs =
         |prefixes: &[Prefix]| prefixes.iter().map(|one| setup::cidr(*one)).collect::<Result<Vec<Cidr>, _>>();
     let addresses = cidrs(&plan.tunnel.addresses)?;
@@ -155,7 +162,7 @@ fn forward(journal: Journal, plan: &ServerPlan, monitor: Monitor) -> Result<Nat,
         tunnel: plan.tunnel.interface.clone(),
         addresses,
         reach: plan.reach,
-        exceptions: exceptions(&plan.clients)?,
+        exceptions: exceptions(entries.iter())?,
         masquerade: plan.nat.as_ref().map(|nat| Masquerade { egress: nat.egress.clone() }),
         listeners: plan.ports.range(),
     };
@@ -169,10 +176,9 @@ fn forward(journal: Journal, plan: &ServerPlan, monitor: Monitor) -> Result<Nat,
 }
 
 /// Clients that may reach something else than clients usually may, by their prefixes.
-fn exceptions(clients: &[PeerPlan]) -> Result<Vec<(Cidr, Reach)>, RunError> {
-    let of = |client: &PeerPlan| client.reach.map(|reach| (client.config.prefixes.clone(), reach));
-    let each = clients.iter().filter_map(of);
-    let each = each.flat_map(|(prefixes, reach)| prefixes.into_iter().map(move |prefix| (prefix, reach)));
+fn exceptions<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Vec<(Cidr, Reach)>, RunError> {
+    let each = entries.filter_map(|entry| Some((&entry.config.prefixes, entry.reach?)));
+    let each = each.flat_map(|(prefixes, reach)| prefixes.iter().map(move |prefix| (*prefix, reach)));
     each.map(|(prefix, reach)| Ok((setup::cidr(prefix)?, reach))).collect()
 }
 
@@ -189,8 +195,6 @@ struct Tunnel {
 #[derive(Debug)]
 struct Member {
     entry: Entry,
-    /// What it may reach, if that is not what clients usually may.
-    reach: Option<Reach>,
     logger: EventLogger,
     /// Its key has expired: it may not connect.
     expired: bool,
@@ -261,9 +265,7 @@ impl ServerShell {
         let (mut logger, expired) =
             known.map_or_else(|| (logger(), false), |member| (member.logger, member.expired));
         logger.links.clone_from(&entry.links);
-        let plan = self.plan.clients.iter().find(|plan| plan.config.name == entry.config.name);
-        let reach = plan.and_then(|plan| plan.reach);
-        self.members.insert(id, Member { entry, reach, logger, expired });
+        self.members.insert(id, Member { entry, logger, expired });
     }
 
     fn forget(&mut self, id: SessionId) -> Option<Member> {
@@ -271,6 +273,17 @@ impl ServerShell {
         self.list.remove(&(member.entry.enrolled, id));
         self.expiries.replace(id, member.entry.expires, None);
         Some(member)
+    }
+
+    /// Clients came or went: the table lets each one reach what it may.
+    fn settle_reach(&mut self) {
+        let exceptions = exceptions(self.members.values().map(|member| &member.entry));
+        let set = exceptions.map_err(|error| error.to_string()).and_then(|exceptions| {
+            self.nat.set_reach((self.plan.reach, exceptions)).map_err(|error| error.to_string())
+        });
+        if let Err(error) = set {
+            tracing::error!(error, "clients reach what others may: the rules cannot be changed");
+        }
     }
 
     fn find(&self, is_wanted: impl Fn(&Entry) -> bool) -> Option<SessionId> {
@@ -304,6 +317,7 @@ impl ServerShell {
             tracing::info!(client = name, %remote, public_key = keys::show(public_key), "{done}");
             tracing::debug!(client = name, addresses = ?entry.addresses, "its addresses in the tunnel");
             self.note(session, entry);
+            self.settle_reach();
             self.make_room_for_sealing();
         }
     }
@@ -382,6 +396,7 @@ impl ServerShell {
             if let Some(id) = self.find(|entry| entry.config.public_key == Some(key)) {
                 endpoint.remove_client(id, now);
                 self.forget(id);
+                self.settle_reach();
             }
             tracing::info!(client = name, "revoked a client");
         }
@@ -403,29 +418,21 @@ impl ServerShell {
     ) -> Result<Reloaded, String> {
         let Outcome { plan, changed, at_next_start } = reload::server(&self.plan, next);
         // First what may fail, so that nothing is changed then.
-        let exceptions = exceptions(&plan.clients).map_err(|error| error.to_string())?;
-        let prefixes = |clients: &[PeerPlan]| -> BTreeSet<Prefix> {
-            clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect()
-        };
-        let new: Vec<Prefix> =
-            prefixes(&plan.clients).difference(&prefixes(&self.plan.clients)).copied().collect();
+        let roster = self.roster.next(&plan)?;
+        let exceptions = exceptions(roster.entries.iter().chain(&roster.enrolled));
+        let exceptions = exceptions.map_err(|error| error.to_string())?;
+        let prefixes = |plan| roster::prefixes(plan).collect::<BTreeSet<_>>();
+        let new: Vec<Prefix> = prefixes(&plan).difference(&prefixes(&self.plan)).copied().collect();
         setup::routes(self.tunnel.index, &plan.tunnel.addresses, &new).map_err(|error| error.to_string())?;
-        let reached = self.nat.reach();
         self.nat.set_reach((plan.reach, exceptions)).map_err(|error| error.to_string())?;
-        let entries = match self.roster.reload(&plan) {
-            Ok(entries) => entries,
-            Err(why) => {
-                // The table that was there a moment ago.
-                self.nat.set_reach(reached).map_err(|error| error.to_string())?;
-                return Err(why);
-            }
-        };
+        let (entries, enrolled) = self.roster.adopt(roster);
         let before = std::mem::replace(&mut self.plan, plan);
         if self.plan.run.sending != before.run.sending {
             endpoint.set_sending(&self.plan.run.sending, now);
         }
         endpoint.set_streams(self.takes_streams(), now);
         self.replace_clients(endpoint, &before.clients, entries, now);
+        self.replace_enrolled(endpoint, enrolled, now);
         self.settle_homes(sockets);
         Ok(Reloaded { changed, at_next_start, warnings: Vec::new() })
     }
@@ -474,11 +481,33 @@ impl ServerShell {
         }
     }
 
+    /// The configuration says something else of these enrolled clients. A session goes on if its
+    /// routes do.
+    fn replace_enrolled(&mut self, endpoint: &mut Endpoint, entries: Vec<Entry>, now: Instant) {
+        for entry in entries {
+            let (name, prefixes) = (&entry.config.name, &entry.config.prefixes);
+            let id = self.find(|known| known.enrolled.is_some() && known.config.name == *name);
+            let known = id.and_then(|id| Some((id, self.members.get(&id)?)));
+            match known {
+                Some((id, member)) if member.entry.config.prefixes != *prefixes => {
+                    endpoint.dismiss_client(id, now);
+                    self.forget(id);
+                    self.admit(endpoint, entry, now);
+                }
+                Some((id, _)) => self.note(id, entry),
+                None => {}
+            }
+        }
+        self.expire_due(endpoint, now);
+    }
+
     /// The clients behind a place of the list.
     fn page(&self, endpoint: &Endpoint, after: Option<ListPlace>, now: Instant) -> ClientsPage {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let places = || self.list.range((start, Bound::Unbounded)).take(PAGE_CLIENTS);
-        let known = |(_, id): &ListPlace| Some(known_client(self.members.get(id)?, endpoint, *id, now));
+        let usual = self.plan.reach;
+        let known =
+            |(_, id): &ListPlace| Some(known_client(self.members.get(id)?, usual, endpoint, *id, now));
         let next = match places().last() {
             Some(last) => NextPage::After(*last),
             None => NextPage::End(self.roster.open_invitations(SystemTime::now())),
@@ -551,9 +580,16 @@ impl Namer for Named<'_> {
 }
 
 /// A client as the list shows it.
-fn known_client(member: &Member, endpoint: &Endpoint, id: SessionId, now: Instant) -> KnownClient {
+fn known_client(
+    member: &Member,
+    usual: Reach,
+    endpoint: &Endpoint,
+    id: SessionId,
+    now: Instant,
+) -> KnownClient {
     let entry = &member.entry;
     let stats = endpoint.session(id).map(|session| session.stats(now));
+    let words = |reach| reload::allow_words(reach).into_iter().map(str::to_owned).collect();
     let up = stats.as_ref().is_some_and(|stats| stats.connected);
     let state = match (member.expired, up) {
         (true, _) => "expired",
@@ -568,6 +604,7 @@ fn known_client(member: &Member, endpoint: &Endpoint, id: SessionId, now: Instan
         expires: entry.expires.map(roster::time),
         public_key: entry.config.public_key.as_ref().map(keys::show),
         addresses: entry.addresses.clone(),
+        allow: words(entry.reach.unwrap_or(usual)),
         peer: stats.as_ref().and_then(status::usable_remote).map(|remote| remote.to_string()),
     }
 }
@@ -674,7 +711,7 @@ impl Shell<Endpoint> for ServerShell {
         let (nat, members, usual) = (&self.nat, &self.members, self.plan.reach);
         let permits = |session: u16, address| {
             let member = members.get(&SessionId(session));
-            let reach = member.map(|member| member.reach.unwrap_or(usual)).unwrap_or_default();
+            let reach = member.map(|member| member.entry.reach.unwrap_or(usual)).unwrap_or_default();
             nat.permits(address, reach)
         };
         let any = dialer.handle_events(endpoint, permits, now);

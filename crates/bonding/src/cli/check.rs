@@ -12,7 +12,8 @@ use crate::config::{
     self, Client, Kind, Loaded, Mtu, Security, Sending, Server, Status, capture_words, role_word,
 };
 use crate::engine::overhead::Overhead;
-use crate::state::keys;
+use crate::server::check_taken;
+use crate::state::{keys, register};
 
 /// Reads the file and describes it; also gives a line for each warning.
 ///
@@ -29,13 +30,33 @@ pub(super) fn check(path: &Path, kind: Option<Kind>) -> anyhow::Result<(String, 
         }
         Some(Kind::Server) => {
             let loaded = config::server_from_text(&file, &text)?;
-            Ok((describe_server(&loaded), loaded.warning_lines().collect()))
+            let mut warnings: Vec<String> = loaded.warning_lines().collect();
+            warnings.extend(beside_register(&loaded)?);
+            Ok((describe_server(&loaded), warnings))
         }
         None => Err(Usage(format!(
             "{file}: neither its sections nor its name tell whether it is a client's or a server's; \
              say `--as client` or `--as server`"
         ))
         .into()),
+    }
+}
+
+/// Whether a server can start with this file beside its register; a warning where that cannot be
+/// told.
+///
+/// # Errors
+/// When a `[[client]]` has the name or the key of a client that was invited.
+pub(super) fn beside_register(loaded: &Loaded<Server>) -> anyhow::Result<Option<String>> {
+    let file = &loaded.file;
+    match register::enrolled(&loaded.config.private_key_file) {
+        Ok(enrolled) => check_taken(&enrolled, &loaded.config.plan())
+            .map(|()| None)
+            .map_err(|error| Usage(format!("{file}: {error}")).into()),
+        Err(error) => Ok(Some(format!(
+            "{file}: warning: whether a client that was invited has the name or the key of a [[client]] is not \
+             known: {error}"
+        ))),
     }
 }
 
@@ -145,6 +166,12 @@ fn describe_server(loaded: &Loaded<Server>) -> String {
             lines.add(&format!("  link {index}"), &value);
         }
     }
+    for client in &config.invited {
+        let routes: Vec<String> = client.routes.iter().copied().map(prefix).collect();
+        let routes = if routes.is_empty() { String::new() } else { format!(", {}", routes.join(", ")) };
+        let may = client.reach.map_or_else(String::new, |own| format!(", may reach {}", reach(own)));
+        lines.add("client", &format!("{}, which is invited{routes}{may}", client.name));
+    }
     lines.sending(&config.sending);
     lines.status(&config.status);
     lines.0
@@ -200,6 +227,45 @@ mod tests {
         );
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains(": warning: [[link]] metered = true has no effect"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_section_with_the_name_of_a_client_that_was_invited_is_no_other_client() {
+        use bonding_proto::crypto::keys::{PrivateKey, Token};
+        use bonding_proto::handshake::{Claim, InvitationKey};
+        use register::{Configured, Register, Shown};
+
+        let (folder, path) = written("server.toml", "");
+        let key_file = folder.path().join("server.key");
+        keys::load_or_make(&key_file).unwrap();
+        let token = Token::from_bytes([3; 16]);
+        let [client, server] = [1, 2].map(|byte| PrivateKey::from_bytes([byte; 32]).public());
+        let key = InvitationKey::new(&token);
+        let Claim::Invitation { id: invitation, proof } = key.claim(&server, &client) else { unreachable!() };
+        let shown = Shown { client, server, invitation, proof };
+        let now = std::time::SystemTime::now();
+        let mut register = Register::open(&key_file).unwrap();
+        register.invite("home", &token, &Configured::default(), now).unwrap();
+        register.enrol(&shown, &Configured::default(), now).unwrap();
+        let write = |client: &str| {
+            let text = format!("[identity]\nprivate_key_file = \"{}\"\n{client}", key_file.display());
+            std::fs::write(&path, text).unwrap();
+            check(&path, None)
+        };
+        let other = keys::show(&server);
+        let error = write(&format!(
+            "[[client]]\nname = \"home\"\npublic_key = \"{other}\"\naddress = \"10.99.0.9\"\n"
+        ));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("\"home\" has the name of a client that was invited"), "{error}");
+        let (said, warnings) =
+            write("[[client]]\nname = \"home\"\nallow = [\"private\"]\nroutes = \"192.168.7.0/24\"\n")
+                .unwrap();
+        assert!(
+            said.contains("home, which is invited, 192.168.7.0/24, may reach private networks"),
+            "{said}"
+        );
+        assert_eq!(warnings, [""; 0]);
     }
 
     #[test]

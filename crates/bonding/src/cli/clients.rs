@@ -154,7 +154,7 @@ fn said_of_invitation(invited: &Invited) -> Said {
 }
 
 fn render(clients: &Clients, style: Style) -> String {
-    let columns = ["CLIENT", "STATE", "ADDRESS", "ORIGIN", "ENROLLED", "EXPIRES", "PEER", "KEY"];
+    let columns = ["CLIENT", "STATE", "ADDRESS", "ALLOW", "ORIGIN", "ENROLLED", "EXPIRES", "PEER", "KEY"];
     let mut table = Table::new(&columns.map(|title| (title, Align::Left)));
     let dash = || "–".to_owned();
     for client in &clients.clients {
@@ -168,6 +168,7 @@ fn render(clients: &Clients, style: Style) -> String {
             client.name.as_str().into(),
             Cell::coloured(client.state.as_str(), colour),
             addresses.join(" ").into(),
+            client.allow.join(" ").into(),
             client.origin.as_str().into(),
             client.enrolled.clone().unwrap_or_else(dash).into(),
             client.expires.clone().unwrap_or_else(dash).into(),
@@ -223,6 +224,7 @@ mod tests {
                 expires: Some("2026-11-22T00:00:00Z".to_owned()),
                 public_key: Some("AAEC".to_owned()),
                 addresses: vec!["10.99.0.2".parse().unwrap(), "fd99::2".parse().unwrap()],
+                allow: vec!["internet".to_owned(), "private".to_owned()],
                 peer: Some("198.51.100.9:40000".to_owned()),
             }],
             invitations: vec![OpenInvitation {
@@ -232,10 +234,10 @@ mod tests {
         };
         assert_eq!(
             render(&clients, Style::PLAIN),
-            "  CLIENT  STATE  ADDRESS            ORIGIN   ENROLLED\n\
-             \x20     EXPIRES               PEER                KEY\n\
-             \x20 home    up     10.99.0.2 fd99::2  invited  2025-11-22T00:00:00Z\n\
-             \x20     2026-11-22T00:00:00Z  198.51.100.9:40000  AAEC\n\
+            "  CLIENT  STATE  ADDRESS            ALLOW             ORIGIN\n\
+             \x20     ENROLLED              EXPIRES               PEER                KEY\n\
+             \x20 home    up     10.99.0.2 fd99::2  internet private  invited\n\
+             \x20     2025-11-22T00:00:00Z  2026-11-22T00:00:00Z  198.51.100.9:40000  AAEC\n\
              \x20 van is invited until 2025-11-23T00:00:00Z\n"
         );
         assert!(render(&Clients::default(), Style::PLAIN).contains("bondctl invite NAME"));

@@ -17,6 +17,7 @@ use bonding_proto::Discard;
 use clap::{Parser, Subcommand};
 
 use super::answers::{Answering, Listing};
+use super::check;
 use super::join::JoinArguments;
 use super::reload::{Configuration, Read};
 use crate::config::{self, Loaded, Problems, Security};
@@ -137,6 +138,9 @@ fn run_server(options: &ServerOptions) -> anyhow::Result<ExitCode> {
         None => Loaded { config: config::server_defaults(), file: String::new(), warnings: Vec::new() },
     };
     if options.check {
+        if let Some(line) = check::beside_register(&loaded)? {
+            eprintln!("{line}");
+        }
         return Ok(checked(&loaded));
     }
     let config = &loaded.config;

@@ -28,7 +28,7 @@ use toml::de::DeTable;
 pub use self::client::{Client, Link, capture_words, role_word};
 pub use self::common::{Mtu, Sending, Status, policy_word};
 pub use self::problem::{Problem, Problems};
-pub use self::server::{Nat, Peer, PeerLink, Server};
+pub use self::server::{Invited, Nat, Peer, PeerLink, Server};
 pub use self::value::{Host, Ports};
 pub use bonding_proto::config::Security;
 

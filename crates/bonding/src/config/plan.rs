@@ -5,9 +5,10 @@ use bonding_proto::config::{ClientConfig, PlainPeer};
 
 use super::client::Client;
 use super::common::{Mtu, Sending, Status};
-use super::server::{Peer, PeerLink, Server};
+use super::server::{Invited, Peer, PeerLink, Server};
 use crate::engine::plan::{
-    ClientPlan, Home, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, Split, TunnelPlan,
+    ClientPlan, Home, InvitedPlan, LinkPlan, NatPlan, PeerPlan, RunPlan, SealingPlan, ServerPlan, Split,
+    TunnelPlan,
 };
 use crate::state::usage;
 
@@ -62,6 +63,7 @@ impl Server {
             ports: self.ports,
             private_key_file: self.private_key_file.clone(),
             clients: self.clients.iter().map(peer).collect(),
+            invited: self.invited.iter().map(invited).collect(),
             nat: self.nat.as_ref().map(|nat| NatPlan { egress: nat.egress.clone() }),
             takes_streams: self.split != Split::Off,
             reach: self.reach,
@@ -92,6 +94,11 @@ fn peer(peer: &Peer) -> PeerPlan {
         homes: peer.links.iter().filter_map(home).collect(),
         reach: peer.reach,
     }
+}
+
+fn invited(invited: &Invited) -> InvitedPlan {
+    let Invited { name, routes, reach } = invited.clone();
+    InvitedPlan { name, routes, reach }
 }
 
 fn run(sending: &Sending, status: &Status, mss_clamp: bool) -> RunPlan {

@@ -45,6 +45,11 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.is_some()
     }
 
+    /// Whether a key is written, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// Whether a key is missing, or an empty array.
     pub(super) fn is_absent(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));

@@ -50,6 +50,8 @@ pub struct Server {
     pub nat: Option<Nat>,
     /// `[[client]]`.
     pub clients: Vec<Peer>,
+    /// `[[client]]` without a key, an address and links: what counts for a client that was invited.
+    pub invited: Vec<Invited>,
     /// How packets are sent.
     pub sending: Sending,
     /// `[status]`.
@@ -81,6 +83,17 @@ pub struct Peer {
     /// `[[client.link]]`, by the number of the link: at most [`LINKS_MAX`], and at least a plain
     /// one if the client has no key. The client may have more sealed links than are written here.
     pub links: Vec<PeerLink>,
+}
+
+/// A `[[client]]` of a client that `bondctl invite` enrols.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invited {
+    /// Unique among the sections.
+    pub name: String,
+    /// The networks behind it.
+    pub routes: Vec<Prefix>,
+    /// `allow`: in place of that of `[routing]`.
+    pub reach: Option<Reach>,
 }
 
 impl Peer {
@@ -134,7 +147,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
     let interface = common::tunnel_interface(&mut tunnel);
     let addresses = addresses(&mut tunnel);
     let nat = nat(document.section("nat", "[nat]"));
-    let clients = clients(&mut document, &addresses, ports);
+    let (clients, invited) = clients(&mut document, &addresses, ports);
     let inner_ipv6 = addresses.iter().any(|prefix| prefix.address.is_ipv6());
     let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(listen, &clients));
     tunnel.finish(&[]);
@@ -159,6 +172,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Server {
         split,
         nat,
         clients,
+        invited,
         sending,
         status,
     }
@@ -222,6 +236,8 @@ fn nat(mut section: Section<'_, '_>) -> Option<Nat> {
 /// A client, and the places of its values that must be unique.
 struct Written {
     peer: Peer,
+    /// It is invited, and has neither key nor address here.
+    is_invited: bool,
     name: Located<String>,
     key: Option<Located<PublicKey>>,
     prefixes: Vec<Located<Prefix>>,
@@ -229,7 +245,7 @@ struct Written {
     remotes: Vec<(usize, Located<IpAddr>)>,
 }
 
-fn clients(document: &mut Section<'_, '_>, own: &[Prefix], ports: Ports) -> Vec<Peer> {
+fn clients(document: &mut Section<'_, '_>, own: &[Prefix], ports: Ports) -> (Vec<Peer>, Vec<Invited>) {
     let sections = document.sections("client", "[[client]]");
     if let Some(beyond) = sections.get(CLIENTS_MAX) {
         beyond.fail(format!("more than {CLIENTS_MAX} [[client]] sections"));
@@ -240,11 +256,26 @@ fn clients(document: &mut Section<'_, '_>, own: &[Prefix], ports: Ports) -> Vec<
     distinct_keys(&written, document);
     overlapping(&written, own, document);
     same_remote(&written, ports, document);
-    written.into_iter().map(|one| one.peer).collect()
+    let (invited, peers): (Vec<_>, Vec<_>) = written.into_iter().partition(|one| one.is_invited);
+    let invited = invited.into_iter().map(|one| {
+        let Peer { name, routes, reach, .. } = one.peer;
+        Invited { name, routes, reach }
+    });
+    (peers.into_iter().map(|one| one.peer).collect(), invited.collect())
+}
+
+/// Whether a section has nothing that says which packets come from its client, and something that
+/// counts for a client that is invited under its name.
+fn is_of_invited(section: &Section<'_, '_>) -> bool {
+    let is_any = |keys: &[&str]| keys.iter().any(|key| section.has(key));
+    section.has("name")
+        && is_any(&["allow", "routes"])
+        && !is_any(&["public_key", "preshared_key_file", "address", "link"])
 }
 
 fn client(mut section: Section<'_, '_>, index: usize) -> Written {
     let at = section.at();
+    let is_invited = is_of_invited(&section);
     let name = section.item("name").and_then(|item| {
         let at = item.at();
         item.parsed("a name", value::name).map(|value| Located { value, at })
@@ -267,7 +298,7 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
             name.value
         ));
     }
-    if addresses.is_empty() {
+    if addresses.is_empty() && !is_invited {
         addresses.push(Located { value: PLAIN_CLIENT_ADDRESS.address, at });
     }
     let reach = allow(&mut section);
@@ -277,7 +308,7 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
     {
         item.no_effect(": the client is not limited");
     }
-    let (links, remotes) = links(&mut section, has_key);
+    let (links, remotes) = if is_invited { Default::default() } else { links(&mut section, has_key) };
     section.finish(&[]);
     let hosts = addresses.iter().map(|one| Located { value: host_prefix(one.value), at: one.at });
     let prefixes = hosts.chain(routes.iter().cloned()).collect();
@@ -290,7 +321,7 @@ fn client(mut section: Section<'_, '_>, index: usize) -> Written {
         reach,
         links,
     };
-    Written { peer, name, key, prefixes, remotes }
+    Written { peer, is_invited, name, key, prefixes, remotes }
 }
 
 /// A client's limit: whether there is one.
@@ -303,7 +334,8 @@ fn links(client: &mut Section<'_, '_>, has_key: bool) -> (Vec<PeerLink>, Vec<(us
     if client.is_absent("link") && !has_key {
         client.fail(
             "[[client]] has neither a `public_key` nor a [[client.link]]: no packet could come from it; `bondctl invite \
-             NAME` enrols a client without a section, and plain links need one [[client.link]] each",
+             NAME` enrols a client without a section, or with one that has `name`, `allow` and `routes` alone, and plain \
+             links need one [[client.link]] each",
         );
     }
     if let Some(beyond) = sections.get(LINKS_MAX) {

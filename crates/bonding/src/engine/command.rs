@@ -166,6 +166,9 @@ pub struct KnownClient {
     pub public_key: Option<String>,
     /// In the tunnel.
     pub addresses: Vec<IpAddr>,
+    /// What it may reach, in the words of `[routing] allow`.
+    #[serde(default)]
+    pub allow: Vec<String>,
     /// Where it is, on its first usable link.
     pub peer: Option<String>,
 }

@@ -160,6 +160,8 @@ pub struct ServerPlan {
     pub private_key_file: PathBuf,
     /// The clients that may connect.
     pub clients: Vec<PeerPlan>,
+    /// What counts for clients that were or will be invited, by their names.
+    pub invited: Vec<InvitedPlan>,
     /// Forward and masquerade; `None`: neither.
     pub nat: Option<NatPlan>,
     /// Whether clients' TCP connections may end at the bond.
@@ -168,6 +170,17 @@ pub struct ServerPlan {
     pub reach: Reach,
     /// The rest.
     pub run: RunPlan,
+}
+
+/// A client that is enrolled by an invitation, as far as the configuration has a say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvitedPlan {
+    /// Its name.
+    pub name: String,
+    /// The networks behind it.
+    pub routes: Vec<Prefix>,
+    /// What it may reach, if that is not what clients usually may.
+    pub reach: Option<Reach>,
 }
 
 /// One client of a server.

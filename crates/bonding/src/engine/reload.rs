@@ -13,6 +13,7 @@
 //! It knows no files, sockets or sessions. Why each key is on its side:
 //! docs/decisions/0077-what-a-reload-changes.md.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use bonding_os::nat::Reach;
 use bonding_proto::config::{ClientConfig, Fec, RecoveryConfig, Sending};
 use bonding_proto::qos::Rule;
 
-use super::plan::{ClientPlan, LinkPlan, PeerPlan, RunPlan, ServerPlan, Split};
+use super::plan::{ClientPlan, InvitedPlan, LinkPlan, PeerPlan, RunPlan, ServerPlan, Split};
 use crate::config::{policy_word, role_word};
 
 /// The plan of a file that was read again.
@@ -64,8 +65,18 @@ pub fn client(running: &ClientPlan, next: ClientPlan) -> Outcome<ClientPlan> {
 /// What a server becomes.
 pub fn server(running: &ServerPlan, next: ServerPlan) -> Outcome<ServerPlan> {
     let mut seen = Seen::default();
-    let ServerPlan { tunnel, listen, ports, private_key_file, clients, nat, takes_streams, reach, run } =
-        next;
+    let ServerPlan {
+        tunnel,
+        listen,
+        ports,
+        private_key_file,
+        clients,
+        invited,
+        nat,
+        takes_streams,
+        reach,
+        run,
+    } = next;
     let plan = ServerPlan {
         tunnel: seen.waits("[tunnel]", &running.tunnel, &tunnel),
         listen: seen.waits("[listen] address", &running.listen, &listen),
@@ -76,6 +87,7 @@ pub fn server(running: &ServerPlan, next: ServerPlan) -> Outcome<ServerPlan> {
             &private_key_file,
         ),
         clients: seen.clients(&running.clients, clients),
+        invited: seen.invited(&running.invited, invited),
         nat: seen.waits("[nat]", &running.nat, &nat),
         takes_streams: seen.changes("[tcp] split", &running.takes_streams, takes_streams, |takes| {
             if *takes { "on" } else { "off" }.to_owned()
@@ -262,9 +274,8 @@ impl Seen {
                 self.changed.push(format!("[[client]] \"{name}\": changed, its session begins anew"));
                 continue;
             }
-            let usual = |reach: &Option<Reach>| reach.map_or_else(|| "as all".to_owned(), reach_words);
             let key = |key: &str| format!("[[client]] \"{name}\" {key}");
-            self.changes(key("allow"), &before.reach, client.reach, usual);
+            self.changes(key("allow"), &before.reach, client.reach, usual_or);
             if rates(before) != rates(client) {
                 self.changed.push(key("link down: changed"));
             }
@@ -274,6 +285,30 @@ impl Seen {
         }
         next
     }
+
+    fn invited(&mut self, running: &[InvitedPlan], next: Vec<InvitedPlan>) -> Vec<InvitedPlan> {
+        let names: BTreeSet<&str> = running.iter().chain(&next).map(|one| one.name.as_str()).collect();
+        for name in names {
+            let [before, after] = [running, &next].map(|list| of_invited(list, name));
+            let key = |key: &str| format!("[[client]] \"{name}\" {key}");
+            let [reach, next_reach] = [before, after].map(|one| one.and_then(|one| one.reach));
+            self.changes(key("allow"), &reach, next_reach, usual_or);
+            let [routes, next_routes] = [before, after].map(|one| one.map_or(&[][..], |one| &one.routes));
+            if routes != next_routes {
+                self.changed.push(key("routes: changed, its session begins anew"));
+            }
+        }
+        next
+    }
+}
+
+fn usual_or(reach: &Option<Reach>) -> String {
+    reach.map_or_else(|| "as all".to_owned(), reach_words)
+}
+
+/// What counts for a client of this name that was invited.
+pub fn of_invited<'a>(list: &'a [InvitedPlan], name: &str) -> Option<&'a InvitedPlan> {
+    list.iter().find(|one| one.name == name)
 }
 
 /// The ceilings of what is sent to a client, on its links by number.
@@ -318,10 +353,15 @@ fn fec_word(fec: Fec) -> String {
     }
 }
 
-fn reach_words(reach: Reach) -> String {
+/// What clients may reach, in the words of `allow`.
+pub fn allow_words(reach: Reach) -> Vec<&'static str> {
     let Reach { internet, server, private, clients } = reach;
     let words = [(internet, "internet"), (server, "server"), (private, "private"), (clients, "clients")];
-    let words: Vec<&str> = words.into_iter().filter(|(may, _)| *may).map(|(_, word)| word).collect();
+    words.into_iter().filter(|(may, _)| *may).map(|(_, word)| word).collect()
+}
+
+fn reach_words(reach: Reach) -> String {
+    let words = allow_words(reach);
     if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 

@@ -72,14 +72,14 @@ pub enum RunError {
     Addresses(#[from] EnrolError),
     /// Enrolled, and configured since.
     #[error(
-        "[[client]] \"{0}\" has the name of a client that was invited; give it another one, or remove the other's \
-             from the state directory's register"
+        "[[client]] \"{0}\" has the name of a client that was invited: leave out all but its `allow` and `routes`, \
+             which then count for that one, or give it another name, or `bondctl revoke {0}` before it is added"
     )]
     NameTaken(String),
     /// Enrolled, and configured since.
     #[error(
-        "a [[client]] has the public key of \"{0}\", a client that was invited; remove the section, or the other from \
-             the state directory's register"
+        "a [[client]] has the public key of \"{0}\", a client that was invited: remove the section, or \
+             `bondctl revoke {0}` before it is added"
     )]
     KeyTaken(String),
     /// The trace has no file.

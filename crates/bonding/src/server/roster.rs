@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bonding_os::nat::Reach;
 use bonding_proto::config::{ClientConfig, Prefix};
 use bonding_proto::crypto::keys::{PresharedKey, PublicKey, Token};
 use bonding_proto::handshake::InvitationId;
@@ -14,7 +15,8 @@ use super::place;
 use crate::config::{Host, Ports};
 use crate::engine::RunError;
 use crate::engine::command::{Invited, OpenInvitation};
-use crate::engine::plan::ServerPlan;
+use crate::engine::plan::{InvitedPlan, PeerPlan, ServerPlan};
+use crate::engine::reload::of_invited;
 use crate::invitation::Invitation;
 use crate::state::register::{
     Client, Configured, EnrolError, ExpireError, InviteError, Register, RevokeError, Shown,
@@ -26,6 +28,8 @@ use crate::state::{keys, lease};
 pub(super) struct Roster {
     register: Register,
     configured: Configured,
+    /// What the configuration says of clients that are invited.
+    invited: Vec<InvitedPlan>,
     /// The server's own key, for invitations.
     public_key: PublicKey,
     listen: IpAddr,
@@ -41,10 +45,23 @@ pub(super) struct Entry {
     pub(super) links: Vec<String>,
     /// In the tunnel.
     pub(super) addresses: Vec<IpAddr>,
+    /// What it may reach, if that is not what clients usually may.
+    pub(super) reach: Option<Reach>,
     /// When it enrolled, in seconds since 1970; `None`: it is configured.
     pub(super) enrolled: Option<u64>,
     /// When its key expires, in seconds since 1970; `None`: never.
     pub(super) expires: Option<u64>,
+}
+
+/// What another plan makes of the roster.
+#[derive(Debug)]
+pub(super) struct NextRoster {
+    configured: Configured,
+    invited: Vec<InvitedPlan>,
+    /// The clients of the configuration.
+    pub(super) entries: Vec<Entry>,
+    /// The enrolled clients of which the configuration says something, or did before.
+    pub(super) enrolled: Vec<Entry>,
 }
 
 /// A claim that was not granted.
@@ -61,22 +78,32 @@ impl Roster {
     pub(super) fn open(plan: &ServerPlan, public_key: PublicKey) -> Result<(Self, Vec<Entry>), RunError> {
         let mut register = Register::open(&plan.private_key_file)?;
         let configured = configured(plan);
-        check_taken(&register, plan)?;
+        check_taken(register.clients(), plan)?;
         for name in register.fit(&configured)? {
             tracing::warn!(
                 client = name,
                 "the client gets other addresses in the tunnel: the configuration needs its own"
             );
         }
-        let roster = Self { register, configured, public_key, listen: plan.listen, ports: plan.ports };
+        let invited = plan.invited.clone();
+        let roster =
+            Self { register, configured, invited, public_key, listen: plan.listen, ports: plan.ports };
         let mut entries = roster.configured_entries(plan)?;
         entries.extend(roster.register.clients().iter().map(|client| roster.entry(client)));
+        for one in &plan.invited {
+            if !entries.iter().any(|entry| entry.config.name == one.name) {
+                tracing::info!(client = one.name, "[[client]] is of a client that is not enrolled yet");
+            }
+        }
         Ok((roster, entries))
     }
 
-    /// The configuration has these clients from now on; gives them. Nothing is changed on an error.
-    pub(super) fn reload(&mut self, plan: &ServerPlan) -> Result<Vec<Entry>, String> {
-        check_taken(&self.register, plan).map_err(|error| error.to_string())?;
+    /// What the roster is once the configuration is that of the plan. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// When the register does not go with that configuration.
+    pub(super) fn next(&self, plan: &ServerPlan) -> Result<NextRoster, String> {
+        check_taken(self.register.clients(), plan).map_err(|error| error.to_string())?;
         let configured = configured(plan);
         let is_taken =
             |address: &IpAddr| configured.taken.iter().any(|prefix| lease::contains(*prefix, *address));
@@ -89,8 +116,20 @@ impl Roster {
             ));
         }
         let entries = self.configured_entries(plan).map_err(|error| error.to_string())?;
-        self.configured = configured;
-        Ok(entries)
+        let invited = plan.invited.clone();
+        let is_of = |list: &[InvitedPlan], client: &Client| of_invited(list, &client.name).is_some();
+        let clients = self.register.clients().iter();
+        let changed = clients.filter(|client| is_of(&invited, client) || is_of(&self.invited, client));
+        let enrolled = changed.map(|client| self.entry_by(client, &invited)).collect();
+        Ok(NextRoster { configured, invited, entries, enrolled })
+    }
+
+    /// The configuration is that from now on. Gives the entries that may be other ones: of the
+    /// configuration, and of enrolled clients.
+    pub(super) fn adopt(&mut self, next: NextRoster) -> (Vec<Entry>, Vec<Entry>) {
+        let NextRoster { configured, invited, entries, enrolled } = next;
+        (self.configured, self.invited) = (configured, invited);
+        (entries, enrolled)
     }
 
     /// Without root's other rights the server cannot write another user's folder. The warning comes
@@ -102,13 +141,14 @@ impl Roster {
     }
 
     fn configured_entries(&self, plan: &ServerPlan) -> Result<Vec<Entry>, RunError> {
-        let one = |client: &crate::engine::plan::PeerPlan| {
+        let one = |client: &PeerPlan| {
             let preshared = client.preshared_key_file.as_deref().map(keys::load_preshared).transpose()?;
             let addresses = client.addresses.iter().map(|address| self.with_length(*address)).collect();
             Ok(Entry {
                 config: ClientConfig { preshared, addresses, ..client.config.clone() },
                 links: client.links.clone(),
                 addresses: client.addresses.clone(),
+                reach: client.reach,
                 enrolled: None,
                 expires: None,
             })
@@ -117,10 +157,17 @@ impl Roster {
     }
 
     fn entry(&self, client: &Client) -> Entry {
+        self.entry_by(client, &self.invited)
+    }
+
+    /// The same where the configuration says this of invited clients.
+    fn entry_by(&self, client: &Client, invited: &[InvitedPlan]) -> Entry {
+        let settings = of_invited(invited, &client.name);
+        let routes = settings.map_or(&[][..], |settings| &settings.routes);
         Entry {
             config: ClientConfig {
                 name: client.name.clone(),
-                prefixes: client.addresses.iter().copied().map(host).collect(),
+                prefixes: client.addresses.iter().copied().map(host).chain(routes.iter().copied()).collect(),
                 plain: Vec::new(),
                 public_key: Some(client.public_key),
                 preshared: client.preshared.clone(),
@@ -129,6 +176,7 @@ impl Roster {
             },
             links: Vec::new(),
             addresses: client.addresses.clone(),
+            reach: settings.and_then(|settings| settings.reach),
             enrolled: Some(client.enrolled),
             expires: client.expires,
         }
@@ -223,17 +271,26 @@ impl Roster {
     }
 }
 
+/// All prefixes that the configuration gives to clients.
+pub(super) fn prefixes(plan: &ServerPlan) -> impl Iterator<Item = Prefix> + '_ {
+    let configured = plan.clients.iter().flat_map(|client| &client.config.prefixes);
+    configured.chain(plan.invited.iter().flat_map(|client| &client.routes)).copied()
+}
+
 fn configured(plan: &ServerPlan) -> Configured {
     Configured {
         networks: plan.tunnel.addresses.clone(),
-        taken: plan.clients.iter().flat_map(|client| client.config.prefixes.iter().copied()).collect(),
+        taken: prefixes(plan).collect(),
         names: plan.clients.iter().map(|client| client.config.name.clone()).collect(),
     }
 }
 
-/// A client that was invited has neither the name nor the key of a configured one.
-fn check_taken(register: &Register, plan: &ServerPlan) -> Result<(), RunError> {
-    for client in register.clients() {
+/// No client that was invited has the name or the key of a configured one.
+///
+/// # Errors
+/// When one has.
+pub(crate) fn check_taken(enrolled: &[Client], plan: &ServerPlan) -> Result<(), RunError> {
+    for client in enrolled {
         if plan.clients.iter().any(|other| other.config.name == client.name) {
             return Err(RunError::NameTaken(client.name.clone()));
         }

@@ -210,6 +210,23 @@ pub enum ExpireError {
     State(#[from] StateError),
 }
 
+/// The clients that are enrolled at the server whose private key is `private_key`, as far as its
+/// register tells. It may be in use.
+///
+/// # Errors
+/// When the register is damaged or cannot be read.
+pub fn enrolled(private_key: &Path) -> Result<Vec<Client>, StateError> {
+    Ok(read(&file(private_key))?.clients)
+}
+
+fn read(path: &Path) -> Result<Content, StateError> {
+    let content = atomic::read(path, file::BYTES_MAX).map_err(StateError::io("read", path))?;
+    match content {
+        Some(bytes) => file::parse(&bytes).map_err(|why| file::damaged(path, why)),
+        None => Ok(Content::default()),
+    }
+}
+
 /// The register, and its file.
 #[derive(Debug)]
 pub struct Register {
@@ -242,11 +259,7 @@ impl Register {
                 return Err(StateError::io("lock", private_key)(error));
             }
         }
-        let content = atomic::read(&path, file::BYTES_MAX).map_err(StateError::io("read", &path))?;
-        let content = match content {
-            Some(bytes) => file::parse(&bytes).map_err(|why| file::damaged(&path, why))?,
-            None => Content::default(),
-        };
+        let content = read(&path)?;
         Ok(Self { path, content, _lock: lock })
     }
 

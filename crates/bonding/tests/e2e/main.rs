@@ -114,6 +114,7 @@ const TESTS: &[(&str, Test)] = &[
     ("no_ping_is_lost_by_a_reload", reload::no_ping_is_lost_by_a_reload),
     ("a_link_is_used_otherwise_by_hand", reload::a_link_is_used_otherwise_by_hand),
     ("clients_of_the_file_come_and_go", reload::clients_of_the_file_come_and_go),
+    ("an_invited_client_has_a_section", reload::an_invited_client_has_a_section),
     ("rights_are_reduced", operation::rights_are_reduced),
     ("strangers_get_no_answer", operation::strangers_get_no_answer),
 ];

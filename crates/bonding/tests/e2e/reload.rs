@@ -2,19 +2,20 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bonding_lab::tools::{Iperf3, Iperf3Server, IperfDirection, Ping};
 use bonding_lab::{Host, Lab};
-use bonding_testkit::bond::{Bond, Options, SERVER_V4};
+use bonding_testkit::bond::{Bond, Options, SERVER_V4, public_key, run};
 use bonding_testkit::wait::eventually;
 use bonding_testkit::web::Web;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::PROGRAMS;
+use crate::sealed::{LEASED_V4, joined};
 use crate::traffic::curl;
 
 /// Writes a file anew, with one text in the place of another.
@@ -197,5 +198,67 @@ pub(crate) fn clients_of_the_file_come_and_go(lab: &Lab) -> anyhow::Result<()> {
     std::fs::write(&file, format!("{without}[[client]]{client}"))?;
     reload("[[client]] \"home\": added")?;
     ensure!(bond.bondctl(&["clients", "--json"])?.contains("\"name\":\"home\""), "it is not listed");
+    bond.stop()
+}
+
+/// Beside its register a server has a section for a client that was invited: what it may reach, and
+/// the network behind it. A reload that does not go with the register changes nothing.
+pub(crate) fn an_invited_client_has_a_section(lab: &Lab) -> anyhow::Result<()> {
+    const BEHIND: Ipv4Addr = Ipv4Addr::new(192, 168, 66, 1);
+    let (bond, _) = joined(lab)?;
+    let service = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80));
+    let _web = Web::start(lab.host(Host::Server), service, b"server".to_vec())?;
+    let fetch = || {
+        let mut curl = curl(lab);
+        curl.args(["--connect-timeout", "3"]).arg(format!("http://{SERVER_V4}/"));
+        anyhow::Ok(curl.output()?.status.success())
+    };
+    let reload = || anyhow::Ok(said(&bond.bondctl_on(Host::Server, &["reload"])?));
+    let file = bond.configuration(Host::Server);
+    let before = std::fs::read_to_string(&file)?;
+    let write = |sections: &str| {
+        std::fs::write(&file, format!("{before}\n{sections}"))?;
+        reload()
+    };
+    let home = |rest: &str| format!("[[client]]\nname = \"home\"\n{rest}\n");
+    ensure!(!fetch()?, "a service of the server is reached");
+
+    let may = home("allow = [\"internet\", \"server\"]");
+    let (code, out, why) = write(&may)?;
+    let line = "[[client]] \"home\" allow: as all → internet, server\n";
+    ensure!(code == Some(0) && out == line, "{out}{why}");
+    ensure!(fetch()?, "the client does not reach what it may");
+    let listed: Value = serde_json::from_str(&bond.bondctl(&["clients", "--json"])?)?;
+    let words = Value::from(vec!["internet", "server"]);
+    ensure!(listed.pointer("/clients/0/allow") == Some(&words), "{listed}");
+
+    // The register does not go with the first section, so the second does not count either.
+    let taken = format!(
+        "[[client]]\nname = \"other\"\npublic_key = \"{}\"\naddress = \"{LEASED_V4}\"\n",
+        public_key(Host::Internet)
+    );
+    let (code, _, why) = write(&format!("{taken}{}", home("allow = []")))?;
+    ensure!(code == Some(1) && why.contains("takes an address of \"home\""), "{why}");
+    ensure!(why.contains("nothing was changed") && fetch()?, "a refused file took something away: {why}");
+    let named = taken.replace("other", "home").replace(LEASED_V4, "10.99.0.77");
+    let (code, _, why) = write(&named)?;
+    ensure!(code == Some(1) && why.contains("has the name of a client that was invited"), "{why}");
+    let (code, _, why) = said(&Command::new(PROGRAMS.bondctl).arg("check").arg(&file).output()?);
+    ensure!(code == Some(2) && why.contains("has the name of a client that was invited"), "{why}");
+
+    run(lab.host(Host::Client).command("ip").args(["address", "add", &format!("{BEHIND}/32"), "dev", "lo"]))?;
+    let (code, out, why) = write(&format!("{may}routes = [\"{BEHIND}/24\"]\n").replace(".1/24", ".0/24"))?;
+    ensure!(code == Some(0) && out.contains("\"home\" routes: changed"), "{out}{why}");
+    eventually("the network behind the client is reached", || {
+        let ping = Ping { count: 2, ..Ping::new(BEHIND.into()) }.run(lab.host(Host::Server))?;
+        ensure!(ping.received > 0 && fetch()?, "{ping:?}");
+        Ok(())
+    })?;
+
+    // The next client gets the address, and not what the first one may.
+    let rules = || run(lab.host(Host::Server).command("nft").args(["list", "ruleset"]));
+    ensure!(rules()?.contains(LEASED_V4), "{}", rules()?);
+    bond.bondctl(&["revoke", "home"])?;
+    ensure!(!rules()?.contains(LEASED_V4), "{}", rules()?);
     bond.stop()
 }

@@ -15,7 +15,7 @@ use crate::PROGRAMS;
 use crate::traffic::{all_answered, files_arrive_whole, packets_pass_up_to};
 
 /// The inner addresses that the first client gets.
-const LEASED_V4: &str = "10.99.0.2";
+pub(crate) const LEASED_V4: &str = "10.99.0.2";
 const LEASED_V6: &str = "fd99::2";
 
 /// Default routes over every link, the first preferred, as on a router with several lines.

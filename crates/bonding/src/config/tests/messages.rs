@@ -293,7 +293,7 @@ fn clients_without_key_or_address_are_named() {
     server_has(&[
         (
             "[[client]]\nname = \"home\"".to_owned(),
-            "server.toml:1:1: [[client]] has neither a `public_key` nor a [[client.link]]: no packet could come from it; `bondctl invite NAME` enrols a client without a section, and plain links need one [[client.link]] each",
+            "server.toml:1:1: [[client]] has neither a `public_key` nor a [[client.link]]: no packet could come from it; `bondctl invite NAME` enrols a client without a section, or with one that has `name`, `allow` and `routes` alone, and plain links need one [[client.link]] each",
         ),
         (
             format!("[[client]]\nname = \"home\"\npublic_key = \"{KEY}\""),

@@ -127,3 +127,30 @@ fn a_server_that_listens_elsewhere_waits_for_its_next_start() {
     assert_eq!(outcome.at_next_start, ["[listen] ports", "[nat]"]);
     assert_eq!(outcome.changed, ["[tcp] split: on → off", "[routing] allow: internet → nothing"]);
 }
+
+#[test]
+fn what_counts_for_a_client_that_was_invited_has_its_lines() {
+    let section = |rest: &str| server_plan(&format!("{HOME}[[client]]\nname = \"van\"\n{rest}"));
+    let outcome = server(&server_plan(HOME), section("allow = [\"private\"]"));
+    assert_eq!(outcome.changed, ["[[client]] \"van\" allow: as all → private"]);
+    assert_eq!(outcome.plan, section("allow = [\"private\"]"));
+    let outcome = server(&outcome.plan, section("routes = \"192.168.7.0/24\""));
+    assert_eq!(
+        outcome.changed,
+        [
+            "[[client]] \"van\" allow: private → as all",
+            "[[client]] \"van\" routes: changed, its session begins anew"
+        ]
+    );
+    let outcome = server(&outcome.plan, section("allow = []"));
+    assert_eq!(
+        outcome.changed,
+        [
+            "[[client]] \"van\" allow: as all → nothing",
+            "[[client]] \"van\" routes: changed, its session begins anew"
+        ]
+    );
+    let outcome = server(&outcome.plan, server_plan(HOME));
+    assert_eq!(outcome.changed, ["[[client]] \"van\" allow: nothing → as all"]);
+    assert_eq!(outcome.at_next_start, [""; 0]);
+}
