@@ -3,50 +3,47 @@
 
 mod dialer;
 mod expiry;
+mod ground;
+mod listing;
 mod place;
 mod roster;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::ops::Bound;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use bonding_os::Cidr;
-use bonding_os::monitor::Monitor;
-use bonding_os::nat::{Family, Masquerade, Nat, NatConfig, Reach};
+use bonding_os::nat::Nat;
 use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
 use bonding_os::privileges::Rights;
 use bonding_os::throttle::Throttle;
-use bonding_os::undo::Journal;
-use bonding_proto::config::{EndpointConfig, Prefix, Security, ServerSealing};
-use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
+use bonding_proto::config::{EndpointConfig, Prefix, ServerSealing};
+use bonding_proto::crypto::keys::PublicKey;
 use bonding_proto::endpoint::{Endpoint, Enrolment, EnrolmentAnswer, SessionId};
 use bonding_proto::handshake::{Claim, Refusal};
-use bonding_proto::qos::InnerHeader;
 use bonding_proto::stats::SessionStats;
 use bonding_proto::trace::format::Side;
 use bonding_proto::{Instant, LinkId, Session};
 
 use self::dialer::Dialer;
 use self::expiry::Expiries;
+use self::ground::{exceptions, forward, identity, sealed_mtu, spec, tunnel_mtu};
+use self::listing::{Named, known_client};
 pub(crate) use self::roster::check_taken;
 use self::roster::{Entry, Refused, Roster};
 use crate::engine::clock::Clock;
 use crate::engine::command::{
-    ClientsPage, Command, Expiring, FlowsPage, KnownClient, ListPlace, NextPage, Reloaded, Reply, Revoked,
+    ClientsPage, Command, Expiring, FlowsPage, ListPlace, NextPage, Reloaded, Reply, Revoked,
 };
 use crate::engine::event_loop::{Device, Engine, Parts, Shell};
 use crate::engine::events::EventLogger;
-use crate::engine::overhead::Overhead;
 use crate::engine::plan::{PeerPlan, ServerPlan};
 use crate::engine::reload::{self, NewPlan, Outcome};
 use crate::engine::setup::{self, Ground};
-use crate::engine::sockets::{Homes, SocketSpec, Sockets};
+use crate::engine::sockets::{Homes, Sockets};
 use crate::engine::{RunError, Service, cipher};
-use crate::flows::{Namer, Top, Wanted};
+use crate::flows::{Top, Wanted};
 use crate::state::keys;
 use crate::state::register::EnrolError;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
@@ -113,73 +110,6 @@ pub fn run(plan: &ServerPlan, service: &mut dyn Service) -> Result<(), RunError>
     let parts =
         Parts { machine: endpoint, device: tun, sockets, monitor: None, signals, poller, clock, trace };
     Ok(Engine::new(parts)?.run(&mut shell, service)?)
-}
-
-/// The server's key, made at the first start.
-fn identity(file: &Path) -> Result<PrivateKey, RunError> {
-    let (identity, new) = keys::load_or_make(file)?;
-    tracing::info!(
-        public_key = keys::show(&identity.public()),
-        file = %file.display(),
-        "{}",
-        if new { "made a key for this server" } else { "this server's key" }
-    );
-    Ok(identity)
-}
-
-fn spec(plan: &ServerPlan, port: u16) -> SocketSpec {
-    let bind = SocketAddr::new(plan.listen, port);
-    SocketSpec { label: bind.to_string(), bind, interface: None }
-}
-
-/// The MTU that fits every link that is known: that of the plain ones, and of the worst sealed link
-/// if a client has a key, or if there is no client yet.
-fn tunnel_mtu(plan: &ServerPlan, entries: &[Entry], monitor: &Monitor) -> u16 {
-    let remotes = entries.iter().flat_map(|entry| &entry.config.plain).map(|peer| peer.remote);
-    let plain = remotes.map(|remote| {
-        setup::inner_mtu(setup::neighbour_mtu(monitor, remote), Overhead::of(remote, Security::Plain))
-    });
-    let sealed = entries.is_empty() || entries.iter().any(|entry| entry.config.public_key.is_some());
-    plain.chain(sealed.then(|| sealed_mtu(plan))).min().unwrap_or_else(|| sealed_mtu(plan))
-}
-
-/// The MTU that fits the sealed link of any client that may come.
-fn sealed_mtu(plan: &ServerPlan) -> u16 {
-    setup::inner_mtu(None, Overhead::of(plan.listen, Security::Sealed))
-}
-
-/// The table that says what clients may reach, and forwarding and NAT if they are on.
-fn forward(
-    journal: Journal,
-    plan: &ServerPlan,
-    entries: &[Entry],
-    monitor: Monitor,
-) -> Result<Nat, RunError> {
-    let cidrs =
-        |prefixes: &[Prefix]| prefixes.iter().map(|one| setup::cidr(*one)).collect::<Result<Vec<Cidr>, _>>();
-    let addresses = cidrs(&plan.tunnel.addresses)?;
-    let config = NatConfig {
-        tunnel: plan.tunnel.interface.clone(),
-        addresses,
-        reach: plan.reach,
-        exceptions: exceptions(entries.iter())?,
-        masquerade: plan.nat.as_ref().map(|nat| Masquerade { egress: nat.egress.clone() }),
-        listeners: plan.ports.range(),
-    };
-    let nat = Nat::install(journal, config, monitor)?;
-    if let Some(plan) = &plan.nat {
-        let (ipv4, ipv6) = (nat.has(Family::V4), nat.has(Family::V6));
-        let egress = plan.egress.as_deref().unwrap_or("auto");
-        tracing::info!(egress, ipv4, ipv6, "forwarding and NAT are on");
-    }
-    Ok(nat)
-}
-
-/// Clients that may reach something else than clients usually may, by their prefixes.
-fn exceptions<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Vec<(Cidr, Reach)>, RunError> {
-    let each = entries.filter_map(|entry| Some((&entry.config.prefixes, entry.reach?)));
-    let each = each.flat_map(|(prefixes, reach)| prefixes.iter().map(move |prefix| (*prefix, reach)));
-    each.map(|(prefix, reach)| Ok((setup::cidr(prefix)?, reach))).collect()
 }
 
 /// The TUN device, as far as it changes while the server runs.
@@ -551,61 +481,6 @@ impl ServerShell {
             refused: None,
             stats,
         })
-    }
-}
-
-/// What a server adds to the figures of a client's flows.
-#[derive(Debug)]
-struct Named<'a> {
-    logger: &'a EventLogger,
-    takes_streams: bool,
-}
-
-impl Namer for Named<'_> {
-    fn role(&self) -> status::Role {
-        status::Role::Server
-    }
-
-    fn client(&self) -> Option<&str> {
-        Some(&self.logger.peer)
-    }
-
-    fn link(&self, link: LinkId) -> String {
-        self.logger.link_name(link.index())
-    }
-
-    fn packets_by(&self, _: &InnerHeader) -> String {
-        if self.takes_streams { "the client's choice" } else { "split is off" }.to_owned()
-    }
-}
-
-/// A client as the list shows it.
-fn known_client(
-    member: &Member,
-    usual: Reach,
-    endpoint: &Endpoint,
-    id: SessionId,
-    now: Instant,
-) -> KnownClient {
-    let entry = &member.entry;
-    let stats = endpoint.session(id).map(|session| session.stats(now));
-    let words = |reach| reload::allow_words(reach).into_iter().map(str::to_owned).collect();
-    let up = stats.as_ref().is_some_and(|stats| stats.connected);
-    let state = match (member.expired, up) {
-        (true, _) => "expired",
-        (false, true) => "up",
-        (false, false) => "down",
-    };
-    KnownClient {
-        name: entry.config.name.clone(),
-        state: state.to_owned(),
-        origin: if entry.enrolled.is_some() { "invited" } else { "configured" }.to_owned(),
-        enrolled: entry.enrolled.map(roster::time),
-        expires: entry.expires.map(roster::time),
-        public_key: entry.config.public_key.as_ref().map(keys::show),
-        addresses: entry.addresses.clone(),
-        allow: words(entry.reach.unwrap_or(usual)),
-        peer: stats.as_ref().and_then(status::usable_remote).map(|remote| remote.to_string()),
     }
 }
 
