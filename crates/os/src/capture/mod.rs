@@ -22,20 +22,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::policy::Default as Route;
 use self::table::ruleset;
 use crate::address::Cidr;
 use crate::monitor::Monitor;
-use crate::nat::{self, Family, NatError, Others, Watch, forwarding};
+use crate::nat::{self, Family, NatError, Others, TableWatch, forwarding};
 use crate::netlink::{NetlinkError, Requests};
 use crate::poll::{Interest, Poller};
-use crate::throttle::Throttle;
 use crate::undo::{Journal, UndoError};
-
-/// Between two looks at the tables. Chosen: as for the server's table.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +91,7 @@ pub struct Capture {
     routed: Vec<Cidr>,
     /// The bond is up.
     is_up: bool,
-    watch: Watch,
+    table: TableWatch,
     monitor: Monitor,
     /// Ready when one of the two is.
     both: Poller,
@@ -103,28 +99,22 @@ pub struct Capture {
     was_off: bool,
     claims: BTreeSet<String>,
     only_tunnel: bool,
-    /// The chains of others that were warned of.
-    warned: BTreeSet<String>,
-    is_broken: bool,
-    look_at: Option<Instant>,
-    log: Throttle,
 }
 
 impl Capture {
     /// Holds what is to be captured, until [`Self::start`]; with `fallback` it does nothing yet.
     /// `scope`: how much of it is held. What an earlier run holds stays held.
     pub fn hold(journal: Journal, config: CaptureConfig, scope: Scope) -> Result<Self, UndoError> {
-        let own = nat::table_name(&config.tunnel);
-        let watch = Watch::open(&own).map_err(NatError::Watch)?;
+        let table = TableWatch::open(&config.tunnel).map_err(NatError::Watch)?;
         let monitor = Monitor::open()?;
         let both = Poller::new().map_err(NatError::Watch)?;
-        both.add(&watch, 0, Interest::Readable).map_err(NatError::Watch)?;
+        both.add(&table, 0, Interest::Readable).map_err(NatError::Watch)?;
         both.add(&monitor, 1, Interest::Readable).map_err(NatError::Watch)?;
         let others = Others::read().map_err(NatError::Watch)?;
         let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let mut capture = Self {
             was_off: !Family::V4.is_forwarded(),
-            claims: nat::claims_of_others(Family::V4, &others, &own),
+            claims: nat::claims_of_others(Family::V4, &others, &table.table()),
             config,
             journal,
             requests: Requests::open()?,
@@ -133,14 +123,10 @@ impl Capture {
             has_ipv6: false,
             routed: Vec::new(),
             is_up: false,
-            watch,
+            table,
             monitor,
             both,
             only_tunnel: false,
-            warned: BTreeSet::new(),
-            is_broken: false,
-            look_at: None,
-            log: Throttle::new(Duration::from_secs(10)),
         };
         capture.journal.record_capture(capture.config.priority)?;
         if !capture.config.fallback {
@@ -153,8 +139,8 @@ impl Capture {
     pub fn start(&mut self, index: u32, has_ipv6: bool) -> Result<(), UndoError> {
         self.tunnel = Some(index);
         self.has_ipv6 = has_ipv6;
-        self.journal.record_table(&nat::table_name(&self.config.tunnel))?;
-        self.is_broken = true;
+        self.journal.record_table(&self.table.table())?;
+        self.table.ask();
         self.try_look()?;
         // After the rules, so that no packet is forwarded without them; undone before them.
         forwarding::enable(&mut self.journal, &self.config.tunnel, &[Family::V4])?;
@@ -211,8 +197,7 @@ impl Capture {
     pub fn set_routed(&mut self, routed: Vec<Cidr>) {
         if routed != self.routed {
             self.routed = routed;
-            self.is_broken = true;
-            self.look_at = Some(Instant::now());
+            self.table.ask();
         }
     }
 
@@ -274,11 +259,7 @@ impl Capture {
     /// Something changed: lets new interfaces take part, and notes whether a look at the tables is
     /// due.
     pub fn handle_ready(&mut self) -> Result<(), UndoError> {
-        let seen = self.watch.read().map_err(NatError::Watch)?;
-        self.is_broken |= seen.own || seen.lost;
-        if seen.own || seen.others || seen.lost {
-            self.look_at.get_or_insert(Instant::now() + LOOK_INTERVAL);
-        }
+        self.table.note_changes()?;
         if !self.monitor.handle_ready()?.is_empty() {
             self.enable_interfaces()?;
         }
@@ -287,46 +268,29 @@ impl Capture {
 
     /// How long until [`Self::look`] is due.
     pub fn due_in(&self) -> Option<Duration> {
-        self.look_at.map(|at| at.saturating_duration_since(Instant::now()))
+        self.table.due_in()
     }
 
     /// Makes the table anew if it is not as it is to be. A failure is logged, and tried again.
     pub fn look(&mut self) {
-        if self.due_in() != Some(Duration::ZERO) {
-            return;
-        }
-        self.look_at = None;
-        if let Err(error) = self.try_look() {
-            self.look_at = Some(Instant::now() + LOOK_INTERVAL);
-            if let Some(more) = self.log.pass() {
-                tracing::error!(%error, more, "networks behind this host have no NAT: the nftables table cannot be put back");
-            }
+        if self.table.begin_look()
+            && let Err(error) = self.try_look()
+            && let Some(more) = self.table.on_failure()
+        {
+            tracing::error!(%error, more, "networks behind this host have no NAT: the nftables table cannot be put back");
         }
     }
 
     fn try_look(&mut self) -> Result<(), NatError> {
         let others = Others::read()?;
-        for chain in others.dropping.difference(&self.warned) {
-            tracing::warn!(
-                chain,
-                tunnel = self.config.tunnel,
-                "drops forwarded packets that none of its rules accepts: let those from and to the tunnel pass there"
-            );
-        }
-        self.warned.clone_from(&others.dropping);
-        let claims = nat::claims_of_others(Family::V4, &others, &nat::table_name(&self.config.tunnel));
+        self.table.warn_of_drops(&others);
+        let claims = nat::claims_of_others(Family::V4, &others, &self.table.table());
         let only_tunnel = self.was_off && claims.is_subset(&self.claims);
-        if !self.is_broken && only_tunnel == self.only_tunnel {
+        if !self.table.is_broken() && only_tunnel == self.only_tunnel {
             return Ok(());
         }
-        nat::nft(&ruleset(&self.config, &self.routed, only_tunnel)?)?;
+        self.table.replace(&ruleset(&self.config, &self.routed, only_tunnel)?)?;
         self.only_tunnel = only_tunnel;
-        // The notifications of our own transaction.
-        let seen = self.watch.read()?;
-        self.is_broken = seen.own_less;
-        if self.is_broken || seen.others {
-            self.look_at = Some(Instant::now() + LOOK_INTERVAL);
-        }
         Ok(())
     }
 }

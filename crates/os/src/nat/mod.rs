@@ -19,6 +19,7 @@
 pub(crate) mod forwarding;
 mod reach;
 mod rules;
+mod table_watch;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -27,17 +28,17 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) use self::forwarding::claims;
 use self::reach::Target;
 pub(crate) use self::rules::per_family;
 use self::rules::{Conditions, ruleset};
-pub(crate) use self::tables::{Others, Watch};
+pub(crate) use self::table_watch::TableWatch;
+pub(crate) use self::tables::Others;
 use crate::address::Cidr;
 use crate::monitor::Monitor;
 use crate::poll::{Interest, Poller};
-use crate::throttle::Throttle;
 use crate::undo::{Journal, UndoError};
 
 /// The prefix of our tables' names; the name of the tunnel's interface follows.
@@ -46,10 +47,6 @@ const TABLE_PREFIX: &str = "bonding-";
 /// The folders of nft(8), in the order of its places. The environment's are not asked.
 const PROGRAM_FOLDERS: [&str; 6] =
     ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/run/current-system/sw/bin"];
-
-/// Between two looks at the tables. Chosen: what was removed is back within a second, and a program
-/// that changes rules all the time costs little.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,56 +157,36 @@ struct Before {
 pub struct Nat {
     config: NatConfig,
     journal: Journal,
-    watch: Watch,
+    table: TableWatch,
     monitor: Monitor,
     /// Ready when one of the two is.
     both: Poller,
     before: [Before; 2],
     installed: Conditions,
-    /// The chains of others that were warned of.
-    warned: BTreeSet<String>,
-    /// Another program took something out of the table, or changed it.
-    is_broken: bool,
-    look_at: Option<Instant>,
-    looked_at: Instant,
-    log: Throttle,
 }
 
 impl Nat {
     /// Makes the table, replacing one of the same name, and switches forwarding on if it is to
     /// masquerade.
     pub fn install(journal: Journal, config: NatConfig, monitor: Monitor) -> Result<Self, UndoError> {
-        let watch = Watch::open(&table_name(&config.tunnel)).map_err(NatError::Watch)?;
+        let table = TableWatch::open(&config.tunnel).map_err(NatError::Watch)?;
         let others = Others::read().map_err(NatError::Watch)?;
         let both = Poller::new().map_err(NatError::Watch)?;
-        both.add(&watch, 0, Interest::Readable).map_err(NatError::Watch)?;
+        both.add(&table, 0, Interest::Readable).map_err(NatError::Watch)?;
         both.add(&monitor, 1, Interest::Readable).map_err(NatError::Watch)?;
-        let own = table_name(&config.tunnel);
+        let own = table.table();
         let before = [Family::V4, Family::V6].map(|family| Before {
             family,
             is_off: !family.is_forwarded(),
             claims: claims_of_others(family, &others, &own),
         });
-        let mut nat = Self {
-            config,
-            journal,
-            watch,
-            monitor,
-            both,
-            before,
-            installed: Conditions::default(),
-            warned: BTreeSet::new(),
-            is_broken: false,
-            look_at: None,
-            looked_at: Instant::now(),
-            log: Throttle::new(Duration::from_secs(10)),
-        };
-        nat.warn_of_drops(&others);
+        let mut nat =
+            Self { config, journal, table, monitor, both, before, installed: Conditions::default() };
+        nat.table.warn_of_drops(&others);
         nat.installed = nat.conditions(&others);
         let rules = ruleset(&nat.config, nat.installed)?;
-        nat.journal.record_table(&table_name(&nat.config.tunnel))?;
-        nft(&rules)?;
-        nat.settle()?;
+        nat.journal.record_table(&nat.table.table())?;
+        nat.table.replace(&rules)?;
         // After the rules, so that no packet is forwarded without them; undone before them.
         if nat.config.masquerade.is_some() {
             let families = [Family::V4, Family::V6].into_iter().filter(|family| nat.has(*family));
@@ -252,9 +229,9 @@ impl Nat {
             return Ok(());
         }
         let config = NatConfig { reach, exceptions, ..self.config.clone() };
-        nft(&ruleset(&config, self.installed)?)?;
+        self.table.replace(&ruleset(&config, self.installed)?)?;
         self.config = config;
-        self.settle()
+        Ok(())
     }
 
     /// Whether this host may connect to the address for a client with this reach: its connections
@@ -277,53 +254,39 @@ impl Nat {
     /// Something changed: lets new interfaces take part, and notes whether a look at the tables is
     /// due.
     pub fn handle_ready(&mut self) -> Result<(), UndoError> {
-        self.note_changes()?;
+        self.table.note_changes()?;
         if !self.monitor.handle_ready()?.is_empty() {
             self.enable_interfaces()?;
         }
         Ok(())
     }
 
-    fn note_changes(&mut self) -> Result<(), NatError> {
-        let seen = self.watch.read()?;
-        self.is_broken |= seen.own || seen.lost;
-        if seen.own || seen.others || seen.lost {
-            let due = (self.looked_at + LOOK_INTERVAL).max(Instant::now());
-            self.look_at.get_or_insert(due);
-        }
-        Ok(())
-    }
-
     /// How long until [`Self::look`] is due.
     pub fn due_in(&self) -> Option<Duration> {
-        self.look_at.map(|at| at.saturating_duration_since(Instant::now()))
+        self.table.due_in()
     }
 
     /// Makes the table anew if it is not as it is to be. A failure is logged, and tried again.
     pub fn look(&mut self) {
-        if self.due_in() != Some(Duration::ZERO) {
-            return;
-        }
-        self.looked_at = Instant::now();
-        self.look_at = None;
-        if let Err(error) = self.try_look() {
-            self.look_at = Some(self.looked_at + LOOK_INTERVAL);
-            if let Some(more) = self.log.pass() {
-                tracing::error!(%error, more, "clients have no NAT: the nftables table cannot be put back");
-            }
+        if self.table.begin_look()
+            && let Err(error) = self.try_look()
+            && let Some(more) = self.table.on_failure()
+        {
+            tracing::error!(%error, more, "clients have no NAT: the nftables table cannot be put back");
         }
     }
 
     fn try_look(&mut self) -> Result<(), NatError> {
         let others = Others::read()?;
-        self.warn_of_drops(&others);
+        self.table.warn_of_drops(&others);
         let conditions = self.conditions(&others);
-        if !self.is_broken && conditions == self.installed {
+        let is_broken = self.table.is_broken();
+        if !is_broken && conditions == self.installed {
             return Ok(());
         }
-        nft(&ruleset(&self.config, conditions)?)?;
-        let table = table_name(&self.config.tunnel);
-        if self.is_broken {
+        self.table.replace(&ruleset(&self.config, conditions)?)?;
+        let table = self.table.table();
+        if is_broken {
             tracing::warn!(table, "another program changed or removed our nftables table: it is put back");
         }
         if conditions != self.installed {
@@ -336,35 +299,11 @@ impl Nat {
             );
         }
         self.installed = conditions;
-        self.settle()
-    }
-
-    /// Reads the notifications of our own transaction. If some are lost it is not made again: a
-    /// large table would then be made for ever.
-    fn settle(&mut self) -> Result<(), NatError> {
-        let seen = self.watch.read()?;
-        self.is_broken = seen.own_less;
-        if self.is_broken || seen.others {
-            self.look_at = Some(Instant::now() + LOOK_INTERVAL);
-        }
         Ok(())
     }
 
-    /// Our table cannot let pass what another drops. Docker's does so, if Docker is the first that
-    /// needs forwarding for all interfaces.
-    fn warn_of_drops(&mut self, others: &Others) {
-        for chain in others.dropping.difference(&self.warned) {
-            tracing::warn!(
-                chain,
-                tunnel = self.config.tunnel,
-                "drops forwarded packets that none of its rules accepts: let those from and to the tunnel pass there"
-            );
-        }
-        self.warned.clone_from(&others.dropping);
-    }
-
     fn conditions(&self, others: &Others) -> Conditions {
-        let own = table_name(&self.config.tunnel);
+        let own = self.table.table();
         let only_tunnel = |before: &Before| {
             let now = claims_of_others(before.family, others, &own);
             self.config.masquerade.is_some() && before.is_off && now.is_subset(&before.claims)
