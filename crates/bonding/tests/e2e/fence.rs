@@ -2,7 +2,7 @@
 //! network (the internet host), a private network of the server's, and a second client in it.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,6 +21,7 @@ use crate::PROGRAMS;
 /// The host in the private network, and its address.
 pub(crate) const LAN: &str = "lan";
 pub(crate) const LAN_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 77, 2));
+const LAN_HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
 /// The address of the second client in the tunnel, which [`Options::enrolled`] gives it.
 const OTHER_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 1, 0));
 /// Where a cloud keeps its machines' credentials: here the host in the private network has it.
@@ -37,6 +38,9 @@ impl Lan {
         for words in [
             "ip link add lan type veth peer name lan netns lan",
             "ip address add 192.168.77.1/24 dev lan",
+            "ip address add fd77::1/64 dev lan nodad",
+            // A router asks for its neighbours from such an address, which the lab's devices lack.
+            "ip address add fe80::77/64 dev lan nodad",
             "ip link set lan up",
         ] {
             on(lab, Host::Server, words)?;
@@ -44,8 +48,10 @@ impl Lan {
         for words in [
             "ip link set lo up",
             "ip address add 192.168.77.2/24 dev lan",
+            "ip address add fd77::2/64 dev lan nodad",
             "ip link set lan up",
             "ip route add default via 192.168.77.1",
+            "ip route add default via fd77::1",
         ] {
             run(&mut Self::command(words))?;
         }
@@ -117,10 +123,16 @@ fn reaches(lab: &Lab, host: Host, target: IpAddr) -> anyhow::Result<()> {
     })
 }
 
+/// The kernel's switch of IPv6 forwarding, as a file.
+const IPV6_SWITCH: &str = "ipv6/conf/all/forwarding";
+
 /// As an administrator, or another program on the server's host.
 fn switch_forwarding(lab: &Lab, on: bool) -> anyhow::Result<()> {
-    let write = format!("echo {} > /proc/sys/net/ipv4/ip_forward", u8::from(on));
-    run(lab.host(Host::Server).command("sh").args(["-c", &write])).map(drop)
+    for switch in ["ipv4/ip_forward", IPV6_SWITCH] {
+        let write = format!("echo {} > /proc/sys/net/{switch}", u8::from(on));
+        run(lab.host(Host::Server).command("sh").args(["-c", &write]))?;
+    }
+    Ok(())
 }
 
 fn nft(lab: &Lab, rules: &str) -> anyhow::Result<String> {
@@ -149,7 +161,9 @@ pub(crate) fn the_server_forwards_only_what_is_its_own(lab: &Lab) -> anyhow::Res
     for network in ["192.168.77.0/24", "192.168.50.0/24", "10.99.0.0/24"] {
         on(lab, Host::Internet, &format!("ip route add {network} via {}", addr::SERVER_EGRESS_V4))?;
     }
-    on(lab, Host::Internet, &format!("ip route add fd99::/64 via {}", addr::SERVER_EGRESS_V6))?;
+    for network in ["fd99::/64", "fd77::/64"] {
+        on(lab, Host::Internet, &format!("ip route add {network} via {}", addr::SERVER_EGRESS_V6))?;
+    }
     // A namespace has the switch of its machine.
     switch_forwarding(lab, false)?;
     let bond = Bond::start(lab, PROGRAMS, Options::default())?;
@@ -166,14 +180,26 @@ pub(crate) fn the_server_forwards_only_what_is_its_own(lab: &Lab) -> anyhow::Res
         anyhow::Ok(())
     };
     is_fenced("alone")?;
-    ensure!(!answers(lab, Host::Internet, LAN_HOST)?, "the neighbour reaches the private network");
+    for target in [LAN_HOST, LAN_HOST_V6] {
+        ensure!(!answers(lab, Host::Internet, target)?, "the neighbour reaches {target}");
+    }
+    // From Linux 6.17 on the switch of all is left to others.
+    let ipv6 = || on(lab, Host::Server, &format!("cat /proc/sys/net/{IPV6_SWITCH}"));
+    if Path::new("/proc/sys/net/ipv6/conf/all/force_forwarding").exists() {
+        ensure!(ipv6()?.trim() == "0", "the server switched IPv6 forwarding on for all interfaces");
+    }
 
     // Another program on the server's host begins to forward.
     switch_forwarding(lab, true)?;
-    reaches(lab, Host::Internet, LAN_HOST).context("another program's packets do not pass")?;
+    for target in [LAN_HOST, LAN_HOST_V6] {
+        reaches(lab, Host::Internet, target).context("another program's packets do not pass")?;
+    }
     is_fenced("beside another program")?;
     bond.stop()?;
-    reaches(lab, Host::Internet, LAN_HOST).context("the end of the server cut another program off")
+    for target in [LAN_HOST, LAN_HOST_V6] {
+        reaches(lab, Host::Internet, target).context("the end of the server cut another program off")?;
+    }
+    Ok(())
 }
 
 /// Writes the configuration of the second client, which is the host in the private network, and

@@ -66,8 +66,7 @@ pub(crate) fn traces(lab: &Lab, host: Host) -> anyhow::Result<String> {
         "nft list ruleset",
         "cat /proc/sys/net/ipv4/ip_forward",
         "grep -r . /proc/sys/net/ipv4/conf/ --include=forwarding",
-        "cat /proc/sys/net/ipv6/conf/all/forwarding",
-        "cat /proc/sys/net/ipv6/conf/default/forwarding",
+        "grep -r . /proc/sys/net/ipv6/conf/ --include=forwarding --include=force_forwarding",
     ] {
         let mut words = words.split(' ');
         let mut command = lab.host(host).command(words.next().context("no program")?);

@@ -251,7 +251,7 @@ impl Capture {
         let links = &self.config.links;
         let is_link = |name: &str| links.iter().any(|link| link.interface.as_deref() == Some(name));
         for interface in self.monitor.interfaces().filter(|interface| !is_link(&interface.name)) {
-            forwarding::enable_interface(&mut self.journal, interface)?;
+            forwarding::enable_interface(&mut self.journal, interface, &[Family::V4])?;
         }
         Ok(())
     }

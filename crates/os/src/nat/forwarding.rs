@@ -1,13 +1,15 @@
 //! The kernel's forwarding switches.
 //!
-//! IPv4 is forwarded by interface: the switch for all stays as it is, so that it tells whether
-//! another program came to need forwarding. IPv6 has one switch for the host (interfaces have their
-//! own from Linux 6.17 on only); there the chains of others tell it.
+//! Packets are forwarded by interface: the switch for all stays as it is, so that it tells whether
+//! another program came to need forwarding. Before Linux 6.17 IPv6 has that switch only; there the
+//! chains of others alone tell it.
 //!
-//! Sources: Documentation/networking/ip-sysctl.rst (`forwarding`, `accept_ra`).
+//! Sources: Documentation/networking/ip-sysctl.rst (`forwarding`, `force_forwarding`, `accept_ra`).
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
 
 use super::Family;
 use super::tables::Others;
@@ -26,16 +28,29 @@ impl Family {
         format!("{SETTINGS}/{}/conf", if self == Self::V4 { "ipv4" } else { "ipv6" })
     }
 
-    fn switch(self, interface: &str) -> String {
-        format!("{}/{interface}/forwarding", self.folder())
+    /// The switch of all interfaces.
+    fn common_switch(self) -> String {
+        format!("{}/all/forwarding", self.folder())
+    }
+
+    /// The name of the switch that each interface has for itself, if there is one.
+    fn own_switch(self) -> Option<&'static str> {
+        match self {
+            Self::V4 => Some("forwarding"),
+            Self::V6 => {
+                let name = "force_forwarding";
+                Path::new(&self.folder()).join("all").join(name).exists().then_some(name)
+            }
+        }
     }
 
     /// Whether any interface forwards.
     pub(crate) fn is_forwarded(self) -> bool {
+        let is_on = |path: &Path| fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
         let interfaces = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         interfaces
-            .map(|interface| interface.path().join("forwarding"))
-            .any(|path| fs::read_to_string(path).is_ok_and(|value| value.trim() == "1"))
+            .map(|interface| interface.path())
+            .any(|path| is_on(&path.join("forwarding")) || is_on(&path.join("force_forwarding")))
     }
 }
 
@@ -49,36 +64,51 @@ pub(crate) fn claims(family: Family) -> BTreeSet<String> {
 /// The same, with the tables known.
 pub(super) fn claims_among(family: Family, others: &Others) -> BTreeSet<String> {
     let mut claims = others.forward_chains(family);
-    let all = fs::read_to_string(Family::V4.switch("all"));
-    if family == Family::V4 && all.is_ok_and(|value| value.trim() == "1") {
-        claims.insert("ip_forward".to_owned());
+    // Where interfaces have their own switches, nothing here touches that of all.
+    let common = family.own_switch().and_then(|_| fs::read_to_string(family.common_switch()).ok());
+    if common.is_some_and(|value| value.trim() == "1") {
+        claims.insert(if family == Family::V4 { "ip_forward" } else { "ip6_forward" }.to_owned());
     }
     claims
 }
 
 /// Switches forwarding on between `tunnel` and the networks of the host.
 pub(crate) fn enable(journal: &mut Journal, tunnel: &str, families: &[Family]) -> Result<(), UndoError> {
-    if families.contains(&Family::V4) {
-        set(journal, &Family::V4.switch(tunnel), "1")?;
-    }
-    if families.contains(&Family::V6) {
-        keep_router_advertisements(journal)?;
-        set(journal, &Family::V6.switch("all"), "1")?;
+    for family in families {
+        match family.own_switch() {
+            Some(switch) => set(journal, &format!("{}/{tunnel}/{switch}", family.folder()), "1")?,
+            None => {
+                keep_router_advertisements(journal)?;
+                set(journal, &family.common_switch(), "1")?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Lets an interface take part: answers come in by it.
-pub(crate) fn enable_interface(journal: &mut Journal, interface: &Interface) -> Result<(), UndoError> {
-    let has_ipv4 = interface.addresses.iter().any(|address| address.address().is_ipv4());
-    if !has_ipv4 || interface.name == "lo" {
-        return Ok(());
+/// Lets an interface take part in these families: answers come in by it.
+pub(crate) fn enable_interface(
+    journal: &mut Journal,
+    interface: &Interface,
+    families: &[Family],
+) -> Result<(), UndoError> {
+    let has_address = |family: Family| {
+        interface.addresses.iter().any(|one| match one.address() {
+            IpAddr::V4(_) => family == Family::V4,
+            // Each interface has such an address; nothing beyond its network comes in by it alone.
+            IpAddr::V6(address) => family == Family::V6 && !address.is_unicast_link_local(),
+        })
+    };
+    let takes_part = |family: &&Family| interface.name != "lo" && has_address(**family);
+    for family in families.iter().filter(takes_part) {
+        let Some(switch) = family.own_switch() else { continue };
+        match set(journal, &format!("{}/{}/{switch}", family.folder(), interface.name), "1") {
+            // It is gone again.
+            Err(UndoError::Sysctl { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            result => result?,
+        }
     }
-    match set(journal, &Family::V4.switch(&interface.name), "1") {
-        // It is gone again.
-        Err(UndoError::Sysctl { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    Ok(())
 }
 
 fn set(journal: &mut Journal, path: &str, value: &str) -> Result<(), UndoError> {

@@ -189,12 +189,16 @@ impl Nat {
         nat.table.replace(&rules)?;
         // After the rules, so that no packet is forwarded without them; undone before them.
         if nat.config.masquerade.is_some() {
-            let families = [Family::V4, Family::V6].into_iter().filter(|family| nat.has(*family));
-            let families: Vec<Family> = families.collect();
+            let families = nat.families();
             forwarding::enable(&mut nat.journal, &nat.config.tunnel, &families)?;
             nat.enable_interfaces()?;
         }
         Ok(nat)
+    }
+
+    /// Those of which the tunnel has addresses.
+    fn families(&self) -> Vec<Family> {
+        Family::BOTH.into_iter().filter(|family| self.has(*family)).collect()
     }
 
     /// Whether the tunnel has addresses of `family`.
@@ -204,12 +208,11 @@ impl Nat {
 
     /// Answers may come in by any of the interfaces, or by the configured one.
     fn enable_interfaces(&mut self) -> Result<(), UndoError> {
-        let Some(masquerade) = self.config.masquerade.as_ref().filter(|_| self.has(Family::V4)) else {
-            return Ok(());
-        };
+        let families = self.families();
+        let Some(masquerade) = &self.config.masquerade else { return Ok(()) };
         let takes_part = |name: &str| masquerade.egress.as_ref().is_none_or(|egress| egress == name);
         for interface in self.monitor.interfaces().filter(|interface| takes_part(&interface.name)) {
-            forwarding::enable_interface(&mut self.journal, interface)?;
+            forwarding::enable_interface(&mut self.journal, interface, &families)?;
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ pub(crate) struct Seen {
     pub(crate) lost: bool,
 }
 
-/// Tells of changes in the tables and in the switches of IPv4 forwarding.
+/// Tells of changes in the tables and in the switches of forwarding.
 #[derive(Debug)]
 pub(crate) struct Watch {
     tables: Socket,
@@ -92,6 +92,7 @@ impl Watch {
         };
         let tables = open(NETLINK_NETFILTER, GROUP)?;
         let switches = open(NETLINK_ROUTE, libc::RTNLGRP_IPV4_NETCONF)?;
+        switches.add_membership(libc::RTNLGRP_IPV6_NETCONF)?;
         let both = Poller::new()?;
         both.add(&tables, 0, Interest::Readable)?;
         both.add(&switches, 1, Interest::Readable)?;
