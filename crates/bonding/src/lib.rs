@@ -9,6 +9,7 @@ pub mod flows;
 pub mod invitation;
 pub mod join;
 pub mod logs;
+mod names;
 mod relay;
 pub mod report;
 pub mod server;

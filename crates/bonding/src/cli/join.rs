@@ -33,13 +33,14 @@ pub(super) struct JoinArguments {
     force: bool,
 }
 
-/// Joins; gives the text for standard output.
+/// Joins; gives the text for standard output. Standard error has what is being done.
 pub(super) fn run(arguments: &JoinArguments) -> anyhow::Result<String> {
     let JoinArguments { invitation, config, key, force } = arguments;
     let key = std::path::absolute(key)?;
     let line = if invitation == "-" { line_of(std::io::stdin().lock())? } else { invitation.clone() };
     let order = Order { line, file: config.clone(), private_key_file: key, force: *force };
-    Ok(say(&join::join(&order)?, config))
+    let mut progress = |line: &str| eprintln!("{line}");
+    Ok(say(&join::join(&order, &mut progress)?, config))
 }
 
 /// The first line of an input.

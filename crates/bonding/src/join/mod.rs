@@ -1,7 +1,7 @@
 //! `bonding-client join`: from an invitation to a client that only has to be started.
 //!
 //! ```text
-//! line whole? ── client.toml free? ── key, made once ── enrolled by the server
+//! line whole? ── client.toml free? ── key, made once ── enrolled by the server, over any line
 //!    ── client.psk ── client.toml
 //! ```
 //! Every step can be repeated: the key is never overwritten, the same key may show the same
@@ -12,6 +12,7 @@
 
 mod configuration;
 mod enrol;
+mod lines;
 mod links;
 
 use std::io;
@@ -26,6 +27,8 @@ use crate::invitation::{Invitation, InvitationError};
 use crate::state::{self, StateError, keys, preshared, run};
 
 use self::configuration::Existing;
+use self::enrol::Asked;
+use self::lines::Line;
 
 pub use self::enrol::EnrolError;
 
@@ -76,22 +79,23 @@ pub enum JoinError {
     System(#[from] io::Error),
 }
 
-/// Enrols this machine and writes its configuration.
+/// Enrols this machine and writes its configuration. `say` gets a line for a person about each step
+/// that takes time.
 ///
 /// # Errors
 /// The reason, in one sentence for a person.
-pub fn join(order: &Order) -> Result<Joined, JoinError> {
+pub fn join(order: &Order, say: &mut dyn FnMut(&str)) -> Result<Joined, JoinError> {
     let invitation = Invitation::parse(&order.line)?;
     let existing = configuration::existing(&order.file, &invitation, &order.private_key_file);
     if existing == Existing::Other && !order.force {
         return Err(JoinError::Exists(order.file.clone()));
     }
-    let links = find_links()?;
+    let (lines, links) = find_lines()?;
     let (identity, _) = keys::load_or_make(&order.private_key_file)?;
     let preshared_file = preshared::file(&order.private_key_file);
     preshared::load(&preshared_file, &invitation.server)?;
     let run = run::next(&run::file(&order.private_key_file), SystemTime::now())?;
-    let welcome = enrol::enrol(&invitation, &identity, run)?;
+    let welcome = enrol::enrol(&Asked { invitation: &invitation, identity: &identity, run }, &lines, say)?;
     let key = InvitationKey::new(&invitation.token);
     let shared = key.preshared(&invitation.server, &identity.public());
     preshared::store(&preshared_file, &invitation.server, &shared)?;
@@ -105,11 +109,12 @@ pub fn join(order: &Order) -> Result<Joined, JoinError> {
     Ok(Joined { addresses: welcome.addresses, links: if written { links } else { Vec::new() }, written })
 }
 
-fn find_links() -> Result<Vec<String>, JoinError> {
+/// The lines over which the server is asked, and the interfaces that are links.
+fn find_lines() -> Result<(Vec<Line>, Vec<String>), JoinError> {
     let mut requests = Requests::open()?;
     let interfaces = requests.interfaces()?;
     let routes = requests.default_routes()?;
-    Ok(links::choose(interfaces.values(), &routes))
+    Ok((lines::among(interfaces.values()), links::choose(interfaces.values(), &routes)))
 }
 
 /// Whether an invitation's time is over, by this machine's clock, which may be wrong.

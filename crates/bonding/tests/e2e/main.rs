@@ -74,6 +74,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_trace_holds_the_decisions_of_both_sides", trace::a_trace_holds_the_decisions_of_both_sides),
     ("an_invitation_is_all_it_takes", sealed::an_invitation_is_all_it_takes),
     ("lines_that_do_not_enrol_say_why", sealed::lines_that_do_not_enrol_say_why),
+    ("one_line_that_works_is_enough_to_join", sealed::one_line_that_works_is_enough_to_join),
     ("a_revoked_client_is_out_at_once", sealed::a_revoked_client_is_out_at_once),
     (
         "a_client_without_what_it_shares_gets_no_session",
