@@ -1,8 +1,8 @@
 //! Runs a client: its TUN device, one socket for each link, one session with each configured
 //! server.
 //!
-//! No state of a link is fatal: the client waits for an interface that is missing, and looks a name
-//! up again that has no address. Missing rights, a missing key, a taken device and a second
+//! No state of a link is fatal: the client waits for an interface that is missing, and looks names
+//! up again ([`resolve`]). Missing rights, a missing key, a taken device and a second
 //! instance are fatal, with a message that says so.
 
 mod caps;
@@ -18,7 +18,7 @@ mod tunnel;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use bonding_os::monitor::Monitor;
@@ -34,13 +34,14 @@ use bonding_proto::qos::InnerHeader;
 use bonding_proto::trace::format::Side;
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::CloseReason;
-use bonding_proto::{Instant, LinkId, SocketId, StateMachine as _, StreamHost as _};
+use bonding_proto::{Instant, LinkId, Path, SocketId, StateMachine as _, StreamHost as _};
 
 use self::caps::Caps;
 use self::capturing::Capturing;
 use self::choice::Choice;
 use self::duties::Duties;
 use self::identity::Identity;
+use self::resolve::Directory;
 use self::revival::Revival;
 use self::splitter::{SplitDevice, Splitter};
 use self::tunnel::Tunnel;
@@ -59,8 +60,9 @@ use crate::flows::{Namer, Top};
 use crate::state::keys;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 
-/// The wait before names are looked up again. Chosen: a resolver that failed gets a pause.
-const RESOLVE_RETRY: Duration = Duration::from_secs(2);
+/// The longest wait for a link with an address of the server's family. Chosen: interfaces are
+/// watched meanwhile.
+const RESOLVE_RETRY: Duration = Duration::from_secs(10);
 
 /// A client needs these for its whole life.
 pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
@@ -68,12 +70,13 @@ pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
 /// Runs until SIGINT or SIGTERM; all changes to the machine are undone when this returns.
 pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError> {
     let kept = plan.capture.as_ref().map(|capture| capture.priority);
-    let Ground { mut signals, journal, monitor, seed, epoch } =
+    let Ground { mut signals, journal, mut monitor, seed, epoch } =
         Ground::prepare(&plan.run.state_file, RIGHTS, kept)?;
     let mut capturing = Capturing::hold(plan, journal, &monitor)?;
     let (identity, sealing) = plan.sealing.as_ref().map(Identity::load).transpose()?.unzip();
-    let Some(servers) = servers(plan, &monitor, &mut signals)? else { return Ok(()) };
-    let mtu = tunnel_mtu(plan, &servers, &monitor);
+    let Some(directory) = directory(plan, &mut monitor, &mut signals)? else { return Ok(()) };
+    let paths = directory.paths(&plan.links, &|at| plan.links.get(at).map_or(0, |link| link.port), 0);
+    let mtu = tunnel_mtu(plan, &paths, &monitor);
     let tun = setup::tun(&plan.tunnel, mtu)?;
     capturing.start(tun.index(), &plan.tunnel.addresses)?;
     let clock = Clock::start();
@@ -95,15 +98,14 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         epoch,
         sealing,
     };
-    let hosts = servers.iter().map(|(host, _)| host.to_string()).collect();
-    let mut sockets = Sockets::new(plan.links.iter().zip(0..).map(|(link, at)| spec(link, at, &servers)));
-    let servers: Vec<Server> = servers.into_iter().map(|(_, server)| server).collect();
+    let mut sockets = Sockets::new(plan.links.iter().map(|link| spec(link, &plan.hosts)));
+    let servers = paths.into_iter().map(|paths| Server { public_key: None, paths }).collect();
     let mut machine = Client::new(config, servers, clock.now());
     let poller = Poller::new()?;
     let tunnel = Tunnel::new(&plan.tunnel, tun.index(), tun.mtu());
     let choice = Choice::new(plan.split, plan.run.sending.rules.clone());
     let splitter = Splitter::new(choice, plan.run.compression, &tun)?;
-    let mut shell = ClientShell::new(plan, tunnel, (caps, splitter, capturing), hosts, clock.now());
+    let mut shell = ClientShell::new(plan, tunnel, (caps, splitter, capturing), directory, clock.now())?;
     shell.identity = identity;
     for (socket, event) in sockets.refresh(&monitor, &poller) {
         machine.handle_socket_event(socket, event, clock.now());
@@ -111,6 +113,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let trace = setup::trace(&plan.run, Side::Client, clock)?;
     loosen_filters(&plan.links, shell.capturing.journal());
     setup::reduce_rights(RIGHTS)?;
+    shell.renew_lookups()?;
     let parts = Parts {
         machine,
         device: SplitDevice::new(tun),
@@ -144,41 +147,51 @@ fn loosen_filters(links: &[LinkPlan], journal: &mut Journal) {
     }
 }
 
-/// The servers with their addresses for each link. Looks names up until one has an address; `None`:
-/// a signal came first.
-fn servers(
+/// The servers. Looks names up until a link has an address to send to; `None`: a signal came first.
+fn directory(
     plan: &ClientPlan,
-    monitor: &Monitor,
+    monitor: &mut Monitor,
     signals: &mut Signals,
-) -> Result<Option<Vec<(Host, Server)>>, RunError> {
+) -> Result<Option<Directory>, RunError> {
+    let mut directory = Directory::new(&plan.hosts, &plan.links, monitor)?;
     let mut poller = Poller::new()?;
     poller.add(&*signals, 0, Interest::Readable)?;
-    let mut ready = Vec::new();
-    let mut complained = false;
+    poller.add(&directory, 0, Interest::Readable)?;
+    poller.add(&*monitor, 0, Interest::Readable)?;
+    let (mut ready, clock) = (Vec::new(), Clock::start());
+    let mut is_said = false;
     loop {
-        let servers = resolve::candidates(&plan.hosts)
-            .and_then(|candidates| resolve::servers(candidates, &plan.links, monitor));
-        match servers {
-            Ok(servers) => return Ok(Some(servers)),
-            Err(error) if !complained => {
-                tracing::warn!(%error, "cannot find the server yet; trying again");
-                complained = true;
-            }
-            Err(_) => {}
+        let is_found = |paths: &Vec<Vec<Path>>| paths.iter().any(|paths| !paths.is_empty());
+        if directory.paths(&plan.links, &|_| 0, 0).iter().any(is_found) {
+            return Ok(Some(directory));
         }
-        poller.wait(&mut ready, Some(RESOLVE_RETRY))?;
+        let now = clock.now();
+        let due = directory.due();
+        if due.is_some_and(|due| due <= now) {
+            directory.ask(now);
+        } else if !is_said && directory.is_answered() {
+            is_said = true;
+            tracing::warn!("no link has an address of the server to send to yet; waiting");
+        }
+        let wait = directory.due().map_or(RESOLVE_RETRY, |due| due.saturating_since(now));
+        poller.wait(&mut ready, Some(wait))?;
         signals.poll_signal();
         if signals.terminating() {
             return Ok(None);
         }
+        monitor.handle_ready()?;
+        directory.handle_interfaces(&plan.links, monitor);
+        directory.handle_ready();
+        directory.take_change();
     }
 }
 
 /// The MTU that fits every plain link and the largest sealed one, at whichever of its addresses a
 /// server is reached. The MTU of sealed links is found out later, and the tunnel's MTU follows it.
-fn tunnel_mtu(plan: &ClientPlan, servers: &[(Host, Server)], monitor: &Monitor) -> u16 {
+fn tunnel_mtu(plan: &ClientPlan, paths: &[Vec<Vec<Path>>], monitor: &Monitor) -> u16 {
     let one = |(link, at): (&LinkPlan, usize)| {
-        let remotes = remotes(servers, at).map(|remote| Overhead::of(remote.ip(), link.security));
+        let remotes = paths.iter().filter_map(|server| server.get(at)).flatten();
+        let remotes = remotes.map(|path| Overhead::of(path.remote.ip(), link.security));
         let fits = |overhead| setup::inner_mtu(link_mtu(link, monitor), overhead);
         remotes.max().map(|overhead| (link.security, fits(overhead)))
     };
@@ -196,12 +209,6 @@ fn link_mtu(link: &LinkPlan, monitor: &Monitor) -> Option<u32> {
     link.interface.as_deref().and_then(|name| monitor.interface(name)).map(|interface| interface.mtu)
 }
 
-/// Every address that a link may send to.
-fn remotes(servers: &[(Host, Server)], link: usize) -> impl Iterator<Item = SocketAddr> + '_ {
-    let paths = servers.iter().filter_map(move |(_, server)| server.paths.get(link));
-    paths.flatten().map(|path| path.remote)
-}
-
 fn link_config(link: &LinkPlan, monitor: &Monitor) -> LinkConfig {
     LinkConfig {
         security: link.security,
@@ -217,9 +224,9 @@ fn link_config(link: &LinkPlan, monitor: &Monitor) -> LinkConfig {
     }
 }
 
-/// Bound to the link's source, or to any address of the families that its servers have.
-fn spec(link: &LinkPlan, at: usize, servers: &[(Host, Server)]) -> SocketSpec {
-    let ipv6 = remotes(servers, at).any(|remote| remote.is_ipv6());
+/// Bound to the link's source, or to any address of the families that the server may have.
+fn spec(link: &LinkPlan, hosts: &[Host]) -> SocketSpec {
+    let ipv6 = hosts.iter().any(|host| !matches!(host, Host::Address(IpAddr::V4(_))));
     let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     SocketSpec {
         label: link.name.clone(),
@@ -238,6 +245,10 @@ struct ClientShell {
     duties: Duties,
     /// The servers' names, as configured.
     hosts: Vec<String>,
+    /// Where the servers are.
+    directory: Directory,
+    /// What [`Shell::descriptor`] is readable for.
+    inputs: Poller,
     logger: EventLogger,
     /// `None`: all links are plain.
     identity: Option<Identity>,
@@ -253,15 +264,54 @@ impl ClientShell {
         plan: &ClientPlan,
         tunnel: Tunnel,
         (caps, splitter, capturing): (Caps, Splitter, Capturing),
-        hosts: Vec<String>,
+        directory: Directory,
         now: Instant,
-    ) -> Self {
+    ) -> Result<Self, RunError> {
+        let hosts = directory.names();
+        let inputs = Poller::new()?;
+        if let Some(descriptor) = capturing.descriptor() {
+            inputs.add(descriptor, 0, Interest::Readable)?;
+        }
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
         let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
         let (identity, refused) = (None, None);
         let (plan, duties) = (plan.clone(), Duties::default());
-        Self { plan, tunnel, caps, duties, hosts, logger, identity, refused, revival, splitter, capturing }
+        Ok(Self {
+            plan,
+            tunnel,
+            caps,
+            duties,
+            hosts,
+            directory,
+            inputs,
+            logger,
+            identity,
+            refused,
+            revival,
+            splitter,
+            capturing,
+        })
+    }
+
+    /// Later look-ups have no more rights than the process has now.
+    fn renew_lookups(&mut self) -> io::Result<()> {
+        self.directory.renew()?;
+        self.inputs.add(&self.directory, 0, Interest::Readable)
+    }
+
+    /// Asks for names that are due, and tells the core of addresses that are new. Whether it did.
+    fn tend_directory(&mut self, client: &mut Client, now: Instant) -> bool {
+        let is_changed = self.directory.take_change();
+        if self.directory.due().is_some_and(|due| due <= now) {
+            self.directory.ask(now);
+        }
+        self.revival.set_unknown(self.directory.failure());
+        if is_changed {
+            let paths = self.directory.paths(&self.plan.links, &|at| self.revival.port(at), client.active());
+            paths.into_iter().enumerate().for_each(|(server, paths)| client.set_paths(server, paths, now));
+        }
+        is_changed
     }
 
     /// Brings what links are for to the core, which ignores what it knows.
@@ -370,6 +420,7 @@ impl Shell<Client> for ClientShell {
         }
         let is_up = client.session().is_some_and(bonding_proto::Session::is_connected);
         self.capturing.follow(is_up, self.tunnel.addresses());
+        self.directory.follow(is_up, self.revival.links_down());
         let changed = self.caps.review(client, now);
         if changed {
             self.settle_duties(client, now);
@@ -410,11 +461,16 @@ impl Shell<Client> for ClientShell {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.capturing.descriptor()
+        Some(self.inputs.as_fd())
     }
 
     fn handle_ready(&mut self, _: &mut Sockets) {
         self.capturing.handle_ready();
+        self.directory.handle_ready();
+    }
+
+    fn handle_interfaces(&mut self, monitor: &Monitor) {
+        self.directory.handle_interfaces(&self.plan.links, monitor);
     }
 
     fn due_in(&self) -> Option<Duration> {
@@ -434,11 +490,12 @@ impl Shell<Client> for ClientShell {
     }
 
     fn tend_at(&self) -> Option<Instant> {
-        [self.revival.due(), self.splitter.due()].into_iter().flatten().min()
+        [self.revival.due(), self.splitter.due(), self.directory.due()].into_iter().flatten().min()
     }
 
     fn tend(&mut self, client: &mut Client, sockets: &mut Sockets, poller: &Poller, now: Instant) -> bool {
-        self.revival.tend(client, sockets, poller, now)
+        let is_changed = self.tend_directory(client, now);
+        self.revival.tend(client, sockets, poller, now) || is_changed
     }
 
     fn tell_names(&self, name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {
@@ -516,20 +573,4 @@ impl Namer for Named<'_> {
     fn packets_by(&self, header: &InnerHeader) -> String {
         self.shell.splitter.packets_by(header, self.takes_streams)
     }
-}
-
-/// The reason why the server has no address.
-#[derive(Debug, thiserror::Error)]
-enum ResolveError {
-    /// A name could not be looked up.
-    #[error("looking up `{name}`: {source}")]
-    Lookup {
-        /// The name.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// No address is of a family that any link can use.
-    #[error("no link can reach any of the server's addresses: their families differ")]
-    Family,
 }

@@ -6,6 +6,28 @@ use bonding_os::udp::{Refusal, RefusalKind};
 
 use crate::engine::sockets::Trouble;
 
+/// Whether the link has an address of the server to send to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way<'a> {
+    /// It has.
+    Known,
+    /// The server's name has no address, for this reason.
+    NoAddress(&'a str),
+    /// The server has none of a family that the link can use.
+    NoFamily,
+}
+
+impl<'a> Way<'a> {
+    /// `failure`: why the server's name has no address.
+    pub(super) const fn of(has_path: bool, failure: Option<&'a str>) -> Self {
+        match (has_path, failure) {
+            (true, _) => Self::Known,
+            (false, Some(failure)) => Self::NoAddress(failure),
+            (false, None) => Self::NoFamily,
+        }
+    }
+}
+
 /// What is known of a link that is down.
 #[derive(Debug, Clone)]
 pub(super) struct Known<'a> {
@@ -13,8 +35,8 @@ pub(super) struct Known<'a> {
     pub(super) interface: Option<&'a str>,
     /// What its socket was told.
     pub(super) trouble: Option<Trouble>,
-    /// The server has an address of a family that the link can use.
-    pub(super) has_path: bool,
+    /// Whether there is an address to send to.
+    pub(super) way: Way<'a>,
     /// Strict reverse-path filtering drops what comes in.
     pub(super) is_filtered: bool,
     /// Another link is up.
@@ -32,8 +54,10 @@ impl Known<'_> {
             Some(Trouble::Refused(refusal)) => Some(*refusal),
             None => None,
         };
-        if !self.has_path {
-            return "the server has no address of a family that the link has".to_owned();
+        match self.way {
+            Way::Known => {}
+            Way::NoAddress(failure) => return format!("the server's address is not known: {failure}"),
+            Way::NoFamily => return "the server has no address of a family that the link has".to_owned(),
         }
         if self.is_filtered {
             return format!(
@@ -94,7 +118,7 @@ mod tests {
     use super::*;
 
     fn known(trouble: Option<Trouble>) -> Known<'static> {
-        Known { interface: Some("sat1"), trouble, has_path: true, is_filtered: false, others_are_up: true }
+        Known { interface: Some("sat1"), trouble, way: Way::Known, is_filtered: false, others_are_up: true }
     }
 
     #[test]
@@ -119,7 +143,8 @@ mod tests {
         causes.push(known(None).cause());
         causes.push(Known { others_are_up: false, ..known(None) }.cause());
         causes.push(Known { is_filtered: true, ..known(None) }.cause());
-        causes.push(Known { has_path: false, ..known(None) }.cause());
+        causes.push(Known { way: Way::NoFamily, ..known(None) }.cause());
+        causes.push(Known { way: Way::NoAddress("no nameserver"), ..known(None) }.cause());
         let count = causes.len();
         causes.sort();
         causes.dedup();

@@ -23,7 +23,7 @@ use bonding_os::reverse_path;
 use bonding_proto::client::Client;
 use bonding_proto::{Event, Instant, LinkId, SocketEvent, SocketId, StateMachine as _};
 
-use super::diagnosis::{self, Known};
+use super::diagnosis::{self, Known, Way};
 use crate::config::Ports;
 use crate::engine::plan::LinkPlan;
 use crate::engine::sockets::Sockets;
@@ -46,6 +46,8 @@ const SAID_AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(
 pub(super) struct Revival {
     ports: Ports,
     links: Vec<Attempts>,
+    /// Why the server's name has no address.
+    unknown: Option<String>,
 }
 
 /// The tries for one link.
@@ -98,7 +100,22 @@ impl Revival {
             tries: 0,
             tried_at: Instant::ZERO,
         };
-        Self { ports, links: links.iter().map(attempts).collect() }
+        Self { ports, links: links.iter().map(attempts).collect(), unknown: None }
+    }
+
+    /// The server's name has no address for this reason, or has one.
+    pub(super) fn set_unknown(&mut self, failure: Option<&str>) {
+        self.unknown = failure.map(str::to_owned);
+    }
+
+    /// How many links are down.
+    pub(super) fn links_down(&self) -> usize {
+        self.links.iter().filter(|link| link.due.is_some()).count()
+    }
+
+    /// The server's port that the link at this place sends to.
+    pub(super) fn port(&self, at: usize) -> u16 {
+        self.links.get(at).map_or(0, |link| link.port)
     }
 
     /// When [`Self::tend`] has work.
@@ -119,7 +136,8 @@ impl Revival {
     ) -> Option<String> {
         let link = self.links.get(id.index()).filter(|link| link.due.is_some())?;
         let others_are_up = self.links.iter().any(|link| link.due.is_none());
-        let cause = link.known(id, has_path, others_are_up, sockets).cause();
+        let way = Way::of(has_path, self.unknown.as_deref());
+        let cause = link.known(id, way, others_are_up, sockets).cause();
         Some(diagnosis::sentence(&cause, link.was_up, now.saturating_since(link.down_at), link.port))
     }
 
@@ -154,6 +172,7 @@ impl Revival {
         let mut told = false;
         let proven: Vec<u16> =
             self.links.iter().filter(|link| link.due.is_none()).map(|link| link.port).collect();
+        let unknown = self.unknown.as_deref();
         for (number, link) in (0..u8::MAX).zip(&mut self.links) {
             let id = LinkId(number);
             link.settle(id, sockets);
@@ -161,7 +180,8 @@ impl Revival {
                 continue;
             }
             link.look();
-            link.say(id, client, !proven.is_empty(), sockets, now);
+            let way = Way::of(client.has_path(id), unknown);
+            link.say(id, way, !proven.is_empty(), sockets, now);
             // An interface that comes back is no matter of ports.
             if !sockets.replace(poller, id) {
                 link.due = Some(now + PAUSE_MIN);
@@ -205,23 +225,23 @@ impl Attempts {
         self.is_filtered = drops.zip(before).is_some_and(|(drops, before)| drops > before);
     }
 
-    fn known(&self, id: LinkId, has_path: bool, others_are_up: bool, sockets: &Sockets) -> Known<'_> {
+    fn known<'a>(&'a self, id: LinkId, way: Way<'a>, others_are_up: bool, sockets: &Sockets) -> Known<'a> {
         Known {
             interface: self.interface.as_deref(),
             trouble: sockets.trouble(id),
-            has_path,
+            way,
             is_filtered: self.is_filtered,
             others_are_up,
         }
     }
 
     /// Logs why it is down, at most once a minute.
-    fn say(&mut self, id: LinkId, client: &Client, others_are_up: bool, sockets: &Sockets, now: Instant) {
+    fn say(&mut self, id: LinkId, way: Way<'_>, others_are_up: bool, sockets: &Sockets, now: Instant) {
         let [other, same] = SAID_AGAIN;
         if self.said.as_ref().is_some_and(|(_, at)| now.saturating_since(*at) < other) {
             return;
         }
-        let cause = self.known(id, client.has_path(id), others_are_up, sockets).cause();
+        let cause = self.known(id, way, others_are_up, sockets).cause();
         if self.said.as_ref().is_some_and(|(said, at)| *said == cause && now.saturating_since(*at) < same) {
             return;
         }

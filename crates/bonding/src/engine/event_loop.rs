@@ -136,6 +136,8 @@ pub(crate) trait Shell<M> {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+    /// Interfaces or their addresses changed.
+    fn handle_interfaces(&mut self, _monitor: &Monitor) {}
     /// Does the work of its descriptor, without waiting.
     fn handle_ready(&mut self, _sockets: &mut Sockets) {}
     /// How long until there is work for [`Self::handle_due`].
@@ -427,6 +429,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 MONITOR_TOKEN => {
                     if let Some(monitor) = &mut self.monitor {
                         monitor.handle_ready()?;
+                        shell.handle_interfaces(monitor);
                     }
                     self.refresh_sockets();
                 }

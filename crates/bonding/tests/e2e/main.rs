@@ -7,6 +7,7 @@
 //!
 //! `cargo test -p bonding --test e2e -- NAME` runs the tests whose name contains NAME.
 
+mod addresses;
 mod capture;
 mod fence;
 mod flows;
@@ -68,6 +69,9 @@ const TESTS: &[(&str, Test)] = &[
     ("one_open_port_of_the_server_is_enough", obstacles::one_open_port_of_the_server_is_enough),
     ("a_link_that_is_down_says_why", obstacles::a_link_that_is_down_says_why),
     ("strict_filtering_of_a_line_is_made_loose", obstacles::strict_filtering_of_a_line_is_made_loose),
+    ("names_are_asked_again", addresses::names_are_asked_again),
+    ("a_silent_nameserver_holds_up_nothing", addresses::a_silent_nameserver_holds_up_nothing),
+    ("a_family_that_comes_later_is_used", addresses::a_family_that_comes_later_is_used),
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),

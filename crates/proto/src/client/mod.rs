@@ -51,7 +51,8 @@ const HOLD_MAX: Duration = Duration::from_secs(600);
 pub struct Server {
     /// The server's static key; `None`: the template's key, or every link is plain.
     pub public_key: Option<PublicKey>,
-    /// The server's addresses on each link, in the order in which they are tried.
+    /// The server's addresses on each link, in the order in which they are tried; none while its
+    /// name has none, say ([`Client::set_paths`]).
     pub paths: Vec<Vec<Path>>,
 }
 
@@ -66,6 +67,13 @@ struct ServerEntry {
     hold: Duration,
     /// The session sends its close message and then ends.
     closing: bool,
+}
+
+impl ServerEntry {
+    /// Whether a link has an address of the server.
+    fn has_paths(&self) -> bool {
+        self.server.paths.iter().any(|paths| !paths.is_empty())
+    }
 }
 
 /// The client.
@@ -135,6 +143,11 @@ impl Client {
         self.servers.get(self.active)?.session.as_ref()
     }
 
+    /// The place of the server that carries the traffic, or is first asked.
+    pub const fn active(&self) -> usize {
+        self.active
+    }
+
     /// The next event to log, of the active server's session.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -197,6 +210,22 @@ impl Client {
                 session.set_port(link, port);
             }
         }
+    }
+
+    /// The addresses of the server at this place, as [`Server::paths`], which may have become known
+    /// only now, or be others than before. A link that is up goes on with the address that answers.
+    pub fn set_paths(&mut self, server: usize, paths: Vec<Vec<Path>>, now: Instant) {
+        let Some(entry) = self.servers.get_mut(server) else { return };
+        if entry.server.paths == paths {
+            return;
+        }
+        entry.server.paths = paths;
+        if let Some(session) = entry.session.as_mut().filter(|_| !entry.closing) {
+            for (number, paths) in (0..u8::MAX).zip(&entry.server.paths) {
+                session.set_candidates(LinkId(number), paths.clone(), now);
+            }
+        }
+        self.review(now);
     }
 
     /// Bytes that a link sent and received with all servers so far; handshakes are not counted.
@@ -348,9 +377,12 @@ impl Client {
         let silent = now.saturating_since(since);
         let wanted = usize::try_from(silent.as_nanos() / SILENCE.as_nanos()).unwrap_or(usize::MAX);
         let missing = |entry: &ServerEntry| entry.session.is_none() || entry.closing;
+        // A server without an address cannot answer: the next one takes its place.
+        let can_answer = |at: &usize| self.servers.get(*at).is_some_and(ServerEntry::has_paths);
+        let wanted = wanted.saturating_add(usize::from(!can_answer(&self.active)));
         // In order of preference. The active server is contacted anyway.
-        let others: Vec<usize> =
-            (0..self.servers.len()).filter(|at| *at != self.active).take(wanted).collect();
+        let others = (0..self.servers.len()).filter(|at| *at != self.active).filter(can_answer);
+        let others: Vec<usize> = others.take(wanted).collect();
         for at in others {
             if self.servers.get(at).is_some_and(missing) {
                 self.open(at, now);
@@ -361,7 +393,8 @@ impl Client {
     fn next_review(&self, now: Instant) -> Option<Instant> {
         let claims = (0..self.servers.len()).filter(|at| *at != self.active);
         let claims = claims.filter_map(|at| self.claim(at)).map(|(since, after)| since + after);
-        let unasked = self.servers.iter().any(|entry| entry.session.is_none() || entry.closing);
+        let missing = |entry: &ServerEntry| entry.session.is_none() || entry.closing;
+        let unasked = self.servers.iter().any(|entry| missing(entry) && entry.has_paths());
         let ask = self.silent_since.filter(|_| unasked).map(|since| {
             let steps = now.saturating_since(since).as_nanos() / SILENCE.as_nanos() + 1;
             since + SILENCE * u32::try_from(steps).unwrap_or(u32::MAX)

@@ -323,3 +323,61 @@ fn a_link_counts_over_all_servers_and_keeps_its_role_with_each() {
     assert_eq!(role(&world), LinkRole::Backup);
     assert_eq!(world.client.link_bytes(LinkId(7)), 0);
 }
+
+fn paths_to(server: u8) -> Vec<Vec<Path>> {
+    vec![vec![Path { socket: SocketId(0), remote: server_address(server), local: None }]]
+}
+
+/// A name without an address holds up no other server, and is asked as soon as it has one.
+#[test]
+fn a_server_whose_address_is_not_known_is_passed_over_until_it_is() {
+    let mut world = World::new();
+    world.client.set_paths(0, vec![Vec::new()], world.now);
+    world.start(0);
+    world.start(1);
+    world.run(800);
+    assert_eq!(world.switches.iter().map(|(_, to)| *to).collect::<Vec<_>>(), [1]);
+    assert!(world.delivered[1] > 20, "{:?}", world.delivered);
+    world.client.set_paths(0, paths_to(0), world.now);
+    world.run(15_000);
+    assert_eq!(world.client.active, 0, "{:?}", world.switches);
+}
+
+/// No handshake waits for a pause that was made for an address that nobody had.
+#[test]
+fn a_client_without_an_address_begins_when_it_has_one() {
+    let mut world = World::new();
+    world.client = client(world.now);
+    world.client.servers.truncate(1);
+    world.client.set_paths(0, vec![Vec::new()], world.now);
+    world.start(0);
+    world.run(20_000);
+    assert!(!world.client.session().is_some_and(Session::is_connected));
+    world.client.set_paths(0, paths_to(0), world.now);
+    world.run(200);
+    assert!(world.client.session().is_some_and(Session::is_connected));
+}
+
+/// The server is at another address now. The client sends there as soon as it knows that, and not
+/// before the old address is silent.
+#[test]
+fn a_server_that_moved_is_found_at_its_new_address() {
+    let mut world = World::new();
+    world.client.servers.truncate(1);
+    world.client.set_paths(0, paths_to(1), world.now);
+    world.servers[1] = Some(endpoint(0, 1, world.now));
+    world.run(1_000);
+    assert!(world.client.session().is_some_and(Session::is_connected));
+    world.client.set_paths(0, paths_to(0), world.now);
+    world.run(2_000);
+    assert!(world.client.session().is_some_and(Session::is_connected), "the old address answers");
+    world.servers[1] = None;
+    world.start(0);
+    world.run(2_000);
+    assert!(!world.client.session().is_some_and(Session::is_connected), "as long as it was up");
+    world.client.set_paths(0, Vec::from([Vec::new()]), world.now);
+    world.client.set_paths(0, paths_to(0), world.now);
+    world.run(1_500);
+    assert!(world.client.session().is_some_and(Session::is_connected));
+    assert_eq!(world.switches, []);
+}

@@ -96,7 +96,7 @@ impl Link {
     pub fn new(id: LinkId, role: Role, config: &LinkConfig, interval: Duration, now: Instant) -> Self {
         let profile = Profile::new(id, role, config, interval);
         let mut link = Self {
-            path: LinkPath::new(config),
+            path: LinkPath::new(role, config),
             liveness: Liveness::new(profile.rhythm()),
             heartbeats: Heartbeats::new(config.path.map(|_| now)),
             deliveries: Deliveries::new(),
@@ -175,6 +175,17 @@ impl Link {
     /// See [`Self::path`].
     pub(crate) const fn path_mut(&mut self) -> &mut LinkPath {
         &mut self.path
+    }
+
+    /// A client may send to these addresses of its server from now on. Where the link is down and
+    /// sends to another one from now on, a heartbeat goes there at once. Whether that is so.
+    pub(crate) fn set_candidates(&mut self, candidates: Vec<Path>, now: Instant) -> bool {
+        let is_used = self.state() != LinkState::Down;
+        let is_moved = self.path.set_candidates(candidates, is_used);
+        if is_moved {
+            self.heartbeats.set_due(self.path.is_known().then_some(now));
+        }
+        is_moved
     }
 
     /// Whether the link delivers.

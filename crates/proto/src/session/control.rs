@@ -319,6 +319,14 @@ impl Session {
         is_own
     }
 
+    /// A client's link may send to these addresses of its server from now on, the first preferred.
+    pub(crate) fn set_candidates(&mut self, id: LinkId, candidates: Vec<Path>, now: Instant) {
+        if self.links.set_candidates(id, candidates, now) {
+            self.settle_changes(now);
+            self.sealing.on_link_moved(id, &self.links, now);
+        }
+    }
+
     /// A client's link sends to this port of its server from now on.
     pub(crate) fn set_port(&mut self, id: LinkId, port: u16) {
         self.links.set_port(id, port);

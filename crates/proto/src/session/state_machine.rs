@@ -65,7 +65,7 @@ impl StateMachine for Session {
                 if event == SocketEvent::CarrierFound {
                     self.sealing.on_carrier_found(link, &self.links, now);
                 } else if event == SocketEvent::Replaced {
-                    self.sealing.on_socket_replaced(link, &self.links, now);
+                    self.sealing.on_link_moved(link, &self.links, now);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! Where a link sends to, and how far that is to be trusted.
 //!
 //! A client knows its server's addresses (one of each family, perhaps): while a link is unproven it
-//! tries them in turn, and the first that answers is the path. A server follows its client: the
+//! tries them in turn, and the first that answers is the path. It may learn of others later, and of
+//! its first one too; a link that is up goes on with the address that answers. A server follows its
+//! client: the
 //! address of the newest authenticated datagram is the path, at once, but an address that has not
 //! answered a challenge gets at most three times what came from it, and no data. Going back to the
 //! last address that did answer needs no challenge, so that one forwarded datagram moves nothing
@@ -39,6 +41,8 @@ struct Challenge {
 pub(in crate::link) struct PathState {
     /// A client's choices; the first is tried first.
     candidates: Vec<Path>,
+    /// A server's: the path is where the client is heard.
+    learns: bool,
     turn: usize,
     current: Option<Path>,
     /// The last path that was proven to receive.
@@ -47,10 +51,20 @@ pub(in crate::link) struct PathState {
 }
 
 impl PathState {
-    /// Without candidates the path is learnt.
+    /// A client's, with the addresses that are known.
     pub(in crate::link) fn new(candidates: Vec<Path>) -> Self {
         let current = candidates.first().copied();
-        Self { candidates, turn: 0, current, trusted: None, challenge: None }
+        Self { candidates, learns: false, turn: 0, current, trusted: None, challenge: None }
+    }
+
+    /// A server's: the path is learnt.
+    pub(in crate::link) fn learning() -> Self {
+        Self { learns: true, ..Self::new(Vec::new()) }
+    }
+
+    /// Whether the path is learnt: a server's.
+    pub(in crate::link) const fn learns(&self) -> bool {
+        self.learns
     }
 
     /// Where to send now.
@@ -88,6 +102,23 @@ impl PathState {
         if self.candidates.len() > 1 {
             self.turn = (self.turn + 1) % self.candidates.len();
             self.current = self.candidates.get(self.turn).copied();
+        }
+    }
+
+    /// A client may send to these addresses from now on. The path in use stays while `is_used`, and
+    /// else where it is among them. Whether the path is another one.
+    pub(in crate::link) fn set_candidates(&mut self, candidates: Vec<Path>, is_used: bool) -> bool {
+        let before = self.current;
+        self.candidates = candidates;
+        if let Some(used) = before.filter(|used| is_used && !self.knows(used)) {
+            self.candidates.push(used);
+        }
+        let known = |used: Path| self.candidates.iter().position(|path| same(path, &used));
+        self.turn = before.and_then(known).unwrap_or(0);
+        self.current = self.candidates.get(self.turn).copied();
+        match (before, self.current) {
+            (Some(before), Some(current)) => !same(&before, &current),
+            (before, current) => before.is_some() != current.is_some(),
         }
     }
 
@@ -176,8 +207,8 @@ impl PathState {
 
     /// The peer was restarted: a server learns its paths anew.
     pub(in crate::link) fn forget(&mut self) {
-        if self.candidates.is_empty() {
-            *self = Self::new(Vec::new());
+        if self.learns {
+            *self = Self::learning();
         }
     }
 }
@@ -199,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_new_address_is_challenged_and_gets_three_times_what_it_sent() {
-        let mut state = PathState::new(Vec::new());
+        let mut state = PathState::learning();
         assert!(state.follow(path(1), true, 100, || [7; 8], NOW));
         assert!(!state.is_trusted());
         assert_eq!(state.poll_challenge(NOW), Some([7; 8]));
@@ -215,7 +246,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_moves_a_path_and_the_way_back_is_free() {
-        let mut state = PathState::new(Vec::new());
+        let mut state = PathState::learning();
         state.follow(path(1), true, 100, || [1; 8], NOW);
         state.on_response(&[1; 8], &path(1));
         assert!(!state.follow(path(2), false, 100, || unreachable!(), NOW));
@@ -228,7 +259,7 @@ mod tests {
 
     #[test]
     fn without_a_path_any_authenticated_datagram_brings_one() {
-        let mut state = PathState::new(Vec::new());
+        let mut state = PathState::learning();
         assert!(state.follow(path(1), false, 100, || [1; 8], NOW));
         assert_eq!(state.current(), Some(path(1)));
         assert!(!state.is_trusted());
@@ -249,5 +280,23 @@ mod tests {
         state.set_port(3);
         assert_eq!(state.current(), Some(path(3)));
         assert!(state.knows(&path(3)) && !state.knows(&path(1)));
+    }
+
+    #[test]
+    fn a_client_learns_of_other_addresses_and_leaves_none_that_answers() {
+        let mut state = PathState::new(Vec::new());
+        assert!(!state.learns() && state.current().is_none());
+        state.forget();
+        assert!(state.set_candidates(vec![path(1), path(2)], false));
+        assert_eq!(state.current(), Some(path(1)));
+        state.adopt(path(2));
+        assert!(!state.set_candidates(vec![path(2), path(3)], true));
+        assert_eq!(state.current(), Some(path(2)));
+        assert!(!state.set_candidates(vec![path(4)], true), "it answers");
+        assert!(state.knows(&path(2)) && state.knows(&path(4)) && !state.knows(&path(3)));
+        assert!(state.set_candidates(vec![path(4)], false), "it does not");
+        assert_eq!((state.current(), state.knows(&path(2))), (Some(path(4)), false));
+        assert!(state.set_candidates(Vec::new(), false));
+        assert_eq!(state.current(), None);
     }
 }

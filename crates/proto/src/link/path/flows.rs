@@ -60,7 +60,7 @@ struct Flow {
 impl Flow {
     fn new(is_live: bool, now: Instant) -> Self {
         Self {
-            address: PathState::new(Vec::new()),
+            address: PathState::learning(),
             is_live,
             proven_at: now,
             moved_at: now,

@@ -14,7 +14,7 @@ use self::address::PathState;
 use self::ecn::Ecn;
 use self::flows::Flows;
 use self::probe::Sizes;
-use crate::config::{LinkConfig, Security};
+use crate::config::{LinkConfig, Role, Security};
 use crate::link::feedback::delays::RttEstimator;
 use crate::packet::{Destination, Path, SocketId, UdpFlow};
 use crate::time::Instant;
@@ -40,11 +40,12 @@ pub(crate) struct LinkPath {
 }
 
 impl LinkPath {
-    pub(super) fn new(config: &LinkConfig) -> Self {
+    pub(super) fn new(role: Role, config: &LinkConfig) -> Self {
         let candidates: Vec<Path> = config.path.iter().chain(&config.alternatives).copied().collect();
+        let learns = role == Role::Server && candidates.is_empty();
         Self {
-            flows: Flows::new(candidates.is_empty()),
-            address: PathState::new(candidates),
+            flows: Flows::new(learns),
+            address: if learns { PathState::learning() } else { PathState::new(candidates) },
             sizes: Sizes::new(config.mtu, config.security == Security::Sealed),
             ecn: Ecn::default(),
             control: VecDeque::new(),
@@ -81,7 +82,7 @@ impl LinkPath {
         let current = self.address.current()?;
         let path = if flow == UdpFlow::FIRST {
             current
-        } else if self.address.candidates().is_empty() {
+        } else if self.address.learns() {
             self.flows.path(flow)?
         } else {
             Path { socket: SocketId::of(current.socket.link(), flow), ..current }
@@ -106,7 +107,7 @@ impl LinkPath {
     /// Whether it sends from this socket, to `remote` if that is given.
     pub(crate) fn sends_to(&self, socket: SocketId, remote: Option<SocketAddr>) -> bool {
         let Some(known) = self.address.known() else { return false };
-        let is_client = !self.address.candidates().is_empty();
+        let is_client = !self.address.learns();
         let socket_of =
             |path: &Path| if is_client { socket.link() == path.socket.link() } else { socket == path.socket };
         (socket_of(known) && remote.is_none_or(|remote| known.remote == remote))
@@ -126,6 +127,12 @@ impl LinkPath {
     /// Whether a client may hear its server from `path`.
     pub(crate) fn accepts_from(&self, path: &Path) -> bool {
         self.address.knows(&first_of(*path))
+    }
+
+    /// A client may send to these addresses of its server from now on; the one in use stays while
+    /// `is_used`. Whether it sends elsewhere from now on.
+    pub(super) fn set_candidates(&mut self, candidates: Vec<Path>, is_used: bool) -> bool {
+        self.address.set_candidates(candidates, is_used)
     }
 
     /// A client sends to this port of its server from now on.
@@ -174,7 +181,7 @@ impl LinkPath {
         let bytes = bytes as u64 + self.header_bytes();
         match flow {
             UdpFlow::FIRST => self.address.try_spend(bytes),
-            flow if self.address.candidates().is_empty() => self.flows.try_spend(flow, bytes),
+            flow if self.address.learns() => self.flows.try_spend(flow, bytes),
             _ => true,
         }
     }

@@ -278,6 +278,17 @@ impl LinkTable {
         true
     }
 
+    /// A client's link may send to these addresses of its server from now on. Whether it is down,
+    /// and sends to another one from now on.
+    pub(super) fn set_candidates(&mut self, id: LinkId, candidates: Vec<Path>, now: Instant) -> bool {
+        let link = self.links.get_mut(id.index());
+        let is_moved = link.is_some_and(|link| link.set_candidates(candidates, now));
+        if is_moved {
+            self.changes.add(Impact::ALL);
+        }
+        is_moved
+    }
+
     /// A client's link sends to this port of its server from now on.
     pub(super) fn set_port(&mut self, id: LinkId, port: u16) {
         if let Some(link) = self.links.get_mut(id.index()) {

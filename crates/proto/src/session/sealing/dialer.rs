@@ -176,8 +176,9 @@ impl Dialer {
         self.due = Some(self.due.map_or(due, |known| known.min(due)));
     }
 
-    /// A link that is down has another socket while none is proven. A refusal is waited out.
-    pub(in crate::session) fn on_socket_replaced(&mut self, now: Instant) {
+    /// A link that is down has another socket, or sends to another address, while none is proven. A
+    /// refusal is waited out.
+    pub(in crate::session) fn on_link_moved(&mut self, now: Instant) {
         // The pause after an attempt is at most this; longer ones are for other reasons.
         let is_attempting = |due: &Instant| *due <= now + PAUSE_LATER + Duration::from_micros(JITTER_MAX_US);
         if let Some(due) = self.due.filter(is_attempting) {
@@ -228,7 +229,7 @@ impl Dialer {
     }
 
     /// Begins an attempt if one is due, to be sent to `targets`, with the secret that the last
-    /// exchange left.
+    /// exchange left. Without a target it waits for one.
     pub(in crate::session) fn on_time(
         &mut self,
         targets: impl Iterator<Item = (LinkId, Path)>,
@@ -236,6 +237,11 @@ impl Dialer {
         now: Instant,
     ) {
         if !self.is_due(now) {
+            return;
+        }
+        let mut targets = targets.peekable();
+        if targets.peek().is_none() {
+            self.due = Some(now + FIRST_PAUSE);
             return;
         }
         let attempt = self.attempt(secret, now);

@@ -281,12 +281,12 @@ impl Sealing {
         }
     }
 
-    /// A link that is down has another socket. Where no link is proven, a handshake goes over it
-    /// soon, and the pauses of later ones stay as they are.
-    pub(super) fn on_socket_replaced(&mut self, id: LinkId, links: &LinkTable, now: Instant) {
+    /// A link that is down has another socket, or sends to another address. Where no link is
+    /// proven, a handshake goes over it soon, and the pauses of later ones stay as they are.
+    pub(super) fn on_link_moved(&mut self, id: LinkId, links: &LinkTable, now: Instant) {
         let Some(dialer) = &mut self.dialer else { return };
         if links.is_sealed(id) && !links.has_proven() {
-            dialer.on_socket_replaced(now);
+            dialer.on_link_moved(now);
         }
     }
 

@@ -69,12 +69,12 @@ fn a_replaced_socket_is_asked_over_soon_and_a_server_that_closed_for_good_is_not
     attempts(&mut dialer, hour);
     // The pause is five seconds by now, and stays so.
     let replaced = hour + Duration::from_secs(1);
-    dialer.on_socket_replaced(replaced);
+    dialer.on_link_moved(replaced);
     let again = attempts(&mut dialer, replaced + Duration::from_secs(20));
     assert!(again[0] <= replaced + FIRST_PAUSE, "{again:?}");
     assert!((4..=5).contains(&again.len()), "{again:?}");
     let end = replaced + Duration::from_secs(21);
     dialer.on_closed(CloseReason::Revoked, end);
-    dialer.on_socket_replaced(end + Duration::from_secs(3));
+    dialer.on_link_moved(end + Duration::from_secs(3));
     assert_eq!(dialer.poll_timeout(), Some(end + REFUSED_PAUSE));
 }
