@@ -50,6 +50,7 @@ const TESTS: &[(&str, Test)] = &[
     ("ipv6_inside_the_tunnel", traffic::ipv6_inside_the_tunnel),
     ("the_mtu_is_what_the_links_carry", traffic::the_mtu_is_what_the_links_carry),
     ("narrow_links_are_found_out", traffic::narrow_links_are_found_out),
+    ("links_below_the_base_are_found_out", traffic::links_below_the_base_are_found_out),
     (
         "light_traffic_takes_one_link_and_a_download_all",
         traffic::light_traffic_takes_one_link_and_a_download_all,

@@ -175,6 +175,44 @@ pub(crate) fn narrow_links_are_found_out(lab: &Lab) -> anyhow::Result<()> {
     bond.stop()
 }
 
+/// Paths that silently drop what is larger than 1,100 bytes, less than any search began with: files
+/// arrive whole. One that carries still less, beside others, bounds them in nothing.
+pub(crate) fn links_below_the_base_are_found_out(lab: &Lab) -> anyhow::Result<()> {
+    let narrow = |index: usize, bytes: Option<u32>| {
+        for direction in [Direction::Up, Direction::Down] {
+            lab.apply(index, direction, Change::Mtu(bytes));
+        }
+    };
+    let links = lab.scenario().links.len();
+    (0..links).for_each(|index| narrow(index, Some(1_100)));
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    let found = |expected: &[u64]| {
+        eventually("every link's MTU is known", || {
+            for host in [Host::Client, Host::Server] {
+                let found = bond.link_figures(host, "mtu")?;
+                ensure!(found == expected, "{}: {found:?}", host.name());
+            }
+            Ok(())
+        })
+    };
+    found(&vec![1_080; links])?;
+    files_arrive_whole(lab)?;
+    bond.stop()?;
+
+    (0..links).for_each(|index| narrow(index, (index == 0).then_some(700)));
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    eventually("the first link's size is known", || {
+        for host in [Host::Client, Host::Server] {
+            let found = bond.link_figures(host, "mtu")?;
+            ensure!(found.first() == Some(&680), "{}: {found:?}", host.name());
+            ensure!(found.iter().skip(1).all(|bytes| *bytes > 1_400), "{found:?}");
+        }
+        Ok(())
+    })?;
+    files_arrive_whole(lab)?;
+    bond.stop()
+}
+
 /// A packet of `mtu` bytes passes to the server, one byte more is refused.
 pub(crate) fn packets_pass_up_to(lab: &Lab, mtu: u16) -> anyhow::Result<()> {
     // An echo request has 20 + 8 bytes of headers.

@@ -32,7 +32,7 @@ use std::time::Duration;
 pub use self::congestion::{Cause, ControlChange, PhaseKind};
 pub use self::feedback::acknowledger::{Arrival, Report};
 pub use self::feedback::sent_log::{Outgoing, ResendCounts};
-pub(crate) use self::path::mtu::BASE_BYTES;
+pub(crate) use self::path::mtu::FLOOR_BYTES;
 
 use self::congestion::CongestionControl;
 use self::feedback::acknowledger::{Acknowledger, cost_bytes};

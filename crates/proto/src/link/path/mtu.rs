@@ -1,9 +1,7 @@
-//! Path MTU of one sealed link, in the direction of sending: a search of sizes with probes
-//! (DPLPMTUD, RFC 8899).
+//! Path MTU of one sealed link, in the direction of sending: a search with probes (RFC 8899).
 //!
-//! A probe is a padded control datagram that the peer answers over the same link. What an answer
-//! names does pass; data is never larger than what was answered last. Sizes are those of whole IP
-//! packets.
+//! A probe is a padded control datagram that the peer answers over the same link. Data is never
+//! larger than what was answered last. Sizes are of whole IP packets.
 //!
 //! ```text
 //!            answered            given up: nothing larger is left
@@ -12,23 +10,24 @@
 //!    │                             └── back to the base ──────────────────────────┘ │
 //!    └──────── the maximum is lost ─────────────────────────────────────────────────┘
 //! ```
-//! - **Base**: 1,200 bytes pass everywhere (RFC 8899 §5.1.2).
+//! - **Base**: 1,200 bytes, used unasked. Where nothing larger passed it is asked for, and if that
+//!   is lost the search goes on from 576.
+//!   Measured: docs/decisions/0087-sizes-below-the-base.md.
 //! - **Search**: the maximum first and alone; then the middle of the common sizes between what
 //!   passed and what was lost, each asked once, up to three at a time as if those under way were
-//!   lost; the smallest that was lost is asked twice more before it is given up: seven probes in
-//!   four rounds.
+//!   lost; the smallest that was lost is asked twice more before it is given up.
 //! - **Lost** is a probe whose answer is overdue while something smaller that was sent later did
 //!   arrive: an outage says nothing about sizes. An answer that comes late counts all the same.
 //! - **Confirmation**: the size in use is asked for again, for at most 1 % of what is sent, and at
-//!   once when the link begins to lose most. Three lost in a row are a black hole (RFC 8899 §4.3).
+//!   once when the link begins to lose most. Three lost in a row are a black hole (§4.3).
 //!   Data of that size which arrives confirms it as well (§4.1).
 //!   Measured: docs/decisions/0016-data-confirms-a-size.md.
 //! - **Raise**: a search that ended low is repeated after 10 s, later every 600 s. An overrun
 //!   link loses probes of any size.
 //!
 //! Contract: the owner sends what `poll_probe` gives at once, counts it as neither data nor loss,
-//! and calls `on_time` when `poll_timeout` is due. An idle link sends no probes once its search is
-//! over. It knows neither headers nor keys.
+//! and calls `on_time` when `poll_timeout` is due. An idle link sends no probes after its search.
+//! It knows neither headers nor keys.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +36,8 @@ use crate::time::Instant;
 
 /// RFC 8899 §5.1.2: `BASE_PLPMTU`, bytes.
 pub(crate) const BASE_BYTES: u16 = 1_200;
+/// What is used where the base does not pass. RFC 791: every host takes it.
+pub(crate) const FLOOR_BYTES: u16 = 576;
 /// RFC 8899 §5.1.2: `MAX_PROBES`.
 const PROBES_MAX: u8 = 3;
 /// A search that ended low is repeated after this, doubled each time ... Chosen: a link's rate is
@@ -48,10 +49,11 @@ const RAISE_MAX: Duration = Duration::from_secs(600);
 /// What is asked for below the maximum, bytes; what is between two of them costs 1.6 % at most.
 /// Chosen: RFC 1191 §7.1's plateaus above Ethernet;
 /// then Ethernet, PPPoE, tunnels over IPv4 and IPv6, WireGuard, and steps of 20 down to what IPv6
-/// requires.
-const COMMON_BYTES: [u16; 19] = [
+/// requires. Below the base in steps of 40: a path that carries so little is rare.
+const COMMON_BYTES: [u16; 35] = [
     32_000, 17_914, 9_000, 8_166, 4_352, 2_002, 1_500, 1_492, 1_480, 1_460, 1_440, 1_420, 1_400, 1_380,
-    1_360, 1_340, 1_320, 1_300, 1_280,
+    1_360, 1_340, 1_320, 1_300, 1_280, BASE_BYTES, 1_160, 1_120, 1_080, 1_040, 1_000, 960, 920, 880, 840,
+    800, 760, 720, 680, 640, 600,
 ];
 
 /// The size in use is confirmed at most this often ... Chosen: a black hole is found in seconds.
@@ -60,7 +62,8 @@ const CONFIRM_MIN: Duration = Duration::from_secs(1);
 const CONFIRM_MAX: Duration = Duration::from_secs(5);
 /// ... and in between when so many times its bytes were sent. Chosen: it costs 1 %.
 const CONFIRM_SHARE: u64 = 100;
-/// A datagram of this size, bytes, says that sizes matter to this link. Chosen: below the base.
+/// A datagram of this size, bytes, says that sizes matter to this link, or of 7/8 of what is in use
+/// if that is less. Chosen: below the base.
 const USED_BYTES: u16 = 1_000;
 /// Probes under way at a time. Chosen: more would be a burst that slow links feel.
 const UNDERWAY_MAX: usize = 3;
@@ -100,6 +103,8 @@ pub(in crate::link) struct PathMtu {
     max: u16,
     /// The largest size that is known to pass.
     confirmed: u16,
+    /// It is the base, and was not answered yet.
+    is_assumed: bool,
     /// The smallest size that was given up; above the maximum: none.
     ceiling: u16,
     phase: Phase,
@@ -127,6 +132,7 @@ impl PathMtu {
         let mut mtu = Self {
             max,
             confirmed: BASE_BYTES,
+            is_assumed: true,
             ceiling: u16::MAX,
             phase: Phase::Opening,
             losses: Vec::new(),
@@ -148,9 +154,14 @@ impl PathMtu {
     /// Another path: what was learnt is void.
     pub(in crate::link) fn restart(&mut self, max: u16) {
         self.max = max;
-        self.confirmed = BASE_BYTES;
+        self.confirmed = max.clamp(FLOOR_BYTES, BASE_BYTES);
+        self.is_assumed = self.confirmed > FLOOR_BYTES;
         self.ceiling = max.saturating_add(1);
-        self.phase = if max > BASE_BYTES { Phase::Opening } else { Phase::Complete };
+        self.phase = match max {
+            0..=FLOOR_BYTES => Phase::Complete,
+            _ if max <= BASE_BYTES => Phase::Searching,
+            _ => Phase::Opening,
+        };
         self.losses.clear();
         self.underway.clear();
         self.recent.clear();
@@ -192,8 +203,8 @@ impl PathMtu {
 
     /// A datagram went out, in an IP packet of `bytes`.
     pub(in crate::link) fn on_sent(&mut self, bytes: u64) {
-        self.used |= bytes >= u64::from(USED_BYTES);
-        if bytes > u64::from(BASE_BYTES) {
+        self.used |= bytes >= u64::from(USED_BYTES.min(self.confirmed - self.confirmed / 8));
+        if bytes > u64::from(BASE_BYTES.min(self.confirmed.saturating_sub(1))) {
             self.large_bytes = self.large_bytes.saturating_add(bytes);
         }
     }
@@ -277,7 +288,7 @@ impl PathMtu {
             return before != self.shown();
         }
         self.on_confirmed(now);
-        self.confirmed = bytes;
+        (self.confirmed, self.is_assumed) = (bytes, false);
         self.ceiling = self.ceiling.max(bytes.saturating_add(1));
         self.losses.retain(|(lost, _)| *lost > bytes);
         self.conclude(now);
@@ -315,28 +326,39 @@ impl PathMtu {
             return;
         }
         self.phase = Phase::Searching;
-        if bytes > self.confirmed && bytes < self.ceiling {
+        let is_asked = bytes > self.confirmed || (self.is_assumed && bytes == self.confirmed);
+        if is_asked && bytes < self.ceiling {
             let count = self.lost_count(bytes) + 1;
             self.losses.retain(|(lost, _)| *lost != bytes);
             self.losses.push((bytes, count));
             if count >= PROBES_MAX {
                 self.give_up(bytes);
+                self.step_down();
             }
         }
         self.conclude(now);
     }
 
+    /// The size in use passes no more, where it was given up: what is less passes, as far as is
+    /// known.
+    fn step_down(&mut self) {
+        if self.ceiling <= self.confirmed {
+            (self.confirmed, self.is_assumed) =
+                if self.ceiling > BASE_BYTES { (BASE_BYTES, true) } else { (FLOOR_BYTES, false) };
+        }
+    }
+
     /// This machine sends nothing of `bytes` on the link's interface. Whether the size in use or
     /// the search's state changed.
     pub(in crate::link) fn on_refused(&mut self, bytes: u16, now: Instant) -> bool {
-        if bytes <= BASE_BYTES || bytes >= self.ceiling {
+        if bytes <= FLOOR_BYTES || bytes >= self.ceiling {
             return false;
         }
         let before = self.shown();
         self.underway.retain(|probe| probe.bytes < bytes);
         self.give_up(bytes);
         if self.confirmed >= bytes {
-            self.confirmed = BASE_BYTES;
+            self.step_down();
             self.recent.clear();
         } else if self.phase == Phase::Complete {
             return false;
@@ -361,7 +383,7 @@ impl PathMtu {
         self.recent.clear();
         self.underway.clear();
         self.give_up(self.confirmed);
-        self.confirmed = BASE_BYTES;
+        self.step_down();
         self.unconfirmed = 0;
         self.phase = Phase::Searching;
         self.conclude(now);
@@ -383,7 +405,7 @@ impl PathMtu {
     }
 
     fn confirmation_due(&self, now: Instant) -> bool {
-        if self.confirmed <= BASE_BYTES || self.large_bytes == 0 {
+        if self.confirmed <= FLOOR_BYTES || self.large_bytes == 0 {
             return false;
         }
         let is_older = |than: Duration| now >= self.proven_at + than;
@@ -414,6 +436,19 @@ impl PathMtu {
 
     /// The size to ask for next; `None`: nothing is left, or what is under way is to be waited for.
     fn next_size(&self) -> Option<u16> {
+        self.next_larger().or_else(|| self.next_assumed())
+    }
+
+    /// The size in use, once nothing larger is left, if it was never answered.
+    fn next_assumed(&self) -> Option<u16> {
+        let is_smallest = self.underway.iter().all(|probe| probe.bytes <= self.confirmed);
+        let asked = usize::from(self.lost_count(self.confirmed)) + self.underway.len();
+        let is_next = self.is_assumed && is_smallest && self.least_lost().is_none();
+        (is_next && asked < usize::from(PROBES_MAX)).then_some(self.confirmed)
+    }
+
+    /// The larger size to ask for next.
+    fn next_larger(&self) -> Option<u16> {
         let underway = self.underway.iter().map(|probe| probe.bytes).filter(|bytes| *bytes > self.confirmed);
         let bound = underway.clone().chain(self.least_lost()).min();
         let below = || self.open().filter(move |bytes| bound.is_none_or(|bound| *bytes < bound));

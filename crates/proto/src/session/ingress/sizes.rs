@@ -10,7 +10,8 @@
 //!   carry the 1,280 bytes of IPv6's minimum is left out and gets packets that fit it; below 1,280
 //!   the kernel would take IPv6 away from the device. No other link is left out.
 //! - *TCP's*: what every usable link carries, the links left out above included: segments of any
-//!   size are fine with TCP, so connections fill the small link too. A link that is still being
+//!   size are fine with TCP, so connections fill the small link too. But a link of under 800 bytes
+//!   beside larger ones carries what fits it, and bounds no segments. A link that is still being
 //!   searched counts with what is known to pass.
 //!
 //! Measured: docs/decisions/0050-which-links-bound-the-tunnels-mtu.md.
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::Event;
 use crate::inner::{mss, too_big};
-use crate::link::{BASE_BYTES, Link};
+use crate::link::{FLOOR_BYTES, Link};
 use crate::packet::PacketBuf;
 use crate::session::events::Events;
 use crate::session::link_table::{LinkTable, is_in_use};
@@ -30,9 +31,12 @@ use crate::time::Instant;
 use crate::view::LinkState;
 use crate::wire::FRAME_HEADER_BYTES;
 
-/// The base of any search (`link::mtu`) less the largest overhead, IPv6, UDP, sealing and frame
-/// header: every link carries packets of this size.
-const SMALL_BYTES: usize = BASE_BYTES as usize - 40 - 8 - SEALING_BYTES - FRAME_HEADER_BYTES;
+/// The least that a search finds (`link::mtu`) less the largest overhead, IPv6, UDP, sealing and
+/// frame header: every link carries packets of this size.
+const SMALL_BYTES: usize = FLOOR_BYTES as usize - 40 - 8 - SEALING_BYTES - FRAME_HEADER_BYTES;
+/// A link that carries no packets of this size bounds TCP's segments only where all are so small:
+/// the headers would cost the other links more than it brings. Chosen: there headers are a tenth.
+const TCP_BYTES_MIN: usize = 800;
 
 /// Answers to packets that are too big: RFC 4443 §2.4 (f) asks for a token bucket. Chosen: a flow
 /// needs one answer in ten minutes, so 100 a second serve a burst of new flows.
@@ -174,8 +178,9 @@ impl Sizes {
             }
         }
         let usable = || links.iter().filter(|link| is_in_use(link));
-        let known = usable().filter(|link| !link.path().is_opening());
-        self.small = known.map(|link| link.path().packet_max()).fold(self.packet_max, usize::min);
+        let known = || usable().filter(|link| !link.path().is_opening()).map(|link| link.path().packet_max());
+        let ample = known().filter(|bytes| *bytes >= TCP_BYTES_MIN).min();
+        self.small = ample.or_else(|| known().min()).unwrap_or(usize::MAX).min(self.packet_max);
         let settled =
             || usable().filter(|link| link.path().is_settled()).map(|link| link.path().packet_max());
         let Some(largest) = settled().max() else { return };

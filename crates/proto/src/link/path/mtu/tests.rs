@@ -95,16 +95,40 @@ fn a_narrow_link_is_found_in_few_probes_and_used_meanwhile() {
 #[test]
 fn every_limit_is_found_to_the_next_common_size_below() {
     for max in [1_500, 1_480, 9_000] {
-        for limit in (1_200..=max).step_by(7) {
+        for limit in (576..=max).step_by(7) {
             let mut bench = Bench::new(max, limit);
             bench.search();
-            let best = COMMON_BYTES.into_iter().chain([max, BASE_BYTES]);
+            let best = COMMON_BYTES.into_iter().chain([max, FLOOR_BYTES]);
             let best = best.filter(|bytes| *bytes <= limit.min(max)).max().unwrap();
             assert_eq!(bench.mtu.bytes(), best, "{limit} of {max}");
-            let most = if max > 1_500 { 14 } else { 11 };
+            let most = if max > 1_500 { 14 } else { 11 } + if limit < 1_280 { 17 } else { 0 };
             assert!(bench.asked.len() <= most, "{limit} of {max}: {:?}", bench.asked);
         }
     }
+}
+
+/// Where the base passes no more, less does, and what passes again later is found again.
+#[test]
+fn a_link_below_the_base_is_found_and_left_again() {
+    let mut bench = Bench::new(1_500, 1_100);
+    let took = bench.search();
+    assert_eq!(bench.mtu.bytes(), 1_080);
+    assert!(took <= TIMEOUT * 12, "{took:?}");
+    bench.limit = 1_500;
+    bench.carry(RAISE_MIN * 2);
+    assert_eq!(bench.mtu.bytes(), 1_500);
+    bench.limit = 800;
+    bench.carry(Duration::from_secs(30));
+    assert_eq!(bench.mtu.bytes(), 800);
+    // This machine itself sends no more.
+    let mut bench = Bench::new(1_100, 1_100);
+    assert_eq!((bench.mtu.bytes(), bench.mtu.is_opening()), (1_100, false));
+    bench.search();
+    assert_eq!((bench.mtu.bytes(), bench.asked.as_slice()), (1_100, [1_100].as_slice()));
+    assert!(bench.mtu.on_refused(700, bench.now));
+    bench.limit = 699;
+    bench.search();
+    assert_eq!(bench.mtu.bytes(), 680);
 }
 
 #[test]
@@ -270,16 +294,23 @@ fn what_the_machine_itself_refuses_is_not_asked_for_again() {
     bench.limit = 1_380;
     bench.search();
     assert_eq!(bench.mtu.bytes(), 1_380);
-    assert!(!bench.mtu.on_refused(1_200, bench.now), "the base is what it is");
+    assert!(bench.mtu.on_refused(1_200, bench.now));
+    bench.search();
+    assert_eq!(bench.mtu.bytes(), 1_160);
+    assert!(!bench.mtu.on_refused(FLOOR_BYTES, bench.now), "the floor is what it is");
 }
 
 #[test]
 fn a_maximum_at_or_below_the_base_needs_no_search() {
-    for max in [0, 576, 1_200] {
+    for max in [0, 576] {
         let mut bench = Bench::new(max, 1_500);
-        assert_eq!((bench.mtu.bytes(), bench.mtu.is_settled()), (1_200, true));
+        assert_eq!((bench.mtu.bytes(), bench.mtu.is_settled()), (FLOOR_BYTES, true));
         assert!(!bench.step());
     }
+    let mut bench = Bench::new(1_200, 1_500);
+    bench.search();
+    assert_eq!((bench.mtu.bytes(), bench.asked.as_slice()), (1_200, [1_200].as_slice()));
+    assert!(!bench.step());
 }
 
 proptest! {
@@ -291,13 +322,13 @@ proptest! {
         let mut mtu = PathMtu::new(max);
         let mut now = Instant::from_nanos(1);
         let mut asked: Vec<Probe> = Vec::new();
-        let mut answered = vec![BASE_BYTES];
+        let mut answered = vec![max.min(BASE_BYTES), BASE_BYTES, FLOOR_BYTES];
         for (what, size, ms) in steps {
             now = now + Duration::from_millis(ms * ms / 10);
             match what {
                 0 | 1 => {
                     if let Some(probe) = mtu.poll_probe(TIMEOUT, now) {
-                        prop_assert!(probe.bytes > BASE_BYTES && probe.bytes <= max);
+                        prop_assert!(probe.bytes > FLOOR_BYTES && probe.bytes <= max);
                         asked.push(probe);
                     }
                 }
