@@ -80,7 +80,7 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let tun = setup::tun(&plan.tunnel, mtu)?;
     capturing.start(tun.index(), &plan.tunnel.addresses)?;
     let clock = Clock::start();
-    let caps = Caps::load(&plan.links, plan.usage_file.clone(), SystemTime::now(), clock.now())?;
+    let caps = Caps::load(&plan.links, plan.usage_file.clone(), SystemTime::now(), clock.now());
     let links = (0..u8::MAX).zip(&plan.links).map(|(number, link)| LinkConfig {
         role: Duties::default().role(LinkId(number), link, caps.is_used_up(LinkId(number))),
         ..link_config(link, &monitor)
@@ -274,7 +274,8 @@ impl ClientShell {
         }
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        let (logger, revival) = (EventLogger::new(peer, links), Revival::new(&plan.links, plan.ports, now));
+        let revival = Revival::new(&plan.links, plan.ports, now);
+        let logger = EventLogger::new(peer, links);
         let (identity, refused) = (None, None);
         let (plan, duties) = (plan.clone(), Duties::default());
         Ok(Self {
@@ -323,13 +324,12 @@ impl ClientShell {
     }
 
     /// Runs on another plan, as far as that can be while it runs.
-    fn reload(&mut self, client: &mut Client, next: ClientPlan, now: Instant) -> Result<Reloaded, String> {
+    fn reload(&mut self, client: &mut Client, next: ClientPlan, now: Instant) -> Reloaded {
         let Outcome { plan, mut changed, at_next_start } = reload::client(&self.plan, next);
-        // First what may fail, so that nothing is changed then.
         for ((id, link), before) in (0..u8::MAX).map(LinkId).zip(&plan.links).zip(&self.plan.links) {
             if link.cap != before.cap {
                 let carried = client.link_bytes(id);
-                self.caps.set((id, &link.name), link.cap, carried).map_err(|error| error.to_string())?;
+                self.caps.set((id, &link.name), link.cap, carried);
             }
         }
         let before = std::mem::replace(&mut self.plan, plan);
@@ -348,7 +348,7 @@ impl ClientShell {
             changed.push(format!("[[link]] \"{name}\": as the file says, no longer as set by hand"));
         }
         self.settle_duties(client, now);
-        Ok(Reloaded { changed, at_next_start, warnings: Vec::new() })
+        Reloaded { changed, at_next_start, warnings: Vec::new() }
     }
 
     /// Makes a new key, which the server is shown from now on.
@@ -445,7 +445,7 @@ impl Shell<Client> for ClientShell {
                 Ok(Reply::Flows(FlowsPage { top, next: None }))
             }
             Command::Rekey => self.rekey(client, now).map(Reply::Rekeying),
-            Command::Reload(NewPlan::Client(plan)) => self.reload(client, *plan, now).map(Reply::Reloaded),
+            Command::Reload(NewPlan::Client(plan)) => Ok(Reply::Reloaded(self.reload(client, *plan, now))),
             Command::Reload(NewPlan::Server(_)) => Err("that is a server's plan".to_owned()),
             Command::Link { name, order } => self.order(client, (name, order), now).map(Reply::Ordered),
             Command::Invite { .. } | Command::Clients { .. } | Command::Expire { .. } | Command::Revoke { .. } => {

@@ -9,14 +9,13 @@
 //! It does not count handshakes, since the core does not: at most some 400 bytes a link every two
 //! minutes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bonding_proto::client::Client;
 use bonding_proto::{Instant, LinkId};
 
 use crate::engine::plan::LinkPlan;
-use crate::state::StateError;
 use crate::state::usage::Usage;
 use crate::status::Cap;
 
@@ -54,12 +53,7 @@ pub(super) struct Caps {
 
 impl Caps {
     /// Reads the bytes that were used before; without a cap there is no file to read.
-    pub(super) fn load(
-        links: &[LinkPlan],
-        file: PathBuf,
-        time: SystemTime,
-        now: Instant,
-    ) -> Result<Self, StateError> {
+    pub(super) fn load(links: &[LinkPlan], file: PathBuf, time: SystemTime, now: Instant) -> Self {
         let capped = |(number, link): (u8, &LinkPlan)| {
             link.cap.map(|cap_bytes| Capped {
                 link: LinkId(number),
@@ -71,7 +65,7 @@ impl Caps {
             })
         };
         let links: Vec<Capped> = (0..u8::MAX).zip(links).filter_map(capped).collect();
-        let usage = if links.is_empty() { Usage::default() } else { Usage::load(&file)? };
+        let usage = if links.is_empty() { Usage::default() } else { known_usage(&file) };
         let mut caps = Self { links, usage, file, review_at: now, saved_at: now, complained: false };
         caps.usage.turn(time);
         for link in &mut caps.links {
@@ -80,7 +74,7 @@ impl Caps {
                 note_used_up(link);
             }
         }
-        Ok(caps)
+        caps
     }
 
     /// Whether a link has a cap that is used up.
@@ -90,21 +84,10 @@ impl Caps {
 
     /// A link has another cap from now on, or none. What it has used of the month counts on, as far
     /// as it was counted.
-    ///
-    /// # Errors
-    /// When what was used before cannot be read.
-    pub(super) fn set(
-        &mut self,
-        (link, name): (LinkId, &str),
-        cap: Option<u64>,
-        carried_bytes: u64,
-    ) -> Result<(), StateError> {
-        let Some(cap_bytes) = cap else {
-            self.links.retain(|capped| capped.link != link);
-            return Ok(());
-        };
+    pub(super) fn set(&mut self, (link, name): (LinkId, &str), cap: Option<u64>, carried_bytes: u64) {
+        let Some(cap_bytes) = cap else { return self.links.retain(|capped| capped.link != link) };
         if self.links.is_empty() {
-            self.usage = Usage::load(&self.file)?;
+            self.usage = known_usage(&self.file);
             self.usage.turn(SystemTime::now());
         }
         let used_up = self.usage.of(name) >= cap_bytes;
@@ -119,7 +102,6 @@ impl Caps {
                 used_up,
             }),
         }
-        Ok(())
     }
 
     /// A link's cap, and how much of it is used.
@@ -188,6 +170,15 @@ impl Caps {
     }
 }
 
+/// What was used before. A file that cannot be read, as a power cut may leave it, is no reason to
+/// carry nothing: the count begins anew, and the log says so.
+fn known_usage(file: &Path) -> Usage {
+    Usage::load(file).unwrap_or_else(|error| {
+        tracing::warn!(%error, "how much of their data caps the links have used is lost: counted from now on");
+        Usage::default()
+    })
+}
+
 fn note_used_up(link: &Capped) {
     let gigabytes = link.cap_bytes / 1_000_000_000;
     tracing::warn!(
@@ -237,7 +228,7 @@ pub(super) mod tests {
             plan("lte", LinkRole::Secondary, Some(1_000)),
             plan("spare", LinkRole::Never, Some(10)),
         ];
-        let load = |time| Caps::load(&links, file.clone(), at(time), Instant::ZERO).unwrap();
+        let load = |time| Caps::load(&links, file.clone(), at(time), Instant::ZERO);
         let mut caps = load(NOVEMBER);
         assert!(caps.count(|_| 999, at(NOVEMBER)), "the spare one's is used up");
         assert_eq!((caps.of(LinkId(0)), caps.is_used_up(LinkId(0))), (None, false));
@@ -265,23 +256,35 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("client.usage");
         let mut caps =
-            Caps::load(&[plan("lte", LinkRole::Primary, None)], file, SystemTime::now(), Instant::ZERO)
-                .unwrap();
+            Caps::load(&[plan("lte", LinkRole::Primary, None)], file, SystemTime::now(), Instant::ZERO);
         let link = (LinkId(0), "lte");
-        caps.set(link, Some(1_000), 70_000).unwrap();
+        caps.set(link, Some(1_000), 70_000);
         assert!(!caps.count(|_| 70_500, SystemTime::now()));
         assert_eq!(caps.of(LinkId(0)), Some(Cap { used_bytes: 500, cap_bytes: 1_000 }));
-        caps.set(link, Some(400), 70_500).unwrap();
+        caps.set(link, Some(400), 70_500);
         assert!(caps.is_used_up(LinkId(0)), "at once");
-        caps.set(link, None, 70_500).unwrap();
+        caps.set(link, None, 70_500);
         assert_eq!((caps.of(LinkId(0)), caps.is_used_up(LinkId(0))), (None, false));
+    }
+
+    #[test]
+    fn a_damaged_count_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("client.usage");
+        std::fs::write(&file, "").unwrap();
+        let links = [plan("lte", LinkRole::Primary, Some(1_000))];
+        let mut caps = Caps::load(&links, file.clone(), at(NOVEMBER), Instant::ZERO);
+        assert!(!caps.count(|_| 700, at(NOVEMBER)));
+        caps.save();
+        let caps = Caps::load(&links, file, at(NOVEMBER), Instant::ZERO);
+        assert_eq!(caps.of(LinkId(0)).unwrap().used_bytes, 700);
     }
 
     #[test]
     fn without_caps_no_file_is_touched() {
         let file = PathBuf::from("/nonexistent/client.usage");
         let mut caps =
-            Caps::load(&[plan("adsl", LinkRole::Primary, None)], file, at(NOVEMBER), Instant::ZERO).unwrap();
+            Caps::load(&[plan("adsl", LinkRole::Primary, None)], file, at(NOVEMBER), Instant::ZERO);
         assert!(!caps.count(|_| 1, at(NOVEMBER)));
         caps.save();
         assert!(!caps.complained);

@@ -58,7 +58,7 @@ impl Identity {
             server: *server,
             preshared,
             aes_fast: cipher::aes_is_fast(),
-            run: run::next(&run::file(file), SystemTime::now())?,
+            run: run::next(&run::file(file), SystemTime::now()),
             entropy: setup::entropy()?,
             token: None,
             next,

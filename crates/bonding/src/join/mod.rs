@@ -94,7 +94,7 @@ pub fn join(order: &Order, say: &mut dyn FnMut(&str)) -> Result<Joined, JoinErro
     let (identity, _) = keys::load_or_make(&order.private_key_file)?;
     let preshared_file = preshared::file(&order.private_key_file);
     preshared::load(&preshared_file, &invitation.server)?;
-    let run = run::next(&run::file(&order.private_key_file), SystemTime::now())?;
+    let run = run::next(&run::file(&order.private_key_file), SystemTime::now());
     let welcome = enrol::enrol(&Asked { invitation: &invitation, identity: &identity, run }, &lines, say)?;
     let key = InvitationKey::new(&invitation.token);
     let shared = key.preshared(&invitation.server, &identity.public());

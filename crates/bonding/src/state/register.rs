@@ -222,6 +222,14 @@ pub fn enrolled(private_key: &Path) -> Result<Vec<Client>, StateError> {
 fn read(path: &Path) -> Result<Content, StateError> {
     let content = atomic::read(path, file::BYTES_MAX).map_err(StateError::io("read", path))?;
     match content {
+        // As a power cut may leave it: there is nothing left that could be lost.
+        Some(bytes) if bytes.is_empty() => {
+            tracing::warn!(
+                file = %path.display(),
+                "the register of clients is empty: clients that were invited must be invited again"
+            );
+            Ok(Content::default())
+        }
         Some(bytes) => file::parse(&bytes).map_err(|why| file::damaged(path, why)),
         None => Ok(Content::default()),
     }
@@ -250,7 +258,9 @@ impl Register {
     /// When it is damaged, cannot be read, or another server uses it.
     pub fn open(private_key: &Path) -> Result<Self, StateError> {
         let path = file(private_key);
-        prepare_folder(&path)?;
+        if let Err(error) = prepare_folder(&path) {
+            tracing::warn!(%error, "invitations and enrolments cannot be written down");
+        }
         let lock = File::open(private_key).map_err(StateError::io("read", private_key))?;
         match lock.try_lock() {
             Ok(()) => {}

@@ -18,19 +18,35 @@ pub fn file(private_key: &Path) -> PathBuf {
     private_key.with_extension("run")
 }
 
-/// The number of this run, written down before it is given: larger than the last, and than the
-/// seconds since 1970.
-///
-/// # Errors
-/// When the file is damaged or cannot be written.
-pub fn next(path: &Path, now: SystemTime) -> Result<u64, StateError> {
-    prepare_folder(path)?;
-    let content = atomic::read(path, BYTES_MAX).map_err(StateError::io("read", path))?;
-    let last = content.map(|content| parse(&content).ok_or_else(|| damaged(path))).transpose()?;
+/// The number of this run: larger than the last, and than the seconds since 1970. It is written
+/// down before it is given. Where that cannot be, or the last one cannot be read, the log says so
+/// and the clock alone stands in, which is as good while it is right.
+pub fn next(path: &Path, now: SystemTime) -> u64 {
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let last = last(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the number of this client's last run is lost: the clock stands in");
+        None
+    });
     let next = last.map_or(0, |last| last.saturating_add(1)).max(seconds);
-    atomic::replace(path, format!("{next}\n").as_bytes()).map_err(StateError::io("write", path))?;
-    Ok(next)
+    if let Err(error) = write(path, next) {
+        tracing::warn!(
+            %error,
+            "the number of this run cannot be written down: a server may take no handshake of this client after its \
+             next start, unless the clock is right then"
+        );
+    }
+    next
+}
+
+fn write(path: &Path, run: u64) -> Result<(), StateError> {
+    prepare_folder(path)?;
+    atomic::replace(path, format!("{run}\n").as_bytes()).map_err(StateError::io("write", path))
+}
+
+/// The last run's number; `None`: there was none.
+fn last(path: &Path) -> Result<Option<u64>, StateError> {
+    let content = atomic::read(path, BYTES_MAX).map_err(StateError::io("read", path))?;
+    content.map(|content| parse(&content).ok_or_else(|| damaged(path))).transpose()
 }
 
 fn parse(content: &[u8]) -> Option<u64> {
@@ -40,11 +56,7 @@ fn parse(content: &[u8]) -> Option<u64> {
 
 fn damaged(path: &Path) -> StateError {
     let why = "it holds no number".to_owned();
-    StateError::Damaged {
-        path: path.to_owned(),
-        why,
-        remedy: "remove it if the clock of this machine is right",
-    }
+    StateError::Damaged { path: path.to_owned(), why, remedy: "it is written anew" }
 }
 
 #[cfg(test)]
@@ -63,21 +75,29 @@ mod tests {
         let path = file(&folder.path().join("state/client.key"));
         assert_eq!(path, folder.path().join("state/client.run"));
         let clock = [1_000, 1_000, 5_000, 0, 4_999, 6_000];
-        let runs: Vec<u64> = clock.iter().map(|seconds| next(&path, at(*seconds)).unwrap()).collect();
+        let runs: Vec<u64> = clock.iter().map(|seconds| next(&path, at(*seconds))).collect();
         assert_eq!(runs, [1_000, 1_001, 5_000, 5_001, 5_002, 6_000]);
         let before_1970 = UNIX_EPOCH - Duration::from_secs(9);
-        assert_eq!(next(&path, before_1970).unwrap(), 6_001);
+        assert_eq!(next(&path, before_1970), 6_001);
     }
 
+    /// As a power cut may leave it.
     #[test]
-    fn a_damaged_file_is_named() {
+    fn a_damaged_file_is_written_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("client.run");
         for content in ["", "12", "x\n", "-1\n", "+1\n", "99999999999999999999\n", "\n"] {
             std::fs::write(&path, content).unwrap();
-            let error = next(&path, at(1)).unwrap_err().to_string();
-            assert!(error.contains("client.run is damaged"), "{content:?}: {error}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "untouched");
+            assert!(last(&path).unwrap_err().to_string().contains("client.run is damaged"), "{content:?}");
+            assert_eq!(next(&path, at(77)), 77, "{content:?}");
+            assert_eq!(last(&path).unwrap(), Some(77));
         }
+    }
+
+    /// No folder can be made there.
+    #[test]
+    fn without_a_file_the_clock_stands_in() {
+        let path = Path::new("/proc/none/client.run");
+        assert_eq!([next(path, at(5)), next(path, at(6))], [5, 6]);
     }
 }

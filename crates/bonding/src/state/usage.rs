@@ -1,11 +1,13 @@
 //! The bytes that links with a data cap have carried in the present month: `NAME.usage` beside
 //! `NAME.key`.
 //!
-//! The month is that of the machine's clock in UTC. It never goes back: a clock that is behind
-//! (that of a router without a battery, before it has the time) counts towards the month that the
-//! file names.
+//! The month is that of the machine's clock in UTC. A clock that has no time yet (that of a router
+//! without a battery after its start) counts towards the month that the file names. A clock that
+//! was wrong, in either direction, loses nothing: the counts of a few other months are kept, and
+//! are those of the present one again when the clock says so.
 //!
-//! JSON: `{"month":"2026-11","bytes":{"lte":123}}`; links are known by their names.
+//! JSON: `{"month":"2026-11","bytes":{"lte":123}}`, with `"others":{"2026-10":{"lte":456}}` where
+//! there are others; links are known by their names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{StateError, atomic, prepare_folder};
 
+/// A clock before this has no time yet. Chosen: no build of this program is older.
+const FIRST_MONTH: &str = "2025-01";
+/// Other months that are kept. Chosen: the last one, and two that a wrong clock named.
+const OTHERS_MAX: usize = 3;
 /// Far more than 32 links need.
 const BYTES_MAX: u64 = 65_536;
 
@@ -24,6 +30,8 @@ const BYTES_MAX: u64 = 65_536;
 pub struct Usage {
     month: String,
     bytes: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    others: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// The file beside a key.
@@ -67,18 +75,25 @@ impl Usage {
         content.and_then(|content| atomic::replace(path, &content)).map_err(StateError::io("write", path))
     }
 
-    /// Moves on to the month of `now`, unless the file is ahead of it. `true`: a new month has
-    /// begun, with no bytes used.
+    /// Goes to the month of `now`, unless the clock has no time yet. `true`: another month than
+    /// before, with the bytes that were used in it.
     pub fn turn(&mut self, now: SystemTime) -> bool {
         // 1970-01-01T… to 9999-12-31T….
         let time = humantime::format_rfc3339_seconds(now.max(SystemTime::UNIX_EPOCH)).to_string();
         let month = time.get(..7).unwrap_or_default();
-        if month <= self.month.as_str() {
+        let is_first = self.month.is_empty();
+        if month == self.month || (month < FIRST_MONTH && !is_first) {
             return false;
         }
-        let is_first = self.month.is_empty();
-        month.clone_into(&mut self.month);
-        self.bytes.clear();
+        let bytes = self.others.remove(month).unwrap_or_default();
+        let before = std::mem::replace(&mut self.month, month.to_owned());
+        let counted = std::mem::replace(&mut self.bytes, bytes);
+        if !is_first && !counted.is_empty() {
+            self.others.insert(before, counted);
+        }
+        while self.others.len() > OTHERS_MAX {
+            self.others.pop_first();
+        }
         !is_first
     }
 
@@ -123,6 +138,21 @@ mod tests {
         }
         assert!(usage.turn(at("2026-12-01T00:00:00Z")));
         assert_eq!(usage.of("lte"), 0);
+        // A clock that was wrong at the start, before it was set.
+        for wrong in ["2099-01-01T00:00:00Z", "2026-06-30T00:00:00Z"] {
+            usage.add("lte", 50);
+            let used = usage.of("lte");
+            assert!(usage.turn(at(wrong)) && usage.of("lte") == 0);
+            usage.add("lte", 1);
+            assert!(usage.turn(at("2026-12-02T00:00:00Z")));
+            assert_eq!(usage.of("lte"), used, "{wrong}");
+        }
+        for month in 1..=9 {
+            usage.turn(at(&format!("2026-0{month}-01T00:00:00Z")));
+            usage.add("lte", 1);
+        }
+        assert!(usage.others.len() <= OTHERS_MAX);
+        usage.turn(at("2026-12-01T00:00:00Z"));
         assert!(usage.turn(at("2027-01-01T00:00:00Z")), "over the turn of the year");
         usage.add("lte", u64::MAX);
         usage.add("lte", 1);

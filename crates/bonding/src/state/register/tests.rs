@@ -421,8 +421,11 @@ fn a_damaged_register_is_an_error_whatever_is_missing() {
         assert!(error.contains("server.clients is damaged: "), "{error} for {text}");
         assert_eq!(std::fs::read_to_string(state.file()).unwrap(), text, "untouched");
     };
+    // An empty one, as after a power cut, has nothing that could be lost.
+    std::fs::write(state.file(), "").unwrap();
+    assert!(Register::open(&state.key()).unwrap().clients().is_empty());
     // All but the last newline and brace.
-    for length in 0..whole.len() - 2 {
+    for length in 1..whole.len() - 2 {
         refused(&whole[..length]);
     }
     for (from, to) in [
