@@ -64,6 +64,10 @@ use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 /// watched meanwhile.
 const RESOLVE_RETRY: Duration = Duration::from_secs(10);
 
+/// Why a server that revoked the client refuses it.
+const REVOKED: &str =
+    "this client's key was revoked; with a new invitation `bonding-client join` enrols it again";
+
 /// A client needs these for its whole life.
 pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
 
@@ -392,6 +396,8 @@ impl ClientShell {
             self.refused = Some(why(*refusal));
         } else if *event == Event::Closed(CloseReason::Expired) {
             self.refused = Some(why(Refusal::KeyExpired));
+        } else if *event == Event::Closed(CloseReason::Revoked) {
+            self.refused = Some(REVOKED);
         } else if *event == Event::Connected {
             self.refused = None;
         }
@@ -421,6 +427,9 @@ impl Shell<Client> for ClientShell {
         let is_up = client.session().is_some_and(bonding_proto::Session::is_connected);
         self.capturing.follow(is_up, self.tunnel.addresses());
         self.directory.follow(is_up, self.revival.links_down());
+        if let Some(identity) = &mut self.identity {
+            identity.follow(is_up, now);
+        }
         let changed = self.caps.review(client, now);
         if changed {
             self.settle_duties(client, now);
@@ -490,11 +499,17 @@ impl Shell<Client> for ClientShell {
     }
 
     fn tend_at(&self) -> Option<Instant> {
-        [self.revival.due(), self.splitter.due(), self.directory.due()].into_iter().flatten().min()
+        let identity = self.identity.as_ref().and_then(Identity::due);
+        let own = [identity, self.directory.due()];
+        [self.revival.due(), self.splitter.due()].into_iter().chain(own).flatten().min()
     }
 
     fn tend(&mut self, client: &mut Client, sockets: &mut Sockets, poller: &Poller, now: Instant) -> bool {
-        let is_changed = self.tend_directory(client, now);
+        let mut is_changed = self.tend_directory(client, now);
+        if let Some((preshared, run)) = self.identity.as_mut().and_then(|identity| identity.look(now)) {
+            client.enrol_anew(&preshared, run, now);
+            is_changed = true;
+        }
         self.revival.tend(client, sockets, poller, now) || is_changed
     }
 

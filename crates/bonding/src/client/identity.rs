@@ -8,10 +8,11 @@
 //! key uses it in every handshake.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use bonding_proto::Instant;
 use bonding_proto::config::ClientSealing;
-use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
+use bonding_proto::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use bonding_proto::event::Event;
 
 use crate::engine::events::why;
@@ -28,7 +29,16 @@ pub(super) struct Identity {
     next: Option<PublicKey>,
     /// Why the server refused the last next key.
     refused: Option<&'static str>,
+    server: PublicKey,
+    /// What a join wrote down; `None`: the configuration has it.
+    joined: Option<Option<PresharedKey>>,
+    /// When to look whether the client has joined anew; `None`: the bond is up.
+    look_at: Option<Instant>,
 }
+
+/// Between two looks at what a join wrote down, while the bond is down. Chosen: at once for a
+/// person, and a small file.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Identity {
     /// Reads the keys and begins a run.
@@ -51,8 +61,15 @@ impl Identity {
         tracing::info!(
             public_key = keys::show(&public), file = %file.display(), preshared_key = origin, "this client's key"
         );
-        let known =
-            Self { file: file.clone(), public, next: next.as_ref().map(PrivateKey::public), refused: None };
+        let known = Self {
+            file: file.clone(),
+            public,
+            next: next.as_ref().map(PrivateKey::public),
+            refused: None,
+            server: *server,
+            joined: preshared_key_file.is_none().then(|| preshared.clone()),
+            look_at: None,
+        };
         let sealing = ClientSealing {
             identity,
             server: *server,
@@ -64,6 +81,32 @@ impl Identity {
             next,
         };
         Ok((known, sealing))
+    }
+
+    /// The bond is up or down.
+    pub(super) fn follow(&mut self, is_up: bool, now: Instant) {
+        self.look_at = if is_up { None } else { self.look_at.or(Some(now + LOOK_INTERVAL)) };
+    }
+
+    /// When [`Self::look`] has work.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.look_at.filter(|_| self.joined.is_some())
+    }
+
+    /// Looks whether this client has joined anew beside this process: what it shares with the
+    /// server since then, and another run.
+    pub(super) fn look(&mut self, now: Instant) -> Option<(PresharedKey, u64)> {
+        self.due().filter(|due| *due <= now)?;
+        self.look_at = Some(now + LOOK_INTERVAL);
+        let known = self.joined.as_mut()?;
+        // A file that cannot be read says nothing new.
+        let found = preshared::load(&preshared::file(&self.file), &self.server).ok()??;
+        if known.as_ref() == Some(&found) {
+            return None;
+        }
+        *known = Some(found.clone());
+        tracing::info!("this client has joined the server anew");
+        Some((found, run::next(&run::file(&self.file), SystemTime::now())))
     }
 
     /// A next key: the one that is on the disk already, or a new one.
@@ -145,6 +188,24 @@ mod tests {
         assert_eq!(identity.status().next_refused.as_deref(), Some("the server's log says why"));
         let (_, sealing) = Identity::load(&plan).unwrap();
         assert!(sealing.identity == before.identity && sealing.next.is_none());
+    }
+
+    #[test]
+    fn a_new_join_is_seen_while_the_bond_is_down() {
+        let (_folder, plan) = place();
+        let (mut identity, before) = Identity::load(&plan).unwrap();
+        let later = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        identity.follow(false, later(1));
+        assert!(identity.look(later(9)).is_none(), "none yet");
+        let joined = PresharedKey::from_bytes([5; 32]);
+        preshared::store(&preshared::file(&plan.private_key_file), &plan.server, &joined).unwrap();
+        identity.follow(true, later(10));
+        assert!(identity.look(later(20)).is_none(), "it is up");
+        identity.follow(false, later(21));
+        assert!(identity.look(later(21)).is_none(), "not yet");
+        let (found, run) = identity.look(later(22)).unwrap();
+        assert!(found == joined && run > before.run);
+        assert!(identity.look(later(30)).is_none(), "once");
     }
 
     #[test]

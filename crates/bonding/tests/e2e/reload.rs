@@ -193,7 +193,7 @@ pub(crate) fn clients_of_the_file_come_and_go(lab: &Lab) -> anyhow::Result<()> {
     let (without, client) = text.split_once("[[client]]").context("no client")?;
     std::fs::write(&file, without)?;
     reload("[[client]] \"home\": removed, its session ends")?;
-    shows(&bond, Host::Client, "/session/state", "connecting")?;
+    shows(&bond, Host::Client, "/session/state", "refused")?;
     ensure!(bond.bondctl(&["clients", "--json"])?.contains("\"clients\":[]"), "it is listed");
     std::fs::write(&file, format!("{without}[[client]]{client}"))?;
     reload("[[client]] \"home\": added")?;

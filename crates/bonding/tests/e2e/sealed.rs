@@ -171,11 +171,26 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     ensure!(output.status.code() == Some(1) && said.contains("was used already"), "{said}");
     ensure!(bond.bondctl(&["revoke", "home"]).is_err(), "a client was revoked twice");
 
-    // With a new invitation the same machine enrols again and gets its addresses again.
-    let output = bond.join(&invite(&bond, "home")?, "client.key")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // With a new invitation the same machine enrols again and gets its addresses again, also while
+    // its client runs, which waits for that.
+    let join = |bond: &Bond<'_>| {
+        let output = bond.join(&invite(bond, "home")?, "client.key")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        anyhow::Ok(())
+    };
+    join(&bond)?;
     bond.start_joined()?;
     bond.wait_until_up()?;
+    bond.bondctl(&["revoke", "home"])?;
+    eventually("the client says that it is refused", || {
+        let status = bond.status(Host::Client)?;
+        ensure!(status.pointer("/session/state") == Some(&Value::from("refused")), "{status}");
+        ensure!(status.to_string().contains("was revoked"), "{status}");
+        Ok(())
+    })?;
+    join(&bond)?;
+    bond.wait_until_up()?;
+    ensure!(bond.log(Host::Client).contains("this client has joined the server anew"));
     traffic_flows(lab)?;
     bond.stop()
 }

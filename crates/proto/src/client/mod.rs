@@ -16,11 +16,12 @@
 //! All inner packets go over the active session. A switch begins a new session: packets in flight
 //! in the old session are lost, and the inner addresses are those that the new server leases.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::config::{Sending, SessionConfig};
-use crate::crypto::keys::{PrivateKey, PublicKey};
+use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
 use crate::event::{Event, SocketEvent};
@@ -235,10 +236,15 @@ impl Client {
         self.past_bytes.get(link.index()).copied().unwrap_or(0) + present
     }
 
+    /// The first address of the active server that the link can send to, if there is one.
+    pub fn remote(&self, link: LinkId) -> Option<SocketAddr> {
+        let paths = self.servers.get(self.active)?.server.paths.get(link.index())?;
+        paths.first().map(|path| path.remote)
+    }
+
     /// Whether the active server has an address that the link can send to.
     pub fn has_path(&self, link: LinkId) -> bool {
-        let entry = self.servers.get(self.active);
-        entry.and_then(|entry| entry.server.paths.get(link.index())).is_some_and(|paths| !paths.is_empty())
+        self.remote(link).is_some()
     }
 
     /// Whether no server answers on the link.
@@ -288,6 +294,17 @@ impl Client {
         }
         for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
             session.rotate(next.clone(), now);
+        }
+    }
+
+    /// This client was enrolled anew while it runs: `preshared` is what it shares with its servers
+    /// from now on, and `run` names its handshakes, since the enrolment was a run of its own. A
+    /// handshake is due at once.
+    pub fn enrol_anew(&mut self, preshared: &PresharedKey, run: u64, now: Instant) {
+        let Some(sealing) = &mut self.template.sealing else { return };
+        (sealing.preshared, sealing.token, sealing.run) = (Some(preshared.clone()), None, run);
+        for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.enrol_anew(preshared.clone(), run, now);
         }
     }
 

@@ -19,7 +19,7 @@ use super::redundancy::Redundancy;
 use super::sealing::{OpenedDatagram, Sealing, Shown};
 use crate::config::{Security, Sending, SessionConfig};
 use crate::crypto::aead::Cipher;
-use crate::crypto::keys::PrivateKey;
+use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::discard::Discard;
 use crate::event::Event;
 use crate::handshake::{Outcome, Refusal, SecretName, SharedSecret, TransportKeys, Welcome};
@@ -347,6 +347,11 @@ impl Session {
     /// ([`Event::KeyReplaced`]).
     pub fn rotate(&mut self, next: PrivateKey, now: Instant) {
         self.sealing.rotate(next, now);
+    }
+
+    /// Client: it was enrolled anew.
+    pub(crate) fn enrol_anew(&mut self, preshared: PresharedKey, run: u64, now: Instant) {
+        self.sealing.enrol_anew(preshared, run, now);
     }
 
     /// Client: the server knows the next key from another session.

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::ClientSealing;
-use crate::crypto::keys::PrivateKey;
+use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{
@@ -293,6 +293,16 @@ impl Dialer {
     /// Shows a key that is to take the place of the client's key, from now on.
     pub(in crate::session) fn rotate(&mut self, next: PrivateKey, now: Instant) {
         self.sealing.next = Some(next);
+        self.tries = 0;
+        self.due = Some(now);
+    }
+
+    /// The client was enrolled anew: this is what it shares with the server, and `run` is greater
+    /// than that of the enrolment.
+    pub(in crate::session) fn enrol_anew(&mut self, preshared: PresharedKey, run: u64, now: Instant) {
+        (self.sealing.preshared, self.sealing.token, self.sealing.run) = (Some(preshared), None, run);
+        self.attempts.clear();
+        self.outbox.clear();
         self.tries = 0;
         self.due = Some(now);
     }

@@ -16,7 +16,7 @@ use self::exchange::Exchange;
 pub(super) use self::keyring::{KeyLimits, Keyring, SEALING_BYTES, SealedAs};
 use super::link_table::{LinkTable, Transition};
 use crate::config::ClientSealing;
-use crate::crypto::keys::PrivateKey;
+use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::Discard;
 use crate::handshake::{Outcome, SecretName, SharedSecret, TransportKeys, Welcome};
@@ -294,6 +294,13 @@ impl Sealing {
     pub(super) fn rotate(&mut self, next: PrivateKey, now: Instant) {
         if let Some(dialer) = &mut self.dialer {
             dialer.rotate(next, now);
+        }
+    }
+
+    /// The client was enrolled anew, and shares this with the server.
+    pub(super) fn enrol_anew(&mut self, preshared: PresharedKey, run: u64, now: Instant) {
+        if let Some(dialer) = &mut self.dialer {
+            dialer.enrol_anew(preshared, run, now);
         }
     }
 
