@@ -65,8 +65,8 @@ use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
 const RESOLVE_RETRY: Duration = Duration::from_secs(10);
 
 /// Why a server that revoked the client refuses it.
-const REVOKED: &str =
-    "this client's key was revoked; with a new invitation `bonding-client join` enrols it again";
+const REVOKED: &str = "the server no longer knows this client's key, which was revoked there or taken from its file; \
+                       with a new invitation `bonding-client join` enrols it again";
 
 /// A client needs these for its whole life.
 pub const RIGHTS: Rights = Rights::NetworkAndBoundSockets;
@@ -278,7 +278,8 @@ impl ClientShell {
         }
         let peer = hosts.first().cloned().unwrap_or_default();
         let links = plan.links.iter().map(|link| link.name.clone()).collect();
-        let revival = Revival::new(&plan.links, plan.ports, now);
+        let device = (tunnel.index(), plan.tunnel.interface.clone());
+        let revival = Revival::new(&plan.links, plan.ports, device, now);
         let logger = EventLogger::new(peer, links);
         let (identity, refused) = (None, None);
         let (plan, duties) = (plan.clone(), Duties::default());
@@ -478,7 +479,8 @@ impl Shell<Client> for ClientShell {
         self.directory.handle_ready();
     }
 
-    fn handle_interfaces(&mut self, monitor: &Monitor) {
+    fn handle_interfaces(&mut self, monitor: &Monitor, now: Instant) {
+        self.tunnel.follow(monitor, now);
         self.directory.handle_interfaces(&self.plan.links, monitor);
     }
 
@@ -500,11 +502,12 @@ impl Shell<Client> for ClientShell {
 
     fn tend_at(&self) -> Option<Instant> {
         let identity = self.identity.as_ref().and_then(Identity::due);
-        let own = [identity, self.directory.due()];
+        let own = [identity, self.tunnel.due(), self.directory.due()];
         [self.revival.due(), self.splitter.due()].into_iter().chain(own).flatten().min()
     }
 
     fn tend(&mut self, client: &mut Client, sockets: &mut Sockets, poller: &Poller, now: Instant) -> bool {
+        self.tunnel.mend(now);
         let mut is_changed = self.tend_directory(client, now);
         if let Some((preshared, run)) = self.identity.as_mut().and_then(|identity| identity.look(now)) {
             client.enrol_anew(&preshared, run, now);

@@ -352,7 +352,9 @@ impl ServerShell {
         let exceptions = exceptions(roster.entries.iter().chain(&roster.enrolled));
         let exceptions = exceptions.map_err(|error| error.to_string())?;
         let prefixes = |plan| roster::prefixes(plan).collect::<BTreeSet<_>>();
-        let new: Vec<Prefix> = prefixes(&plan).difference(&prefixes(&self.plan)).copied().collect();
+        let (next, known) = (prefixes(&plan), prefixes(&self.plan));
+        let new: Vec<Prefix> = next.difference(&known).copied().collect();
+        let gone: Vec<Prefix> = known.difference(&next).copied().collect();
         setup::routes(self.tunnel.index, &plan.tunnel.addresses, &new).map_err(|error| error.to_string())?;
         self.nat.set_reach((plan.reach, exceptions)).map_err(|error| error.to_string())?;
         let (entries, enrolled) = self.roster.adopt(roster);
@@ -364,6 +366,9 @@ impl ServerShell {
         self.replace_clients(endpoint, &before.clients, entries, now);
         self.replace_enrolled(endpoint, enrolled, now);
         self.settle_homes(sockets);
+        if let Err(error) = setup::remove_routes(self.tunnel.index, &gone) {
+            tracing::warn!(%error, "a route to what was behind a client stays");
+        }
         Ok(Reloaded { changed, at_next_start, warnings: Vec::new() })
     }
 

@@ -155,19 +155,17 @@ impl Requests {
     /// Routes `network` (host bits are ignored) through interface `index`, in the main table.
     /// Replaces an equal route.
     pub fn add_route(&mut self, index: u32, network: Cidr) -> Result<(), NetlinkError> {
-        let network = network.network();
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(network.address());
-        message.header.destination_prefix_length = network.length();
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope =
-            if network.address().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
-        message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(network.address())));
-        message.attributes.push(RouteAttribute::Oif(index));
-        let message = RouteNetlinkMessage::NewRoute(message);
+        let message = RouteNetlinkMessage::NewRoute(route(index, network));
         self.order(format!("route to {network}"), message, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Removes what [`Self::add_route`] added, if it is there.
+    pub fn remove_route(&mut self, index: u32, network: Cidr) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelRoute(route(index, network));
+        match self.order(format!("no route to {network}"), message, 0) {
+            Err(error) if error.io().raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
     }
 
     /// Every interface with its addresses, by index.
@@ -195,6 +193,29 @@ impl Requests {
             routes.extend(found.iter().flat_map(|message| default_routes(message, ipv4)));
         }
         Ok(routes)
+    }
+
+    /// The index of the interface by which a packet to `to` leaves, with that source if one is
+    /// given; `None`: nothing leads there.
+    pub fn way_to(&mut self, to: IpAddr, source: Option<IpAddr>) -> Option<u32> {
+        let mut message = RouteMessage::default();
+        let (family, bits) =
+            if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(to.into()));
+        if let Some(source) = source.filter(|source| source.is_ipv4() == to.is_ipv4()) {
+            message.header.source_prefix_length = bits;
+            message.attributes.push(RouteAttribute::Source(source.into()));
+        }
+        let answers = self.talk(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST | NLM_F_ACK).ok()?;
+        answers.iter().find_map(|answer| {
+            let RouteNetlinkMessage::NewRoute(route) = answer else { return None };
+            let index = |attribute: &RouteAttribute| {
+                if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None }
+            };
+            route.attributes.iter().find_map(index)
+        })
     }
 
     /// Sends one request and waits for its acknowledgement.
@@ -250,6 +271,21 @@ impl Requests {
             }
         }
     }
+}
+
+/// A static route of the main table to `network` through the interface with this index.
+fn route(index: u32, network: Cidr) -> RouteMessage {
+    let network = network.network();
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(network.address());
+    message.header.destination_prefix_length = network.length();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = if network.address().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(network.address())));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
 }
 
 /// Calls `each` for every message in `bytes`; unknown messages are skipped.
@@ -359,6 +395,19 @@ mod tests {
         let lo = table.values().find(|interface| interface.name == "lo").unwrap();
         assert_eq!(table.get(&lo.index), Some(lo));
         assert!(lo.mtu >= 1280);
+    }
+
+    #[test]
+    fn a_way_has_an_interface() {
+        let mut requests = Requests::open().unwrap();
+        let lo = requests.interfaces().unwrap().values().find(|one| one.name == "lo").unwrap().index;
+        let own: IpAddr = "127.0.0.1".parse().unwrap();
+        assert_eq!(requests.way_to(own, None), Some(lo));
+        assert_eq!(requests.way_to(own, Some(own)), Some(lo));
+        assert_eq!(
+            requests.way_to("255.255.255.254".parse().unwrap(), Some("192.0.2.9".parse().unwrap())),
+            None
+        );
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(super) struct Known<'a> {
     pub(super) way: Way<'a>,
     /// Strict reverse-path filtering drops what comes in.
     pub(super) is_filtered: bool,
+    /// The tunnel's device, if a route leads what the link sends into it.
+    pub(super) looped: Option<&'a str>,
     /// Another link is up.
     pub(super) others_are_up: bool,
 }
@@ -58,6 +60,12 @@ impl Known<'_> {
             Way::Known => {}
             Way::NoAddress(failure) => return format!("the server's address is not known: {failure}"),
             Way::NoFamily => return "the server has no address of a family that the link has".to_owned(),
+        }
+        if let Some(tunnel) = self.looped {
+            return format!(
+                "a route of this machine leads the server's address into {tunnel}, which is a loop: the link needs an \
+                 `interface`, or a route to the server over its line"
+            );
         }
         if self.is_filtered {
             return format!(
@@ -118,7 +126,14 @@ mod tests {
     use super::*;
 
     fn known(trouble: Option<Trouble>) -> Known<'static> {
-        Known { interface: Some("sat1"), trouble, way: Way::Known, is_filtered: false, others_are_up: true }
+        Known {
+            interface: Some("sat1"),
+            trouble,
+            way: Way::Known,
+            is_filtered: false,
+            looped: None,
+            others_are_up: true,
+        }
     }
 
     #[test]
@@ -145,6 +160,7 @@ mod tests {
         causes.push(Known { is_filtered: true, ..known(None) }.cause());
         causes.push(Known { way: Way::NoFamily, ..known(None) }.cause());
         causes.push(Known { way: Way::NoAddress("no nameserver"), ..known(None) }.cause());
+        causes.push(Known { looped: Some("tun-bond"), ..known(None) }.cause());
         let count = causes.len();
         causes.sort();
         causes.dedup();

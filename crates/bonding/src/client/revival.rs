@@ -16,8 +16,10 @@
 //! link is down, and only for that sentence.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use bonding_os::netlink::Requests;
 use bonding_os::poll::Poller;
 use bonding_os::reverse_path;
 use bonding_proto::client::Client;
@@ -48,14 +50,17 @@ pub(super) struct Revival {
     links: Vec<Attempts>,
     /// Why the server's name has no address.
     unknown: Option<String>,
+    /// The tunnel's device: its index and its name.
+    tunnel: (u32, String),
 }
 
 /// The tries for one link.
 #[derive(Debug)]
 struct Attempts {
     name: String,
-    /// The device that it is bound to.
+    /// The device that it is bound to, and the address.
     interface: Option<String>,
+    source: Option<IpAddr>,
     /// Since when it is down, if it is.
     down_at: Instant,
     /// Its socket listens for errors, which it does while it is down.
@@ -64,6 +69,8 @@ struct Attempts {
     /// the look before, in a namespace where the interface is filtered strictly.
     filter_drops: Option<u64>,
     is_filtered: bool,
+    /// A route led what it sends into the tunnel at the last look.
+    is_looped: bool,
     /// The cause that was logged last, and when.
     said: Option<(String, Instant)>,
     /// The server's port that it sends to, and the one that it sent to when it was up, or began
@@ -83,14 +90,16 @@ struct Attempts {
 
 impl Revival {
     /// All links are down as yet.
-    pub(super) fn new(links: &[LinkPlan], ports: Ports, now: Instant) -> Self {
+    pub(super) fn new(links: &[LinkPlan], ports: Ports, tunnel: (u32, String), now: Instant) -> Self {
         let attempts = |link: &LinkPlan| Attempts {
             name: link.name.clone(),
             interface: link.interface.clone(),
+            source: link.source,
             down_at: now,
             listens: false,
             filter_drops: None,
             is_filtered: false,
+            is_looped: false,
             said: None,
             port: link.port,
             port_before: link.port,
@@ -100,7 +109,7 @@ impl Revival {
             tries: 0,
             tried_at: Instant::ZERO,
         };
-        Self { ports, links: links.iter().map(attempts).collect(), unknown: None }
+        Self { ports, links: links.iter().map(attempts).collect(), unknown: None, tunnel }
     }
 
     /// The server's name has no address for this reason, or has one.
@@ -137,8 +146,14 @@ impl Revival {
         let link = self.links.get(id.index()).filter(|link| link.due.is_some())?;
         let others_are_up = self.links.iter().any(|link| link.due.is_none());
         let way = Way::of(has_path, self.unknown.as_deref());
-        let cause = link.known(id, way, others_are_up, sockets).cause();
+        let known = Known { looped: self.looped(link), ..link.known(id, way, others_are_up, sockets) };
+        let cause = known.cause();
         Some(diagnosis::sentence(&cause, link.was_up, now.saturating_since(link.down_at), link.port))
+    }
+
+    /// The tunnel's device, if the link is led into it.
+    fn looped(&self, link: &Attempts) -> Option<&str> {
+        link.is_looped.then_some(self.tunnel.1.as_str())
     }
 
     /// A link may have gone down or answered: says whether a try helped.
@@ -180,8 +195,10 @@ impl Revival {
                 continue;
             }
             link.look();
+            link.look_for_loop(client.remote(id), self.tunnel.0);
+            let looped = link.is_looped.then_some(self.tunnel.1.as_str());
             let way = Way::of(client.has_path(id), unknown);
-            link.say(id, way, !proven.is_empty(), sockets, now);
+            link.say(id, (way, looped), !proven.is_empty(), sockets, now);
             // An interface that comes back is no matter of ports.
             if !sockets.replace(poller, id) {
                 link.due = Some(now + PAUSE_MIN);
@@ -225,23 +242,40 @@ impl Attempts {
         self.is_filtered = drops.zip(before).is_some_and(|(drops, before)| drops > before);
     }
 
+    /// Looks whether what it sends ends in the tunnel. What a bound interface sends does not.
+    fn look_for_loop(&mut self, remote: Option<SocketAddr>, tunnel: u32) {
+        let remote = remote.filter(|_| self.interface.is_none());
+        let way = remote
+            .zip(Requests::open().ok())
+            .and_then(|(remote, mut requests)| requests.way_to(remote.ip(), self.source));
+        self.is_looped = way == Some(tunnel);
+    }
+
     fn known<'a>(&'a self, id: LinkId, way: Way<'a>, others_are_up: bool, sockets: &Sockets) -> Known<'a> {
         Known {
             interface: self.interface.as_deref(),
             trouble: sockets.trouble(id),
             way,
             is_filtered: self.is_filtered,
+            looped: None,
             others_are_up,
         }
     }
 
     /// Logs why it is down, at most once a minute.
-    fn say(&mut self, id: LinkId, way: Way<'_>, others_are_up: bool, sockets: &Sockets, now: Instant) {
+    fn say(
+        &mut self,
+        id: LinkId,
+        (way, looped): (Way<'_>, Option<&str>),
+        others_are_up: bool,
+        sockets: &Sockets,
+        now: Instant,
+    ) {
         let [other, same] = SAID_AGAIN;
         if self.said.as_ref().is_some_and(|(_, at)| now.saturating_since(*at) < other) {
             return;
         }
-        let cause = self.known(id, way, others_are_up, sockets).cause();
+        let cause = Known { looped, ..self.known(id, way, others_are_up, sockets) }.cause();
         if self.said.as_ref().is_some_and(|(said, at)| *said == cause && now.saturating_since(*at) < same) {
             return;
         }
@@ -318,10 +352,12 @@ mod tests {
         Attempts {
             name: "sat1".to_owned(),
             interface: None,
+            source: None,
             down_at: Instant::ZERO,
             listens: false,
             filter_drops: None,
             is_filtered: false,
+            is_looped: false,
             said: None,
             port: 9_002,
             port_before: 9_002,

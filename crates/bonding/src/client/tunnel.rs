@@ -1,10 +1,16 @@
 //! The TUN device's addresses and MTU while a client runs: the device gets the addresses that the
 //! server leases.
 //!
+//! What another program takes from the device, its addresses or that it is up, is put back.
+//!
 //! A configured address or MTU stays. If the server has another address for this client, the log
 //! has a warning, since the server drops packets from addresses that are not the client's.
 
+use std::time::Duration;
+
+use bonding_os::monitor::Monitor;
 use bonding_os::netlink::{NetlinkError, Requests};
+use bonding_proto::Instant;
 use bonding_proto::config::Prefix;
 use bonding_proto::handshake::Welcome;
 
@@ -23,7 +29,16 @@ pub(super) struct Tunnel {
     /// The largest MTU that the links carry; a lease never raises it.
     mtu_max: u16,
     mtu_fixed: bool,
+    /// Another program took something from the device, which is put back then.
+    mend_at: Option<Instant>,
+    is_down: bool,
+    missing: Vec<Prefix>,
 }
+
+/// Before the device is mended: a program that sets it down and up is left to do so.
+const MEND_PAUSE: Duration = Duration::from_millis(500);
+/// Between two attempts. Chosen: as for other things that another program may hold up.
+const MEND_RETRY: Duration = Duration::from_secs(5);
 
 impl Tunnel {
     /// The device that was just made.
@@ -35,7 +50,14 @@ impl Tunnel {
             mtu,
             mtu_max: mtu,
             mtu_fixed: plan.mtu.is_some(),
+            mend_at: None,
+            is_down: false,
+            missing: Vec::new(),
         }
+    }
+
+    pub(super) const fn index(&self) -> u32 {
+        self.index
     }
 
     pub(super) fn addresses(&self) -> &[Prefix] {
@@ -85,6 +107,52 @@ impl Tunnel {
             }
         }
         Ok(())
+    }
+
+    /// Another program may have set the device down, or removed addresses. A device that is gone
+    /// ends the client instead.
+    pub(super) fn follow(&mut self, monitor: &Monitor, now: Instant) {
+        let device = monitor.interfaces().find(|interface| interface.index == self.index);
+        let Some(device) = device else { return };
+        let has = |prefix: &&Prefix| device.addresses.iter().any(|one| one.address() == prefix.address);
+        self.is_down = !device.usable;
+        self.missing = self.addresses.iter().filter(|prefix| !has(prefix)).copied().collect();
+        let is_damaged = self.is_down || !self.missing.is_empty();
+        self.mend_at = is_damaged.then(|| self.mend_at.unwrap_or(now + MEND_PAUSE));
+    }
+
+    /// When [`Self::mend`] has work.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.mend_at
+    }
+
+    /// Puts back what another program took from the device.
+    pub(super) fn mend(&mut self, now: Instant) {
+        if self.mend_at.is_none_or(|at| at > now) {
+            return;
+        }
+        // Until the interfaces tell otherwise.
+        self.mend_at = None;
+        match self.put_back() {
+            Ok(()) => tracing::warn!(
+                down = self.is_down,
+                addresses = self.missing.len(),
+                "another program set the tunnel's device down or took addresses from it: put back; routes into it that \
+                 are not the client's are gone with that"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "the tunnel's device is down or lacks addresses, and they cannot be put back yet");
+                self.mend_at = Some(now + MEND_RETRY);
+            }
+        }
+    }
+
+    /// Sets the device up, with the addresses that are missing.
+    fn put_back(&self) -> Result<(), NetlinkError> {
+        let mut requests = Requests::open()?;
+        requests.set_up(self.index)?;
+        let cidrs = self.missing.iter().filter_map(|prefix| setup::cidr(*prefix).ok());
+        cidrs.into_iter().try_for_each(|cidr| requests.add_address(self.index, cidr))
     }
 
     /// Sets the MTU: the server's end takes packets up to `theirs`, if it says so, and the links in

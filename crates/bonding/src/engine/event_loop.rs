@@ -137,7 +137,7 @@ pub(crate) trait Shell<M> {
         None
     }
     /// Interfaces or their addresses changed.
-    fn handle_interfaces(&mut self, _monitor: &Monitor) {}
+    fn handle_interfaces(&mut self, _monitor: &Monitor, _now: Instant) {}
     /// Does the work of its descriptor, without waiting.
     fn handle_ready(&mut self, _sockets: &mut Sockets) {}
     /// How long until there is work for [`Self::handle_due`].
@@ -429,7 +429,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                 MONITOR_TOKEN => {
                     if let Some(monitor) = &mut self.monitor {
                         monitor.handle_ready()?;
-                        shell.handle_interfaces(monitor);
+                        shell.handle_interfaces(monitor, self.clock.now());
                     }
                     self.refresh_sockets();
                 }

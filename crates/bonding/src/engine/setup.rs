@@ -185,6 +185,15 @@ pub(crate) fn routes(index: u32, own: &[Prefix], prefixes: &[Prefix]) -> Result<
     Ok(())
 }
 
+/// Removes routes that [`routes`] made.
+pub(crate) fn remove_routes(index: u32, prefixes: &[Prefix]) -> Result<(), RunError> {
+    let mut requests = Requests::open()?;
+    for prefix in prefixes {
+        requests.remove_route(index, cidr(*prefix)?)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn cidr(prefix: Prefix) -> Result<Cidr, CidrError> {
     Cidr::new(prefix.address, prefix.length)
 }

@@ -250,6 +250,7 @@ pub(crate) fn all_goes_into_the_bond_but_its_own_datagrams(lab: &Lab) -> anyhow:
     // Another program reloads the host's rules.
     on(lab, Host::Client, &format!("nft delete table inet bonding-{TUNNEL}"))?;
     home.reaches(INTERNET_V4).context("after a reload of the firewall")?;
+    others_take_from_the_bond(&home, &bond)?;
 
     bond.kill(Host::Client)?;
     for target in [INTERNET_V4, INTERNET_V6] {
@@ -263,6 +264,48 @@ pub(crate) fn all_goes_into_the_bond_but_its_own_datagrams(lab: &Lab) -> anyhow:
     bond.wait_until_up()?;
     bond.stop()?;
     is_as_before(lab, &before)
+}
+
+/// Another program removes the bond's rules, sets its device down, takes its addresses: all are put
+/// back while the client runs.
+fn others_take_from_the_bond(home: &Home<'_>, bond: &Bond<'_>) -> anyhow::Result<()> {
+    let show = |what: &str| on(home.lab, Host::Client, what);
+    let addresses = || {
+        let shown = show(&format!("ip -o address show dev {TUNNEL}"))?;
+        let mut all: Vec<String> =
+            shown.lines().filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned)).collect();
+        all.retain(|address| !address.starts_with("fe80"));
+        all.sort();
+        anyhow::Ok(all)
+    };
+    let rules = || {
+        let shown = show("ip rule show")?;
+        let mut all: Vec<String> = shown.lines().map(str::to_owned).collect();
+        all.sort();
+        anyhow::Ok(all)
+    };
+    let (all, before) = (rules()?, addresses()?);
+    ensure!(!before.is_empty(), "the tunnel has no address");
+    let removals =
+        ["5000", "5001", "5002", "5003"].map(|priority| format!("ip rule del priority {priority}"));
+    let others =
+        [removals.join("; "), format!("ip link set {TUNNEL} down"), format!("ip address flush dev {TUNNEL}")];
+    for what in others {
+        // Not every priority has a rule.
+        let mut command = home.lab.host(Host::Client).command("sh");
+        command.args(["-c", &what]).output()?;
+        eventually(&format!("it is as before `{what}`"), || {
+            let (rules, addresses) = (rules()?, addresses()?);
+            ensure!(rules == all && addresses == before, "{rules:?} {addresses:?}");
+            Ok(())
+        })?;
+        home.reaches(INTERNET_V4).with_context(|| what.clone())?;
+    }
+    let log = bond.log(Host::Client);
+    for said in ["removed rules of the routing policy", "set the tunnel's device down or took addresses"] {
+        ensure!(log.contains(said), "{log}");
+    }
+    Ok(())
 }
 
 /// A tunnel without IPv6 blocks the IPv6 of what is captured.

@@ -73,6 +73,7 @@ const TESTS: &[(&str, Test)] = &[
     ("names_are_asked_again", addresses::names_are_asked_again),
     ("a_silent_nameserver_holds_up_nothing", addresses::a_silent_nameserver_holds_up_nothing),
     ("a_family_that_comes_later_is_used", addresses::a_family_that_comes_later_is_used),
+    ("a_route_into_the_tunnel_is_named", obstacles::a_route_into_the_tunnel_is_named),
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),

@@ -151,3 +151,35 @@ pub(crate) fn strict_filtering_of_a_line_is_made_loose(lab: &Lab) -> anyhow::Res
     ensure!(setting()? == "1", "the filter is not put back");
     Ok(())
 }
+
+/// Links without an interface follow the main table. A route of another program leads the server's
+/// address into the tunnel: each link that is caught says so.
+pub(crate) fn a_route_into_the_tunnel_is_named(lab: &Lab) -> anyhow::Result<()> {
+    let mut bond = Bond::configure(lab, PROGRAMS, Options::default())?;
+    let file = bond.configuration(Host::Client);
+    let text = std::fs::read_to_string(&file)?;
+    let unbound: Vec<&str> = text.lines().filter(|line| !line.starts_with("interface = ")).collect();
+    let tunnel = "[tunnel]\ninterface = \"tun-bond\"";
+    std::fs::write(&file, unbound.join("\n").replace("[tunnel]", tunnel))?;
+    bond.start_server()?;
+    bond.start_client()?;
+    bond.wait_until_up()?;
+    let route = format!("{}/32", addr::SERVER_V4);
+    let ip = |what: &str| {
+        run(lab
+            .host(Host::Client)
+            .command("ip")
+            .args(["route", what, &route, "dev", "tun-bond", "metric", "1"]))
+    };
+    ip("add")?;
+    let cause = "a route of this machine leads the server's address into tun-bond, which is a loop";
+    eventually(cause, || {
+        let said = trouble(&bond, LINK)?;
+        ensure!(said.as_ref().is_some_and(|said| said.contains(cause)), "{said:?}");
+        ensure!(bond.log(Host::Client).contains(cause));
+        Ok(())
+    })?;
+    ip("delete")?;
+    bond.wait_until_up()?;
+    bond.stop()
+}

@@ -189,12 +189,15 @@ pub(crate) fn clients_of_the_file_come_and_go(lab: &Lab) -> anyhow::Result<()> {
     ensure!(fetch()?, "the session has ended");
     edit(&file, "preshared_key_file = \"/nonexistent\"", "")?;
 
+    let route = || run(lab.host(Host::Server).command("ip").args(["route", "show", "192.168.77.0/24"]));
+    ensure!(route()?.contains("tun-bond"), "what is behind the client has no route");
     let text = std::fs::read_to_string(&file)?;
     let (without, client) = text.split_once("[[client]]").context("no client")?;
     std::fs::write(&file, without)?;
     reload("[[client]] \"home\": removed, its session ends")?;
     shows(&bond, Host::Client, "/session/state", "refused")?;
     ensure!(bond.bondctl(&["clients", "--json"])?.contains("\"clients\":[]"), "it is listed");
+    ensure!(route()?.is_empty(), "its route stays: {}", route()?);
     std::fs::write(&file, format!("{without}[[client]]{client}"))?;
     reload("[[client]] \"home\": added")?;
     ensure!(bond.bondctl(&["clients", "--json"])?.contains("\"name\":\"home\""), "it is not listed");

@@ -185,7 +185,7 @@ pub(crate) fn a_revoked_client_is_out_at_once(lab: &Lab) -> anyhow::Result<()> {
     eventually("the client says that it is refused", || {
         let status = bond.status(Host::Client)?;
         ensure!(status.pointer("/session/state") == Some(&Value::from("refused")), "{status}");
-        ensure!(status.to_string().contains("was revoked"), "{status}");
+        ensure!(status.to_string().contains("was revoked there"), "{status}");
         Ok(())
     })?;
     join(&bond)?;

@@ -9,11 +9,13 @@
 //! is unreachable, too. Where nothing was forwarded before, nothing beside the tunnel is. All
 //! changes go through a [`Journal`] and are undone with it.
 //!
-//! [`Capture`] is a readable descriptor: interfaces come and go, and other programs change the
-//! rules of nftables ([`Capture::handle_ready`], [`Capture::look`]).
+//! [`Capture`] is a readable descriptor: interfaces come and go, and other programs change rules of
+//! nftables and of the routing policy, or set the device down, which takes its routes
+//! ([`Capture::handle_ready`], [`Capture::look`]). What is ours is put back.
 //!
 //! It does not know sessions, and makes no tunnel. It does not switch IPv6 forwarding on.
 
+mod changes;
 mod policy;
 mod rules;
 mod table;
@@ -22,16 +24,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use self::changes::RuleChanges;
 use self::policy::Default as Route;
 use self::table::ruleset;
 use crate::address::Cidr;
-use crate::monitor::Monitor;
+use crate::monitor::{InterfaceEvent, Monitor};
 use crate::nat::{self, Family, NatError, Others, TableWatch, forwarding};
 use crate::netlink::{NetlinkError, Requests};
 use crate::poll::{Interest, Poller};
+use crate::throttle::Throttle;
 use crate::undo::{Journal, UndoError};
+
+/// Between a change of the rules and a look at them. Chosen: as for the tables of nftables.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,12 +100,16 @@ pub struct Capture {
     is_up: bool,
     table: TableWatch,
     monitor: Monitor,
-    /// Ready when one of the two is.
-    both: Poller,
+    rules: RuleChanges,
+    /// Ready when one of the three is.
+    inputs: Poller,
     /// IPv4 was not forwarded before, and what needed forwarding then.
     was_off: bool,
     claims: BTreeSet<String>,
     only_tunnel: bool,
+    /// When to look whether rules and routes are there.
+    policy_at: Option<Instant>,
+    log: Throttle,
 }
 
 impl Capture {
@@ -107,9 +118,11 @@ impl Capture {
     pub fn hold(journal: Journal, config: CaptureConfig, scope: Scope) -> Result<Self, UndoError> {
         let table = TableWatch::open(&config.tunnel).map_err(NatError::Watch)?;
         let monitor = Monitor::open()?;
-        let both = Poller::new().map_err(NatError::Watch)?;
-        both.add(&table, 0, Interest::Readable).map_err(NatError::Watch)?;
-        both.add(&monitor, 1, Interest::Readable).map_err(NatError::Watch)?;
+        let rules = RuleChanges::open().map_err(NatError::Watch)?;
+        let inputs = Poller::new().map_err(NatError::Watch)?;
+        inputs.add(&table, 0, Interest::Readable).map_err(NatError::Watch)?;
+        inputs.add(&monitor, 1, Interest::Readable).map_err(NatError::Watch)?;
+        inputs.add(&rules, 2, Interest::Readable).map_err(NatError::Watch)?;
         let others = Others::read().map_err(NatError::Watch)?;
         let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let mut capture = Self {
@@ -125,8 +138,11 @@ impl Capture {
             is_up: false,
             table,
             monitor,
-            both,
+            rules,
+            inputs,
             only_tunnel: false,
+            policy_at: None,
+            log: Throttle::new(Duration::from_secs(10)),
         };
         capture.journal.record_capture(capture.config.priority)?;
         if !capture.config.fallback {
@@ -181,7 +197,7 @@ impl Capture {
         if !self.config.fallback {
             return Ok(());
         }
-        if is_up { self.install(self.config.scope) } else { self.withdraw() }
+        if is_up { self.install(self.config.scope).map(drop) } else { self.withdraw() }
     }
 
     /// The tunnel has an IPv6 address, or has none.
@@ -201,19 +217,22 @@ impl Capture {
         }
     }
 
-    fn install(&mut self, scope: Scope) -> Result<(), NetlinkError> {
+    /// Makes the rules and routes that are missing. How many rules were.
+    fn install(&mut self, scope: Scope) -> Result<usize, NetlinkError> {
         self.install_routes()?;
         let mut wanted = rules::rules(&self.config, scope);
         wanted.retain(|rule| self.families.contains(&rule.family));
         // New ones first: nothing is let out in between.
         let present = policy::list(&mut self.requests, &rules::priorities(self.config.priority))?;
+        let mut missing = 0;
         for rule in wanted.iter().filter(|rule| !present.contains(rule)) {
             policy::add(&mut self.requests, rule)?;
+            missing += 1;
         }
         for rule in present.iter().filter(|rule| !wanted.contains(rule)) {
             policy::remove(&mut self.requests, rule)?;
         }
-        Ok(())
+        Ok(missing)
     }
 
     fn install_routes(&mut self) -> Result<(), NetlinkError> {
@@ -260,24 +279,61 @@ impl Capture {
     /// due.
     pub fn handle_ready(&mut self) -> Result<(), UndoError> {
         self.table.note_changes()?;
-        if !self.monitor.handle_ready()?.is_empty() {
+        let changed = self.monitor.handle_ready()?;
+        if !changed.is_empty() {
             self.enable_interfaces()?;
+        }
+        let is_tunnel = |event: &InterfaceEvent| matches!(event, InterfaceEvent::Changed(interface) if Some(interface.index) == self.tunnel);
+        let is_touched = changed.iter().any(is_tunnel) || self.rules.read().map_err(NatError::Watch)?;
+        if is_touched && self.tunnel.is_some() {
+            self.policy_at.get_or_insert(Instant::now() + LOOK_INTERVAL);
         }
         Ok(())
     }
 
     /// How long until [`Self::look`] is due.
     pub fn due_in(&self) -> Option<Duration> {
-        self.table.due_in()
+        let policy = self.policy_at.map(|at| at.saturating_duration_since(Instant::now()));
+        self.table.due_in().into_iter().chain(policy).min()
     }
 
-    /// Makes the table anew if it is not as it is to be. A failure is logged, and tried again.
+    /// Makes the table, the rules and the routes anew if they are not as they are to be. A failure
+    /// is logged, and tried again.
     pub fn look(&mut self) {
+        if self.policy_at.is_some_and(|at| at <= Instant::now()) {
+            self.policy_at = None;
+            self.restore();
+        }
         if self.table.begin_look()
             && let Err(error) = self.try_look()
             && let Some(more) = self.table.on_failure()
         {
             tracing::error!(%error, more, "networks behind this host have no NAT: the nftables table cannot be put back");
+        }
+    }
+
+    /// Puts back the rules and routes that are missing.
+    fn restore(&mut self) {
+        if !self.is_active() {
+            return;
+        }
+        match self.install(self.config.scope) {
+            Ok(0) => {}
+            Ok(rules) => {
+                if let Some(more) = self.log.pass() {
+                    tracing::warn!(
+                        rules,
+                        more,
+                        "another program removed rules of the routing policy that lead into the bond: put back"
+                    );
+                }
+            }
+            Err(error) => {
+                self.policy_at = Some(Instant::now() + LOOK_INTERVAL);
+                if let Some(more) = self.log.pass() {
+                    tracing::error!(%error, more, "what leads into the bond is missing and cannot be put back yet");
+                }
+            }
         }
     }
 
@@ -297,7 +353,7 @@ impl Capture {
 
 impl AsFd for Capture {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.both.as_fd()
+        self.inputs.as_fd()
     }
 }
 
