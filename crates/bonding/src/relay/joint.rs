@@ -41,8 +41,10 @@ const UNSENT_BYTES: u32 = 128 << 10;
 pub(super) enum Verdict {
     /// It goes on.
     Stays,
-    /// The socket broke, or the peer broke the protocol.
+    /// The socket broke, and gave all that it had.
     Broken,
+    /// The peer broke the protocol.
+    Breached,
     /// It needs a decoder, and all are in use.
     Crowded,
 }
@@ -93,6 +95,8 @@ pub(super) struct Joint {
     /// The socket's bytes have ended; and the stream's, which the socket was told.
     read_ended: bool,
     write_ended: bool,
+    /// It cannot be written any more. What it had received before may still be read.
+    is_broken: bool,
     /// `None`: the stream's bytes are the socket's.
     blocks: Option<Box<Blocks>>,
 }
@@ -117,6 +121,7 @@ impl Joint {
             is_blocked: false,
             read_ended: false,
             write_ended: false,
+            is_broken: false,
             blocks: (form == StreamForm::Blocks).then(|| Box::new(Blocks::new(share))),
         };
         let socket = SockRef::from(&joint.socket);
@@ -149,13 +154,26 @@ impl Joint {
         poller: &Poller,
         now: Instant,
     ) -> Verdict {
-        let result = self.drain(id, streams, now).and_then(|()| self.fill(id, streams, now));
+        let drained = match self.drain(id, streams, now) {
+            Err(Trouble::Socket(error)) => {
+                tracing::trace!(%error, "a connection broke");
+                self.is_broken = true;
+                Ok(())
+            }
+            other => other,
+        };
+        let result = drained.and_then(|()| self.fill(id, streams, now));
         match result.and_then(|()| Ok(self.watch(poller)?)) {
+            Ok(()) if self.is_broken && self.read_ended => Verdict::Broken,
             Ok(()) => Verdict::Stays,
             Err(Trouble::Blocks(ExpandError::Crowded)) => Verdict::Crowded,
-            Err(error) => {
+            Err(Trouble::Socket(error)) => {
                 tracing::trace!(%error, "a connection broke");
                 Verdict::Broken
+            }
+            Err(error @ (Trouble::Blocks(_) | Trouble::Codec(_))) => {
+                tracing::trace!(%error, "a connection is reset");
+                Verdict::Breached
             }
         }
     }
@@ -163,7 +181,7 @@ impl Joint {
     /// From the stream to the socket.
     fn drain(&mut self, id: StreamId, streams: &mut Streams, now: Instant) -> Result<(), Trouble> {
         let mut expanded = 0;
-        while self.is_writable && !self.write_ended {
+        while self.is_writable && !self.write_ended && !self.is_broken {
             match self.write(id, streams) {
                 None => {
                     let Some(blocks) = &mut self.blocks else { break };
@@ -188,7 +206,7 @@ impl Joint {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
-        if !self.write_ended && streams.has_ended(id) {
+        if !self.write_ended && !self.is_broken && streams.has_ended(id) {
             self.write_ended = true;
             if let Some(blocks) = &mut self.blocks {
                 blocks.expander.finish()?;
@@ -235,6 +253,8 @@ impl Joint {
                 Some(blocks) => Compressor::buffer(blocks.compressor.takes(room, level)),
             };
             match rustix::io::read(&self.socket, spare_capacity(&mut buffer)) {
+                // The error was told to the writer: this is no end.
+                Ok(0) if self.is_broken => self.read_ended = true,
                 Ok(0) => {
                     self.read_ended = true;
                     streams.finish(id);
@@ -284,7 +304,7 @@ impl Joint {
     /// watched: a hang-up would be told for ever.
     fn watch(&mut self, poller: &Poller) -> io::Result<()> {
         let reads = !self.read_ended && !self.is_blocked;
-        let writes = !self.write_ended && !self.is_writable;
+        let writes = !self.write_ended && !self.is_writable && !self.is_broken;
         let wanted = match (reads, writes) {
             (true, true) => Some(Interest::ReadableWritable),
             (true, false) => Some(Interest::Readable),

@@ -9,7 +9,8 @@
 //! Contract: a joint lives from [`Relay::join`] until its stream is over, or its socket breaks.
 //! Backpressure goes both ways: a socket is read only while its stream has room, and bytes of a
 //! stream that the socket does not take stay in the stream, which gives its peer no credit for
-//! them. A FIN ends one direction, a RST the whole stream. A joint that ends before its stream has
+//! them. A FIN ends one direction. A RST ends the whole stream, behind the bytes that the socket
+//! received before it. A joint that ends before its stream has
 //! finished, with this process if need be, ends with a RST. No call waits, and no byte waits to be
 //! compressed.
 //!
@@ -210,7 +211,13 @@ impl Relay {
                 self.retire_at = Some(now + IDLE)
             }
             Verdict::Stays => {}
-            Verdict::Broken => self.give_up(key, host, now),
+            Verdict::Broken => {
+                self.remove(key);
+                if let Some(streams) = host.streams_mut(key.0, now) {
+                    streams.break_off(key.1);
+                }
+            }
+            Verdict::Breached => self.give_up(key, host, now),
             Verdict::Crowded => self.make_room(key, host, now),
         }
     }
@@ -229,7 +236,7 @@ impl Relay {
         }
     }
 
-    /// The socket is of no use any more: the stream is reset.
+    /// The stream is reset, whatever is under way.
     fn give_up<H: StreamHost>(&mut self, key: StreamKey, host: &mut H, now: Instant) {
         self.remove(key);
         if let Some(streams) = host.streams_mut(key.0, now) {

@@ -25,6 +25,9 @@ const PORT: u16 = 8_080;
 /// The service there.
 const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(addr::INTERNET_V4), PORT);
 
+/// Bytes before a RST. Chosen: a kernel sends them within a few round trips.
+const BEFORE_RESET: usize = 48 << 10;
+
 /// The same port of every address of a host.
 const EVERYWHERE: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT);
 
@@ -316,15 +319,24 @@ pub(crate) fn both_ends_are_told_of_an_end(lab: &Lab) -> anyhow::Result<()> {
     }
     none_is_open(&bond)?;
 
-    // A RST after bytes that were read, so that it has nothing to overtake.
+    let (said, _) = bytes.split_at(BEFORE_RESET);
+    // A RST right after bytes that have yet to cross the bond: it overtakes none of them.
     for client_resets in [true, false] {
-        let (near, far) = pair(lab, &listener)?;
+        let (near, far) = greeted_pair(lab, &listener)?;
         let (mut one, mut other) = if client_resets { (near, far) } else { (far, near) };
-        let mut greeting = [0; 5];
-        one.write_all(b"hello")?;
-        other.read_exact(&mut greeting)?;
+        let links = 0..lab.scenario().links.len();
+        links.clone().for_each(|link| lab.cut(link));
+        one.write_all(said)?;
+        // The kernels of one host have it by then.
+        std::thread::sleep(Duration::from_millis(200));
         reset(one)?;
-        is_reset(&mut other).with_context(|| format!("the client resets: {client_resets}"))?;
+        std::thread::sleep(Duration::from_millis(100));
+        links.for_each(|link| lab.restore(link));
+        let mut got = vec![0; BEFORE_RESET];
+        let context = || format!("the client resets: {client_resets}");
+        other.read_exact(&mut got).with_context(context)?;
+        ensure!(got == said, "other bytes: {}", context());
+        is_reset(&mut other).with_context(context)?;
     }
     none_is_open(&bond)?;
     opened(&bond, 4)?;

@@ -155,6 +155,12 @@ impl Incoming {
         Ok(())
     }
 
+    /// Nothing of what came, or comes, is read.
+    pub(super) fn discard(&mut self) {
+        (self.ready, self.ready_bytes) = (VecDeque::new(), 0);
+        (self.waiting, self.waiting_bytes) = (BTreeMap::new(), 0);
+    }
+
     /// The bytes that can be read, in order.
     pub(super) fn ready(&self) -> impl Iterator<Item = &Bytes> {
         self.ready.iter()

@@ -113,6 +113,8 @@ enum Stage {
     /// This side was asked.
     Asked,
     Open,
+    /// The writer's connection broke: it is reset once what was written has arrived.
+    Broken,
 }
 
 /// One stream.
@@ -162,7 +164,13 @@ impl Stream {
     }
 
     fn is_over(&self) -> bool {
-        self.outgoing.end_arrived && self.outgoing.under_way == 0 && self.incoming.is_over()
+        let has_arrived = self.outgoing.end_arrived && self.outgoing.under_way == 0;
+        has_arrived && self.incoming.is_over() && self.stage != Stage::Broken
+    }
+
+    /// Nothing is left to come before the peer is told that the connection broke.
+    fn is_broken_off(&self) -> bool {
+        self.stage == Stage::Broken && self.outgoing.under_way == 0
     }
 }
 
@@ -387,6 +395,22 @@ impl Streams {
         self.say(id, StreamMessage::End(Position::new(id, end)));
     }
 
+    /// The writer's connection broke, and nothing more is read. The peer is told behind what was
+    /// written: between two kernels, bytes that were sent come before the RST that follows them.
+    pub fn break_off(&mut self, id: StreamId) {
+        let Some(stream) = self.stream_mut(id).filter(|stream| stream.stage == Stage::Open) else {
+            return self.reset(id);
+        };
+        stream.stage = Stage::Broken;
+        stream.is_blocked = false;
+        let (held, promised) = (stream.incoming.held_bytes(), stream.incoming.promised());
+        stream.incoming.discard();
+        let promises = stream.incoming.promised();
+        self.promised = self.promised - promised + promises;
+        self.stats.unread_bytes -= held;
+        self.reset_if_broken_off(id);
+    }
+
     /// Gives the stream up: the peer is told, and what was not delivered is lost.
     pub fn reset(&mut self, id: StreamId) {
         let Some(first) = self.stream(id).map(|stream| stream.first) else { return };
@@ -426,14 +450,14 @@ impl Streams {
     /// A piece came from the peer.
     pub(crate) fn on_piece(&mut self, at: Position, bytes: Bytes) {
         let id = at.stream();
-        let Some(stream) = self.owner(at) else { return };
+        let Some(stream) = self.owner(at).filter(|stream| stream.stage != Stage::Broken) else { return };
         let held = stream.incoming.held_bytes();
         let result = stream.incoming.on_piece(at.offset(), bytes);
         self.stats.unread_bytes += self.stream(id).map_or(0, |stream| stream.incoming.held_bytes()) - held;
         match result {
             Ok(true) => self.tell_readable(id),
             Ok(false) => {}
-            Err(_) => self.break_off(id),
+            Err(_) => self.on_breach(id),
         }
     }
 
@@ -523,11 +547,11 @@ impl Streams {
 
     fn on_end(&mut self, at: Position) {
         let id = at.stream();
-        let Some(stream) = self.owner(at) else { return };
+        let Some(stream) = self.owner(at).filter(|stream| stream.stage != Stage::Broken) else { return };
         let result = stream.incoming.on_end(at.offset());
         let is_over = stream.incoming.is_over();
         if result.is_err() {
-            return self.break_off(id);
+            return self.on_breach(id);
         }
         // Otherwise the bytes that are missing tell, and nothing could be read yet.
         if is_over {
@@ -581,6 +605,7 @@ impl Streams {
             self.under_way -= piece.len();
             self.wake();
             self.end_if_over(at.stream());
+            self.reset_if_broken_off(at.stream());
             return;
         }
         self.messages = self.messages.saturating_sub(1);
@@ -641,7 +666,7 @@ impl Streams {
         while self.stats.unread_bytes > bytes {
             let held = |id: &StreamId| self.stream(*id).map_or(0, |stream| stream.incoming.held_bytes());
             let Some(id) = self.ids().max_by_key(held) else { break };
-            self.break_off(id);
+            self.on_breach(id);
         }
     }
 
@@ -707,8 +732,14 @@ impl Streams {
         }
     }
 
-    /// The peer broke the protocol.
-    fn break_off(&mut self, id: StreamId) {
+    fn reset_if_broken_off(&mut self, id: StreamId) {
+        if self.stream(id).is_some_and(Stream::is_broken_off) {
+            self.reset(id);
+        }
+    }
+
+    /// The peer broke the protocol, or holds too much.
+    fn on_breach(&mut self, id: StreamId) {
         self.reset(id);
         self.events.push_back(StreamEvent::Reset(id));
     }

@@ -224,6 +224,57 @@ fn an_end_that_overtakes_the_last_bytes_is_told_with_them() {
 }
 
 #[test]
+fn a_broken_connection_is_told_behind_its_bytes() {
+    let (mut client, mut server, id) = open();
+    client.write(id, Bytes::from_static(b"a question that is not read"));
+    server.write(id, Bytes::from(vec![7; 3_000]));
+    server.break_off(id);
+    assert_eq!(server.room(id), 0);
+    let pieces: Vec<PacketBuf> = std::iter::from_fn(|| server.poll_piece()).collect();
+    assert!(pieces.iter().all(|piece| piece.position().is_some()), "the reset waits");
+    let (last, first) = pieces.split_last().unwrap();
+    for piece in &pieces {
+        server.on_sent(piece);
+        deliver(piece, &mut client, at(1));
+    }
+    first.iter().for_each(|piece| server.on_arrived(piece));
+    // One was lost: it goes again, and the reset behind it.
+    assert!(server.poll_piece().is_none() && server.wants(last));
+    exchange(&mut client, &mut server, at(1));
+    assert_eq!(events(&mut client), [StreamEvent::Readable(id)]);
+    assert_eq!(read(&mut client, id, at(1)), vec![7; 3_000]);
+    server.on_arrived(last);
+    exchange(&mut client, &mut server, at(2));
+    assert_eq!(events(&mut client), [StreamEvent::Reset(id)]);
+    assert_eq!(events(&mut server), [], "what came meanwhile is not told");
+    for side in [&client, &server] {
+        assert_eq!((side.waiting, side.under_way, side.promised, side.used), (0, 0, 0, 0));
+        assert_eq!((side.stats.unread_bytes, side.stats.reset), (0, 1));
+    }
+}
+
+#[test]
+fn a_broken_connection_without_bytes_under_way_is_told_at_once() {
+    let (mut client, mut server, id) = open();
+    client.write(id, Bytes::from_static(b"not read"));
+    exchange(&mut client, &mut server, at(1));
+    server.finish(id);
+    server.break_off(id);
+    assert_eq!((server.stats().open, server.stats.unread_bytes), (0, 0));
+    exchange(&mut client, &mut server, at(2));
+    assert_eq!(
+        events(&mut client),
+        [StreamEvent::Readable(id), StreamEvent::Reset(id)],
+        "the end, the reset"
+    );
+    // One that never stood is taken back.
+    let id = client.open(target(), StreamForm::Plain, at(3)).unwrap();
+    client.break_off(id);
+    exchange(&mut client, &mut server, at(3));
+    assert_eq!((client.stats().open, server.stats().open), (0, 0));
+}
+
+#[test]
 fn a_number_is_used_again_and_old_frames_do_nothing_to_the_new_stream() {
     let (mut client, mut server, id) = open();
     client.write(id, Bytes::from_static(b"old"));
