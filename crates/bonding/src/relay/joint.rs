@@ -162,6 +162,7 @@ impl Joint {
             }
             other => other,
         };
+        streams.leave(id);
         let result = drained.and_then(|()| self.fill(id, streams, now));
         match result.and_then(|()| Ok(self.watch(poller)?)) {
             Ok(()) if self.is_broken && self.read_ended => Verdict::Broken,

@@ -3,8 +3,10 @@
 //!
 //! Contract: each byte is given once, in order, whatever is doubled, cut differently when it is
 //! sent again, or reordered. A peer that sends beyond its credit or its own end, or in more pieces
-//! than a sender makes, breaks the protocol. Pieces in order are kept as they came; pieces that
-//! wait for others are copied, so that they hold no receive buffer.
+//! than a sender makes, breaks the protocol. Pieces in order that are read at once are kept as they
+//! came. What waits for others, or for a reader that left something behind, is copied: a receive
+//! buffer is many times as large as the piece that keeps it alive. Crumbs are put together, and an
+//! empty half keeps no memory.
 //!
 //! The window doubles where the credit, and not the links, bounded the sender: half of it was read
 //! within two round trips (Linux's receive buffer grows in the same way), or the peer had all but
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::params::{FRAGMENT_BYTES, FRAGMENTS_MIN, USED_UP_SHARE, WINDOW_MAX};
+use super::params::{FRAGMENT_BYTES, FRAGMENTS_MIN, JOINED_BYTES_MAX, READY_KEPT, USED_UP_SHARE, WINDOW_MAX};
 use crate::time::Instant;
 
 /// The peer broke the protocol.
@@ -28,6 +30,8 @@ pub(super) struct Incoming {
     /// Bytes in order that were not read.
     ready: VecDeque<Bytes>,
     ready_bytes: usize,
+    /// The reader left some of it behind: all of it is memory of its own.
+    is_left: bool,
     /// Pieces that wait for others, by offset; they do not overlap.
     waiting: BTreeMap<u64, Bytes>,
     waiting_bytes: usize,
@@ -48,6 +52,7 @@ impl Incoming {
         Self {
             ready: VecDeque::new(),
             ready_bytes: 0,
+            is_left: false,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             next: first,
@@ -109,7 +114,34 @@ impl Incoming {
     fn push_ready(&mut self, bytes: Bytes) {
         self.next += bytes.len() as u64;
         self.ready_bytes += bytes.len();
+        if self.is_left {
+            self.push_own(Bytes::copy_from_slice(&bytes));
+        } else {
+            self.ready.push_back(bytes);
+        }
+    }
+
+    /// Adds memory of its own. A part joins one that is no longer, so each byte is copied a few
+    /// times at most, and the parts are few.
+    fn push_own(&mut self, mut bytes: Bytes) {
+        let joins = |last: &mut Bytes, bytes: &Bytes| {
+            last.len() <= bytes.len() && last.len() + bytes.len() <= JOINED_BYTES_MAX
+        };
+        while let Some(last) = self.ready.pop_back_if(|last| joins(last, &bytes)) {
+            bytes = [last, bytes].concat().into();
+        }
         self.ready.push_back(bytes);
+    }
+
+    /// The reader takes no more for now: what is left keeps no receive buffer.
+    pub(super) fn leave(&mut self) {
+        if self.is_left || self.ready.is_empty() {
+            return;
+        }
+        self.is_left = true;
+        for bytes in std::mem::take(&mut self.ready) {
+            self.push_own(Bytes::copy_from_slice(&bytes));
+        }
     }
 
     /// Keeps what is new of a piece that others are missing before.
@@ -157,7 +189,7 @@ impl Incoming {
 
     /// Nothing of what came, or comes, is read.
     pub(super) fn discard(&mut self) {
-        (self.ready, self.ready_bytes) = (VecDeque::new(), 0);
+        (self.ready, self.ready_bytes, self.is_left) = (VecDeque::new(), 0, false);
         (self.waiting, self.waiting_bytes) = (BTreeMap::new(), 0);
     }
 
@@ -198,6 +230,12 @@ impl Incoming {
             }
             bytes -= first.len();
             self.ready.pop_front();
+        }
+        if self.ready.is_empty() {
+            self.is_left = false;
+            if self.ready.capacity() > READY_KEPT {
+                self.ready = VecDeque::new();
+            }
         }
         if self.end.is_some() {
             return None;

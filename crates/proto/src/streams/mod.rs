@@ -16,7 +16,7 @@
 //!   resets the stream or the session ends.
 //! - A writer asks [`Streams::room`] and writes no more than that; a `Writable` event follows once
 //!   there is room again. A reader takes what is ready and says how much; the peer gets credit for
-//!   that.
+//!   that. Where it leaves something, it says so.
 //! - A peer that breaks the protocol has its stream reset. Memory of what it sends is bounded by
 //!   the credit that it was given, and work by the bytes that came.
 //! - What is written and not acknowledged is bounded, over all streams of a session.
@@ -445,6 +445,14 @@ impl Streams {
             self.say(id, StreamMessage::Credit(Position::new(id, limit)));
         }
         self.end_if_over(id);
+    }
+
+    /// The reader takes no more of what is ready for now. What it leaves is copied out of the
+    /// buffers that it came in.
+    pub fn leave(&mut self, id: StreamId) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.incoming.leave();
+        }
     }
 
     /// A piece came from the peer.

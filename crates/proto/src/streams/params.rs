@@ -27,6 +27,10 @@ pub(super) const BACKLOG_MAX: usize = 8 << 20;
 /// are six times as large; a peer that sends smaller ones out of order wastes memory.
 pub(super) const FRAGMENTS_MIN: usize = 1_024;
 pub(super) const FRAGMENT_BYTES: u64 = 256;
+/// Crumbs that a reader left behind are joined up to this. Chosen: full pieces are copied once.
+pub(super) const JOINED_BYTES_MAX: usize = 1 << 10;
+/// Places for pieces that an empty half keeps. Chosen: one batch of a link; 2 KiB.
+pub(super) const READY_KEPT: usize = 64;
 /// The smallest piece. Chosen: what every link carries before its path is known.
 pub(super) const PIECE_BYTES_MIN: usize = 1_129;
 /// A writer is told of no less room than this. Chosen: no stream is cut into crumbs.

@@ -275,6 +275,32 @@ fn a_broken_connection_without_bytes_under_way_is_told_at_once() {
 }
 
 #[test]
+fn what_a_reader_leaves_keeps_no_receive_buffer_and_little_else() {
+    let (_, mut server, id) = open();
+    let slab = Bytes::from(vec![5; 300_000]);
+    let mut place = 1;
+    let mut give = |server: &mut Streams, bytes: usize| {
+        server.on_piece(Position::new(id, place), slab.slice(..bytes));
+        place += bytes as u64;
+    };
+    // As they came, for a reader that reads.
+    (0..100).for_each(|_| give(&mut server, 1_400));
+    assert!(!slab.is_unique());
+    server.consume(id, 139_999, at(1));
+    server.leave(id);
+    assert!(slab.is_unique(), "it left one byte");
+    (0..20_000).for_each(|_| give(&mut server, 1));
+    (0..100).for_each(|_| give(&mut server, 1_400));
+    assert!(slab.is_unique(), "more came while it did not read");
+    let parts = server.ready(id).count();
+    assert!(parts < 140, "{parts} parts of 160,001 bytes");
+    assert_eq!(read(&mut server, id, at(2)), vec![5; 160_001]);
+    assert_eq!(server.stats.unread_bytes, 0);
+    give(&mut server, 1_400);
+    assert!(!slab.is_unique(), "it reads again");
+}
+
+#[test]
 fn a_number_is_used_again_and_old_frames_do_nothing_to_the_new_stream() {
     let (mut client, mut server, id) = open();
     client.write(id, Bytes::from_static(b"old"));
