@@ -17,6 +17,7 @@ mod input;
 mod machine;
 mod pair;
 mod sealed;
+mod streams;
 mod work;
 
 pub use handshake::handshake;

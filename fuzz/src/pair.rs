@@ -2,7 +2,8 @@
 //! and damages.
 //!
 //! Asserted in addition to [`crate::machine`]: a delivered packet is one that was sent, and no
-//! packet is delivered more often than it was sent. On plain links a damaged datagram can look
+//! packet is delivered more often than it was sent. Sealed links carry connections as well
+//! ([`crate::streams`]). On plain links a damaged datagram can look
 //! valid, so from the first damage to a data frame on, only the absence of panics counts. On sealed
 //! links the assertions hold for any damage, forgery or replay, and for any number of rekeys.
 
@@ -18,9 +19,17 @@ use crate::input::Input;
 use crate::machine::{
     LINKS, client_address, client_path, inner_packet, new_endpoint, new_session, server_path, tick,
 };
+use crate::streams::Connections;
 
 /// The most datagrams in flight; further ones are lost, as in a drop-tail queue.
 const UNDER_WAY_MAX: usize = 512;
+
+/// A calm network is waited for in steps: ...
+const STEP: Duration = Duration::from_millis(500);
+/// ... so many until the bond is there again, and ...
+const RECOVERY_STEPS: u32 = 24;
+/// ... so many until all streams are over.
+const ARRIVAL_STEPS: u32 = 60;
 
 /// A datagram between the two.
 #[derive(Debug, Clone)]
@@ -58,6 +67,7 @@ struct World {
     server: Endpoint,
     network: Vec<Flight>,
     ledger: Ledger,
+    connections: Connections,
     now: Instant,
     /// Numbers the packets, so that each is unique.
     counter: u32,
@@ -65,18 +75,33 @@ struct World {
 
 impl World {
     fn new(up: u8, down: u8, security: Security, now: Instant) -> Self {
+        let mut server = new_endpoint(down, security, now);
+        server.set_streams(true, now);
         Self {
             security,
             client: new_session(up, security, now),
-            server: new_endpoint(down, security, now),
+            server,
             network: Vec::new(),
             ledger: Ledger::default(),
+            connections: Connections::default(),
             now,
             counter: 0,
         }
     }
 
+    /// Lets both sides work, and their applications answer what happened to streams.
     fn tick(&mut self) {
+        let now = self.now;
+        loop {
+            self.tick_once();
+            let at_client = self.connections.serve(false, &mut self.client, now);
+            if !self.connections.serve(true, &mut self.server, now) && !at_client {
+                break;
+            }
+        }
+    }
+
+    fn tick_once(&mut self) {
         let (network, ledger, now) = (&mut self.network, &mut self.ledger, self.now);
         let mut put = |flight: Flight| {
             if network.len() < UNDER_WAY_MAX {
@@ -173,6 +198,20 @@ impl World {
         }
     }
 
+    /// A calm network lets the bond recover, and what was written arrives.
+    fn wind_up(&mut self) {
+        for step in 0..ARRIVAL_STEPS {
+            self.connections.wind_up(&mut self.client, &mut self.server, self.now);
+            self.tick();
+            self.calm(STEP);
+            assert!(step < RECOVERY_STEPS || self.client.is_connected(), "the bond does not come back");
+            if self.client.is_connected() && self.connections.are_over() {
+                break;
+            }
+        }
+        self.connections.check_arrivals();
+    }
+
     /// Actions of attackers and of time, on sealed links only.
     fn sealed_step(&mut self, input: &mut Input<'_>) -> Option<()> {
         match input.byte()? % 8 {
@@ -190,6 +229,10 @@ impl World {
             }
             2 => {
                 self.now = self.now + Duration::from_secs(u64::from(input.byte()?));
+                self.tick();
+            }
+            3 | 4 => {
+                self.connections.step(input, &mut self.client, &mut self.server, self.now)?;
                 self.tick();
             }
             _ => return self.step(input),
@@ -256,14 +299,7 @@ pub fn sealed_pair(data: &[u8]) {
         world.calm(Duration::from_millis(400));
     }
     while world.sealed_step(&mut input).is_some() {}
-    world.calm(Duration::from_millis(500));
-    for _ in 0..24 {
-        if world.client.is_connected() {
-            return;
-        }
-        world.calm(Duration::from_millis(500));
-    }
-    panic!("the bond does not come back");
+    world.wind_up();
 }
 
 #[cfg(test)]
@@ -282,5 +318,21 @@ mod tests {
             assert_eq!(world.ledger.open.len(), 60);
             assert!(world.ledger.open.values().all(|count| *count == 0), "packets are missing");
         }
+    }
+
+    #[test]
+    fn streams_carry_bytes_both_ways_and_end() {
+        let mut world = World::new(9, 9, Security::Sealed, Instant::from_nanos(1_000_000_000));
+        world.calm(Duration::from_millis(400));
+        // Two are opened; the client writes 20,000 bytes, the server as many.
+        for tape in [&[0, 1][..], &[0, 2], &[1, 0, 0x4e, 0x20], &[0x81, 0, 0x4e, 0x20], &[0x82, 1, 0x10, 0]] {
+            let tape = Input::new(tape);
+            let World { connections, client, server, now, .. } = &mut world;
+            connections.step(&mut { tape }, client, server, *now).unwrap();
+            world.tick();
+            world.calm(Duration::from_millis(200));
+        }
+        world.wind_up();
+        assert_eq!(world.connections.finished(), (2, 44_096));
     }
 }
