@@ -16,7 +16,9 @@ use bonding_proto::units::BitRate;
 use bonding_proto::{Instant, SocketEvent, SocketId, StateMachine as _};
 
 use crate::bond::{BondWorld, Setup};
+use crate::host::bulk::{BulkConfig, End};
 use crate::host::raw::{RawConfig, RawSink, RawSource};
+use crate::host::stream::StreamApp;
 use crate::inet;
 use crate::intruder::Intruder;
 use crate::mangle::{Mangler, Mangling};
@@ -275,6 +277,9 @@ fn load(world: &mut BondWorld, scenario: &Scenario, course: &Course, seed: u64) 
     world.client.host.add(Box::new(RawSink::new(down)));
     world.server.host.add(Box::new(RawSource::new(down)));
     world.server.host.add(Box::new(RawSink::new(up)));
+    // What the intruder's streams go to.
+    let service = BulkConfig { end: End::Listener, sends: false, flows: 0, mtu: 0, seed };
+    world.server.host.add(Box::new(StreamApp::new(service, at(0))));
     [up.rate, down.rate]
 }
 
@@ -352,7 +357,8 @@ pub fn play(course: &Course, seed: u64) -> Result<(), String> {
         .any(|(_, operation)| matches!(operation, Operation::RestartClient(_) | Operation::RestartServer(_)));
     let setup = Setup::new(scenario, policy, seed);
     let setup = if course.security == Security::Sealed { setup.sealed() } else { setup };
-    let setup = Setup { has_intruder: course.intruder.is_some(), ..setup };
+    let has_intruder = course.intruder.is_some();
+    let setup = Setup { has_intruder, takes_streams: has_intruder, ..setup };
     let mut world = setup.world();
     world.set_intruder(course.intruder.map(|most| intruder(most, &mut rng)));
     world.set_mangler(Some(Mangler::new(mangling, seed)));

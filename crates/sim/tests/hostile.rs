@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use bonding_proto::crypto::keys::PrivateKey;
 use bonding_proto::endpoint::SessionId;
-use bonding_proto::{Datagram, Endpoint, Instant, PacketBuf, Path, SocketId, StateMachine as _};
+use bonding_proto::streams::StreamEvent;
+use bonding_proto::wire::stream::{StreamForm, StreamRefusal};
+use bonding_proto::{
+    Datagram, Endpoint, Instant, PacketBuf, Path, SocketId, StateMachine as _, StreamHost as _,
+};
 use bonding_testkit::fixture;
 use bonding_testkit::hostile::{Attack, Hit, Hostile};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -53,8 +57,10 @@ impl Bench {
         let identity = PrivateKey::from_bytes([66; 32]);
         let client = fixture::enrolled("hostile".to_owned(), identity.public(), INNER, Vec::new());
         let now = Instant::from_nanos(1_000_000_000);
+        let mut server = Endpoint::new(&fixture::server_config(vec![client], 1), now);
+        server.set_streams(true, now);
         Self {
-            server: Endpoint::new(&fixture::server_config(vec![client], 1), now),
+            server,
             hostile: Hostile::new(identity, fixture::server_key().public(), INNER, links),
             now,
             spent: Duration::ZERO,
@@ -71,6 +77,7 @@ impl Bench {
         let mut told = Vec::with_capacity(1_000);
         let (before, began) = (ALLOCATOR.stats().bytes_allocated, std::time::Instant::now());
         input(&mut self.server, self.now);
+        serve(&mut self.server, self.now);
         while let Some(transmit) = self.server.poll_transmit(&mut buf, SEGMENTS, self.now) {
             let _ = transmit.path;
             told.push((buf.len(), transmit.segment_size));
@@ -127,6 +134,26 @@ impl Bench {
     }
 }
 
+/// Every second connection stands, and its destination reads; the others are refused.
+fn serve(server: &mut Endpoint, now: Instant) {
+    while let Some((session, event)) = server.poll_stream_event() {
+        let Some(streams) = server.streams_mut(session, now) else { continue };
+        match event {
+            StreamEvent::Asked(id, _) if id.number() % 4 == 0 => streams.accept(id, StreamForm::Blocks),
+            StreamEvent::Asked(id, _) => streams.refuse(id, StreamRefusal::Refused),
+            StreamEvent::Readable(id) => {
+                let bytes = streams.ready(id).map(Bytes::len).sum();
+                streams.consume(id, bytes, now);
+            }
+            StreamEvent::Opened(_)
+            | StreamEvent::Refused(..)
+            | StreamEvent::Writable(_)
+            | StreamEvent::Finished(_)
+            | StreamEvent::Reset(_) => {}
+        }
+    }
+}
+
 #[test]
 fn a_hostile_client_costs_what_its_bytes_pay_for() {
     for links in [1, 4, 32] {
@@ -155,6 +182,8 @@ fn a_hostile_client_costs_what_its_bytes_pay_for() {
                 bench.sent as f64 / bench.datagrams as f64,
             );
             assert!(bench.bytes >= 2_000 * BYTES_PER_MS, "the attack goes on");
+            let streams = bench.server.session(SessionId(0)).unwrap().stats(bench.now).streams;
+            assert!(attack != Attack::Streams || streams.opened > 1_000, "{streams:?}");
             let paid = bench.bytes as u64 * TOUCHED_PER_BYTE + bench.sent * 4;
             assert!(touched <= paid, "{}: {touched} places touched", attack.name());
             let paid = bench.bytes * ALLOCATED_PER_BYTE;

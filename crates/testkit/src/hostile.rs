@@ -13,11 +13,13 @@ use bonding_proto::crypto::keys::{PrivateKey, PublicKey};
 use bonding_proto::crypto::rng::SecretRng;
 use bonding_proto::handshake::{Cookie, Hello, Initiator, Mac1, Outcome, Stamp, TransportKeys};
 use bonding_proto::limits::LINKS_MAX;
+use bonding_proto::position::{Position, StreamId};
 use bonding_proto::view::LinkRole;
 use bonding_proto::wire::control::Control;
 use bonding_proto::wire::feedback::{Feedback, Range, Runs};
 use bonding_proto::wire::heartbeat::{Echo, Heartbeat};
 use bonding_proto::wire::sealed::{DatagramKind, SEALED_HEADER_BYTES, SealedHeader};
+use bonding_proto::wire::stream::{StreamForm, StreamMessage};
 use bonding_proto::wire::{Kind, Modifiers, data_seq_num, parse_frame, put_frame_header};
 
 use crate::fixture::udp_packet;
@@ -55,11 +57,14 @@ pub enum Attack {
     Feedback,
     /// Handshakes, each with another run, and a first datagram under the new keys.
     Handshakes,
+    /// All streams that there are, opened again and again, whose bytes come in crumbs and whose
+    /// messages lie.
+    Streams,
 }
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::Drain,
         Self::Heartbeats,
@@ -70,6 +75,7 @@ impl Attack {
         Self::Gaps,
         Self::Feedback,
         Self::Handshakes,
+        Self::Streams,
     ];
 
     /// Its name.
@@ -85,6 +91,7 @@ impl Attack {
             Self::Gaps => "gaps",
             Self::Feedback => "forged feedback",
             Self::Handshakes => "handshakes inside",
+            Self::Streams => "streams that lie",
         }
     }
 }
@@ -272,6 +279,7 @@ impl Hostile {
             Attack::Resends => self.put_resends(&mut frames),
             Attack::Gaps => self.put_gaps((link, step), &mut frames),
             Attack::Feedback => self.put_feedback(step, &mut frames),
+            Attack::Streams => self.put_streams((link, step), &mut frames, now),
             Attack::Handshakes => {}
         }
         let port = if attack == Attack::Ports { u8::from(step.is_multiple_of(2)) } else { 0 };
@@ -441,6 +449,45 @@ impl Hostile {
             let seq_num = if back == 0 { self.far(11, 3) } else { self.far(11, 0) };
             back = (back + 1) % 4;
             put(frames, seq_num, Kind::Data, Modifiers::NONE, &packet);
+        }
+    }
+
+    /// By turns an open, to a closed port of the server or to a host that is silent; bytes of the
+    /// streams before, of which every second one is missing; credit, ends and resets anywhere. One
+    /// message counts in a datagram. Feedback about the answers is never sent.
+    fn put_streams(&mut self, (link, step): (u8, u64), frames: &mut Vec<u8>, now: Instant) {
+        // A peer that takes no streams is told nothing of them.
+        if step.is_multiple_of(64) {
+            self.put_heartbeat(link, frames, now, |heartbeat| heartbeat.streams = true);
+        }
+        // A number's next stream begins above its last.
+        let turn = step / 4;
+        let place = |turn: u64, ahead: u64| {
+            let number = u16::try_from(turn % 4_096 * 2).unwrap_or(0);
+            let first = 1 + ((turn / 4_096) << 25);
+            StreamId::new(number).map(|id| Position::new(id, first + ahead))
+        };
+        let far = step.wrapping_mul(0x9e37_79b9) % (1 << 40);
+        let message = match step % 4 {
+            0 => place(turn, 0).map(|at| {
+                let host = if turn.is_multiple_of(8) { [198, 51, 100, 77] } else { [10, 99, 0, 1] };
+                let to = (host, 9).into();
+                StreamMessage::Open { at, credit: u32::MAX, dscp: 0, to, form: StreamForm::Blocks }
+            }),
+            1 => {
+                while frames.len() + 12 <= FRAMES_BYTES {
+                    let back = frames.len() as u64 / 12;
+                    let Some(at) = place(turn.saturating_sub(back), 2 * (step % 1_000)) else { return };
+                    put(frames, at.seq_num(), Kind::Data, Modifiers::NONE, &[5]);
+                }
+                None
+            }
+            2 => place(turn.saturating_sub(9), far).map(StreamMessage::Credit),
+            _ if turn.is_multiple_of(3) => place(turn.saturating_sub(5), far).map(StreamMessage::End),
+            _ => place(turn.saturating_sub(2_000), 0).map(StreamMessage::Reset),
+        };
+        if let Some(message) = message {
+            put_control(frames, &Control::Stream(message));
         }
     }
 

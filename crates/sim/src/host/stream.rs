@@ -132,7 +132,7 @@ impl App for StreamApp {
                     if let Some(streams) = streams.streams_mut(session, now) {
                         streams.accept(id, StreamForm::Plain);
                     }
-                    self.add(session, id, target.to.port() - PORT);
+                    self.add(session, id, target.to.port().wrapping_sub(PORT));
                     self.connected += 1;
                     self.write((session, id), streams, now);
                 }
