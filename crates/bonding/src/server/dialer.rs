@@ -5,7 +5,8 @@
 //! that is decided on the address that is connected to, before it is. What goes to another client
 //! goes as packets, which have its own source. The answer to the client is
 //! that of the destination: it stands, was refused, is unreachable, or is silent. A connection has
-//! [`PATIENCE`] to stand, and a server has [`CONNECTING_MAX`] that do not stand yet.
+//! [`PATIENCE`] to stand. A server has [`CONNECTING_MAX`] that do not stand yet, and a client has
+//! [`CONNECTING_OF_CLIENT_MAX`] of them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,6 +29,8 @@ use crate::status::{self, AsPackets};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that do not stand yet. Chosen: file descriptors; a scan of ports gets no further.
 const CONNECTING_MAX: usize = 1_024;
+/// Those of one client. Chosen: three clients that scan leave room for the others.
+const CONNECTING_OF_CLIENT_MAX: usize = 256;
 
 /// The poller's tokens: which of the two is ready.
 const RELAY: u64 = 0;
@@ -108,6 +111,12 @@ impl Dialer {
         any
     }
 
+    /// Whether no further connection of this session is begun.
+    fn is_full(&self, session: u16) -> bool {
+        let mut own = self.connecting.keys().filter(|key| key.0 == session);
+        self.connecting.len() >= CONNECTING_MAX || own.nth(CONNECTING_OF_CLIENT_MAX - 1).is_some()
+    }
+
     fn connect(
         &mut self,
         key: StreamKey,
@@ -122,7 +131,7 @@ impl Dialer {
                 self.as_packets.server += 1;
                 Err(StreamRefusal::AsPackets)
             }
-            Permit::Allowed if self.connecting.len() >= CONNECTING_MAX => {
+            Permit::Allowed if self.is_full(key.0) => {
                 self.as_packets.full += 1;
                 Err(StreamRefusal::AsPackets)
             }
@@ -223,5 +232,27 @@ fn refusal(error: &io::Error) -> StreamRefusal {
         ErrorKind::TimedOut => StreamRefusal::TimedOut,
         ErrorKind::PermissionDenied => StreamRefusal::Forbidden,
         _ => StreamRefusal::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bonding_proto::position::StreamId;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_scans_leaves_room_for_others() {
+        let mut dialer = Dialer::new(Compression::Off).unwrap();
+        for number in (0..).step_by(2).take(CONNECTING_OF_CLIENT_MAX) {
+            assert!(!dialer.is_full(5));
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap().into();
+            let key = (5, StreamId::new(number).unwrap());
+            dialer.connecting.insert(key, Attempt { socket, until: Instant::ZERO });
+        }
+        assert!(dialer.is_full(5));
+        assert!(!dialer.is_full(4) && !dialer.is_full(6), "sessions have shares of their own");
+        let _ = dialer.connecting.pop_last();
+        assert!(!dialer.is_full(5));
     }
 }
