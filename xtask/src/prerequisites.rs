@@ -1,10 +1,10 @@
 //! The programs that a command needs besides the Rust toolchain: found, installed, or named.
 //!
-//! The list is `xtask/prerequisites.txt`, which `.ci/run` reads as well; `prerequisites-bench.txt`,
-//! `-cpu.txt` and `-instructions.txt` beside it have the programs of single benchmarks. On Debian
-//! and its descendants root installs a missing package with apt-get: without a question if
-//! `CI=true` or `--yes` is given, after a question on a terminal. In every other case the exact
-//! command is printed and nothing is changed.
+//! The list is `xtask/prerequisites.txt`. `prerequisites-test.txt` beside it has the programs of
+//! the end-to-end tests; `.ci/run` reads both. `prerequisites-bench.txt`, `-cpu.txt` and
+//! `-instructions.txt` have those of single benchmarks. On Debian and its descendants root installs
+//! a missing package with apt-get: without a question if `CI=true` or `--yes` is given, after a
+//! question on a terminal. In every other case the exact command is printed and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -15,6 +15,8 @@ use anyhow::{Context as _, bail};
 use crate::process;
 
 const LIST: &str = include_str!("../prerequisites.txt");
+/// The programs of only the end-to-end tests.
+pub(crate) const TEST: &str = include_str!("../prerequisites-test.txt");
 /// The programs of only the benchmark over emulated links.
 pub(crate) const BENCH: &str = include_str!("../prerequisites-bench.txt");
 /// The programs of only the benchmark of instructions.

@@ -167,7 +167,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     if everything {
         chosen.extend(STEPS.iter().filter(|step| step.by_default));
     }
-    prerequisites::ensure(yes)?;
+    prerequisites::ensure_with(prerequisites::TEST, yes)?;
     sandbox::ensure("cargo xtask test")?;
     let mut outcomes = Vec::new();
     for (index, step) in chosen.iter().enumerate() {

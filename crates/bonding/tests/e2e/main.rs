@@ -14,6 +14,7 @@ mod flows;
 mod lifecycle;
 mod obstacles;
 mod operation;
+mod programs;
 mod reload;
 mod sealed;
 mod streams;
@@ -106,6 +107,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a_link_dies_under_a_stream", streams::a_link_dies_under_a_stream),
     ("a_restart_resets_streams", streams::a_restart_resets_streams),
     ("streams_of_a_revoked_client_end", streams::streams_of_a_revoked_client_end),
+    ("real_programs_work_unchanged", programs::real_programs_work_unchanged),
+    ("a_syn_with_data_is_answered", streams::a_syn_with_data_is_answered),
     ("ssh_goes_as_packets", streams::ssh_goes_as_packets),
     ("rules_say_what_ends_at_the_bond", streams::rules_say_what_ends_at_the_bond),
     ("flows_are_shown_with_class_and_reason", flows::flows_are_shown_with_class_and_reason),

@@ -13,7 +13,7 @@ use bonding_testkit::bond::{Bond, CLIENT_V4, Options, SERVER_V4, SERVER_V6, TUNN
 use bonding_testkit::wait::{PATIENCE, eventually};
 use bonding_testkit::web::{Web, noise, text};
 use serde_json::Value;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::PROGRAMS;
 use crate::fence::{self, LAN, LAN_HOST, Lan, METADATA, on};
@@ -32,14 +32,14 @@ const BEFORE_RESET: usize = 48 << 10;
 const EVERYWHERE: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT);
 
 /// A figure of the streams in the status of `host`.
-fn figure(bond: &Bond<'_>, host: Host, key: &str) -> anyhow::Result<u64> {
+pub(crate) fn figure(bond: &Bond<'_>, host: Host, key: &str) -> anyhow::Result<u64> {
     let status = bond.status(host)?;
     let figure = status.pointer(&format!("/streams/{key}")).and_then(Value::as_u64);
     figure.with_context(|| format!("no {key}: {status}"))
 }
 
 /// Both sides opened as many streams.
-fn opened(bond: &Bond<'_>, count: u64) -> anyhow::Result<()> {
+pub(crate) fn opened(bond: &Bond<'_>, count: u64) -> anyhow::Result<()> {
     for host in [Host::Client, Host::Server] {
         let opened = figure(bond, host, "opened")?;
         ensure!(opened == count, "the {} opened {opened} streams, not {count}", host.name());
@@ -48,7 +48,7 @@ fn opened(bond: &Bond<'_>, count: u64) -> anyhow::Result<()> {
 }
 
 /// No stream is left open, on both sides.
-fn none_is_open(bond: &Bond<'_>) -> anyhow::Result<()> {
+pub(crate) fn none_is_open(bond: &Bond<'_>) -> anyhow::Result<()> {
     eventually("every stream is over", || {
         for host in [Host::Client, Host::Server] {
             let open = figure(bond, host, "open")?;
@@ -618,6 +618,59 @@ fn greeted_pair(lab: &Lab, listener: &TcpListener) -> anyhow::Result<(TcpStream,
     far.write_all(&got)?;
     near.read_exact(&mut got)?;
     Ok((near, far))
+}
+
+/// A figure of TCP's extensions on the client.
+fn extension(lab: &Lab, name: &str) -> anyhow::Result<u64> {
+    let text = lab.host(Host::Client).run(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))??;
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, figures) = (rows.next().context("no names")?, rows.next().context("no figures")?);
+    let found = names.split(' ').zip(figures.split(' ')).find(|(one, _)| *one == name);
+    Ok(found.with_context(|| format!("no {name}"))?.1.parse()?)
+}
+
+/// TCP Fast Open: bytes in the SYN arrive once, whether the client's kernel takes them from it or
+/// has them sent again; and a SYN with bytes to a closed port is refused.
+pub(crate) fn a_syn_with_data_is_answered(lab: &Lab) -> anyhow::Result<()> {
+    const MSG_FASTOPEN: i32 = 0x2000_0000;
+    let opens = |to: SocketAddr, bytes: &[u8]| {
+        lab.host(Host::Client).run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.send_to_with_flags(bytes, &to.into(), MSG_FASTOPEN)?;
+            let socket = TcpStream::from(socket);
+            patient(&socket)?;
+            io::Result::Ok(socket)
+        })
+    };
+    let bytes = noise(1_000);
+    // Bytes in each SYN, without a cookie; then any listener takes them, too.
+    for (setting, counter) in [("5", "TCPFastOpenActiveFail"), ("1543", "TCPFastOpenActive")] {
+        on(lab, Host::Client, &format!("sysctl -q -w net.ipv4.tcp_fastopen={setting}"))?;
+        let before = extension(lab, counter)?;
+        let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+        let listener = listen(lab.host(Host::Internet), SERVICE)?;
+        let mut near = opens(SERVICE, &bytes)?.with_context(|| format!("fast open {setting}"))?;
+        let (mut far, _) = listener.accept()?;
+        patient(&far)?;
+        near.shutdown(Shutdown::Write)?;
+        let mut got = Vec::new();
+        far.read_to_end(&mut got)?;
+        ensure!(got == bytes, "fast open {setting}: {} of {} bytes, or others", got.len(), bytes.len());
+        far.write_all(b"an answer")?;
+        drop(far);
+        got.clear();
+        near.read_to_end(&mut got)?;
+        ensure!(got == b"an answer", "fast open {setting}: {got:?}");
+        ensure!(extension(lab, counter)? > before, "fast open {setting}: no bytes were in the SYN");
+        opened(&bond, 1)?;
+        drop(listener);
+        let refused = opens(SERVICE, &bytes)?.and_then(|mut socket| socket.read(&mut [0]));
+        let error = refused.err().context("a closed port is connected")?;
+        ensure!(error.kind() == ErrorKind::ConnectionRefused, "fast open {setting}: {error}");
+        none_is_open(&bond)?;
+        bond.stop()?;
+    }
+    Ok(())
 }
 
 /// Connections to ssh's port survive restarts as packets, unless all are to be split.
