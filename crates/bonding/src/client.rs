@@ -2,8 +2,8 @@
 //! server.
 //!
 //! No state of a link is fatal: the client waits for an interface that is missing, and looks names
-//! up again ([`resolve`]). Missing rights, a missing key, a taken device and a second
-//! instance are fatal, with a message that says so.
+//! up again (`resolve`). Missing rights, a missing key, a taken device and a second instance are
+//! fatal, with a message that says so.
 
 mod caps;
 mod capturing;
