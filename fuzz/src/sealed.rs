@@ -218,6 +218,7 @@ impl Peer {
             failed: 0,
             // Seldom more UDP flows.
             flows: (choice >= 0xf0).then_some(WantedFlows { count: choice % 16, is_fixed: choice & 1 != 0 }),
+            retired: 0,
         };
         if let Some((_, heard)) = self.heard.filter(|_| choice & 8 == 0) {
             heartbeat.echo = Some(bonding_proto::wire::heartbeat::Echo {

@@ -85,6 +85,7 @@ pub(crate) mod tests {
     pub(crate) fn link(id: u8, rtt_ms: f64, tx_mbps: f64, capacity_mbps: f64, score: u32) -> LinkStats {
         let rate = |mbps: f64| BitRate::from_bps(format!("{:.0}", mbps * 1e6).parse().unwrap());
         LinkStats {
+            is_retired: false,
             id: LinkId(id),
             state: LinkState::Up,
             path: Some(Path {

@@ -73,6 +73,11 @@ pub enum Event {
         /// How many now.
         to: u8,
     },
+    /// A server's client retired a link.
+    LinkRetired {
+        /// Which.
+        link: LinkId,
+    },
     /// The tunnel's MTU should be this: every link in use carries it, except those that are far too
     /// small.
     TunnelMtu(u16),

@@ -54,6 +54,8 @@ pub struct LinkStats {
     /// The largest IP packet known to pass, in bytes; `None`: a plain link, where it is not
     /// measured.
     pub mtu: Option<u16>,
+    /// No line has this number now: the link is shown to no person.
+    pub is_retired: bool,
     /// UDP flows that the link goes over, as far as they are known to deliver; one as a rule.
     pub flows: u8,
     /// What the link's congestion control sees, and why it sends as fast as it does.

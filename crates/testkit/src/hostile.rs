@@ -405,6 +405,7 @@ impl Hostile {
             streams: false,
             failed: 0,
             flows: None,
+            retired: 0,
         };
         change(&mut heartbeat);
         let bytes = heartbeat.payload_bytes();

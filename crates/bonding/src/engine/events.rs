@@ -61,12 +61,13 @@ const fn kind(event: &Event) -> usize {
         Event::ControlChanged { .. } => 5,
         Event::FlowsChanged { .. } => 6,
         Event::ServerChanged { .. } | Event::Leased => 7,
-        _ => 8,
+        Event::LinkRetired { .. } => 8,
+        _ => 9,
     }
 }
 
 /// How many kinds there are.
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 /// Logs the events of one session: its name in the log, and since when it is connected.
 #[derive(Debug, Clone)]
@@ -160,6 +161,9 @@ impl EventLogger {
                     %peer, link = self.link(*link),
                     "the link sends over {to} UDP flows, was {from}: its carrier limits each"
                 );
+            }
+            Event::LinkRetired { link } => {
+                tracing::info!(%peer, link = self.link(*link), "the client no longer has this link");
             }
             Event::PeerRestarted => tracing::info!(%peer, "the peer has restarted"),
             other => tracing::info!(%peer, ?other, "event"),

@@ -128,7 +128,7 @@ impl Snapshot {
             recovery.fec_recovered += stats.fec_recovered;
             recovery.fec_refused += stats.fec_refused;
             add(&mut streams, &stats.streams);
-            for (index, figures) in stats.links.iter().enumerate() {
+            for (index, figures) in present(stats) {
                 let label = session.links.get(index).cloned().unwrap_or_default();
                 links.push(link(label, figures, server.then(|| session.name.clone())));
             }
@@ -166,18 +166,17 @@ impl Snapshot {
     /// The reports to be logged: one of a client's links, one for each client of a server.
     pub fn reports(&self) -> Vec<String> {
         let of = |session: &SessionSnapshot| {
-            let stats = &session.stats.links;
-            let labels = |index: usize| session.links.get(index).cloned().unwrap_or_default();
+            let label = |index: usize| session.links.get(index).cloned().unwrap_or_default();
+            let (labels, stats): (Vec<LinkLabel>, Vec<&LinkStats>) =
+                present(&session.stats).map(|(index, figures)| (label(index), figures)).unzip();
+            let names: Vec<String> = match self.role {
+                Role::Client => labels.iter().map(LinkLabel::in_report).collect(),
+                Role::Server => labels.into_iter().map(|label| label.name).collect(),
+            };
+            let links = names.iter().map(String::as_str).zip(stats);
             match self.role {
-                Role::Client => {
-                    let labels: Vec<String> =
-                        (0..stats.len()).map(|index| labels(index).in_report()).collect();
-                    link_metrics(labels.iter().map(String::as_str).zip(stats))
-                }
-                Role::Server => {
-                    let names: Vec<String> = (0..stats.len()).map(|index| labels(index).name).collect();
-                    link_statistics(names.iter().map(String::as_str).zip(stats))
-                }
+                Role::Client => link_metrics(links),
+                Role::Server => link_statistics(links),
             }
         };
         self.sessions.iter().map(of).collect()
@@ -204,6 +203,11 @@ impl SessionSnapshot {
             refused: self.refused.filter(|_| !self.stats.connected).map(str::to_owned),
         }
     }
+}
+
+/// The links that have a line, with their places.
+fn present(stats: &SessionStats) -> impl Iterator<Item = (usize, &LinkStats)> {
+    stats.links.iter().enumerate().filter(|(_, link)| !link.is_retired)
 }
 
 /// The peer's address on the first link that it answered on.

@@ -13,14 +13,18 @@
 //! keeps contacting the better servers: a handshake every 5 s, and heartbeats once a server
 //! answers.
 //!
+//! Links come and go while sessions run: each has the same number with every server, and that
+//! number rests before it is another line's.
+//!
 //! All inner packets go over the active session. A switch begins a new session: packets in flight
 //! in the old session are lost, and the inner addresses are those that the new server leases.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::config::{Sending, SessionConfig};
+use crate::config::{LINKS_MAX, LinkConfig, Sending, SessionConfig};
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::crypto::rng::SecretRng;
 use crate::discard::{Discard, DiscardCounts};
@@ -46,6 +50,10 @@ const GRACE: Duration = Duration::from_millis(300);
 /// The bounds of `hold`. Chosen: a second failure within 10 s is likely, after 10 min it is not.
 const HOLD_MIN: Duration = Duration::from_secs(10);
 const HOLD_MAX: Duration = Duration::from_secs(600);
+/// A number is for another line this long after its line was retired: nothing that was sealed for
+/// that one opens any more. Source: the time after which keys are refused
+/// (`session/sealing/keyring.rs`).
+const NUMBER_REST: Duration = Duration::from_secs(180);
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +93,8 @@ pub struct Client {
     opened: u64,
     /// Bytes that each link carried in sessions that have ended.
     past_bytes: Vec<u64>,
+    /// Numbers of links without a line, and since when.
+    retired: BTreeMap<LinkId, Instant>,
     rng: SecretRng,
     /// Time that passed without passing in `now`.
     unseen: Duration,
@@ -122,6 +132,7 @@ impl Client {
             template,
             opened: 0,
             past_bytes: Vec::new(),
+            retired: BTreeMap::new(),
             rng: SecretRng::new(entropy),
             unseen: Duration::ZERO,
             servers: servers.into_iter().map(new_entry).collect(),
@@ -200,6 +211,57 @@ impl Client {
         }
     }
 
+    /// A number for a line that comes; `None`: all are in use, or were lately.
+    pub fn free_number(&self, now: Instant) -> Option<LinkId> {
+        let next = u8::try_from(self.template.links.len()).ok().map(LinkId);
+        let rested =
+            |(id, since): (&LinkId, &Instant)| (now.saturating_since(*since) >= NUMBER_REST).then_some(*id);
+        next.filter(|next| next.index() < LINKS_MAX).or_else(|| self.retired.iter().find_map(rested))
+    }
+
+    /// The link with this number is this line from now on: a number from [`Self::free_number`], or
+    /// that which the same line had before it was retired. `paths`: each server's addresses on it.
+    pub fn set_link(&mut self, id: LinkId, config: LinkConfig, paths: Vec<Vec<Path>>, now: Instant) {
+        let (at, count) = (id.index(), self.template.links.len());
+        match self.template.links.get_mut(at) {
+            Some(known) => known.clone_from(&config),
+            None if at == count && count < LINKS_MAX => self.template.links.push(config.clone()),
+            None => return,
+        }
+        self.retired.remove(&id);
+        let mut paths = paths.into_iter();
+        for entry in &mut self.servers {
+            let paths = paths.next().unwrap_or_default();
+            if let Some(session) = &mut entry.session {
+                let mut known = paths.iter().copied();
+                let (path, alternatives) = (known.next(), known.collect());
+                session.set_link(id, &LinkConfig { path, alternatives, ..config.clone() }, now);
+            }
+            if entry.server.paths.len() <= id.index() {
+                entry.server.paths.resize(id.index() + 1, Vec::new());
+            }
+            if let Some(place) = entry.server.paths.get_mut(id.index()) {
+                *place = paths;
+            }
+        }
+        self.review(now);
+    }
+
+    /// No line has this number any more, with any server. What the link carried goes over others.
+    pub fn retire_link(&mut self, id: LinkId, now: Instant) {
+        if id.index() >= self.template.links.len() {
+            return;
+        }
+        self.retired.insert(id, now);
+        for entry in &mut self.servers {
+            entry.server.paths.get_mut(id.index()).into_iter().for_each(Vec::clear);
+            if let Some(session) = &mut entry.session {
+                session.retire_link(id, now);
+            }
+        }
+        self.review(now);
+    }
+
     /// A link that is down sends to this port of each server from now on, whatever the old one
     /// still answers. Its socket is to be replaced as well ([`SocketEvent::Replaced`]), which sends
     /// something there.
@@ -270,6 +332,9 @@ impl Client {
             sealing.server = entry.server.public_key.unwrap_or(sealing.server);
         }
         let mut session = Session::new(config, now);
+        for id in self.retired.keys() {
+            session.retire_link(*id, now);
+        }
         session.set_full(self.full);
         session.set_trace(self.trace);
         if !self.unseen.is_zero() {

@@ -381,3 +381,33 @@ fn a_server_that_moved_is_found_at_its_new_address() {
     assert!(world.client.session().is_some_and(Session::is_connected));
     assert_eq!(world.switches, []);
 }
+
+#[test]
+fn a_number_rests_before_it_is_another_lines_and_32_are_all() {
+    let start = Instant::from_nanos(1_000_000_000);
+    let mut client = client(start);
+    let config = client.template.links[0].clone();
+    let add = |client: &mut Client, now| {
+        let id = client.free_number(now)?;
+        let path = Path { socket: SocketId(id.0), remote: server_address(0), local: None };
+        client.set_link(id, config.clone(), vec![vec![path], Vec::new()], now);
+        Some(id.0)
+    };
+    assert_eq!(add(&mut client, start), Some(1));
+    client.retire_link(LinkId(1), start);
+    assert!(!client.has_path(LinkId(1)));
+    for id in 2..32 {
+        assert_eq!(add(&mut client, start), Some(id), "a fresh number before one that was used");
+    }
+    let rested = start + NUMBER_REST;
+    assert_eq!(add(&mut client, start + Duration::from_secs(179)), None);
+    assert_eq!(add(&mut client, rested), Some(1));
+    assert!(client.has_path(LinkId(1)));
+    assert_eq!(add(&mut client, rested + NUMBER_REST), None, "32 are in use");
+    // A session with another server begins with the same numbers.
+    client.retire_link(LinkId(4), rested);
+    client.open(1, rested);
+    let other = client.servers[1].session.as_ref().unwrap().stats(rested);
+    let retired: Vec<u8> = other.links.iter().filter(|link| link.is_retired).map(|link| link.id.0).collect();
+    assert_eq!((other.links.len(), retired), (32, vec![4]));
+}

@@ -334,6 +334,12 @@ impl Heartbeats {
         now.saturating_since(next.sent_at + rtt + gap * 2 + OVERDUE_SLACK)
     }
 
+    /// The link's number is another line's: nothing that was heard counts for it. The numbers of
+    /// what is sent go on.
+    pub(super) fn renew(&mut self, due_at: Option<Instant>) {
+        *self = Self { sent: self.sent, ..Self::new(due_at) };
+    }
+
     /// The peer's counters and its clock begin anew.
     pub(super) const fn on_peer_restart(&mut self) {
         self.received = None;

@@ -94,7 +94,7 @@ pub struct Link {
 impl Link {
     /// A link without proof. Heartbeats start at once where the path is known.
     pub fn new(id: LinkId, role: Role, config: &LinkConfig, interval: Duration, now: Instant) -> Self {
-        let profile = Profile::new(id, role, config, interval);
+        let profile = Profile::new(id, role, config, interval, now);
         let mut link = Self {
             path: LinkPath::new(role, config),
             liveness: Liveness::new(profile.rhythm()),
@@ -113,7 +113,35 @@ impl Link {
         link
     }
 
+    /// The number is another line's from now on, which is not proven: what was known of the line
+    /// before says nothing about it. What both ends count goes on: datagrams, and the numbers of
+    /// heartbeats. To be called when the link is down, and what it carried goes over others.
+    pub fn renew(&mut self, config: &LinkConfig, now: Instant) {
+        let (id, role, interval) = (self.id(), self.profile.role(), self.profile.interval());
+        let Self { mut heartbeats, mut deliveries, traffic, .. } =
+            std::mem::replace(self, Self::new(id, role, config, interval, now));
+        heartbeats.renew(config.path.map(|_| now));
+        deliveries.renew();
+        (self.heartbeats, self.deliveries, self.traffic) = (heartbeats, deliveries, traffic);
+    }
+
+    /// No line has this number from now on: the link sends nothing.
+    pub fn retire(&mut self, config: &LinkConfig, now: Instant) {
+        self.renew(config, now);
+        self.profile.set_retired(true);
+    }
+
     // What the link is.
+
+    /// No line has this number.
+    pub const fn is_retired(&self) -> bool {
+        self.profile.is_retired()
+    }
+
+    /// A server hears its client on the link again.
+    pub const fn on_heard(&mut self) {
+        self.profile.set_retired(false);
+    }
 
     /// Which link this is.
     pub const fn id(&self) -> LinkId {
@@ -459,6 +487,7 @@ impl Link {
             streams: false,
             failed: 0,
             flows: self.wanted_flows(),
+            retired: 0,
         };
         (self.heartbeats.on_sent(logged, interval), heartbeat)
     }
@@ -502,6 +531,10 @@ impl Link {
     fn on_echo(&mut self, echo: &Echo, peer_stamp_us: u64, now: Instant) -> Result<(), Discard> {
         let elapsed_us = now.as_micros().checked_sub(echo.stamp_us).ok_or(Discard::HeartbeatMalformed)?;
         let rtt_us = elapsed_us.checked_sub(u64::from(echo.delay_us)).ok_or(Discard::HeartbeatMalformed)?;
+        if echo.stamp_us < self.profile.since().as_micros() {
+            // It went over the line that had this number before.
+            return Ok(());
+        }
         self.liveness.indirect.on_answer();
         self.on_proof(Instant::from_nanos(echo.stamp_us.saturating_mul(1_000)), now);
         let arrived_us = peer_stamp_us.saturating_sub(u64::from(echo.delay_us));
@@ -836,6 +869,7 @@ impl Link {
             mtu: self.path.mtu(),
             flows: self.live_flows(),
             control: self.congestion.stats(now),
+            is_retired: self.is_retired(),
         }
     }
 

@@ -30,13 +30,23 @@ pub(super) struct Profile {
     link_role: LinkRole,
     rx_ceiling: Option<BitRate>,
     peer_resends: bool,
+    /// No line has this number.
+    is_retired: bool,
+    /// Since when the number is this line's.
+    since: Instant,
     /// The changes of role so far would have come by this time at their usual distance.
     role_paid_at: Instant,
 }
 
 impl Profile {
     /// `interval`: the usual distance of two heartbeats.
-    pub(super) const fn new(id: LinkId, role: Role, config: &LinkConfig, interval: Duration) -> Self {
+    pub(super) const fn new(
+        id: LinkId,
+        role: Role,
+        config: &LinkConfig,
+        interval: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             role,
@@ -46,8 +56,28 @@ impl Profile {
             link_role: config.role,
             rx_ceiling: config.rx_rate,
             peer_resends: false,
+            is_retired: false,
+            since: now,
             role_paid_at: Instant::ZERO,
         }
+    }
+
+    pub(super) const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// No line has this number.
+    pub(super) const fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
+    pub(super) const fn set_retired(&mut self, is_retired: bool) {
+        self.is_retired = is_retired;
+    }
+
+    /// Since when the number is this line's.
+    pub(super) const fn since(&self) -> Instant {
+        self.since
     }
 
     pub(super) const fn security(&self) -> Security {

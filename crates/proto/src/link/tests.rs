@@ -80,6 +80,7 @@ fn a_sealed_link_without_a_path_waits_for_one() {
         streams: false,
         failed: 0,
         flows: None,
+        retired: 0,
     };
     link.follow((UdpFlow::FIRST, path), true, 100, || [1; CHALLENGE_BYTES], ms(0));
     link.on_peer_restart(ms(0));

@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::peer::Peer;
 use super::redundancy::Redundancy;
 use super::sealing::{OpenedDatagram, Sealing, Shown};
-use crate::config::{Security, Sending, SessionConfig};
+use crate::config::{LinkConfig, Security, Sending, SessionConfig};
 use crate::crypto::aead::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::discard::Discard;
@@ -297,6 +297,34 @@ impl Session {
     pub fn set_link_role(&mut self, link: LinkId, role: LinkRole, now: Instant) {
         self.links.set_role(link, role, now);
         self.settle_changes(now);
+    }
+
+    /// A client's link with this number is this line from now on: a number that had none, or the
+    /// next one, or one whose line is retired. At most [`crate::config::LINKS_MAX`].
+    pub fn set_link(&mut self, id: LinkId, config: &LinkConfig, now: Instant) {
+        self.links.set(id, config, now);
+        self.settle_changes(now);
+        // Where no other link is proven a handshake goes over it at once.
+        self.sealing.on_carrier_found(id, &self.links, now);
+    }
+
+    /// No line has this number any more: what the link carried goes over others, and the peer
+    /// forgets it. A number is for another line only when no datagram that was sealed for this one
+    /// opens any more ([`crate::client::Client::free_number`]).
+    pub fn retire_link(&mut self, id: LinkId, now: Instant) {
+        self.links.give_up(id, now);
+        // Before it is forgotten what the link carried.
+        self.settle_changes(now);
+        self.links.retire(id, now);
+        self.settle_changes(now);
+    }
+
+    /// The client retired these links, a bit each.
+    fn on_peer_retired(&mut self, retired: u32, now: Instant) {
+        while let Some(link) = self.links.newly_retired(retired) {
+            self.retire_link(link, now);
+            self.events.push(Event::LinkRetired { link });
+        }
     }
 
     /// These of the driver's sockets take no more.
@@ -595,12 +623,15 @@ impl Session {
         }
         let peer = self.peer.over_mut(security);
         peer.on_heartbeat(heartbeat);
-        let failed = peer.newly_failed(heartbeat);
+        let told = peer.told(heartbeat);
         if let Some(path) = self.links.on_heartbeat(id, (seq_num, heartbeat), path, self.epoch, now)? {
             self.events.push(Event::PathChanged { link: id, path });
         }
         self.events.extend(self.links.take_control_change(id));
-        self.links.on_peer_failures(failed, security, now);
+        self.links.on_peer_failures(told.newly_failed, security, now);
+        if told.retired != 0 && security == Security::Sealed {
+            self.on_peer_retired(told.retired, now);
+        }
         self.trace_figures(id, now);
         Ok(())
     }

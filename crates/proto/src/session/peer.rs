@@ -55,6 +55,15 @@ impl Peer {
     }
 }
 
+/// What a heartbeat says of a session's links, a bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ToldLinks {
+    /// They failed, and had not failed before.
+    pub(super) newly_failed: u32,
+    /// The peer retired them.
+    pub(super) retired: u32,
+}
+
 /// What is known of the peer over links of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Run {
@@ -131,14 +140,14 @@ impl Run {
         self.streams = heartbeat.streams;
     }
 
-    /// The links that failed according to this heartbeat and had not failed before, a bit each.
-    /// Heartbeats come over all links: one that was overtaken by a later one tells nothing.
-    pub(super) const fn newly_failed(&mut self, heartbeat: &Heartbeat) -> u32 {
+    /// What this heartbeat says of the links. Heartbeats come over all links: one that was
+    /// overtaken by a later one tells nothing.
+    pub(super) fn told(&mut self, heartbeat: &Heartbeat) -> ToldLinks {
         let (known, said_at) = self.failed;
         if heartbeat.stamp_us < said_at {
-            return 0;
+            return ToldLinks::default();
         }
         self.failed = (heartbeat.failed, heartbeat.stamp_us);
-        heartbeat.failed & !known
+        ToldLinks { newly_failed: heartbeat.failed & !known, retired: heartbeat.retired }
     }
 }

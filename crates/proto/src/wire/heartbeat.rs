@@ -15,8 +15,10 @@
 //! 60  failed             4 B   links that the sender counts as failed: bit 0 is link 0;
 //!                              absent if no link has failed and no flows are wanted
 //! 64  flows              1 B   UDP flows of this link that the sender asks for: bits 0-3 how many,
-//!                              bit 7: the peer is to use as many; absent where the sender does not
-//!                              ask
+//!                              bit 7: the peer is to use as many; 0 or absent where the sender
+//!                              does not ask
+//! 65  retired            4 B   links that the sender retired: bit 0 is link 0; absent if there are
+//!                              none
 //! ```
 //! RTT = now − echo stamp − echo delay. The one-way delays contain the clock offset, which is the
 //! same on all links: forward = (stamp − echo delay) − echo stamp, backward = now − stamp. Loss of
@@ -35,6 +37,8 @@ pub const HEARTBEAT_BYTES: u16 = 60;
 pub const HEARTBEAT_FAILED_BYTES: u16 = 64;
 /// Bytes of the payload that asks for UDP flows.
 pub const HEARTBEAT_FLOWS_BYTES: u16 = 65;
+/// Bytes of the payload that tells of retired links.
+pub const HEARTBEAT_RETIRED_BYTES: u16 = 69;
 
 const VERSION: u8 = 1;
 const FLAG_ECHO: u8 = 0x01;
@@ -116,16 +120,14 @@ pub struct Heartbeat {
     pub failed: u32,
     /// UDP flows of the link that the sender asks for.
     pub flows: Option<WantedFlows>,
+    /// The session's links that the sender retired, one bit for each.
+    pub retired: u32,
 }
 
 impl Heartbeat {
     /// Bytes of the payload.
     pub const fn payload_bytes(&self) -> u16 {
-        match (self.failed, self.flows) {
-            (_, Some(_)) => HEARTBEAT_FLOWS_BYTES,
-            (0, None) => HEARTBEAT_BYTES,
-            (_, None) => HEARTBEAT_FAILED_BYTES,
-        }
+        payload_bytes(self.failed, self.flows.is_some(), self.retired)
     }
 
     /// Appends the payload.
@@ -167,10 +169,15 @@ impl Heartbeat {
         buf.extend_from_slice(&echo.sent.to_be_bytes());
         buf.extend_from_slice(&echo.received.to_be_bytes());
         buf.extend_from_slice(&ceiling.to_be_bytes());
-        if self.failed != 0 || self.flows.is_some() {
+        if self.failed != 0 || self.flows.is_some() || self.retired != 0 {
             buf.extend_from_slice(&self.failed.to_be_bytes());
         }
-        buf.extend(self.flows.map(WantedFlows::to_byte));
+        if self.flows.is_some() || self.retired != 0 {
+            buf.push(self.flows.map_or(0, WantedFlows::to_byte));
+        }
+        if self.retired != 0 {
+            buf.extend_from_slice(&self.retired.to_be_bytes());
+        }
     }
 
     /// Reads the payload.
@@ -213,7 +220,19 @@ impl Heartbeat {
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
             flows: reader.take().ok().and_then(|[flows]| WantedFlows::of_byte(flows)),
+            retired: reader.take().map_or(0, u32::from_be_bytes),
         })
+    }
+}
+
+/// Bytes of the payload of a heartbeat that tells of these failed and retired links, and asks for
+/// flows or does not.
+pub const fn payload_bytes(failed: u32, asks_for_flows: bool, retired: u32) -> u16 {
+    match (failed, asks_for_flows, retired) {
+        (0, false, 0) => HEARTBEAT_BYTES,
+        (_, false, 0) => HEARTBEAT_FAILED_BYTES,
+        (_, true, 0) => HEARTBEAT_FLOWS_BYTES,
+        (_, _, _) => HEARTBEAT_RETIRED_BYTES,
     }
 }
 
@@ -259,6 +278,7 @@ mod tests {
             streams: true,
             failed: 0x0000_0102,
             flows: None,
+            retired: 0,
         }
     }
 
@@ -328,11 +348,31 @@ mod tests {
     }
 
     #[test]
+    fn retired_links_are_told_where_there_are_any() {
+        for flows in [None, Some(WantedFlows { count: 3, is_fixed: false })] {
+            let (mut buf, told) = (Vec::new(), Heartbeat { flows, retired: 0x8000_0001, ..sample() });
+            told.put(&mut buf);
+            assert_eq!((buf.len(), told.payload_bytes()), (69, 69));
+            assert_eq!(buf[64..], [if flows.is_some() { 3 } else { 0 }, 0x80, 0, 0, 1]);
+            assert_eq!(Heartbeat::parse(&buf), Ok(told));
+            // As an earlier version reads it, and one that was cut.
+            for cut in 65..69 {
+                assert_eq!(Heartbeat::parse(&buf[..cut]), Ok(Heartbeat { retired: 0, ..told }));
+            }
+        }
+    }
+
+    #[test]
     fn a_longer_payload_is_read_and_a_shorter_or_foreign_one_refused() {
         let mut buf = Vec::new();
         sample().put(&mut buf);
-        buf.extend([0, 0xff]);
+        buf.push(0);
         assert_eq!(Heartbeat::parse(&buf), Ok(sample()));
+        let full = Heartbeat { retired: 1, ..sample() };
+        let mut longer = Vec::new();
+        full.put(&mut longer);
+        longer.extend([0, 0xff]);
+        assert_eq!(Heartbeat::parse(&longer), Ok(full));
         for cut in 0..60 {
             assert_eq!(Heartbeat::parse(&buf[..cut]), Err(Discard::HeartbeatMalformed));
         }

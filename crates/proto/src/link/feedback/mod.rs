@@ -88,6 +88,14 @@ impl Deliveries {
         }
     }
 
+    /// The link's number is another line's: what became of what the line before carried says
+    /// nothing about it. Counters, and datagrams' numbers, go on.
+    pub(super) fn renew(&mut self) {
+        let mut log = std::mem::take(&mut self.log);
+        log.clear();
+        *self = Self { log, ..Self::new() };
+    }
+
     /// Whether data was sent within `lately`.
     pub(super) fn sent_data(&self, lately: Duration, now: Instant) -> bool {
         self.data_at.is_some_and(|at| now.saturating_since(at) < lately)

@@ -24,7 +24,7 @@ pub(super) use self::delays::ReceiveDelays;
 use self::new_links::NewLinks;
 use self::silence::SilenceChecks;
 use self::views::Views;
-use crate::config::{LINKS_MAX, Role, Security, SessionConfig};
+use crate::config::{LINKS_MAX, LinkConfig, Role, Security, SessionConfig};
 use crate::discard::Discard;
 use crate::event::{Event, SocketEvent};
 use crate::link::{Link, Outgoing};
@@ -159,10 +159,28 @@ impl LinkTable {
         self.links.iter().any(is_in_use)
     }
 
-    /// The links that failed, a bit each.
+    /// The links that failed, a bit each. An earlier version of the peer knows no retired ones.
     pub(super) fn failed(&self) -> u32 {
         let failed = self.links.iter().filter(|link| link.liveness().has_failed());
-        failed.fold(0, |bits, link| bits | 1_u32.checked_shl(u32::from(link.id().0)).unwrap_or(0))
+        bits(failed) | self.retired()
+    }
+
+    /// The sealed links that a client retired, a bit each.
+    pub(super) fn retired(&self) -> u32 {
+        match self.new_links.role {
+            Role::Client => bits(self.sealed().filter(|link| link.is_retired())),
+            Role::Server => 0,
+        }
+    }
+
+    /// One of the sealed links that a server's client retired, a bit each, and that this side did
+    /// not retire yet.
+    pub(super) fn newly_retired(&self, retired: u32) -> Option<LinkId> {
+        if self.new_links.role == Role::Client {
+            return None;
+        }
+        let mut sealed = self.sealed().filter(|link| !link.is_retired());
+        sealed.find(|link| bits(std::iter::once(*link)) & retired != 0).map(Link::id)
     }
 
     /// Bytes of packets kept to be sent again.
@@ -338,6 +356,35 @@ impl LinkTable {
         self.changes.add(Impact::RATES);
     }
 
+    /// A client's link with this number is this line from now on.
+    pub(super) fn set(&mut self, id: LinkId, config: &LinkConfig, now: Instant) {
+        self.has_plain |= config.security == Security::Plain;
+        let (at, count) = (id.index(), self.links.len());
+        match self.links.get_mut(at) {
+            Some(link) => link.renew(config, now),
+            None if at == count && count < LINKS_MAX => {
+                self.links.reserve_exact(1);
+                self.links.push(self.new_links.make_as(at, config, now));
+            }
+            None => return,
+        }
+        self.changes.add(Impact::ALL);
+    }
+
+    /// The link is not to be used any more, whatever it did so far.
+    pub(super) fn give_up(&mut self, id: LinkId, now: Instant) {
+        self.update(id, now, |link| link.on_carrier(false, now));
+    }
+
+    /// No line has this number from now on; the link was given up.
+    pub(super) fn retire(&mut self, id: LinkId, now: Instant) {
+        let blank = self.new_links.blank(id.index());
+        if let Some(link) = self.links.get_mut(id.index()) {
+            link.retire(&LinkConfig { security: link.security(), ..blank }, now);
+            self.changes.add(Impact::ALL);
+        }
+    }
+
     /// A server adds its client's links when a datagram of them authenticates.
     pub(super) fn ensure_link(&mut self, id: LinkId, now: Instant) {
         let is_server = self.new_links.role == Role::Server;
@@ -465,6 +512,9 @@ impl LinkTable {
             Role::Client => link.state() == LinkState::Down && is_newest && link.path_mut().adopt(path),
             Role::Server => link.follow((flow, path), is_newest, bytes, token, now),
         };
+        if role == Role::Server {
+            link.on_heard();
+        }
         link.on_datagram(bytes, now);
         if moved && known && role == Role::Server {
             // What may be sent to a path depends on whether it is trusted.
@@ -558,7 +608,7 @@ impl LinkTable {
 
     /// Whether every link is sealed.
     pub(super) fn are_sealed(&self) -> bool {
-        self.links.iter().all(|link| link.security() == Security::Sealed)
+        self.links.iter().all(|link| link.security() == Security::Sealed || link.is_retired())
     }
 
     /// The longest round trip of the links in use, and how many bytes keep all of them busy until
@@ -593,6 +643,11 @@ impl LinkTable {
     pub(super) const fn delays(&self) -> &ReceiveDelays {
         &self.delays
     }
+}
+
+/// A bit for each link.
+fn bits<'a>(links: impl Iterator<Item = &'a Link>) -> u32 {
+    links.fold(0, |bits, link| bits | 1_u32.checked_shl(u32::from(link.id().0)).unwrap_or(0))
 }
 
 /// Whether packets may go over the link.

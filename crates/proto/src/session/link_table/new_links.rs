@@ -1,4 +1,5 @@
-//! How a server adds links of its client, which it learns of from what authenticates.
+//! What links are made from that come while the session runs: a server's, which it learns of from
+//! what authenticates, and a client's, which its driver adds.
 
 use std::time::Duration;
 
@@ -31,7 +32,18 @@ impl NewLinks {
 
     /// The sealed link with this number.
     pub(super) fn make(&self, number: usize, now: Instant) -> Link {
-        let config = LinkConfig {
+        self.make_as(number, &self.blank(number), now)
+    }
+
+    /// The link with this number, as configured.
+    pub(super) fn make_as(&self, number: usize, config: &LinkConfig, now: Instant) -> Link {
+        let id = LinkId(u8::try_from(number).unwrap_or(u8::MAX));
+        Link::new(id, self.role, config, self.heartbeat_interval, now)
+    }
+
+    /// A sealed link of which nothing is known.
+    pub(super) fn blank(&self, number: usize) -> LinkConfig {
+        LinkConfig {
             security: Security::Sealed,
             priority: 1,
             role: LinkRole::Primary,
@@ -41,8 +53,6 @@ impl NewLinks {
             path: None,
             flows: UdpFlows::Auto,
             alternatives: Vec::new(),
-        };
-        let id = LinkId(u8::try_from(number).unwrap_or(u8::MAX));
-        Link::new(id, self.role, &config, self.heartbeat_interval, now)
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::session::writer::{DatagramWriter, begin_datagram, finish_control, ove
 use crate::time::Instant;
 use crate::view::{LinkRole, LinkState};
 use crate::wire::feedback::{self, FRAMES_MAX, Feedback};
-use crate::wire::heartbeat::{HEARTBEAT_BYTES, HEARTBEAT_FAILED_BYTES, HEARTBEAT_FLOWS_BYTES};
+use crate::wire::heartbeat::payload_bytes;
 use crate::wire::{self, FRAME_HEADER_BYTES, Kind, Modifiers};
 
 /// What every heartbeat of a session says.
@@ -83,7 +83,7 @@ fn control(writer: &mut DatagramWriter<'_>) -> Option<Transmit> {
 
 fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Transmit> {
     let can_seal = writer.can_seal();
-    let failed = writer.links.failed();
+    let (failed, retired) = (writer.links.failed(), writer.links.retired());
     let DatagramWriter { buf, links, keyring, now, .. } = writer;
     for link in links.iter_mut() {
         let due = link.heartbeats().due_at().is_some_and(|at| at <= *now);
@@ -93,11 +93,9 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
         }
         let Some(Destination { path, flow }) = link.heartbeat_destination(*now) else { continue };
         let start = buf.len();
-        let payload = match (failed, link.wanted_flows()) {
-            (_, Some(_)) => HEARTBEAT_FLOWS_BYTES,
-            (0, None) => HEARTBEAT_BYTES,
-            (_, None) => HEARTBEAT_FAILED_BYTES,
-        };
+        // Plain links say nothing of it: their heartbeats are not authenticated.
+        let retired = if link.security() == Security::Sealed { retired } else { 0 };
+        let payload = payload_bytes(failed, link.wanted_flows().is_some(), retired);
         let bytes = overhead(link.security()) + usize::from(payload);
         if !link.path_mut().try_spend(flow, bytes) {
             link.skip_heartbeat(*now);
@@ -108,6 +106,7 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
         heartbeat.resends = greeting.resends && link.security() == Security::Sealed;
         heartbeat.streams = greeting.streams && link.security() == Security::Sealed;
         heartbeat.failed = failed;
+        heartbeat.retired = retired;
         let peer_epoch = match link.security() {
             Security::Sealed => greeting.sealed_epoch,
             Security::Plain => greeting.plain_epoch,

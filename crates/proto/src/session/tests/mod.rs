@@ -2,6 +2,7 @@
 //! and its server's endpoint.
 
 mod classes;
+mod coming;
 mod copies;
 mod exchange;
 mod flows;
@@ -34,6 +35,7 @@ use crate::event::{Event, SocketEvent};
 use crate::handshake::{Claim, Hello, Initiator, InvitationKey, Outcome, Refusal, Stamp};
 use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, UdpFlow};
+use crate::stats::SessionStats;
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::units::BitRate;

@@ -573,6 +573,7 @@ fn a_server_neither_spins_nor_forgets_a_path_for_a_heartbeat_of_another_run() {
         rx_ceiling: None,
         failed: 0,
         flows: None,
+        retired: 0,
     };
     wire::put_frame_header(&mut frames, 1, Kind::Heartbeat, Modifiers::NONE, HEARTBEAT_BYTES);
     heartbeat.put(&mut frames);

@@ -40,6 +40,7 @@ pub(super) fn heartbeat(epoch: u32, now: Instant) -> Heartbeat {
         streams: false,
         failed: 0,
         flows: None,
+        retired: 0,
     }
 }
 
