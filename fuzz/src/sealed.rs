@@ -215,6 +215,7 @@ impl Peer {
             partial: false,
             indirect_feedback: true,
             streams: true,
+            figures: true,
             failed: 0,
             // Seldom more UDP flows.
             flows: (choice >= 0xf0).then_some(WantedFlows { count: choice % 16, is_fixed: choice & 1 != 0 }),

@@ -11,6 +11,8 @@ use bonding_proto::limits::LOSSY_PERMILLE;
 use bonding_proto::stats::LinkStats;
 use bonding_proto::view::{LinkRole, LinkState};
 
+use crate::status::LinkLabel;
+
 /// The one word for a link's condition, the most serious first: `DOWN`, `SUSPECT`, `LOSSY`,
 /// `SATURATED`, `BACKUP`, `OK`.
 pub fn state_word(link: &LinkStats) -> &'static str {
@@ -24,8 +26,8 @@ pub fn state_word(link: &LinkStats) -> &'static str {
     }
 }
 
-/// A client's report: each link with its label, which is its local address, else its name.
-pub fn link_metrics<'a>(links: impl Iterator<Item = (&'a str, &'a LinkStats)>) -> String {
+/// A client's report: each link by its local address, else its name, and at the end by its name.
+pub fn link_metrics<'a>(links: impl Iterator<Item = (&'a LinkLabel, &'a LinkStats)>) -> String {
     let mut text = String::from("=== Link Metrics ===");
     for (label, link) in links {
         let rtt = link.rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{:.1}ms", millis(rtt)));
@@ -41,24 +43,31 @@ pub fn link_metrics<'a>(links: impl Iterator<Item = (&'a str, &'a LinkStats)>) -
         let (id, score, state) = (link.id.index(), link.score, state_word(link));
         append(
             &mut text,
-            format_args!("\n  Link{id} ({label}) - RTT: {rtt}, BW: {bandwidth}, Score: {score}, {state}"),
+            format_args!(
+                "\n  Link{id} ({}) - RTT: {rtt}, BW: {bandwidth}, Score: {score}, {state}, Link: {}",
+                label.in_report(),
+                label.name
+            ),
         );
     }
     text
 }
 
-/// A server's report of one client: each link with its label, which stands in until the remote is
-/// known.
-pub fn link_statistics<'a>(links: impl Iterator<Item = (&'a str, &'a LinkStats)>) -> String {
+/// A server's report of one client: each link by its remote, else its name, and at the end by its
+/// name.
+pub fn link_statistics<'a>(
+    client: &str,
+    links: impl Iterator<Item = (&'a LinkLabel, &'a LinkStats)>,
+) -> String {
     let mut text = String::from("=== Link Statistics ===");
     for (label, link) in links {
-        let remote = link.path.map_or_else(|| label.to_owned(), |path| path.remote.to_string());
+        let remote = link.path.map_or_else(|| label.name.clone(), |path| path.remote.to_string());
         let rtt = link.rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{:.0}ms", millis(rtt)));
         append(
             &mut text,
             format_args!(
-                "\n  {remote} - Packets: {}, Bytes: {}, Last seq: {}, RTT: {rtt}",
-                link.rx_packets, link.rx_bytes, link.last_seq
+                "\n  {remote} - Packets: {}, Bytes: {}, Last seq: {}, RTT: {rtt}, Client: {client}, Link: {}",
+                link.rx_packets, link.rx_bytes, link.last_seq, label.name
             ),
         );
     }
@@ -113,18 +122,27 @@ pub(crate) mod tests {
             mtu: Some(1_492),
             flows: 1,
             control: ControlStats::default(),
+            peer: None,
+        }
+    }
+
+    fn label(name: &str, local: Option<&str>) -> LinkLabel {
+        LinkLabel {
+            name: name.to_owned(),
+            local: local.map(|local| local.parse().unwrap()),
+            ..LinkLabel::default()
         }
     }
 
     #[test]
     fn the_client_report_has_the_documented_lines() {
         let links = [link(0, 22.5, 8.2, 10.0, 1_225), link(1, 78.3, 45.1, 70.0, 2_783)];
-        let labels = ["10.200.0.1", "10.200.1.1"];
+        let labels = [label("adsl", Some("10.200.0.1")), label("sat1", Some("10.200.1.1"))];
         assert_eq!(
-            link_metrics(labels.into_iter().zip(&links)),
+            link_metrics(labels.iter().zip(&links)),
             "=== Link Metrics ===\n\
-             \x20 Link0 (10.200.0.1) - RTT: 22.5ms, BW: 8.2/10.0 Mbps (82%), Score: 1225, SATURATED\n\
-             \x20 Link1 (10.200.1.1) - RTT: 78.3ms, BW: 45.1/70.0 Mbps (64%), Score: 2783, OK"
+             \x20 Link0 (10.200.0.1) - RTT: 22.5ms, BW: 8.2/10.0 Mbps (82%), Score: 1225, SATURATED, Link: adsl\n\
+             \x20 Link1 (10.200.1.1) - RTT: 78.3ms, BW: 45.1/70.0 Mbps (64%), Score: 2783, OK, Link: sat1"
         );
     }
 
@@ -132,9 +150,9 @@ pub(crate) mod tests {
     fn the_server_report_has_the_documented_lines() {
         let links = [link(0, 22.0, 8.2, 10.0, 1_225)];
         assert_eq!(
-            link_statistics(["adsl"].into_iter().zip(&links)),
+            link_statistics("home", [label("adsl", None)].iter().zip(&links)),
             "=== Link Statistics ===\n\
-             \x20 10.200.0.1:54321 - Packets: 15234, Bytes: 18432156, Last seq: 15234, RTT: 22ms"
+             \x20 10.200.0.1:54321 - Packets: 15234, Bytes: 18432156, Last seq: 15234, RTT: 22ms, Client: home, Link: adsl"
         );
     }
 
@@ -143,13 +161,12 @@ pub(crate) mod tests {
         let mut unknown = link(3, 0.0, 0.0, 1.0, 1_000);
         (unknown.rtt, unknown.capacity, unknown.path, unknown.state) = (None, None, None, LinkState::Down);
         assert!(
-            link_metrics([("wg3", &unknown)].into_iter())
-                .ends_with("\n  Link3 (wg3) - RTT: -, BW: 0.0 Mbps, Score: 1000, DOWN")
+            link_metrics([(&label("wg3", None), &unknown)].into_iter())
+                .ends_with("\n  Link3 (wg3) - RTT: -, BW: 0.0 Mbps, Score: 1000, DOWN, Link: wg3")
         );
-        assert!(
-            link_statistics([("lte", &unknown)].into_iter())
-                .ends_with("\n  lte - Packets: 15234, Bytes: 18432156, Last seq: 15234, RTT: -")
-        );
+        assert!(link_statistics("van", [(&label("lte", None), &unknown)].into_iter()).ends_with(
+            "\n  lte - Packets: 15234, Bytes: 18432156, Last seq: 15234, RTT: -, Client: van, Link: lte"
+        ));
     }
 
     #[test]

@@ -60,6 +60,26 @@ pub struct LinkStats {
     pub flows: u8,
     /// What the link's congestion control sees, and why it sends as fast as it does.
     pub control: ControlStats,
+    /// What the peer told lately of its own sending over the link; `None`: a plain link, or an
+    /// older peer.
+    pub peer: Option<PeerStats>,
+}
+
+/// What the peer of a link knows of what it sends. It is as true as the peer is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PeerStats {
+    /// How long ago the peer told this.
+    pub told_ago: Duration,
+    /// The phase of its congestion control; `None`: one that this version does not know.
+    pub phase: Option<PhaseKind>,
+    /// Share of the datagrams that it sent lately which did not arrive, permille.
+    pub loss_permille: u16,
+    /// The rate that it sent lately.
+    pub tx_rate: BitRate,
+    /// The rate that the link carries from there, where known.
+    pub capacity: Option<BitRate>,
+    /// The queue that its newest acknowledged datagram met.
+    pub queue: Duration,
 }
 
 /// What the congestion control of one link knows of the direction of sending.
@@ -104,6 +124,25 @@ impl PhaseKind {
             Self::Startup => "startup",
             Self::Steady => "steady",
             Self::Competing => "competing",
+        }
+    }
+
+    /// The number on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Startup => 0,
+            Self::Steady => 1,
+            Self::Competing => 2,
+        }
+    }
+
+    /// The phase with this number; `None`: one of a later version.
+    pub const fn of_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Startup),
+            1 => Some(Self::Steady),
+            2 => Some(Self::Competing),
+            _ => None,
         }
     }
 }

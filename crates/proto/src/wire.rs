@@ -7,6 +7,7 @@
 pub mod control;
 pub mod exchange;
 pub mod feedback;
+pub mod figures;
 pub mod heartbeat;
 pub mod sealed;
 pub mod stream;

@@ -403,6 +403,7 @@ impl Hostile {
             partial: true,
             indirect_feedback: true,
             streams: false,
+            figures: true,
             failed: 0,
             flows: None,
             retired: 0,

@@ -16,6 +16,7 @@ const NAME_COLUMNS: usize = 16;
 pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
     let mut text = heading(status, now, style);
     text.push_str(&status.routing.as_ref().map(routing).unwrap_or_default());
+    text.push_str(&sentence(&status.summary, 0));
     text.push('\n');
     match status.role {
         Role::Client => text.push_str(&links(&status.links.iter().collect::<Vec<_>>(), style)),
@@ -67,9 +68,15 @@ fn clients(status: &Status, now: SystemTime, style: Style) -> String {
         parts.extend(session(&client.session, now, style));
         let links_of: Vec<&Link> =
             status.links.iter().filter(|link| link.client.as_ref() == Some(&client.name)).collect();
-        wrap(&parts, BETWEEN, 0) + &links(&links_of, style)
+        wrap(&parts, BETWEEN, 0) + &sentence(&client.summary, 2) + &links(&links_of, style)
     };
     status.clients.iter().map(of).collect::<Vec<_>>().join("\n")
+}
+
+/// The sentence that says whether it bonds, unless there is none.
+fn sentence(summary: &str, indent: usize) -> String {
+    let parts: Vec<String> = summary.split("; ").map(str::to_owned).collect();
+    if summary.is_empty() { String::new() } else { wrap(&parts, "; ", indent) }
 }
 
 /// Counters of the bond as a whole.
@@ -187,15 +194,17 @@ fn links(links: &[&Link], style: Style) -> String {
         ("LINK", Align::Left),
         ("STATE", Align::Left),
         ("RTT", Align::Right),
+        ("SENDS Mbit/s", Align::Right),
         ("LOSS", Align::Right),
-        ("SENDS", Align::Right),
-        ("OF", Align::Right),
         ("RECEIVES", Align::Right),
-        ("Mbit/s", Align::Left),
+        ("LOSS", Align::Right),
     ])
     .narrow_first(NAME_COLUMNS);
     let mut so_far = Table::new(&[
         ("LINK", Align::Left),
+        ("ROLE", Align::Left),
+        ("PRIO", Align::Right),
+        ("SCORE", Align::Right),
         ("MTU", Align::Right),
         ("SENT", Align::Right),
         ("RECEIVED", Align::Right),
@@ -207,20 +216,48 @@ fn links(links: &[&Link], style: Style) -> String {
             link.name.as_str().into(),
             Cell::coloured(link.state.as_str(), state_colour(&link.state)),
             link.rtt_ms.map_or_else(dash, |rtt| format!("{rtt:.1} ms")).into(),
-            format!("{:.1} %", f64::from(link.loss_permille) / 10.0).into(),
-            format!("{:.1}", link.tx_mbps).into(),
-            link.capacity_mbps.map_or_else(dash, |rate| format!("{rate:.1}")).into(),
-            format!("{:.1}", link.rx_mbps).into(),
+            of(link.tx_mbps, link.capacity_mbps).into(),
+            percent(link.loss_permille).into(),
+            of(link.rx_mbps, link.peer.as_ref().and_then(|peer| peer.capacity_mbps)).into(),
+            link.peer.as_ref().map_or_else(dash, |peer| percent(peer.loss_permille)).into(),
         ]);
         so_far.push(vec![
             link.name.as_str().into(),
+            link.role.as_str().into(),
+            link.priority.to_string().into(),
+            link.score.to_string().into(),
             link.mtu.map_or_else(dash, |mtu| mtu.to_string()).into(),
             bytes(link.tx_bytes).into(),
             bytes(link.rx_bytes).into(),
             peer(link).into(),
         ]);
     }
+    if links.len() > 1 {
+        let [row, totals] = together(links);
+        now.push(row);
+        so_far.push(totals);
+    }
     format!("{}\n{}", now.render(style), so_far.render(style))
+}
+
+/// The rows of the links' sums, for both tables.
+fn together(links: &[&Link]) -> [Vec<Cell>; 2] {
+    let sum = |of: fn(&Link) -> f64| links.iter().map(|link| of(link)).sum::<f64>();
+    let rate = |mbps: f64| Cell::from(format!("{mbps:.1}"));
+    let total = |of: fn(&Link) -> u64| Cell::from(bytes(links.iter().map(|link| of(link)).sum()));
+    let head = |empty: usize| std::iter::once("together".into()).chain((0..empty).map(|_| Cell::default()));
+    let rates = [rate(sum(|link| link.tx_mbps)), Cell::default(), rate(sum(|link| link.rx_mbps))];
+    let totals = [total(|link| link.tx_bytes), total(|link| link.rx_bytes)];
+    [head(2).chain(rates).collect(), head(4).chain(totals).collect()]
+}
+
+/// A rate, of the rate that the link carries where that is known.
+fn of(mbps: f64, capacity: Option<f64>) -> String {
+    capacity.map_or_else(|| format!("{mbps:.1}"), |capacity| format!("{mbps:.1}/{capacity:.1}"))
+}
+
+fn percent(permille: u16) -> String {
+    format!("{:.1} %", f64::from(permille) / 10.0)
 }
 
 /// The peer's address, and over how many UDP flows, where they are several.
@@ -268,11 +305,12 @@ mod tests {
         let status = snapshot(Role::Client, vec![session("vps", true)]).status();
         assert_eq!(
             render(&status, at(75), Style::PLAIN),
-            "client · up for 1 min 15 s with 10.200.0.1 · tun-bond 192.168.50.1/24 MTU 1461\n\n\
-             \x20 LINK  STATE          RTT   LOSS  SENDS    OF  RECEIVES  Mbit/s\n\
-             \x20 adsl  SATURATED  22.5 ms  0.0 %    8.2  10.0       4.1\n\n\
-             \x20 LINK   MTU  SENT  RECEIVED  PEER\n\
-             \x20 adsl  1492   2 B   18.4 MB  10.200.0.1:54321\n\n\
+            "client · up for 1 min 15 s with 10.200.0.1 · tun-bond 192.168.50.1/24 MTU 1461\n\
+             carrying 8 of 10 Mbit/s up over adsl alone; adsl full\n\n\
+             \x20 LINK  STATE          RTT  SENDS Mbit/s   LOSS  RECEIVES   LOSS\n\
+             \x20 adsl  SATURATED  22.5 ms      8.2/10.0  0.0 %  4.1/70.0  1.2 %\n\n\
+             \x20 LINK  ROLE     PRIO  SCORE   MTU  SENT  RECEIVED  PEER\n\
+             \x20 adsl  primary     1   1225  1492   2 B   18.4 MB  10.200.0.1:54321\n\n\
              \x20 flows 3, 2 realtime · reordering holds 4 · released late 5 · duplicates 6\n\
              \x20 sent again 7 · repairs sent 7, restored 8 · lost 3\n\
              \x20 discarded stale 2, unknown_peer 1\n\

@@ -7,6 +7,7 @@
 //! whose sessions are listed in `clients`.
 
 mod snapshot;
+mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -37,6 +38,10 @@ pub struct Status {
     pub policy: String,
     /// A server's is up when one of its clients' is.
     pub session: Session,
+    /// A client's, in one sentence: whether it bonds, and why a link does not take part. A server
+    /// has it for each client.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
     /// A client's key, where any link is sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
@@ -199,6 +204,27 @@ pub struct Link {
     /// The congestion control of what this side sends on it; missing from versions before it.
     #[serde(default)]
     pub control: Control,
+    /// What the peer tells of its own sending on it: on a client, the way down. None on plain links
+    /// and with peers of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerSending>,
+}
+
+/// What the other side of a link knows of what it sends.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerSending {
+    /// How long ago it told this.
+    pub told_ago_ms: f64,
+    /// The phase of its congestion control; `unknown` if this version does not know it.
+    pub phase: String,
+    /// The share of the datagrams that it sent lately which were lost.
+    pub loss_permille: u16,
+    /// Sent lately.
+    pub tx_mbps: f64,
+    /// The rate that it may send, if known.
+    pub capacity_mbps: Option<f64>,
+    /// The queue that its newest acknowledged datagram met.
+    pub queue_ms: f64,
 }
 
 /// What the congestion control of a link knows.
@@ -371,4 +397,7 @@ pub struct Client {
     pub name: String,
     /// Its session.
     pub session: Session,
+    /// Whether it bonds, in one sentence.
+    #[serde(default)]
+    pub summary: String,
 }

@@ -7,11 +7,12 @@ use bonding_proto::config::{Policy, Prefix};
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::link::Cause;
-use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
+use bonding_proto::stats::{ControlStats, LinkStats, PeerStats, PhaseKind, SessionStats, StreamStats};
 
+use super::summary::summary;
 use super::{
-    AsPackets, Client, Compression, Control, Flows, Io, Key, Link, Recovery, Reorder, Role, Routing, Session,
-    Status, Streams, Tunnel,
+    AsPackets, Client, Compression, Control, Flows, Io, Key, Link, PeerSending, Recovery, Reorder, Role,
+    Routing, Session, Status, Streams, Tunnel,
 };
 use crate::config::{policy_word, role_word};
 use crate::report::{link_metrics, link_statistics, state_word};
@@ -108,7 +109,8 @@ impl Snapshot {
         let mut reorder = Reorder::default();
         let mut recovery = Recovery::default();
         let mut streams = Streams { as_packets: self.as_packets, ..Streams::default() };
-        let mut links = Vec::new();
+        let mut links: Vec<Link> = Vec::new();
+        let mut sessions = Vec::new();
         for session in &self.sessions {
             let stats = &session.stats;
             discards.merge(&stats.discards);
@@ -128,20 +130,19 @@ impl Snapshot {
             recovery.fec_recovered += stats.fec_recovered;
             recovery.fec_refused += stats.fec_refused;
             add(&mut streams, &stats.streams);
+            let first = links.len();
             for (index, figures) in present(stats) {
                 let label = session.links.get(index).cloned().unwrap_or_default();
                 links.push(link(label, figures, server.then(|| session.name.clone())));
             }
+            sessions.push(session.client(self.role, links.get(first..).unwrap_or_default()));
         }
-        let sessions: Vec<Client> = self
-            .sessions
-            .iter()
-            .map(|one| Client { name: one.name.clone(), session: one.session() })
-            .collect();
+        let summary = if server { None } else { sessions.first().map(|one| one.summary.clone()) };
         Status {
             role: self.role,
             policy: policy_word(self.policy).to_owned(),
             session: overall(&sessions, server),
+            summary: summary.unwrap_or_default(),
             key: self.key.clone(),
             tunnel: Tunnel {
                 interface: self.interface.clone(),
@@ -169,14 +170,9 @@ impl Snapshot {
             let label = |index: usize| session.links.get(index).cloned().unwrap_or_default();
             let (labels, stats): (Vec<LinkLabel>, Vec<&LinkStats>) =
                 present(&session.stats).map(|(index, figures)| (label(index), figures)).unzip();
-            let names: Vec<String> = match self.role {
-                Role::Client => labels.iter().map(LinkLabel::in_report).collect(),
-                Role::Server => labels.into_iter().map(|label| label.name).collect(),
-            };
-            let links = names.iter().map(String::as_str).zip(stats);
             match self.role {
-                Role::Client => link_metrics(links),
-                Role::Server => link_statistics(links),
+                Role::Client => link_metrics(labels.iter().zip(stats)),
+                Role::Server => link_statistics(&session.name, labels.iter().zip(stats)),
             }
         };
         self.sessions.iter().map(of).collect()
@@ -184,6 +180,11 @@ impl Snapshot {
 }
 
 impl SessionSnapshot {
+    fn client(&self, role: Role, links: &[Link]) -> Client {
+        let session = self.session();
+        Client { name: self.name.clone(), summary: summary(role, &session, links), session }
+    }
+
     fn session(&self) -> Session {
         let state = match (self.stats.connected, self.refused.is_some()) {
             (true, _) => "up",
@@ -295,6 +296,18 @@ fn link(label: LinkLabel, figures: &LinkStats, client: Option<String>) -> Link {
         by_hand: label.by_hand,
         trouble: label.trouble,
         control: control(&figures.control),
+        peer: figures.peer.as_ref().map(peer),
+    }
+}
+
+fn peer(figures: &PeerStats) -> PeerSending {
+    PeerSending {
+        told_ago_ms: millis(figures.told_ago),
+        phase: figures.phase.map_or("unknown", PhaseKind::name).to_owned(),
+        loss_permille: figures.loss_permille,
+        tx_mbps: rounded(figures.tx_rate.as_mbps()),
+        capacity_mbps: figures.capacity.map(|capacity| rounded(capacity.as_mbps())),
+        queue_ms: millis(figures.queue),
     }
 }
 

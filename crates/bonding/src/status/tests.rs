@@ -4,7 +4,8 @@ use bonding_proto::config::Prefix;
 use bonding_proto::crypto::aead::Cipher;
 use bonding_proto::discard::DiscardCounts;
 use bonding_proto::link::{Cause, PhaseKind};
-use bonding_proto::stats::{ControlStats, LinkStats, SessionStats, StreamStats};
+use bonding_proto::stats::{ControlStats, LinkStats, PeerStats, SessionStats, StreamStats};
+use bonding_proto::units::BitRate;
 
 use super::*;
 use crate::report::tests::link as figures;
@@ -19,6 +20,17 @@ fn control() -> ControlStats {
         noise: Duration::from_millis(2),
         volatility_permille: 12,
         capacity: None,
+    }
+}
+
+fn peer() -> PeerStats {
+    PeerStats {
+        told_ago: Duration::from_millis(700),
+        phase: Some(PhaseKind::Steady),
+        loss_permille: 12,
+        tx_rate: BitRate::from_bps(4_100_000),
+        capacity: Some(BitRate::from_bps(70_000_000)),
+        queue: Duration::from_micros(3_200),
     }
 }
 
@@ -58,7 +70,11 @@ pub(crate) fn session(name: &str, connected: bool) -> SessionSnapshot {
         refused: None,
         stats: SessionStats {
             connected,
-            links: vec![LinkStats { control: control(), ..figures(0, 22.5, 8.2, 10.0, 1_225) }],
+            links: vec![LinkStats {
+                control: control(),
+                peer: Some(peer()),
+                ..figures(0, 22.5, 8.2, 10.0, 1_225)
+            }],
             flows_active: 3,
             flows_realtime: 2,
             queue_bytes: 0,
@@ -129,6 +145,7 @@ fn a_client_answers_in_the_documented_shape() {
                 "state": "up", "since": "2025-11-21T23:06:40Z", "peer": "10.200.0.1", "cipher": "none",
                 "hybrid": false, "rekeys": 0
             },
+            "summary": "carrying 8 of 10 Mbit/s up over adsl alone; adsl full",
             "tunnel": {"interface": "tun-bond", "address": ["192.168.50.1/24"], "mtu": 1461},
             "links": [{
                 "id": 0, "name": "adsl", "interface": "wg0", "local": "10.200.0.1",
@@ -139,6 +156,10 @@ fn a_client_answers_in_the_documented_shape() {
                 "control": {
                     "phase": "steady", "cause": "own_queue", "caused_ago_ms": 1500.0, "capacity_mbps": null,
                     "queue_ms": 3.25, "base_delay_ms": -1.5, "noise_ms": 2.0, "volatility_permille": 12
+                },
+                "peer": {
+                    "told_ago_ms": 700.0, "phase": "steady", "loss_permille": 12, "tx_mbps": 4.1,
+                    "capacity_mbps": 70.0, "queue_ms": 3.2
                 }
             }],
             "flows": {"active": 3, "realtime": 2},

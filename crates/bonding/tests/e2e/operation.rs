@@ -123,6 +123,7 @@ pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> 
             let rest = line.strip_prefix(&head).with_context(|| format!("{head} in: {line}"))?;
             let parts = ["ms, BW: ", " Mbps (", "%), Score: "];
             ensure!(parts.iter().all(|part| rest.contains(part)), "{line}");
+            ensure!(rest.contains(", Link: "), "{line}");
         }
         Ok(())
     })?;
@@ -131,7 +132,7 @@ pub(crate) fn logs_have_their_documented_shape(lab: &Lab) -> anyhow::Result<()> 
             let head = format!("  10.200.{index}.1:");
             let parts = [" - Packets: ", ", Bytes: ", ", Last seq: ", ", RTT: "];
             ensure!(line.starts_with(&head) && parts.iter().all(|part| line.contains(part)), "{line}");
-            ensure!(line.ends_with("ms"), "{line}");
+            ensure!(line.contains("ms, Client: ") && line.contains(", Link: "), "{line}");
         }
         Ok(())
     })?;

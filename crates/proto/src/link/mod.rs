@@ -18,6 +18,7 @@
 
 mod congestion;
 mod feedback;
+mod figures;
 mod heartbeat;
 mod liveness;
 mod pacer;
@@ -57,6 +58,7 @@ use crate::units::BitRate;
 use crate::view::{LinkRole, LinkState, LinkView, Saturation, score};
 use crate::wire::control::{CHALLENGE_BYTES, Control};
 use crate::wire::feedback::Feedback;
+use crate::wire::figures::SendingFigures;
 use crate::wire::heartbeat::{Echo, Heartbeat, WantedFlows};
 
 /// A link that sent data this long and a round trip ago is in use. Chosen: above the distance of
@@ -485,6 +487,7 @@ impl Link {
             partial: true,
             indirect_feedback: true,
             streams: false,
+            figures: self.profile.is_sealed(),
             failed: 0,
             flows: self.wanted_flows(),
             retired: 0,
@@ -516,6 +519,7 @@ impl Link {
         if self.profile.on_heartbeat(heartbeat, now) {
             self.liveness.health.set_interval(self.profile.rhythm());
         }
+        self.traffic.figures.on_heartbeat(heartbeat.figures && self.profile.is_sealed());
         self.trial.on_peer(heartbeat.flows.filter(|_| self.profile.is_sealed()));
         self.settle_flows(now);
         // On a sealed link the datagram itself has moved the path.
@@ -567,6 +571,23 @@ impl Link {
         }
         let is_own = self.congestion.take_own_loss(interval.from(), self.profile.is_sealed(), now);
         self.losses.on_interval(interval.packets(), interval.received(), is_own, now);
+    }
+
+    /// What the heartbeat that goes now tells of this side's sending, if it tells anything.
+    pub fn take_figures(&mut self, now: Instant) -> Option<Control> {
+        let Self { traffic, congestion, losses, .. } = self;
+        let rate = traffic.tx_rate(now);
+        let make = || {
+            let control = congestion.stats(now);
+            let capacity = congestion.estimate().capacity;
+            SendingFigures::new((control.phase.number(), losses.permille()), rate, capacity, control.queue)
+        };
+        traffic.figures.take(make, now).map(Control::Figures)
+    }
+
+    /// The peer told of its own sending over the link.
+    pub const fn on_peer_figures(&mut self, figures: SendingFigures, now: Instant) {
+        self.traffic.figures.on_heard(figures, now);
     }
 
     // Feedback.
@@ -870,6 +891,7 @@ impl Link {
             flows: self.live_flows(),
             control: self.congestion.stats(now),
             is_retired: self.is_retired(),
+            peer: self.traffic.figures.peer(now),
         }
     }
 

@@ -78,6 +78,7 @@ fn a_sealed_link_without_a_path_waits_for_one() {
         partial: true,
         indirect_feedback: true,
         streams: false,
+        figures: false,
         failed: 0,
         flows: None,
         retired: 0,

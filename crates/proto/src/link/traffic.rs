@@ -1,7 +1,9 @@
-//! What a link carried: totals, and the rate over the last half second.
+//! What a link carried: totals, the rate over the last half second, and what the peer tells of its
+//! own sending.
 
 use std::time::Duration;
 
+use super::figures::Figures;
 use crate::time::Instant;
 use crate::units::BitRate;
 
@@ -74,6 +76,8 @@ pub(crate) struct Traffic {
     /// The counter of the newest data frame received, and when it arrived.
     last_seq: u64,
     data_at: Option<Instant>,
+    /// What both sides tell each other of their sending.
+    pub(super) figures: Figures,
 }
 
 impl Traffic {
@@ -105,8 +109,9 @@ impl Traffic {
     }
 
     /// The peer's run is another. Totals go on.
-    pub(super) const fn on_peer_restart(&mut self) {
+    pub(super) fn on_peer_restart(&mut self) {
         self.rx_run_packets = 0;
+        self.figures.on_peer_restart();
     }
 
     /// Bytes sent and received so far, IP and UDP headers included.

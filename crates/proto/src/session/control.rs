@@ -589,6 +589,7 @@ impl Session {
                         | Control::ProbeReceived { .. }
                         | Control::Unknown => {}
                     }
+                        | Control::Figures(_)
                     let from = (flow, &path);
                     if let Some(path) = self.links.on_control(id, &control, from, arrival.bytes, now) {
                         self.events.push(Event::PathChanged { link: id, path });

@@ -8,12 +8,13 @@
 //!                   2: its key has expired)
 //!  4 MTU probe:      id 4B | padding of zeros
 //!  5 its answer:     the same id 4B | bytes of UDP payload received 2B
-//! 6, 7: see [`super::exchange`]; 16 to 21: see [`super::stream`]
+//! 6, 7: see [`super::exchange`]; 8: see [`super::figures`]; 16 to 21: see [`super::stream`]
 //! ```
 //! `seq_num` is 0. A reader ignores bytes behind the fields that it knows, and ignores frames of
 //! unknown type: both are for later versions. A probe has the size of its datagram; the padding
 //! sets that size.
 
+use super::figures::{FIGURES_BYTES, SendingFigures};
 use super::stream::StreamMessage;
 use crate::discard::Discard;
 
@@ -58,6 +59,8 @@ pub enum Control {
         /// UDP payload of the datagram that carried the probe, in bytes.
         bytes: u16,
     },
+    /// What the sender knows of what it sends over the link.
+    Figures(SendingFigures),
     /// About a stream.
     Stream(StreamMessage),
     /// A type of a later version.
@@ -87,7 +90,10 @@ impl Control {
                 let bytes = rest.first_chunk().ok_or(Discard::ControlMalformed)?;
                 Ok(Self::ProbeReceived { id: u32::from_be_bytes(*id), bytes: u16::from_be_bytes(*bytes) })
             }
-            _ => Ok(StreamMessage::parse(*kind, rest)?.map_or(Self::Unknown, Self::Stream)),
+            _ => match SendingFigures::parse(*kind, rest)? {
+                Some(figures) => Ok(Self::Figures(figures)),
+                None => Ok(StreamMessage::parse(*kind, rest)?.map_or(Self::Unknown, Self::Stream)),
+            },
         }
     }
 
@@ -98,6 +104,7 @@ impl Control {
             Self::Close(_) => 2,
             Self::Probe { padding, .. } => PROBE_BYTES.saturating_add(*padding),
             Self::ProbeReceived { .. } => 7,
+            Self::Figures(_) => FIGURES_BYTES,
             Self::Stream(message) => message.payload_bytes(),
             Self::Unknown => 1,
         }
@@ -126,6 +133,7 @@ impl Control {
                 buf.extend_from_slice(&id.to_be_bytes());
                 buf.extend_from_slice(&bytes.to_be_bytes());
             }
+            Self::Figures(figures) => figures.put(buf),
             Self::Stream(message) => message.put(buf),
             Self::Unknown => buf.push(0),
         }

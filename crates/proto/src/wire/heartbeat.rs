@@ -48,6 +48,7 @@ const FLAG_RESENDS: u8 = 0x08;
 const FLAG_PARTIAL: u8 = 0x10;
 const FLAG_INDIRECT: u8 = 0x20;
 const FLAG_STREAMS: u8 = 0x40;
+const FLAG_FIGURES: u8 = 0x80;
 
 const FLOWS_COUNT: u8 = 0x0f;
 const FLOWS_FIXED: u8 = 0x80;
@@ -116,6 +117,8 @@ pub struct Heartbeat {
     pub indirect_feedback: bool,
     /// The sender takes streams.
     pub streams: bool,
+    /// The sender takes figures of what the receiver sends.
+    pub figures: bool,
     /// The session's links that the sender counts as failed, one bit for each.
     pub failed: u32,
     /// UDP flows of the link that the sender asks for.
@@ -154,6 +157,9 @@ impl Heartbeat {
         }
         if self.streams {
             flags |= FLAG_STREAMS;
+        }
+        if self.figures {
+            flags |= FLAG_FIGURES;
         }
         // At least 1: zero means "no limit".
         let ceiling = self
@@ -217,6 +223,7 @@ impl Heartbeat {
             partial: flags & FLAG_PARTIAL != 0,
             indirect_feedback: flags & FLAG_INDIRECT != 0,
             streams: flags & FLAG_STREAMS != 0,
+            figures: flags & FLAG_FIGURES != 0,
             rx_ceiling: (ceiling != 0).then(|| BitRate::from_bps(u64::from(ceiling) * 1_000)),
             failed: reader.take().map_or(0, u32::from_be_bytes),
             flows: reader.take().ok().and_then(|[flows]| WantedFlows::of_byte(flows)),
@@ -276,6 +283,7 @@ mod tests {
             partial: true,
             indirect_feedback: true,
             streams: true,
+            figures: true,
             failed: 0x0000_0102,
             flows: None,
             retired: 0,
@@ -308,7 +316,7 @@ mod tests {
         let text: String = buf.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             text,
-            "017f0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
+            "01ff0201010203040a0b0c0d00000000000f424000000000001e8480000001f4\
              0000000000000007000000000000000900000000000000080000 271000000102"
                 .replace(' ', "")
         );

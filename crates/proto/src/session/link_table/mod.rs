@@ -554,6 +554,7 @@ impl LinkTable {
                 }
             }
             Control::Close(_) | Control::Stream(_) | Control::Unknown => {}
+            Control::Figures(figures) => link.on_peer_figures(*figures, now),
         }
         None
     }

@@ -119,6 +119,9 @@ fn heartbeat(writer: &mut DatagramWriter<'_>, greeting: &Greeting) -> Option<Tra
         if link.security() == Security::Sealed && link.has_feedback() && link.path().trusts(flow) {
             put_feedback(link, keyring, buf, *now);
         }
+        if link.security() == Security::Sealed && link.path().trusts(flow) {
+            put_figures(link, buf, *now);
+        }
         let size = finish_control(link, keyring, buf, (start, flow), *now);
         return Some(Transmit { is_ect, ..Transmit::new(link.id(), path, size, size) });
     }
@@ -202,6 +205,14 @@ fn probe(writer: &mut DatagramWriter<'_>, packet_max: usize) -> Option<Transmit>
         links.on_probed_path_moved();
     }
     transmit
+}
+
+/// Appends what the heartbeat tells of this side's sending, if that is due.
+fn put_figures(link: &mut Link, buf: &mut Vec<u8>, now: Instant) {
+    if let Some(figures) = link.take_figures(now) {
+        wire::put_frame_header(buf, 0, Kind::Control, Modifiers::NONE, figures.payload_bytes());
+        figures.put(buf);
+    }
 }
 
 /// Appends feedback, as a rule one frame; `false`: there is nothing to tell.

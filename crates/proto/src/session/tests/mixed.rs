@@ -206,3 +206,53 @@ fn a_sealed_heartbeat_of_another_run_than_its_keys_is_malformed() {
     assert_eq!(session.peer.sealed.epoch(), Some(u32::from(HOME.run)));
     assert!(!world.server_events.contains(&Event::PeerRestarted));
 }
+
+/// What each side knows of the other's sending, by link.
+fn told(world: &World) -> [Vec<Option<PeerStats>>; 2] {
+    let server = world.server.session(SessionId(0)).unwrap();
+    [&world.client, server]
+        .map(|session| session.stats(world.now).links.into_iter().map(|link| link.peer).collect())
+}
+
+#[test]
+fn sides_tell_each_other_of_their_sending_over_sealed_links_only() {
+    let mut world = mixed_world(3);
+    for number in 0..20 {
+        let bytes = forged(&world, number, |heartbeat| heartbeat.figures = true);
+        forge(&mut world, 2, &bytes);
+    }
+    world.traffic(3_000, 0);
+    let client = world.client.stats(world.now);
+    let sides = told(&world);
+    for side in &sides {
+        assert!(side[0].is_some() && side[1].is_some() && side[2].is_none(), "{side:?}");
+        let newest = side.iter().flatten().map(|peer| peer.told_ago).min().unwrap();
+        assert!(newest < Duration::from_millis(5_500), "{newest:?}");
+    }
+    // The server was told of what the client sends, a second ago at most.
+    let (sent, heard) = (client.links[0].tx_rate.as_bps(), sides[1][0].unwrap().tx_rate.as_bps());
+    assert!(heard > 0 && heard.abs_diff(sent) < sent.max(heard) / 2, "{heard} of {sent}");
+    // Nothing is told any more, and nothing is shown.
+    world.cut = vec![true; 3];
+    world.idle(16_000);
+    assert_eq!(told(&world), [vec![None; 3], vec![None; 3]]);
+}
+
+/// A peer of before does not ask for figures: no frame goes there that it does not know.
+#[test]
+fn a_peer_that_does_not_ask_is_told_nothing() {
+    let mut link = Link::new(
+        LinkId(0),
+        Role::Client,
+        &session_config(&HOME, 1, UdpFlows::Auto).links[0],
+        Duration::from_millis(100),
+        Instant::ZERO,
+    );
+    let path = Path { socket: SocketId(0), remote: server_address(0), local: None };
+    let mut now = Instant::from_nanos(1_000_000_000);
+    for (number, figures) in [(1, false), (2, true), (3, false)] {
+        now = now + Duration::from_secs(10);
+        link.on_heartbeat(number, &Heartbeat { figures, ..heartbeat(9, now) }, path, 7, now).unwrap();
+        assert_eq!(link.take_figures(now).is_some(), figures);
+    }
+}

@@ -35,7 +35,7 @@ use crate::event::{Event, SocketEvent};
 use crate::handshake::{Claim, Hello, Initiator, InvitationKey, Outcome, Refusal, Stamp};
 use crate::link::Link;
 use crate::packet::{Datagram, LinkId, PacketBuf, Path, SocketId, UdpFlow};
-use crate::stats::SessionStats;
+use crate::stats::{PeerStats, SessionStats};
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::units::BitRate;

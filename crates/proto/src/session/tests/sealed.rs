@@ -567,6 +567,7 @@ fn a_server_neither_spins_nor_forgets_a_path_for_a_heartbeat_of_another_run() {
         partial: false,
         indirect_feedback: false,
         streams: false,
+        figures: false,
         at_once: true,
         priority: 1,
         role: LinkRole::Primary,

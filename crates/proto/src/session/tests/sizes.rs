@@ -61,11 +61,11 @@ fn both_sides_find_what_each_link_carries() {
     let stats = [world.client.stats(world.now), world.server.session(SessionId(0)).unwrap().stats(world.now)];
     let losses = stats.iter().flat_map(|stats| &stats.links).map(|link| link.loss_permille);
     assert!(losses.into_iter().all(|loss| loss == 0));
-    // And an idle bond sends heartbeats only.
+    // And an idle bond sends heartbeats only, of which two on each link have figures.
     let before: u64 = world.from.values().sum();
     world.idle(10_000);
     let after: u64 = world.from.values().sum();
-    assert_eq!(after - before, 4 * 100 * (60 + 11 + 32 + 28));
+    assert_eq!(after - before, 4 * 100 * (60 + 11 + 32 + 28) + 4 * 2 * (14 + 11));
 }
 
 #[test]

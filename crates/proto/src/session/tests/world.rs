@@ -38,6 +38,7 @@ pub(super) fn heartbeat(epoch: u32, now: Instant) -> Heartbeat {
         partial: false,
         indirect_feedback: true,
         streams: false,
+        figures: false,
         failed: 0,
         flows: None,
         retired: 0,
