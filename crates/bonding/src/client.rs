@@ -16,6 +16,7 @@ mod revival;
 pub(crate) mod splitter;
 mod tunnel;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -56,6 +57,7 @@ use crate::engine::reload::{self, NewPlan, Outcome};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{SocketSpec, Sockets};
 use crate::engine::{RunError, Service};
+use crate::events::{Happening, Kind};
 use crate::flows::{Namer, Top};
 use crate::state::keys;
 use crate::status::{self, Io, LinkLabel, SessionSnapshot, Snapshot};
@@ -261,6 +263,8 @@ struct ClientShell {
     revival: Revival,
     splitter: Splitter,
     capturing: Capturing,
+    /// What happened, to be told.
+    happened: VecDeque<Happening>,
 }
 
 impl ClientShell {
@@ -297,6 +301,7 @@ impl ClientShell {
             revival,
             splitter,
             capturing,
+            happened: VecDeque::new(),
         })
     }
 
@@ -353,6 +358,7 @@ impl ClientShell {
             changed.push(format!("[[link]] \"{name}\": as the file says, no longer as set by hand"));
         }
         self.settle_duties(client, now);
+        self.happened.push_back(reload::happening(&changed));
         Reloaded { changed, at_next_start, warnings: Vec::new() }
     }
 
@@ -382,6 +388,8 @@ impl ClientShell {
         let role = role_word(self.duties.role(id, link, self.caps.is_used_up(id)));
         let (priority, by_hand) = (self.duties.priority(id, link), self.duties.is_by_hand(id));
         tracing::info!(link = name, role, priority, by_hand, "set by hand");
+        let text = format!("{name} is {role}, priority {priority}, by hand");
+        self.happened.push_back(Happening::new(Kind::LinkByHand, text).of_link(&name));
         self.settle_duties(client, now);
         Ok(Ordered { name, role: role.to_owned(), priority, by_hand })
     }
@@ -405,7 +413,7 @@ impl ClientShell {
         if let Some(identity) = &mut self.identity {
             identity.on_event(event);
         }
-        self.logger.on_event(event);
+        self.happened.extend(self.logger.on_event(event));
     }
 }
 
@@ -432,6 +440,7 @@ impl Shell<Client> for ClientShell {
             identity.follow(is_up, now);
         }
         let changed = self.caps.review(client, now);
+        self.happened.extend(self.caps.take_happened());
         if changed {
             self.settle_duties(client, now);
         }
@@ -464,6 +473,10 @@ impl Shell<Client> for ClientShell {
                     .to_owned())
             }
         }
+    }
+
+    fn poll_happening(&mut self) -> Option<Happening> {
+        self.happened.pop_front()
     }
 
     fn status_interval(&self) -> Duration {

@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod engine;
+pub mod events;
 pub mod flows;
 pub mod invitation;
 pub mod join;

@@ -8,7 +8,7 @@ mod listing;
 mod place;
 mod roster;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, SystemTime};
@@ -43,6 +43,7 @@ use crate::engine::reload::{self, NewPlan, Outcome};
 use crate::engine::setup::{self, Ground};
 use crate::engine::sockets::{Homes, Sockets};
 use crate::engine::{RunError, Service, cipher};
+use crate::events::{Happening, Kind};
 use crate::flows::{Top, Wanted};
 use crate::state::keys;
 use crate::state::register::EnrolError;
@@ -148,15 +149,27 @@ struct ServerShell {
     expiries: Expiries,
     refusal_log: Throttle,
     changes_log: Throttle,
+    /// What happened, to be told.
+    happened: VecDeque<Happening>,
 }
 
 impl ServerShell {
     fn new(plan: &ServerPlan, roster: Roster, tunnel: Tunnel, (nat, dialer): (Nat, Option<Dialer>)) -> Self {
         let log = || Throttle::new(Duration::from_secs(10));
-        let (refusal_log, changes_log) = (log(), log());
-        let (plan, homes) = (plan.clone(), Homes::default());
-        let (members, list, expiries) = (BTreeMap::new(), BTreeSet::new(), Expiries::default());
-        Self { plan, roster, tunnel, nat, dialer, homes, members, list, expiries, refusal_log, changes_log }
+        Self {
+            plan: plan.clone(),
+            roster,
+            tunnel,
+            nat,
+            dialer,
+            homes: Homes::default(),
+            members: BTreeMap::new(),
+            list: BTreeSet::new(),
+            expiries: Expiries::default(),
+            refusal_log: log(),
+            changes_log: log(),
+            happened: VecDeque::new(),
+        }
     }
 
     /// Finds the interfaces of plain links' peers, and tells of peers that have none.
@@ -236,6 +249,8 @@ impl ServerShell {
                 let error = &refused.error;
                 if let Some(more) = self.refusal_log.pass() {
                     tracing::warn!(%remote, %error, more, "did not enrol a client's key");
+                    let text = format!("did not enrol a key from {remote}: {error}");
+                    self.happened.push_back(Happening::new(Kind::ClientRefused, text));
                 }
                 endpoint.answer_enrolment(*id, refusal(refused), now);
                 return;
@@ -246,6 +261,10 @@ impl ServerShell {
             let name = &entry.config.name;
             tracing::info!(client = name, %remote, public_key = keys::show(public_key), "{done}");
             tracing::debug!(client = name, addresses = ?entry.addresses, "its addresses in the tunnel");
+            let text = format!("{done}: {name}, from {remote}");
+            let is_new = matches!(claim, Claim::Invitation { .. });
+            let kind = if is_new { Kind::ClientJoined } else { Kind::KeyReplaced };
+            self.happened.push_back(Happening::new(kind, text).of_client(name));
             self.note(session, entry);
             self.settle_reach();
             self.make_room_for_sealing();
@@ -270,7 +289,10 @@ impl ServerShell {
         for id in &expired {
             let Some(member) = self.members.get_mut(id) else { continue };
             member.expired = true;
-            tracing::warn!(client = member.entry.config.name, "the client's key has expired");
+            let name = &member.entry.config.name;
+            tracing::warn!(client = name, "the client's key has expired");
+            let text = format!("{name}'s key has expired");
+            self.happened.push_back(Happening::new(Kind::ClientExpired, text).of_client(name));
             endpoint.expire_client(*id, now);
         }
         !expired.is_empty()
@@ -329,6 +351,8 @@ impl ServerShell {
                 self.settle_reach();
             }
             tracing::info!(client = name, "revoked a client");
+            let text = format!("{name} was revoked");
+            self.happened.push_back(Happening::new(Kind::ClientRevoked, text).of_client(&name));
         }
         Ok(Revoked { name, enrolled: key.is_some() })
     }
@@ -369,6 +393,7 @@ impl ServerShell {
         if let Err(error) = setup::remove_routes(self.tunnel.index, &gone) {
             tracing::warn!(%error, "a route to what was behind a client stays");
         }
+        self.happened.push_back(reload::happening(&changed));
         Ok(Reloaded { changed, at_next_start, warnings: Vec::new() })
     }
 
@@ -475,7 +500,11 @@ impl ServerShell {
 
     fn session(&self, endpoint: &Endpoint, id: SessionId, stats: SessionStats) -> Option<SessionSnapshot> {
         let logger = &self.members.get(&id)?.logger;
-        let label = |at| LinkLabel { name: logger.link_name(at), ..LinkLabel::default() };
+        let label = |at| LinkLabel {
+            name: logger.link_name(at),
+            trouble: logger.trouble(at),
+            ..LinkLabel::default()
+        };
         Some(SessionSnapshot {
             name: logger.peer.clone(),
             since: logger.since,
@@ -516,8 +545,10 @@ impl Shell<Endpoint> for ServerShell {
             given = true;
         }
         while let Some((id, event)) = endpoint.poll_event() {
-            if let Some(member) = self.members.get_mut(&id) {
-                member.logger.on_event(&event);
+            if let Some(member) = self.members.get_mut(&id)
+                && let Some(happening) = member.logger.on_event(&event)
+            {
+                self.happened.push_back(happening.of_client(&member.logger.peer));
             }
         }
         given
@@ -553,6 +584,10 @@ impl Shell<Endpoint> for ServerShell {
                     .to_owned(),
             ),
         }
+    }
+
+    fn poll_happening(&mut self) -> Option<Happening> {
+        self.happened.pop_front()
     }
 
     fn status_interval(&self) -> Duration {

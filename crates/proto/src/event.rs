@@ -1,11 +1,12 @@
 //! What happened, for logs, and what a driver's sockets tell a state machine.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::handshake::Refusal;
 use crate::link::ControlChange;
 use crate::packet::{LinkId, Path};
-use crate::view::LinkState;
+use crate::view::{LinkState, StateCause};
 use crate::wire::control::CloseReason;
 
 /// A change that is worth a log line.
@@ -24,6 +25,8 @@ pub enum Event {
         from: LinkState,
         /// Its state now.
         to: LinkState,
+        /// Why.
+        why: StateChange,
     },
     /// The peer sends from another address on a link. On a sealed link that address has answered.
     PathChanged {
@@ -83,6 +86,17 @@ pub enum Event {
     TunnelMtu(u16),
     /// The server leased inner addresses to the client, or changed them.
     Leased,
+}
+
+/// Why a link changed its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateChange {
+    /// The cause.
+    pub cause: StateCause,
+    /// How long an answer had been missing by then.
+    pub silent: Duration,
+    /// Packets that were under way on the link, and are sent again.
+    pub resent: usize,
 }
 
 /// What a driver's socket tells besides datagrams.

@@ -31,6 +31,28 @@ pub enum LinkState {
     Up,
 }
 
+/// Why a link is in the state that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StateCause {
+    /// Nothing was proven yet: the link, or the peer, is new.
+    #[default]
+    New,
+    /// What was sent is known to have arrived.
+    Answered,
+    /// Data was sent, and no answer to any of it came.
+    DataUnanswered,
+    /// Heartbeats were not answered.
+    HeartbeatsUnanswered,
+    /// The peer says over another link that nothing arrives.
+    NothingArrives,
+    /// The system refused to send.
+    SendRefused,
+    /// The interface lost its carrier, or is gone.
+    CarrierLost,
+    /// The peer says that the link failed.
+    PeerGaveUp,
+}
+
 /// What a link is used for; in the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum LinkRole {

@@ -6,6 +6,7 @@
 //! page for each portion without text, and those that were asked for are kept. All other answers
 //! are one portion.
 
+use std::time::SystemTime;
 use std::vec;
 
 use bonding_proto::endpoint::SessionId;
@@ -15,10 +16,13 @@ use super::reload::Configuration;
 use crate::control::{self, Answers, Portion, Request};
 use crate::engine::Running;
 use crate::engine::command::{ClientsPage, Command, FlowsPage, ListPlace, NextPage, Reply};
+use crate::events::{Events, Ring};
 use crate::flows::{Flow, Top, Wanted};
 
 /// Flows of one portion. Chosen: a portion takes a fraction of a millisecond.
 const PORTION_FLOWS: usize = 64;
+/// Events of one answer. Chosen: the same.
+const ANSWER_EVENTS: usize = 128;
 
 /// How a list goes on.
 #[derive(Debug)]
@@ -35,20 +39,21 @@ pub(super) enum Listing {
 pub(super) struct Answering<'a> {
     pub(super) running: &'a mut dyn Running,
     pub(super) configuration: &'a Configuration,
+    pub(super) ring: &'a Ring,
 }
 
 impl Answers for Answering<'_> {
     type Rest = Listing;
 
     fn answer(&mut self, request: Request) -> Portion<Listing> {
-        let result = match request.command() {
-            Ok(None) if request == Request::Reload => {
-                self.configuration.reload(self.running).and_then(|done| whole(&done))
-            }
-            Ok(None) => whole(&self.running.snapshot().status()),
-            Ok(Some(Command::Flows { after, wanted })) => self.search(after, Top::new(wanted)),
-            Ok(Some(command)) => self.carry_out(command),
-            Err(why) => Err(why),
+        let result = match (&request, request.command()) {
+            (_, Err(why)) => Err(why),
+            (Request::Version, _) => whole(&version()),
+            (Request::Events { after }, _) => whole(&self.ring_after(*after)),
+            (Request::Reload, _) => self.configuration.reload(self.running).and_then(|done| whole(&done)),
+            (_, Ok(None)) => whole(&self.running.snapshot().status()),
+            (_, Ok(Some(Command::Flows { after, wanted }))) => self.search(after, Top::new(wanted)),
+            (_, Ok(Some(command))) => self.carry_out(command),
         };
         result.unwrap_or_else(failed)
     }
@@ -61,9 +66,28 @@ impl Answers for Answering<'_> {
         };
         result.unwrap_or_else(failed)
     }
+
+    fn figures(&mut self) -> String {
+        let time = humantime::format_rfc3339_millis(SystemTime::now());
+        match json(&self.running.snapshot().status()) {
+            Ok(status) => format!("{{\"time\":\"{time}\",\"figures\":{status}}}"),
+            Err(why) => control::error(&why),
+        }
+    }
+
+    fn events(&self, after: u64) -> Option<(String, u64)> {
+        let events = self.ring_after(after);
+        let newest = events.events.last()?.number;
+        Some((json(&events).ok()?, newest))
+    }
 }
 
 impl Answering<'_> {
+    fn ring_after(&self, after: u64) -> Events {
+        let (events, lost) = self.ring.after(after, ANSWER_EVENTS);
+        Events { events: events.cloned().collect(), lost }
+    }
+
     fn carry_out(&mut self, command: Command) -> Result<Portion<Listing>, String> {
         let is_first = matches!(command, Command::Clients { after: None });
         let reply = self.running.command(command)?;
@@ -89,6 +113,11 @@ impl Answering<'_> {
             }
         }
     }
+}
+
+/// The answer to a request for versions.
+fn version() -> serde_json::Value {
+    serde_json::json!({ "protocol": control::PROTOCOL, "program": env!("CARGO_PKG_VERSION") })
 }
 
 fn failed(why: String) -> Portion<Listing> {
@@ -172,7 +201,8 @@ mod tests {
         let mut sessions = Sessions(300);
         let loaded = Loaded { config: (), file: String::new(), warnings: Vec::new() };
         let configuration = Configuration::new(&loaded, |_| unreachable!("it has no file"));
-        let mut answering = Answering { running: &mut sessions, configuration: &configuration };
+        let mut answering =
+            Answering { running: &mut sessions, configuration: &configuration, ring: &Ring::default() };
         let mut portion = answering.answer(Request::Flows { limit: 200, sort: Sort::Bytes });
         let (mut text, mut portions, mut largest) = (String::new(), 0, 0);
         while let Some(rest) = portion.rest {

@@ -11,9 +11,10 @@ use bonding_os::undo;
 use clap::{Subcommand, ValueEnum};
 
 use super::clients::{self, ClientsArguments, ExpireArguments, InviteArguments, RevokeArguments, Said};
+use super::events::EventsArguments;
 use super::flows::FlowsArguments;
 use super::style::Style;
-use super::{Usage, check, flows, keys, rekey, reload, view};
+use super::{Usage, check, events, flows, keys, rekey, reload, view};
 use crate::config::{self, Kind};
 use crate::control::{Ask, AskError, Request};
 use crate::engine::command::{LinkOrder, Reloaded};
@@ -136,6 +137,18 @@ pub enum Command {
         /// Which flows, and how.
         #[command(flatten)]
         arguments: FlowsArguments,
+        /// The client or server to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what happened lately, with its cause: links that failed, sessions, caps, clients
+    ///
+    /// The client or server keeps the newest 1,024 events while it runs. Times are in UTC.
+    #[command(after_help = events::EXAMPLES)]
+    Events {
+        /// Which events, and how.
+        #[command(flatten)]
+        arguments: EventsArguments,
         /// The client or server to ask.
         #[command(flatten)]
         target: Target,
@@ -282,6 +295,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Status { json, watch, target } => return status(json, watch, &target.sockets()),
         Command::Flows { arguments, target } => flows(arguments, &target.sockets())?,
+        Command::Events { arguments, target } => events(&arguments, &target.sockets())?,
         Command::Invite(arguments) => say(clients::invite(arguments)?),
         Command::Clients(arguments) => {
             clients::clients(&arguments, Style::of_stdout(), &mut std::io::stdout().lock())?;
@@ -326,10 +340,10 @@ fn connect(sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
     }
 }
 
-/// The same; for JSON, which is of one side, only one may answer.
-fn connect_for(json: bool, sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
+/// The same; for what is of one side (`alone`), such as JSON, only one may answer.
+fn connect_for(alone: bool, sockets: &[PathBuf]) -> anyhow::Result<Vec<Ask>> {
     let asks = connect(sockets)?;
-    if json && asks.len() > 1 {
+    if alone && asks.len() > 1 {
         return Err(Usage(
             "a client and a server run here: choose with --role client or --role server".into(),
         )
@@ -342,6 +356,14 @@ fn flows(arguments: FlowsArguments, sockets: &[PathBuf]) -> anyhow::Result<()> {
     arguments.request().command().map_err(Usage)?;
     for ask in &mut connect_for(arguments.is_json(), sockets)? {
         flows::flows(ask, arguments, Style::of_stdout(), &mut std::io::stdout().lock())?;
+    }
+    Ok(())
+}
+
+fn events(arguments: &EventsArguments, sockets: &[PathBuf]) -> anyhow::Result<()> {
+    let since = arguments.since(SystemTime::now())?;
+    for ask in &mut connect_for(arguments.is_of_one(), sockets)? {
+        events::events(ask, arguments, since, &mut std::io::stdout().lock())?;
     }
     Ok(())
 }

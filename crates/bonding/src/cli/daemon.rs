@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use bonding_os::notify::Notifier;
@@ -24,6 +24,7 @@ use crate::config::{self, Loaded, Problems, Security};
 use crate::control::Control;
 use crate::engine::reload::NewPlan;
 use crate::engine::{Running, Service};
+use crate::events::{Happening, Ring};
 use crate::status::{Role, SessionSnapshot, Snapshot};
 use crate::trace::options::TraceOptions;
 use crate::{client, logs, server};
@@ -180,6 +181,8 @@ fn checked<T>(loaded: &Loaded<T>) -> ExitCode {
 struct Daemon {
     control: Control<Listing>,
     configuration: Configuration,
+    /// What happened lately.
+    ring: Ring,
     /// Reports in a row without a session.
     silent_reports: u32,
     /// Where a service manager waits.
@@ -211,7 +214,7 @@ impl Daemon {
         }
         let configuration = Configuration::new(loaded, read);
         let notifier = Notifier::from_environment().context("NOTIFY_SOCKET")?;
-        Ok(Self { control, configuration, silent_reports: 0, notifier })
+        Ok(Self { control, configuration, ring: Ring::default(), silent_reports: 0, notifier })
     }
 }
 
@@ -239,7 +242,21 @@ impl Service for Daemon {
     }
 
     fn handle_ready(&mut self, running: &mut dyn Running) {
-        self.control.handle_ready(&mut Answering { running, configuration: &self.configuration });
+        let Self { control, configuration, ring, .. } = self;
+        control.handle_ready(&mut Answering { running, configuration, ring });
+    }
+
+    fn handle_happening(&mut self, happening: Happening) {
+        self.ring.push(happening, SystemTime::now());
+    }
+
+    fn is_push_due(&self) -> bool {
+        self.control.is_push_due(self.ring.newest())
+    }
+
+    fn push(&mut self, running: &mut dyn Running) {
+        let Self { control, configuration, ring, .. } = self;
+        control.push(&mut Answering { running, configuration, ring });
     }
 
     fn handle_interval(&mut self, snapshot: &Snapshot) {

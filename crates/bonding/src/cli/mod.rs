@@ -8,6 +8,7 @@ pub mod bondctl;
 mod check;
 mod clients;
 mod daemon;
+mod events;
 mod flows;
 mod join;
 mod keys;

@@ -16,6 +16,7 @@ use bonding_proto::client::Client;
 use bonding_proto::{Instant, LinkId};
 
 use crate::engine::plan::LinkPlan;
+use crate::events::{Happening, Kind};
 use crate::state::usage::Usage;
 use crate::status::Cap;
 
@@ -27,6 +28,8 @@ const SAVE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const SAVE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// The part of a cap after which the count is written down. Chosen: 100 MB of 100 GB.
 const SAVE_SHARE: u64 = 1_000;
+/// All but one of so many parts of a cap are most of it: 75 %.
+const WARN_PARTS: u64 = 4;
 
 /// One link with a cap.
 #[derive(Debug)]
@@ -38,6 +41,15 @@ struct Capped {
     seen_bytes: u64,
     unsaved_bytes: u64,
     used_up: bool,
+    /// It was told that most of it is used.
+    warned: bool,
+}
+
+impl Capped {
+    /// Whether most of the cap is used, by the bytes of the month.
+    const fn is_nearly_used(&self, used_bytes: u64) -> bool {
+        used_bytes >= self.cap_bytes / WARN_PARTS * (WARN_PARTS - 1)
+    }
 }
 
 /// The caps of a client's links.
@@ -49,6 +61,8 @@ pub(super) struct Caps {
     review_at: Instant,
     saved_at: Instant,
     complained: bool,
+    /// What happened, to be told.
+    happened: Vec<Happening>,
 }
 
 impl Caps {
@@ -62,14 +76,26 @@ impl Caps {
                 seen_bytes: 0,
                 unsaved_bytes: 0,
                 used_up: false,
+                warned: false,
             })
         };
         let links: Vec<Capped> = (0..u8::MAX).zip(links).filter_map(capped).collect();
         let usage = if links.is_empty() { Usage::default() } else { known_usage(&file) };
-        let mut caps = Self { links, usage, file, review_at: now, saved_at: now, complained: false };
+        let mut caps = Self {
+            links,
+            usage,
+            file,
+            review_at: now,
+            saved_at: now,
+            complained: false,
+            happened: Vec::new(),
+        };
         caps.usage.turn(time);
         for link in &mut caps.links {
-            link.used_up = caps.usage.of(&link.name) >= link.cap_bytes;
+            let used_bytes = caps.usage.of(&link.name);
+            link.used_up = used_bytes >= link.cap_bytes;
+            // That was told before this start.
+            link.warned = link.is_nearly_used(used_bytes);
             if link.used_up {
                 note_used_up(link);
             }
@@ -100,6 +126,7 @@ impl Caps {
                 seen_bytes: carried_bytes,
                 unsaved_bytes: 0,
                 used_up,
+                warned: used_up,
             }),
         }
     }
@@ -108,6 +135,11 @@ impl Caps {
     pub(super) fn of(&self, link: LinkId) -> Option<Cap> {
         let capped = self.links.iter().find(|capped| capped.link == link)?;
         Some(Cap { used_bytes: self.usage.of(&capped.name), cap_bytes: capped.cap_bytes })
+    }
+
+    /// What happened since the last call.
+    pub(super) fn take_happened(&mut self) -> Vec<Happening> {
+        std::mem::take(&mut self.happened)
     }
 
     /// Once a second, counts the bytes since the last time. `true`: a cap is used up, or free
@@ -138,12 +170,24 @@ impl Caps {
             link.unsaved_bytes += more;
             self.usage.add(&link.name, more);
             let before = link.used_up;
-            link.used_up = self.usage.of(&link.name) >= link.cap_bytes;
+            let used_bytes = self.usage.of(&link.name);
+            link.used_up = used_bytes >= link.cap_bytes;
             changes |= link.used_up != before;
+            let is_nearly_used = link.is_nearly_used(used_bytes);
+            let warned = std::mem::replace(&mut link.warned, is_nearly_used);
             if link.used_up && !before {
                 note_used_up(link);
+                self.happened.push(told(
+                    Kind::CapUsedUp,
+                    link,
+                    "cap is used up: a backup until the next month",
+                ));
             } else if new_month && before {
                 tracing::info!(link = link.name, "a new month: the link's data cap is free again");
+                self.happened.push(told(Kind::CapFree, link, "cap is free again: a new month"));
+            } else if is_nearly_used && !warned && !link.used_up {
+                tracing::warn!(link = link.name, "three quarters of the month's data cap are used");
+                self.happened.push(told(Kind::CapWarning, link, "cap is used to three quarters"));
             }
         }
         changes
@@ -177,6 +221,10 @@ fn known_usage(file: &Path) -> Usage {
         tracing::warn!(%error, "how much of their data caps the links have used is lost: counted from now on");
         Usage::default()
     })
+}
+
+fn told(kind: Kind, link: &Capped, what: &str) -> Happening {
+    Happening::new(kind, format!("{}'s data {what}", link.name)).of_link(&link.name)
 }
 
 fn note_used_up(link: &Capped) {

@@ -114,6 +114,34 @@ impl Ask {
     }
 }
 
+impl Ask {
+    /// Subscribes: lines come from now on, by [`Self::next_line`].
+    ///
+    /// # Errors
+    /// When it is refused, or there is no answer in time.
+    pub fn subscribe(&mut self, request: &Request) -> Result<(), AskError> {
+        self.ask(request)?;
+        self.stream.get_ref().set_read_timeout(None).map_err(|error| self.io(error))
+    }
+
+    /// The next line of a subscription, however long it takes to come.
+    ///
+    /// # Errors
+    /// When the other side has ended.
+    pub fn next_line(&mut self) -> Result<String, AskError> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line) {
+            Ok(count) if count > 0 => Ok(line),
+            Ok(_) => Err(self.io(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(self.io(error)),
+        }
+    }
+
+    fn io(&self, error: io::Error) -> AskError {
+        AskError::Io { path: self.path.clone(), error }
+    }
+}
+
 /// The text of an error.
 fn error_of(answer: &[u8]) -> String {
     let value = serde_json::from_slice::<serde_json::Value>(answer).unwrap_or_default();

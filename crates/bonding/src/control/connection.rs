@@ -1,17 +1,25 @@
-//! One connection of the control socket: lines in, answers out in portions.
+//! One connection of the control socket: lines in, answers out in portions, or lines pushed to a
+//! subscriber.
 //!
 //! A connection does one thing at a time: it sends what it has, else asks for the next portion of
 //! an answer that is not whole yet, else reads a request. While an answer is on its way no request
 //! is read, so no more than one portion is kept. Each call makes at most one portion, so that
 //! a long answer takes turns with the packets.
+//!
+//! A subscriber that has not taken the last push gets no other: the next figures are skipped and
+//! counted, and events wait in the ring. So no more than one push is kept, and its figures are
+//! shared with other subscribers. A subscriber that writes is closed.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bonding_os::poll::Interest;
+use bytes::Bytes;
 
+use super::subscription::{Push, Subscription};
 use super::{Answers, Portion, Request, error};
 
 /// No request is as long as this: an invitation names 8 hosts of at most 253 characters.
@@ -31,12 +39,13 @@ pub(super) struct Connection<R> {
     requests: Vec<u8>,
     /// The other side sends no more.
     ended: bool,
-    /// A portion that is not sent yet, from `sent` on.
-    portion: Vec<u8>,
+    /// What is not sent yet, the first from `sent` on.
+    parts: VecDeque<Bytes>,
     sent: usize,
     rest: Option<R>,
     /// When the other side took something last, or was owed nothing.
     taken_at: Instant,
+    subscription: Option<Subscription>,
 }
 
 impl<R> Connection<R> {
@@ -45,10 +54,11 @@ impl<R> Connection<R> {
             stream,
             requests: Vec::new(),
             ended: false,
-            portion: Vec::new(),
+            parts: VecDeque::new(),
             sent: 0,
             rest: None,
             taken_at: now,
+            subscription: None,
         }
     }
 
@@ -75,8 +85,11 @@ impl<R> Connection<R> {
                 self.read()?;
             }
         }
-        if self.portion.is_empty() {
-            self.make_portion(answers);
+        if self.subscription.is_some() && (self.ended || !self.requests.is_empty()) {
+            return Err(Closed);
+        }
+        if self.parts.is_empty() {
+            self.make_portion(answers, now);
         }
         if self.requests.len() >= REQUEST_MAX_BYTES && !self.has_request() {
             return Err(Closed);
@@ -85,37 +98,67 @@ impl<R> Connection<R> {
         if self.ended && !self.owes() && !self.has_request() { Err(Closed) } else { Ok(()) }
     }
 
+    /// What the connection is subscribed to.
+    pub(super) const fn subscription(&self) -> Option<&Subscription> {
+        self.subscription.as_ref()
+    }
+
+    /// Sends a subscriber what is due. `figures`: the line of this moment.
+    pub(super) fn push(&mut self, push: &mut Push<'_>, now: Instant) -> Result<(), Closed> {
+        let owes = self.owes();
+        let Some(subscription) = &mut self.subscription else { return Ok(()) };
+        if owes {
+            subscription.skip(now);
+            return Ok(());
+        }
+        self.taken_at = now;
+        self.parts.extend(subscription.lines(push, now));
+        self.write(now)
+    }
+
     /// Bytes of answers that are kept.
     #[cfg(test)]
     pub(super) fn unread(&self) -> usize {
-        self.portion.len() - self.sent
+        self.parts.iter().map(Bytes::len).sum::<usize>() - self.sent
     }
 
-    fn owes(&self) -> bool {
-        !self.portion.is_empty() || self.rest.is_some()
+    /// Whether the other side has not taken all that there is for it.
+    pub(super) fn owes(&self) -> bool {
+        !self.parts.is_empty() || self.rest.is_some()
     }
 
     fn has_request(&self) -> bool {
         self.requests.contains(&b'\n')
     }
 
-    fn make_portion(&mut self, answers: &mut impl Answers<Rest = R>) {
-        let Portion { text, rest } = if let Some(rest) = self.rest.take() {
+    fn make_portion(&mut self, answers: &mut impl Answers<Rest = R>, now: Instant) {
+        let Portion { mut text, rest } = if let Some(rest) = self.rest.take() {
             answers.proceed(rest)
         } else if let Some(end) = self.requests.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.requests.drain(..=end).collect();
             match Request::parse(String::from_utf8_lossy(&line).trim()) {
+                Ok(Request::Subscribe { interval_ms, after }) => self.subscribe(interval_ms, after, now),
                 Ok(request) => answers.answer(request),
                 Err(why) => Portion { text: error(&why), rest: None },
             }
         } else {
             return;
         };
-        self.portion = text.into_bytes();
         if rest.is_none() {
-            self.portion.push(b'\n');
+            text.push('\n');
+        }
+        if !text.is_empty() {
+            self.parts.push_back(text.into());
         }
         self.rest = rest;
+    }
+
+    fn subscribe(&mut self, interval_ms: u64, after: Option<u64>, now: Instant) -> Portion<R> {
+        let text = match Subscription::new(interval_ms, after, now) {
+            Ok(subscription) => self.subscription.insert(subscription).answer(),
+            Err(why) => error(&why),
+        };
+        Portion { text, rest: None }
     }
 
     /// Reads once.
@@ -131,18 +174,20 @@ impl<R> Connection<R> {
     }
 
     fn write(&mut self, now: Instant) -> Result<(), Closed> {
-        while let Some(rest) = self.portion.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.stream.write(rest) {
+        while let Some(part) = self.parts.front() {
+            match self.stream.write(part.get(self.sent..).unwrap_or_default()) {
                 Ok(count) if count > 0 => {
                     self.sent += count;
                     self.taken_at = now;
+                    if self.sent == part.len() {
+                        self.parts.pop_front();
+                        self.sent = 0;
+                    }
                 }
                 Err(error) if is_for_later(&error) => return Ok(()),
                 Ok(_) | Err(_) => return Err(Closed),
             }
         }
-        self.portion = Vec::new();
-        self.sent = 0;
         Ok(())
     }
 }

@@ -8,12 +8,15 @@
 //! when there is work, which [`Control::handle_ready`] then does. A long answer comes in portions
 //! ([`Answers`]), each made when the reader has taken the one before: no answer is too long, and
 //! none is kept whole. Connections and the length of a request are bounded. A connection that
-//! exceeds them, or that takes nothing of an answer for some time, is closed. The module does not
-//! know what the answers mean.
+//! exceeds them, or that takes nothing of an answer for some time, is closed. A subscriber is sent
+//! figures and events by itself ([`Control::push`]); one that does not keep up misses figures, and
+//! holds no other up. The module does not know what the answers mean. docs/control.md has the
+//! protocol for people.
 
 mod ask;
 mod connection;
 mod request;
+mod subscription;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,9 +32,13 @@ use bonding_os::poll::{Interest, Poller, Ready};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use self::connection::Connection;
+use self::subscription::{Budget, Push};
 
 pub use self::ask::{Ask, AskError};
 pub use self::request::Request;
+
+/// The version of the protocol. Fields and requests are added without another number.
+pub const PROTOCOL: u32 = 1;
 
 /// Connections at most. Chosen: more tools than run at once. The oldest connection makes room.
 const CONNECTIONS_MAX: usize = 16;
@@ -76,6 +83,11 @@ pub trait Answers {
     fn answer(&mut self, request: Request) -> Portion<Self::Rest>;
     /// The next portion of an answer.
     fn proceed(&mut self, rest: Self::Rest) -> Portion<Self::Rest>;
+    /// The line of figures of this moment, for subscribers.
+    fn figures(&mut self) -> String;
+    /// The line of some events behind the one with this number, and the last one's number; `None`:
+    /// there is none.
+    fn events(&self, after: u64) -> Option<(String, u64)>;
 }
 
 /// The listening side; `R` is the rest of an answer that came in part.
@@ -85,6 +97,7 @@ pub struct Control<R> {
     ready: Vec<Ready>,
     connections: BTreeMap<u64, Connection<R>>,
     next_token: u64,
+    budget: Budget,
     /// Held as long as the instance lives.
     _turn: File,
     path: PathBuf,
@@ -114,6 +127,7 @@ impl<R> Control<R> {
             ready: Vec::new(),
             connections: BTreeMap::new(),
             next_token: LISTENER + 1,
+            budget: Budget::default(),
             _turn: turn,
             path: path.to_owned(),
             identity: (made.dev(), made.ino()),
@@ -137,10 +151,49 @@ impl<R> Control<R> {
         self.ready = ready;
     }
 
-    /// How long until there is work for [`Self::handle_due`].
+    /// How long until there is work for [`Self::handle_due`] or [`Self::push`].
     pub fn due_in(&self) -> Option<Duration> {
-        let soonest = self.connections.values().filter_map(Connection::ends_at).min()?;
+        let ends = self.connections.values().filter_map(Connection::ends_at);
+        let soonest = ends.chain(self.figures_at()).min()?;
         Some(soonest.saturating_duration_since(Instant::now()))
+    }
+
+    /// When a subscriber is due figures.
+    fn figures_at(&self) -> Option<Instant> {
+        let due = |connection: &Connection<R>| {
+            let at = connection.subscription()?.due_at()?;
+            Some(if connection.owes() { at } else { self.budget.allows(at) })
+        };
+        self.connections.values().filter_map(due).min()
+    }
+
+    /// Whether there is work for [`Self::push`]; `newest` is the number of the newest event.
+    pub fn is_push_due(&self, newest: u64) -> bool {
+        let wants = |connection: &Connection<R>| {
+            let subscription = connection.subscription().filter(|_| !connection.owes());
+            subscription.is_some_and(|subscription| subscription.wants_events(newest))
+        };
+        self.connections.values().any(wants) || self.figures_at().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Sends subscribers what is due, without waiting.
+    pub fn push(&mut self, answers: &mut impl Answers<Rest = R>) {
+        let now = Instant::now();
+        let answers = std::cell::RefCell::new(answers);
+        let mut make = || answers.borrow_mut().figures();
+        let events = |told| subscription::events_line(&**answers.borrow(), told);
+        let mut push = Push::new(&mut make, &events, &mut self.budget);
+        let poller = &self.poller;
+        self.connections.retain(|token, connection| {
+            if connection.subscription().is_none() {
+                return true;
+            }
+            let waited = connection.interest();
+            connection.push(&mut push, now).is_ok() && {
+                let wanted = connection.interest();
+                wanted == waited || poller.modify(connection, *token, wanted).is_ok()
+            }
+        });
     }
 
     /// Drops the readers that take nothing.

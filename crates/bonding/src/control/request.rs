@@ -29,6 +29,23 @@ pub enum Request {
         #[serde(default)]
         sort: Sort,
     },
+    /// The version of the protocol and of the program.
+    Version,
+    /// The events behind one.
+    Events {
+        /// Its number; 0: from the first on.
+        #[serde(default)]
+        after: u64,
+    },
+    /// From now on figures, and events as they happen.
+    Subscribe {
+        /// Between two lines of figures, from 100; 0: no figures.
+        #[serde(default = "interval_ms")]
+        interval_ms: u64,
+        /// The number of the event behind which events are sent; missing: none are.
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// Invite a client.
     Invite {
         /// The name of the client.
@@ -70,9 +87,15 @@ const WORDS: &[(&str, Request)] = &[
     ("status", Request::Status),
     ("clients", Request::Clients),
     ("flows", Request::Flows { limit: LIMIT_DEFAULT, sort: Sort::Rate }),
+    ("events", Request::Events { after: 0 }),
+    ("version", Request::Version),
     ("rekey", Request::Rekey),
     ("reload", Request::Reload),
 ];
+
+const fn interval_ms() -> u64 {
+    1_000
+}
 
 const fn limit() -> usize {
     LIMIT_DEFAULT
@@ -98,21 +121,26 @@ impl Request {
         }
         let word = WORDS.iter().find(|(word, _)| *word == line);
         word.map(|(_, request)| request.clone()).ok_or_else(|| {
-            let words: Vec<&str> =
-                WORDS.iter().map(|(word, _)| *word).chain(["link", "invite", "expire", "revoke"]).collect();
+            let words: Vec<&str> = WORDS
+                .iter()
+                .map(|(word, _)| *word)
+                .chain(["subscribe", "link", "invite", "expire", "revoke"])
+                .collect();
             let shown: String = line.chars().take(40).collect();
             format!("unknown request \"{shown}\"; known: {}", words.join(", "))
         })
     }
 
-    /// The engine's command for it; `None`: the status, which needs no command, or a reload, for
+    /// The engine's command for it; `None`: what the engine need not carry out, or a reload, for
     /// which the file is read first.
     ///
     /// # Errors
     /// The mistake in an argument.
     pub fn command(&self) -> Result<Option<Command>, String> {
         Ok(Some(match self {
-            Self::Status | Self::Reload => return Ok(None),
+            Self::Status | Self::Reload | Self::Version | Self::Events { .. } | Self::Subscribe { .. } => {
+                return Ok(None);
+            }
             Self::Link { name, order } => Command::Link { name: config::name(name)?, order: *order },
             Self::Clients => Command::Clients { after: None },
             Self::Flows { limit, sort } => {
@@ -194,6 +222,13 @@ mod tests {
             ),
             (revoke, r#"{"request":"revoke","name":"home"}"#),
             (expire("90d"), r#"{"request":"expire","name":"home","after":"90d"}"#),
+            (Request::Events { after: 0 }, "events"),
+            (Request::Events { after: 17 }, r#"{"request":"events","after":17}"#),
+            (
+                Request::Subscribe { interval_ms: 100, after: Some(17) },
+                r#"{"request":"subscribe","interval_ms":100,"after":17}"#,
+            ),
+            (Request::Version, "version"),
             (Request::Rekey, "rekey"),
             (Request::Reload, "reload"),
             (
@@ -224,7 +259,7 @@ mod tests {
         let cases = [
             (
                 "",
-                "unknown request \"\"; known: status, clients, flows, rekey, reload, link, invite, expire, revoke",
+                "unknown request \"\"; known: status, clients, flows, events, version, rekey, reload, subscribe, link, invite, expire, revoke",
             ),
             ("invite home", "unknown request \"invite home\""),
             ("{", "malformed request: EOF"),

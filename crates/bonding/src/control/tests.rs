@@ -47,6 +47,14 @@ impl Answers for Long {
         let text = "x".repeat(left.min(PART));
         Portion { text, rest: left.checked_sub(PART).filter(|left| *left > 0) }
     }
+
+    fn figures(&mut self) -> String {
+        unreachable!("it has no subscriber")
+    }
+
+    fn events(&self, _: u64) -> Option<(String, u64)> {
+        unreachable!("it has no subscriber")
+    }
 }
 
 struct Hello;
@@ -60,6 +68,14 @@ impl Answers for Hello {
 
     fn proceed(&mut self, _: usize) -> Portion<usize> {
         unreachable!("its answers are one portion")
+    }
+
+    fn figures(&mut self) -> String {
+        unreachable!("it has no subscriber")
+    }
+
+    fn events(&self, _: u64) -> Option<(String, u64)> {
+        unreachable!("it has no subscriber")
     }
 }
 
@@ -131,7 +147,7 @@ fn requests_may_come_in_pieces_and_unknown_ones_are_answered() {
     });
     assert_eq!(
         answers,
-        "{\"hello\":1}\n{\"hello\":1}\n{\"error\":\"unknown request \\\"what\\\"; known: status, clients, flows, rekey, reload, link, invite, expire, revoke\"}\n"
+        "{\"hello\":1}\n{\"hello\":1}\n{\"error\":\"unknown request \\\"what\\\"; known: status, clients, flows, events, version, rekey, reload, subscribe, link, invite, expire, revoke\"}\n"
     );
 }
 
@@ -242,6 +258,8 @@ fn a_tool_that_does_not_read_holds_one_portion_and_is_dropped() {
     assert!(control.connections.is_empty());
     assert_eq!(control.due_in(), None);
 }
+
+mod subscribers;
 
 #[test]
 fn asking_where_nothing_runs_says_so() {

@@ -40,6 +40,7 @@ use super::moderation::{Moderation, Recency};
 use super::sockets::Sockets;
 use super::{Running, Service, setup};
 use crate::client::splitter::Redirecting;
+use crate::events::Happening;
 use crate::status::{Io, Snapshot};
 use crate::trace::file::TraceFile;
 
@@ -126,6 +127,10 @@ pub(crate) trait Shell<M> {
         command: Command,
         now: Instant,
     ) -> Result<Reply, String>;
+    /// The next thing that happened which a person may ask about.
+    fn poll_happening(&mut self) -> Option<Happening> {
+        None
+    }
     /// How often the service is given a snapshot.
     fn status_interval(&self) -> Duration;
     /// Tells the names of links and, without a link, of sessions' peers.
@@ -370,6 +375,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if let Some(trace) = &mut self.trace {
             trace.take(&mut self.machine, &|name| shell.tell_names(name), now);
         }
+        self.tell(shell, service, now);
         if now >= self.status_from + shell.status_interval() {
             self.status_from = now;
             service.handle_interval(&self.window(shell, now).snapshot());
@@ -379,6 +385,16 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
             self.refresh_sockets();
         }
         Ok(())
+    }
+
+    /// Tells the service what happened, and lets it send readers what is due.
+    fn tell(&mut self, shell: &mut dyn Shell<M>, service: &mut dyn Service, now: Instant) {
+        while let Some(happening) = shell.poll_happening() {
+            service.handle_happening(happening);
+        }
+        if service.is_push_due() {
+            service.push(&mut self.window(shell, now));
+        }
     }
 
     #[cfg(test)]

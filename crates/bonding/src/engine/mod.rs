@@ -23,6 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use self::command::{Command, Reply};
+use crate::events::Happening;
 use crate::status::Snapshot;
 
 pub use self::event_loop::LoopError;
@@ -48,6 +49,14 @@ pub trait Service {
     }
     /// Does the work that is due now; called in every turn of the loop.
     fn handle_due(&mut self) {}
+    /// Something happened that a person may ask about.
+    fn handle_happening(&mut self, _happening: Happening) {}
+    /// Whether readers are to be sent something; asked in every turn of the loop.
+    fn is_push_due(&self) -> bool {
+        false
+    }
+    /// Sends readers what is due.
+    fn push(&mut self, _running: &mut dyn Running) {}
 }
 
 /// The running engine, for the questions and commands that a service gets.

@@ -23,6 +23,7 @@ use bonding_proto::qos::Rule;
 
 use super::plan::{ClientPlan, InvitedPlan, LinkPlan, PeerPlan, RunPlan, ServerPlan, Split};
 use crate::config::{policy_word, role_word};
+use crate::events::{Happening, Kind};
 
 /// The plan of a file that was read again.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +43,12 @@ pub struct Outcome<P> {
     pub changed: Vec<String>,
     /// The keys whose change takes effect at the next start.
     pub at_next_start: Vec<String>,
+}
+
+/// What is told of a reload that changed this.
+pub fn happening(changed: &[String]) -> Happening {
+    let text = if changed.is_empty() { "nothing changed".to_owned() } else { changed.join("; ") };
+    Happening::new(Kind::Reloaded, format!("the configuration was read again: {text}"))
 }
 
 /// What a client becomes.

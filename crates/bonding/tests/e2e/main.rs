@@ -78,6 +78,10 @@ const TESTS: &[(&str, Test)] = &[
     ("the_service_manager_is_told", operation::the_service_manager_is_told),
     ("status_has_its_documented_shape", operation::status_has_its_documented_shape),
     ("logs_have_their_documented_shape", operation::logs_have_their_documented_shape),
+    (
+        "both_sides_see_both_directions_and_what_happened",
+        operation::both_sides_see_both_directions_and_what_happened,
+    ),
     ("a_trace_holds_the_decisions_of_both_sides", trace::a_trace_holds_the_decisions_of_both_sides),
     ("an_invitation_is_all_it_takes", sealed::an_invitation_is_all_it_takes),
     ("lines_that_do_not_enrol_say_why", sealed::lines_that_do_not_enrol_say_why),

@@ -231,3 +231,47 @@ fn knock_everywhere() -> anyhow::Result<usize> {
     }
     Ok(answers)
 }
+
+/// Each side shows what the other sends. A link that is cut is told with its cause, on both sides,
+/// by `bondctl events` and to a subscriber.
+pub(crate) fn both_sides_see_both_directions_and_what_happened(lab: &Lab) -> anyhow::Result<()> {
+    const CUT: usize = 1;
+    let bond = Bond::start(lab, PROGRAMS, Options::default())?;
+    for host in [Host::Client, Host::Server] {
+        eventually("what the other side sends", || {
+            let status = bond.status(host)?;
+            let links = status.pointer("/links").and_then(Value::as_array).context("links is no array")?;
+            for link in links {
+                has_keys(link, "/peer", "told_ago_ms phase loss_permille tx_mbps capacity_mbps queue_ms")?;
+            }
+            Ok(())
+        })?;
+    }
+    lab.cut(CUT);
+    let name = &lab.scenario().links[CUT].name;
+    for (host, name) in [(Host::Client, name.clone()), (Host::Server, format!("link{CUT}"))] {
+        eventually("the cut, with its cause", || {
+            let events = bond.bondctl_of(host, &["events", "--json"])?;
+            let events: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+            let of_link =
+                events.iter().filter(|event| event.pointer("/link") == Some(&Value::from(name.as_str())));
+            let kinds: Vec<(&str, &str)> = of_link
+                .filter_map(|event| Some((event["kind"].as_str()?, event["text"].as_str()?)))
+                .collect();
+            ensure!(kinds.first().is_some_and(|(kind, _)| *kind == "link_up"), "{events:?}");
+            let down = kinds.iter().find(|(kind, _)| *kind == "link_down").context("not down yet")?.1;
+            ensure!(down.starts_with(&format!("{name} DOWN: ")) && down.len() > name.len() + 10, "{down}");
+            Ok(())
+        })?;
+    }
+    let summary = bond.status(Host::Client)?["summary"].as_str().unwrap_or_default().to_owned();
+    ensure!(summary.contains(&format!("{name} is down")), "{summary}");
+    let trouble = bond.status(Host::Server)?.pointer(&format!("/links/{CUT}/trouble")).cloned();
+    ensure!(trouble.as_ref().and_then(Value::as_str).is_some(), "{trouble:?}");
+    let text = bond.bondctl_of(Host::Server, &["events"])?;
+    ensure!(
+        text.contains(&format!("home: link{CUT} DOWN: ")) || text.contains(&format!("link{CUT} DOWN: ")),
+        "{text}"
+    );
+    bond.stop()
+}

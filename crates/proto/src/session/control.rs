@@ -21,7 +21,7 @@ use crate::config::{LinkConfig, Security, Sending, SessionConfig};
 use crate::crypto::aead::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::discard::Discard;
-use crate::event::Event;
+use crate::event::{Event, StateChange};
 use crate::handshake::{Outcome, Refusal, SecretName, SharedSecret, TransportKeys, Welcome};
 use crate::inner::header;
 use crate::link::Arrival;
@@ -430,11 +430,13 @@ impl Session {
         let impact = self.links.take_changes(&mut transitions);
         for transition in &transitions {
             let (link, from, to) = (transition.link, transition.before, transition.after);
-            self.events.push(Event::LinkState { link, from, to });
             self.tracer.on_link_state(link, from, to, now);
             self.sealing.on_transition(*transition, &self.links, now);
             let Self { redundancy, links, streams, tracer, .. } = self;
-            redundancy.resend.on_transition(*transition, links, streams, tracer, now);
+            let resent = redundancy.resend.on_transition(*transition, links, streams, tracer, now);
+            let (cause, silent) = transition.why;
+            let why = StateChange { cause, silent, resent };
+            self.events.push(Event::LinkState { link, from, to, why });
         }
         self.links.give_back(transitions);
         if impact.has(Impact::USE) {
@@ -587,9 +589,9 @@ impl Session {
                         | Control::Response(_)
                         | Control::Probe { .. }
                         | Control::ProbeReceived { .. }
+                        | Control::Figures(_)
                         | Control::Unknown => {}
                     }
-                        | Control::Figures(_)
                     let from = (flow, &path);
                     if let Some(path) = self.links.on_control(id, &control, from, arrival.bytes, now) {
                         self.events.push(Event::PathChanged { link: id, path });

@@ -38,7 +38,7 @@ use super::params::{
 };
 use crate::link::feedback::delays::RttEstimator;
 use crate::time::Instant;
-use crate::view::LinkState;
+use crate::view::{LinkState, StateCause};
 
 /// State of one link.
 #[derive(Debug, Clone)]
@@ -61,6 +61,8 @@ pub(in crate::link) struct Health {
     is_told: bool,
     carrier: bool,
     damping: Damping,
+    /// Why the state is what it is, and how long an answer had been missing when it changed.
+    why: (StateCause, Duration),
 }
 
 impl Health {
@@ -79,6 +81,7 @@ impl Health {
             is_told: false,
             carrier: true,
             damping: Damping::new(),
+            why: (StateCause::New, Duration::ZERO),
         }
     }
 
@@ -90,6 +93,11 @@ impl Health {
     /// The state as of the last call of any `on_*`.
     pub(in crate::link) const fn state(&self) -> LinkState {
         self.state
+    }
+
+    /// Why the state is what it is, and how long an answer had been missing when it changed.
+    pub(in crate::link) const fn why(&self) -> (StateCause, Duration) {
+        self.why
     }
 
     /// When the newest datagram was sent that is known to have arrived.
@@ -160,6 +168,8 @@ impl Health {
         if self.proven_at.is_some_and(|known| sent_at <= known) {
             return false;
         }
+        let was_up = self.state == LinkState::Up;
+        let heard_ago = now.saturating_since(self.heard_at);
         self.proven_at = Some(sent_at);
         self.heard_at = now;
         self.unproven_at = unproven_at;
@@ -168,6 +178,9 @@ impl Health {
         self.damping.on_proof();
         if !self.carrier {
             return false;
+        }
+        if !was_up {
+            self.why = (StateCause::Answered, heard_ago);
         }
         self.down_at = None;
         let is_down = self.state == LinkState::Down;
@@ -205,10 +218,11 @@ impl Health {
         match self.state {
             LinkState::Up => {
                 if self.overdue_at(rtt).is_some_and(|at| now >= at) {
-                    self.suspect(self.proven_at.unwrap_or(now) + self.down_after(rtt));
+                    let down_at = self.proven_at.unwrap_or(now) + self.down_after(rtt);
+                    self.suspect(down_at, StateCause::HeartbeatsUnanswered, now);
                 } else if let Some(noticed_at) = self.noticed_at {
                     if self.silent_at(rtt, gap, noticed_at).is_some_and(|at| now >= at) {
-                        self.suspect(now + down_after_silence(rtt));
+                        self.suspect(now + down_after_silence(rtt), StateCause::DataUnanswered, now);
                     }
                 } else if self.doubt_at(rtt, gap).is_some_and(|at| now >= at) {
                     self.noticed_at = Some(now);
@@ -216,7 +230,7 @@ impl Health {
             }
             LinkState::Suspect => {
                 if self.lost_at(rtt).is_some_and(|at| now >= at) {
-                    self.fail(now);
+                    self.fail(self.still_missing(), now);
                 }
             }
             LinkState::Down => {}
@@ -226,14 +240,14 @@ impl Health {
     /// The peer says that nothing comes over the link.
     pub(in crate::link) fn on_told_silence(&mut self, rtt: &RttEstimator, now: Instant) {
         if self.state == LinkState::Up {
-            self.suspect(now + down_after_silence(rtt));
+            self.suspect(now + down_after_silence(rtt), StateCause::NothingArrives, now);
         }
     }
 
     /// The system refused to send on the link.
     pub(in crate::link) fn on_send_failed(&mut self, rtt: &RttEstimator, now: Instant) {
         if self.state == LinkState::Up {
-            self.suspect(now + down_after_silence(rtt));
+            self.suspect(now + down_after_silence(rtt), StateCause::SendRefused, now);
         }
     }
 
@@ -241,7 +255,7 @@ impl Health {
     pub(in crate::link) fn on_carrier(&mut self, carrier: bool, now: Instant) {
         self.carrier = carrier;
         if !carrier {
-            self.fail(now);
+            self.fail(StateCause::CarrierLost, now);
         }
     }
 
@@ -249,7 +263,7 @@ impl Health {
     pub(in crate::link) fn on_peer_failure(&mut self, now: Instant) {
         let was_down = self.state == LinkState::Down;
         let was_told = self.is_told;
-        self.fail(now);
+        self.fail(StateCause::PeerGaveUp, now);
         self.is_told = was_told || !was_down;
     }
 
@@ -287,13 +301,32 @@ impl Health {
         }
     }
 
-    fn suspect(&mut self, down_at: Instant) {
+    /// Why a suspect link is down now: what made it suspect goes on.
+    const fn still_missing(&self) -> StateCause {
+        if matches!(self.why.0, StateCause::New | StateCause::Answered) {
+            return StateCause::HeartbeatsUnanswered;
+        }
+        self.why.0
+    }
+
+    /// The state is about to change for this cause.
+    fn note(&mut self, cause: StateCause, now: Instant) {
+        let unproven_at = self.unproven_at.filter(|_| cause == StateCause::DataUnanswered);
+        let since = unproven_at.unwrap_or(self.heard_at);
+        self.why = (cause, now.saturating_since(since));
+    }
+
+    fn suspect(&mut self, down_at: Instant, cause: StateCause, now: Instant) {
+        self.note(cause, now);
         self.state = LinkState::Suspect;
         self.down_at = Some(down_at);
         self.noticed_at = None;
     }
 
-    fn fail(&mut self, now: Instant) {
+    fn fail(&mut self, cause: StateCause, now: Instant) {
+        if self.state != LinkState::Down {
+            self.note(cause, now);
+        }
         self.down_at = None;
         self.noticed_at = None;
         self.unproven_at = None;

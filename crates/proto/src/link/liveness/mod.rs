@@ -11,7 +11,7 @@ use std::time::Duration;
 use self::health::Health;
 use self::indirect::Indirect;
 use crate::time::Instant;
-use crate::view::LinkState;
+use crate::view::{LinkState, StateCause};
 use crate::wire::heartbeat::Heartbeat;
 
 /// See the module.
@@ -37,6 +37,11 @@ impl Liveness {
     /// The link was up, is down, and is not yet on its way back.
     pub(crate) fn has_failed(&self) -> bool {
         self.health.has_failed()
+    }
+
+    /// Why the link's state is what it is, and how long an answer had been missing when it changed.
+    pub(crate) const fn why(&self) -> (StateCause, Duration) {
+        self.health.why()
     }
 
     /// Before this the state does not change by time alone: sooner found than the link's

@@ -12,8 +12,10 @@
 //! | `SIZES` | the tunnel's MTU, TCP's segment size; waiting data is tried again |
 //! | `HOLDS` | gaps that the resequencer holds for links, looked at when the drain is over |
 
+use std::time::Duration;
+
 use crate::packet::LinkId;
-use crate::view::LinkState;
+use crate::view::{LinkState, StateCause};
 
 /// A set of derived values that are out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +61,8 @@ pub(in crate::session) struct Transition {
     pub(in crate::session) link: LinkId,
     pub(in crate::session) before: LinkState,
     pub(in crate::session) after: LinkState,
+    /// Why, and how long an answer had been missing.
+    pub(in crate::session) why: (StateCause, Duration),
 }
 
 /// Changes that are not settled yet.

@@ -250,7 +250,8 @@ impl LinkTable {
                 other.hasten_heartbeat(now);
             });
         }
-        self.changes.add_transition(Transition { link, before, after });
+        let why = self.get(link).map(|link| link.liveness().why()).unwrap_or_default();
+        self.changes.add_transition(Transition { link, before, after, why });
     }
 
     /// A proven link that waits because it flaps is used where there is no other.
@@ -553,8 +554,8 @@ impl LinkTable {
                     self.changes.add(Impact::SIZES);
                 }
             }
-            Control::Close(_) | Control::Stream(_) | Control::Unknown => {}
             Control::Figures(figures) => link.on_peer_figures(*figures, now),
+            Control::Close(_) | Control::Stream(_) | Control::Unknown => {}
         }
         None
     }

@@ -89,7 +89,8 @@ impl Resend {
         is_any
     }
 
-    /// A link is not proven any more: what it still carries may never arrive.
+    /// A link is not proven any more: what it still carries may never arrive. How many packets are
+    /// sent again for that.
     pub(in crate::session) fn on_transition(
         &mut self,
         transition: Transition,
@@ -97,18 +98,19 @@ impl Resend {
         streams: &mut Streams,
         tracer: &mut Tracer,
         now: Instant,
-    ) {
+    ) -> usize {
         if transition.after == LinkState::Up || transition.before == LinkState::Down {
-            return;
+            return 0;
         }
-        if let Some(link) = links.get_mut(transition.link) {
-            let deliveries = link.deliveries_mut();
-            let mut underway = deliveries.take_lost();
-            underway.extend(deliveries.take_underway());
-            wanted(&mut underway, streams);
-            tracer.on_lost(link.id(), LossTrigger::LinkLost, &underway, now);
-            self.queue.on_link_lost(underway);
-        }
+        let Some(link) = links.get_mut(transition.link) else { return 0 };
+        let deliveries = link.deliveries_mut();
+        let mut underway = deliveries.take_lost();
+        underway.extend(deliveries.take_underway());
+        wanted(&mut underway, streams);
+        tracer.on_lost(link.id(), LossTrigger::LinkLost, &underway, now);
+        let count = underway.len();
+        self.queue.on_link_lost(underway);
+        count
     }
 
     /// A stream is over: what waits of it is not sent again.
