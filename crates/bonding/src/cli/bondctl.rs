@@ -263,7 +263,7 @@ pub enum Which {
 
 impl Target {
     /// The sockets to ask.
-    fn sockets(&self) -> Vec<PathBuf> {
+    pub fn sockets(&self) -> Vec<PathBuf> {
         let (client, server) = (config::CLIENT_SOCKET.into(), config::SERVER_SOCKET.into());
         match (&self.socket, self.role) {
             (Some(socket), _) => vec![socket.clone()],

@@ -12,6 +12,7 @@
 mod demo;
 #[cfg(feature = "lab")]
 mod lab;
+mod top;
 
 use std::process::ExitCode;
 
@@ -33,7 +34,9 @@ Examples:
   bondctl check /etc/bonding/client.toml     what a file says, or every mistake in it
   bondctl status                             the links of what runs here
   bondctl status --json | jq .links          the same for programs
+  bondctl top                                the same live, with a key for what to do
   bondctl flows                              what crosses the bond, over which links, and how
+  bondctl events --since 8h                  what happened last night, and why
   bondctl invite home                        (on the server) the line that enrols a client
   bondctl genkey | tee private | bondctl pubkey";
 
@@ -62,6 +65,11 @@ Examples:
 enum Command {
     #[command(flatten)]
     Daemons(cli::bondctl::Command),
+    /// Watch the links of the client or server that runs here, until a key ends it
+    ///
+    /// Rates, delays, losses, events, and whether it bonds. Needs a terminal of 80 columns.
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArguments),
     /// Open a shell between two emulated hosts with the links of a scenario
     ///
     /// Everything lives in namespaces of its own, which go when the shell ends; root is not needed
@@ -86,6 +94,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Daemons(command) => cli::bondctl::run(command),
+        Command::Top(arguments) => top::top(&arguments),
         #[cfg(feature = "lab")]
         Command::Lab(arguments) => {
             if let Some(code) = lab::lab(&arguments)? {
