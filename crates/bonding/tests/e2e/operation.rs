@@ -248,7 +248,7 @@ pub(crate) fn both_sides_see_both_directions_and_what_happened(lab: &Lab) -> any
         })?;
     }
     lab.cut(CUT);
-    let name = &lab.scenario().links[CUT].name;
+    let name = &lab.scenario().links.get(CUT).context("the scenario has too few links")?.name;
     for (host, name) in [(Host::Client, name.clone()), (Host::Server, format!("link{CUT}"))] {
         eventually("the cut, with its cause", || {
             let events = bond.bondctl_of(host, &["events", "--json"])?;
@@ -256,7 +256,7 @@ pub(crate) fn both_sides_see_both_directions_and_what_happened(lab: &Lab) -> any
             let of_link =
                 events.iter().filter(|event| event.pointer("/link") == Some(&Value::from(name.as_str())));
             let kinds: Vec<(&str, &str)> = of_link
-                .filter_map(|event| Some((event["kind"].as_str()?, event["text"].as_str()?)))
+                .filter_map(|event| Some((event.get("kind")?.as_str()?, event.get("text")?.as_str()?)))
                 .collect();
             ensure!(kinds.first().is_some_and(|(kind, _)| *kind == "link_up"), "{events:?}");
             let down = kinds.iter().find(|(kind, _)| *kind == "link_down").context("not down yet")?.1;
@@ -264,7 +264,8 @@ pub(crate) fn both_sides_see_both_directions_and_what_happened(lab: &Lab) -> any
             Ok(())
         })?;
     }
-    let summary = bond.status(Host::Client)?["summary"].as_str().unwrap_or_default().to_owned();
+    let status = bond.status(Host::Client)?;
+    let summary = status.pointer("/summary").and_then(Value::as_str).context("no summary")?;
     ensure!(summary.contains(&format!("{name} is down")), "{summary}");
     let trouble = bond.status(Host::Server)?.pointer(&format!("/links/{CUT}/trouble")).cloned();
     ensure!(trouble.as_ref().and_then(Value::as_str).is_some(), "{trouble:?}");
