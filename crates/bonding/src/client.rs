@@ -2,15 +2,18 @@
 //! server.
 //!
 //! No state of a link is fatal: the client waits for an interface that is missing, and looks names
-//! up again (`resolve`). Missing rights, a missing key, a taken device and a second instance are
-//! fatal, with a message that says so.
+//! up again (`resolve`). Links come and go while it runs. Missing rights, a missing key, a taken
+//! device and a second instance are fatal, with a message that says so.
 
 mod caps;
 mod capturing;
 mod choice;
+mod comings;
 mod diagnosis;
+pub(crate) mod discovery;
 mod duties;
 mod identity;
+mod lines;
 mod resolve;
 mod revival;
 pub(crate) mod splitter;
@@ -40,8 +43,10 @@ use bonding_proto::{Instant, LinkId, Path, SocketId, StateMachine as _, StreamHo
 use self::caps::Caps;
 use self::capturing::Capturing;
 use self::choice::Choice;
+use self::comings::{Comings, Parts};
 use self::duties::Duties;
 use self::identity::Identity;
+use self::lines::{Lines, Origin, is_same_line};
 use self::resolve::Directory;
 use self::revival::Revival;
 use self::splitter::{SplitDevice, Splitter};
@@ -49,7 +54,7 @@ use self::tunnel::Tunnel;
 use crate::config::{Host, role_word};
 use crate::engine::clock::Clock;
 use crate::engine::command::{Command, FlowsPage, LinkOrder, Ordered, Rekeying, Reloaded, Reply};
-use crate::engine::event_loop::{Device, Engine, Parts, Shell};
+use crate::engine::event_loop::{self, Device, Engine, Shell};
 use crate::engine::events::{EventLogger, why};
 use crate::engine::overhead::Overhead;
 use crate::engine::plan::{ClientPlan, LinkPlan};
@@ -78,6 +83,8 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     let kept = plan.capture.as_ref().map(|capture| capture.priority);
     let Ground { mut signals, journal, mut monitor, seed, epoch } =
         Ground::prepare(&plan.run.state_file, RIGHTS, kept)?;
+    // Also where links are found only after a reload.
+    monitor.watch_routes()?;
     let mut capturing = Capturing::hold(plan, journal, &monitor)?;
     let (identity, sealing) = plan.sealing.as_ref().map(Identity::load).transpose()?.unzip();
     let Some(directory) = directory(plan, &mut monitor, &mut signals)? else { return Ok(()) };
@@ -117,10 +124,12 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
         machine.handle_socket_event(socket, event, clock.now());
     }
     let trace = setup::trace(&plan.run, Side::Client, clock)?;
-    loosen_filters(&plan.links, shell.capturing.journal());
+    plan.links.iter().for_each(|link| loosen_filter(link, shell.capturing.journal()));
+    // Those that are found, before the first packet.
+    shell.settle_links(&mut machine, &mut sockets, (&monitor, &poller), clock.now());
     setup::reduce_rights(RIGHTS)?;
     shell.renew_lookups()?;
-    let parts = Parts {
+    let parts = event_loop::Parts {
         machine,
         device: SplitDevice::new(tun),
         sockets,
@@ -135,21 +144,20 @@ pub fn run(plan: &ClientPlan, service: &mut dyn Service) -> Result<(), RunError>
     Ok(result?)
 }
 
-/// Lets the server's answers in by every link's interface, also where the way to the server is
+/// Lets the server's answers in by the link's interface, also where the way to the server is
 /// another one: strict reverse-path filtering would drop them. Undone with the journal.
-fn loosen_filters(links: &[LinkPlan], journal: &mut Journal) {
-    for interface in links.iter().filter_map(|link| link.interface.as_deref()) {
-        match journal.loosen_filter(interface) {
-            Ok(true) => tracing::info!(
-                interface,
-                "strict reverse-path filtering would drop the server's answers: loose until this ends"
-            ),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(
-                interface, %error,
-                "strict reverse-path filtering drops the server's answers where its default route is elsewhere"
-            ),
-        }
+fn loosen_filter(link: &LinkPlan, journal: &mut Journal) {
+    let Some(interface) = link.interface.as_deref() else { return };
+    match journal.loosen_filter(interface) {
+        Ok(true) => tracing::info!(
+            interface,
+            "strict reverse-path filtering would drop the server's answers: loose until this ends"
+        ),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(
+            interface, %error,
+            "strict reverse-path filtering drops the server's answers where its default route is elsewhere"
+        ),
     }
 }
 
@@ -168,7 +176,8 @@ fn directory(
     let mut is_said = false;
     loop {
         let is_found = |paths: &Vec<Vec<Path>>| paths.iter().any(|paths| !paths.is_empty());
-        if directory.paths(&plan.links, &|_| 0, 0).iter().any(is_found) {
+        let finds = plan.discovery.is_some() && !directory.addresses().is_empty();
+        if finds || directory.paths(&plan.links, &|_| 0, 0).iter().any(is_found) {
             return Ok(Some(directory));
         }
         let now = clock.now();
@@ -206,7 +215,9 @@ fn tunnel_mtu(plan: &ClientPlan, paths: &[Vec<Vec<Path>>], monitor: &Monitor) ->
     let each = || plan.links.iter().zip(0..).filter(used).filter_map(one);
     let of = |wanted| each().filter(move |(security, _)| *security == wanted).map(|(_, mtu)| mtu);
     let sealed = plan.sealing.is_some();
-    let fallback = || setup::inner_mtu(None, Overhead { sealed, ipv6: false });
+    // Links that are found may reach a server by IPv6 where it may have such an address.
+    let ipv6 = plan.discovery.is_some() && may_have_ipv6(&plan.hosts);
+    let fallback = || setup::inner_mtu(None, Overhead { sealed, ipv6 });
     of(Security::Plain).min().into_iter().chain(of(Security::Sealed).max()).min().unwrap_or_else(fallback)
 }
 
@@ -230,9 +241,14 @@ fn link_config(link: &LinkPlan, monitor: &Monitor) -> LinkConfig {
     }
 }
 
+/// Whether a server may have an IPv6 address.
+fn may_have_ipv6(hosts: &[Host]) -> bool {
+    hosts.iter().any(|host| !matches!(host, Host::Address(IpAddr::V4(_))))
+}
+
 /// Bound to the link's source, or to any address of the families that the server may have.
 fn spec(link: &LinkPlan, hosts: &[Host]) -> SocketSpec {
-    let ipv6 = hosts.iter().any(|host| !matches!(host, Host::Address(IpAddr::V4(_))));
+    let ipv6 = may_have_ipv6(hosts);
     let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     SocketSpec {
         label: link.name.clone(),
@@ -246,6 +262,8 @@ fn spec(link: &LinkPlan, hosts: &[Host]) -> SocketSpec {
 struct ClientShell {
     /// What it runs on now.
     plan: ClientPlan,
+    lines: Lines,
+    comings: Comings,
     tunnel: Tunnel,
     caps: Caps,
     duties: Duties,
@@ -286,9 +304,11 @@ impl ClientShell {
         let revival = Revival::new(&plan.links, plan.ports, device, now);
         let logger = EventLogger::new(peer, links);
         let (identity, refused) = (None, None);
-        let (plan, duties) = (plan.clone(), Duties::default());
+        let (plan, lines, duties) = (plan.clone(), Lines::new(&plan.links), Duties::default());
         Ok(Self {
             plan,
+            lines,
+            comings: Comings::new(now),
             tunnel,
             caps,
             duties,
@@ -319,7 +339,8 @@ impl ClientShell {
         }
         self.revival.set_unknown(self.directory.failure());
         if is_changed {
-            let paths = self.directory.paths(&self.plan.links, &|at| self.revival.port(at), client.active());
+            let plans = self.lines.plans();
+            let paths = self.directory.paths(&plans, &|at| self.revival.port(at), client.active());
             paths.into_iter().enumerate().for_each(|(server, paths)| client.set_paths(server, paths, now));
         }
         is_changed
@@ -327,7 +348,7 @@ impl ClientShell {
 
     /// Brings what links are for to the core, which ignores what it knows.
     fn settle_duties(&self, client: &mut Client, now: Instant) {
-        for (id, link) in (0..u8::MAX).map(LinkId).zip(&self.plan.links) {
+        for (id, link) in self.lines.present() {
             client.set_link_role(id, self.duties.role(id, link, self.caps.is_used_up(id)), now);
             client.set_link_priority(id, self.duties.priority(id, link), now);
         }
@@ -336,25 +357,31 @@ impl ClientShell {
     /// Runs on another plan, as far as that can be while it runs.
     fn reload(&mut self, client: &mut Client, next: ClientPlan, now: Instant) -> Reloaded {
         let Outcome { plan, mut changed, at_next_start } = reload::client(&self.plan, next);
-        for ((id, link), before) in (0..u8::MAX).map(LinkId).zip(&plan.links).zip(&self.plan.links) {
-            if link.cap != before.cap {
-                let carried = client.link_bytes(id);
-                self.caps.set((id, &link.name), link.cap, carried);
-            }
+        let stays = |(id, before): (LinkId, &LinkPlan)| {
+            let next = plan.links.iter().find(|link| is_same_line(link, before))?;
+            Some((id, before.clone(), next.clone()))
+        };
+        let stay: Vec<_> = self.lines.of(Origin::File).filter_map(stays).collect();
+        for (id, _, link) in stay.iter().filter(|(_, before, link)| link.cap != before.cap) {
+            let carried = client.link_bytes(*id);
+            self.caps.set((*id, &link.name), link.cap, carried);
         }
         let before = std::mem::replace(&mut self.plan, plan);
         if self.plan.run.sending != before.run.sending {
             client.set_sending(&self.plan.run.sending, now);
         }
-        for ((id, link), before) in (0..u8::MAX).map(LinkId).zip(&self.plan.links).zip(&before.links) {
+        for (id, before, link) in &stay {
             let rates = |link: &LinkPlan| [link.tx_rate, link.rx_rate];
             if rates(link) != rates(before) {
-                client.set_link_rates(id, rates(link), now);
+                client.set_link_rates(*id, rates(link), now);
             }
+            self.lines.change(*id, link);
         }
+        // The others come and go.
+        self.comings.note(now);
         self.splitter.set_choice(Choice::new(self.plan.split, self.plan.run.sending.rules.clone()));
         for id in self.duties.forget() {
-            let name = self.plan.links.get(id.index()).map_or("", |link| &link.name);
+            let name = self.logger.link_name(id.index());
             changed.push(format!("[[link]] \"{name}\": as the file says, no longer as set by hand"));
         }
         self.settle_duties(client, now);
@@ -379,9 +406,8 @@ impl ClientShell {
         (name, order): (String, LinkOrder),
         now: Instant,
     ) -> Result<Ordered, String> {
-        let mut links = (0..u8::MAX).map(LinkId).zip(&self.plan.links);
-        let Some((id, link)) = links.find(|(_, link)| link.name == name) else {
-            let names: Vec<&str> = self.plan.links.iter().map(|link| link.name.as_str()).collect();
+        let Some((id, link)) = self.lines.present().find(|(_, link)| link.name == name) else {
+            let names: Vec<&str> = self.lines.present().map(|(_, link)| link.name.as_str()).collect();
             return Err(format!("there is no link \"{name}\"; known: {}", names.join(", ")));
         };
         self.duties.order(id, link, order);
@@ -494,7 +520,7 @@ impl Shell<Client> for ClientShell {
 
     fn handle_interfaces(&mut self, monitor: &Monitor, now: Instant) {
         self.tunnel.follow(monitor, now);
-        self.directory.handle_interfaces(&self.plan.links, monitor);
+        self.directory.handle_interfaces(&self.lines.plans(), monitor);
     }
 
     fn due_in(&self) -> Option<Duration> {
@@ -529,11 +555,42 @@ impl Shell<Client> for ClientShell {
         self.revival.tend(client, sockets, poller, now) || is_changed
     }
 
+    fn note_interfaces(&mut self, now: Instant) {
+        self.comings.note(now);
+    }
+
+    fn links_due(&self) -> Option<Instant> {
+        self.comings.due()
+    }
+
+    fn settle_links(
+        &mut self,
+        client: &mut Client,
+        sockets: &mut Sockets,
+        (monitor, poller): (&Monitor, &Poller),
+        now: Instant,
+    ) -> bool {
+        let mut parts = Parts {
+            client,
+            sockets,
+            monitor,
+            poller,
+            lines: &mut self.lines,
+            directory: &mut self.directory,
+            caps: &mut self.caps,
+            duties: &mut self.duties,
+            revival: &mut self.revival,
+            logger: &mut self.logger,
+            capturing: &mut self.capturing,
+        };
+        self.comings.settle(&self.plan, &mut parts, now)
+    }
+
     fn tell_names(&self, name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {
         for (session, host) in (0..).zip(&self.hosts) {
             name(session, None, host);
-            for (number, link) in (0..u8::MAX).zip(&self.plan.links) {
-                name(session, Some(LinkId(number)), &link.name);
+            for (id, link) in self.lines.all() {
+                name(session, Some(id), &link.name);
             }
         }
     }
@@ -545,18 +602,18 @@ impl Shell<Client> for ClientShell {
             sockets.add_discards(&mut stats.discards);
             let remote =
                 |id: u8| stats.links.get(usize::from(id)).and_then(|link| link.path).map(|path| path.remote);
-            let label = |(id, link): (u8, &LinkPlan)| LinkLabel {
+            let label = |(id, link): (LinkId, &LinkPlan)| LinkLabel {
                 name: link.name.clone(),
                 interface: link.interface.clone(),
-                local: sockets.address(SocketId(id), remote(id)),
-                cap: self.caps.of(LinkId(id)),
-                by_hand: self.duties.is_by_hand(LinkId(id)),
-                trouble: self.revival.sentence(LinkId(id), client.has_path(LinkId(id)), sockets, now),
+                local: sockets.address(SocketId(id.0), remote(id.0)),
+                cap: self.caps.of(id),
+                by_hand: self.duties.is_by_hand(id),
+                trouble: self.revival.sentence(id, client.has_path(id), sockets, now),
             };
             sessions.push(SessionSnapshot {
                 name: self.logger.peer.clone(),
                 since: self.logger.since,
-                links: (0..u8::MAX).zip(&self.plan.links).map(label).collect(),
+                links: self.lines.all().map(label).collect(),
                 cipher: session.cipher(),
                 hybrid: session.is_hybrid(),
                 rekeys: session.rekeys(),
@@ -569,6 +626,7 @@ impl Shell<Client> for ClientShell {
             policy: self.plan.run.sending.policy,
             key: self.identity.as_ref().map(Identity::status),
             routing: self.capturing.status(),
+            discovery: self.comings.status(&self.plan),
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.tunnel.addresses().to_vec(),
             mtu: self.tunnel.mtu(),

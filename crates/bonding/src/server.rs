@@ -666,6 +666,7 @@ impl Shell<Endpoint> for ServerShell {
             policy: self.plan.run.sending.policy,
             key: None,
             routing: None,
+            discovery: None,
             interface: self.plan.tunnel.interface.clone(),
             addresses: self.plan.tunnel.addresses.clone(),
             mtu: self.tunnel.mtu,

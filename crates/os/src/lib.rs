@@ -31,6 +31,7 @@ pub mod tun;
 pub mod udp;
 pub mod undo;
 mod virtio;
+pub mod way;
 
 pub use address::Cidr;
 

@@ -48,9 +48,24 @@ impl Monitor {
         Ok(Self { socket, table, buffer: Vec::with_capacity(netlink::RECEIVE_BYTES) })
     }
 
-    /// The interface of that name.
+    /// From now on the descriptor is ready, too, when routes or the rules of the routing policy
+    /// changed. [`Self::handle_ready`] does not tell which.
+    pub fn watch_routes(&mut self) -> Result<(), MonitorError> {
+        for group in [
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV6_ROUTE,
+            libc::RTNLGRP_IPV4_RULE,
+            libc::RTNLGRP_IPV6_RULE,
+        ] {
+            self.socket.add_membership(group)?;
+        }
+        Ok(())
+    }
+
+    /// The interface of that name, or else the one that goes by it.
     pub fn interface(&self, name: &str) -> Option<&Interface> {
-        self.table.values().find(|interface| interface.name == name)
+        let named = self.table.values().find(|interface| interface.name == name);
+        named.or_else(|| self.table.values().find(|interface| interface.is_called(name)))
     }
 
     /// Every interface, by index.

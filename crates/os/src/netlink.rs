@@ -14,7 +14,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, Prop,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -56,6 +57,21 @@ pub struct Interface {
     pub mtu: u32,
     /// The addresses, sorted, without tentative and failed ones.
     pub addresses: Vec<Cidr>,
+    /// The driver of a virtual interface, such as `wireguard` or `veth`.
+    pub kind: Option<String>,
+    /// The interface that it is a part of: a bridge, a bond, a VRF.
+    pub controller: Option<u32>,
+    /// The interface that it is on top of: a VLAN's, a tunnel's.
+    pub below: Option<u32>,
+    /// Other names that it goes by.
+    pub alternative_names: Vec<String>,
+}
+
+impl Interface {
+    /// Whether it goes by this name.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternative_names.iter().any(|other| other == name)
+    }
 }
 
 /// A default route.
@@ -239,7 +255,11 @@ impl Requests {
             .map_err(|source| NetlinkError { what: what.to_owned(), source })
     }
 
-    fn talk(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn talk(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(message);
         message.header.flags = flags;
@@ -306,19 +326,19 @@ pub(crate) fn decode(bytes: &[u8], mut each: impl FnMut(NetlinkMessage<RouteNetl
 /// Applies one notification to `table`. Returns the index of its interface.
 pub(crate) fn apply(table: &mut BTreeMap<u32, Interface>, message: &RouteNetlinkMessage) -> Option<u32> {
     if let RouteNetlinkMessage::NewLink(link) = message {
+        if is_of_bridge(link) {
+            return None;
+        }
         let interface = table.entry(link.header.index).or_default();
         interface.index = link.header.index;
         interface.usable =
             link.header.flags.contains(LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp);
-        for attribute in &link.attributes {
-            if let LinkAttribute::IfName(name) = attribute {
-                interface.name.clone_from(name);
-            } else if let LinkAttribute::Mtu(mtu) = attribute {
-                interface.mtu = *mtu;
-            }
-        }
+        change_link(interface, &link.attributes);
         Some(link.header.index)
     } else if let RouteNetlinkMessage::DelLink(link) = message {
+        if is_of_bridge(link) {
+            return None;
+        }
         table.remove(&link.header.index)?;
         Some(link.header.index)
     } else if let RouteNetlinkMessage::NewAddress(address) = message {
@@ -327,6 +347,48 @@ pub(crate) fn apply(table: &mut BTreeMap<u32, Interface>, message: &RouteNetlink
         change_address(table, address, false)
     } else {
         None
+    }
+}
+
+/// A bridge tells of its ports so, beside what is told of interfaces.
+fn is_of_bridge(link: &LinkMessage) -> bool {
+    link.header.interface_family == AddressFamily::Bridge
+}
+
+fn change_link(interface: &mut Interface, attributes: &[LinkAttribute]) {
+    // Some notifications have only what is new to them, and no name.
+    if attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(_))) {
+        (interface.controller, interface.below, interface.alternative_names) = (None, None, Vec::new());
+    }
+    for attribute in attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            interface.name.clone_from(name);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            interface.mtu = *mtu;
+        } else if let LinkAttribute::Controller(index) = attribute {
+            interface.controller = Some(*index);
+        } else if let LinkAttribute::Link(index) = attribute {
+            interface.below = Some(*index);
+        } else if let LinkAttribute::PropList(properties) = attribute {
+            for property in properties {
+                if let Prop::AltIfName(name) = property {
+                    interface.alternative_names.push(name.clone());
+                }
+            }
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            for info in infos {
+                if let LinkInfo::Kind(kind) = info {
+                    interface.kind = Some(kind.to_string());
+                } else if let LinkInfo::Data(InfoData::Vxlan(data)) = info {
+                    // It names the interface below in its own way.
+                    for one in data {
+                        if let InfoVxlan::Link(index) = one {
+                            interface.below = Some(*index);
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -381,7 +443,7 @@ fn change_address(
     Some(interface.index)
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub(crate) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
@@ -408,6 +470,25 @@ mod tests {
             requests.way_to("255.255.255.254".parse().unwrap(), Some("192.0.2.9".parse().unwrap())),
             None
         );
+    }
+
+    #[test]
+    fn what_a_bridge_tells_of_its_ports_is_left_alone() {
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        link.attributes.push(LinkAttribute::IfName("eth1".to_owned()));
+        link.attributes.push(LinkAttribute::Controller(3));
+        let mut table = BTreeMap::new();
+        apply(&mut table, &RouteNetlinkMessage::NewLink(link.clone()));
+        assert_eq!(table[&7].controller, Some(3));
+        let mut told = link.clone();
+        told.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(apply(&mut table, &RouteNetlinkMessage::DelLink(told)), None);
+        assert!(table.contains_key(&7), "it left the bridge, and is there");
+        // Then its interface is told of, without one that it is a part of.
+        link.attributes.truncate(1);
+        apply(&mut table, &RouteNetlinkMessage::NewLink(link));
+        assert_eq!(table[&7].controller, None);
     }
 
     #[test]

@@ -132,6 +132,17 @@ fn describe_client(loaded: &Loaded<Client>) -> String {
         );
         lines.add(&format!("link {index}"), &value);
     }
+    if let Some(discovery) = &config.discovery {
+        let names = |patterns: &Option<Vec<String>>| {
+            patterns.as_ref().map_or_else(|| "the usual names".to_owned(), |list| list.join(", "))
+        };
+        let (include, exclude) = (names(&discovery.include), names(&discovery.exclude));
+        let value = format!(
+            "every interface with a route to the server, of {include}, but for {exclude}; priority {}",
+            discovery.priority
+        );
+        lines.add("discovery", &value);
+    }
     if let Some(capture) = &config.capture {
         let way = if capture.fallback { "directly while it is down" } else { "never beside it" };
         let (what, priority) = (capture_words(capture), capture.priority);

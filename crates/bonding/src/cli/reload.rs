@@ -135,7 +135,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert!(configuration.reload(&mut engine).unwrap_err().contains("cannot be read"));
 
-        std::fs::write(&file, format!("{TEXT}[discovery]\nenabled = true\n")).unwrap();
+        std::fs::write(&file, format!("{TEXT}metered = true\n")).unwrap();
         let done = configuration.reload(&mut engine).unwrap();
         assert_eq!((done.changed.len(), done.warnings.len(), engine.0.len()), (1, 1, 1), "{done:?}");
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::layout::wrap;
 use super::style::{Colour, Style};
 use super::table::{Align, Cell, Table};
-use crate::status::{Client, Link, Role, Routing, Session, Status, Streams};
+use crate::status::{Client, Discovery, Link, Role, Routing, Session, Status, Streams, Unused};
 
 /// Between two things said in one line.
 const BETWEEN: &str = " · ";
@@ -22,6 +22,7 @@ pub fn render(status: &Status, now: SystemTime, style: Style) -> String {
         Role::Client => text.push_str(&links(&status.links.iter().collect::<Vec<_>>(), style)),
         Role::Server => text.push_str(&clients(status, now, style)),
     }
+    text.push_str(&status.discovery.as_ref().map(unused).unwrap_or_default());
     text.push_str(&troubles(&status.links));
     text.push_str(&caps(&status.links));
     text.push_str(&by_hand(&status.links));
@@ -100,6 +101,16 @@ fn counts(status: &Status) -> String {
         format!("discarded {discarded}"),
     ];
     wrap(&parts, BETWEEN, 2)
+}
+
+/// The interfaces that could be links, and are not.
+fn unused(discovery: &Discovery) -> String {
+    let of = |one: &Unused| {
+        let words = format!("{} is not used: {}", one.interface, one.why);
+        wrap(&words.split(' ').map(str::to_owned).collect::<Vec<_>>(), " ", 2)
+    };
+    let lines: String = discovery.unused.iter().filter(|one| one.is_candidate).map(of).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// Why links are down.

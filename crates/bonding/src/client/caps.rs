@@ -131,6 +131,15 @@ impl Caps {
         }
     }
 
+    /// The link is gone: what it carried counts for when it is back.
+    pub(super) fn remove(&mut self, (link, name): (LinkId, &str)) {
+        if self.links.iter().any(|capped| capped.link == link) {
+            self.save();
+            tracing::debug!(link = name, "what a link with a data cap carried is written down");
+            self.links.retain(|capped| capped.link != link);
+        }
+    }
+
     /// A link's cap, and how much of it is used.
     pub(super) fn of(&self, link: LinkId) -> Option<Cap> {
         let capped = self.links.iter().find(|capped| capped.link == link)?;

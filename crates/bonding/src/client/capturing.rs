@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use bonding_os::capture::{Capture, CaptureConfig, LinkEnd, Scope};
 use bonding_os::monitor::Monitor;
+use bonding_os::netlink::{Interface, Requests};
 use bonding_os::undo::Journal;
 use bonding_proto::config::Prefix;
 
+use super::lines::Lines;
 use crate::config::{Host, capture_words};
 use crate::engine::RunError;
-use crate::engine::plan::{CapturePlan, ClientPlan};
+use crate::engine::plan::{CapturePlan, ClientPlan, LinkPlan};
 use crate::engine::setup;
 use crate::status::Routing;
 
@@ -37,7 +39,7 @@ impl Capturing {
         let config = CaptureConfig {
             scope: capture.scope,
             lan,
-            links: links(plan, monitor),
+            links: [ends(plan.links.iter(), monitor), candidates(plan, monitor)].concat(),
             tunnel: plan.tunnel.interface.clone(),
             priority: capture.priority,
             fallback: capture.fallback,
@@ -61,6 +63,21 @@ impl Capturing {
             capture_words(plan)
         );
         Ok(())
+    }
+
+    /// The links are these from now on. What was a link stays one to the rules: what comes in by a
+    /// line that is away is no LAN's.
+    pub(super) fn set_links(&mut self, lines: &Lines, monitor: &Monitor) {
+        let Self::On(_, capture) = self else { return };
+        let mut all = capture.config().links.clone();
+        for link in ends(lines.all().map(|(_, link)| link), monitor) {
+            if !all.contains(&link) {
+                all.push(link);
+            }
+        }
+        if let Err(error) = capture.set_links(all) {
+            tracing::error!(%error, "cannot tell the links' own packets from those to be captured");
+        }
     }
 
     pub(super) const fn journal(&mut self) -> &mut Journal {
@@ -137,18 +154,29 @@ impl Capturing {
     }
 }
 
+/// Interfaces with a default route, where links are found by themselves: none of them is a LAN.
+fn candidates(plan: &ClientPlan, monitor: &Monitor) -> Vec<LinkEnd> {
+    let Some(_) = &plan.discovery else { return Vec::new() };
+    let routes = Requests::open().and_then(|mut requests| requests.default_routes()).unwrap_or_default();
+    let leads_out = |interface: &&Interface| {
+        routes.iter().any(|route| route.index == interface.index) && interface.name != plan.tunnel.interface
+    };
+    let end = |one: &Interface| LinkEnd { interface: Some(one.name.clone()), source: None };
+    monitor.interfaces().filter(leads_out).map(end).collect()
+}
+
 /// The links. One that is bound to an address alone leaves by the interface that has it now.
-fn links(plan: &ClientPlan, monitor: &Monitor) -> Vec<LinkEnd> {
-    let end = |link: &crate::engine::plan::LinkPlan| {
+fn ends<'a>(links: impl Iterator<Item = &'a LinkPlan>, monitor: &Monitor) -> Vec<LinkEnd> {
+    let end = |link: &LinkPlan| {
         let home = || {
-            let has = |interface: &&bonding_os::netlink::Interface| {
+            let has = |interface: &&Interface| {
                 interface.addresses.iter().any(|one| Some(one.address()) == link.source)
             };
             monitor.interfaces().find(has).map(|interface| interface.name.clone())
         };
         LinkEnd { interface: link.interface.clone().or_else(home), source: link.source }
     };
-    plan.links.iter().map(end).collect()
+    links.map(end).collect()
 }
 
 fn has_ipv6(addresses: &[Prefix]) -> bool {

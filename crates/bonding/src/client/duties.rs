@@ -49,6 +49,11 @@ impl Duties {
         std::mem::take(&mut self.0).into_keys().collect()
     }
 
+    /// The link is gone, and with it what an operator said of it.
+    pub(super) fn forget_link(&mut self, id: LinkId) {
+        self.0.remove(&id);
+    }
+
     /// Whether the link is for something else than the file says.
     pub(super) fn is_by_hand(&self, id: LinkId) -> bool {
         self.0.contains_key(&id)

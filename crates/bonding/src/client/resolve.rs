@@ -102,6 +102,11 @@ impl Directory {
         Ok(())
     }
 
+    /// Every address of every server that is known.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        self.entries.iter().flat_map(|entry| &entry.addresses).copied().collect()
+    }
+
     /// Whether no look-up is under way.
     pub(super) const fn is_answered(&self) -> bool {
         !self.lookups.is_waiting()

@@ -79,6 +79,8 @@ struct Attempts {
     port_before: u16,
     /// It was up before.
     was_up: bool,
+    /// The number has no line.
+    is_gone: bool,
     /// When the next try is due; `None`: the link is not down.
     due: Option<Instant>,
     /// The ports that are still to be tried before all are tried again.
@@ -91,25 +93,28 @@ struct Attempts {
 impl Revival {
     /// All links are down as yet.
     pub(super) fn new(links: &[LinkPlan], ports: Ports, tunnel: (u32, String), now: Instant) -> Self {
-        let attempts = |link: &LinkPlan| Attempts {
-            name: link.name.clone(),
-            interface: link.interface.clone(),
-            source: link.source,
-            down_at: now,
-            listens: false,
-            filter_drops: None,
-            is_filtered: false,
-            is_looped: false,
-            said: None,
-            port: link.port,
-            port_before: link.port,
-            was_up: false,
-            due: Some(now + PAUSE_MIN),
-            round: VecDeque::new(),
-            tries: 0,
-            tried_at: Instant::ZERO,
-        };
-        Self { ports, links: links.iter().map(attempts).collect(), unknown: None, tunnel }
+        let attempts = links.iter().map(|link| Attempts::new(link, now));
+        Self { ports, links: attempts.collect(), unknown: None, tunnel }
+    }
+
+    /// The link with this number is this one from now on: one that there is already, or the next.
+    pub(super) fn set(&mut self, id: LinkId, link: &LinkPlan, now: Instant) {
+        match self.links.get_mut(id.index()) {
+            Some(place) => *place = Attempts::new(link, now),
+            None => self.links.push(Attempts::new(link, now)),
+        }
+    }
+
+    /// The number has no line any more.
+    pub(super) fn remove(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id.index()) {
+            (link.is_gone, link.due, link.listens) = (true, None, false);
+        }
+    }
+
+    /// Whether a link is up.
+    fn any_up(&self) -> bool {
+        self.links.iter().any(Attempts::is_up)
     }
 
     /// The server's name has no address for this reason, or has one.
@@ -144,7 +149,7 @@ impl Revival {
         now: Instant,
     ) -> Option<String> {
         let link = self.links.get(id.index()).filter(|link| link.due.is_some())?;
-        let others_are_up = self.links.iter().any(|link| link.due.is_none());
+        let others_are_up = self.any_up();
         let way = Way::of(has_path, self.unknown.as_deref());
         let known = Known { looped: self.looped(link), ..link.known(id, way, others_are_up, sockets) };
         let cause = known.cause();
@@ -161,15 +166,15 @@ impl Revival {
         if !matches!(event, Event::LinkState { .. } | Event::ServerChanged { .. }) {
             return;
         }
-        let was_silent = self.links.iter().all(|link| link.due.is_some());
-        for (number, link) in (0..u8::MAX).zip(&mut self.links) {
+        let was_silent = !self.any_up();
+        for (number, link) in (0..u8::MAX).zip(&mut self.links).filter(|(_, link)| !link.is_gone) {
             match (client.is_link_down(LinkId(number)), link.due) {
                 (true, None) => link.on_down(now),
                 (false, Some(_)) => link.on_answer(now),
                 (true, Some(_)) | (false, None) => {}
             }
         }
-        if was_silent && self.links.iter().any(|link| link.due.is_none()) {
+        if was_silent && self.any_up() {
             // The server itself may have been away: no try could help until now.
             let all = self.ports.count();
             self.links.iter_mut().filter(|link| link.tries >= all).for_each(|link| link.begin_anew(now));
@@ -185,8 +190,7 @@ impl Revival {
         now: Instant,
     ) -> bool {
         let mut told = false;
-        let proven: Vec<u16> =
-            self.links.iter().filter(|link| link.due.is_none()).map(|link| link.port).collect();
+        let proven: Vec<u16> = self.links.iter().filter(|link| link.is_up()).map(|link| link.port).collect();
         let unknown = self.unknown.as_deref();
         for (number, link) in (0..u8::MAX).zip(&mut self.links) {
             let id = LinkId(number);
@@ -214,6 +218,33 @@ impl Revival {
 }
 
 impl Attempts {
+    /// A link without an answer so far.
+    fn new(link: &LinkPlan, now: Instant) -> Self {
+        Self {
+            name: link.name.clone(),
+            interface: link.interface.clone(),
+            source: link.source,
+            down_at: now,
+            listens: false,
+            filter_drops: None,
+            is_filtered: false,
+            is_looped: false,
+            said: None,
+            port: link.port,
+            port_before: link.port,
+            was_up: false,
+            is_gone: false,
+            due: Some(now + PAUSE_MIN),
+            round: VecDeque::new(),
+            tries: 0,
+            tried_at: Instant::ZERO,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.due.is_none() && !self.is_gone
+    }
+
     fn on_down(&mut self, now: Instant) {
         self.down_at = now;
         self.due = Some(now + PAUSE_MIN);
@@ -362,6 +393,7 @@ mod tests {
             port: 9_002,
             port_before: 9_002,
             was_up,
+            is_gone: false,
             due: Some(Instant::ZERO),
             round: VecDeque::new(),
             tries: 0,

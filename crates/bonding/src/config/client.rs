@@ -15,10 +15,13 @@ use super::section::{Located, Section};
 use super::value::{self, Host, Ports};
 use super::{CLIENT_KEY, CLIENT_SOCKET, LINKS_MAX, PLAIN_CLIENT_ADDRESS};
 use crate::engine::overhead::Overhead;
-use crate::engine::plan::{CapturePlan, Split};
+use crate::engine::plan::{CapturePlan, DiscoveryPlan, Split};
 
 /// Chosen: a link with `priority = 0` still goes before the links that do not say.
 const PRIORITY_DEFAULT: u8 = 1;
+
+/// Chosen: links that are configured go before those that are found.
+const DISCOVERY_PRIORITY: u8 = 2;
 
 /// Chosen: room for a user's rules before it, and behind it up to the main table's (32766).
 const RULE_PRIORITY_DEFAULT: u32 = 20_000;
@@ -50,8 +53,10 @@ pub struct Client {
     pub capture: Option<CapturePlan>,
     /// `[tcp] split`.
     pub split: Split,
-    /// `[[link]]`: from 1 to [`LINKS_MAX`].
+    /// `[[link]]`: at most [`LINKS_MAX`]; none only with `discovery`.
     pub links: Vec<Link>,
+    /// `[discovery]`, where it is on: by default without a `[[link]]`.
+    pub discovery: Option<DiscoveryPlan>,
     /// How packets are sent.
     pub sending: Sending,
     /// `[status]`.
@@ -92,9 +97,9 @@ impl Client {
         overhead(&self.hosts, &self.links)
     }
 
-    /// Whether any link is sealed.
+    /// Whether any link is sealed. Those that are found are.
     pub fn sealed(&self) -> bool {
-        self.links.iter().any(|link| link.security == Security::Sealed)
+        self.discovery.is_some() || self.links.iter().any(|link| link.security == Security::Sealed)
     }
 }
 
@@ -115,8 +120,12 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     let server = server(document.section("server", "[server]"));
     let private_key_file = common::identity(&mut document, CLIENT_KEY);
     let links = links(&mut document, server.ports);
+    let discovery = discovery(document.section("discovery", "[discovery]"), &links);
     let sealed = links.iter().find(|link| link.security == Security::Sealed);
-    needs_key(&server, sealed, &document);
+    let sealed = sealed.map(|link| format!("the sealed link \"{}\" knows", link.name));
+    let sealed =
+        sealed.or_else(|| discovery.as_ref().map(|_| "links that are found by themselves know".to_owned()));
+    needs_key(&server, sealed.as_deref(), &document);
     let mut tunnel = document.section("tunnel", "[tunnel]");
     let interface = common::tunnel_interface(&mut tunnel);
     let addresses = match addresses(&mut tunnel) {
@@ -127,13 +136,12 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
     let inner_ipv6 = addresses.is_empty() || addresses.iter().any(|prefix| prefix.address.is_ipv6());
     let mtu = common::tunnel_mtu(&mut tunnel, inner_ipv6, overhead(&server.hosts, &links));
     tunnel.finish(&[]);
-    discovery(document.section("discovery", "[discovery]"));
     let split = common::split(document.section("tcp", "[tcp]"));
     let sending = common::sending(&mut document, split, true);
     let (mss_clamp, capture) = routing(document.section("routing", "[routing]"), &links);
     let status = common::status(&mut document, CLIENT_SOCKET);
     document.finish(&[("listen", "server.toml"), ("nat", "server.toml"), ("client", "server.toml")]);
-    if server.hosts.is_empty() || links.is_empty() {
+    if server.hosts.is_empty() || (links.is_empty() && discovery.is_none()) {
         return None;
     }
     Some(Client {
@@ -149,6 +157,7 @@ pub(super) fn read(mut document: Section<'_, '_>) -> Option<Client> {
         capture,
         split,
         links,
+        discovery,
         sending,
         status,
     })
@@ -167,15 +176,14 @@ struct WrittenServer {
 }
 
 /// A sealed link needs the server's key. Without a sealed link the key has no use.
-fn needs_key(server: &WrittenServer, sealed: Option<&Link>, document: &Section<'_, '_>) {
+fn needs_key(server: &WrittenServer, sealed: Option<&str>, document: &Section<'_, '_>) {
     match (sealed, server.key_at) {
-        (Some(link), None) => document.fail_at(
+        (Some(sealed), None) => document.fail_at(
             server.at,
             format!(
-                "[server] has no `public_key`, by which the sealed link \"{}\" knows the server: \
+                "[server] has no `public_key`, by which {sealed} the server: \
                  `bonding-client join 'bond://…'` writes it; only links that are already private may have \
-                 security = \"plain\"",
-                link.name
+                 security = \"plain\""
             ),
         ),
         (None, Some(at)) => {
@@ -248,13 +256,6 @@ struct Written {
 
 fn links(document: &mut Section<'_, '_>, ports: Ports) -> Vec<Link> {
     let sections = document.sections("link", "[[link]]");
-    if document.is_absent("link") {
-        document.fail_at(
-            0,
-            "no [[link]]: this version finds no links by itself; add a [[link]] with its interface, or let \
-             `bonding-client join 'bond://…'` write one for each",
-        );
-    }
     if let Some(beyond) = sections.get(LINKS_MAX) {
         beyond.fail(format!(
             "more than {LINKS_MAX} [[link]] sections; a session has at most {LINKS_MAX} links"
@@ -367,21 +368,31 @@ fn same_way(written: &[Written], document: &Section<'_, '_>) {
     }
 }
 
-fn discovery(mut section: Section<'_, '_>) {
-    if let Some(item) = section.item("enabled")
-        && item.boolean() == Some(true)
-    {
-        item.no_effect(": the client uses the [[link]] sections only");
-    }
-    for key in ["include", "exclude"] {
-        if let Some(item) = section.item(key) {
-            item.list("patterns such as [\"wg*\", \"eth*\"]", value::pattern);
+/// `[discovery]`: on by default without a `[[link]]`.
+fn discovery(mut section: Section<'_, '_>, links: &[Link]) -> Option<DiscoveryPlan> {
+    let at = section.at();
+    let enabled = section.item("enabled").and_then(|item| item.boolean());
+    let mut patterns = |key| {
+        let item = section.item(key)?;
+        let found = item.list("patterns such as [\"wg*\", \"eth*\"]", value::pattern);
+        if key == "include" && item.is_empty_array() {
+            item.fail("`include` in [discovery] is empty: no interface would be found; leave it out");
         }
-    }
-    if let Some(item) = section.item("priority") {
-        item.integer(0..=255, "");
+        Some(found.into_iter().map(|one| one.value).collect())
+    };
+    let (include, exclude) = (patterns("include"), patterns("exclude"));
+    let priority = section.item("priority").and_then(|item| item.integer(0..=255, ""));
+    let priority = priority.and_then(|priority| u8::try_from(priority).ok());
+    if enabled == Some(false) && links.is_empty() {
+        section.fail_at(
+            at,
+            "there is no link: [discovery] enabled = false, and no [[link]]; add a [[link]] with its interface, or \
+             leave `enabled` out",
+        );
     }
     section.finish(&[]);
+    let priority = priority.unwrap_or(DISCOVERY_PRIORITY);
+    enabled.unwrap_or(links.is_empty()).then_some(DiscoveryPlan { include, exclude, priority })
 }
 
 /// Whether TCP's segment sizes are clamped, and what is captured.

@@ -42,6 +42,7 @@ impl Client {
                 preshared_key_file: self.preshared_key_file.clone(),
             }),
             links: self.links.iter().map(link).collect(),
+            discovery: self.discovery.clone(),
             split: self.split,
             capture: self.capture.clone(),
             usage_file: usage::file(&self.private_key_file),

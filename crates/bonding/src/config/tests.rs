@@ -15,7 +15,7 @@ use bonding_proto::view::LinkRole;
 use bonding_os::capture::Scope;
 
 use super::*;
-use crate::engine::plan::{CapturePlan, Compression};
+use crate::engine::plan::{CapturePlan, Compression, DiscoveryPlan};
 
 const CLIENT: &str = r#"[server]
 host = "10.200.0.2"
@@ -299,10 +299,6 @@ fn an_unsupported_setting_is_a_warning_and_the_defaults_give_no_warning() {
              end at the bond are compressed",
         ),
         (
-            "[discovery]\nenabled = true",
-            "[discovery] enabled = true has no effect in this version: the client uses the [[link]] sections only",
-        ),
-        (
             "[status]\nmetrics = \"127.0.0.1:9400\"",
             "[status] metrics = \"127.0.0.1:9400\" has no effect in this version",
         ),
@@ -469,4 +465,18 @@ fn a_sealed_link_has_as_many_udp_flows_as_it_says() {
         client(&client_with("up = \"10mbit\"", "flows = 1")).config.links[0].flows,
         UdpFlows::Fixed(1)
     );
+}
+
+#[test]
+fn links_are_found_where_none_is_configured() {
+    let (server, _) = CLIENT.split_once("[[link]]").unwrap();
+    let head = format!("{server}public_key = \"{KEY}\"\n");
+    let discovery = |text: &str| client(&format!("{head}{text}")).config.discovery;
+    let usual = DiscoveryPlan { include: None, exclude: None, priority: 2 };
+    assert_eq!(discovery(""), Some(usual.clone()));
+    assert_eq!(discovery("[[link]]\ninterface = \"a\"\n"), None);
+    assert_eq!(discovery("[[link]]\ninterface = \"a\"\n[discovery]\nenabled = true\n"), Some(usual));
+    let said = discovery("[discovery]\ninclude = [\"sat*\"]\nexclude = []\npriority = 9\n").unwrap();
+    let include = Some(vec!["sat*".to_owned()]);
+    assert_eq!(said, DiscoveryPlan { include, exclude: Some(Vec::new()), priority: 9 });
 }

@@ -133,6 +133,16 @@ pub(crate) trait Shell<M> {
     }
     /// How often the service is given a snapshot.
     fn status_interval(&self) -> Duration;
+    /// Interfaces or routes may have changed.
+    fn note_interfaces(&mut self, _now: Instant) {}
+    /// When there is work for [`Self::settle_links`]; the past: at once.
+    fn links_due(&self) -> Option<Instant> {
+        None
+    }
+    /// Brings the links in line with what there is. `true`: the machine was given an input.
+    fn settle_links(&mut self, _: &mut M, _: &mut Sockets, _: (&Monitor, &Poller), _now: Instant) -> bool {
+        false
+    }
     /// Tells the names of links and, without a link, of sessions' peers.
     fn tell_names(&self, _name: &mut dyn FnMut(u16, Option<LinkId>, &str)) {}
     /// Everything known now.
@@ -340,7 +350,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         service: &mut dyn Service,
     ) -> Result<(), LoopError> {
         let retry = self.sockets.any_missing().then_some(self.retry_at);
-        let soonest = [retry, shell.tend_at()].into_iter().flatten().min();
+        let soonest = [retry, shell.tend_at(), shell.links_due()].into_iter().flatten().min();
         let status_at = self.status_from + shell.status_interval();
         let mut wait = self.wait_for([Some(status_at), soonest, self.gathering.look_at()]);
         let unmoved = self.streams_left.then_some(Duration::ZERO);
@@ -368,7 +378,8 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         let changed = shell.handle_events(&mut self.machine, now);
         let tended = shell.tend_at().is_some_and(|at| at <= now)
             && shell.tend(&mut self.machine, &mut self.sockets, &self.poller, now);
-        if told || changed || tended {
+        let settled = self.settle_links(shell, now);
+        if told || changed || tended || settled {
             self.drain(now)?;
             self.write_released()?;
         }
@@ -448,6 +459,7 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
                         shell.handle_interfaces(monitor, self.clock.now());
                     }
                     self.refresh_sockets();
+                    shell.note_interfaces(self.clock.now());
                 }
                 SHELL_TOKEN => shell.handle_ready(&mut self.sockets),
                 STREAMS_TOKEN => self.streams_ready = true,
@@ -494,6 +506,15 @@ impl<M: StateMachine, D: Device> Engine<M, D> {
         if self.gathering.looks(now) {
             self.readable.extend(self.sockets.gathered());
         }
+    }
+
+    /// Links come and go, where that is due. Whether the machine was given an input.
+    fn settle_links(&mut self, shell: &mut dyn Shell<M>, now: Instant) -> bool {
+        let Self { machine, sockets, monitor, poller, .. } = self;
+        let Some(monitor) = monitor.as_ref().filter(|_| shell.links_due().is_some_and(|at| at <= now)) else {
+            return false;
+        };
+        shell.settle_links(machine, sockets, (monitor, poller), now)
     }
 
     fn refresh_sockets(&mut self) {

@@ -130,6 +130,16 @@ impl EventLogger {
         self.links.get(at).cloned().unwrap_or_else(|| format!("link{at}"))
     }
 
+    /// A link came, which has this name.
+    pub(crate) fn set_link(&mut self, link: LinkId, name: String) {
+        if self.links.len() <= link.index() {
+            self.links.resize(link.index() + 1, String::new());
+        }
+        if let Some(place) = self.links.get_mut(link.index()) {
+            *place = name;
+        }
+    }
+
     /// Why the link is down, as far as its events tell.
     pub(crate) fn trouble(&self, at: usize) -> Option<String> {
         self.known.get(at)?.trouble.clone()

@@ -82,8 +82,10 @@ pub struct ClientPlan {
     pub ports: Ports,
     /// Where any link is sealed.
     pub sealing: Option<SealingPlan>,
-    /// Its links, in the order of their numbers.
+    /// The links that are configured one by one.
     pub links: Vec<LinkPlan>,
+    /// Which interfaces besides theirs are links; `None`: none is.
+    pub discovery: Option<DiscoveryPlan>,
     /// Which TCP connections end at the bond.
     pub split: Split,
     /// What is sent into the bond; `None`: what the host's own routes lead there.
@@ -92,6 +94,17 @@ pub struct ClientPlan {
     pub usage_file: PathBuf,
     /// The rest.
     pub run: RunPlan,
+}
+
+/// Which interfaces are links by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscoveryPlan {
+    /// Patterns of the names of those that may be; `None`: the usual ones.
+    pub include: Option<Vec<String>>,
+    /// Patterns of the names of those that never are; `None`: the usual ones.
+    pub exclude: Option<Vec<String>>,
+    /// The links' priority.
+    pub priority: u8,
 }
 
 /// What a client sends into the bond.

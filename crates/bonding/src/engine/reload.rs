@@ -15,14 +15,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bonding_os::nat::Reach;
 use bonding_proto::config::{ClientConfig, Fec, RecoveryConfig, Sending};
 use bonding_proto::qos::Rule;
 
-use super::plan::{ClientPlan, InvitedPlan, LinkPlan, PeerPlan, RunPlan, ServerPlan, Split};
-use crate::config::{policy_word, role_word};
+use super::plan::{ClientPlan, DiscoveryPlan, InvitedPlan, LinkPlan, PeerPlan, RunPlan, ServerPlan, Split};
+use crate::config::{Security, policy_word, role_word};
 use crate::events::{Happening, Kind};
 
 /// The plan of a file that was read again.
@@ -54,13 +55,19 @@ pub fn happening(changed: &[String]) -> Happening {
 /// What a client becomes.
 pub fn client(running: &ClientPlan, next: ClientPlan) -> Outcome<ClientPlan> {
     let mut seen = Seen::default();
-    let ClientPlan { tunnel, hosts, ports, sealing, links, split, capture, usage_file, run } = next;
+    let ClientPlan { tunnel, hosts, ports, sealing, links, discovery, split, capture, usage_file, run } =
+        next;
     let plan = ClientPlan {
         tunnel: seen.waits("[tunnel]", &running.tunnel, &tunnel),
         hosts: seen.waits("[server] host", &running.hosts, &hosts),
         ports: seen.waits("[server] ports", &running.ports, &ports),
         sealing: seen.waits("[server] or [identity]: a key or its file", &running.sealing, &sealing),
-        links: seen.links(&running.links, &links),
+        links: seen.links(&running.links, links, running.sealing.is_some()),
+        discovery: match (&running.sealing, &running.discovery) {
+            // Links that are found are sealed, and this client has no keys.
+            (None, None) => seen.waits("[discovery]", &None, &discovery),
+            _ => seen.changes("[discovery]", &running.discovery, discovery, discovery_words),
+        },
         split: seen.changes("[tcp] split", &running.split, split, |split| split_word(*split).to_owned()),
         capture: seen.waits("[routing]", &running.capture, &capture),
         usage_file: seen.waits("[identity] private_key_file", &running.usage_file, &usage_file),
@@ -212,24 +219,33 @@ impl Seen {
         }
     }
 
-    /// Links keep their numbers while the process runs, and none comes or goes.
-    fn links(&mut self, running: &[LinkPlan], next: &[LinkPlan]) -> Vec<LinkPlan> {
-        let names = |links: &[LinkPlan]| links.iter().map(|link| link.name.clone()).collect::<Vec<_>>();
-        let (before, after) = (names(running), names(next));
-        let added = after.iter().filter(|name| !before.contains(name));
-        self.at_next_start.extend(added.map(|name| format!("[[link]] \"{name}\" (added)")));
-        let removed = before.iter().filter(|name| !after.contains(name));
-        self.at_next_start.extend(removed.map(|name| format!("[[link]] \"{name}\" (removed)")));
-        let mut kept_order = after.clone();
-        kept_order.retain(|name| before.contains(name));
-        let mut order = before;
-        order.retain(|name| after.contains(name));
-        self.waits("[[link]]: their order", &order, &kept_order);
-        let find = |name: &str| next.iter().find(|link| link.name == name);
-        running
-            .iter()
-            .map(|link| find(&link.name).map_or_else(|| link.clone(), |next| self.link(link, next.clone())))
-            .collect()
+    /// Sealed links come and go; `has_keys`: this client can have some. The server's configuration
+    /// names the plain ones.
+    fn links(&mut self, running: &[LinkPlan], next: Vec<LinkPlan>, has_keys: bool) -> Vec<LinkPlan> {
+        let find = |list: &[LinkPlan], name: &str| list.iter().find(|link| link.name == name).cloned();
+        let mut links = Vec::new();
+        for link in running {
+            let is_gone = find(&next, &link.name).is_none();
+            if is_gone && link.security == Security::Plain {
+                self.at_next_start.push(format!("[[link]] \"{}\" (removed)", link.name));
+                links.push(link.clone());
+            } else if is_gone {
+                self.changed.push(format!("[[link]] \"{}\": removed", link.name));
+            }
+        }
+        for link in next {
+            match find(running, &link.name) {
+                Some(before) => links.push(self.link(&before, link)),
+                None if link.security == Security::Plain || !has_keys => {
+                    self.at_next_start.push(format!("[[link]] \"{}\" (added)", link.name));
+                }
+                None => {
+                    self.changed.push(format!("[[link]] \"{}\": added", link.name));
+                    links.push(link);
+                }
+            }
+        }
+        links
     }
 
     fn link(&mut self, running: &LinkPlan, next: LinkPlan) -> LinkPlan {
@@ -248,9 +264,20 @@ impl Seen {
             flows,
         } = next;
         let key = |key: &str| format!("[[link]] \"{name}\" {key}");
+        // A link that is bound elsewhere is another one.
+        let is_plain = running.security == Security::Plain;
+        let source_words = |source: &Option<IpAddr>| or_none(source);
         let mut link = LinkPlan {
-            interface: self.waits(key("interface"), &running.interface, &interface),
-            source: self.waits(key("source"), &running.source, &source),
+            interface: if is_plain {
+                self.waits(key("interface"), &running.interface, &interface)
+            } else {
+                self.changes(key("interface"), &running.interface, interface, or_none)
+            },
+            source: if is_plain {
+                self.waits(key("source"), &running.source, &source)
+            } else {
+                self.changes(key("source"), &running.source, source, source_words)
+            },
             security: self.waits(key("security"), &running.security, &security),
             port: running.port,
             flows: self.waits(key("flows"), &running.flows, &flows),
@@ -342,6 +369,14 @@ fn rules_line(running: &[Rule], next: &[Rule]) -> String {
     } else {
         format!("{} → {} rules", running.len(), next.len())
     }
+}
+
+fn discovery_words(discovery: &Option<DiscoveryPlan>) -> String {
+    let Some(DiscoveryPlan { include, exclude, priority }) = discovery else { return "off".to_owned() };
+    let names = |patterns: &Option<Vec<String>>| {
+        patterns.as_ref().map_or_else(|| "the usual names".to_owned(), |list| list.join(" "))
+    };
+    format!("{} but {}, priority {priority}", names(include), names(exclude))
 }
 
 const fn split_word(split: Split) -> &'static str {

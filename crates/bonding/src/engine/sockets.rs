@@ -70,6 +70,8 @@ pub(crate) struct Sockets {
     homes: Homes,
     /// Datagrams that came in elsewhere.
     misplaced: u64,
+    /// Figures of sockets whose links are gone: of the sockets, and datagrams that were dropped.
+    past: (UdpCounters, u64),
 }
 
 impl Sockets {
@@ -89,7 +91,48 @@ impl Sockets {
             rooms: Vec::new(),
             homes: Homes::default(),
             misplaced: 0,
+            past: (UdpCounters::default(), 0),
         }
+    }
+
+    /// Adds the socket of a client's link that has none, and opens it if it can be opened now;
+    /// gives the event for its link.
+    pub(crate) fn add(
+        &mut self,
+        link: LinkId,
+        spec: SocketSpec,
+        monitor: &Monitor,
+        poller: &Poller,
+    ) -> Option<SocketEvent> {
+        let id = SocketId(link.0);
+        let at = u8::try_from(self.slots.len()).ok().filter(|_| self.place(id).is_none())?;
+        let mut slot = Slot::new(spec);
+        let event = slot.refresh(monitor, poller, token(id));
+        *self.places.get_mut(id.index())? = Some(at);
+        self.slots.push((id, slot));
+        event
+    }
+
+    /// Closes the sockets of a client's link, and forgets them.
+    pub(crate) fn remove(&mut self, link: LinkId) {
+        let (gone, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.slots).into_iter().partition(|(id, _)| id.link() == link);
+        for (_, slot) in &gone {
+            let (counters, dropped) = &mut self.past;
+            *counters = counters.plus(&slot.counters());
+            *dropped += slot.dropped();
+        }
+        self.slots = left;
+        self.places.fill(None);
+        for (at, (id, _)) in (0..=u8::MAX).zip(&self.slots) {
+            if let Some(place) = self.places.get_mut(id.index()) {
+                *place = Some(at);
+            }
+        }
+        let is_gone = |id: &SocketId| id.link() == link;
+        self.no_route.retain(|id| !is_gone(id));
+        self.rooms.retain(|id| !is_gone(id));
+        self.refused.retain(|(path, _)| !is_gone(&path.socket));
     }
 
     /// From now on the datagrams of plain links come in there.
@@ -291,6 +334,8 @@ impl Sockets {
     /// Adds the datagrams that did not leave, and those that came in by the wrong interface.
     pub(crate) fn add_discards(&self, discards: &mut DiscardCounts) {
         discards.add(Discard::UnknownPeer, self.misplaced);
+        discards.add(Discard::SocketBlocked, self.past.1);
+        discards.add(Discard::SendRefused, self.past.0.send_errors);
         for (_, slot) in &self.slots {
             discards.add(Discard::SocketBlocked, slot.dropped());
             discards.add(Discard::SendRefused, slot.counters().send_errors);
@@ -299,7 +344,7 @@ impl Sockets {
 
     /// The counts of all sockets so far.
     pub(crate) fn counters(&self) -> UdpCounters {
-        self.slots.iter().fold(UdpCounters::default(), |sum, (_, slot)| sum.plus(&slot.counters()))
+        self.slots.iter().fold(self.past.0, |sum, (_, slot)| sum.plus(&slot.counters()))
     }
 
     /// An own address of a socket, shown to users: of the family of the peer's if that is known.
@@ -486,6 +531,45 @@ mod tests {
         assert_eq!(sockets.gathered().count(), 0);
         poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
         assert!(ready[0].readable);
+    }
+
+    #[test]
+    fn a_link_that_goes_takes_its_sockets_with_it_and_leaves_the_others() {
+        let peer = Plain::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (poller, monitor) = (Poller::new().unwrap(), Monitor::open().unwrap());
+        let spec =
+            || SocketSpec { label: "test".to_owned(), bind: "127.0.0.1:0".parse().unwrap(), interface: None };
+        let mut sockets = Sockets::new([]);
+        for link in 0..3 {
+            assert_eq!(sockets.add(LinkId(link), spec(), &monitor, &poller), None);
+        }
+        let path = |socket| Path { socket, remote: peer.local_addr().unwrap(), local: None };
+        let flow = SocketId::of(LinkId(1), UdpFlow::new(2).unwrap());
+        for socket in [SocketId(0), SocketId(1), flow, SocketId(2)] {
+            sockets.send(&poller, &to(path(socket), 10), &[socket.0; 10]);
+        }
+        let sent = sockets.counters().sent;
+        sockets.remove(LinkId(1));
+        assert_eq!((sockets.slots.len(), sockets.counters().sent), (2, sent), "figures only grow");
+        for gone in [SocketId(1), flow] {
+            assert_eq!(sockets.id(token(gone)), None);
+            sockets.send(&poller, &to(path(gone), 10), &[9; 10]);
+        }
+        sockets.send(&poller, &to(path(SocketId(2)), 10), &[7; 10]);
+        // It is there again, with a socket of its own.
+        assert_eq!(sockets.add(LinkId(1), spec(), &monitor, &poller), None);
+        sockets.send(&poller, &to(path(SocketId(1)), 10), &[8; 10]);
+        let heard: Vec<(u8, u16)> = (0..6)
+            .map(|_| {
+                let mut buffer = [0; 10];
+                let (_, from) = peer.recv_from(&mut buffer).unwrap();
+                (buffer[0], from.port())
+            })
+            .collect();
+        let bytes: Vec<u8> = heard.iter().map(|(byte, _)| *byte).collect();
+        assert_eq!(bytes, [0, 1, flow.0, 2, 7, 8]);
+        assert!(heard[3].1 == heard[4].1 && heard[1].1 != heard[5].1, "{heard:?}");
     }
 
     #[test]

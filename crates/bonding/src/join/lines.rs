@@ -48,6 +48,7 @@ mod tests {
             usable: true,
             mtu: 1_500,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ..Interface::default()
         };
         let interfaces = [
             interface(1, "lo", &["127.0.0.1/8", "::1/128"]),

@@ -61,7 +61,8 @@ mod tests {
 
     fn interface(index: u32, name: &str, address: &str) -> Interface {
         let addresses = if address.is_empty() { Vec::new() } else { vec![address.parse().unwrap()] };
-        Interface { index, name: name.to_owned(), usable: true, mtu: 1_500, addresses }
+        let name = name.to_owned();
+        Interface { index, name, usable: true, mtu: 1_500, addresses, ..Interface::default() }
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Status {
     /// What a client sends into the bond by itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<Routing>,
+    /// The interfaces that a client looks at, where links are found by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
     /// All links.
     pub links: Vec<Link>,
     /// Flows with packets queued.
@@ -106,6 +109,26 @@ pub struct Key {
     /// Why the server refused the last one that was to take its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_refused: Option<String>,
+}
+
+/// The interfaces of this machine, as far as they are no `[[link]]`'s.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// They are links.
+    pub used: Vec<String>,
+    /// They are not.
+    pub unused: Vec<Unused>,
+}
+
+/// An interface that is no link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unused {
+    /// Its name.
+    pub interface: String,
+    /// Why it is none.
+    pub why: String,
+    /// By its name it could be one.
+    pub is_candidate: bool,
 }
 
 /// The TUN device.

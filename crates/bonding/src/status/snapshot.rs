@@ -11,8 +11,8 @@ use bonding_proto::stats::{ControlStats, LinkStats, PeerStats, PhaseKind, Sessio
 
 use super::summary::summary;
 use super::{
-    AsPackets, Client, Compression, Control, Flows, Io, Key, Link, PeerSending, Recovery, Reorder, Role,
-    Routing, Session, Status, Streams, Tunnel,
+    AsPackets, Client, Compression, Control, Discovery, Flows, Io, Key, Link, PeerSending, Recovery, Reorder,
+    Role, Routing, Session, Status, Streams, Tunnel,
 };
 use crate::config::{policy_word, role_word};
 use crate::report::{link_metrics, link_statistics, state_word};
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub key: Option<Key>,
     /// What a client captures.
     pub routing: Option<Routing>,
+    /// The interfaces that a client looks at.
+    pub discovery: Option<Discovery>,
     /// The TUN device.
     pub interface: String,
     /// Its addresses.
@@ -150,6 +152,7 @@ impl Snapshot {
                 mtu: self.mtu,
             },
             routing: self.routing.clone(),
+            discovery: self.discovery.clone(),
             links,
             flows,
             reorder,

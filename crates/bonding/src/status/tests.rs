@@ -116,6 +116,7 @@ pub(crate) fn snapshot(role: Role, sessions: Vec<SessionSnapshot>) -> Snapshot {
         policy: bonding_proto::config::Policy::Adaptive,
         key: None,
         routing: None,
+        discovery: None,
         interface: "tun-bond".to_owned(),
         addresses: vec![address],
         mtu: 1_461,

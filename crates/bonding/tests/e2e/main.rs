@@ -9,6 +9,7 @@
 
 mod addresses;
 mod capture;
+mod discovery;
 mod fence;
 mod flows;
 mod lifecycle;
@@ -125,6 +126,11 @@ const TESTS: &[(&str, Test)] = &[
         capture::a_network_that_the_server_knows_keeps_its_addresses,
     ),
     ("captured_traffic_falls_back_where_it_may", capture::captured_traffic_falls_back_where_it_may),
+    ("a_modem_comes_and_goes_during_a_download", discovery::a_modem_comes_and_goes_during_a_download),
+    ("a_link_that_is_dead_at_the_start_comes_later", discovery::a_link_that_is_dead_at_the_start_comes_later),
+    ("a_table_of_its_own_is_a_way_too", discovery::a_table_of_its_own_is_a_way_too),
+    ("sections_come_and_go_by_reload", discovery::sections_come_and_go_by_reload),
+    ("a_tunnel_over_the_bond_is_no_link", discovery::a_tunnel_over_the_bond_is_no_link),
     ("no_ping_is_lost_by_a_reload", reload::no_ping_is_lost_by_a_reload),
     ("a_link_is_used_otherwise_by_hand", reload::a_link_is_used_otherwise_by_hand),
     ("clients_of_the_file_come_and_go", reload::clients_of_the_file_come_and_go),

@@ -26,6 +26,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::rules::DIRECT;
+
 use self::changes::RuleChanges;
 use self::policy::Default as Route;
 use self::table::ruleset;
@@ -207,6 +209,20 @@ impl Capture {
         }
         self.has_ipv6 = has_ipv6;
         if self.is_active() { self.install_routes() } else { Ok(()) }
+    }
+
+    /// The links are these from now on.
+    pub fn set_links(&mut self, links: Vec<LinkEnd>) -> Result<(), NetlinkError> {
+        if links == self.config.links {
+            return Ok(());
+        }
+        self.config.links = links;
+        // The table of nftables has them, too.
+        self.table.ask();
+        if self.is_active() && self.tunnel.is_some() {
+            self.install(self.config.scope)?;
+        }
+        Ok(())
     }
 
     /// The other end knows these networks behind this host: they keep their addresses.

@@ -19,7 +19,7 @@ use crate::nat::Family;
 
 /// The bit in the marks of packets and connections that are not captured. Chosen: wg-quick, mwan3,
 /// Tailscale and Kubernetes use lower ones.
-pub(super) const DIRECT: u32 = 1 << 24;
+pub(crate) const DIRECT: u32 = 1 << 24;
 
 /// Priorities of one bond: the first is configured.
 const PRIORITIES: u32 = 4;

@@ -277,7 +277,10 @@ impl Client {
 
     /// The addresses of the server at this place, as [`Server::paths`], which may have become known
     /// only now, or be others than before. A link that is up goes on with the address that answers.
-    pub fn set_paths(&mut self, server: usize, paths: Vec<Vec<Path>>, now: Instant) {
+    pub fn set_paths(&mut self, server: usize, mut paths: Vec<Vec<Path>>, now: Instant) {
+        for id in self.retired.keys() {
+            paths.get_mut(id.index()).into_iter().for_each(Vec::clear);
+        }
         let Some(entry) = self.servers.get_mut(server) else { return };
         if entry.server.paths == paths {
             return;

@@ -105,7 +105,15 @@ fn impossible_values_of_links_are_named() {
         ),
         (
             CLIENT.split("[[link]]").next().unwrap_or("").to_owned() + "link = []",
-            "client.toml:1:1: no [[link]]: this version finds no links by itself; add a [[link]] with its interface, or let `bonding-client join 'bond://…'` write one for each",
+            "client.toml:1:2: [server] has no `public_key`, by which links that are found by themselves know the server: `bonding-client join 'bond://…'` writes it; only links that are already private may have security = \"plain\"",
+        ),
+        (
+            CLIENT.split("[[link]]").next().unwrap_or("").to_owned() + "[discovery]\nenabled = false\n",
+            "client.toml:4:2: there is no link: [discovery] enabled = false, and no [[link]]; add a [[link]] with its interface, or leave `enabled` out",
+        ),
+        (
+            format!("{CLIENT}[discovery]\ninclude = []\n"),
+            "client.toml:11:11: `include` in [discovery] is empty: no interface would be found; leave it out",
         ),
     ]);
 }

@@ -61,13 +61,15 @@ fn each_key_that_changes_at_run_time_has_its_line_and_its_value() {
 fn what_waits_keeps_its_running_value_and_is_named_again() {
     let after = "[tunnel]\nmtu = 1400\n[heartbeat]\ninterval = \"200ms\"\n[routing]\nmss_clamp = false\n\
                  [status]\nsocket = \"/run/x/c.sock\"\n\
-                 [[link]]\nname = \"dsl2\"\ninterface = \"c\"\n[[link]]\nname = \"lte\"\ninterface = \"x\"\npriority = 4\n";
+                 [[link]]\nname = \"adsl\"\ninterface = \"a\"\n\
+                 [[link]]\nname = \"lte\"\ninterface = \"b\"\npriority = 4\nsecurity = \"plain\"\nflows = 1\n\
+                 [[link]]\nname = \"dsl2\"\ninterface = \"c\"\nsecurity = \"plain\"\n";
     let outcome = of_client(LINKS, after);
     let waiting = [
         "[tunnel]",
+        "[[link]] \"lte\" security",
+        "[[link]] \"lte\" flows",
         "[[link]] \"dsl2\" (added)",
-        "[[link]] \"adsl\" (removed)",
-        "[[link]] \"lte\" interface",
         "[heartbeat] interval",
         "[routing] mss_clamp",
         "[status] socket",
@@ -85,10 +87,37 @@ fn what_waits_keeps_its_running_value_and_is_named_again() {
 fn links_are_known_by_their_names() {
     let swapped = "[[link]]\nname = \"lte\"\ninterface = \"b\"\nrole = \"never\"\n[[link]]\nname = \"adsl\"\ninterface = \"a\"\n";
     let outcome = of_client(LINKS, swapped);
-    assert_eq!(outcome.at_next_start, ["[[link]]: their order"]);
     assert_eq!(outcome.changed, ["[[link]] \"lte\" role: primary → never"]);
     let ports: Vec<_> = outcome.plan.links.iter().map(|link| (link.name.as_str(), link.port)).collect();
-    assert_eq!(ports, [("adsl", 9_001), ("lte", 9_002)]);
+    assert_eq!((ports, outcome.at_next_start), (vec![("lte", 9_002), ("adsl", 9_001)], Vec::new()));
+}
+
+#[test]
+fn sealed_links_come_and_go_and_plain_ones_wait() {
+    let sealed =
+        |name: &str, interface: &str| format!("[[link]]\nname = \"{name}\"\ninterface = \"{interface}\"\n");
+    let after =
+        sealed("lte", "c") + &sealed("dsl2", "d") + "[discovery]\nenabled = true\nexclude = [\"eth9\"]\n";
+    let outcome = of_client(LINKS, &after);
+    let expected = [
+        "[[link]] \"adsl\": removed",
+        "[[link]] \"lte\" interface: b → c",
+        "[[link]] \"dsl2\": added",
+        "[discovery]: off → the usual names but eth9, priority 2",
+    ];
+    assert_eq!((outcome.changed, outcome.at_next_start), (expected.map(str::to_owned).to_vec(), Vec::new()));
+    let names: Vec<_> = outcome.plan.links.iter().map(|link| link.name.as_str()).collect();
+    assert_eq!(names, ["lte", "dsl2"]);
+    // Plain links are known to the server's file, and a client without keys has no sealed ones.
+    let plain = |name: &str| sealed(name, name) + "security = \"plain\"\n";
+    let outcome =
+        client(&client_plan(&(plain("a") + &plain("b"))), client_plan(&(plain("b") + &sealed("c", "c"))));
+    assert_eq!(outcome.changed, Vec::<String>::new());
+    let waits =
+        ["[server] or [identity]: a key or its file", "[[link]] \"a\" (removed)", "[[link]] \"c\" (added)"];
+    assert_eq!(outcome.at_next_start[1..], waits, "{:?}", outcome.at_next_start);
+    let names: Vec<_> = outcome.plan.links.iter().map(|link| link.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
 }
 
 #[test]
