@@ -53,7 +53,7 @@ enum ClientCommand {
     /// Enrol this machine with an invitation, and write its configuration
     ///
     /// Makes a private key (or uses the present one), shows the invitation to the server, and
-    /// writes a configuration with a link for each interface that can carry one. A configuration is
+    /// writes a configuration with which links are found by themselves. A configuration is
     /// overwritten only with --force, a key never.
     #[command(after_help = super::join::EXAMPLES)]
     Join(JoinArguments),

@@ -57,17 +57,17 @@ fn say(joined: &Joined, file: &Path) -> String {
     let name = file.display();
     if !joined.written {
         text.push_str(&format!("{name} says the same already and was left as it is\n"));
-    } else if joined.links.is_empty() {
-        text.push_str(&format!("{name}: no interface looks like a link; it uses the default route\n"));
     } else {
-        text.push_str(&format!("{name} uses {}\n", joined.links.join(", ")));
+        text.push_str(&format!(
+            "{name} is written: interfaces with a route to the server become links by themselves\n"
+        ));
     }
     let start = if file == Path::new(config::CLIENT_FILE) {
         "bonding-client".to_owned()
     } else {
         format!("bonding-client -c {name}")
     };
-    text.push_str(&format!("next: remove from it what is no line to the internet, then start {start}\n"));
+    text.push_str(&format!("next: start {start}\n"));
     text
 }
 
@@ -87,19 +87,13 @@ mod tests {
     #[test]
     fn says_what_was_done_and_what_is_next() {
         let address = |text: &str| Prefix { address: text.parse().unwrap(), length: 24 };
-        let mut joined = Joined {
-            addresses: vec![address("10.99.0.2"), address("fd99::2")],
-            links: vec!["eth0".to_owned(), "wwan0".to_owned()],
-            written: true,
-        };
+        let mut joined = Joined { addresses: vec![address("10.99.0.2"), address("fd99::2")], written: true };
         assert_eq!(
             say(&joined, Path::new(config::CLIENT_FILE)),
             "joined: this machine has 10.99.0.2 and fd99::2 in the tunnel\n\
-             /etc/bonding/client.toml uses eth0, wwan0\n\
-             next: remove from it what is no line to the internet, then start bonding-client\n"
+             /etc/bonding/client.toml is written: interfaces with a route to the server become links by themselves\n\
+             next: start bonding-client\n"
         );
-        joined.links.clear();
-        assert!(say(&joined, Path::new("/x.toml")).contains("default route"));
         assert!(say(&joined, Path::new("/x.toml")).ends_with("start bonding-client -c /x.toml\n"));
         joined.written = false;
         assert!(say(&joined, Path::new("/x.toml")).contains("left as it is"));

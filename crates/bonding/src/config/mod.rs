@@ -32,7 +32,7 @@ pub use self::server::{Invited, Nat, Peer, PeerLink, Server};
 pub use self::value::{Host, Ports};
 pub use bonding_proto::config::Security;
 
-pub(crate) use self::value::{host, name, ports};
+pub(crate) use self::value::{host, interface, name, ports};
 
 use self::problem::Findings;
 use self::section::Section;

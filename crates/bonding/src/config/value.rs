@@ -349,7 +349,7 @@ pub(super) fn overlap(a: Prefix, b: Prefix) -> bool {
 }
 
 /// The name of a network interface.
-pub(super) fn interface(text: &str) -> Result<String, String> {
+pub(crate) fn interface(text: &str) -> Result<String, String> {
     let letters = text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
     if text.is_empty() || text.len() > INTERFACE_NAME_MAX_BYTES || !letters || text == "." || text == ".." {
         return Err(format!(

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::client::discovery::INCLUDE;
 use crate::config::{self, Client};
 use crate::invitation::Invitation;
 use crate::state::keys;
@@ -37,8 +38,8 @@ pub(super) fn existing(file: &Path, invitation: &Invitation, private_key_file: &
     }
 }
 
-/// The text of the file. `links` are the interfaces to use; empty: the one with the default route.
-pub(super) fn text(invitation: &Invitation, private_key_file: &Path, links: &[String]) -> String {
+/// The text of the file. `unusual`: interfaces that are lines, though not by their names.
+pub(super) fn text(invitation: &Invitation, private_key_file: &Path, unusual: &[String]) -> String {
     let hosts: Vec<String> = invitation.hosts.iter().map(|host| quoted(&host.to_string())).collect();
     let mut text = format!(
         "# Written by `bonding-client join`; `bonding-client --check` says what is wrong with it, line by line.\n\
@@ -60,24 +61,13 @@ pub(super) fn text(invitation: &Invitation, private_key_file: &Path, links: &[St
             ),
         );
     }
-    text.push_str(
-        "\n\
-         # One section for each link. `up` and `down` are what the line carries, a few percent below what a speed test of\n\
-         # that line alone shows: without them a link is filled until its queue shows. The link with the lowest\n\
-         # `priority` is preferred.\n",
-    );
-    for interface in links {
-        let name = quoted(interface);
-        append(&mut text, format_args!("\n[[link]]\nname = {name}\ninterface = {name}\n{LINK_HINTS}"));
+    text.push_str(DISCOVERY);
+    if !unusual.is_empty() {
+        let names = INCLUDE.into_iter().chain(unusual.iter().map(String::as_str)).map(quoted);
+        let names = names.collect::<Vec<_>>().join(", ");
+        append(&mut text, format_args!("include = [{names}]\n"));
     }
-    if links.is_empty() {
-        append(
-            &mut text,
-            format_args!(
-                "\n[[link]]\nname = \"default\"               # no interface: the default route\n{LINK_HINTS}"
-            ),
-        );
-    }
+    text.push_str(LINK_HINTS);
     text.push_str(ROUTING_HINTS);
     text
 }
@@ -86,7 +76,19 @@ const ROUTING_HINTS: &str = "\n[routing]\n\
     # What goes into the bond: \"none\": what your routes lead there; \"lan\": what comes in by interfaces that are no links;\n\
     # \"all\": what this machine sends, too.\n\
     #capture = \"lan\"\n";
-const LINK_HINTS: &str = "#priority = 1\n#up = \"10mbit\"\n#down = \"50mbit\"\n";
+const DISCOVERY: &str = "\n[discovery]\n\
+    # Links come and go by themselves: interfaces with a route to the server, and no others. `bondctl status` says why an\n\
+    # interface is not used. `exclude = [\"eth9\"]` leaves one out.\n\
+    enabled = true\n";
+const LINK_HINTS: &str = "\n\
+    # A section of its own says more of an interface. `up` and `down` are what the line carries, a few percent below what a\n\
+    # speed test of that line alone shows: without them a link is filled until its queue shows. The link with the lowest\n\
+    # `priority` is preferred.\n\
+    #[[link]]\n\
+    #interface = \"eth1\"\n\
+    #priority = 1\n\
+    #up = \"10mbit\"\n\
+    #down = \"50mbit\"\n";
 
 fn append(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
@@ -103,7 +105,6 @@ mod tests {
     use bonding_proto::crypto::keys::{PublicKey, Token};
 
     use super::*;
-    use crate::config::Security;
 
     fn invitation() -> Invitation {
         Invitation {
@@ -118,8 +119,8 @@ mod tests {
     #[test]
     fn the_file_is_valid_and_says_what_the_invitation_says() {
         let key = Path::new("/var/lib/\"odd\" \\ folder/client.key");
-        let links = ["wwan0".to_owned(), "odd\"name".to_owned()];
-        let text = text(&invitation(), key, &links);
+        let unusual = ["line".to_owned(), "odd\"name".to_owned()];
+        let text = text(&invitation(), key, &unusual);
         let config =
             config::client_from_text("client.toml", &text).unwrap_or_else(|p| panic!("{p}\n{text}")).config;
         assert_eq!(config.hosts, invitation().hosts);
@@ -127,17 +128,17 @@ mod tests {
         assert_eq!(config.public_key, Some(PublicKey([7; 32])));
         assert_eq!(config.private_key_file, key);
         assert_eq!(config.addresses, [], "leased");
-        let interfaces: Vec<_> = config.links.iter().map(|link| link.interface.as_deref()).collect();
-        assert_eq!(interfaces, [Some("wwan0"), Some("odd\"name")]);
-        assert!(config.links.iter().all(|link| link.security == Security::Sealed));
+        let include = config.discovery.unwrap().include.unwrap();
+        assert_eq!((config.links.len(), &include[8..]), (0, &unusual[..]));
+        assert!(INCLUDE.iter().all(|usual| include.iter().any(|name| name == usual)));
         assert!(!text.contains("CQkJ"), "the token has no place in it");
     }
 
     #[test]
-    fn without_an_interface_there_is_the_default_route() {
+    fn links_are_found_by_themselves() {
         let text = text(&invitation(), Path::new(config::CLIENT_KEY), &[]);
         let config = config::client_from_text("client.toml", &text).unwrap().config;
-        assert_eq!((config.links.len(), config.links[0].interface.as_deref()), (1, None));
+        assert_eq!((config.links.len(), config.discovery.unwrap().include), (0, None));
         assert!(!text.contains("[identity]"), "{text}");
     }
 

@@ -50,8 +50,6 @@ pub struct Order {
 pub struct Joined {
     /// The client's addresses in the tunnel.
     pub addresses: Vec<Prefix>,
-    /// The interfaces in the file; none where it was left as it is.
-    pub links: Vec<String>,
     /// `false`: the file said the same already.
     pub written: bool,
 }
@@ -90,7 +88,7 @@ pub fn join(order: &Order, say: &mut dyn FnMut(&str)) -> Result<Joined, JoinErro
     if existing == Existing::Other && !order.force {
         return Err(JoinError::Exists(order.file.clone()));
     }
-    let (lines, links) = find_lines()?;
+    let (lines, unusual) = find_lines()?;
     let (identity, _) = keys::load_or_make(&order.private_key_file)?;
     let preshared_file = preshared::file(&order.private_key_file);
     preshared::load(&preshared_file, &invitation.server)?;
@@ -101,20 +99,20 @@ pub fn join(order: &Order, say: &mut dyn FnMut(&str)) -> Result<Joined, JoinErro
     preshared::store(&preshared_file, &invitation.server, &shared)?;
     // A next key was for the client that this key was before.
     keys::discard(&keys::next_file(&order.private_key_file))?;
-    let text = configuration::text(&invitation, &order.private_key_file, &links);
+    let text = configuration::text(&invitation, &order.private_key_file, &unusual);
     let written = existing != Existing::Same;
     if written {
         state::publish(&order.file, text.as_bytes())?;
     }
-    Ok(Joined { addresses: welcome.addresses, links: if written { links } else { Vec::new() }, written })
+    Ok(Joined { addresses: welcome.addresses, written })
 }
 
-/// The lines over which the server is asked, and the interfaces that are links.
+/// The lines over which the server is asked, and those that are none by their names.
 fn find_lines() -> Result<(Vec<Line>, Vec<String>), JoinError> {
     let mut requests = Requests::open()?;
     let interfaces = requests.interfaces()?;
     let routes = requests.default_routes()?;
-    Ok((lines::among(interfaces.values()), links::choose(interfaces.values(), &routes)))
+    Ok((lines::among(interfaces.values()), links::unusual(interfaces.values(), &routes)))
 }
 
 /// Whether an invitation's time is over, by this machine's clock, which may be wrong.
