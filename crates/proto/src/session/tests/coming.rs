@@ -1,5 +1,9 @@
 //! Links that come and go while packets cross the session.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
 use super::world::*;
 use super::*;
 
@@ -159,4 +163,50 @@ fn at_most_32_links_are_used_and_numbers_have_no_gaps() {
         session.set_link(LinkId(id), &line(id), Instant::ZERO);
     }
     assert_eq!(session.stats(Instant::ZERO).links.len(), 32);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_comes_and_goes_the_session_is_whole_afterwards(
+        steps in proptest::collection::vec((0..4_u8, any::<bool>(), 0..300_u64), 1..20)
+    ) {
+        let mut world = world(4);
+        let mut next = 0;
+        let is_there = |world: &World, id: u8| {
+            let links = world.client.stats(world.now).links;
+            links.get(usize::from(id)).map(|link| !link.is_retired)
+        };
+        for (id, comes, ms) in steps {
+            match is_there(&world, id) {
+                Some(true) if !comes => unplug(&mut world, id),
+                Some(false) if comes => plug(&mut world, id),
+                None if comes => {
+                    // Numbers have no gaps.
+                    let count = world.client.stats(world.now).links.len();
+                    plug(&mut world, u8::try_from(count).unwrap());
+                }
+                _ => {}
+            }
+            next = world.traffic(ms, next);
+        }
+        for id in 0..4 {
+            if is_there(&world, id) != Some(true) {
+                plug(&mut world, id);
+            }
+        }
+        world.idle(5_000);
+        prop_assert_eq!(world.states(), [LinkState::Up; 4]);
+        prop_assert_eq!(retired(&world), [vec![], vec![]]);
+        let before = (world.up.len(), world.down.len());
+        next = world.traffic(300, next);
+        world.idle(300);
+        prop_assert_eq!((world.up.len() - before.0, world.down.len() - before.1), (300, 300));
+        for numbers in [&world.up, &world.down] {
+            let distinct: BTreeSet<u32> = numbers.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), numbers.len(), "none twice");
+            prop_assert!(distinct.iter().all(|number| *number < next));
+        }
+    }
 }
