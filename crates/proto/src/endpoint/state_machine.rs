@@ -1,5 +1,5 @@
-//! The endpoint as its driver sees it: packets, datagrams and time come in, datagrams and packets go
-//! out. Each input goes to one session, which is marked; marked sessions take turns.
+//! The endpoint as its driver sees it: packets, datagrams and time come in, datagrams and packets
+//! go out. Each input goes to one session, which is marked; marked sessions take turns.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
