@@ -198,6 +198,9 @@ pub(super) const LEAST_GAIN: f64 = 2.0;
 pub(super) const LEAST_COUNT: u32 = 20;
 /// That window, at least. Chosen: where C varies, some half a second of it is calm.
 pub(super) const LEAST_WINDOW: Duration = Duration::from_millis(1_500);
+/// A delay that falls by less than this is no outage's end, however little it varied before,
+/// seconds. Measured: docs/decisions/0020-what-an-outage-leaves.md.
+pub(super) const FALL_S: f64 = 0.025;
 /// Samples after which a deviation is known. Chosen: two differences take three.
 pub(super) const KNOWN_AFTER: u32 = 3;
 /// Most observations that an average is over. Chosen: an eighth to a quarter of a second.

@@ -11,8 +11,9 @@
 //!   same weights, so that delays, rates and the dead time of the control stay consistent, whatever
 //!   the lag.
 //!
-//! Chance makes no delay that is lower than the average by five deviations: a queue is gone, and what
-//! it did to both values with it. Measured: docs/decisions/0020-what-an-outage-leaves.md.
+//! Chance makes no delay that is lower than the average by five deviations and [`FALL_S`]: an outage
+//! is over, and the average begins anew. Measured:
+//! docs/decisions/0020-what-an-outage-leaves.md.
 //!
 //! Without jitter the average is the newest delay, and nothing lags.
 
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use super::observation::Observation;
 use super::params::{
-    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, DRAIN_DEVIATIONS, EMPTY_S, KNOWN_AFTER,
-    LEAST_COUNT, LEAST_GAIN, LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
+    AVERAGE_MAX, BEND, BEND_OUTLIER, BEND_STEP_S, DEVIATION_GAIN, DRAIN_DEVIATIONS, EMPTY_S, FALL_S,
+    KNOWN_AFTER, LEAST_COUNT, LEAST_GAIN, LEAST_WINDOW, SAMPLE_GAP_MAX_S, WINDOW_MAX_S,
 };
 use crate::time::Instant;
 
@@ -83,12 +84,6 @@ impl Deviation {
         self.last = Some((now, value_s, last_s));
     }
 
-    /// A long queue is gone, and what it added to the deviation with it.
-    fn on_queue_gone(&mut self) {
-        self.s = self.least.value().map_or(self.s, |least_s| self.s.min(least_s));
-        self.last = None;
-    }
-
     /// What of it counts, seconds.
     fn value_s(&self) -> f64 {
         self.least.value().map_or(self.s, |least_s| self.s.min(least_s * LEAST_GAIN))
@@ -143,10 +138,9 @@ impl Smoothing {
         self.single.on_value(delay_us as f64 / 1e6, Duration::ZERO, now);
         let single_s = self.single.value_s();
         let most = (single_s / EMPTY_S).powi(2).clamp(1.0, AVERAGE_MAX);
-        if self.average.delay_s - seen.delay_us as f64 / 1e6 > single_s * DRAIN_DEVIATIONS {
+        let fallen_s = self.average.delay_s - seen.delay_us as f64 / 1e6;
+        if fallen_s > FALL_S.max(single_s * DRAIN_DEVIATIONS) {
             self.average = Average { at: self.average.at, ..Average::default() };
-            self.single.on_queue_gone();
-            self.slow.on_queue_gone();
         }
         self.average.push(seen, most, now);
         self.slow.on_value(self.average.delay_s, SLOW, now);
@@ -181,4 +175,51 @@ impl Smoothing {
 #[expect(clippy::cast_possible_truncation, reason = "saturates")]
 fn rounded(value: f64) -> i64 {
     value.round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::path::ecn::Marked;
+
+    fn see(smoothing: &mut Smoothing, ms: u64, delay_us: i64) {
+        let now = Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        let seen = Observation {
+            sent_at: now,
+            sent: ms * 1_500,
+            idle: Duration::ZERO,
+            delivered: ms * 1_500,
+            lost: 0,
+            lost_rows: 0,
+            marked: Marked::default(),
+            delay_us,
+            delay_bytes: 1_500,
+            total: ms * 1_500,
+            rtt_min: Duration::from_millis(60),
+        };
+        smoothing.on_observation(&seen, delay_us, now);
+    }
+
+    #[test]
+    fn an_outage_leaves_none_of_its_delays() {
+        let mut smoothing = Smoothing::default();
+        for (number, ms) in (0..).zip((0..6_000).step_by(60)) {
+            see(&mut smoothing, ms, [800_000, 842_000, 815_000, 870_000][number % 4]);
+        }
+        assert!(smoothing.average.count > 3.0 && smoothing.delay_us() > 800_000);
+        see(&mut smoothing, 6_020, 30_400);
+        assert!(smoothing.delay_us() < 31_000, "{}", smoothing.delay_us());
+    }
+
+    #[test]
+    fn jitter_that_begins_is_learned() {
+        let mut smoothing = Smoothing::default();
+        for ms in (0..3_000).step_by(10) {
+            see(&mut smoothing, ms, 30_000);
+        }
+        for (number, ms) in (0..).zip((3_000..6_000).step_by(10)) {
+            see(&mut smoothing, ms, [30_000, 75_000, 20_000, 60_000, 90_000][number % 5]);
+        }
+        assert!(smoothing.single.value_s() > 0.01, "{}", smoothing.single.value_s());
+    }
 }

@@ -281,18 +281,6 @@ fn a_rate_that_walks_is_followed_both_ways_with_a_short_queue() {
 }
 
 #[test]
-fn a_fade_with_outages_is_forgotten_when_it_is_over() {
-    let mut bench = Bench::new(None);
-    bench.run(5_000, mbit(50), mbit(8));
-    // A link on the move: little, nothing for long, some.
-    for (ms, kbit) in [(700, 600), (400, 1), (100, 900), (600, 1), (300, 500), (900, 1)] {
-        bench.run(ms, mbit(50), BitRate::from_bps(kbit * 1_000));
-    }
-    let shares = [1, 2, 3].map(|_| bench.share(500, mbit(50), mbit(8)));
-    assert!(shares[1] >= 60 && shares[2] >= 90, "{shares:?} in steps of half a second");
-}
-
-#[test]
 fn a_longer_path_is_not_congestion() {
     let mut bench = Bench::new(None);
     bench.run(4_000, mbit(100), mbit(20));

@@ -168,10 +168,9 @@ impl DrainTest {
         let sent_s = seen.sent_at.saturating_since(before).as_secs_f64();
         test.expected_s += sent_s.min(SAMPLE_GAP_MAX_S) * DRAIN_SHARE;
         let told_s = DRAIN_LEAST_S.max(seen.deviation_s * DRAIN_DEVIATIONS);
-        let is_gone = test.stood && test.before_s <= seen.limit_s;
-        if is_gone || test.before_s - seen.queue_s > test.expected_s + told_s {
-            // It became faster.
-            (self.test, self.mean_s) = (None, seen.queue_s);
+        if test.stood && test.before_s <= seen.limit_s {
+            // It was gone before less was sent.
+            (self.test, self.empty_at, self.mean_s) = (None, now, 0.0);
             return None;
         }
         if test.expected_s < told_s {
