@@ -11,8 +11,8 @@
 //!   same weights, so that delays, rates and the dead time of the control stay consistent, whatever
 //!   the lag.
 //!
-//! Chance makes no delay that is lower than the average by five deviations and [`FALL_S`]: an outage
-//! is over, and the average begins anew. Measured:
+//! Chance makes no delay that is lower than the average by five deviations and [`FALL_S`]: an
+//! outage is over, and the average begins anew. Measured:
 //! docs/decisions/0020-what-an-outage-leaves.md.
 //!
 //! Without jitter the average is the newest delay, and nothing lags.
