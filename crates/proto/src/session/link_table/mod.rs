@@ -262,6 +262,8 @@ impl LinkTable {
         let has_other = self.links.iter().any(|link| link.state() == LinkState::Up && is_in_use(link));
         if let Some(link) = self.links.get_mut(id.index()).filter(|_| !has_other) {
             link.end_wait(now);
+            // Its proof may be old by now.
+            link.on_time(now);
         }
     }
 
