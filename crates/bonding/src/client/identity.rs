@@ -105,6 +105,7 @@ impl Identity {
             return None;
         }
         *known = Some(found.clone());
+        self.next = None;
         tracing::info!("this client has joined the server anew");
         Some((found, run::next(&run::file(&self.file), SystemTime::now())))
     }

@@ -371,6 +371,7 @@ impl Client {
     pub fn enrol_anew(&mut self, preshared: &PresharedKey, run: u64, now: Instant) {
         let Some(sealing) = &mut self.template.sealing else { return };
         (sealing.preshared, sealing.token, sealing.run) = (Some(preshared.clone()), None, run);
+        sealing.next = None;
         for session in self.servers.iter_mut().filter_map(|entry| entry.session.as_mut()) {
             session.enrol_anew(preshared.clone(), run, now);
         }

@@ -461,6 +461,10 @@ impl Streams {
         let Some(stream) = self.owner(at).filter(|stream| stream.stage != Stage::Broken) else { return };
         let held = stream.incoming.held_bytes();
         let result = stream.incoming.on_piece(at.offset(), bytes);
+        if stream.stage != Stage::Open {
+            // No reader is there yet: what waits for one keeps no receive buffer.
+            stream.incoming.leave();
+        }
         self.stats.unread_bytes += self.stream(id).map_or(0, |stream| stream.incoming.held_bytes()) - held;
         match result {
             Ok(true) => self.tell_readable(id),

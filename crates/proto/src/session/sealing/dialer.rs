@@ -301,6 +301,8 @@ impl Dialer {
     /// than that of the enrolment.
     pub(in crate::session) fn enrol_anew(&mut self, preshared: PresharedKey, run: u64, now: Instant) {
         (self.sealing.preshared, self.sealing.token, self.sealing.run) = (Some(preshared), None, run);
+        // The enrolment removed its file.
+        self.sealing.next = None;
         self.attempts.clear();
         self.outbox.clear();
         self.tries = 0;
