@@ -66,6 +66,9 @@ pub(super) fn events(
         let events = parse(&ask.ask(&Request::Events { after })?)?;
         let Some(last) = events.events.last() else { break };
         after = last.number;
+        if events.lost > 0 {
+            eprintln!("{} earlier events are not kept", events.lost);
+        }
         write(&events, arguments.json, since, out)?;
     }
     out.flush().context("standard output")?;

