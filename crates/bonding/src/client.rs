@@ -339,6 +339,8 @@ impl ClientShell {
         }
         self.revival.set_unknown(self.directory.failure());
         if is_changed {
+            // An interface may lead to the new addresses.
+            self.comings.note(now);
             let plans = self.lines.plans();
             let paths = self.directory.paths(&plans, &|at| self.revival.port(at), client.active());
             paths.into_iter().enumerate().for_each(|(server, paths)| client.set_paths(server, paths, now));

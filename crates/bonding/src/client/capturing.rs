@@ -69,12 +69,11 @@ impl Capturing {
     /// line that is away is no LAN's.
     pub(super) fn set_links(&mut self, lines: &Lines, monitor: &Monitor) {
         let Self::On(_, capture) = self else { return };
+        let new = ends(lines.all().map(|(_, link)| link), monitor);
         let mut all = capture.config().links.clone();
-        for link in ends(lines.all().map(|(_, link)| link), monitor) {
-            if !all.contains(&link) {
-                all.push(link);
-            }
-        }
+        // What an interface was before would only pile up.
+        all.retain(|old| old.interface.is_none() || !new.iter().any(|one| one.interface == old.interface));
+        all.extend(new);
         if let Err(error) = capture.set_links(all) {
             tracing::error!(%error, "cannot tell the links' own packets from those to be captured");
         }

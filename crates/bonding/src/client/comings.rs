@@ -73,7 +73,8 @@ impl Comings {
 
     /// Interfaces, routes or the file may have changed.
     pub(super) fn note(&mut self, now: Instant) {
-        self.due.get_or_insert(now.max(self.looked_at + LOOK_INTERVAL));
+        let at = now.max(self.looked_at + LOOK_INTERVAL);
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// When [`Self::settle`] has something to do.

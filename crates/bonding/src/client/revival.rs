@@ -276,9 +276,7 @@ impl Attempts {
     /// Looks whether what it sends ends in the tunnel. What a bound interface sends does not.
     fn look_for_loop(&mut self, remote: Option<SocketAddr>, tunnel: u32) {
         let remote = remote.filter(|_| self.interface.is_none());
-        let way = remote
-            .zip(Requests::open().ok())
-            .and_then(|(remote, mut requests)| requests.way_to(remote.ip(), self.source));
+        let way = remote.and_then(|remote| Requests::open().ok()?.way_to(remote.ip(), self.source));
         self.is_looped = way == Some(tunnel);
     }
 

@@ -126,6 +126,9 @@ fn enrol_within(
     let mut asking = Asking::new(*asked, lines, say)?;
     asking.look_up()?;
     for (number, pause) in pauses.iter().enumerate() {
+        if number > 0 && asking.remotes.is_empty() && !asking.lookups.is_waiting() {
+            break;
+        }
         if number > 0 && !asking.remotes.is_empty() {
             let seconds = asking.start.elapsed().as_secs();
             (asking.say)(&format!("no answer after {seconds} s: asking again"));
@@ -367,9 +370,10 @@ impl<'a> Asking<'a> {
                 self.on_name(answer);
             }
             for at in 0..self.ways.len() {
-                while let Some(way) = self.ways.get_mut(at)
-                    && way.socket.recv(&mut self.buffers, &mut datagrams)
-                {}
+                // A batch at a time: a flood holds up no other line, and no deadline.
+                if let Some(way) = self.ways.get_mut(at) {
+                    let _ = way.socket.recv(&mut self.buffers, &mut datagrams);
+                }
                 for received in datagrams.drain(..) {
                     if let Some(outcome) = self.read(&received.data, received.remote, at) {
                         let name = self.ways.get(at).map_or("", Way::name);

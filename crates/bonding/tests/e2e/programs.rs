@@ -153,12 +153,13 @@ fn ssh(lab: &Lab, files: &Files) -> anyhow::Result<()> {
     let keys = [files.served("host-key"), files.got("user-key")];
     run(Command::new("dropbearkey").args(["-t", "ecdsa", "-f", &keys[0]]))?;
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &keys[1]]))?;
-    // The server takes keys from root's home, so it gets another one.
+    // The server takes keys from root's home, so it gets another one, which no other test sees.
     let script = "mount -t tmpfs none \"$HOME\" && mkdir -m 700 \"$HOME/.ssh\" && chmod 700 \"$HOME\" && \
                   printf '%s' \"$3\" > \"$HOME/.ssh/authorized_keys\" && exec dropbear -F -E -s -r \"$1\" -p \"$2\"";
-    let mut server = lab.host(Host::Internet).command("sh");
+    let mut server = lab.host(Host::Internet).command("unshare");
     let public = std::fs::read_to_string(format!("{}.pub", keys[1]))?;
-    server.args(["-c", script, "dropbear", &keys[0], &SSH_PORT.to_string(), &public]);
+    let port = SSH_PORT.to_string();
+    server.args(["--mount", "sh", "-c", script, "dropbear", &keys[0], &port, &public]);
     server.env("HOME", "/root").stderr(Stdio::null());
     let _server = Daemon::start(lab, server, SSH_PORT)?;
 
