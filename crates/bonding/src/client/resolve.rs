@@ -33,7 +33,7 @@ const ASK_LINK_DOWN: Duration = Duration::from_secs(60);
 /// The same while a name has no address and another server carries the traffic.
 const ASK_UNKNOWN: Duration = Duration::from_secs(10);
 /// The same while all is well. Chosen: the usual life of a dynamic name, and an address that is not
-/// used yet hurts nobody.
+/// used yet costs nothing.
 const ASK_IDLE: Duration = Duration::from_secs(600);
 
 /// One server, and what is known of where it is.

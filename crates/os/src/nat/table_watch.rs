@@ -2,7 +2,7 @@
 //!
 //! [`TableWatch`] is a readable descriptor. It knows whether the table is as it was made, when the
 //! tables are to be looked at again, and which chains of others drop forwarded packets. At most one
-//! look is made in [`LOOK_INTERVAL`].
+//! look is made in [`LOOK_INTERVAL`], but for one that is asked for.
 //!
 //! It does not know what the table is for: its owner makes the rules, and puts them in with
 //! [`TableWatch::replace`].

@@ -343,7 +343,7 @@ fn a_server_whose_address_is_not_known_is_passed_over_until_it_is() {
     assert_eq!(world.client.active, 0, "{:?}", world.switches);
 }
 
-/// No handshake waits for a pause that was made for an address that nobody had.
+/// No handshake waits for a pause that was made for an address that was not known.
 #[test]
 fn a_client_without_an_address_begins_when_it_has_one() {
     let mut world = World::new();
