@@ -162,7 +162,8 @@ fn keys_sort_pause_order_and_quit() {
     press(&mut model, KeyCode::Char('s'));
     press(&mut model, KeyCode::Char('s'));
     assert_eq!(names(&model), ["starlink2", "starlink1", "adsl"]);
-    press(&mut model, KeyCode::Down);
+    // The link that was selected is in the last row now.
+    press(&mut model, KeyCode::Up);
     let order = |name: &str, order| Action::Order { name: name.to_owned(), order };
     assert_eq!(press(&mut model, KeyCode::Char('d')), order("starlink1", LinkOrder::Demote));
     assert_eq!(press(&mut model, KeyCode::Char('e')), order("starlink1", LinkOrder::Enable));
