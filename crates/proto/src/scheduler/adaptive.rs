@@ -57,7 +57,7 @@ impl Scheduler for Adaptive {
             }
             Tier::Bulk | Tier::Far => {
                 let decision = self.select_bulk(head, links, now);
-                self.trials.on_decision(head, decision, self.ranking.usual(head, links, now), now);
+                self.note_decision(head, decision, links, now);
                 decision
             }
         }
@@ -98,9 +98,18 @@ impl Adaptive {
         self.ranking.refresh(links);
         let decision = earliest(head, self.ranking.every(head, links, now), now);
         if head.tier.is_bulk() {
-            self.trials.on_decision(head, decision, self.ranking.usual(head, links, now), now);
+            self.note_decision(head, decision, links, now);
         }
         decision
+    }
+
+    /// A link that is passed over may be tried. As a rule none is slow enough for that.
+    fn note_decision(&mut self, head: &Queued, decision: Decision, links: &[LinkView], now: Instant) {
+        if self.ranking.has_slow() {
+            self.trials.on_decision(head, decision, self.ranking.usual(head, links, now), now);
+        } else {
+            self.trials.rest();
+        }
     }
 
     /// The decision for a bulk packet, near or far.

@@ -18,27 +18,23 @@ use std::time::Duration;
 
 use super::band::Bands;
 use super::eligible::{Service, are_full, loses_too_much};
-use super::params::SCORE_CHANGE_PERMILLE;
+use super::params::{SCORE_CHANGE_PERMILLE, TRIAL_BPS};
 use crate::packet::LinkId;
 use crate::qos::queue::Queued;
 use crate::time::Instant;
 use crate::units::BitRate;
-use crate::view::{LinkRole, LinkSet, LinkState, LinkView, Saturation, score};
+use crate::view::{LinkRole, LinkSet, LinkView, Saturation, score};
 
 /// A link in its order: role, score, number and position in the views.
 type Ranked = (LinkRole, u32, LinkId, u8);
 
-/// What decides a link's place in the order. Small: every idle session keeps it.
+/// What decides a link's place in the order. Small: every idle session keeps it. What is small in
+/// it stands in one word, as a packet compares it for each link.
 #[derive(Debug, PartialEq)]
 struct Rank {
     id: LinkId,
-    /// `None`: the link is not usable.
-    state: Option<LinkState>,
-    role: LinkRole,
-    priority: u8,
-    recovers: bool,
-    is_competing: bool,
-    is_apart: bool,
+    /// State (0: the link is not usable), role, priority, and what is true of the link, a bit each.
+    marks: u32,
     loss_permille: u16,
     random_loss_permille: u16,
     rtt: Duration,
@@ -47,15 +43,15 @@ struct Rank {
 }
 
 impl Rank {
+    #[inline]
     fn of(view: &LinkView) -> Self {
+        let state = if view.usable { view.state as u8 + 1 } else { 0 };
+        let is = [view.recovers, view.is_competing, view.is_apart].map(u8::from);
+        let [recovers, is_competing, is_apart] = is;
+        let bits = recovers | is_competing << 1 | is_apart << 2;
         Self {
             id: view.id,
-            state: view.usable.then_some(view.state),
-            role: view.role,
-            priority: view.priority,
-            recovers: view.recovers,
-            is_competing: view.is_competing,
-            is_apart: view.is_apart,
+            marks: u32::from_le_bytes([state, view.role as u8, view.priority, bits]),
             loss_permille: view.loss_permille,
             random_loss_permille: view.random_loss_permille,
             rtt: view.rtt,
@@ -142,6 +138,8 @@ pub(super) struct Ranking {
     scores: Vec<u32>,
     /// Left out for their loss.
     lossy: LinkSet,
+    /// One of the links is so slow that it may be tried.
+    has_slow: bool,
 }
 
 impl Ranking {
@@ -228,6 +226,11 @@ impl Ranking {
         self.lossy
     }
 
+    /// Whether a link is so slow that it may be tried.
+    pub(super) const fn has_slow(&self) -> bool {
+        self.has_slow
+    }
+
     /// Makes the order anew.
     fn rank(&mut self, links: &[LinkView]) {
         self.seen.clear();
@@ -236,11 +239,13 @@ impl Ranking {
         self.is_banded = false;
         self.ranked.clear();
         self.ranked.reserve_exact(links.len());
+        self.has_slow = false;
         let Some(service) = Service::among(links) else { return };
         let serving = || (0..=u8::MAX).zip(links).filter(|(_, link)| service.includes_view(link));
         let is_lossy = |link: &LinkView| loses_too_much(link, serving().map(|(_, peer)| peer));
         let lossy = serving().filter(|(_, link)| is_lossy(link));
         self.lossy = lossy.map(|(_, link)| link.id).collect();
+        self.has_slow = serving().any(|(_, link)| link.rate.as_bps() <= TRIAL_BPS);
         for (at, link) in serving() {
             let score = steady(&mut self.scores, link.id, score(link, Saturation::Ignored));
             self.ranked.push((link.role, score, link.id, at));

@@ -59,6 +59,11 @@ impl Trials {
         self.due = links.filter(is_passed_over).map(|link| link.id).collect();
     }
 
+    /// No link is slow.
+    pub(super) const fn rest(&mut self) {
+        self.due = LinkSet::NONE;
+    }
+
     /// Whether the packets of the last decision are to be copied.
     pub(super) const fn is_due(&self) -> bool {
         !self.due.is_empty()
