@@ -127,7 +127,8 @@ fn a_switch_passes_full_packets_and_no_more_than_its_limit() -> Outcome {
         let mut iperf3 = Iperf3::new(addr::SERVER_V4.into(), direction);
         (iperf3.omit, iperf3.duration) = (Duration::from_secs(1), Duration::from_secs(1));
         let report = iperf3.run(&lab, lab.host(Host::Client))?;
-        check(report.goodput_bps < 9e6, format!("{direction:?}: {report:?}"))?;
+        // What waited in the switch comes besides, in a second.
+        check(report.goodput_bps < 10e6, format!("{direction:?}: {report:?}"))?;
     }
     Ok(())
 }
