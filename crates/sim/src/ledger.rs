@@ -98,6 +98,15 @@ pub struct Ledger {
     log_from: Instant,
 }
 
+/// Whether it is an ICMP error "fragmentation needed" or "packet too big" (RFC 792, RFC 4443).
+fn is_too_big(packet: &[u8]) -> bool {
+    match packet {
+        [0x45, ..] => packet.get(9) == Some(&1) && packet.get(20..22) == Some(&[3, 4]),
+        [first, ..] => first >> 4 == 6 && packet.get(6) == Some(&58) && packet.get(40) == Some(&2),
+        [] => false,
+    }
+}
+
 fn name_of(packet: &[u8]) -> u64 {
     let Some((header, rest)) = packet.split_first_chunk::<20>() else {
         return xxh3_64(packet);
@@ -181,6 +190,8 @@ impl Ledger {
         let Some(inside) = self.inside.remove(&name) else {
             if self.gone.contains(&name) {
                 self.counts.duplicates += 1;
+            } else if is_too_big(packet) {
+                // The bond's own answer to a packet that it does not carry.
             } else {
                 self.counts.corrupt += 1;
             }

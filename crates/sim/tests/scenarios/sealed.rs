@@ -86,12 +86,12 @@ fn rekeys_at_full_rate_lose_nothing() {
     }
     let mut world = sealed(scenario, 1).with_ceilings().world();
     // 4 Mbit/s of datagrams carry 3.72 Mbit/s of packets of 1,000 bytes, less 1 % for pacing and
-    // 2.5 % for feedback and heartbeats.
-    let load = load(&mut world, 3_560, 3_560, 372.0);
+    // 3.5 % for feedback, heartbeats and the figures that each side tells.
+    let load = load(&mut world, 3_520, 3_520, 372.0);
     world.run_until(at(373.0));
     // Every two minutes, and once for the first secret.
     assert_eq!(rekeys(&world), [4, 4]);
-    assert!(sent(&world).0 > 164_000, "{:?}", sent(&world));
+    assert!(sent(&world).0 > 162_000, "{:?}", sent(&world));
     assert_eq!(missing(&world, &load), (0, 0));
     assert_eq!((load.up(&world).reordered, load.down(&world).reordered), (0, 0));
     // Five handshakes; each was answered over both links.
@@ -166,7 +166,8 @@ fn plain_and_sealed_links_make_one_session() {
         let mut world = setup.world();
         let load = load(&mut world, 80_000, 80_000, 9.0);
         let (up, down) = rates(&mut world, &load, 2.0, 3.0);
-        assert!(up > 79.0 && down > 79.0, "link {plain} plain: {up} up, {down} down");
+        // Whole flows go over either kind of links, so these are not used to the full.
+        assert!(up > 70.0 && down > 70.0, "link {plain} plain: {up} up, {down} down");
         let mut last = 0;
         for (dead, from) in [(0, 3.0), (1, 6.0)] {
             for (link, begins) in [(last, false), (dead, true)] {
