@@ -232,7 +232,9 @@ impl Connections {
                     let name = name.expect("a stream that was opened");
                     self.all[usize::from(name)].is_open = true;
                 }
-                StreamEvent::Readable(_) | StreamEvent::Writable(_) => {}
+                // What a reader leaves keeps no receive buffer.
+                StreamEvent::Readable(id) => streams.leave(id),
+                StreamEvent::Writable(_) => {}
             }
         }
         any

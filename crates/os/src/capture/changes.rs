@@ -1,4 +1,4 @@
-//! Learns that rules of the routing policy came or went, whoever changed them.
+//! Learns that rules of the routing policy came or went, by any program's hand.
 //!
 //! Contract: a readable descriptor; when it is ready, [`RuleChanges::read`] takes what is pending.
 //! A notification that was lost counts as a change.

@@ -34,7 +34,8 @@ fn marks_shorten_queues_and_cost_little() {
         // Where jitter hides the queue anyway there is little to shorten.
         assert!(marked < alone + Duration::from_millis(2), "{name}: {marked:?} {alone:?}");
         let (alone, marked) = (without.share, with.share);
-        // One seed of a TCP without selective acknowledgements varies by some 8 %.
+        // This seed has 0.922 without marks and 0.840 with them, by a TCP without selective
+        // acknowledgements.
         assert!(marked > alone * 0.9, "{name}: {marked:.3} {alone:.3}");
     }
 }

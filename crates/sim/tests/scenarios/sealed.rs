@@ -86,7 +86,7 @@ fn rekeys_at_full_rate_lose_nothing() {
     }
     let mut world = sealed(scenario, 1).with_ceilings().world();
     // 4 Mbit/s of datagrams carry 3.72 Mbit/s of packets of 1,000 bytes, less 1 % for pacing and
-    // 3.5 % for feedback, heartbeats and the figures that each side tells.
+    // 4 % for feedback, heartbeats and the figures that each side tells.
     let load = load(&mut world, 3_520, 3_520, 372.0);
     world.run_until(at(373.0));
     // Every two minutes, and once for the first secret.

@@ -29,3 +29,23 @@ pub(in crate::link) struct Observation {
     /// The smallest round trip lately.
     pub(in crate::link) rtt_min: Duration,
 }
+
+#[cfg(test)]
+impl Observation {
+    /// Of a datagram sent at `sent_at`, when `bytes` were; all arrived, over 40 ms there and back.
+    pub(super) fn seen(sent_at: Instant, bytes: u64, delay_us: i64) -> Self {
+        Self {
+            sent_at,
+            sent: bytes,
+            idle: Duration::ZERO,
+            delivered: bytes,
+            lost: 0,
+            lost_rows: 0,
+            marked: Marked::default(),
+            delay_us,
+            delay_bytes: 1_500,
+            total: bytes,
+            rtt_min: Duration::from_millis(40),
+        }
+    }
+}

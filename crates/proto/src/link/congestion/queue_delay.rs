@@ -136,25 +136,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::link::path::ecn::Marked;
 
     #[test]
     fn the_own_time_of_a_datagram_on_a_slow_link_is_no_queue_once_it_is_fast() {
         let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
         let mut queue = QueueDelay::new();
-        let sample = |ms, delay_us| Observation {
-            sent_at: at(ms),
-            sent: ms * 1_500,
-            idle: Duration::ZERO,
-            delivered: ms * 1_500,
-            lost: 0,
-            lost_rows: 0,
-            marked: Marked::default(),
-            delay_us,
-            delay_bytes: 1_500,
-            total: ms * 1_500,
-            rtt_min: Duration::from_millis(40),
-        };
+        let sample = |ms, delay_us| Observation::seen(at(ms), ms * 1_500, delay_us);
         // It carries 1 Mbit/s, 12 ms a datagram, and is believed to carry a little less.
         queue.on_observation(&sample(0, 32_000), 700_000.0, at(0));
         assert!(queue.queue_s().abs() < f64::EPSILON);

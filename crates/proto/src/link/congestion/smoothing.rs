@@ -180,24 +180,10 @@ fn rounded(value: f64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::path::ecn::Marked;
 
     fn see(smoothing: &mut Smoothing, ms: u64, delay_us: i64) {
         let now = Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
-        let seen = Observation {
-            sent_at: now,
-            sent: ms * 1_500,
-            idle: Duration::ZERO,
-            delivered: ms * 1_500,
-            lost: 0,
-            lost_rows: 0,
-            marked: Marked::default(),
-            delay_us,
-            delay_bytes: 1_500,
-            total: ms * 1_500,
-            rtt_min: Duration::from_millis(60),
-        };
-        smoothing.on_observation(&seen, delay_us, now);
+        smoothing.on_observation(&Observation::seen(now, ms * 1_500, delay_us), delay_us, now);
     }
 
     #[test]

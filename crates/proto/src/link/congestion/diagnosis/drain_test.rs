@@ -10,6 +10,7 @@
 //! the queue is not ours: what is measured now is the new base, a *longer path*, and C comes back.
 //! [`FAILURES`] times, each within [`FAILURES_WITHIN`] of the last, is no path: a competitor fills
 //! the queue. Where C falls during the test the link became slower, and the test says nothing.
+//! It says nothing either, and ends at once, where the queue was gone before less was sent.
 //!
 //! So delay that is taken for a queue by mistake costs one test, and no belief in C.
 
@@ -213,5 +214,38 @@ impl DrainTest {
         self.failure = Some(Failure { at: now, times, base_us });
         let cause = if times >= FAILURES { Cause::Competitor } else { Cause::LongerPath };
         Finding { cause, is_first: times == 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_was_gone_before_less_was_sent_ends_the_test() {
+        let at = |ms| Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms);
+        let seen = |sent_ms, queue_s| Seen {
+            sent_at: at(sent_ms),
+            queue_s,
+            limit_s: 0.02,
+            deviation_s: 0.02,
+            delivered_bps: Some(1e6),
+            rate_bps: 2e6,
+            is_searching: false,
+            patience: Duration::from_millis(700),
+        };
+        let mut drain = DrainTest::default();
+        drain.on_empty(at(0));
+        for ms in (0..2_000).step_by(20) {
+            if drain.most_bps().is_none() {
+                assert!(drain.on_observation(&seen(ms, 0.5), at(ms + 20)).is_none());
+            }
+        }
+        assert!(drain.most_bps().is_some(), "a queue that stands is tested");
+        // Sent before the test began, it met no queue any more. Then the first that was sent since.
+        assert!(drain.on_observation(&seen(0, 0.0), at(2_020)).is_none());
+        assert!(drain.most_bps().is_some());
+        assert!(drain.on_observation(&seen(2_030, 0.0), at(2_060)).is_none());
+        assert_eq!(drain.most_bps(), None, "nothing is held back for a queue that is gone");
     }
 }
